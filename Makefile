@@ -1,0 +1,110 @@
+# Every recipe works from a fresh clone, inside the virtual environment .venv, and does again only what has changed.
+# Written for GNU make 3.81 (macOS) and newer.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
+CXX ?= c++
+CONSTRAINTS ?= constraints.txt
+ARGS ?=
+PYTEST_ARGS ?=
+SANITIZE ?= address,undefined
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Stamps live in what they speak of, so that deleting the folder is enough to start again.
+HAVE_BUILD := $(VENV)/.have-build
+HAVE_EXAMPLES := $(VENV)/.have-examples
+HAVE_DEV := $(VENV)/.have-dev
+INSTALLED := $(VENV)/.installed
+COMPILED := build/.compiled
+
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+CMAKE := $(BIN)/cmake
+CPP_FILES = $(shell find csrc tests/csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
+LIBRARY_FILES := $(shell find csrc -type f 2>/dev/null)
+
+# ninja and cmake are the ones in the environment.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export CXX
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help check build demo test test-cpp test-python lint format sanitize clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1:/p' $(MAKEFILE_LIST) | awk -F: '{ printf "make %-12s %s\n", $$1, $$2 }'
+
+check:  ## say in one line what this machine lacks
+	@missing=''; \
+	if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		missing="$$missing, Python 3.11 or newer (or name it: make PYTHON=...)"; \
+	else \
+		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing, Python's venv module (python3-venv)"; \
+		$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' \
+			2>/dev/null || missing="$$missing, Python's C headers (python3-dev)"; \
+	fi; \
+	printf '#include <concepts>\n#include <span>\ntemplate <std::integral T> T f(T x) { return x; }\nint main() { return f(0); }\n' \
+		| $(CXX) -std=c++20 -x c++ -fsyntax-only - 2>/dev/null \
+		|| missing="$$missing, a C++20 compiler such as g++ 12 (or name it: make CXX=...)"; \
+	if [ -n "$$missing" ]; then echo "ketgrad needs$${missing#,}" >&2; exit 1; fi
+
+build: $(INSTALLED) $(COMPILED)  ## install ketgrad into .venv, editable, and compile what has changed
+
+demo: build $(HAVE_EXAMPLES)  ## train the digits classifier (ARGS=--help lists its options)
+	$(BIN)/python examples/digits.py $(ARGS)
+
+test: test-cpp test-python  ## run every test
+
+test-cpp: $(HAVE_DEV)  ## run the C++ tests
+	$(CMAKE) -S . -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	$(CMAKE) --build build/cmake
+	$(BIN)/ctest --test-dir build/cmake --output-on-failure
+
+test-python: build $(HAVE_DEV)  ## run the Python tests (PYTEST_ARGS="-k name" selects)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(HAVE_DEV)  ## check style, types, import directions and workflows
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP_FILES)
+	$(BIN)/mypy
+	PYTHONPATH=python $(BIN)/lint-imports --no-logo
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github/workflows
+
+format: $(HAVE_DEV)  ## rewrite the files as `make lint` wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP_FILES)
+
+sanitize: $(HAVE_DEV)  ## run the C++ tests under sanitizers (SANITIZE=thread for the other kind)
+	$(CMAKE) -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKETGRAD_SANITIZE=$(SANITIZE)
+	$(CMAKE) --build build/sanitize
+	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
+
+clean:  ## remove what was built; .venv stays
+	rm -rf build dist python/ketgrad.egg-info python/ketgrad/_C*.so $(INSTALLED)
+
+# `pip install --group` came with pip 25.1, and a new environment holds the pip of its Python.
+$(HAVE_BUILD): pyproject.toml $(CONSTRAINTS) | check
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	$(INSTALL) --group build
+	touch $@
+
+$(HAVE_EXAMPLES): $(HAVE_BUILD)
+	$(INSTALL) --group examples
+	touch $@
+
+$(HAVE_DEV): $(HAVE_BUILD)
+	$(INSTALL) --group dev
+	touch $@ $(HAVE_EXAMPLES)
+
+# The compiler's own output is worth seeing, and pip hides it: compile first, then let pip find everything up to date.
+$(COMPILED): $(HAVE_BUILD) setup.py $(LIBRARY_FILES) | check
+	$(BIN)/python setup.py build_ext --inplace
+	touch $@
+
+$(INSTALLED): $(HAVE_BUILD) setup.py | $(COMPILED)
+	$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
+	touch $@

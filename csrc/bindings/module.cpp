@@ -1,0 +1,195 @@
+// The Python module ketgrad._C: everything that is not a tensor. Importing it also registers the operators.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "core/gate_table.h"
+#include "core/interrupt.h"
+#include "core/memory.h"
+#include "core/program.h"
+#include "core/registry.h"
+#include "cpu/execute.h"
+#include "cpu/level.h"
+
+namespace py = pybind11;
+
+namespace ketgrad {
+namespace {
+
+// --- Ctrl-C ---------------------------------------------------------------------------------------------------------------------------
+
+// Taking the GIL between all passes would cost more than many passes do.
+constexpr auto signal_interval = std::chrono::milliseconds(20);
+
+// What a signal handler raised, until take_interrupt fetches it. Guarded by the GIL.
+py::object& pending_exception() {
+  static auto* pending = new py::object();  // never destroyed: the interpreter may be gone before static objects are
+  return *pending;
+}
+
+// Runs Python's signal handlers, which only do something on the main thread.
+bool signal_raised() {
+  thread_local auto last = std::chrono::steady_clock::now();
+  const auto now = std::chrono::steady_clock::now();
+  if (now - last < signal_interval) return false;
+  last = now;
+  const py::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() == 0) return false;
+  const py::error_already_set error;
+  pending_exception() = error.value();
+  return true;
+}
+
+py::object take_interrupt() {
+  py::object& pending = pending_exception();
+  if (!pending) return py::none();
+  return std::exchange(pending, py::object());
+}
+
+// --- programs -------------------------------------------------------------------------------------------------------------------------
+
+using SlotTuple = std::tuple<int, int, double, double>;
+using FactorTuple = std::tuple<std::string, std::vector<int>, int, std::vector<int>, std::vector<std::int64_t>, std::vector<std::int64_t>>;
+using TermTuple = std::tuple<double, std::vector<SlotTuple>, std::vector<int>, std::string, std::vector<FactorTuple>>;
+
+std::vector<Slot> slots_of(const std::vector<SlotTuple>& tuples) {
+  std::vector<Slot> slots;
+  for (const auto& [input, column, scale, offset] : tuples) slots.push_back({input, column, scale, offset});
+  return slots;
+}
+
+// The enumerator that a name stands for; names are in the order of the enumeration.
+template <class Enum, std::size_t N>
+Enum parse(const char* const (&names)[N], const std::string& name, const char* what) {
+  for (std::size_t i = 0; i < N; ++i) {
+    if (name == names[i]) return static_cast<Enum>(i);
+  }
+  throw std::invalid_argument("ketgrad: unknown " + std::string(what) + " '" + name + "'");
+}
+
+constexpr const char* factor_names[] = {"hermitian", "projector", "state_projector", "sparse"};
+constexpr const char* measurement_names[] = {"expval", "var", "probs", "state", "density_matrix"};
+
+Term term_of(const TermTuple& tuple) {
+  const auto& [scale, coefficients, word_wires, word, factors] = tuple;
+  Term term{scale, slots_of(coefficients), word_wires, word, {}};
+  for (const auto& [kind, wires, input, bits, rows, columns] : factors) {
+    term.factors.push_back({parse<FactorKind>(factor_names, kind, "factor"), wires, input, bits, rows, columns});
+  }
+  return term;
+}
+
+// Collects a program piece by piece; `build` validates it.
+class ProgramBuilder {
+ public:
+  explicit ProgramBuilder(int num_wires) { program_.num_wires = num_wires; }
+
+  int input(bool is_complex, std::vector<Index> shape) {
+    program_.inputs.push_back({is_complex, std::move(shape)});
+    return static_cast<int>(program_.inputs.size()) - 1;
+  }
+
+  void basis_state(std::vector<int> wires, std::vector<int> bits) {
+    program_.initial = {Preparation::basis, std::move(wires), std::move(bits), no_input};
+  }
+
+  void state(std::vector<int> wires, int input) { program_.initial = {Preparation::state, std::move(wires), {}, input}; }
+
+  // `wires` are those of the table, the gate's own controls first; `controls` are further ones.
+  void gate(const std::string& name, const std::vector<int>& wires, std::vector<int> controls, std::vector<bool> control_values, bool inverse,
+            const std::vector<SlotTuple>& slots, int input, std::string word) {
+    const int opcode = find_gate(name);
+    if (opcode < 0) throw std::invalid_argument("ketgrad: unknown gate '" + name + "'");
+    const GateInfo& info = gate_info(static_cast<Opcode>(opcode));
+    if (static_cast<int>(wires.size()) < info.num_controls) throw std::invalid_argument("ketgrad: " + name + " has too few wires");
+    const auto targets = wires.begin() + info.num_controls;
+    controls.insert(controls.end(), wires.begin(), targets);
+    control_values.insert(control_values.end(), info.num_controls, true);
+    if (!info.word.empty()) word = info.word;
+    program_.gates.push_back({static_cast<Opcode>(opcode), inverse, {targets, wires.end()}, std::move(controls), std::move(control_values),
+                              slots_of(slots), input, std::move(word)});
+  }
+
+  void measure(const std::string& kind, std::vector<int> wires, const std::vector<TermTuple>& terms) {
+    Measurement measurement{parse<MeasurementKind>(measurement_names, kind, "measurement"), std::move(wires), {}};
+    for (const TermTuple& t : terms) measurement.terms.push_back(term_of(t));
+    program_.measurements.push_back(std::move(measurement));
+  }
+
+  ProgramHandle build() { return register_program(std::exchange(program_, {})); }
+
+ private:
+  Program program_;
+};
+
+py::dict describe(const PlannedProgram& p) {
+  py::dict d;
+  d["num_wires"] = p.program.num_wires;
+  d["num_inputs"] = p.program.inputs.size();
+  d["num_gates"] = p.program.gates.size();
+  d["num_steps"] = p.plan.steps.size();
+  d["real_results"] = p.program.real_results();
+  d["complex_results"] = p.program.complex_results();
+  return d;
+}
+
+// The number of axes of each input without the batch axis.
+std::vector<std::size_t> input_axes(const PlannedProgram& p) {
+  std::vector<std::size_t> axes;
+  for (const InputSpec& spec : p.program.inputs) axes.push_back(spec.shape.size());
+  return axes;
+}
+
+py::list gate_list() {
+  py::list gates;
+  for (const GateInfo& g : gate_table) gates.append(py::make_tuple(std::string(g.name), g.num_wires, g.num_controls, g.num_parameters));
+  return gates;
+}
+
+std::string compiler() {
+#if defined(__clang__)
+  return "clang " __clang_version__;
+#elif defined(__GNUC__)
+  return "gcc " __VERSION__;
+#else
+  return "unknown";
+#endif
+}
+
+}  // namespace
+}  // namespace ketgrad
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  using namespace ketgrad;
+  py::class_<PlannedProgram, std::shared_ptr<PlannedProgram>>(m, "Program")
+      .def_readonly("id", &PlannedProgram::id)
+      .def("describe", &describe)
+      .def("input_axes", &input_axes);
+  py::class_<ProgramBuilder>(m, "ProgramBuilder")
+      .def(py::init<int>(), py::arg("num_wires"))
+      .def("input", &ProgramBuilder::input, py::arg("is_complex"), py::arg("shape"))
+      .def("basis_state", &ProgramBuilder::basis_state, py::arg("wires"), py::arg("bits"))
+      .def("state", &ProgramBuilder::state, py::arg("wires"), py::arg("input"))
+      .def("gate", &ProgramBuilder::gate, py::arg("name"), py::arg("wires"), py::arg("controls"), py::arg("control_values"), py::arg("inverse"),
+           py::arg("slots"), py::arg("input"), py::arg("word"))
+      .def("measure", &ProgramBuilder::measure, py::arg("kind"), py::arg("wires"), py::arg("terms"))
+      .def("build", [](ProgramBuilder& b) { return std::const_pointer_cast<PlannedProgram>(b.build()); });
+  m.def("find_program", [](std::int64_t id) { return std::const_pointer_cast<PlannedProgram>(find_program(id)); }, py::arg("id"));
+  m.def("pin_program", &pin_program, py::arg("id"));
+  m.def("gate_table", &gate_list, "(name, wires, controls, parameters) of every gate; -1 wires: any number");
+  m.def("available_memory", &available_memory, "bytes");
+  m.def("available_levels", &available_levels);
+  m.def("current_level", &current_level);
+  m.def("set_level", &set_level, py::arg("name"));
+  m.def("walk_count", &walk_count);
+  m.def("take_interrupt", &take_interrupt, "what a signal handler raised during the last call, or None");
+  m.def("compiler", &compiler);
+  m.attr("max_wires") = max_wires;
+  set_cancel_hook(&signal_raised);
+}

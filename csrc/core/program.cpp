@@ -1,0 +1,227 @@
+#include "core/program.h"
+
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+
+namespace ketgrad {
+
+namespace {
+
+[[noreturn]] void invalid(const std::string& where, const std::string& what) {
+  throw std::invalid_argument("ketgrad: malformed program: " + where + ": " + what);
+}
+
+[[noreturn]] void outside(const std::string& where, const std::string& what) {
+  throw std::out_of_range("ketgrad: malformed program: " + where + ": " + what);
+}
+
+struct Validator {
+  const Program& program;
+
+  void wires(const std::string& where, const std::vector<int>& list, Mask& seen) const {
+    for (const int w : list) {
+      if (w < 0 || w >= program.num_wires) {
+        outside(where, "wire " + std::to_string(w) + " is outside 0.." + std::to_string(program.num_wires - 1));
+      }
+      if ((seen >> w) & 1) invalid(where, "wire " + std::to_string(w) + " appears twice");
+      seen |= Mask{1} << w;
+    }
+  }
+
+  void slot(const std::string& where, const Slot& s) const {
+    if (s.input < 0 || s.input >= static_cast<int>(program.inputs.size())) outside(where, "no input " + std::to_string(s.input));
+    const InputSpec& spec = program.inputs[s.input];
+    if (spec.is_complex || spec.shape.size() != 1) invalid(where, "input " + std::to_string(s.input) + " is not a real vector");
+    if (s.column < 0 || s.column >= spec.shape[0]) {
+      outside(where, "input " + std::to_string(s.input) + " has no column " + std::to_string(s.column));
+    }
+  }
+
+  void complex_input(const std::string& where, int input, const std::vector<Index>& shape) const {
+    if (input < 0 || input >= static_cast<int>(program.inputs.size())) outside(where, "no input " + std::to_string(input));
+    const InputSpec& spec = program.inputs[input];
+    if (!spec.is_complex || spec.shape != shape) invalid(where, "input " + std::to_string(input) + " has not the shape that it needs");
+  }
+
+  void gate(std::size_t position) const {
+    const Gate& g = program.gates[position];
+    if (g.opcode >= num_gates) outside("gate " + std::to_string(position), "no opcode " + std::to_string(g.opcode));
+    const GateInfo& info = gate_info(g.opcode);
+    const std::string where = "gate " + std::to_string(position) + " (" + std::string(info.name) + ")";
+    Mask seen = 0;
+    wires(where, g.targets, seen);
+    wires(where, g.controls, seen);
+    if (g.control_values.size() != g.controls.size()) invalid(where, "one control value per control is needed");
+    const auto own_controls = static_cast<std::size_t>(info.num_controls);
+    if (g.controls.size() < own_controls) invalid(where, "controls are missing");
+    for (std::size_t j = g.controls.size() - own_controls; j < g.controls.size(); ++j) {
+      if (!g.control_values[j]) invalid(where, "the gate's own controls are on 1");
+    }
+    if (info.num_wires != any_wires && static_cast<int>(g.targets.size()) != info.num_wires - info.num_controls) {
+      invalid(where, "has " + std::to_string(g.targets.size()) + " targets, needs " + std::to_string(info.num_wires - info.num_controls));
+    }
+    if (static_cast<int>(g.slots.size()) != info.num_parameters) {
+      invalid(where, "has " + std::to_string(g.slots.size()) + " parameters, needs " + std::to_string(info.num_parameters));
+    }
+    for (const Slot& s : g.slots) slot(where, s);
+    const Index size = Index{1} << g.targets.size();
+    if (info.family == Family::matrix) complex_input(where, g.input, {size, size});
+    if (info.family == Family::diagonal) complex_input(where, g.input, {size});
+    if (info.family == Family::pauli_rotation) pauli_word(where, g.word, g.targets.size(), "IXYZ");
+    if (info.formula == Formula::global_phase && !g.targets.empty()) invalid(where, "a global phase has no targets");
+  }
+
+  static void pauli_word(const std::string& where, const std::string& word, std::size_t length, const char* letters) {
+    if (word.size() != length) invalid(where, "the Pauli word '" + word + "' has not " + std::to_string(length) + " letters");
+    if (word.find_first_not_of(letters) != std::string::npos) invalid(where, "the Pauli word '" + word + "' has other letters than " + letters);
+  }
+
+  static void bits(const std::string& where, const std::vector<int>& list, std::size_t length) {
+    if (list.size() != length) invalid(where, "one bit per wire is needed");
+    for (const int b : list) {
+      if (b != 0 && b != 1) invalid(where, "bits are 0 or 1");
+    }
+  }
+
+  void initial() const {
+    Mask seen = 0;
+    const InitialState& s = program.initial;
+    wires("initial state", s.wires, seen);
+    if (s.kind == Preparation::basis) bits("initial state", s.bits, s.wires.size());
+    if (s.kind == Preparation::state) complex_input("initial state", s.input, {Index{1} << s.wires.size()});
+  }
+
+  void factor(const std::string& where, const Factor& f) const {
+    const Index size = Index{1} << f.wires.size();
+    switch (f.kind) {
+      case FactorKind::hermitian: return complex_input(where, f.input, {size, size});
+      case FactorKind::projector: return bits(where, f.bits, f.wires.size());
+      case FactorKind::state_projector: return complex_input(where, f.input, {size});
+      case FactorKind::sparse: {
+        if (f.rows.size() != f.columns.size()) invalid(where, "rows and columns of a sparse matrix differ in number");
+        for (std::size_t k = 0; k < f.rows.size(); ++k) {
+          if (f.rows[k] < 0 || f.rows[k] >= size || f.columns[k] < 0 || f.columns[k] >= size) outside(where, "an entry of a sparse matrix");
+        }
+        return complex_input(where, f.input, {static_cast<Index>(f.rows.size())});
+      }
+    }
+    invalid(where, "unknown factor");
+  }
+
+  void measurement(std::size_t position) const {
+    const Measurement& m = program.measurements[position];
+    const std::string where = "measurement " + std::to_string(position);
+    Mask seen = 0;
+    wires(where, m.wires, seen);
+    if (m.kind == MeasurementKind::density_matrix && 2 * m.wires.size() > max_wires) invalid(where, "a density matrix of that many wires");
+    for (const Term& t : m.terms) {
+      Mask term_wires = 0;
+      wires(where, t.word_wires, term_wires);
+      pauli_word(where, t.word, t.word_wires.size(), "XYZ");
+      for (const Slot& s : t.coefficients) slot(where, s);
+      for (const Factor& f : t.factors) {
+        wires(where, f.wires, term_wires);
+        factor(where, f);
+      }
+    }
+  }
+
+  void run() const {
+    if (program.num_wires < 0 || program.num_wires > max_wires) {
+      invalid("wires", std::to_string(program.num_wires) + " wires, at most " + std::to_string(max_wires) + " are possible");
+    }
+    if (program.inputs.empty() || program.inputs[0].is_complex) invalid("inputs", "input 0 must be real");
+    for (const InputSpec& spec : program.inputs) {
+      for (const Index s : spec.shape) {
+        if (s < 0 || s > (Index{1} << max_wires)) invalid("inputs", "a size that is impossible");
+      }
+    }
+    initial();
+    for (std::size_t i = 0; i < program.gates.size(); ++i) gate(i);
+    for (std::size_t i = 0; i < program.measurements.size(); ++i) measurement(i);
+  }
+};
+
+class Writer {
+ public:
+  template <class T>
+  Writer& number(T value) {
+    static_assert(std::is_arithmetic_v<T> || std::is_enum_v<T>);
+    char raw[sizeof(T)];
+    std::memcpy(raw, &value, sizeof(T));
+    bytes_.append(raw, sizeof(T));
+    return *this;
+  }
+
+  template <class Container>
+  Writer& list(const Container& values) {
+    number(values.size());
+    for (const auto& v : values) number(static_cast<typename Container::value_type>(v));
+    return *this;
+  }
+
+  Writer& slots(const std::vector<Slot>& values) {
+    number(values.size());
+    for (const Slot& s : values) number(s.input).number(s.column).number(s.scale).number(s.offset);
+    return *this;
+  }
+
+  std::string take() { return std::move(bytes_); }
+
+ private:
+  std::string bytes_;
+};
+
+}  // namespace
+
+void Program::validate() const { Validator{*this}.run(); }
+
+std::string Program::serialise() const {
+  Writer w;
+  w.number(num_wires).number(inputs.size());
+  for (const InputSpec& spec : inputs) w.number(spec.is_complex).list(spec.shape);
+  w.number(initial.kind).list(initial.wires).list(initial.bits).number(initial.input);
+  w.number(gates.size());
+  for (const Gate& g : gates) {
+    w.number(g.opcode).number(g.inverse).list(g.targets).list(g.controls).list(g.control_values);
+    w.slots(g.slots).number(g.input).list(g.word);
+  }
+  w.number(measurements.size());
+  for (const Measurement& m : measurements) {
+    w.number(m.kind).list(m.wires).number(m.terms.size());
+    for (const Term& t : m.terms) {
+      w.number(t.scale).slots(t.coefficients).list(t.word_wires).list(t.word).number(t.factors.size());
+      for (const Factor& f : t.factors) w.number(f.kind).list(f.wires).number(f.input).list(f.bits).list(f.rows).list(f.columns);
+    }
+  }
+  return w.take();
+}
+
+bool is_complex_result(MeasurementKind kind) { return kind == MeasurementKind::state || kind == MeasurementKind::density_matrix; }
+
+Index result_size(const Measurement& m, int num_wires) {
+  switch (m.kind) {
+    case MeasurementKind::expval:
+    case MeasurementKind::var: return 1;
+    case MeasurementKind::probs: return Index{1} << m.wires.size();
+    case MeasurementKind::state: return Index{1} << num_wires;
+    case MeasurementKind::density_matrix: return Index{1} << (2 * m.wires.size());
+  }
+  return 0;
+}
+
+Index Program::real_results() const {
+  Index total = 0;
+  for (const Measurement& m : measurements) total += is_complex_result(m.kind) ? 0 : result_size(m, num_wires);
+  return total;
+}
+
+Index Program::complex_results() const {
+  Index total = 0;
+  for (const Measurement& m : measurements) total += is_complex_result(m.kind) ? result_size(m, num_wires) : 0;
+  return total;
+}
+
+}  // namespace ketgrad

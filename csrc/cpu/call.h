@@ -1,0 +1,76 @@
+// What one operator call hands to the walk: a program, its inputs, where results and gradients go.
+#pragma once
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "core/interrupt.h"
+#include "core/registry.h"
+
+namespace ketgrad {
+
+// Runs body(context, task) for each task in [0, tasks), on whatever pool the host program has. Bodies do not throw.
+using ParallelFor = void (*)(Index tasks, void (*body)(void* context, Index task), void* context);
+
+// Complex inputs are interleaved; `numel` counts complex numbers once.
+template <class T>
+struct InputView {
+  const T* data = nullptr;
+  bool batched = false;
+  bool is_complex = false;
+  Index numel = 0;
+
+  const T* of_sample(Index sample) const { return data + (batched ? sample * numel * (is_complex ? 2 : 1) : 0); }
+};
+
+template <class T>
+struct Results {
+  T* real = nullptr;     // [B, R]
+  T* complex = nullptr;  // [B, C] complex
+  T* ket = nullptr;      // [B, 2^n] complex, or null where nobody needs it
+};
+
+template <class T>
+struct Cotangents {
+  const T* ket = nullptr;  // as the forward pass left it, or null: it is computed again
+  const T* real = nullptr;
+  const T* complex = nullptr;
+  std::vector<T*> gradients;  // per input, zeroed, in the input's shape; null where it is not wanted
+};
+
+template <class T>
+struct Call {
+  const PlannedProgram* planned = nullptr;
+  Index batch = 0;
+  std::vector<InputView<T>> inputs;
+  ParallelFor parallel = nullptr;
+  int threads = 1;
+  CancelHook cancelled = nullptr;
+  std::thread::id caller = std::this_thread::get_id();
+  mutable std::atomic<bool> stopped{false};
+
+  const Program& program() const { return planned->program; }
+  const Plan& plan() const { return planned->plan; }
+  Index dimension() const { return Index{1} << program().num_wires; }
+
+  // A parameter of a sample: design's (input, column, scale, offset).
+  double value(const Slot& slot, Index sample) const {
+    return slot.scale * static_cast<double>(inputs[slot.input].of_sample(sample)[slot.column]) + slot.offset;
+  }
+
+  bool shared(const Step& step) const {
+    for (const int input : step.inputs) {
+      if (inputs[input].batched) return false;
+    }
+    return true;
+  }
+
+  // True once the call is to end; asks the hook on the calling thread alone.
+  bool should_stop() const {
+    if (cancelled != nullptr && std::this_thread::get_id() == caller && cancelled()) stopped.store(true, std::memory_order_relaxed);
+    return stopped.load(std::memory_order_relaxed);
+  }
+};
+
+}  // namespace ketgrad

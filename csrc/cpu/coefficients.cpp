@@ -1,0 +1,143 @@
+#include "cpu/coefficients.h"
+
+#include <cmath>
+#include <utility>
+
+#include "core/gate_matrix.h"
+
+namespace ketgrad {
+
+Matrix product(const Matrix& a, const Matrix& b, int size) {
+  Matrix c(a.size());
+  for (int i = 0; i < size; ++i) {
+    for (int k = 0; k < size; ++k) {
+      for (int j = 0; j < size; ++j) c[i * size + j] += a[i * size + k] * b[k * size + j];
+    }
+  }
+  return c;
+}
+
+namespace {
+
+void adjoin(Matrix& m, int size) {
+  for (int i = 0; i < size; ++i) {
+    for (int j = 0; j <= i; ++j) {
+      const Complex<double> upper = m[j * size + i];
+      m[j * size + i] = conj(m[i * size + j]);
+      m[i * size + j] = conj(upper);
+    }
+  }
+}
+
+template <class T>
+Complex<double> complex_at(const T* data, Index i) {
+  return {static_cast<double>(data[2 * i]), static_cast<double>(data[2 * i + 1])};
+}
+
+template <class T>
+Matrix diagonal_input(const Call<T>& call, const Gate& gate, Index sample) {
+  const InputView<T>& input = call.inputs[gate.input];
+  Matrix d(static_cast<std::size_t>(input.numel));
+  for (Index i = 0; i < input.numel; ++i) {
+    d[i] = complex_at(input.of_sample(sample), i);
+    if (gate.inverse) d[i] = conj(d[i]);
+  }
+  return d;
+}
+
+// The product of the step's gates: they are in the order of the circuit, so the last stands on the left.
+template <class T>
+Matrix step_matrix(const Call<T>& call, const Step& step, Index sample) {
+  Matrix m = gate_matrix(call, call.program().gates[step.gates[0]], sample);
+  for (std::size_t j = 1; j < step.gates.size(); ++j) {
+    m = product(gate_matrix(call, call.program().gates[step.gates[j]], sample), m, step.size());
+  }
+  return m;
+}
+
+template <class T>
+Matrix step_diagonal(const Call<T>& call, const Step& step, Index sample) {
+  const Gate& first = call.program().gates[step.gates[0]];
+  if (gate_info(first.opcode).family == Family::diagonal) return diagonal_input(call, first, sample);
+  const Matrix m = step_matrix(call, step, sample);
+  Matrix d;
+  for (int i = 0; i < step.size(); ++i) d.push_back(m[i * (step.size() + 1)]);
+  return d;
+}
+
+}  // namespace
+
+template <class T>
+Matrix gate_matrix(const Call<T>& call, const Gate& gate, Index sample) {
+  const GateInfo& info = gate_info(gate.opcode);
+  if (info.family == Family::matrix) {
+    const InputView<T>& input = call.inputs[gate.input];
+    Matrix m(static_cast<std::size_t>(input.numel));
+    for (Index i = 0; i < input.numel; ++i) m[i] = complex_at(input.of_sample(sample), i);
+    if (gate.inverse) adjoin(m, 1 << gate.targets.size());
+    return m;
+  }
+  double parameters[max_parameters];
+  for (std::size_t j = 0; j < gate.slots.size(); ++j) parameters[j] = call.value(gate.slots[j], sample);
+  const int size = block_size(info);
+  Matrix m(static_cast<std::size_t>(size * size));
+  block_matrix(info.formula, parameters, m.data());
+  if (gate.inverse) adjoin(m, size);
+  return m;
+}
+
+Index coefficient_count(const Step& step) {
+  switch (step.kind) {
+    case StepKind::dense: return Index{2} * step.size() * step.size();
+    case StepKind::diagonal: return Index{2} * step.size();
+    case StepKind::exchange: return 0;
+    case StepKind::pauli_rotation: return 2;
+  }
+  return 0;
+}
+
+template <class T>
+void step_coefficients(const Call<T>& call, const Step& step, Index sample, double* out) {
+  if (step.kind == StepKind::exchange) return;
+  if (step.kind == StepKind::pauli_rotation) {
+    const Gate& gate = call.program().gates[step.gates[0]];
+    const double half = 0.5 * (gate.inverse ? -1 : 1) * call.value(gate.slots[0], sample);
+    out[0] = std::cos(half);
+    out[1] = std::sin(half);
+    return;
+  }
+  const Matrix m = step.kind == StepKind::dense ? step_matrix(call, step, sample) : step_diagonal(call, step, sample);
+  for (std::size_t i = 0; i < m.size(); ++i) {
+    out[2 * i] = m[i].re;
+    out[2 * i + 1] = m[i].im;
+  }
+}
+
+void invert_coefficients(const Step& step, double* c) {
+  const Index size = step.size();
+  switch (step.kind) {
+    case StepKind::exchange: return;
+    case StepKind::pauli_rotation: c[1] = -c[1]; return;
+    case StepKind::diagonal:
+      for (Index a = 0; a < size; ++a) c[2 * a + 1] = -c[2 * a + 1];
+      return;
+    case StepKind::dense:
+      for (Index a = 0; a < size; ++a) {
+        for (Index b = 0; b <= a; ++b) {
+          double* lower = c + 2 * (a * size + b);
+          double* upper = c + 2 * (b * size + a);
+          std::swap(lower[0], upper[0]);
+          const double im = lower[1];
+          lower[1] = -upper[1];
+          upper[1] = -im;
+        }
+      }
+  }
+}
+
+template Matrix gate_matrix(const Call<float>&, const Gate&, Index);
+template Matrix gate_matrix(const Call<double>&, const Gate&, Index);
+template void step_coefficients(const Call<float>&, const Step&, Index, double*);
+template void step_coefficients(const Call<double>&, const Step&, Index, double*);
+
+}  // namespace ketgrad

@@ -1,0 +1,29 @@
+// The numbers of a step: the matrix of its gates, in double, from the parameters of one sample.
+#pragma once
+
+#include <vector>
+
+#include "core/complex.h"
+#include "cpu/call.h"
+
+namespace ketgrad {
+
+using Matrix = std::vector<Complex<double>>;  // row-major, square
+
+Matrix product(const Matrix& a, const Matrix& b, int size);
+
+// The matrix of one gate of family block or matrix, inverted where the gate says so.
+template <class T>
+Matrix gate_matrix(const Call<T>& call, const Gate& gate, Index sample);
+
+// How many real numbers step_coefficients writes: re, im of the step's matrix (dense) or of its diagonal; cos, sin of half the angle
+// (pauli_rotation); none (exchange).
+Index coefficient_count(const Step& step);
+
+template <class T>
+void step_coefficients(const Call<T>& call, const Step& step, Index sample, double* out);
+
+// Turns a step's coefficients into those of its inverse: the conjugate transpose, or the angle's sign.
+void invert_coefficients(const Step& step, double* coefficients);
+
+}  // namespace ketgrad

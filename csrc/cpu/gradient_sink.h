@@ -1,0 +1,44 @@
+// Where gradients go, and how the overlaps of a step become gradients of its parameters.
+#pragma once
+
+#include <vector>
+
+#include "cpu/call.h"
+#include "cpu/coefficients.h"
+
+namespace ketgrad {
+
+// The gradients that one task collects. A batched input's rows belong to one sample each and are written in place; what samples share
+// is summed here in double, task by task, so that the result does not depend on which thread ran what.
+template <class T>
+class GradientSink {
+ public:
+  GradientSink(const Call<T>& call, const Cotangents<T>& cotangents);
+
+  bool wants(int input) const { return cotangents_->gradients[input] != nullptr; }
+  bool wants(const Step& step) const;
+
+  void add(int input, Index element, Index sample, double value);
+  void add(int input, Index element, Index sample, Complex<double> value);
+  void add(const Slot& slot, Index sample, double value) { add(slot.input, slot.column, sample, slot.scale * value); }
+
+  // From the overlaps W of a step (see contract below), for one sample, or for all samples at once where the step is shared.
+  void contract(const Step& step, const double* overlaps, Index sample);
+
+  // Adds the shared sums to the gradients themselves; called once per sink, in order.
+  void flush();
+
+ private:
+  void contract_gate(const Gate& gate, Matrix overlap, int size, Index sample);
+  void contract_diagonal_input(const Gate& gate, const double* overlaps, Index sample);
+
+  const Call<T>* call_;
+  const Cotangents<T>* cotangents_;
+  std::vector<std::vector<double>> shared_;  // per input, empty where not wanted or batched
+};
+
+// How many real numbers the overlaps of a step are: W[a, b] = sum_r conj(lambda_out[a, r]) psi_in[b, r], re and im (dense), its diagonal
+// (diagonal), Im<lambda|P|psi> (pauli_rotation).
+Index overlap_count(const Step& step);
+
+}  // namespace ketgrad

@@ -1,0 +1,317 @@
+// Kernels over a range of groups of amplitudes. Included by walk.inl, inside an anonymous namespace, once per instruction set.
+//
+// V is the lane type of the state, C that of the coefficients: V where samples have their own, the scalar where all share them.
+// A group is the amplitudes at index(r) + offsets; [begin, end) are values of r (see FixedBits).
+
+// The matrix of a small block is copied to locals: stores to the state could otherwise alias it, and it would be reloaded each time.
+template <int D, class C>
+struct LocalMatrix {
+  C re[D * D];
+  C im[D * D];
+
+  explicit LocalMatrix(const C* m) {
+    for (int e = 0; e < D * D; ++e) {
+      re[e] = m[2 * e];
+      im[e] = m[2 * e + 1];
+    }
+  }
+};
+
+template <int D, class V>
+struct Group {
+  V re[D];
+  V im[D];
+
+  void load(const V* state, Index base, const Index* offsets) {
+    for (int a = 0; a < D; ++a) {
+      re[a] = state[2 * (base + offsets[a])];
+      im[a] = state[2 * (base + offsets[a]) + 1];
+    }
+  }
+
+  void store(V* state, Index base, const Index* offsets) const {
+    for (int a = 0; a < D; ++a) {
+      state[2 * (base + offsets[a])] = re[a];
+      state[2 * (base + offsets[a]) + 1] = im[a];
+    }
+  }
+
+  template <class C>
+  Group times(const LocalMatrix<D, C>& m) const {
+    Group out;
+    for (int a = 0; a < D; ++a) {
+      out.re[a] = m.re[a * D] * re[0] - m.im[a * D] * im[0];
+      out.im[a] = m.re[a * D] * im[0] + m.im[a * D] * re[0];
+      for (int b = 1; b < D; ++b) {
+        out.re[a] += m.re[a * D + b] * re[b] - m.im[a * D + b] * im[b];
+        out.im[a] += m.re[a * D + b] * im[b] + m.im[a * D + b] * re[b];
+      }
+    }
+    return out;
+  }
+};
+
+template <int D, class V, class C>
+void apply_block(V* psi, const FixedBits& fixed, const Index* offsets, const C* matrix, Index begin, Index end) {
+  const LocalMatrix<D, C> m(matrix);
+  for_each_run(fixed, begin, end, [&](Index first, Index length) {
+    for (Index i = first; i < first + length; ++i) {
+      Group<D, V> g;
+      g.load(psi, i, offsets);
+      g.times(m).store(psi, i, offsets);
+    }
+  });
+}
+
+// Takes a block back from ket and bra, `matrix` being its inverse. With W, adds W[a, b] += conj(lambda_out[a]) psi_in[b].
+template <int D, bool W, class V, class C>
+void undo_block(V* psi, V* lambda, const FixedBits& fixed, const Index* offsets, const C* matrix, Index begin, Index end, V* overlaps) {
+  const LocalMatrix<D, C> m(matrix);
+  V w[2 * D * D] = {};
+  for_each_run(fixed, begin, end, [&](Index first, Index length) {
+    for (Index i = first; i < first + length; ++i) {
+      Group<D, V> ket;
+      Group<D, V> bra;
+      ket.load(psi, i, offsets);
+      bra.load(lambda, i, offsets);
+      ket = ket.times(m);
+      if constexpr (W) {
+        for (int a = 0; a < D; ++a) {
+          for (int b = 0; b < D; ++b) {
+            w[2 * (a * D + b)] += bra.re[a] * ket.re[b] + bra.im[a] * ket.im[b];
+            w[2 * (a * D + b) + 1] += bra.re[a] * ket.im[b] - bra.im[a] * ket.re[b];
+          }
+        }
+      }
+      ket.store(psi, i, offsets);
+      bra.times(m).store(lambda, i, offsets);
+    }
+  });
+  if constexpr (W) {
+    for (int e = 0; e < 2 * D * D; ++e) overlaps[e] += w[e];
+  }
+}
+
+// The same for blocks of any size.
+template <class V, class C>
+void times_matrix(const V* in, V* out, const C* m, Index size) {
+  for (Index a = 0; a < size; ++a) {
+    V re{};
+    V im{};
+    for (Index b = 0; b < size; ++b) {
+      const C* e = m + 2 * (a * size + b);
+      re += e[0] * in[2 * b] - e[1] * in[2 * b + 1];
+      im += e[0] * in[2 * b + 1] + e[1] * in[2 * b];
+    }
+    out[2 * a] = re;
+    out[2 * a + 1] = im;
+  }
+}
+
+template <class V, class Offsets>
+void load_group(const V* state, Index base, const Offsets& offsets, Index size, V* group) {
+  for (Index a = 0; a < size; ++a) {
+    group[2 * a] = state[2 * (base + offsets[a])];
+    group[2 * a + 1] = state[2 * (base + offsets[a]) + 1];
+  }
+}
+
+template <class V, class Offsets>
+void store_group(V* state, Index base, const Offsets& offsets, Index size, const V* group) {
+  for (Index a = 0; a < size; ++a) {
+    state[2 * (base + offsets[a])] = group[2 * a];
+    state[2 * (base + offsets[a]) + 1] = group[2 * a + 1];
+  }
+}
+
+template <class V, class C, class Offsets>
+void apply_large_block(V* psi, const FixedBits& fixed, const Offsets& offsets, Index size, const C* m, Index begin, Index end) {
+  LaneVector<V> in(2 * size);
+  LaneVector<V> out(2 * size);
+  for (Index r = begin; r < end; ++r) {
+    const Index base = fixed.index(r);
+    load_group(psi, base, offsets, size, in.data());
+    times_matrix(in.data(), out.data(), m, size);
+    store_group(psi, base, offsets, size, out.data());
+  }
+}
+
+// out += m in, on the wires of the offsets.
+template <class V, class Offsets>
+void add_large_block(V* out, const V* in, const FixedBits& fixed, const Offsets& offsets, Index size, const V* m, Index begin, Index end) {
+  LaneVector<V> from(2 * size);
+  LaneVector<V> to(2 * size);
+  for (Index r = begin; r < end; ++r) {
+    const Index base = fixed.index(r);
+    load_group(in, base, offsets, size, from.data());
+    times_matrix(from.data(), to.data(), m, size);
+    for (Index a = 0; a < size; ++a) {
+      out[2 * (base + offsets[a])] += to[2 * a];
+      out[2 * (base + offsets[a]) + 1] += to[2 * a + 1];
+    }
+  }
+}
+
+// m = (m + m^dagger) / 2
+template <class V>
+void make_hermitian(V* m, Index size) {
+  using T = Scalar<V>;
+  for (Index a = 0; a < size; ++a) {
+    for (Index b = 0; b <= a; ++b) {
+      V* lower = m + 2 * (a * size + b);
+      V* upper = m + 2 * (b * size + a);
+      const V re = T(0.5) * (lower[0] + upper[0]);
+      const V im = T(0.5) * (lower[1] - upper[1]);
+      lower[0] = upper[0] = re;
+      upper[1] = -im;
+      lower[1] = im;
+    }
+  }
+}
+
+// w[a, b] += conj(bra[a]) ket[b]
+template <class V>
+void add_outer(const V* bra, const V* ket, Index size, V* w) {
+  for (Index a = 0; a < size; ++a) {
+    for (Index b = 0; b < size; ++b) {
+      V* e = w + 2 * (a * size + b);
+      e[0] += bra[2 * a] * ket[2 * b] + bra[2 * a + 1] * ket[2 * b + 1];
+      e[1] += bra[2 * a] * ket[2 * b + 1] - bra[2 * a + 1] * ket[2 * b];
+    }
+  }
+}
+
+template <bool W, class V, class C>
+void undo_large_block(V* psi, V* lambda, const FixedBits& fixed, const Index* offsets, Index size, const C* m, Index begin, Index end, V* w) {
+  LaneVector<V> ket_out(2 * size);
+  LaneVector<V> ket_in(2 * size);
+  LaneVector<V> bra_out(2 * size);
+  LaneVector<V> bra_in(2 * size);
+  for (Index r = begin; r < end; ++r) {
+    const Index base = fixed.index(r);
+    load_group(psi, base, offsets, size, ket_out.data());
+    load_group(lambda, base, offsets, size, bra_out.data());
+    times_matrix(ket_out.data(), ket_in.data(), m, size);
+    times_matrix(bra_out.data(), bra_in.data(), m, size);
+    store_group(psi, base, offsets, size, ket_in.data());
+    store_group(lambda, base, offsets, size, bra_in.data());
+    if constexpr (W) add_outer(bra_out.data(), ket_in.data(), size, w);
+  }
+}
+
+template <class V, class C>
+void multiply(V* amplitude, const C& re, const C& im) {
+  const V r = amplitude[0];
+  amplitude[0] = re * r - im * amplitude[1];
+  amplitude[1] = re * amplitude[1] + im * r;
+}
+
+template <class V, class C>
+void apply_diagonal(V* psi, const FixedBits& fixed, const std::vector<Index>& offsets, const C* d, Index begin, Index end) {
+  for_each_run(fixed, begin, end, [&](Index first, Index length) {
+    for (std::size_t a = 0; a < offsets.size(); ++a) {
+      const C re = d[2 * a];
+      const C im = d[2 * a + 1];
+      for (Index i = first + offsets[a]; i < first + offsets[a] + length; ++i) multiply(psi + 2 * i, re, im);
+    }
+  });
+}
+
+// `d` is the inverse. With W, adds w[a] += conj(lambda_out[a]) psi_in[a].
+template <bool W, class V, class C>
+void undo_diagonal(V* psi, V* lambda, const FixedBits& fixed, const std::vector<Index>& offsets, const C* d, Index begin, Index end, V* w) {
+  for_each_run(fixed, begin, end, [&](Index first, Index length) {
+    for (std::size_t a = 0; a < offsets.size(); ++a) {
+      const C re = d[2 * a];
+      const C im = d[2 * a + 1];
+      V sum_re{};
+      V sum_im{};
+      for (Index i = first + offsets[a]; i < first + offsets[a] + length; ++i) {
+        V* ket = psi + 2 * i;
+        V* bra = lambda + 2 * i;
+        multiply(ket, re, im);
+        if constexpr (W) {
+          sum_re += bra[0] * ket[0] + bra[1] * ket[1];
+          sum_im += bra[0] * ket[1] - bra[1] * ket[0];
+        }
+        multiply(bra, re, im);
+      }
+      if constexpr (W) {
+        w[2 * a] += sum_re;
+        w[2 * a + 1] += sum_im;
+      }
+    }
+  });
+}
+
+template <class V>
+void exchange(V* psi, const FixedBits& fixed, const std::vector<Index>& offsets, Index begin, Index end) {
+  for_each_run(fixed, begin, end, [&](Index first, Index length) {
+    V* a = psi + 2 * (first + offsets[0]);
+    V* b = psi + 2 * (first + offsets[1]);
+    for (Index i = 0; i < 2 * length; ++i) {
+      const V t = a[i];
+      a[i] = b[i];
+      b[i] = t;
+    }
+  });
+}
+
+// A word enters its rotation as -i P |j> = f (-1)^popcount(j & z) |j ^ x> with f = -i i^y: real for an odd number of Y, else imaginary.
+struct RotationPhase {
+  bool real;
+  bool negative;
+
+  explicit RotationPhase(const PauliWord& word) : real((word.y_count & 1) != 0), negative(word.y_count % 4 == 0 || word.y_count % 4 == 3) {}
+};
+
+// f (-1)^parity times an amplitude.
+template <class V>
+void rotated(const V* amplitude, const RotationPhase& phase, bool odd, V& re, V& im) {
+  const bool minus = phase.negative != odd;
+  if (phase.real) {
+    re = minus ? -amplitude[0] : amplitude[0];
+    im = minus ? -amplitude[1] : amplitude[1];
+  } else {
+    re = minus ? amplitude[1] : -amplitude[1];
+    im = minus ? -amplitude[0] : amplitude[0];
+  }
+}
+
+// psi' = c psi + s (-i P) psi on the pairs (i, i ^ x), or on single amplitudes where the word is diagonal. With W, adds
+// Im<lambda|P|psi> = Re<lambda|-i P|psi>, which is the same before and after, as P commutes with its rotation.
+template <bool W, bool two, class V, class C>
+void rotate_pauli(V* psi, V* lambda, const FixedBits& fixed, const PauliWord& word, C c, C s, Index begin, Index end, V* w) {
+  const RotationPhase phase(word);
+  const bool y_odd = (word.y_count & 1) != 0;
+  V sum{};
+  const auto turn = [&](V* state, Index i, Index j, bool odd_i, bool odd_j) {
+    V from_i_re, from_i_im, from_j_re, from_j_im;
+    rotated(state + 2 * i, phase, odd_i, from_i_re, from_i_im);
+    rotated(state + 2 * j, phase, odd_j, from_j_re, from_j_im);
+    state[2 * i] = c * state[2 * i] + s * from_j_re;
+    state[2 * i + 1] = c * state[2 * i + 1] + s * from_j_im;
+    if (i == j) return;
+    state[2 * j] = c * state[2 * j] + s * from_i_re;
+    state[2 * j + 1] = c * state[2 * j + 1] + s * from_i_im;
+  };
+  for_each_run(fixed, begin, end, [&](Index first, Index length) {
+    for (Index i = first; i < first + length; ++i) {
+      const Index j = i ^ static_cast<Index>(word.x);
+      const bool odd_i = odd_parity(static_cast<Mask>(i) & word.z);
+      const bool odd_j = odd_i != y_odd;
+      if constexpr (W) {
+        V re, im;
+        rotated(psi + 2 * j, phase, odd_j, re, im);
+        sum += lambda[2 * i] * re + lambda[2 * i + 1] * im;
+        if (i != j) {
+          rotated(psi + 2 * i, phase, odd_i, re, im);
+          sum += lambda[2 * j] * re + lambda[2 * j + 1] * im;
+        }
+      }
+      turn(psi, i, j, odd_i, odd_j);
+      if constexpr (two) turn(lambda, i, j, odd_i, odd_j);
+    }
+  });
+  if constexpr (W) w[0] += sum;
+}

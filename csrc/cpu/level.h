@@ -1,0 +1,22 @@
+// Instruction sets: which of them this machine has, and the walk compiled for the one in use.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cpu/walk.h"
+
+namespace ketgrad {
+
+// Those that this build has and this machine can run, slowest first: "portable", "avx2", "avx512".
+std::vector<std::string> available_levels();
+
+// The one in use: the last of the available, or what KETGRAD_CPU_LEVEL named when the library was loaded, or set_level's choice.
+std::string current_level();
+
+// Throws std::invalid_argument for a level that is not available, naming those that are.
+void set_level(const std::string& name);
+
+const WalkLevel& current_walk();
+
+}  // namespace ketgrad

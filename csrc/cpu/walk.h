@@ -1,0 +1,68 @@
+// The walk of a plan over a range of samples: the entry points that every instruction set provides.
+#pragma once
+
+#include <vector>
+
+#include "cpu/call.h"
+
+namespace ketgrad {
+
+// The coefficients of the steps that all samples share, computed once per call; empty for the others.
+template <class T>
+struct SharedSteps {
+  std::vector<std::vector<T>> forward;
+  std::vector<std::vector<T>> inverse;
+};
+
+// A contiguous range of samples, walked by one task. Where `parallel_passes`, the task spreads each pass over the pool instead.
+struct Task {
+  Index begin = 0;
+  Index end = 0;
+  bool parallel_passes = false;
+};
+
+template <class T>
+class GradientSink;
+
+// What one task of the backward walk collects besides what its sink does: per shared step the sum of overlaps over samples.
+template <class T>
+struct TaskGradients {
+  GradientSink<T>* sink = nullptr;
+  std::vector<std::vector<double>> overlaps;
+  int first_step = 0;  // the walk stops here: no step before it is wanted
+};
+
+// `lanes` walks a batch, a sample per lane; `solo` one sample after the other.
+template <class T>
+struct Walk {
+  using Forward = void (*)(const Call<T>&, const SharedSteps<T>&, const Results<T>&, const Task&);
+  using Backward = void (*)(const Call<T>&, const SharedSteps<T>&, const Cotangents<T>&, const Task&, TaskGradients<T>&);
+
+  Forward forward_solo;
+  Forward forward_lanes;
+  Backward backward_solo;
+  Backward backward_lanes;
+};
+
+struct WalkLevel {
+  Walk<float> single;
+  Walk<double> twice;
+
+  template <class T>
+  const Walk<T>& of() const {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      return single;
+    } else {
+      return twice;
+    }
+  }
+};
+
+WalkLevel portable_walk();
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define KETGRAD_X86_LEVELS 1
+WalkLevel avx2_walk();
+WalkLevel avx512_walk();
+#endif
+
+}  // namespace ketgrad

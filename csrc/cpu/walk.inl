@@ -1,0 +1,655 @@
+// The walk of a plan, forward and backward, for one instruction set. Included once by each walk_*.cpp, after the instruction set is chosen;
+// everything here lives in an anonymous namespace, so that no linker merges code of different sets.
+//
+// Needs before it: <algorithm>, <cstring>, <vector>, "cpu/buffer.h", "cpu/coefficients.h", "cpu/gradient_sink.h", "cpu/lanes.h", "cpu/walk.h".
+
+namespace ketgrad {
+namespace {
+
+#include "cpu/kernels.inl"
+#include "cpu/observables.inl"
+
+// Groups of amplitudes per partial sum: short enough for float32 to sum well, long enough that adding up in double costs nothing. Sums
+// are taken in this order whatever the number of threads, so results do not depend on it.
+constexpr Index reduction_chunk = 4096;
+
+// Spreads a pass over the pool, or not.
+class Team {
+ public:
+  Team(ParallelFor parallel, bool enabled) : parallel_(enabled ? parallel : nullptr) {}
+
+  template <class F>
+  void for_range(Index n, const F& f) const {
+    if (parallel_ == nullptr || n <= reduction_chunk) return f(Index{0}, n);
+    const auto body = [&](Index chunk) { f(chunk * reduction_chunk, std::min(n, (chunk + 1) * reduction_chunk)); };
+    run((n + reduction_chunk - 1) / reduction_chunk, body);
+  }
+
+  // f(begin, end, V* sums) adds `width` sums over a range; the totals, in double, are added to out[width][lanes].
+  template <class V, class F>
+  void reduce(Index n, Index width, double* out, const F& f) const {
+    const Index chunks = (n + reduction_chunk - 1) / reduction_chunk;
+    const Index totals = width * lane_width<V>;
+    if (parallel_ == nullptr || chunks == 1) {
+      LaneVector<V> sums(width);
+      for (Index chunk = 0; chunk < chunks; ++chunk) {
+        std::fill(sums.begin(), sums.end(), V{});
+        f(chunk * reduction_chunk, std::min(n, (chunk + 1) * reduction_chunk), sums.data());
+        add_up(sums.data(), width, out);
+      }
+      return;
+    }
+    std::vector<double> partial(chunks * totals, 0.0);
+    const auto body = [&](Index chunk) {
+      LaneVector<V> sums(width);
+      f(chunk * reduction_chunk, std::min(n, (chunk + 1) * reduction_chunk), sums.data());
+      add_up(sums.data(), width, partial.data() + chunk * totals);
+    };
+    run(chunks, body);
+    for (Index chunk = 0; chunk < chunks; ++chunk) {
+      for (Index e = 0; e < totals; ++e) out[e] += partial[chunk * totals + e];
+    }
+  }
+
+ private:
+  template <class Body>
+  void run(Index tasks, const Body& body) const {
+    parallel_(tasks, [](void* context, Index task) { (*static_cast<const Body*>(context))(task); }, const_cast<Body*>(&body));
+  }
+
+  template <class V>
+  static void add_up(const V* sums, Index width, double* out) {
+    for (Index e = 0; e < width; ++e) {
+      for (int l = 0; l < lane_width<V>; ++l) out[e * lane_width<V> + l] += static_cast<double>(get_lane(sums[e], l));
+    }
+  }
+
+  ParallelFor parallel_;
+};
+
+// Walks the samples of one task, lane_width<V> at a time.
+template <class V>
+class GroupWalk {
+  using T = Scalar<V>;
+  static constexpr int width = lane_width<V>;
+
+ public:
+  GroupWalk(const Call<T>& call, const SharedSteps<T>& shared, const Task& task)
+      : call_(call),
+        program_(call.program()),
+        plan_(call.plan()),
+        shared_(shared),
+        team_(call.parallel, task.parallel_passes),
+        dimension_(call.dimension()),
+        first_scratch_(plan_.needs_scratch ? 2 * dimension_ : 0),
+        second_scratch_(plan_.needs_scratch ? 2 * dimension_ : 0) {}
+
+  void forward(const Task& task, const Results<T>& results) {
+    const bool in_place = width == 1 && results.ket != nullptr;
+    const Buffer<V> state(in_place ? 0 : 2 * dimension_);
+    for (Index sample = task.begin; sample < task.end; sample += width) {
+      start_group(sample, task.end);
+      psi_ = in_place ? reinterpret_cast<V*>(results.ket) + 2 * sample * dimension_ : state.data();
+      if (!run_circuit()) return;
+      for (const PlannedMeasurement& m : plan_.measurements) measure(m, results);
+      if (results.ket != nullptr && !in_place) write_state(psi_, results.ket, dimension_, 0);
+    }
+  }
+
+  void backward(const Task& task, const Cotangents<T>& cotangents, TaskGradients<T>& gradients) {
+    const Buffer<V> ket(2 * dimension_);
+    const Buffer<V> bra(2 * dimension_);
+    psi_ = ket.data();
+    lambda_ = bra.data();
+    gradients_ = &gradients;
+    for (Index sample = task.begin; sample < task.end; sample += width) {
+      start_group(sample, task.end);
+      if (cotangents.ket != nullptr) {
+        read_state(cotangents.ket, psi_);
+      } else if (!run_circuit()) {
+        return;
+      }
+      fill_zero(lambda_);
+      for (const PlannedMeasurement& m : plan_.measurements) add_bra(m, cotangents);
+      for (int s = static_cast<int>(plan_.steps.size()) - 1; s >= gradients.first_step; --s) {
+        if (call_.should_stop()) return;
+        undo(s);
+      }
+      if (wants(program_.initial.input)) initial_state_gradient();
+    }
+  }
+
+ private:
+  // --- samples and their numbers -----------------------------------------------------------------------------------------------------
+
+  void start_group(Index first, Index end) {
+    first_ = first;
+    count_ = static_cast<int>(std::min<Index>(width, end - first));
+  }
+
+  // Lanes beyond the last sample walk along with it; nothing of theirs is kept.
+  Index sample(int lane) const { return first_ + std::min(lane, count_ - 1); }
+
+  bool wants(int input) const { return input != no_input && gradients_->sink->wants(input); }
+
+  double coefficient(const Term& term, Index sample) const {
+    double c = term.scale;
+    for (const Slot& s : term.coefficients) c *= call_.value(s, sample);
+    return c;
+  }
+
+  template <class F>
+  V lanes(const F& of_lane) const {
+    V v{};
+    for (int l = 0; l < width; ++l) set_lane(v, l, static_cast<T>(of_lane(l)));
+    return v;
+  }
+
+  // A complex input, lane by lane.
+  const V* input_lanes(int input) {
+    const InputView<T>& view = call_.inputs[input];
+    values_.resize(2 * view.numel);
+    for (int l = 0; l < width; ++l) {
+      const T* data = view.of_sample(sample(l));
+      for (Index e = 0; e < 2 * view.numel; ++e) set_lane(values_[e], l, data[e]);
+    }
+    return values_.data();
+  }
+
+  // `size` numbers a sample, from rows of `stride` numbers.
+  const V* row_lanes(const T* rows, Index stride, Index first, Index size) {
+    values_.resize(size);
+    for (int l = 0; l < width; ++l) {
+      const T* row = rows + sample(l) * stride + first;
+      for (Index e = 0; e < size; ++e) set_lane(values_[e], l, row[e]);
+    }
+    return values_.data();
+  }
+
+  // --- states ------------------------------------------------------------------------------------------------------------------------
+
+  void fill_zero(V* state) const {
+    team_.for_range(dimension_, [=](Index begin, Index end) { std::fill(state + 2 * begin, state + 2 * end, V{}); });
+  }
+
+  void copy(V* to, const V* from) const {
+    team_.for_range(dimension_, [=](Index begin, Index end) { std::copy(from + 2 * begin, from + 2 * end, to + 2 * begin); });
+  }
+
+  // Rows of `stride` complex numbers, one a sample; the state goes to `first`.
+  void write_state(const V* state, T* rows, Index stride, Index first) const {
+    for (int l = 0; l < count_; ++l) {
+      T* row = rows + 2 * (sample(l) * stride + first);
+      team_.for_range(dimension_, [=](Index begin, Index end) {
+        for (Index i = 2 * begin; i < 2 * end; ++i) row[i] = get_lane(state[i], l);
+      });
+    }
+  }
+
+  void read_state(const T* rows, V* state) const {
+    for (int l = 0; l < width; ++l) {
+      const T* row = rows + 2 * sample(l) * dimension_;
+      team_.for_range(dimension_, [=](Index begin, Index end) {
+        for (Index i = 2 * begin; i < 2 * end; ++i) set_lane(state[i], l, row[i]);
+      });
+    }
+  }
+
+  void prepare() {
+    fill_zero(psi_);
+    const InitialState& initial = program_.initial;
+    if (initial.kind != Preparation::state) {
+      psi_[2 * plan_.initial_index] = V{} + T(1);
+      return;
+    }
+    const V* amplitudes = input_lanes(initial.input);
+    store_group(psi_, 0, plan_.initial_offsets, plan_.initial_offsets.size(), amplitudes);
+  }
+
+  // --- steps -------------------------------------------------------------------------------------------------------------------------
+
+  bool run_circuit() {
+    prepare();
+    for (std::size_t s = 0; s < plan_.steps.size(); ++s) {
+      if (call_.should_stop()) return false;
+      const Step& step = plan_.steps[s];
+      if (call_.shared(step)) {
+        apply(step, shared_.forward[s].data());
+      } else {
+        apply(step, own_coefficients(step, false));
+      }
+    }
+    return true;
+  }
+
+  // The coefficients of a step whose samples have their own.
+  const V* own_coefficients(const Step& step, bool inverse) {
+    const Index n = coefficient_count(step);
+    numbers_.resize(n);
+    coefficients_.resize(n);
+    for (int l = 0; l < width; ++l) {
+      step_coefficients(call_, step, sample(l), numbers_.data());
+      if (inverse) invert_coefficients(step, numbers_.data());
+      for (Index e = 0; e < n; ++e) set_lane(coefficients_[e], l, static_cast<T>(numbers_[e]));
+    }
+    return coefficients_.data();
+  }
+
+  template <class C>
+  void apply(const Step& step, const C* c) {
+    V* psi = psi_;
+    const FixedBits& fixed = step.fixed;
+    const Index* offsets = step.offsets.data();
+    team_.for_range(fixed.count(program_.num_wires), [&](Index begin, Index end) {
+      switch (step.kind) {
+        case StepKind::dense:
+          if (step.size() == 2) return apply_block<2>(psi, fixed, offsets, c, begin, end);
+          if (step.size() == 4) return apply_block<4>(psi, fixed, offsets, c, begin, end);
+          return apply_large_block(psi, fixed, offsets, step.size(), c, begin, end);
+        case StepKind::diagonal: return apply_diagonal(psi, fixed, step.offsets, c, begin, end);
+        case StepKind::exchange: return exchange(psi, fixed, step.offsets, begin, end);
+        case StepKind::pauli_rotation: return rotate_pauli<false, false>(psi, psi, fixed, step.word, c[0], c[1], begin, end, psi);
+      }
+    });
+  }
+
+  void undo(int index) {
+    const Step& step = plan_.steps[index];
+    const bool wanted = gradients_->sink->wants(step);
+    const Index n = overlap_count(step);
+    overlaps_.assign(wanted ? n * width : 0, 0.0);
+    const bool shared = call_.shared(step);
+    if (shared) {
+      undo_with(step, shared_.inverse[index].data(), wanted);
+    } else {
+      undo_with(step, own_coefficients(step, true), wanted);
+    }
+    if (wanted) collect_overlaps(step, n, shared ? gradients_->overlaps[index].data() : nullptr);
+  }
+
+  template <class C>
+  void undo_with(const Step& step, const C* c, bool wanted) {
+    const Index groups = step.fixed.count(program_.num_wires);
+    if (wanted) {
+      team_.template reduce<V>(groups, overlap_count(step), overlaps_.data(),
+                               [&](Index begin, Index end, V* w) { undo_range<true>(step, c, begin, end, w); });
+    } else {
+      team_.for_range(groups, [&](Index begin, Index end) { undo_range<false>(step, c, begin, end, static_cast<V*>(nullptr)); });
+    }
+  }
+
+  template <bool W, class C>
+  void undo_range(const Step& step, const C* c, Index begin, Index end, V* w) const {
+    const FixedBits& fixed = step.fixed;
+    const Index* offsets = step.offsets.data();
+    switch (step.kind) {
+      case StepKind::dense:
+        if (step.size() == 2) return undo_block<2, W>(psi_, lambda_, fixed, offsets, c, begin, end, w);
+        if (step.size() == 4) return undo_block<4, W>(psi_, lambda_, fixed, offsets, c, begin, end, w);
+        return undo_large_block<W>(psi_, lambda_, fixed, offsets, step.size(), c, begin, end, w);
+      case StepKind::diagonal: return undo_diagonal<W>(psi_, lambda_, fixed, step.offsets, c, begin, end, w);
+      case StepKind::exchange:
+        exchange(psi_, fixed, step.offsets, begin, end);
+        return exchange(lambda_, fixed, step.offsets, begin, end);
+      case StepKind::pauli_rotation:
+        return rotate_pauli<W, true>(psi_, lambda_, fixed, step.word, c[0], c[1], begin, end, w);
+    }
+  }
+
+  // Overlaps of a step that all samples share add up first and are contracted once, at the end of the task.
+  void collect_overlaps(const Step& step, Index n, double* shared_sum) {
+    if (shared_sum != nullptr) {
+      for (Index e = 0; e < n; ++e) {
+        for (int l = 0; l < count_; ++l) shared_sum[e] += overlaps_[e * width + l];
+      }
+      return;
+    }
+    numbers_.resize(n);
+    for (int l = 0; l < count_; ++l) {
+      for (Index e = 0; e < n; ++e) numbers_[e] = overlaps_[e * width + l];
+      gradients_->sink->contract(step, numbers_.data(), sample(l));
+    }
+  }
+
+  void initial_state_gradient() {
+    const int input = program_.initial.input;
+    for (Index e = 0; e < plan_.initial_offsets.size(); ++e) {
+      const V* amplitude = lambda_ + 2 * plan_.initial_offsets[e];
+      for (int l = 0; l < count_; ++l) {
+        const Complex<double> value{2.0 * get_lane(amplitude[0], l), 2.0 * get_lane(amplitude[1], l)};
+        gradients_->sink->add(input, e, sample(l), value);
+      }
+    }
+  }
+
+  // --- observables -------------------------------------------------------------------------------------------------------------------
+
+  void apply_factor(V* state, const PlannedFactor& f) {
+    const V* values = f.factor->input == no_input ? nullptr : input_lanes(f.factor->input);
+    const Index groups = f.factor->kind == FactorKind::projector ? dimension_ : f.fixed.count(program_.num_wires);
+    team_.for_range(groups, [&](Index begin, Index end) {
+      switch (f.factor->kind) {
+        case FactorKind::hermitian: return apply_large_block(state, f.fixed, f.offsets, f.offsets.size(), values, begin, end);
+        case FactorKind::projector: return project(state, f.mask, f.value, begin, end);
+        case FactorKind::state_projector: return project_on_state(state, f, values, begin, end);
+        case FactorKind::sparse: return apply_sparse(state, f, values, begin, end);
+      }
+    });
+  }
+
+  // out = word and factors applied to `in`; the factor `left_out` is left out.
+  void write_term(V* out, const V* in, const PlannedTerm& term, const PlannedFactor* left_out = nullptr) {
+    team_.for_range(dimension_, [&](Index begin, Index end) { write_pauli(out, in, term.word, begin, end); });
+    for (const PlannedFactor& f : term.factors) {
+      if (&f != left_out) apply_factor(out, f);
+    }
+  }
+
+  // out += weight(lane) O in. Terms with factors go through the second scratch.
+  template <class F>
+  void add_observable(V* out, const V* in, const PlannedMeasurement& m, const F& weight) {
+    const auto lanes_of = [&](const PlannedTerm& t) {
+      return lanes([&](int l) { return weight(l) * coefficient(*t.term, sample(l)); });
+    };
+    if (!m.diagonals.empty()) {
+      coefficients_.clear();
+      for (const PlannedTerm& t : m.diagonals) coefficients_.push_back(lanes_of(t));
+      team_.for_range(dimension_, [&](Index begin, Index end) { add_diagonals(out, in, m.diagonals, coefficients_.data(), begin, end); });
+    }
+    for (const PlannedTerm& t : m.terms) {
+      const V c = lanes_of(t);
+      if (t.factors.empty()) {
+        team_.for_range(dimension_, [&](Index begin, Index end) { add_pauli(out, in, t.word, c, begin, end); });
+      } else {
+        V* scratch = second_scratch_.data();
+        write_term(scratch, in, t);
+        team_.for_range(dimension_, [&](Index begin, Index end) { add_scaled(out, scratch, c, begin, end); });
+      }
+    }
+  }
+
+  void real_overlap(const V* u, const V* v, double* out) const {
+    team_.template reduce<V>(dimension_, 1, out, [&](Index begin, Index end, V* sum) { overlap_real(u, v, begin, end, sum); });
+  }
+
+  // Calls f(term, overlap[lanes]) with Re<u|P|ket> for every term of the observable.
+  template <class F>
+  void for_each_term(const V* u, const V* ket, const PlannedMeasurement& m, const F& f) {
+    if (!m.diagonals.empty()) {
+      overlaps_.assign(m.diagonals.size() * width, 0.0);
+      team_.template reduce<V>(dimension_, static_cast<Index>(m.diagonals.size()), overlaps_.data(),
+                               [&](Index begin, Index end, V* sums) { overlap_diagonals(u, ket, m.diagonals, begin, end, sums); });
+      for (std::size_t t = 0; t < m.diagonals.size(); ++t) f(m.diagonals[t], overlaps_.data() + t * width);
+    }
+    for (const PlannedTerm& t : m.terms) {
+      overlaps_.assign(width, 0.0);
+      if (t.factors.empty()) {
+        team_.template reduce<V>(dimension_, 1, overlaps_.data(),
+                                 [&](Index begin, Index end, V* sum) { overlap_pauli(u, ket, t.word, begin, end, sum); });
+      } else {
+        write_term(second_scratch_.data(), ket, t);
+        real_overlap(u, second_scratch_.data(), overlaps_.data());
+      }
+      f(t, overlaps_.data());
+    }
+  }
+
+  // Re<u|O|ket>, lane by lane.
+  void add_expectation(const V* u, const V* ket, const PlannedMeasurement& m, double* total) {
+    for_each_term(u, ket, m, [&](const PlannedTerm& t, const double* overlap) {
+      for (int l = 0; l < count_; ++l) total[l] += coefficient(*t.term, sample(l)) * overlap[l];
+    });
+  }
+
+  // v = O psi in the first scratch.
+  V* applied_observable(const PlannedMeasurement& m) {
+    V* v = first_scratch_.data();
+    fill_zero(v);
+    add_observable(v, psi_, m, [](int) { return 1.0; });
+    return v;
+  }
+
+  // --- measurements, forward ---------------------------------------------------------------------------------------------------------
+
+  void measure(const PlannedMeasurement& m, const Results<T>& results) {
+    switch (m.measurement->kind) {
+      case MeasurementKind::expval: return measure_expval(m, results);
+      case MeasurementKind::var: return measure_var(m, results);
+      case MeasurementKind::probs: return measure_probs(m, results);
+      case MeasurementKind::state: return write_state(psi_, results.complex, complex_stride(), m.first_result);
+      case MeasurementKind::density_matrix: return measure_density_matrix(m, results);
+    }
+  }
+
+  Index real_stride() const { return program_.real_results(); }
+  Index complex_stride() const { return program_.complex_results(); }
+
+  T* real_row(const Results<T>& results, const PlannedMeasurement& m, int lane) const {
+    return results.real + sample(lane) * real_stride() + m.first_result;
+  }
+
+  void measure_expval(const PlannedMeasurement& m, const Results<T>& results) {
+    double mean[width] = {};
+    add_expectation(psi_, psi_, m, mean);
+    for (int l = 0; l < count_; ++l) *real_row(results, m, l) = static_cast<T>(mean[l]);
+  }
+
+  // <O O> - <O>^2, not |O psi|^2: so the gradient of a Hermitian matrix is Hermitian, and a step along it stays so.
+  void measure_var(const PlannedMeasurement& m, const Results<T>& results) {
+    const V* v = applied_observable(m);
+    double mean[width] = {};
+    double square[width] = {};
+    real_overlap(psi_, v, mean);
+    add_expectation(psi_, v, m, square);
+    for (int l = 0; l < count_; ++l) *real_row(results, m, l) = static_cast<T>(square[l] - mean[l] * mean[l]);
+  }
+
+  void measure_probs(const PlannedMeasurement& m, const Results<T>& results) {
+    const Index size = m.offsets.size();
+    const Index groups = m.fixed.count(program_.num_wires);
+    if (size > groups) return measure_many_probs(m, results);
+    overlaps_.assign(size * width, 0.0);
+    team_.template reduce<V>(groups, size, overlaps_.data(),
+                             [&](Index begin, Index end, V* p) { add_probabilities(psi_, m.fixed, m.offsets, begin, end, p); });
+    for (int l = 0; l < count_; ++l) {
+      for (Index a = 0; a < size; ++a) real_row(results, m, l)[a] = static_cast<T>(overlaps_[a * width + l]);
+    }
+  }
+
+  // More outcomes than amplitudes in each: outcome by outcome.
+  void measure_many_probs(const PlannedMeasurement& m, const Results<T>& results) {
+    const Index groups = m.fixed.count(program_.num_wires);
+    team_.for_range(m.offsets.size(), [&](Index begin, Index end) {
+      for (Index a = begin; a < end; ++a) {
+        V p{};
+        add_probability(psi_, m.fixed, m.offsets[a], groups, p);
+        for (int l = 0; l < count_; ++l) real_row(results, m, l)[a] = get_lane(p, l);
+      }
+    });
+  }
+
+  void measure_density_matrix(const PlannedMeasurement& m, const Results<T>& results) {
+    const Index entries = m.offsets.size() * m.offsets.size();
+    overlaps_.assign(2 * entries * width, 0.0);
+    const PlannedFactor kept{nullptr, m.fixed, m.offsets};
+    team_.template reduce<V>(m.fixed.count(program_.num_wires), 2 * entries, overlaps_.data(),
+                             [&](Index begin, Index end, V* rho) { matrix_gradient(psi_, psi_, kept, begin, end, rho); });
+    for (int l = 0; l < count_; ++l) {
+      T* row = results.complex + 2 * (sample(l) * complex_stride() + m.first_result);
+      for (Index e = 0; e < 2 * entries; ++e) row[e] = static_cast<T>(overlaps_[e * width + l]);
+    }
+  }
+
+  // --- measurements, backward: |lambda> = sum of what each cotangent asks for ---------------------------------------------------------
+
+  void add_bra(const PlannedMeasurement& m, const Cotangents<T>& c) {
+    switch (m.measurement->kind) {
+      case MeasurementKind::expval: return add_expval_bra(m, c);
+      case MeasurementKind::var: return add_var_bra(m, c);
+      case MeasurementKind::probs: return add_probs_bra(m, c);
+      case MeasurementKind::state: return add_state_bra(m, c);
+      case MeasurementKind::density_matrix: return add_density_matrix_bra(m, c);
+    }
+  }
+
+  double real_cotangent(const PlannedMeasurement& m, const Cotangents<T>& c, int lane) const {
+    return static_cast<double>(c.real[sample(lane) * real_stride() + m.first_result]);
+  }
+
+  // lambda = g O psi
+  void add_expval_bra(const PlannedMeasurement& m, const Cotangents<T>& c) {
+    const auto g = [&](int l) { return real_cotangent(m, c, l); };
+    add_observable(lambda_, psi_, m, g);
+    coefficient_gradients(psi_, m, g);
+    factor_gradients(psi_, psi_, m, g);
+  }
+
+  // lambda = g (O^2 - 2 <O> O) psi; what O is made of sees u = 2 g (O - <O>) psi, from either side of the product O O.
+  void add_var_bra(const PlannedMeasurement& m, const Cotangents<T>& c) {
+    const auto g = [&](int l) { return real_cotangent(m, c, l); };
+    V* v = applied_observable(m);
+    double mean[width] = {};
+    real_overlap(psi_, v, mean);
+    add_observable(lambda_, v, m, g);
+    const V back = lanes([&](int l) { return -2 * g(l) * mean[l]; });
+    const V twice = lanes([&](int l) { return 2 * g(l); });
+    team_.for_range(dimension_, [&](Index begin, Index end) {
+      add_scaled(lambda_, v, back, begin, end);
+      scale(v, twice, begin, end);
+      add_scaled(v, psi_, back, begin, end);
+    });
+    coefficient_gradients(v, m, [](int) { return 1.0; });
+    factor_gradients(v, psi_, m, [](int) { return 0.5; });
+    factor_gradients(psi_, v, m, [](int) { return 0.5; });
+  }
+
+  // lambda_i = g_a psi_i
+  void add_probs_bra(const PlannedMeasurement& m, const Cotangents<T>& c) {
+    const V* g = row_lanes(c.real, real_stride(), m.first_result, m.offsets.size());
+    team_.for_range(m.fixed.count(program_.num_wires),
+                    [&](Index begin, Index end) { add_weighted(lambda_, psi_, m.fixed, m.offsets, g, begin, end); });
+  }
+
+  // lambda = c / 2
+  void add_state_bra(const PlannedMeasurement& m, const Cotangents<T>& c) {
+    const V* g = row_lanes(c.complex, 2 * complex_stride(), 2 * m.first_result, 2 * dimension_);
+    const V half = V{} + T(0.5);
+    team_.for_range(dimension_, [&](Index begin, Index end) { add_scaled(lambda_, g, half, begin, end); });
+  }
+
+  // lambda = (C + C^dagger) / 2 psi on the kept wires
+  void add_density_matrix_bra(const PlannedMeasurement& m, const Cotangents<T>& c) {
+    const Index size = m.offsets.size();
+    row_lanes(c.complex, 2 * complex_stride(), 2 * m.first_result, 2 * size * size);
+    make_hermitian(values_.data(), size);
+    team_.for_range(m.fixed.count(program_.num_wires), [&](Index begin, Index end) {
+      add_large_block(lambda_, psi_, m.fixed, m.offsets, size, values_.data(), begin, end);
+    });
+  }
+
+  // weight(lane) d Re<u|O|psi> / d coefficients
+  template <class F>
+  void coefficient_gradients(const V* u, const PlannedMeasurement& m, const F& weight) {
+    if (!wants_coefficients(m)) return;
+    for_each_term(u, psi_, m, [&](const PlannedTerm& t, const double* overlap) {
+      for (int l = 0; l < count_; ++l) add_coefficient_gradients(*t.term, sample(l), weight(l) * overlap[l]);
+    });
+  }
+
+  // weight(lane) d Re<u|O|ket> / d factors
+  template <class F>
+  void factor_gradients(const V* u, const V* ket, const PlannedMeasurement& m, const F& weight) {
+    for (const PlannedTerm& t : m.terms) {
+      for (const PlannedFactor& f : t.factors) {
+        if (wants(f.factor->input)) factor_gradient(u, ket, t, f, weight);
+      }
+    }
+  }
+
+  bool wants_coefficients(const PlannedMeasurement& m) const {
+    for (const Term& t : m.measurement->terms) {
+      for (const Slot& s : t.coefficients) {
+        if (wants(s.input)) return true;
+      }
+    }
+    return false;
+  }
+
+  // The coefficient is a product: each of its slots sees the product of the others.
+  void add_coefficient_gradients(const Term& term, Index sample, double overlap) {
+    for (std::size_t j = 0; j < term.coefficients.size(); ++j) {
+      double others = term.scale;
+      for (std::size_t i = 0; i < term.coefficients.size(); ++i) {
+        if (i != j) others *= call_.value(term.coefficients[i], sample);
+      }
+      gradients_->sink->add(term.coefficients[j], sample, others * overlap);
+    }
+  }
+
+  template <class F>
+  void factor_gradient(const V* u, const V* ket, const PlannedTerm& t, const PlannedFactor& f, const F& weight) {
+    V* rest = second_scratch_.data();
+    write_term(rest, ket, t, &f);
+    const V* phi = f.factor->kind == FactorKind::state_projector ? input_lanes(f.factor->input) : nullptr;
+    const Index numel = call_.inputs[f.factor->input].numel;
+    overlaps_.assign(2 * numel * width, 0.0);
+    team_.template reduce<V>(f.fixed.count(program_.num_wires), 2 * numel, overlaps_.data(), [&](Index begin, Index end, V* g) {
+      switch (f.factor->kind) {
+        case FactorKind::hermitian: return matrix_gradient(u, rest, f, begin, end, g);
+        case FactorKind::state_projector: return state_gradient(u, rest, f, phi, begin, end, g);
+        case FactorKind::sparse: return sparse_gradient(u, rest, f, begin, end, g);
+        case FactorKind::projector: return;
+      }
+    });
+    for (int l = 0; l < count_; ++l) {
+      const double c = weight(l) * coefficient(*t.term, sample(l));
+      for (Index e = 0; e < numel; ++e) {
+        const Complex<double> g{overlaps_[2 * e * width + l], overlaps_[(2 * e + 1) * width + l]};
+        gradients_->sink->add(f.factor->input, e, sample(l), c * g);
+      }
+    }
+  }
+
+  const Call<T>& call_;
+  const Program& program_;
+  const Plan& plan_;
+  const SharedSteps<T>& shared_;
+  const Team team_;
+  const Index dimension_;
+
+  Index first_ = 0;  // sample of lane 0
+  int count_ = 0;    // lanes in use
+  V* psi_ = nullptr;
+  V* lambda_ = nullptr;
+  TaskGradients<T>* gradients_ = nullptr;
+
+  // Grown once, on first use; the walk itself allocates no state.
+  Buffer<V> first_scratch_;
+  Buffer<V> second_scratch_;
+  LaneVector<V> values_;
+  LaneVector<V> coefficients_;
+  std::vector<double> numbers_;
+  std::vector<double> overlaps_;
+};
+
+template <class V>
+void forward(const Call<Scalar<V>>& call, const SharedSteps<Scalar<V>>& shared, const Results<Scalar<V>>& results, const Task& task) {
+  GroupWalk<V>(call, shared, task).forward(task, results);
+}
+
+template <class V>
+void backward(const Call<Scalar<V>>& call, const SharedSteps<Scalar<V>>& shared, const Cotangents<Scalar<V>>& cotangents, const Task& task,
+              TaskGradients<Scalar<V>>& gradients) {
+  GroupWalk<V>(call, shared, task).backward(task, cotangents, gradients);
+}
+
+template <class T>
+Walk<T> walk_of() {
+  using V = typename BatchLanes<T>::type;
+  return {forward<T>, forward<V>, backward<T>, backward<V>};
+}
+
+WalkLevel this_level() { return {walk_of<float>(), walk_of<double>()}; }
+
+}  // namespace
+}  // namespace ketgrad

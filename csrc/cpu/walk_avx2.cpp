@@ -1,0 +1,21 @@
+// The walk for AVX2. Headers come first: what they define stays compiled for every machine.
+#include <algorithm>
+#include <vector>
+
+#include "core/bits.h"
+#include "cpu/buffer.h"
+#include "cpu/coefficients.h"
+#include "cpu/gradient_sink.h"
+#include "cpu/lanes.h"
+#include "cpu/walk.h"
+
+#ifdef KETGRAD_X86_LEVELS
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#include "cpu/walk.inl"
+
+namespace ketgrad {
+WalkLevel avx2_walk() { return this_level(); }
+}  // namespace ketgrad
+#pragma GCC pop_options
+#endif

@@ -1,0 +1,190 @@
+// The operators on the CPU: checks what torch hands over, allocates results, calls the walk.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "core/interrupt.h"
+#include "core/memory.h"
+#include "core/registry.h"
+#include "cpu/execute.h"
+
+namespace ketgrad {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+std::string shape_text(const std::vector<Index>& shape) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+std::vector<Index> shape_of(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  return {sizes.begin(), sizes.end()};
+}
+
+template <class T>
+constexpr ScalarType real_type = sizeof(T) == sizeof(float) ? ScalarType::Float : ScalarType::Double;
+template <class T>
+constexpr ScalarType complex_type = sizeof(T) == sizeof(float) ? ScalarType::ComplexFloat : ScalarType::ComplexDouble;
+
+void require(bool condition, const std::string& message) {
+  if (!condition) throw std::invalid_argument("ketgrad: " + message);
+}
+
+void require_cpu(const Tensor& tensor, const std::string& what) {
+  require(tensor.is_cpu(), what + " is not on the CPU, as the first input is");
+}
+
+Tensor empty(std::vector<Index> shape, ScalarType type) { return torch::stable::empty(shape, type); }
+
+template <class T>
+T* data(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data_ptr());
+}
+
+void parallel(Index tasks, void (*body)(void*, Index), void* context) {
+  torch::stable::parallel_for(0, tasks, 1, [&](Index begin, Index end) {
+    for (Index task = begin; task < end; ++task) body(context, task);
+  });
+}
+
+// A call and what keeps its memory alive.
+template <class T>
+struct PreparedCall {
+  ProgramHandle program;
+  std::vector<Tensor> inputs;  // contiguous
+  Call<T> call;
+};
+
+// The batch axis is there or not: shape, or (B,) + shape.
+template <class T>
+void add_input(PreparedCall<T>& prepared, const Tensor& tensor, const InputSpec& spec, std::size_t position) {
+  const std::string what = "input " + std::to_string(position);
+  require_cpu(tensor, what);
+  const ScalarType type = spec.is_complex ? complex_type<T> : real_type<T>;
+  require(tensor.scalar_type() == type, what + " has another dtype than the first input's precision asks for");
+  const std::vector<Index> shape = shape_of(tensor);
+  const bool batched = shape.size() == spec.shape.size() + 1;
+  const std::vector<Index> base(shape.begin() + (batched ? 1 : 0), shape.end());
+  require(base == spec.shape, what + " has shape " + shape_text(shape) + ", the program needs " + shape_text(spec.shape) + " or that behind a batch axis");
+  Call<T>& call = prepared.call;
+  if (batched) {
+    require(call.batch < 0 || call.batch == shape[0],
+            what + " has batch size " + std::to_string(shape[0]) + ", another input has " + std::to_string(call.batch));
+    call.batch = shape[0];
+  }
+  prepared.inputs.push_back(torch::stable::contiguous(tensor));
+  call.inputs.push_back({data<const T>(prepared.inputs.back()), batched, spec.is_complex, spec.numel()});
+}
+
+template <class T>
+void prepare(PreparedCall<T>& prepared, ProgramHandle program, const std::vector<Tensor>& inputs) {
+  prepared.program = std::move(program);
+  const std::vector<InputSpec>& specs = prepared.program->program.inputs;
+  require(inputs.size() == specs.size(), std::to_string(inputs.size()) + " inputs, the program needs " + std::to_string(specs.size()));
+  Call<T>& call = prepared.call;
+  call.planned = prepared.program.get();
+  call.batch = -1;
+  for (std::size_t i = 0; i < inputs.size(); ++i) add_input(prepared, inputs[i], specs[i], i);
+  if (call.batch < 0) call.batch = 1;
+  call.parallel = parallel;
+  call.threads = static_cast<int>(torch::stable::get_num_threads());
+  call.cancelled = cancel_hook();
+}
+
+std::string call_text(const PlannedProgram& program, Index batch) {
+  return "a batch of " + std::to_string(batch) + " circuits on " + std::to_string(program.program.num_wires) + " wires";
+}
+
+using Executed = std::tuple<Tensor, Tensor, Tensor>;
+
+template <class T>
+Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bool keep_ket) {
+  PreparedCall<T> prepared;
+  prepare(prepared, std::move(program), inputs);
+  const Call<T>& call = prepared.call;
+  const Index reals = call.program().real_results();
+  const Index complexes = call.program().complex_results();
+  const double results = static_cast<double>(call.batch) * (reals + 2.0 * complexes + (keep_ket ? 2.0 * call.dimension() : 0)) * sizeof(T);
+  require_memory(results + workspace_bytes(call, false), call_text(*prepared.program, call.batch));
+  Tensor real = empty({call.batch, reals}, real_type<T>);
+  Tensor complex = empty({call.batch, complexes}, complex_type<T>);
+  Tensor ket = empty({call.batch, keep_ket ? call.dimension() : 0}, complex_type<T>);
+  execute<T>(call, {data<T>(real), data<T>(complex), keep_ket ? data<T>(ket) : nullptr});
+  return {real, complex, ket};
+}
+
+template <class T>
+Tensor cotangent(const Tensor& tensor, const std::vector<Index>& shape, ScalarType type, const std::string& what) {
+  require_cpu(tensor, what);
+  require(tensor.scalar_type() == type, what + " has another dtype than its result");
+  require(shape_of(tensor) == shape, what + " has shape " + shape_text(shape_of(tensor)) + ", its result has " + shape_text(shape));
+  return torch::stable::contiguous(tensor);
+}
+
+template <class T>
+std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tensor>& inputs, const Tensor& ket, const Tensor& g_real,
+                                   const Tensor& g_complex, const std::vector<Index>& wanted) {
+  PreparedCall<T> prepared;
+  prepare(prepared, std::move(program), inputs);
+  const Call<T>& call = prepared.call;
+  const bool has_ket = ket.numel() != 0;
+  const Tensor kept = has_ket ? cotangent<T>(ket, {call.batch, call.dimension()}, complex_type<T>, "the ket") : ket;
+  const Tensor real = cotangent<T>(g_real, {call.batch, call.program().real_results()}, real_type<T>, "the real cotangent");
+  const Tensor complex = cotangent<T>(g_complex, {call.batch, call.program().complex_results()}, complex_type<T>, "the complex cotangent");
+  require_memory(workspace_bytes(call, true), "the gradient of " + call_text(*prepared.program, call.batch));
+  Cotangents<T> cotangents{has_ket ? data<const T>(kept) : nullptr, data<const T>(real), data<const T>(complex), {}};
+  cotangents.gradients.resize(inputs.size(), nullptr);
+  std::vector<Tensor> gradients;
+  for (const Index input : wanted) {
+    require(input >= 0 && input < static_cast<Index>(inputs.size()), "no input " + std::to_string(input) + " to differentiate");
+    require(cotangents.gradients[input] == nullptr, "input " + std::to_string(input) + " is wanted twice");
+    Tensor gradient = empty(shape_of(inputs[input]), inputs[input].scalar_type());
+    torch::stable::zero_(gradient);
+    cotangents.gradients[input] = data<T>(gradient);
+    gradients.push_back(gradient);
+  }
+  // Memory of no elements has no address; nothing is written there, but null would read as "not wanted".
+  static T nothing[2];
+  for (const Index input : wanted) {
+    if (cotangents.gradients[input] == nullptr) cotangents.gradients[input] = nothing;
+  }
+  execute_vjp<T>(call, cotangents);
+  return gradients;
+}
+
+bool is_single(const std::vector<Tensor>& inputs) {
+  require(!inputs.empty(), "a call needs its first input, which settles dtype and device");
+  const ScalarType type = inputs[0].scalar_type();
+  require(type == ScalarType::Float || type == ScalarType::Double, "the first input must be float32 or float64");
+  return type == ScalarType::Float;
+}
+
+Executed execute_cpu(int64_t program, std::vector<Tensor> inputs, bool keep_ket) {
+  return is_single(inputs) ? execute_as<float>(find_program(program), inputs, keep_ket)
+                           : execute_as<double>(find_program(program), inputs, keep_ket);
+}
+
+std::vector<Tensor> execute_vjp_cpu(int64_t program, std::vector<Tensor> inputs, const Tensor& ket, const Tensor& g_real,
+                                    const Tensor& g_complex, std::vector<int64_t> wanted) {
+  const std::vector<Index> list(wanted.begin(), wanted.end());
+  return is_single(inputs) ? execute_vjp_as<float>(find_program(program), inputs, ket, g_real, g_complex, list)
+                           : execute_vjp_as<double>(find_program(program), inputs, ket, g_real, g_complex, list);
+}
+
+}  // namespace
+}  // namespace ketgrad
+
+STABLE_TORCH_LIBRARY_IMPL(ketgrad, CPU, m) {
+  m.impl("execute", TORCH_BOX(&ketgrad::execute_cpu));
+  m.impl("execute_vjp", TORCH_BOX(&ketgrad::execute_vjp_cpu));
+}

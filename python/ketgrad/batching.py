@@ -1,0 +1,289 @@
+"""Batching: tapes of equal structure go down in one native call.
+
+A `Group` is such tapes with the inputs of their call. A parameter that all of them share (the very same tensor) stays shared, so that its
+gradient is summed natively; others are stacked along the batch axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._library import _C
+from ._typing import Parameter
+from .encoding import Encoding, Result, Source, encode
+from .tape import Tape
+
+# What computes in complex64 and returns float32 (autocast).
+_HALF = (torch.float16, torch.bfloat16, torch.complex32)
+_DOUBLE = (torch.float64, torch.complex128)
+
+# Kets are kept for the backward pass while they take at most this share of the free memory; beyond, they are computed again.
+_KET_SHARE = 0.25
+# Asking for the free memory costs more than a small call.
+_SMALL = 1 << 26
+
+
+class Group(NamedTuple):
+    """Tapes of equal structure, by their positions in the batch, and the inputs of their one call.
+
+    Attributes:
+        encoding: of the structure they have in common.
+        positions: of the tapes among all.
+        tapes: themselves.
+        inputs: the inputs of the call.
+        shared: per input, whether all tapes hold the same tensors there.
+        rows: how many circuits each tape stands for.
+    """
+
+    encoding: Encoding
+    positions: tuple[int, ...]
+    tapes: tuple[Tape, ...]
+    inputs: list[Tensor]
+    shared: tuple[bool, ...]
+    rows: tuple[int, ...]
+
+    @property
+    def batch(self) -> int:
+        """Circuits in the call."""
+        return sum(self.rows)
+
+
+def group_tapes(tapes: Sequence[Tape], dtype: torch.dtype | None = None) -> list[Group]:
+    """The groups of a batch, in the order in which their structures appear.
+
+    Args:
+        tapes: to be executed.
+        dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters.
+
+    Raises:
+        ValueError: tensors on different devices, or of different precisions without a dtype.
+        MemoryError: a state that would fit no memory.
+    """
+    found: dict[Any, list[int]] = {}
+    for position, tape in enumerate(tapes):
+        found.setdefault(tape.structure, []).append(position)
+    return [_group([tapes[i] for i in positions], positions, dtype) for positions in found.values()]
+
+
+def _group(tapes: list[Tape], positions: list[int], dtype: torch.dtype | None) -> Group:
+    real, device = common_type(tapes, dtype)
+    encoding = encode(tapes[0])
+    rows = tuple(1 if tape.batch_size is None else tape.batch_size for tape in tapes)
+    packed = [_pack(source, tapes, rows, real, device) for source in encoding.sources]
+    inputs, shared = zip(*packed, strict=True)
+    return Group(encoding, tuple(positions), tuple(tapes), list(inputs), shared, rows)
+
+
+# --- dtype and device -------------------------------------------------------------------------------------------------
+
+
+def common_type(tapes: Iterable[Tape], dtype: torch.dtype | None) -> tuple[torch.dtype, torch.device]:
+    """The real dtype and the device of the computation.
+
+    Tensors decide: float64 and complex128 compute in double, everything else in single precision. Numbers, NumPy arrays and integer
+    tensors have no say; without any tensor it is float64 on the CPU.
+
+    Raises:
+        ValueError: tensors on different devices; float32 beside float64 without a dtype; a dtype other than these two.
+    """
+    if dtype not in (None, torch.float32, torch.float64):
+        raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
+    real, device = dtype, None
+    decided: torch.dtype | None = None
+    for tape in tapes:
+        for parameter in tape.parameters:
+            if not isinstance(parameter, Tensor):
+                continue
+            if device is None:
+                device = parameter.device
+            elif parameter.device != device:
+                raise ValueError(f"parameters are on different devices, {device} and {parameter.device}; move them to one")
+            own = parameter.dtype
+            if own is decided or not (own.is_floating_point or own.is_complex):
+                continue
+            precision = torch.float64 if own in _DOUBLE else torch.float32
+            if dtype is None:
+                if real is not None and precision is not real:
+                    raise ValueError(
+                        f"parameters of different precision, {decided} and {own}: convert one, or say which to compute in with "
+                        "dtype=torch.float32 or dtype=torch.float64"
+                    )
+                real, decided = precision, own
+    return real or torch.float64, device or torch.device("cpu")
+
+
+# --- packing ----------------------------------------------------------------------------------------------------------
+
+
+def _pack(
+    source: Source, tapes: list[Tape], rows: tuple[int, ...], real: torch.dtype, device: torch.device
+) -> tuple[Tensor, bool]:
+    """One input of a group's call, and whether the tapes share it."""
+    dtype = real.to_complex() if source.is_complex else real
+    first = [tapes[0].parameters[i] for i in source.parameters]
+    if _is_shared(source, tapes, first):
+        return _pack_one(source, first, dtype, device), True
+    if source.is_column and source.layout in "ns":
+        return _pack_scalars(source, tapes, rows, dtype, device), False
+    packed = []
+    for tape, count in zip(tapes, rows, strict=True):
+        one = _pack_one(source, [tape.parameters[i] for i in source.parameters], dtype, device)
+        packed.append(one if source.layout in "bB" else one.expand(count, *one.shape))
+    return torch.cat(packed), False
+
+
+def _is_shared(source: Source, tapes: list[Tape], first: list[Parameter]) -> bool:
+    if len(tapes) == 1:
+        return True
+    if source.layout in "bB":
+        return False
+    for tape in tapes[1:]:
+        parameters = tape.parameters
+        for i, value in zip(source.parameters, first, strict=True):
+            other = parameters[i]
+            if other is not value and not (source.layout == "n" and other == value):
+                return False
+    return True
+
+
+def _pack_one(source: Source, values: list[Parameter], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One tape's parameters: columns (k,) or (B, k), or the single parameter."""
+    if source.layout == "n":
+        return torch.tensor(values, dtype=dtype, device=device)
+    tensors = _tensors(values, dtype, device)
+    if not source.is_column:
+        return tensors[0]
+    return torch.stack(tensors, dim=-1)
+
+
+def _pack_scalars(
+    source: Source, tapes: list[Tape], rows: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Scalars of several tapes, (B, k), in one stack."""
+    values = [tape.parameters[i] for tape in tapes for i in source.parameters]
+    if source.layout == "n":
+        stacked = torch.tensor(values, dtype=dtype, device=device)
+    else:
+        stacked = torch.stack(_tensors(values, dtype, device))
+    stacked = stacked.view(len(tapes), len(source.parameters))
+    if all(count == 1 for count in rows):
+        return stacked
+    return stacked.repeat_interleave(torch.tensor(rows, device=device), dim=0)
+
+
+def _tensors(values: list[Parameter], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    return [
+        (v if v.dtype is dtype else v.to(dtype)) if isinstance(v, Tensor) else torch.as_tensor(np.asarray(v), dtype=dtype, device=device)
+        for v in values
+    ]
+
+
+# --- unpacking --------------------------------------------------------------------------------------------------------
+
+
+def keeps_ket(group: Group) -> bool:
+    """Whether the final kets of a group are kept for its backward pass, by the memory they take."""
+    size = group.batch * (group.inputs[0].element_size() * 2 << group.encoding.num_wires)
+    return size <= _SMALL or group.inputs[0].device.type != "cpu" or size <= _KET_SHARE * _C.available_memory()
+
+
+def split_results(group: Group, real: Tensor, complex_: Tensor) -> list[tuple[Tensor, ...]]:
+    """The results of each tape of a group, one a measurement, the batch axis leading where the tape has one."""
+    found = []
+    first = 0
+    for tape, rows in zip(group.tapes, group.rows, strict=True):
+        found.append(tuple([_result(r, tape, complex_ if r.is_complex else real, first, rows) for r in group.encoding.results]))
+        first += rows
+    return found
+
+
+def _result(result: Result, tape: Tape, numbers: Tensor, first: int, rows: int) -> Tensor:
+    if numbers.shape == (rows, result.size) and result.kind in ("state", "probs"):
+        # It is all there is: no copy. Squeezed in place, because a view returned from a Function could not be changed in place.
+        return numbers if tape.batch_size is not None else numbers.squeeze_(0)
+    block = numbers[first : first + rows, result.first : result.first + result.size]
+    return block.reshape(result_shape(result, tape)).clone()
+
+
+def result_shape(result: Result, tape: Tape) -> tuple[int, ...]:
+    """The shape of a measurement's result."""
+    shape: tuple[int, ...] = () if result.kind in ("expval", "var") else (result.size,)
+    if result.kind == "density_matrix":
+        side = 1 << (result.size.bit_length() - 1) // 2
+        shape = (side, side)
+    return shape if tape.batch_size is None else (tape.batch_size, *shape)
+
+
+def join_cotangents(group: Group, cotangents: Sequence[Sequence[Tensor | None]]) -> tuple[Tensor, Tensor] | None:
+    """Cotangents of a group's results, one list a tape, as the operator takes them: (B, R) and (B, C).
+
+    None where no result of the group was used.
+    """
+    if all(c is None for of_tape in cotangents for c in of_tape):
+        return None
+    real = _join(group, cotangents, False, group.encoding.real_results)
+    return real, _join(group, cotangents, True, group.encoding.complex_results)
+
+
+def _join(group: Group, cotangents: Sequence[Sequence[Tensor | None]], is_complex: bool, size: int) -> Tensor:
+    carrier = group.inputs[0]
+    dtype = carrier.dtype.to_complex() if is_complex else carrier.dtype
+    chosen = [(i, result) for i, result in enumerate(group.encoding.results) if result.is_complex == is_complex]
+    if not chosen:
+        return carrier.new_empty((group.batch, 0), dtype=dtype)
+    blocks = []
+    for of_tape, rows in zip(cotangents, group.rows, strict=True):
+        for i, result in chosen:
+            c = of_tape[i]
+            if c is None:
+                c = carrier.new_zeros(rows * result.size, dtype=dtype)
+            elif c.dtype is not dtype:
+                c = c.to(dtype)
+            blocks.append(c.reshape(rows, result.size))
+    width = len(chosen)
+    lines = blocks if width == 1 else [torch.cat(blocks[i : i + width], dim=1) for i in range(0, len(blocks), width)]
+    return lines[0] if len(lines) == 1 else torch.cat(lines)
+
+
+def split_gradients(group: Group, wanted: Sequence[int], gradients: Sequence[Tensor]) -> list[dict[int, Tensor]]:
+    """Gradients of the wanted inputs as gradients of parameters: for each tape, by the parameter's index.
+
+    A parameter that the tapes share has its whole gradient with the first of them.
+    """
+    found: list[dict[int, Tensor]] = [{} for _ in group.tapes]
+    for position, gradient in zip(wanted, gradients, strict=True):
+        source = group.encoding.sources[position]
+        if group.shared[position]:
+            _assign(source, group.tapes[0], gradient, found[0])
+        else:
+            _assign_rows(source, group, gradient, found)
+    return found
+
+
+def _assign(source: Source, tape: Tape, gradient: Tensor, found: dict[int, Tensor]) -> None:
+    """Gradients of one tape's parameters, from one in the shape of `_pack_one`."""
+    columns = gradient.unbind(-1) if source.is_column else (gradient,)
+    for index, column in zip(source.parameters, columns, strict=True):
+        found[index] = like_parameter(column, tape.parameters[index])
+
+
+def _assign_rows(source: Source, group: Group, gradient: Tensor, found: list[dict[int, Tensor]]) -> None:
+    per_tape = gradient.split(list(group.rows))
+    for tape, rows, into in zip(group.tapes, per_tape, found, strict=True):
+        _assign(source, tape, rows if source.layout in "bB" else rows.sum(0), into)
+
+
+def like_parameter(gradient: Tensor, parameter: Parameter) -> Tensor:
+    """A gradient in its parameter's dtype; the real part where the parameter is real."""
+    if not isinstance(parameter, Tensor) or gradient.dtype is parameter.dtype:
+        return gradient
+    if gradient.is_complex() and not parameter.is_complex():
+        gradient = gradient.real
+    if not (parameter.is_floating_point() or parameter.is_complex()):
+        return gradient
+    return gradient.to(parameter.dtype)

@@ -1,0 +1,239 @@
+"""Encoding: the structure of a tape becomes a native program, once; parameters stay as they come.
+
+A program reads its parameters from a few inputs. `Encoding` says which parameter of a tape goes to which input, so that a call only
+stacks tensors. Scalars share an input where they are alike: numbers, 0-d tensors, batches, each trainable or not, because gradients are
+computed input by input.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._library import _C
+from ._typing import Structure, Wire
+from .measurements import Measurement
+from .observables import Factor, Observable, Term
+from .operations import Operation
+from .tape import Tape
+
+SCALAR_KINDS = ("angle", "coefficient")
+VECTOR_KIND = "coefficients"
+
+_NO_INPUT = -1
+
+_CACHE_SIZE = 4096
+_cache: OrderedDict[Structure, Encoding] = OrderedDict()
+
+
+class Source(NamedTuple):
+    """One input of a program and the parameters of a tape that it is made of.
+
+    Attributes:
+        layout: the parameters' letter (see `Operation.parameter_layout`).
+        trainable: whether they are trainable parameters of the tape.
+        parameters: their indices among all parameters, in the order of the input's columns.
+        is_column: scalars that are stacked to columns; otherwise the one parameter is the input.
+        is_complex: a matrix, diagonal, state or the values of a sparse matrix.
+    """
+
+    layout: str
+    trainable: bool
+    parameters: tuple[int, ...]
+    is_column: bool
+    is_complex: bool
+
+
+class Result(NamedTuple):
+    """Where a measurement's numbers stand: `size` of them from `first` on, in the real or the complex results."""
+
+    kind: str
+    is_complex: bool
+    first: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """A program, the sources of its inputs in order, and its results, one a measurement."""
+
+    program: _C.Program
+    id: int
+    num_wires: int
+    sources: tuple[Source, ...]
+    results: tuple[Result, ...]
+    real_results: int
+    complex_results: int
+
+
+@dataclass(slots=True)
+class Statistics:
+    """How many structures were encoded since the import."""
+
+    encoded: int = field(default=0)
+
+
+statistics = Statistics()
+
+
+def encode(tape: Tape) -> Encoding:
+    """The encoding of a tape's structure, from the cache where an equal one was encoded before.
+
+    Raises:
+        MemoryError: the state would not fit into any memory.
+    """
+    structure = tape.structure
+    found = _cache.get(structure)
+    if found is None:
+        found = _Encoder(tape).run()
+        statistics.encoded += 1
+        _cache[structure] = found
+        if len(_cache) > _CACHE_SIZE:
+            _cache.popitem(last=False)
+    return found
+
+
+class _Encoder:
+    """Builds one program."""
+
+    def __init__(self, tape: Tape) -> None:
+        if tape.num_wires > _C.max_wires:
+            size = 8 << tape.num_wires
+            raise MemoryError(
+                f"a state on {tape.num_wires} wires needs {size} bytes even in complex64, "
+                f"{_C.available_memory()} are available; {_C.max_wires} wires are the most that can be addressed"
+            )
+        self.tape = tape
+        self.builder = _C.ProgramBuilder(tape.num_wires)
+        self.bit: dict[Wire, int] = {wire: position for position, wire in enumerate(tape.wires)}
+        self.kinds, self.layouts = _describe_parameters(tape)
+        self.sources = _sources(self.kinds, self.layouts, frozenset(tape.trainable_params))
+        self.place = {
+            parameter: (position, column)
+            for position, source in enumerate(self.sources)
+            for column, parameter in enumerate(source.parameters)
+        }
+
+    def run(self) -> Encoding:
+        for source in self.sources:
+            self.builder.input(source.is_complex, self.input_shape(source))
+        first = 0
+        for operation in self.tape.operations:
+            self.add_operation(operation, first)
+            first += len(operation.parameters)
+        results: list[Result] = []
+        filled = {True: 0, False: 0}
+        for measurement in self.tape.measurements:
+            self.add_measurement(measurement, first)
+            first += len(measurement.parameters)
+            is_complex, size = _result_size(measurement, self.tape.num_wires)
+            results.append(Result(measurement.kind, is_complex, filled[is_complex], size))
+            filled[is_complex] += size
+        program = self.builder.build()
+        return Encoding(program, program.id, self.tape.num_wires, self.sources, tuple(results), filled[False], filled[True])
+
+    def input_shape(self, source: Source) -> tuple[int, ...]:
+        """The shape without the batch axis."""
+        if source.is_column:
+            return (len(source.parameters),)
+        index = source.parameters[0]
+        shape = tuple(np.shape(self.tape.parameters[index]))
+        return shape[1:] if self.layouts[index] in "bB" else shape
+
+    def bits(self, wires: Sequence[Wire]) -> list[int]:
+        return [self.bit[wire] for wire in wires]
+
+    def slot(self, parameter: int, column: int = 0) -> tuple[int, int, float, float]:
+        position, first = self.place[parameter]
+        return position, first + column, 1.0, 0.0
+
+    def add_operation(self, operation: Operation, first: int) -> None:
+        """Add a gate or the preparation, whose parameters are those from `first` on."""
+        wires = self.bits(operation.base_wires)
+        if operation.is_preparation:
+            if operation.parameters:
+                self.builder.state(wires, self.place[first][0])
+            else:
+                self.builder.basis_state(wires, operation.bits)
+            return
+        slots, matrix = [], _NO_INPUT
+        for index in range(first, first + len(operation.parameters)):
+            if self.kinds[index] in SCALAR_KINDS:
+                slots.append(self.slot(index))
+            else:
+                matrix = self.place[index][0]
+        word = "Z" * len(wires) if operation.name == "MultiRZ" else operation.word
+        controls, values = list(operation.control_wires), list(operation.control_values)
+        if operation.name == "GlobalPhase":
+            wires = []  # it acts on all wires alike, whatever it was written on
+        self.builder.gate(
+            operation.name, wires, self.bits(controls), values, operation.inverse, slots, matrix, word
+        )
+
+    def add_measurement(self, measurement: Measurement, first: int) -> None:
+        """Add a measurement whose observable has the parameters from `first` on."""
+        observable = measurement.observable
+        if observable is not None:
+            terms = [self.term(term, observable, first) for term in observable.terms]
+            self.builder.measure(measurement.kind, [], terms)
+        else:
+            wires = () if measurement.kind == "state" else measurement.wires or self.tape.wires
+            self.builder.measure(measurement.kind, self.bits(wires), [])
+
+    def term(self, term: Term, observable: Observable, first: int) -> Any:
+        slots = [self.slot(first + parameter, column) for parameter, column in term.coefficients]
+        word_wires = self.bits([wire for wire, _ in term.word])
+        word = "".join(letter for _, letter in term.word)
+        return term.scale, slots, word_wires, word, [self.factor(factor, first) for factor in term.factors]
+
+    def factor(self, factor: Factor, first: int) -> Any:
+        source = _NO_INPUT if factor.parameter < 0 else self.place[first + factor.parameter][0]
+        rows = np.frombuffer(factor.rows, np.int64).tolist()
+        columns = np.frombuffer(factor.columns, np.int64).tolist()
+        return factor.kind, self.bits(factor.wires), source, factor.bits, rows, columns
+
+
+def _describe_parameters(tape: Tape) -> tuple[list[str], list[str]]:
+    """The kind and the layout letter of each parameter of a tape."""
+    kinds: list[str] = []
+    layouts: list[str] = []
+    for operation in tape.operations:
+        kinds += operation.parameter_kinds
+        layouts += operation.parameter_layout
+    for measurement in tape.measurements:
+        if measurement.observable is not None:
+            kinds += measurement.observable.parameter_kinds
+            layouts += measurement.observable.parameter_layout
+    return kinds, layouts
+
+
+def _sources(kinds: list[str], layouts: list[str], trainable: frozenset[int]) -> tuple[Source, ...]:
+    """Groups scalars that are alike; everything else is an input of its own. Input 0, the numbers, is always there."""
+    columns: dict[tuple[str, bool], list[int]] = {("n", False): []}
+    single = []
+    for index, (kind, layout) in enumerate(zip(kinds, layouts, strict=True)):
+        is_trainable = index in trainable
+        if kind in SCALAR_KINDS:
+            columns.setdefault((layout, is_trainable), []).append(index)
+        else:
+            single.append(Source(layout, is_trainable, (index,), False, kind != VECTOR_KIND))
+    stacked = [Source(layout, wanted, tuple(found), True, False) for (layout, wanted), found in columns.items()]
+    return (*stacked, *single)
+
+
+def _result_size(measurement: Measurement, num_wires: int) -> tuple[bool, int]:
+    wires = len(measurement.wires) or num_wires
+    match measurement.kind:
+        case "expval" | "var":
+            return False, 1
+        case "probs":
+            return False, 1 << wires
+        case "state":
+            return True, 1 << num_wires
+        case "density_matrix":
+            return True, 1 << 2 * wires
+    raise ValueError(f"{measurement.kind} is drawn from probabilities, it is no result of a program")

@@ -1,0 +1,227 @@
+"""`ExecuteTapes`: the boundary between torch's autograd and tapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from . import ops
+from .jacobian_products import AdjointProducts, Run, TapeResult, as_tapes
+from .tape import Tape
+
+_DIFF_METHODS = ("adjoint", None)
+
+
+class ExecuteTapes(torch.autograd.Function):
+    """Executes tapes so that torch can differentiate the results.
+
+    `ExecuteTapes.apply(kwargs, *parameters)` has the contract of PennyLane's function of the same name: `kwargs` holds "tapes" (of
+    ketgrad or PennyLane), "execute_fn" (tapes → results) and "jpc" (with `compute_vjp(tapes, dy)`), `parameters` are the trainable
+    ones, `[p for t in tapes for p in t.get_parameters()]`. Results nest as `execute_fn` nests them.
+
+    With an `AdjointProducts` and its `execute`, tapes of equal structure take one native call forward and one back, whose memory
+    autograd owns: a parameter that is changed in place before the backward pass is an error or harmless, `retain_graph` works.
+    Any other `execute_fn` and `jpc` are called as PennyLane calls them. Differentiating the gradient again raises.
+
+    Raises:
+        KeyError: `kwargs` lacks an entry.
+        ValueError: the parameters are not as many as the tapes' trainable ones; mixed devices or precisions.
+        NotImplementedError: under `torch.func` or forward-mode differentiation, and on second derivatives.
+
+    Example:
+        >>> import torch, ketgrad as kg
+        >>> x = torch.tensor(0.5, requires_grad=True)
+        >>> tapes = [kg.Tape([kg.RX(x, wires=0)], [kg.expval(kg.Z(0))])]
+        >>> jpc = kg.AdjointProducts()
+        >>> parameters = [p for t in tapes for p in t.get_parameters()]
+        >>> (z,) = kg.ExecuteTapes.apply({"tapes": tapes, "execute_fn": jpc.execute, "jpc": jpc}, *parameters)
+        >>> z.backward()
+        >>> x.grad
+        tensor(-0.4794)
+    """
+
+    @classmethod
+    def apply(cls, kwargs: dict[str, Any], *parameters: Any) -> Any:
+        """Results of the tapes; see the class."""
+        out_struct_holder: list[pytree.TreeSpec] = []
+        ops.refuse_transforms([p for p in parameters if isinstance(p, Tensor)])
+        flat = super().apply(out_struct_holder, kwargs, *parameters)
+        return pytree.tree_unflatten(flat, out_struct_holder[0])
+
+    @staticmethod
+    def forward(ctx: Any, out_struct_holder: list[pytree.TreeSpec], *inp: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        """Execute; `inp` is kwargs and the parameters."""
+        kwargs, *parameters = inp
+        tapes, execute_fn, jpc = kwargs["tapes"], kwargs["execute_fn"], kwargs["jpc"]
+        ctx.set_materialize_grads(False)
+        _require_count(tapes, parameters)
+        native = isinstance(jpc, AdjointProducts) and execute_fn == jpc.execute
+        ctx.products = _Native(ctx, tapes, jpc) if native else _Foreign(ctx, tapes, execute_fn, jpc, parameters)
+        flat, out_struct = pytree.tree_flatten(ctx.products.results)
+        del ctx.products.results  # they would keep themselves alive through their graph
+        out_struct_holder.append(out_struct)
+        ctx.out_struct = out_struct
+        integers = [r for r in flat if isinstance(r, Tensor) and not (r.is_floating_point() or r.is_complex())]
+        ctx.mark_non_differentiable(*integers)
+        return tuple(flat)
+
+    @staticmethod
+    def backward(ctx: Any, *flat_grad_outputs: Tensor | None) -> tuple[Any, ...]:
+        """Gradients of the parameters, one each; None for the two arguments before them."""
+        needed = ctx.needs_input_grad[2:]
+        # None is a node without leaves to pytree; the cotangents are unflattened with a box around each.
+        cotangents = pytree.tree_unflatten([(c,) for c in flat_grad_outputs], ctx.out_struct)
+        products = ctx.products
+        with torch.no_grad():
+            found = products.gradients(ctx, cotangents, needed)
+        present = [g for g in found if g is not None]
+        passed = iter(ops.refuse_second_derivative(present, products.parameters()))
+        return (None, None, *[None if g is None else next(passed) for g in found])
+
+
+def _require_count(tapes: Sequence[Any], parameters: Sequence[Any]) -> None:
+    expected = sum(len(tape.trainable_params) for tape in tapes)
+    if len(parameters) != expected:
+        raise ValueError(
+            f"{len(parameters)} parameters for tapes with {expected} trainable ones; "
+            "pass [p for t in tapes for p in t.get_parameters()]"
+        )
+
+
+class _Native:
+    """Forward and backward by `AdjointProducts`, with its inputs and kets in autograd's keeping."""
+
+    def __init__(self, ctx: Any, tapes: Sequence[Any], jpc: AdjointProducts) -> None:
+        self.jpc = jpc
+        self.tapes = as_tapes(tapes)
+        trainable = any(ctx.needs_input_grad[2:])
+        self.results, run = jpc.run(self.tapes, lambda group: trainable and any(s.trainable for s in group.encoding.sources))
+        self.groups = [group._replace(inputs=[]) for group in run.groups]
+        if trainable:
+            ctx.save_for_backward(*run.kets, *[tensor for group in run.groups for tensor in group.inputs])
+
+    def parameters(self) -> list[Tensor]:
+        """What the gradients depend on."""
+        return [p for tape in self.tapes for p in tape.parameters if isinstance(p, Tensor)]
+
+    def gradients(self, ctx: Any, cotangents: Sequence[Any], needed: Sequence[bool]) -> list[Tensor | None]:
+        saved = iter(ctx.saved_tensors)
+        kets = [next(saved) for _ in self.groups]
+        groups = [group._replace(inputs=[next(saved) for _ in group.encoding.sources]) for group in self.groups]
+        unboxed = [_unbox(c, tape) for c, tape in zip(cotangents, self.tapes, strict=True)]
+        return self.jpc.vjp(Run(self.tapes, groups, kets), unboxed, needed)
+
+
+def _unbox(cotangents: Any, tape: Tape) -> list[Tensor | None]:
+    """The cotangents of a tape's measurements, from boxes (see `ExecuteTapes.backward`)."""
+    if tape.shots is not None:  # their nesting differs (counts are dictionaries); only whether there is one matters
+        boxes = pytree.tree_leaves(cotangents)
+        return [next((c for c in boxes if c is not None), None)]
+    if len(tape.measurements) == 1:
+        return [cotangents[0]]
+    return [box[0] for box in cotangents]
+
+
+class _Foreign:
+    """Forward and backward by somebody else's functions, in PennyLane's convention."""
+
+    def __init__(
+        self, ctx: Any, tapes: Sequence[Any], execute_fn: Callable[[Any], Any], jpc: Any, parameters: Sequence[Any]
+    ) -> None:
+        self.jpc = jpc
+        self.tapes = tapes
+        self.devices = {p.device for p in parameters if isinstance(p, Tensor)}
+        self.results = tuple([self._as_torch(result) for result in execute_fn(tapes)])
+        # Not used, but looked at: a parameter that was changed in place is an error, because the tapes hold it.
+        ctx.save_for_backward(*[p for p in parameters if isinstance(p, Tensor)])
+        self.tensors = [i for i, p in enumerate(parameters) if isinstance(p, Tensor)]
+        self.zeros = [torch.zeros_like(r) if isinstance(r, Tensor) else r for r in pytree.tree_leaves(self.results)]
+        self.saved: tuple[Tensor, ...] = ()
+
+    def _as_torch(self, result: TapeResult) -> TapeResult:
+        device = next(iter(self.devices), None)
+        return pytree.tree_map(lambda leaf: torch.as_tensor(leaf, device=device), result) if not isinstance(result, dict) else result
+
+    def parameters(self) -> Sequence[Tensor]:
+        """What the gradients depend on."""
+        return self.saved
+
+    def gradients(self, ctx: Any, cotangents: Sequence[Any], needed: Sequence[bool]) -> list[Tensor | None]:
+        self.saved = ctx.saved_tensors
+        boxes = pytree.tree_leaves(cotangents, is_leaf=lambda c: c is None)
+        filled = [zero if c is None else c.conj().resolve_conj() for c, zero in zip(boxes, self.zeros, strict=True)]
+        found = self.jpc.compute_vjp(self.tapes, pytree.tree_unflatten(filled, ctx.out_struct))
+        flat: list[Any] = []
+        for of_tape, tape in zip(found, self.tapes, strict=True):
+            flat += _gradient_list(of_tape, len(tape.trainable_params))
+        by_position = dict(zip(self.tensors, self.saved, strict=True))
+        gradients: list[Tensor | None] = []
+        for i, (gradient, wanted) in enumerate(zip(flat, needed, strict=True)):
+            given = gradient is not None and wanted and i in by_position
+            gradients.append(_like(gradient, by_position[i]) if given else None)
+        return gradients
+
+
+def _gradient_list(of_tape: Any, count: int) -> list[Any]:
+    """The gradients of one tape's trainable parameters from what a JPC returned for it: a tuple, an array of rows, or None."""
+    if of_tape is None or count == 0:
+        return [None] * count
+    found = list(of_tape) if getattr(of_tape, "ndim", 1) else [of_tape]
+    if len(found) != count:
+        raise ValueError(f"the jpc returned {len(found)} gradients for a tape with {count} trainable parameters")
+    return found
+
+
+def _like(gradient: Any, parameter: Tensor) -> Tensor:
+    """A gradient as torch wants it: the parameter's device, dtype and shape."""
+    tensor = torch.as_tensor(gradient, device=parameter.device)
+    if tensor.is_complex() and not parameter.is_complex():
+        tensor = tensor.real
+    return tensor.to(parameter.dtype).reshape(parameter.shape)
+
+
+def execute(
+    tapes: Sequence[Any],
+    diff_method: str | None = "adjoint",
+    *,
+    dtype: torch.dtype | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[TapeResult, ...]:
+    """Executes tapes; `ExecuteTapes`, spelled for people.
+
+    Args:
+        tapes: of ketgrad or PennyLane; those of equal structure take one native call.
+        diff_method: "adjoint", or None for results without gradients.
+        dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters (float64 where
+            no tensor is among them).
+        generator: where samples are drawn from; None: torch's default generator.
+
+    Returns:
+        A tuple over tapes. A tape with one measurement gives its result, with several a tuple; the batch axis leads.
+        Expectation values, variances and probabilities are real, states and density matrices complex.
+
+    Raises:
+        TypeError: `tapes` is no sequence of tapes.
+        ValueError: an unknown diff_method; mixed devices, or mixed precisions without a dtype.
+        MemoryError: a state does not fit; the message has the bytes.
+
+    Example:
+        >>> import torch, ketgrad as kg
+        >>> x = torch.tensor([0.1, 0.2], requires_grad=True)
+        >>> tape = kg.Tape([kg.RY(x, wires=0), kg.CNOT(wires=[0, 1])], [kg.expval(kg.Z(1)), kg.probs(wires=0)])
+        >>> ((z, p),) = kg.execute([tape])
+        >>> z.shape, p.shape
+        (torch.Size([2]), torch.Size([2, 2]))
+    """
+    if diff_method not in _DIFF_METHODS:
+        raise ValueError(f"diff_method must be 'adjoint' or None, not {diff_method!r}")
+    own = as_tapes(tapes)
+    jpc = AdjointProducts(dtype=dtype, generator=generator)
+    if diff_method is None:
+        return jpc.execute(own)
+    parameters = [parameter for tape in own for parameter in tape.get_parameters()]
+    return ExecuteTapes.apply({"tapes": own, "execute_fn": jpc.execute, "jpc": jpc}, *parameters)  # type: ignore[no-any-return]

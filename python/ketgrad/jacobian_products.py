@@ -1,0 +1,352 @@
+"""`AdjointProducts`: results and products with the Jacobian by the native adjoint method.
+
+It has the methods of PennyLane's `JacobianProductCalculator`, takes ketgrad's and PennyLane's tapes, and serves `ExecuteTapes`, which
+keeps the kets of the forward pass for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import ops
+from .batching import Group, group_tapes, join_cotangents, keeps_ket, like_parameter, split_gradients, split_results
+from .sampling import draw, exact_tapes
+from .tape import Tape
+
+TapeResult = Any
+"""A tensor, or a tuple of tensors, one a measurement."""
+
+_SHOTS = (
+    "the gradient of a tape with shots was asked for; the adjoint method differentiates exact results: leave the shots out "
+    "(samples and counts have no gradient at all)"
+)
+
+
+class Run(NamedTuple):
+    """What a forward pass leaves for the backward pass.
+
+    Attributes:
+        tapes: ketgrad's tapes, in order.
+        groups: of the exact tapes, with their inputs.
+        kets: one a group, (B, 0) where it is not kept.
+    """
+
+    tapes: tuple[Tape, ...]
+    groups: list[Group]
+    kets: list[Tensor]
+
+
+def as_tapes(tapes: Iterable[Any]) -> tuple[Tape, ...]:
+    """ketgrad's tapes as they are, PennyLane's converted.
+
+    Raises:
+        TypeError: a single tape instead of a sequence, or items that are no tapes.
+        NotImplementedError: a PennyLane tape with an operation or a measurement that ketgrad does not know.
+    """
+    if isinstance(tapes, Tape):
+        raise TypeError("tapes must be a sequence; put a single tape in a list: [tape]")
+    return tuple([tape if isinstance(tape, Tape) else _convert(tape) for tape in tapes])
+
+
+def _convert(tape: Any) -> Tape:
+    if not type(tape).__module__.startswith("pennylane") and not hasattr(tape, "measurements"):
+        raise TypeError(f"expected tapes of ketgrad or PennyLane, found {tape!r} of type {type(tape).__name__}")
+    return Tape.from_pennylane(tape)
+
+
+class AdjointProducts:
+    """Executes tapes and multiplies with their Jacobians, natively.
+
+    Args:
+        dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters.
+        generator: where samples are drawn from; None: torch's default generator.
+
+    Example:
+        >>> import torch, ketgrad as kg
+        >>> x = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+        >>> tape = kg.Tape([kg.RX(x, wires=0)], [kg.expval(kg.Z(0))])
+        >>> jpc = kg.AdjointProducts()
+        >>> jpc.compute_jacobian([tape])
+        (tensor(-0.4794, dtype=torch.float64),)
+    """
+
+    def __init__(self, dtype: torch.dtype | None = None, generator: torch.Generator | None = None) -> None:
+        if dtype not in (None, torch.float32, torch.float64):
+            raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
+        self.dtype = dtype
+        self.generator = generator
+
+    def __repr__(self) -> str:
+        return f"AdjointProducts(dtype={self.dtype})"
+
+    # --- the forward pass -------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def execute(self, tapes: Sequence[Any]) -> tuple[TapeResult, ...]:
+        """The results of the tapes, without gradients.
+
+        Returns:
+            A tuple over tapes; a tape with several measurements has a tuple of tensors, the batch axis leads.
+
+        Raises:
+            ValueError: mixed devices or precisions. MemoryError: a state does not fit.
+        """
+        return self.run(as_tapes(tapes), lambda group: False)[0]
+
+    def run(self, tapes: tuple[Tape, ...], needs_ket: Any) -> tuple[tuple[TapeResult, ...], Run]:
+        """Results, and what the backward pass needs of the groups for which `needs_ket(group)` holds."""
+        results: list[TapeResult] = [None] * len(tapes)
+        exact = [position for position, tape in enumerate(tapes) if tape.shots is None]
+        groups = group_tapes([tapes[i] for i in exact], self.dtype)
+        kets = []
+        for group in groups:
+            ops.refuse_transforms(group.inputs)
+            keep = bool(needs_ket(group)) and keeps_ket(group)
+            real, complex_, ket = ops.run_execute(group.encoding.id, group.inputs, keep)
+            kets.append(ket)
+            for position, found in zip(group.positions, split_results(group, real, complex_), strict=True):
+                results[exact[position]] = found if len(found) > 1 else found[0]
+        self._sample(tapes, results)
+        groups = [group._replace(positions=tuple(exact[i] for i in group.positions)) for group in groups]
+        return tuple(results), Run(tapes, groups, kets)
+
+    def _sample(self, tapes: tuple[Tape, ...], results: list[TapeResult]) -> None:
+        """Fill in the results of the tapes with shots."""
+        sampled = [position for position, tape in enumerate(tapes) if tape.shots is not None]
+        if not sampled:
+            return
+        exact = [exact_tapes(tapes[position]) for position in sampled]
+        found, _ = self.run(tuple(chain.from_iterable(exact)), lambda group: False)
+        probabilities = iter(found)
+        for position, of_tape in zip(sampled, exact, strict=True):
+            results[position] = draw(tapes[position], [next(probabilities) for _ in of_tape], self.generator)
+
+    # --- products with the Jacobian ---------------------------------------------------------------------------------
+
+    def vjp(self, run: Run, cotangents: Sequence[Sequence[Tensor | None]], needed: Sequence[bool]) -> list[Tensor | None]:
+        """Gradients of the trainable parameters of a run, tape after tape.
+
+        Args:
+            run: of the forward pass.
+            cotangents: for each tape one per measurement, in torch's convention; None: the result was not used.
+            needed: for each trainable parameter, tape after tape, whether its gradient is wanted.
+
+        Returns:
+            One gradient per trainable parameter, None where it is not needed or nothing depends on it.
+        """
+        firsts = _first_parameters(run.tapes)
+        found: list[Tensor | None] = [None] * len(needed)
+        for position, tape in enumerate(run.tapes):
+            if tape.shots is not None and any(c is not None for c in cotangents[position]):
+                raise RuntimeError(_SHOTS)
+        for group, ket in zip(run.groups, run.kets, strict=True):
+            wanted = wanted_inputs(group, run.tapes, firsts, needed)
+            joined = join_cotangents(group, [cotangents[i] for i in group.positions]) if wanted else None
+            if joined is None:
+                continue
+            gradients = ops.run_execute_vjp(group.encoding.id, group.inputs, ket, *joined, wanted)
+            for position, of_tape in zip(group.positions, split_gradients(group, wanted, gradients), strict=True):
+                for offset, index in enumerate(run.tapes[position].trainable_params):
+                    if index in of_tape and needed[firsts[position] + offset]:
+                        found[firsts[position] + offset] = of_tape[index]
+        return found
+
+    @torch.no_grad()
+    def compute_vjp(self, tapes: Sequence[Any], dy: Sequence[Any]) -> tuple[Any, ...]:
+        """The product of cotangents with the Jacobians.
+
+        Args:
+            tapes: of ketgrad or PennyLane.
+            dy: for each tape the cotangent of its result, nested as the results are; complex ones in PennyLane's
+                convention, ∂L/∂Re z − i ∂L/∂Im z.
+
+        Returns:
+            For each tape the gradients of its trainable parameters: one tensor (P,) where they are scalars, otherwise a
+            tuple of tensors in the shapes of the parameters.
+        """
+        own = as_tapes(tapes)
+        _, run = self.run(own, lambda group: True)
+        cotangents = [[_conjugate(c, tape) for c in _as_list(d, tape)] for d, tape in zip(dy, own, strict=True)]
+        count = sum(len(tape.trainable_params) for tape in own)
+        flat = iter(self.vjp(run, cotangents, [True] * count))
+        found = []
+        for tape in own:
+            gradients = [_or_zero(next(flat), tape, index) for index in tape.trainable_params]
+            if all(g.dim() == 0 for g in gradients):
+                found.append(torch.stack(gradients) if gradients else torch.zeros(0))
+            else:
+                found.append(tuple(gradients))  # type: ignore[arg-type]
+        return tuple(found)
+
+    @torch.no_grad()
+    def compute_jacobian(self, tapes: Sequence[Any]) -> tuple[Any, ...]:
+        """The Jacobians of the tapes, all bras of a tape as one native batch.
+
+        Returns:
+            For each tape the derivative of each result by each trainable parameter, of shape result.shape +
+            parameter.shape; a tuple over the parameters where there are several, in a tuple over the measurements where
+            there are several.
+        """
+        return tuple([self._jacobian(tape) for tape in as_tapes(tapes)])
+
+    @torch.no_grad()
+    def execute_and_compute_jacobian(self, tapes: Sequence[Any]) -> tuple[tuple[TapeResult, ...], tuple[Any, ...]]:
+        """The results and the Jacobians, as `execute` and `compute_jacobian` give them."""
+        return self.execute(tapes), self.compute_jacobian(tapes)
+
+    @torch.no_grad()
+    def execute_and_compute_jvp(
+        self, tapes: Sequence[Any], tangents: Sequence[Sequence[Any]]
+    ) -> tuple[tuple[TapeResult, ...], tuple[Any, ...]]:
+        """The results and the product of the Jacobians with tangents.
+
+        Args:
+            tapes: of ketgrad or PennyLane.
+            tangents: for each tape one per trainable parameter, in its shape.
+
+        Returns:
+            The results, and the products in the results' nesting and shapes.
+        """
+        own = as_tapes(tapes)
+        results = self.execute(own)
+        products = []
+        for tape, of_tape in zip(own, tangents, strict=True):
+            if len(of_tape) != len(tape.trainable_params):
+                raise ValueError(f"{len(of_tape)} tangents for {len(tape.trainable_params)} trainable parameters")
+            products.append(_nest([_along(rows, of_tape, like) for rows, like in self._jacobian_rows(tape)]))
+        return results, tuple(products)
+
+    def _jacobian(self, tape: Tape) -> Any:
+        return _nest([_nest(rows) for rows, _ in self._jacobian_rows(tape)])
+
+    def _jacobian_rows(self, tape: Tape) -> list[tuple[list[Tensor], Tensor]]:
+        """For each measurement the derivatives by each trainable parameter, and its result."""
+        if tape.shots is not None:
+            raise RuntimeError(_SHOTS)
+        result, run = self.run((tape,), lambda group: True)
+        results = list(result[0]) if len(tape.measurements) > 1 else [result[0]]
+        sizes = [r.numel() * (2 if r.is_complex() else 1) for r in results]
+        copies = sum(sizes)
+        wide = _repeat(run.groups[0], copies)
+        cotangents = _unit_cotangents(results, copies)
+        joined = join_cotangents(wide, [cotangents])
+        wanted = [i for i, source in enumerate(wide.encoding.sources) if source.trainable]
+        found: dict[int, Tensor] = {}
+        if joined is not None and wanted and copies:
+            ket = run.kets[0].repeat(copies, 1)
+            gradients = ops.run_execute_vjp(wide.encoding.id, wide.inputs, ket, *joined, wanted)
+            for position, gradient in zip(wanted, gradients, strict=True):
+                found.update(_split_rows(wide, position, gradient, tape, copies))
+        rows = [found.get(i, torch.zeros(copies, *_shape(tape, i))).split(sizes) for i in tape.trainable_params]
+        return [([_to_result(of[m], results[m]) for of in rows], results[m]) for m in range(len(results))]
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _first_parameters(tapes: Sequence[Tape]) -> list[int]:
+    """Where each tape's trainable parameters begin among all."""
+    firsts, total = [], 0
+    for tape in tapes:
+        firsts.append(total)
+        total += len(tape.trainable_params)
+    return firsts
+
+
+def wanted_inputs(group: Group, tapes: Sequence[Tape], firsts: Sequence[int], needed: Sequence[bool]) -> list[int]:
+    """The inputs of a group in which some needed parameter is."""
+    indices = {
+        index
+        for position in group.positions
+        for offset, index in enumerate(tapes[position].trainable_params)
+        if needed[firsts[position] + offset]
+    }
+    return [i for i, s in enumerate(group.encoding.sources) if s.trainable and not indices.isdisjoint(s.parameters)]
+
+
+def _as_list(value: Any, tape: Tape) -> list[Any]:
+    """A tape's entry of something that nests like results, one item a measurement."""
+    if len(tape.measurements) > 1:
+        return list(value)
+    return [value[0]] if isinstance(value, (tuple, list)) and len(value) == 1 else [value]
+
+
+def _conjugate(cotangent: Any, tape: Tape) -> Tensor | None:
+    if cotangent is None:
+        return None
+    device = next((p.device for p in tape.parameters if isinstance(p, Tensor)), None)
+    return torch.as_tensor(cotangent, device=device).conj().resolve_conj()
+
+
+def _shape(tape: Tape, index: int) -> tuple[int, ...]:
+    value = tape.parameters[index]
+    return () if isinstance(value, float) else tuple(value.shape)
+
+
+def _or_zero(gradient: Tensor | None, tape: Tape, index: int) -> Tensor:
+    if gradient is not None:
+        return gradient
+    value = tape.parameters[index]
+    return torch.zeros_like(value) if isinstance(value, Tensor) else torch.zeros(_shape(tape, index))
+
+
+def _nest(items: list[Any]) -> Any:
+    return items[0] if len(items) == 1 else tuple(items)
+
+
+def _repeat(group: Group, copies: int) -> Group:
+    """The group's one tape, `copies` times in one batch, nothing shared."""
+    tape, batch = group.tapes[0], group.batch
+    inputs = []
+    for source, tensor in zip(group.encoding.sources, group.inputs, strict=True):
+        if source.layout in "bB":
+            inputs.append(tensor.repeat(copies, *[1] * (tensor.dim() - 1)))
+        else:
+            inputs.append(tensor.expand(copies * batch, *tensor.shape))
+    return group._replace(inputs=inputs, rows=(copies * batch,), tapes=(tape,))
+
+
+def _unit_cotangents(results: list[Tensor], copies: int) -> list[Tensor]:
+    """For each measurement its cotangents in all copies: copy after copy one number is 1 (or i), all others 0."""
+    found, first = [], 0
+    for result in results:
+        block = result.new_zeros((copies, result.numel()))
+        for unit in (1, 1j) if result.is_complex() else (1,):
+            block[first : first + result.numel()].fill_diagonal_(unit)
+            first += result.numel()
+        found.append(block)
+    return found
+
+
+def _split_rows(group: Group, position: int, gradient: Tensor, tape: Tape, copies: int) -> dict[int, Tensor]:
+    """Gradients of a repeated group's input, by parameter: (copies, *parameter shape)."""
+    source = group.encoding.sources[position]
+    per_copy = gradient.view(copies, -1, *gradient.shape[1:])
+    if source.layout not in "bB":
+        per_copy = per_copy.sum(1)
+    columns = per_copy.unbind(-1) if source.is_column else (per_copy,)
+    return {i: like_parameter(c, tape.parameters[i]) for i, c in zip(source.parameters, columns, strict=True)}
+
+
+def _to_result(rows: Tensor, result: Tensor) -> Tensor:
+    """The derivatives of one result from its rows: with c = 1 the real part's, with c = i the imaginary part's."""
+    shape = (*result.shape, *rows.shape[1:])
+    if not result.is_complex():
+        return rows.reshape(shape)
+    real, imaginary = rows.split(result.numel())
+    return torch.complex(real, imaginary).reshape(shape)
+
+
+def _along(rows: list[Tensor], tangents: Sequence[Any], result: Tensor) -> Tensor:
+    """Σ over parameters of ∂result/∂parameter · tangent."""
+    total = torch.zeros_like(result)
+    for row, tangent in zip(rows, tangents, strict=True):
+        direction = torch.as_tensor(tangent, dtype=row.dtype, device=row.device)
+        total += (row * direction).flatten(result.dim()).sum(-1) if direction.dim() else row * direction
+    return total
+

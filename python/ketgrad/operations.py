@@ -1,0 +1,1030 @@
+"""Operations: every gate and preparation, `adjoint` and `ctrl`.
+
+Operations are immutable and cheap to build: a tape of a hundred gates is built anew in every training step. What the
+native program depends on is gathered in `Operation.structure`; the values of the parameters are kept apart from it.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._typing import Array, Parameter, ParameterLike, Wire, Wires
+
+if TYPE_CHECKING:
+    from .observables import Algebra, Observable
+
+_set = object.__setattr__
+_Immutable = TypeVar("_Immutable", bound="Immutable")
+
+
+class Immutable:
+    """A base whose attributes are set once, by the constructor."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be set, build a new one")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be deleted")
+
+
+def restore(cls: type[_Immutable], values: dict[str, Any]) -> _Immutable:
+    """An object with the given attributes and nothing checked again: the way back from pickle, copy and `ctrl`."""
+    found = cls.__new__(cls)
+    for name, value in values.items():
+        _set(found, name, value)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Wires
+
+
+def parse_wires(wires: Wires, what: str) -> tuple[Wire, ...]:
+    """The wires as a tuple of distinct labels.
+
+    Raises:
+        TypeError: a label is a float, a bool, None, a tensor or anything else that cannot name a wire.
+        ValueError: a wire is repeated.
+    """
+    if type(wires) is int:
+        return (wires,)
+    if type(wires) in (list, tuple):
+        plain: tuple[Any, ...] = tuple(wires)  # type: ignore[arg-type]
+        if _INTEGERS.issuperset(map(type, plain)) and len(set(plain)) == len(plain):
+            return plain
+    if isinstance(wires, (str, bytes)):
+        return (wires,)
+    found = tuple(_label(wire, what) for wire in _listed(wires, what))
+    if len(set(found)) != len(found):
+        repeated = next(wire for wire in found if found.count(wire) > 1)
+        raise ValueError(f"{what}: wire {repeated!r} is repeated in {list(found)}; wires must be distinct")
+    return found
+
+
+_INTEGERS = frozenset({int})
+
+
+def _listed(wires: Any, what: str) -> Iterable[Any]:
+    if isinstance(wires, Tensor):
+        raise TypeError(f"{what}: wires must be integers or strings, not a tensor; use wires.tolist()")
+    if isinstance(wires, np.ndarray):
+        return wires.reshape(-1) if wires.ndim < 2 else (wires,)
+    if isinstance(wires, (Sequence, range)) or (isinstance(wires, Iterable) and hasattr(wires, "__len__")):
+        if not isinstance(wires, (set, frozenset, dict)):
+            return wires
+        raise TypeError(f"{what}: wires must come in an order, not as a {type(wires).__name__}; use a list")
+    return (wires,)
+
+
+def _label(wire: Any, what: str) -> Wire:
+    if type(wire) is int or isinstance(wire, str):
+        return wire
+    if not isinstance(wire, (bool, np.bool_)):
+        if isinstance(wire, (int, np.integer)):
+            return int(wire)
+        if not isinstance(wire, _NO_LABELS) and _hashable(wire):
+            return wire  # type: ignore[no-any-return]
+    allowed = "a wire is an integer, a string or another hashable label"
+    raise TypeError(f"{what}: {allowed}, not {wire!r} of type {type(wire).__name__}")
+
+
+_NO_LABELS = (type(None), numbers.Number, Tensor, np.ndarray)
+
+
+def _hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def place(name: str, wires: tuple[Wire, ...]) -> str:
+    """How messages call an operation: 'RX on wire 0', 'CNOT on wires [0, 1]'."""
+    if len(wires) == 1:
+        return f"{name} on wire {wires[0]!r}"
+    return f"{name} on wires {list(wires)}" if wires else name
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parameters: a value becomes (value, layout letter, batch size or None)
+
+Parsed = tuple[Parameter, str, "int | None"]
+
+
+def scalar_parameter(value: Any, name: str, wires: tuple[Wire, ...], noun: str = "angle") -> Parsed:
+    """A real scalar `()` or a batch `(B,)` of them.
+
+    Raises:
+        TypeError: the value is complex, or is no number, array or tensor.
+        ValueError: the value has two axes or more.
+    """
+    if type(value) is float:
+        return value, "n", None
+    if isinstance(value, Tensor):
+        if value.is_complex():
+            raise TypeError(f"{place(name, wires)}: the {noun} must be real, not of dtype {value.dtype}")
+        axes = value.dim()
+        if axes == 0:
+            return value, "s", None
+        if axes == 1:
+            return value, "b", value.shape[0]
+    elif isinstance(value, numbers.Real):
+        return float(value), "n", None
+    else:
+        value = to_array(value, name, wires, noun)
+        if value.dtype.kind == "c":
+            raise TypeError(f"{place(name, wires)}: the {noun} must be real, not of dtype {value.dtype}")
+        if value.ndim == 0:
+            return float(value), "n", None
+        if value.ndim == 1:
+            return value, "B", value.shape[0]
+    shape = tuple(value.shape)
+    raise ValueError(f"{place(name, wires)}: the {noun} must be a scalar () or a batch (B,), not of shape {shape}")
+
+
+def to_array(value: Any, name: str, wires: tuple[Wire, ...], noun: str) -> Array:
+    """A private copy of a list or an array in a dtype that torch knows; integers become float64.
+
+    The copy is what makes a later change of the caller's array harmless.
+    """
+    expected = f"a number, a list of numbers, an array or a tensor, not {type(value).__name__}"
+    if isinstance(value, (list, tuple)) and any(isinstance(item, Tensor) for item in value):
+        expected = "one tensor, not a list of tensors; use torch.stack"
+    elif isinstance(value, (list, tuple, np.ndarray, np.generic, numbers.Number)):
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise ValueError(f"{place(name, wires)}: the {noun} is a list of uneven length") from None
+        if array.dtype.kind in "biufc":
+            return np.array(array, dtype=_torch_dtype(array.dtype))
+        expected = f"a number, a list of numbers, an array or a tensor, not an array of dtype {array.dtype}"
+    raise TypeError(f"{place(name, wires)}: the {noun} must be {expected}")
+
+
+def _torch_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if dtype.kind in "biu":
+        return np.dtype(np.float64)
+    widest = 16 if dtype.kind == "c" else 8
+    return np.dtype(f"{dtype.kind}{min(dtype.itemsize, widest)}")
+
+
+def dense_parameter(value: Any, kind: str, name: str, wires: tuple[Wire, ...]) -> Parsed:
+    """A matrix `(2^k, 2^k)`, or a diagonal or state `(2^k,)`, on the k given wires, with or without a batch axis.
+
+    Raises:
+        TypeError: the value is no dense array or tensor of numbers.
+        ValueError: the shape does not fit the wires.
+    """
+    if isinstance(value, Tensor):
+        if value.layout is not torch.strided:
+            raise TypeError(f"{place(name, wires)}: the {kind} must be a dense tensor, not {value.layout}")
+        letters = "sb"
+    else:
+        value = to_array(value, name, wires, kind)
+        letters = "NB"
+    size = 1 << len(wires)
+    single = (size, size) if kind == "matrix" else (size,)
+    shape = tuple(value.shape)
+    if shape == single:
+        return value, letters[0], None
+    if len(shape) == len(single) + 1 and shape[1:] == single:
+        return value, letters[1], shape[0]
+    batched = "(B, " + ", ".join(map(str, single)) + ")"
+    raise ValueError(f"{place(name, wires)}: the {kind} must have shape {single} or {batched}, not {shape}")
+
+
+def join_batches(sizes: Iterable[int | None], name: str, wires: tuple[Wire, ...]) -> int | None:
+    """The one batch size among the parameters of something, None where no parameter is batched."""
+    found: int | None = None
+    for size in sizes:
+        if size is not None:
+            if found is not None and size != found:
+                message = f"its parameters have batches of {found} and of {size}; they must agree"
+                raise ValueError(f"{place(name, wires)}: {message}")
+            found = size
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checks of values
+
+# Wide enough for gradcheck, which moves entries by 1e-6 in float64, and for matrices that were rounded to their dtype.
+_TOLERANCES = {torch.float16: 2e-2, torch.bfloat16: 1e-1, torch.float32: 1e-4, torch.complex64: 1e-4}
+_HALF = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.complex32: torch.complex64}
+
+
+def check_values(value: Parameter, deviation: Callable[[Tensor], Tensor], where: str, must: str) -> None:
+    """Raise ValueError where the deviation of a readable value (one number per batch entry) is beyond its tolerance.
+
+    Values that cannot be read for free are not checked: on another device than the CPU, or while torch traces or
+    transforms the program. NaN and infinities pass, so that they propagate as they do in torch. No graph is built.
+    """
+    if isinstance(value, Tensor):
+        if not _readable(value):
+            return
+        tensor = value.detach()
+    else:
+        tensor = torch.from_numpy(np.asarray(value))
+    tolerance = _TOLERANCES.get(tensor.dtype, 2e-2 if tensor.dtype is torch.complex32 else 1e-5)
+    if tensor.dtype in _HALF:
+        tensor = tensor.to(_HALF[tensor.dtype])
+    elif not (tensor.is_floating_point() or tensor.is_complex()):
+        tensor = tensor.to(torch.float64)
+    with torch.no_grad():
+        found = deviation(tensor)
+        wrong = (found > tolerance) & torch.isfinite(found)
+        if bool(wrong.any()):
+            worst = float(found[wrong].max())
+            raise ValueError(f"{where}: {must}; it is off by {worst:.2g} (the tolerance is {tolerance:.0e})")
+
+
+def _readable(value: Tensor) -> bool:
+    if torch.compiler.is_compiling() or value.device.type != "cpu":
+        return False
+    if type(value) is not Tensor and not isinstance(value, torch.nn.Parameter):
+        return False
+    functorch = torch._C._functorch
+    return not functorch.is_functorch_wrapped_tensor(value) and torch._C._len_torch_dispatch_stack() == 0
+
+
+def _check_unitary(value: Parameter, name: str, wires: tuple[Wire, ...]) -> None:
+    def deviation(matrix: Tensor) -> Tensor:
+        product = matrix @ matrix.mH
+        return (product - torch.eye(matrix.shape[-1], dtype=matrix.dtype)).abs().amax((-1, -2))
+
+    check_values(value, deviation, place(name, wires), "the matrix must be unitary")
+
+
+def _check_unit_modulus(value: Parameter, name: str, wires: tuple[Wire, ...]) -> None:
+    def deviation(diagonal: Tensor) -> Tensor:
+        return (diagonal.abs() - 1).abs().amax(-1)
+
+    check_values(value, deviation, place(name, wires), "the entries of the diagonal must have modulus 1")
+
+
+def check_normalised(value: Parameter, name: str, wires: tuple[Wire, ...]) -> None:
+    """Raise ValueError where a state that can be read is not of norm 1."""
+
+    def deviation(state: Tensor) -> Tensor:
+        norm: Tensor = torch.linalg.vector_norm(state, dim=-1)
+        return (norm - 1).abs()
+
+    check_values(value, deviation, place(name, wires), "the state must have norm 1")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Bases
+
+
+class Composable(Immutable):
+    """What can be measured: the gates X, Y, Z, H, Identity, and every `Observable`.
+
+    `a @ b` is a product, `a + b` and `a - b` are sums, `c * a`, `a * c` and `a / c` scale by a number, a 0-d tensor or
+    a batch `(B,)`. A number added to an observable stands for that multiple of the identity.
+    """
+
+    __slots__ = ()
+    __array_ufunc__ = None  # so that NumPy leaves `array * observable` to __rmul__
+
+    # The meaning of the operators: `observables`, which this module must not import, fills it in.
+    _algebra: ClassVar[type[Algebra]]
+
+    def __matmul__(self, other: Composable) -> Observable:
+        return self._algebra.product(self, other)
+
+    def __mul__(self, scalar: ParameterLike) -> Observable:
+        return self._algebra.scaled(scalar, self)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, scalar: ParameterLike) -> Observable:
+        return self._algebra.divided(self, scalar)
+
+    def __add__(self, other: Composable | ParameterLike) -> Observable:
+        return self._algebra.total(self, other)
+
+    def __radd__(self, other: ParameterLike) -> Observable:
+        return self._algebra.total(other, self)
+
+    def __neg__(self) -> Observable:
+        return self._algebra.scaled(-1.0, self)
+
+    def __sub__(self, other: Composable | ParameterLike) -> Observable:
+        return self._algebra.difference(self, other)
+
+    def __rsub__(self, other: ParameterLike) -> Observable:
+        return self._algebra.difference(other, self)
+
+
+class Operation(Immutable):
+    """A gate or a preparation on wires, with its parameters.
+
+    Attributes:
+        parameters: the values, in the order of the constructor; `parameter_kinds` says what each one is.
+        structure: all else that matters to a program: name, own wires, added controls, their values, inverse,
+            Pauli word, bits and parameter layout.
+        batch_size: B if a parameter has a leading batch axis, else None.
+        wires: the added control wires, then the operation's own.
+    """
+
+    __slots__ = ("batch_size", "parameters", "structure", "wires")
+
+    name: ClassVar[str]
+    num_wires: ClassVar[int | None] = None
+    """How many wires of its own the operation has, built-in controls included; None: any number."""
+    parameter_kinds: ClassVar[tuple[str, ...]] = ()
+    """For each parameter "angle", "matrix", "diagonal" or "state"."""
+    is_preparation: ClassVar[bool] = False
+    is_self_inverse: ClassVar[bool] = False
+
+    batch_size: int | None
+    parameters: tuple[Parameter, ...]
+    structure: tuple[Any, ...]
+    wires: tuple[Wire, ...]
+
+    def __init_subclass__(cls) -> None:
+        cls.name = cls.__name__
+
+    @property
+    def base_wires(self) -> tuple[Wire, ...]:
+        """The operation's own wires, without the controls that `ctrl` added."""
+        return self.structure[1]  # type: ignore[no-any-return]
+
+    @property
+    def control_wires(self) -> tuple[Wire, ...]:
+        """The wires that `ctrl` added, outermost first."""
+        return self.structure[2]  # type: ignore[no-any-return]
+
+    @property
+    def control_values(self) -> tuple[bool, ...]:
+        """The value of each added control wire at which the gate acts."""
+        return self.structure[3]  # type: ignore[no-any-return]
+
+    @property
+    def inverse(self) -> bool:
+        """Whether the gate is the inverse of what its name says."""
+        return self.structure[4]  # type: ignore[no-any-return]
+
+    @property
+    def word(self) -> str:
+        """The Pauli word of a `PauliRot`, otherwise empty."""
+        return self.structure[5]  # type: ignore[no-any-return]
+
+    @property
+    def bits(self) -> tuple[int, ...]:
+        """The bits of a `BasisState`, otherwise empty."""
+        return self.structure[6]  # type: ignore[no-any-return]
+
+    @property
+    def parameter_layout(self) -> str:
+        """One letter a parameter.
+
+        "n": a number; "s", "b": a tensor without and with a batch axis; "N", "B": an array without and with one.
+        """
+        return self.structure[7]  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        shown = [_shown(value) for value in self.parameters]
+        shown += [repr(self.word)] if self.word else []
+        shown += [str(list(self.bits))] if self.bits else []
+        text = f"{self.name}({', '.join([*shown, f'wires={list(self.base_wires)}'])})"
+        text = f"adjoint({text})" if self.inverse else text
+        if not self.control_wires:
+            return text
+        values = "" if all(self.control_values) else f", control_values={[int(v) for v in self.control_values]}"
+        return f"ctrl({text}, control={list(self.control_wires)}{values})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return restore, (type(self), {name: getattr(self, name) for name in Operation.__slots__})
+
+
+def _shown(value: Parameter) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{'tensor' if isinstance(value, Tensor) else 'array'}{list(value.shape)}"
+
+
+def _own_wires(op: Operation, wires: Wires) -> tuple[Wire, ...]:
+    found = (wires,) if type(wires) is int else parse_wires(wires, op.name)
+    count = op.num_wires
+    if count is not None and len(found) != count:
+        needs = "1 wire" if count == 1 else f"{count} wires"
+        raise ValueError(f"{op.name} acts on {needs}, not on {len(found)}: {list(found)}")
+    return found
+
+
+def _some_wires(op: Operation, wires: Wires) -> tuple[Wire, ...]:
+    found = _own_wires(op, wires)
+    if not found:
+        raise ValueError(f"{op.name} needs at least one wire")
+    return found
+
+
+def _fill(
+    op: Operation,
+    wires: tuple[Wire, ...],
+    parameters: tuple[Parameter, ...] = (),
+    layout: str = "",
+    batch_size: int | None = None,
+    word: str = "",
+    bits: tuple[int, ...] = (),
+) -> None:
+    _set(op, "parameters", parameters)
+    _set(op, "batch_size", batch_size)
+    _set(op, "wires", wires)
+    _set(op, "structure", (op.name, wires, (), (), False, word, bits, layout))
+
+
+class _Fixed(Operation):
+    """A gate without parameters."""
+
+    __slots__ = ()
+    num_wires: ClassVar[int | None] = 1
+
+    def __init__(self, wires: Wires) -> None:
+        _fill(self, _own_wires(self, wires))
+
+
+class _OneAngle(Operation):
+    """A gate of one angle, `()` or `(B,)`."""
+
+    __slots__ = ()
+    num_wires = 1
+    parameter_kinds = ("angle",)
+
+    def __init__(self, phi: ParameterLike, wires: Wires) -> None:
+        own = _own_wires(self, wires)
+        value, letter, batch_size = scalar_parameter(phi, self.name, own)
+        _fill(self, own, (value,), letter, batch_size)
+
+
+def _fill_angles(op: Operation, angles: tuple[ParameterLike, ...], wires: Wires) -> None:
+    own = _own_wires(op, wires)
+    values, letters, sizes = zip(*[scalar_parameter(angle, op.name, own) for angle in angles], strict=True)
+    _fill(op, own, values, "".join(letters), join_batches(sizes, op.name, own))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Gates without parameters
+
+
+class Identity(_Fixed, Composable):
+    """The identity on any number of wires, also on none. A gate and an observable."""
+
+    __slots__ = ()
+    num_wires = None
+    is_self_inverse = True
+
+    def __init__(self, wires: Wires = ()) -> None:
+        super().__init__(wires)
+
+
+class X(_Fixed, Composable):
+    r"""Pauli X, $|0\rangle\langle1| + |1\rangle\langle0|$. A gate and an observable."""
+
+    __slots__ = ()
+    is_self_inverse = True
+
+
+class Y(_Fixed, Composable):
+    r"""Pauli Y, $-i|0\rangle\langle1| + i|1\rangle\langle0|$. A gate and an observable."""
+
+    __slots__ = ()
+    is_self_inverse = True
+
+
+class Z(_Fixed, Composable):
+    """Pauli Z, diag(1, −1). A gate and an observable."""
+
+    __slots__ = ()
+    is_self_inverse = True
+
+
+class H(_Fixed, Composable):
+    r"""Hadamard, $(X + Z)/\sqrt2$. A gate and an observable."""
+
+    __slots__ = ()
+    is_self_inverse = True
+
+
+class S(_Fixed):
+    """diag(1, i)."""
+
+    __slots__ = ()
+
+
+class T(_Fixed):
+    r"""diag(1, $e^{i\pi/4}$)."""
+
+    __slots__ = ()
+
+
+class SX(_Fixed):
+    r"""The square root of X, $\tfrac12\begin{pmatrix}1+i & 1-i\\ 1-i & 1+i\end{pmatrix}$."""
+
+    __slots__ = ()
+
+
+class CNOT(_Fixed):
+    """X on the second wire where the first is 1."""
+
+    __slots__ = ()
+    num_wires = 2
+    is_self_inverse = True
+
+
+class CY(_Fixed):
+    """Y on the second wire where the first is 1."""
+
+    __slots__ = ()
+    num_wires = 2
+    is_self_inverse = True
+
+
+class CZ(_Fixed):
+    """Z on the second wire where the first is 1: diag(1, 1, 1, −1)."""
+
+    __slots__ = ()
+    num_wires = 2
+    is_self_inverse = True
+
+
+class CH(_Fixed):
+    """H on the second wire where the first is 1."""
+
+    __slots__ = ()
+    num_wires = 2
+    is_self_inverse = True
+
+
+class SWAP(_Fixed):
+    r"""Exchanges two wires: $|ab\rangle \to |ba\rangle$."""
+
+    __slots__ = ()
+    num_wires = 2
+    is_self_inverse = True
+
+
+class ISWAP(_Fixed):
+    r"""Exchanges two wires, with a factor i on $|01\rangle$ and $|10\rangle$."""
+
+    __slots__ = ()
+    num_wires = 2
+
+
+class Toffoli(_Fixed):
+    """X on the third wire where the first two are 1."""
+
+    __slots__ = ()
+    num_wires = 3
+    is_self_inverse = True
+
+
+class CCZ(_Fixed):
+    """Z on the third wire where the first two are 1."""
+
+    __slots__ = ()
+    num_wires = 3
+    is_self_inverse = True
+
+
+class CSWAP(_Fixed):
+    """Exchanges the last two wires where the first is 1."""
+
+    __slots__ = ()
+    num_wires = 3
+    is_self_inverse = True
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Gates of angles. Every angle is () or (B,).
+
+
+class RX(_OneAngle):
+    r"""$e^{-i\phi X/2}$."""
+
+    __slots__ = ()
+
+
+class RY(_OneAngle):
+    r"""$e^{-i\phi Y/2}$."""
+
+    __slots__ = ()
+
+
+class RZ(_OneAngle):
+    r"""$e^{-i\phi Z/2}$."""
+
+    __slots__ = ()
+
+
+class PhaseShift(_OneAngle):
+    r"""diag(1, $e^{i\phi}$)."""
+
+    __slots__ = ()
+
+
+class U1(_OneAngle):
+    r"""diag(1, $e^{i\phi}$), the same as `PhaseShift`."""
+
+    __slots__ = ()
+
+
+class U2(Operation):
+    r"""$\tfrac1{\sqrt2}\begin{pmatrix}1 & -e^{i\delta}\\ e^{i\phi} & e^{i(\phi+\delta)}\end{pmatrix}$."""
+
+    __slots__ = ()
+    num_wires = 1
+    parameter_kinds = ("angle",) * 2
+
+    def __init__(self, phi: ParameterLike, delta: ParameterLike, wires: Wires) -> None:
+        _fill_angles(self, (phi, delta), wires)
+
+
+class U3(Operation):
+    r"""The general gate on one wire, up to a phase.
+
+    $$\begin{pmatrix}\cos\tfrac\theta2 & -e^{i\delta}\sin\tfrac\theta2\\
+    e^{i\phi}\sin\tfrac\theta2 & e^{i(\phi+\delta)}\cos\tfrac\theta2\end{pmatrix}$$
+    """
+
+    __slots__ = ()
+    num_wires = 1
+    parameter_kinds = ("angle",) * 3
+
+    def __init__(self, theta: ParameterLike, phi: ParameterLike, delta: ParameterLike, wires: Wires) -> None:
+        _fill_angles(self, (theta, phi, delta), wires)
+
+
+class Rot(Operation):
+    r"""$R_Z(\omega)\,R_Y(\theta)\,R_Z(\phi)$: phi acts first."""
+
+    __slots__ = ()
+    num_wires = 1
+    parameter_kinds = ("angle",) * 3
+
+    def __init__(self, phi: ParameterLike, theta: ParameterLike, omega: ParameterLike, wires: Wires) -> None:
+        _fill_angles(self, (phi, theta, omega), wires)
+
+
+class CRX(_OneAngle):
+    """RX on the second wire where the first is 1."""
+
+    __slots__ = ()
+    num_wires = 2
+
+
+class CRY(_OneAngle):
+    """RY on the second wire where the first is 1."""
+
+    __slots__ = ()
+    num_wires = 2
+
+
+class CRZ(_OneAngle):
+    """RZ on the second wire where the first is 1."""
+
+    __slots__ = ()
+    num_wires = 2
+
+
+class CRot(Operation):
+    """`Rot` on the second wire where the first is 1."""
+
+    __slots__ = ()
+    num_wires = 2
+    parameter_kinds = ("angle",) * 3
+
+    def __init__(self, phi: ParameterLike, theta: ParameterLike, omega: ParameterLike, wires: Wires) -> None:
+        _fill_angles(self, (phi, theta, omega), wires)
+
+
+class ControlledPhaseShift(_OneAngle):
+    r"""diag(1, 1, 1, $e^{i\phi}$)."""
+
+    __slots__ = ()
+    num_wires = 2
+
+
+class IsingXX(_OneAngle):
+    r"""$e^{-i\phi\,X\otimes X/2}$."""
+
+    __slots__ = ()
+    num_wires = 2
+
+
+class IsingYY(_OneAngle):
+    r"""$e^{-i\phi\,Y\otimes Y/2}$."""
+
+    __slots__ = ()
+    num_wires = 2
+
+
+class IsingZZ(_OneAngle):
+    r"""$e^{-i\phi\,Z\otimes Z/2}$."""
+
+    __slots__ = ()
+    num_wires = 2
+
+
+class IsingXY(_OneAngle):
+    r"""$e^{i\phi(X\otimes X + Y\otimes Y)/4}$: cos(φ/2) on $|01\rangle$ and $|10\rangle$, i·sin(φ/2) between them."""
+
+    __slots__ = ()
+    num_wires = 2
+
+
+class PSWAP(_OneAngle):
+    r"""Exchanges two wires, with a factor $e^{i\phi}$ on $|01\rangle$ and $|10\rangle$."""
+
+    __slots__ = ()
+    num_wires = 2
+
+
+class SingleExcitation(_OneAngle):
+    r"""RY(φ) between $|01\rangle$ and $|10\rangle$, the identity on the rest."""
+
+    __slots__ = ()
+    num_wires = 2
+
+
+class SingleExcitationPlus(_OneAngle):
+    r"""RY(φ) between $|01\rangle$ and $|10\rangle$, a factor $e^{i\phi/2}$ on the rest."""
+
+    __slots__ = ()
+    num_wires = 2
+
+
+class SingleExcitationMinus(_OneAngle):
+    r"""RY(φ) between $|01\rangle$ and $|10\rangle$, a factor $e^{-i\phi/2}$ on the rest."""
+
+    __slots__ = ()
+    num_wires = 2
+
+
+class DoubleExcitation(_OneAngle):
+    r"""RY(φ) between $|0011\rangle$ and $|1100\rangle$, the identity on the rest."""
+
+    __slots__ = ()
+    num_wires = 4
+
+
+class DoubleExcitationPlus(_OneAngle):
+    r"""RY(φ) between $|0011\rangle$ and $|1100\rangle$, a factor $e^{i\phi/2}$ on the rest."""
+
+    __slots__ = ()
+    num_wires = 4
+
+
+class DoubleExcitationMinus(_OneAngle):
+    r"""RY(φ) between $|0011\rangle$ and $|1100\rangle$, a factor $e^{-i\phi/2}$ on the rest."""
+
+    __slots__ = ()
+    num_wires = 4
+
+
+class MultiRZ(Operation):
+    r"""$e^{-i\theta\,Z\otimes\dots\otimes Z/2}$ on one wire or more."""
+
+    __slots__ = ()
+    parameter_kinds = ("angle",)
+
+    def __init__(self, theta: ParameterLike, wires: Wires) -> None:
+        own = _some_wires(self, wires)
+        value, letter, batch_size = scalar_parameter(theta, self.name, own)
+        _fill(self, own, (value,), letter, batch_size)
+
+
+class PauliRot(Operation):
+    r"""$e^{-i\theta P/2}$ for a Pauli word P such as "XIZ", one letter of IXYZ a wire.
+
+    Raises:
+        TypeError: the word is no string.
+        ValueError: the word has another length than the wires, or another letter than I, X, Y, Z.
+    """
+
+    __slots__ = ()
+    parameter_kinds = ("angle",)
+
+    def __init__(self, theta: ParameterLike, pauli_word: str, wires: Wires) -> None:
+        own = _some_wires(self, wires)
+        where = place(self.name, own)
+        if not isinstance(pauli_word, str):
+            raise TypeError(f"{where}: the Pauli word must be a string, not {type(pauli_word).__name__}")
+        if not set(pauli_word) <= set("IXYZ"):
+            raise ValueError(f"{where}: the Pauli word must be of the letters I, X, Y, Z, not {pauli_word!r}")
+        if len(pauli_word) != len(own):
+            raise ValueError(f"{where}: the word {pauli_word!r} has {len(pauli_word)} letters for {len(own)} wires")
+        value, letter, batch_size = scalar_parameter(theta, self.name, own)
+        _fill(self, own, (value,), letter, batch_size, word=pauli_word)
+
+
+class GlobalPhase(Operation):
+    r"""$e^{-i\phi}$ times the identity; wires are optional."""
+
+    __slots__ = ()
+    parameter_kinds = ("angle",)
+
+    def __init__(self, phi: ParameterLike, wires: Wires | None = None) -> None:
+        own = () if wires is None else _own_wires(self, wires)
+        value, letter, batch_size = scalar_parameter(phi, self.name, own)
+        _fill(self, own, (value,), letter, batch_size)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Matrices
+
+
+class QubitUnitary(Operation):
+    """A unitary matrix `(2^k, 2^k)` or `(B, 2^k, 2^k)`, real or complex, on k wires.
+
+    Raises:
+        TypeError: the matrix is no dense array or tensor of numbers.
+        ValueError: its shape does not fit the wires, or (read on the CPU, outside tracing) it is not unitary.
+    """
+
+    __slots__ = ()
+    parameter_kinds = ("matrix",)
+
+    def __init__(self, U: ParameterLike, wires: Wires) -> None:
+        own = _some_wires(self, wires)
+        value, letter, batch_size = dense_parameter(U, "matrix", self.name, own)
+        _check_unitary(value, self.name, own)
+        _fill(self, own, (value,), letter, batch_size)
+
+
+class DiagonalQubitUnitary(Operation):
+    """The diagonal `(2^k,)` or `(B, 2^k)` of a unitary matrix on k wires: entries of modulus 1.
+
+    Raises:
+        TypeError: the diagonal is no dense array or tensor of numbers.
+        ValueError: its shape does not fit the wires, or (read on the CPU, outside tracing) a modulus is not 1.
+    """
+
+    __slots__ = ()
+    parameter_kinds = ("diagonal",)
+
+    def __init__(self, D: ParameterLike, wires: Wires) -> None:
+        own = _some_wires(self, wires)
+        value, letter, batch_size = dense_parameter(D, "diagonal", self.name, own)
+        _check_unit_modulus(value, self.name, own)
+        _fill(self, own, (value,), letter, batch_size)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Preparations
+
+
+def parse_bits(state: Any, name: str, wires: tuple[Wire, ...]) -> tuple[int, ...]:
+    """One bit a wire, from a list, an integer array or tensor `(k,)`, or an integer in big-endian order.
+
+    Raises:
+        TypeError: the state is not made of integers.
+        ValueError: the number of bits is not that of the wires, or a bit is neither 0 nor 1.
+    """
+    where, count = place(name, wires), len(wires)
+    if isinstance(state, (Tensor, np.ndarray)):
+        state = state.tolist()
+    if isinstance(state, (int, np.integer)) and not isinstance(state, bool):
+        number = int(state)
+        if not 0 <= number < 1 << count:
+            raise ValueError(f"{where}: the basis state {number} is not in 0…{(1 << count) - 1}")
+        return tuple(number >> (count - 1 - place_) & 1 for place_ in range(count))
+    if not isinstance(state, (list, tuple)):
+        raise TypeError(f"{where}: the basis state must be a list of bits or an integer, not {type(state).__name__}")
+    for bit in state:
+        if isinstance(bit, (list, tuple)) or (isinstance(bit, (np.ndarray, Tensor)) and bit.ndim):
+            raise ValueError(f"{where}: the basis state must be {count} bits without a batch; StatePrep takes batches")
+        if isinstance(bit, (float, complex, np.inexact, str)) or bit is None:
+            raise TypeError(f"{where}: bits must be integers, not {bit!r} of type {type(bit).__name__}")
+        if bit not in (0, 1):
+            raise ValueError(f"{where}: bits must be 0 or 1, not {bit!r}")
+    if len(state) != count:
+        raise ValueError(f"{where}: the basis state has {len(state)} bits for {count} wires")
+    return tuple(int(bit) for bit in state)
+
+
+class BasisState(Operation):
+    r"""Prepares a basis state: one bit a wire, or an integer in big-endian order. Only as a tape's first operation.
+
+    Raises:
+        TypeError: the bits are no integers.
+        ValueError: a bit is neither 0 nor 1, or there are more or fewer bits than wires.
+    """
+
+    __slots__ = ()
+    is_preparation = True
+
+    def __init__(self, state: int | Sequence[int] | Array | Tensor, wires: Wires) -> None:
+        own = _some_wires(self, wires)
+        _fill(self, own, bits=parse_bits(state, self.name, own))
+
+
+class StatePrep(Operation):
+    """Prepares a state vector `(2^k,)` or `(B, 2^k)` of norm 1 on k wires. Only as a tape's first operation.
+
+    Raises:
+        TypeError: the state is no dense array or tensor of numbers.
+        ValueError: its shape does not fit the wires, or (read on the CPU, outside tracing) its norm is not 1.
+    """
+
+    __slots__ = ()
+    is_preparation = True
+    parameter_kinds = ("state",)
+
+    def __init__(self, state: ParameterLike, wires: Wires) -> None:
+        own = _some_wires(self, wires)
+        value, letter, batch_size = dense_parameter(state, "state", self.name, own)
+        check_normalised(value, self.name, own)
+        _fill(self, own, (value,), letter, batch_size)
+
+
+PauliX, PauliY, PauliZ, Hadamard, CPhase = X, Y, Z, H, ControlledPhaseShift
+
+_GATES: tuple[type[Operation], ...] = (
+    *(Identity, X, Y, Z, H, S, T, SX, CNOT, CY, CZ, CH, SWAP, ISWAP, Toffoli, CCZ, CSWAP),
+    *(RX, RY, RZ, PhaseShift, U1, U2, U3, Rot, CRX, CRY, CRZ, CRot, ControlledPhaseShift),
+    *(IsingXX, IsingYY, IsingZZ, IsingXY, PSWAP, SingleExcitation, SingleExcitationPlus, SingleExcitationMinus),
+    *(DoubleExcitation, DoubleExcitationPlus, DoubleExcitationMinus, MultiRZ, PauliRot, GlobalPhase),
+    *(QubitUnitary, DiagonalQubitUnitary, BasisState, StatePrep),
+)
+OPERATIONS: dict[str, type[Operation]] = {gate.name: gate for gate in _GATES}
+"""Every operation by its name."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Adjoint and control
+
+
+def adjoint(operation: Operation) -> Operation:
+    """The inverse of a unitary operation; gates that are their own inverse come back as they are.
+
+    Raises:
+        TypeError: the argument is no operation.
+        ValueError: the operation is a preparation.
+    """
+    _require_unitary(operation, "adjoint")
+    if operation.is_self_inverse:
+        return operation
+    name, own, controls, values, inverse, *rest = operation.structure
+    return _derived(operation, (name, own, controls, values, not inverse, *rest))
+
+
+def ctrl(operation: Operation, control: Wires, control_values: int | Sequence[int] | None = None) -> Operation:
+    """The operation where every control wire has its control value (default: 1), the identity elsewhere.
+
+    Controls of a controlled operation are merged, the new ones first.
+
+    Raises:
+        TypeError: the first argument is no operation, or a control is no wire.
+        ValueError: the operation is a preparation, a wire is repeated, or values and control wires differ in number.
+    """
+    _require_unitary(operation, "ctrl")
+    where = f"ctrl of {place(operation.name, operation.wires)}"
+    new = parse_wires(control, where)
+    for wire in new:
+        if wire in operation.wires:
+            raise ValueError(f"{where}: control wire {wire!r} is a wire of the operation already")
+    name, own, controls, values, *rest = operation.structure
+    added = _control_values(control_values, len(new), where)
+    return _derived(operation, (name, own, new + controls, added + values, *rest))
+
+
+def _control_values(values: Any, count: int, where: str) -> tuple[bool, ...]:
+    if values is None:
+        return (True,) * count
+    found = tuple(values) if isinstance(values, (Sequence, np.ndarray)) else (values,)
+    for value in found:
+        if not isinstance(value, (bool, int, np.bool_, np.integer)) or value not in (0, 1):
+            raise ValueError(f"{where}: control values must be 0, 1, False or True, not {value!r}")
+    if len(found) != count:
+        raise ValueError(f"{where}: {len(found)} control values for {count} control wires")
+    return tuple(bool(value) for value in found)
+
+
+def _require_unitary(operation: Any, function: str) -> None:
+    if not isinstance(operation, Operation):
+        hint = f"; call it on an operation, {function}(RX(x, wires=0), …)" if isinstance(operation, type) else ""
+        kind = operation.__name__ if isinstance(operation, type) else type(operation).__name__
+        raise TypeError(f"{function} takes an operation, not {kind}{hint}")
+    if operation.is_preparation:
+        raise ValueError(f"{function}: {place(operation.name, operation.wires)} is a preparation, not a unitary gate")
+
+
+def _derived(operation: Operation, structure: tuple[Any, ...]) -> Operation:
+    values = {
+        "parameters": operation.parameters,
+        "batch_size": operation.batch_size,
+        "wires": structure[2] + structure[1],
+        "structure": structure,
+    }
+    return restore(type(operation), values)

@@ -1,0 +1,240 @@
+"""Tapes: a circuit with its measurements, the unit of execution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ._typing import Parameter, Structure, Wire
+from .drawing import draw
+from .measurements import Measurement
+from .operations import Composable, Immutable, Operation, _set, place, restore
+
+_SHOTS_NEEDED = ("sample", "counts")
+_SHOTS_REFUSED = ("state", "density_matrix")
+
+
+class Tape(Immutable):
+    """Operations and measurements, immutable.
+
+    Args:
+        operations: gates in the order in which they act; a preparation only as the first one.
+        measurements: at least one.
+        shots: how many samples to draw, None for exact results.
+        trainable_params: which parameters are trainable, as indices into all of them; default: the torch tensors that
+            require grad.
+
+    Attributes:
+        wires: all wires in the order of their bits, most significant first: integers that are exactly 0…n−1 by value,
+            any other set by first appearance, operations first.
+        batch_size: B if a parameter has a leading batch axis, else None.
+        parameters: all parameters, trainable or not: the operations' in order, then the measured observables'.
+
+    Raises:
+        TypeError: an item of a list is no operation or no measurement, or shots or trainable_params are no integers.
+        ValueError: no measurements, no wires, a preparation after other operations, batches that differ, samples
+            without shots, states with shots, an index that is out of range.
+
+    >>> import ketgrad as kg
+    >>> tape = kg.Tape([kg.RX(0.5, wires=0), kg.CNOT(wires=[0, 1])], [kg.expval(kg.Z(0) @ kg.Z(1)), kg.probs(wires=1)])
+    >>> print(tape)
+    0: ──RX(0.50)──╭●──┤ ╭⟨Z⟩
+    1: ────────────╰X──┤ ╰⟨Z⟩  Probs
+    """
+
+    __slots__ = (
+        "_structure",
+        "batch_size",
+        "measurements",
+        "operations",
+        "parameters",
+        "shots",
+        "trainable_params",
+        "wires",
+    )
+
+    _structure: Structure | None
+    batch_size: int | None
+    measurements: tuple[Measurement, ...]
+    operations: tuple[Operation, ...]
+    parameters: tuple[Parameter, ...]
+    shots: int | None
+    trainable_params: tuple[int, ...]
+    wires: tuple[Wire, ...]
+
+    def __init__(
+        self,
+        operations: Iterable[Operation],
+        measurements: Iterable[Measurement],
+        shots: int | None = None,
+        trainable_params: Sequence[int] | None = None,
+    ) -> None:
+        ops, found = _operations(operations), _measurements(measurements)
+        parameters = tuple(chain(*[op.parameters for op in ops], *[m.parameters for m in found]))
+        _set(self, "operations", ops)
+        _set(self, "measurements", found)
+        _set(self, "parameters", parameters)
+        _set(self, "shots", _shots(shots, found))
+        _set(self, "wires", _wires(ops, found))
+        _set(self, "batch_size", _batch_size(ops, found))
+        _set(self, "trainable_params", _trainable(parameters, trainable_params))
+        _set(self, "_structure", None)
+
+    @property
+    def num_wires(self) -> int:
+        """The number of wires."""
+        return len(self.wires)
+
+    @property
+    def structure(self) -> Structure:
+        """All but the values of the parameters, hashable: tapes of equal structure run the same program."""
+        if self._structure is None:
+            found = Structure(
+                (
+                    tuple([op.structure for op in self.operations]),
+                    tuple([measurement.structure for measurement in self.measurements]),
+                    self.wires,
+                    self.shots is None,
+                    self.trainable_params,
+                )
+            )
+            _set(self, "_structure", found)
+        return self._structure  # type: ignore[return-value]
+
+    def get_parameters(self, trainable_only: bool = True) -> list[Parameter]:
+        """The parameters of the operations in order, then those of the observables; by default the trainable ones."""
+        if trainable_only:
+            return [self.parameters[index] for index in self.trainable_params]
+        return list(self.parameters)
+
+    def draw(self, decimals: int | None = 2, width: int = 100) -> str:
+        """The circuit as text.
+
+        Args:
+            decimals: how many decimals of an angle to show, None to show none of the angles.
+            width: how many characters a line may have before the circuit goes on in a new block.
+        """
+        return draw(self, decimals, width)
+
+    @classmethod
+    def from_pennylane(cls, script: Any) -> Tape:
+        """The tape of a PennyLane `QuantumScript`.
+
+        Raises:
+            NotImplementedError: the script has an operation or a measurement that ketgrad does not know.
+        """
+        from .interop.pennylane import tape_from_pennylane
+
+        return tape_from_pennylane(script)
+
+    def to_pennylane(self) -> Any:
+        """The same circuit as a PennyLane `QuantumScript`."""
+        from .interop.pennylane import tape_to_pennylane
+
+        return tape_to_pennylane(self)
+
+    def __str__(self) -> str:
+        return self.draw()
+
+    def __repr__(self) -> str:
+        counted = f"{_counted(len(self.operations), 'operation')}, {_counted(len(self.measurements), 'measurement')}"
+        batch = "" if self.batch_size is None else f", batch of {self.batch_size}"
+        shots = "" if self.shots is None else f", {_counted(self.shots, 'shot')}"
+        return f"<Tape: {_counted(self.num_wires, 'wire')}, {counted}{batch}{shots}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return restore, (Tape, {**{name: getattr(self, name) for name in Tape.__slots__}, "_structure": None})
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _operations(given: Iterable[Operation]) -> tuple[Operation, ...]:
+    operations = _as_tuple(given, "operations")
+    for index, op in enumerate(operations):
+        if not isinstance(op, Operation):
+            found = f"{op!r} of type {type(op).__name__}"
+            raise TypeError(f"operation {index} of the tape is {found}, not an operation of ketgrad")
+        if op.is_preparation and index:
+            where = place(op.name, op.wires)
+            raise ValueError(f"{where} is operation {index} of the tape; a preparation is only allowed as the first")
+    return operations
+
+
+def _measurements(measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
+    found = _as_tuple(measurements, "measurements")
+    if not found:
+        raise ValueError("a tape needs at least one measurement, such as expval(Z(0))")
+    for index, measurement in enumerate(found):
+        if not isinstance(measurement, Measurement):
+            given = f"{measurement!r} of type {type(measurement).__name__}"
+            hint = "; measure it, as in expval(…)" if isinstance(measurement, Composable) else ""
+            raise TypeError(f"measurement {index} of the tape is {given}, not a measurement of ketgrad{hint}")
+    return found
+
+
+def _as_tuple(given: Any, what: str) -> tuple[Any, ...]:
+    try:
+        return tuple(given)
+    except TypeError:
+        raise TypeError(f"the {what} of a tape must be a list, not {type(given).__name__}") from None
+
+
+def _shots(shots: Any, measurements: tuple[Measurement, ...]) -> int | None:
+    refused = _SHOTS_NEEDED if shots is None else _SHOTS_REFUSED
+    for measurement in measurements:
+        if measurement.kind in refused:
+            rule = "needs shots: give the tape shots=1000" if shots is None else "is exact: leave the shots out"
+            raise ValueError(f"{measurement.kind} {rule}")
+    if shots is None:
+        return None
+    if isinstance(shots, bool) or not isinstance(shots, (int, np.integer)):
+        raise TypeError(f"shots must be a positive integer or None, not {shots!r} of type {type(shots).__name__}")
+    if shots < 1:
+        raise ValueError(f"shots must be a positive integer or None, not {shots}")
+    return int(shots)
+
+
+def _wires(operations: tuple[Operation, ...], measurements: tuple[Measurement, ...]) -> tuple[Wire, ...]:
+    found = dict.fromkeys(chain(*[op.wires for op in operations], *[m.wires for m in measurements]))
+    if not found:
+        raise ValueError("the tape has no wires: none of its operations and measurements acts on one")
+    ordered = range(len(found))
+    # n distinct labels are exactly 0…n−1 if every one of 0…n−1 is among them.
+    return tuple(ordered) if all(map(found.__contains__, ordered)) else tuple(found)
+
+
+def _batch_size(operations: tuple[Operation, ...], measurements: tuple[Measurement, ...]) -> int | None:
+    found: int | None = None
+    items: list[Operation | Measurement] = [*operations, *measurements]
+    for item in items:
+        size = item.batch_size
+        if size is not None:
+            if found is None:
+                found, first = size, item
+            elif size != found:
+                one, other = _named(first), _named(item)
+                raise ValueError(f"{one} has a batch of {found}, {other} a batch of {size}; they must agree")
+    return found
+
+
+def _named(item: Operation | Measurement) -> str:
+    return place(item.name if isinstance(item, Operation) else item.kind, item.wires)
+
+
+def _trainable(parameters: tuple[Parameter, ...], given: Sequence[int] | None) -> tuple[int, ...]:
+    if given is None:
+        return tuple([i for i, value in enumerate(parameters) if isinstance(value, Tensor) and value.requires_grad])
+    found = set()
+    for index in given:
+        if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
+            raise TypeError(f"trainable_params must be integers, not {index!r} of type {type(index).__name__}")
+        if not 0 <= index < len(parameters):
+            raise ValueError(f"trainable_params: {index} is no index into the {len(parameters)} parameters of the tape")
+        found.add(int(index))
+    return tuple(sorted(found))

@@ -1,0 +1,143 @@
+"""The repository's shape: which file may know of which, and that what is said twice is said alike."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import ketgrad
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "python" / "ketgrad"
+CSRC = ROOT / "csrc"
+
+CPP_FILES = sorted(p.relative_to(CSRC) for p in CSRC.rglob("*") if p.suffix in {".cpp", ".h", ".inl"})
+PRODUCT_MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "reference.py")
+
+# Which folders of csrc/ a folder may include from.
+REACH = {
+    "core": {"core"},
+    "cpu": {"core", "cpu"},
+    "ops": {"core", "cpu", "ops"},
+    "bindings": {"core", "bindings"},
+}
+# What a folder may include beyond its reach: the bindings report what the CPU can do.
+EXCEPTIONS = {"bindings": {"cpu/execute.h", "cpu/level.h"}}
+# Folders that may know of a library, by the first part of the library's include path.
+LIBRARY_OWNERS = {"torch": "ops", "ATen": "none", "c10": "none", "pybind11": "bindings", "Python.h": "bindings"}
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def pyproject() -> dict:
+    return tomllib.loads(read(ROOT / "pyproject.toml"))
+
+
+def includes(path: Path) -> list[str]:
+    return re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', read(CSRC / path), flags=re.MULTILINE)
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute names of everything that a module of the package imports, inside functions too."""
+    package = ["ketgrad", *path.relative_to(PACKAGE).parent.parts]
+    found = set()
+    for node in ast.walk(ast.parse(read(path))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # importlib.import_module takes a name as a string.
+            found |= {f"ketgrad.{name}" for name in re.findall(r"^(?:ketgrad)?\.(\w+)$", node.value)}
+    return found
+
+
+def test_sources_txt_lists_every_source_once():
+    lines = (line.split("#")[0].strip() for line in read(CSRC / "sources.txt").splitlines())
+    listed = [line for line in lines if line]
+    there = [f"csrc/{path.as_posix()}" for path in CPP_FILES if path.suffix == ".cpp"]
+    assert sorted(listed) == there
+
+
+@pytest.mark.parametrize("path", CPP_FILES, ids=str)
+def test_includes_point_one_way(path: Path):
+    folder = path.parts[0]
+    for name in includes(path):
+        head = name.split("/")[0]
+        if head in LIBRARY_OWNERS:
+            assert folder == LIBRARY_OWNERS[head], f"csrc/{path} includes {name}"
+        elif head in REACH:
+            allowed = head in REACH[folder] or name in EXCEPTIONS.get(folder, ())
+            assert allowed, f"csrc/{path} includes {name}"
+            assert (CSRC / name).is_file(), f"csrc/{path} includes {name}, which does not exist"
+        else:
+            # The standard library and the system: no file of ours goes by a path without its folder.
+            assert not (CSRC / folder / name).exists(), f"csrc/{path}: write {folder}/{name}"
+
+
+@pytest.mark.parametrize("path", PRODUCT_MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_product_does_not_reach_the_oracle(path: Path):
+    assert "ketgrad.reference" not in imported_modules(path)
+
+
+def test_oracle_knows_nothing_of_the_extension():
+    native = {"_C", "_library", "ops", "encoding", "batching", "execute_tapes"}
+    assert not imported_modules(PACKAGE / "reference.py") & {f"ketgrad.{name}" for name in native}
+
+
+def test_package_is_typed():
+    assert (PACKAGE / "py.typed").is_file()
+    assert (PACKAGE / "_C.pyi").is_file()
+    assert {"py.typed", "*.pyi"} <= set(pyproject()["tool"]["setuptools"]["package-data"]["ketgrad"])
+
+
+def test_version_is_said_alike():
+    assert pyproject()["project"]["version"] == ketgrad.__version__
+
+
+def test_oldest_torch_is_said_alike():
+    requirement = next(d for d in pyproject()["project"]["dependencies"] if d.startswith("torch"))
+    major, minor = map(int, re.fullmatch(r"torch>=(\d+)\.(\d+)", requirement).groups())
+    setup = read(ROOT / "setup.py")
+    assert f"OLDEST_TORCH = ({major}, {minor})" in setup
+    assert f'("TORCH_TARGET_VERSION", "0x{major:02x}{minor:02x}{0:012x}")' in setup
+    assert f"torch=={major}.{minor}.0" in read(ROOT / "constraints-oldest.txt")
+    assert requirement in pyproject()["dependency-groups"]["build"]
+
+
+def test_pennylane_versions_are_said_alike():
+    (requirement,) = pyproject()["project"]["optional-dependencies"]["pennylane"]
+    assert requirement in pyproject()["dependency-groups"]["test"]
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_documented_commands_are_make_targets(document: str):
+    targets = set(re.findall(r"^([a-z][a-z-]*):(?!=)", read(ROOT / "Makefile"), flags=re.MULTILINE))
+    code = re.findall(r"```.*?```|`[^`\n]+`", read(ROOT / document), flags=re.DOTALL)
+    named = {name for span in code for name in re.findall(r"\bmake ([a-z][a-z-]*)\b(?!=)", span)}
+    assert named, f"{document} names no make target"
+    assert named <= targets
+
+
+@pytest.mark.parametrize(
+    ("torch", "complaint"),
+    [("None", "import torch"), ("types.SimpleNamespace(__version__='2.10.1+cpu')", "found 2.10.1")],
+    ids=["missing", "old"],
+)
+def test_build_without_a_fitting_torch_says_so_in_three_lines(torch: str, complaint: str):
+    script = f"import sys, types; sys.modules['torch'] = {torch}; import runpy; runpy.run_path('setup.py')"
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert complaint in run.stderr
+    assert "--no-build-isolation" in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 3
