@@ -1,20 +1,21 @@
 """Results and gradients of the native kernels against the oracle, over every case, regime and instruction set.
 
-Tolerances. float64: 1e-10 absolute; the circuits have at most a few hundred gates and numbers of order 1, so that rounding adds up to
-1e-13 or so, and anything beyond 1e-10 is a mistake. float32: 1e-4 relative to max(1, |value|), a hundred times its own rounding.
+Tolerances. float64: 1e-10 absolute; the circuits have at most a few hundred gates and numbers of order 1, so that
+rounding adds up to 1e-13 or so, and anything beyond 1e-10 is a mistake. float32: 1e-4 relative to max(1, |value|), a
+hundred times its own rounding.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import cases
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+import cases
 import ketgrad as kg
 from ketgrad import reference
 from ketgrad._library import _C
@@ -41,7 +42,8 @@ def assert_same(found: Tensor, expected: Tensor, tolerance: float, what: str) ->
 
 
 def check(tape: kg.Tape, tolerance: float = DOUBLE, expected: kg.Tape | None = None) -> None:
-    """Compare a tape's results and gradients with those of the oracle, on the same tape or on its twin in double precision."""
+    """Compare a tape's results and gradients with those of the oracle, on the same tape or on its twin in double
+    precision."""
     twin = expected or tape
     (found,), (wanted,) = kg.execute([tape]), reference.execute([twin])
     for i, (a, b) in enumerate(zip(tree_leaves(found), tree_leaves(wanted), strict=True)):
@@ -78,7 +80,7 @@ def test_random_tape(tape: kg.Tape) -> None:
     check(tape)
 
 
-# --- regimes: a sample per lane, one after the other, one pass spread over the pool ----------------------------------------------
+# --- regimes: a sample per lane, one after the other, one pass spread over the pool ----------------------------------
 
 
 def mixed_tape(num_wires: int, batch: int | None, dtype: torch.dtype = torch.float64, seed: int = 0) -> kg.Tape:
@@ -108,7 +110,12 @@ def mixed_tape(num_wires: int, batch: int | None, dtype: torch.dtype = torch.flo
     ]
     observable = kg.Hamiltonian(
         leaves.coefficients(4),
-        [kg.Z(0) @ kg.Z(n - 1), kg.X(0) @ kg.Y(n - 1), kg.Hermitian(shared.hermitian(2), wires=[n - 1, 1]) @ kg.Z(0), kg.Z(2)],
+        [
+            kg.Z(0) @ kg.Z(n - 1),
+            kg.X(0) @ kg.Y(n - 1),
+            kg.Hermitian(shared.hermitian(2), wires=[n - 1, 1]) @ kg.Z(0),
+            kg.Z(2),
+        ],
     )
     measurements = [
         kg.expval(observable),
@@ -134,7 +141,9 @@ def test_regimes_of_large_states(batch: int | None, level: str) -> None:
     check(mixed_tape(14, batch, torch.float32), SINGLE, mixed_tape(14, batch))
 
 
-@pytest.mark.parametrize("measurement", [kg.probs(), kg.state(), kg.probs(wires=range(13, 0, -1)), kg.var(kg.X(0) @ kg.Y(13))], ids=str)
+@pytest.mark.parametrize(
+    "measurement", [kg.probs(), kg.state(), kg.probs(wires=range(13, 0, -1)), kg.var(kg.X(0) @ kg.Y(13))], ids=str
+)
 def test_measurements_of_a_large_state(measurement: kg.Measurement) -> None:
     x = torch.linspace(0.1, 2, 14, dtype=torch.float64, requires_grad=True)
     gates = [kg.RY(x[w], wires=w) for w in range(14)] + [kg.CNOT(wires=[w, w + 1]) for w in range(13)]
@@ -184,7 +193,9 @@ def test_kets_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPat
 def test_nan_and_infinity_propagate() -> None:
     x = torch.tensor([0.1, float("nan"), float("inf")], dtype=torch.float64, requires_grad=True)
     w = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    tape = kg.Tape([kg.RX(x, wires=0), kg.RY(w, wires=0), kg.CNOT(wires=[0, 1])], [kg.expval(kg.Z(0)), kg.probs(wires=[0, 1])])
+    tape = kg.Tape(
+        [kg.RX(x, wires=0), kg.RY(w, wires=0), kg.CNOT(wires=[0, 1])], [kg.expval(kg.Z(0)), kg.probs(wires=[0, 1])]
+    )
     ((z, p),) = kg.execute([tape])
     assert z.isnan().tolist() == [False, True, True]
     assert p.isnan().all(dim=1).tolist() == [False, True, True]
@@ -193,7 +204,7 @@ def test_nan_and_infinity_propagate() -> None:
     assert gw.isnan()
 
 
-# --- gradcheck: torch's own finite differences through ExecuteTapes ---------------------------------------------------------------
+# --- gradcheck: torch's own finite differences through ExecuteTapes --------------------------------------------------
 
 
 def checked(build: Any, *leaves: Tensor) -> None:
@@ -223,7 +234,13 @@ def angles(*shape: int) -> Tensor:
 @pytest.mark.parametrize("batch", [(), (3,)], ids=["single", "batch"])
 @pytest.mark.parametrize(
     "measurement",
-    [kg.expval(kg.Z(0) @ kg.X(2)), kg.var(kg.Z(1) + 0.5 * kg.Y(2)), kg.probs(wires=[2, 0]), kg.state(), kg.density_matrix(wires=[1, 2])],
+    [
+        kg.expval(kg.Z(0) @ kg.X(2)),
+        kg.var(kg.Z(1) + 0.5 * kg.Y(2)),
+        kg.probs(wires=[2, 0]),
+        kg.state(),
+        kg.density_matrix(wires=[1, 2]),
+    ],
     ids=str,
 )
 def test_gradcheck_of_measurements(measurement: kg.Measurement, batch: tuple[int, ...]) -> None:
@@ -233,7 +250,9 @@ def test_gradcheck_of_measurements(measurement: kg.Measurement, batch: tuple[int
 def test_gradcheck_of_a_prepared_state() -> None:
     state = torch.tensor([0.5, 0.5j, -0.5, 0.5], dtype=torch.complex128, requires_grad=True)
     checked(
-        lambda s, x, w: kg.Tape([kg.StatePrep(s, wires=[1, 0]), *ansatz(x, w)], [kg.expval(kg.Z(0)), kg.probs(wires=2)]),
+        lambda s, x, w: kg.Tape(
+            [kg.StatePrep(s, wires=[1, 0]), *ansatz(x, w)], [kg.expval(kg.Z(0)), kg.probs(wires=2)]
+        ),
         state,
         angles(),
         angles(3),
@@ -243,7 +262,11 @@ def test_gradcheck_of_a_prepared_state() -> None:
 def test_gradcheck_of_a_unitary_matrix() -> None:
     """Along every direction of the matrix, those that leave the unitaries included."""
     matrix = cases.Leaves().unitary(2)
-    checked(lambda m, x: kg.Tape([kg.RX(x, wires=1), kg.QubitUnitary(m, wires=[2, 0])], [kg.expval(kg.Z(0)), kg.state()]), matrix, angles())
+    checked(
+        lambda m, x: kg.Tape([kg.RX(x, wires=1), kg.QubitUnitary(m, wires=[2, 0])], [kg.expval(kg.Z(0)), kg.state()]),
+        matrix,
+        angles(),
+    )
 
 
 def test_gradcheck_of_coefficients_and_matrices_of_observables() -> None:

@@ -55,7 +55,8 @@ py::object take_interrupt() {
 // --- programs -------------------------------------------------------------------------------------------------------------------------
 
 using SlotTuple = std::tuple<int, int, double, double>;
-using FactorTuple = std::tuple<std::string, std::vector<int>, int, std::vector<int>, std::vector<std::int64_t>, std::vector<std::int64_t>>;
+using FactorTuple = std::tuple<std::string, std::vector<int>, int, std::vector<int>, std::vector<std::int64_t>,
+                               std::vector<std::int64_t>>;
 using TermTuple = std::tuple<double, std::vector<SlotTuple>, std::vector<int>, std::string, std::vector<FactorTuple>>;
 
 std::vector<Slot> slots_of(const std::vector<SlotTuple>& tuples) {
@@ -99,21 +100,31 @@ class ProgramBuilder {
     program_.initial = {Preparation::basis, std::move(wires), std::move(bits), no_input};
   }
 
-  void state(std::vector<int> wires, int input) { program_.initial = {Preparation::state, std::move(wires), {}, input}; }
+  void state(std::vector<int> wires, int input) {
+    program_.initial = {Preparation::state, std::move(wires), {}, input};
+  }
 
   // `wires` are those of the table, the gate's own controls first; `controls` are further ones.
-  void gate(const std::string& name, const std::vector<int>& wires, std::vector<int> controls, std::vector<bool> control_values, bool inverse,
-            const std::vector<SlotTuple>& slots, int input, std::string word) {
+  void gate(const std::string& name, const std::vector<int>& wires, std::vector<int> controls,
+            std::vector<bool> control_values, bool inverse, const std::vector<SlotTuple>& slots, int input,
+            std::string word) {
     const int opcode = find_gate(name);
     if (opcode < 0) throw std::invalid_argument("ketgrad: unknown gate '" + name + "'");
     const GateInfo& info = gate_info(static_cast<Opcode>(opcode));
-    if (static_cast<int>(wires.size()) < info.num_controls) throw std::invalid_argument("ketgrad: " + name + " has too few wires");
+    if (static_cast<int>(wires.size()) < info.num_controls)
+      throw std::invalid_argument("ketgrad: " + name + " has too few wires");
     const auto targets = wires.begin() + info.num_controls;
     controls.insert(controls.end(), wires.begin(), targets);
     control_values.insert(control_values.end(), info.num_controls, true);
     if (!info.word.empty()) word = info.word;
-    program_.gates.push_back({static_cast<Opcode>(opcode), inverse, {targets, wires.end()}, std::move(controls), std::move(control_values),
-                              slots_of(slots), input, std::move(word)});
+    program_.gates.push_back({static_cast<Opcode>(opcode),
+                              inverse,
+                              {targets, wires.end()},
+                              std::move(controls),
+                              std::move(control_values),
+                              slots_of(slots),
+                              input,
+                              std::move(word)});
   }
 
   void measure(const std::string& kind, std::vector<int> wires, const std::vector<TermTuple>& terms) {
@@ -148,7 +159,8 @@ std::vector<std::size_t> input_axes(const PlannedProgram& p) {
 
 py::list gate_list() {
   py::list gates;
-  for (const GateInfo& g : gate_table) gates.append(py::make_tuple(std::string(g.name), g.num_wires, g.num_controls, g.num_parameters));
+  for (const GateInfo& g : gate_table)
+    gates.append(py::make_tuple(std::string(g.name), g.num_wires, g.num_controls, g.num_parameters));
   return gates;
 }
 
@@ -176,20 +188,22 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("input", &ProgramBuilder::input, py::arg("is_complex"), py::arg("shape"))
       .def("basis_state", &ProgramBuilder::basis_state, py::arg("wires"), py::arg("bits"))
       .def("state", &ProgramBuilder::state, py::arg("wires"), py::arg("input"))
-      .def("gate", &ProgramBuilder::gate, py::arg("name"), py::arg("wires"), py::arg("controls"), py::arg("control_values"), py::arg("inverse"),
-           py::arg("slots"), py::arg("input"), py::arg("word"))
+      .def("gate", &ProgramBuilder::gate, py::arg("name"), py::arg("wires"), py::arg("controls"),
+           py::arg("control_values"), py::arg("inverse"), py::arg("slots"), py::arg("input"), py::arg("word"))
       .def("measure", &ProgramBuilder::measure, py::arg("kind"), py::arg("wires"), py::arg("terms"))
       .def("build", [](ProgramBuilder& b) { return std::const_pointer_cast<PlannedProgram>(b.build()); });
-  m.def("find_program", [](std::int64_t id) { return std::const_pointer_cast<PlannedProgram>(find_program(id)); }, py::arg("id"));
+  m.def(
+      "find_program", [](std::int64_t id) { return std::const_pointer_cast<PlannedProgram>(find_program(id)); },
+      py::arg("id"));
   m.def("pin_program", &pin_program, py::arg("id"));
   m.def("gate_table", &gate_list, "(name, wires, controls, parameters) of every gate; -1 wires: any number");
   m.def("available_memory", &available_memory, "bytes");
+  m.def("require_memory", &require_memory, py::arg("bytes"), py::arg("what"));
   m.def("available_levels", &available_levels);
   m.def("current_level", &current_level);
   m.def("set_level", &set_level, py::arg("name"));
   m.def("walk_count", &walk_count);
   m.def("take_interrupt", &take_interrupt, "what a signal handler raised during the last call, or None");
   m.def("compiler", &compiler);
-  m.attr("max_wires") = max_wires;
   set_cancel_hook(&signal_raised);
 }

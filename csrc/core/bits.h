@@ -59,7 +59,9 @@ class LocalOffsets {
   LocalOffsets() = default;
   explicit LocalOffsets(const std::vector<int>& positions);
 
-  Index operator[](Index local) const { return high_[local >> low_bits_] | low_[local & ((Index{1} << low_bits_) - 1)]; }
+  Index operator[](Index local) const {
+    return high_[local >> low_bits_] | low_[local & ((Index{1} << low_bits_) - 1)];
+  }
   Index size() const { return static_cast<Index>(high_.size() * low_.size()); }
 
  private:

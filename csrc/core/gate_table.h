@@ -18,8 +18,29 @@ enum class Family : std::uint8_t {
 
 // The formulas of gate_matrix.h. CNOT, Toffoli and SWAP share X's: they differ in controls and in the subspace.
 enum class Formula : std::uint8_t {
-  none, x, y, z, h, s, t, sx, i_x, rx, rx_back, ry, rz, phase, rot, u2, u3, phase_x, global_phase,
-  single_excitation_plus, single_excitation_minus, double_excitation_plus, double_excitation_minus,
+  none,
+  x,
+  y,
+  z,
+  h,
+  s,
+  t,
+  sx,
+  i_x,
+  rx,
+  rx_back,
+  ry,
+  rz,
+  phase,
+  rot,
+  u2,
+  u3,
+  phase_x,
+  global_phase,
+  single_excitation_plus,
+  single_excitation_minus,
+  double_excitation_plus,
+  double_excitation_minus,
 };
 
 // The local basis states of the targets that a block mixes.
@@ -107,7 +128,8 @@ constexpr int find_gate(std::string_view name) {
 
 // A diagonal formula touches each amplitude once, whatever the size of its matrix.
 constexpr bool is_diagonal(Formula f) {
-  return f == Formula::z || f == Formula::s || f == Formula::t || f == Formula::rz || f == Formula::phase || f == Formula::global_phase;
+  return f == Formula::z || f == Formula::s || f == Formula::t || f == Formula::rz || f == Formula::phase ||
+         f == Formula::global_phase;
 }
 
 // Rows of a block's matrix.

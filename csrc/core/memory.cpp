@@ -52,7 +52,8 @@ void require_memory(double bytes, const std::string& what) {
   if (bytes <= always_fits) return;
   const double available = static_cast<double>(available_memory());
   if (bytes <= available) return;
-  throw OutOfMemory("ketgrad: " + what + " needs " + readable(bytes) + " of memory, " + readable(available) + " are available");
+  throw OutOfMemory("ketgrad: " + what + " needs " + readable(bytes) + " of memory, " + readable(available) +
+                    " are available");
 }
 
 }  // namespace ketgrad

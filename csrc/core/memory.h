@@ -20,7 +20,7 @@ class OutOfMemory : public std::bad_alloc {
 // Bytes that this process could still take; the largest integer where the system does not tell.
 std::int64_t available_memory();
 
-// Throws OutOfMemory, naming `what`, where `bytes` are more than there are.
+// Throws OutOfMemory, naming `what` (which "needs" them), where `bytes` are more than there are.
 void require_memory(double bytes, const std::string& what);
 
 }  // namespace ketgrad

@@ -171,7 +171,8 @@ Plan make_plan(const Program& program) {
   }
   const std::vector<int> bits = bits_of(program.initial.wires, program.num_wires);
   if (program.initial.kind == Preparation::state) plan.initial_offsets = LocalOffsets(bits);
-  for (std::size_t j = 0; j < program.initial.bits.size(); ++j) plan.initial_index |= Index{program.initial.bits[j]} << bits[j];
+  for (std::size_t j = 0; j < program.initial.bits.size(); ++j)
+    plan.initial_index |= Index{program.initial.bits[j]} << bits[j];
   return plan;
 }
 

@@ -27,7 +27,8 @@ struct PauliWord {
 // One pass over the state.
 struct Step {
   StepKind kind = StepKind::dense;
-  FixedBits fixed;             // what every group of amplitudes has in common: target bits (or the pivot), controls and their values
+  FixedBits
+      fixed;  // what every group of amplitudes has in common: target bits (or the pivot), controls and their values
   std::vector<Index> offsets;  // of the amplitudes of a group
   PauliWord word;
   std::vector<int> gates;   // indices into program.gates, in the order of the circuit
@@ -38,9 +39,9 @@ struct Step {
 
 struct PlannedFactor {
   const Factor* factor = nullptr;
-  FixedBits fixed;       // groups of amplitudes over the factor's wires
+  FixedBits fixed;  // groups of amplitudes over the factor's wires
   LocalOffsets offsets;
-  Mask mask = 0;         // of a projector: index & mask == value stays
+  Mask mask = 0;  // of a projector: index & mask == value stays
   Mask value = 0;
 };
 
@@ -52,10 +53,10 @@ struct PlannedTerm {
 
 struct PlannedMeasurement {
   const Measurement* measurement = nullptr;
-  Index first_result = 0;               // among the real or the complex results
-  std::vector<PlannedTerm> terms;       // those with an x-mask or a factor
-  std::vector<PlannedTerm> diagonals;   // words of Z alone: all of them share one pass
-  FixedBits fixed;                      // density_matrix, probs: groups of amplitudes over the kept wires
+  Index first_result = 0;              // among the real or the complex results
+  std::vector<PlannedTerm> terms;      // those with an x-mask or a factor
+  std::vector<PlannedTerm> diagonals;  // words of Z alone: all of them share one pass
+  FixedBits fixed;                     // density_matrix, probs: groups of amplitudes over the kept wires
   LocalOffsets offsets;
 };
 

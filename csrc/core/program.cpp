@@ -31,18 +31,22 @@ struct Validator {
   }
 
   void slot(const std::string& where, const Slot& s) const {
-    if (s.input < 0 || s.input >= static_cast<int>(program.inputs.size())) outside(where, "no input " + std::to_string(s.input));
+    if (s.input < 0 || s.input >= static_cast<int>(program.inputs.size()))
+      outside(where, "no input " + std::to_string(s.input));
     const InputSpec& spec = program.inputs[s.input];
-    if (spec.is_complex || spec.shape.size() != 1) invalid(where, "input " + std::to_string(s.input) + " is not a real vector");
+    if (spec.is_complex || spec.shape.size() != 1)
+      invalid(where, "input " + std::to_string(s.input) + " is not a real vector");
     if (s.column < 0 || s.column >= spec.shape[0]) {
       outside(where, "input " + std::to_string(s.input) + " has no column " + std::to_string(s.column));
     }
   }
 
   void complex_input(const std::string& where, int input, const std::vector<Index>& shape) const {
-    if (input < 0 || input >= static_cast<int>(program.inputs.size())) outside(where, "no input " + std::to_string(input));
+    if (input < 0 || input >= static_cast<int>(program.inputs.size()))
+      outside(where, "no input " + std::to_string(input));
     const InputSpec& spec = program.inputs[input];
-    if (!spec.is_complex || spec.shape != shape) invalid(where, "input " + std::to_string(input) + " has not the shape that it needs");
+    if (!spec.is_complex || spec.shape != shape)
+      invalid(where, "input " + std::to_string(input) + " has not the shape that it needs");
   }
 
   void gate(std::size_t position) const {
@@ -60,10 +64,12 @@ struct Validator {
       if (!g.control_values[j]) invalid(where, "the gate's own controls are on 1");
     }
     if (info.num_wires != any_wires && static_cast<int>(g.targets.size()) != info.num_wires - info.num_controls) {
-      invalid(where, "has " + std::to_string(g.targets.size()) + " targets, needs " + std::to_string(info.num_wires - info.num_controls));
+      invalid(where, "has " + std::to_string(g.targets.size()) + " targets, needs " +
+                         std::to_string(info.num_wires - info.num_controls));
     }
     if (static_cast<int>(g.slots.size()) != info.num_parameters) {
-      invalid(where, "has " + std::to_string(g.slots.size()) + " parameters, needs " + std::to_string(info.num_parameters));
+      invalid(where,
+              "has " + std::to_string(g.slots.size()) + " parameters, needs " + std::to_string(info.num_parameters));
     }
     for (const Slot& s : g.slots) slot(where, s);
     const Index size = Index{1} << g.targets.size();
@@ -74,8 +80,10 @@ struct Validator {
   }
 
   static void pauli_word(const std::string& where, const std::string& word, std::size_t length, const char* letters) {
-    if (word.size() != length) invalid(where, "the Pauli word '" + word + "' has not " + std::to_string(length) + " letters");
-    if (word.find_first_not_of(letters) != std::string::npos) invalid(where, "the Pauli word '" + word + "' has other letters than " + letters);
+    if (word.size() != length)
+      invalid(where, "the Pauli word '" + word + "' has not " + std::to_string(length) + " letters");
+    if (word.find_first_not_of(letters) != std::string::npos)
+      invalid(where, "the Pauli word '" + word + "' has other letters than " + letters);
   }
 
   static void bits(const std::string& where, const std::vector<int>& list, std::size_t length) {
@@ -102,7 +110,8 @@ struct Validator {
       case FactorKind::sparse: {
         if (f.rows.size() != f.columns.size()) invalid(where, "rows and columns of a sparse matrix differ in number");
         for (std::size_t k = 0; k < f.rows.size(); ++k) {
-          if (f.rows[k] < 0 || f.rows[k] >= size || f.columns[k] < 0 || f.columns[k] >= size) outside(where, "an entry of a sparse matrix");
+          if (f.rows[k] < 0 || f.rows[k] >= size || f.columns[k] < 0 || f.columns[k] >= size)
+            outside(where, "an entry of a sparse matrix");
         }
         return complex_input(where, f.input, {static_cast<Index>(f.rows.size())});
       }
@@ -115,7 +124,8 @@ struct Validator {
     const std::string where = "measurement " + std::to_string(position);
     Mask seen = 0;
     wires(where, m.wires, seen);
-    if (m.kind == MeasurementKind::density_matrix && 2 * m.wires.size() > max_wires) invalid(where, "a density matrix of that many wires");
+    if (m.kind == MeasurementKind::density_matrix && 2 * m.wires.size() > max_wires)
+      invalid(where, "a density matrix of that many wires");
     for (const Term& t : m.terms) {
       Mask term_wires = 0;
       wires(where, t.word_wires, term_wires);
@@ -130,7 +140,8 @@ struct Validator {
 
   void run() const {
     if (program.num_wires < 0 || program.num_wires > max_wires) {
-      invalid("wires", std::to_string(program.num_wires) + " wires, at most " + std::to_string(max_wires) + " are possible");
+      invalid("wires",
+              std::to_string(program.num_wires) + " wires, at most " + std::to_string(max_wires) + " are possible");
     }
     if (program.inputs.empty() || program.inputs[0].is_complex) invalid("inputs", "input 0 must be real");
     for (const InputSpec& spec : program.inputs) {
@@ -193,13 +204,16 @@ std::string Program::serialise() const {
     w.number(m.kind).list(m.wires).number(m.terms.size());
     for (const Term& t : m.terms) {
       w.number(t.scale).slots(t.coefficients).list(t.word_wires).list(t.word).number(t.factors.size());
-      for (const Factor& f : t.factors) w.number(f.kind).list(f.wires).number(f.input).list(f.bits).list(f.rows).list(f.columns);
+      for (const Factor& f : t.factors)
+        w.number(f.kind).list(f.wires).number(f.input).list(f.bits).list(f.rows).list(f.columns);
     }
   }
   return w.take();
 }
 
-bool is_complex_result(MeasurementKind kind) { return kind == MeasurementKind::state || kind == MeasurementKind::density_matrix; }
+bool is_complex_result(MeasurementKind kind) {
+  return kind == MeasurementKind::state || kind == MeasurementKind::density_matrix;
+}
 
 Index result_size(const Measurement& m, int num_wires) {
   switch (m.kind) {

@@ -61,8 +61,8 @@ enum class FactorKind : std::uint8_t { hermitian, projector, state_projector, sp
 struct Factor {
   FactorKind kind = FactorKind::hermitian;
   std::vector<int> wires;
-  int input = no_input;           // matrix, state, or the values of a sparse matrix
-  std::vector<int> bits;          // of a projector on a basis state
+  int input = no_input;            // matrix, state, or the values of a sparse matrix
+  std::vector<int> bits;           // of a projector on a basis state
   std::vector<std::int64_t> rows;  // of a sparse matrix
   std::vector<std::int64_t> columns;
 };

@@ -65,7 +65,8 @@ ProgramHandle register_program(Program program) {
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);
   if (const auto it = r.entries.find(id); it != r.entries.end()) {
-    if (it->second.content != content) throw std::runtime_error("ketgrad: two programs share the hash " + std::to_string(id));
+    if (it->second.content != content)
+      throw std::runtime_error("ketgrad: two programs share the hash " + std::to_string(id));
     return it->second.program;
   }
   if (r.entries.size() >= unreferenced_programs_kept) r.evict();
@@ -83,7 +84,8 @@ ProgramHandle find_program(std::int64_t id) {
   const std::lock_guard lock(r.mutex);
   const auto it = r.entries.find(id);
   if (it == r.entries.end()) {
-    throw std::out_of_range("ketgrad: no program has the id " + std::to_string(id) + ": programs are named by encoding a tape in this process");
+    throw std::out_of_range("ketgrad: no program has the id " + std::to_string(id) +
+                            ": programs are named by encoding a tape in this process");
   }
   return it->second.program;
 }

@@ -34,7 +34,8 @@ template <class V>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(Index size) : data_(static_cast<V*>(::operator new(static_cast<std::size_t>(size) * sizeof(V), line_alignment))) {}
+  explicit Buffer(Index size)
+      : data_(static_cast<V*>(::operator new(static_cast<std::size_t>(size) * sizeof(V), line_alignment))) {}
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   ~Buffer() { ::operator delete(data_, line_alignment); }

@@ -68,7 +68,8 @@ struct Call {
 
   // True once the call is to end; asks the hook on the calling thread alone.
   bool should_stop() const {
-    if (cancelled != nullptr && std::this_thread::get_id() == caller && cancelled()) stopped.store(true, std::memory_order_relaxed);
+    if (cancelled != nullptr && std::this_thread::get_id() == caller && cancelled())
+      stopped.store(true, std::memory_order_relaxed);
     return stopped.load(std::memory_order_relaxed);
   }
 };

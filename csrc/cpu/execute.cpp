@@ -35,7 +35,8 @@ Regime choose_regime(const Call<T>& call) {
   constexpr Index width = batch_lanes<T>;
   Regime regime;
   const Index lane_state_bytes = call.dimension() * 2 * width * static_cast<Index>(sizeof(T));
-  regime.lanes = call.batch * 4 >= width && lane_state_bytes <= largest_lane_state && call.plan().largest_block <= largest_lane_block;
+  regime.lanes = call.batch * 4 >= width && lane_state_bytes <= largest_lane_state &&
+                 call.plan().largest_block <= largest_lane_block;
   const Index group = regime.lanes ? width : 1;
   const Index groups = (call.batch + group - 1) / group;
   regime.parallel_passes = groups < call.threads && call.dimension() >= smallest_parallel_state;
@@ -82,7 +83,9 @@ void run_tasks(const Call<T>& call, const Regime& regime, const F& f) {
     body(0);
   } else {
     using Body = decltype(body);
-    call.parallel(regime.tasks, [](void* context, Index index) { (*static_cast<const Body*>(context))(index); }, const_cast<void*>(static_cast<const void*>(&body)));
+    call.parallel(
+        regime.tasks, [](void* context, Index index) { (*static_cast<const Body*>(context))(index); },
+        const_cast<void*>(static_cast<const void*>(&body)));
   }
   if (out_of_memory) throw std::bad_alloc();
   if (call.stopped.load()) throw Interrupted();
@@ -146,8 +149,10 @@ void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents) {
   const auto backward = regime.lanes ? walk.backward_lanes : walk.backward_solo;
   const int first_step = first_wanted_step(call, cotangents);
   std::vector<std::unique_ptr<TaskState<T>>> states;
-  for (Index t = 0; t < regime.tasks; ++t) states.push_back(std::make_unique<TaskState<T>>(call, cotangents, first_step));
-  run_tasks(call, regime, [&](Index index, const Task& task) { backward(call, shared, cotangents, task, states[index]->gradients); });
+  for (Index t = 0; t < regime.tasks; ++t)
+    states.push_back(std::make_unique<TaskState<T>>(call, cotangents, first_step));
+  run_tasks(call, regime,
+            [&](Index index, const Task& task) { backward(call, shared, cotangents, task, states[index]->gradients); });
   for (const auto& state : states) state->finish(call);
 }
 

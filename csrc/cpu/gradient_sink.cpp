@@ -59,7 +59,8 @@ GradientSink<T>::GradientSink(const Call<T>& call, const Cotangents<T>& cotangen
     : call_(&call), cotangents_(&cotangents), shared_(call.inputs.size()) {
   for (std::size_t i = 0; i < shared_.size(); ++i) {
     const InputView<T>& input = call.inputs[i];
-    if (cotangents.gradients[i] != nullptr && !input.batched) shared_[i].resize(input.numel * (input.is_complex ? 2 : 1));
+    if (cotangents.gradients[i] != nullptr && !input.batched)
+      shared_[i].resize(input.numel * (input.is_complex ? 2 : 1));
   }
 }
 
@@ -108,7 +109,8 @@ void GradientSink<T>::contract_gate(const Gate& gate, Matrix overlap, int size, 
   for (int j = 0; j < info.num_parameters; ++j) {
     if (!wants(gate.slots[j].input)) continue;
     Dual parameters[max_parameters];
-    for (int p = 0; p < info.num_parameters; ++p) parameters[p] = Dual(call_->value(gate.slots[p], sample), p == j ? 1 : 0);
+    for (int p = 0; p < info.num_parameters; ++p)
+      parameters[p] = Dual(call_->value(gate.slots[p], sample), p == j ? 1 : 0);
     Complex<Dual> m[max_block_size * max_block_size];
     block_matrix(info.formula, parameters, m);
     double gradient = 0;  // 2 Re sum_ab (dV)[a, b] W[a, b]

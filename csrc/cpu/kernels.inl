@@ -65,7 +65,8 @@ void apply_block(V* psi, const FixedBits& fixed, const Index* offsets, const C* 
 
 // Takes a block back from ket and bra, `matrix` being its inverse. With W, adds W[a, b] += conj(lambda_out[a]) psi_in[b].
 template <int D, bool W, class V, class C>
-void undo_block(V* psi, V* lambda, const FixedBits& fixed, const Index* offsets, const C* matrix, Index begin, Index end, V* overlaps) {
+void undo_block(V* psi, V* lambda, const FixedBits& fixed, const Index* offsets, const C* matrix, Index begin,
+                Index end, V* overlaps) {
   const LocalMatrix<D, C> m(matrix);
   V w[2 * D * D] = {};
   for_each_run(fixed, begin, end, [&](Index first, Index length) {
@@ -125,7 +126,8 @@ void store_group(V* state, Index base, const Offsets& offsets, Index size, const
 }
 
 template <class V, class C, class Offsets>
-void apply_large_block(V* psi, const FixedBits& fixed, const Offsets& offsets, Index size, const C* m, Index begin, Index end) {
+void apply_large_block(V* psi, const FixedBits& fixed, const Offsets& offsets, Index size, const C* m, Index begin,
+                       Index end) {
   LaneVector<V> in(2 * size);
   LaneVector<V> out(2 * size);
   for (Index r = begin; r < end; ++r) {
@@ -138,7 +140,8 @@ void apply_large_block(V* psi, const FixedBits& fixed, const Offsets& offsets, I
 
 // out += m in, on the wires of the offsets.
 template <class V, class Offsets>
-void add_large_block(V* out, const V* in, const FixedBits& fixed, const Offsets& offsets, Index size, const V* m, Index begin, Index end) {
+void add_large_block(V* out, const V* in, const FixedBits& fixed, const Offsets& offsets, Index size, const V* m,
+                     Index begin, Index end) {
   LaneVector<V> from(2 * size);
   LaneVector<V> to(2 * size);
   for (Index r = begin; r < end; ++r) {
@@ -182,7 +185,8 @@ void add_outer(const V* bra, const V* ket, Index size, V* w) {
 }
 
 template <bool W, class V, class C>
-void undo_large_block(V* psi, V* lambda, const FixedBits& fixed, const Index* offsets, Index size, const C* m, Index begin, Index end, V* w) {
+void undo_large_block(V* psi, V* lambda, const FixedBits& fixed, const Index* offsets, Index size, const C* m,
+                      Index begin, Index end, V* w) {
   LaneVector<V> ket_out(2 * size);
   LaneVector<V> ket_in(2 * size);
   LaneVector<V> bra_out(2 * size);
@@ -207,7 +211,8 @@ void multiply(V* amplitude, const C& re, const C& im) {
 }
 
 template <class V, class C>
-void apply_diagonal(V* psi, const FixedBits& fixed, const std::vector<Index>& offsets, const C* d, Index begin, Index end) {
+void apply_diagonal(V* psi, const FixedBits& fixed, const std::vector<Index>& offsets, const C* d, Index begin,
+                    Index end) {
   for_each_run(fixed, begin, end, [&](Index first, Index length) {
     for (std::size_t a = 0; a < offsets.size(); ++a) {
       const C re = d[2 * a];
@@ -219,7 +224,8 @@ void apply_diagonal(V* psi, const FixedBits& fixed, const std::vector<Index>& of
 
 // `d` is the inverse. With W, adds w[a] += conj(lambda_out[a]) psi_in[a].
 template <bool W, class V, class C>
-void undo_diagonal(V* psi, V* lambda, const FixedBits& fixed, const std::vector<Index>& offsets, const C* d, Index begin, Index end, V* w) {
+void undo_diagonal(V* psi, V* lambda, const FixedBits& fixed, const std::vector<Index>& offsets, const C* d,
+                   Index begin, Index end, V* w) {
   for_each_run(fixed, begin, end, [&](Index first, Index length) {
     for (std::size_t a = 0; a < offsets.size(); ++a) {
       const C re = d[2 * a];
@@ -262,7 +268,8 @@ struct RotationPhase {
   bool real;
   bool negative;
 
-  explicit RotationPhase(const PauliWord& word) : real((word.y_count & 1) != 0), negative(word.y_count % 4 == 0 || word.y_count % 4 == 3) {}
+  explicit RotationPhase(const PauliWord& word)
+      : real((word.y_count & 1) != 0), negative(word.y_count % 4 == 0 || word.y_count % 4 == 3) {}
 };
 
 // f (-1)^parity times an amplitude.
@@ -281,7 +288,8 @@ void rotated(const V* amplitude, const RotationPhase& phase, bool odd, V& re, V&
 // psi' = c psi + s (-i P) psi on the pairs (i, i ^ x), or on single amplitudes where the word is diagonal. With W, adds
 // Im<lambda|P|psi> = Re<lambda|-i P|psi>, which is the same before and after, as P commutes with its rotation.
 template <bool W, bool two, class V, class C>
-void rotate_pauli(V* psi, V* lambda, const FixedBits& fixed, const PauliWord& word, C c, C s, Index begin, Index end, V* w) {
+void rotate_pauli(V* psi, V* lambda, const FixedBits& fixed, const PauliWord& word, C c, C s, Index begin, Index end,
+                  V* w) {
   const RotationPhase phase(word);
   const bool y_odd = (word.y_count & 1) != 0;
   V sum{};

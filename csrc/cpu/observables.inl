@@ -43,7 +43,8 @@ void overlap_pauli(const V* u, const V* psi, const PauliWord& word, Index begin,
 
 // All words of Z alone in one pass: out_i += psi_i sum_t c_t (-1)^popcount(i & z_t).
 template <class V>
-void add_diagonals(V* out, const V* psi, const std::vector<PlannedTerm>& terms, const V* coefficients, Index begin, Index end) {
+void add_diagonals(V* out, const V* psi, const std::vector<PlannedTerm>& terms, const V* coefficients, Index begin,
+                   Index end) {
   for (Index i = begin; i < end; ++i) {
     V weight{};
     for (std::size_t t = 0; t < terms.size(); ++t) {
@@ -60,7 +61,8 @@ void add_diagonals(V* out, const V* psi, const std::vector<PlannedTerm>& terms, 
 
 // sums[t] += Re<u|Z_t|psi>
 template <class V>
-void overlap_diagonals(const V* u, const V* psi, const std::vector<PlannedTerm>& terms, Index begin, Index end, V* sums) {
+void overlap_diagonals(const V* u, const V* psi, const std::vector<PlannedTerm>& terms, Index begin, Index end,
+                       V* sums) {
   for (Index i = begin; i < end; ++i) {
     const V weight = u[2 * i] * psi[2 * i] + u[2 * i + 1] * psi[2 * i + 1];
     for (std::size_t t = 0; t < terms.size(); ++t) {
@@ -211,7 +213,8 @@ void add_probabilities(const V* psi, const FixedBits& fixed, const Offsets& offs
   for_each_run(fixed, begin, end, [&](Index first, Index length) {
     for (Index a = 0; a < size; ++a) {
       V sum{};
-      for (Index i = first + offsets[a]; i < first + offsets[a] + length; ++i) sum += psi[2 * i] * psi[2 * i] + psi[2 * i + 1] * psi[2 * i + 1];
+      for (Index i = first + offsets[a]; i < first + offsets[a] + length; ++i)
+        sum += psi[2 * i] * psi[2 * i] + psi[2 * i + 1] * psi[2 * i + 1];
       p[a] += sum;
     }
   });
@@ -221,13 +224,15 @@ void add_probabilities(const V* psi, const FixedBits& fixed, const Offsets& offs
 template <class V>
 void add_probability(const V* psi, const FixedBits& fixed, Index offset, Index groups, V& p) {
   for_each_run(fixed, 0, groups, [&](Index first, Index length) {
-    for (Index i = first + offset; i < first + offset + length; ++i) p += psi[2 * i] * psi[2 * i] + psi[2 * i + 1] * psi[2 * i + 1];
+    for (Index i = first + offset; i < first + offset + length; ++i)
+      p += psi[2 * i] * psi[2 * i] + psi[2 * i + 1] * psi[2 * i + 1];
   });
 }
 
 // out_i += g_a psi_i for the outcome a that i belongs to.
 template <class V, class Offsets>
-void add_weighted(V* out, const V* psi, const FixedBits& fixed, const Offsets& offsets, const V* g, Index begin, Index end) {
+void add_weighted(V* out, const V* psi, const FixedBits& fixed, const Offsets& offsets, const V* g, Index begin,
+                  Index end) {
   const Index size = offsets.size();
   for_each_run(fixed, begin, end, [&](Index first, Index length) {
     for (Index a = 0; a < size; ++a) {

@@ -36,7 +36,8 @@ struct TaskGradients {
 template <class T>
 struct Walk {
   using Forward = void (*)(const Call<T>&, const SharedSteps<T>&, const Results<T>&, const Task&);
-  using Backward = void (*)(const Call<T>&, const SharedSteps<T>&, const Cotangents<T>&, const Task&, TaskGradients<T>&);
+  using Backward = void (*)(const Call<T>&, const SharedSteps<T>&, const Cotangents<T>&, const Task&,
+                            TaskGradients<T>&);
 
   Forward forward_solo;
   Forward forward_lanes;

@@ -54,7 +54,8 @@ class Team {
  private:
   template <class Body>
   void run(Index tasks, const Body& body) const {
-    parallel_(tasks, [](void* context, Index task) { (*static_cast<const Body*>(context))(task); }, const_cast<Body*>(&body));
+    parallel_(
+        tasks, [](void* context, Index task) { (*static_cast<const Body*>(context))(task); }, const_cast<Body*>(&body));
   }
 
   template <class V>
@@ -173,7 +174,8 @@ class GroupWalk {
   }
 
   void copy(V* to, const V* from) const {
-    team_.for_range(dimension_, [=](Index begin, Index end) { std::copy(from + 2 * begin, from + 2 * end, to + 2 * begin); });
+    team_.for_range(dimension_,
+                    [=](Index begin, Index end) { std::copy(from + 2 * begin, from + 2 * end, to + 2 * begin); });
   }
 
   // Rows of `stride` complex numbers, one a sample; the state goes to `first`.
@@ -248,7 +250,8 @@ class GroupWalk {
           return apply_large_block(psi, fixed, offsets, step.size(), c, begin, end);
         case StepKind::diagonal: return apply_diagonal(psi, fixed, step.offsets, c, begin, end);
         case StepKind::exchange: return exchange(psi, fixed, step.offsets, begin, end);
-        case StepKind::pauli_rotation: return rotate_pauli<false, false>(psi, psi, fixed, step.word, c[0], c[1], begin, end, psi);
+        case StepKind::pauli_rotation:
+          return rotate_pauli<false, false>(psi, psi, fixed, step.word, c[0], c[1], begin, end, psi);
       }
     });
   }
@@ -274,7 +277,8 @@ class GroupWalk {
       team_.template reduce<V>(groups, overlap_count(step), overlaps_.data(),
                                [&](Index begin, Index end, V* w) { undo_range<true>(step, c, begin, end, w); });
     } else {
-      team_.for_range(groups, [&](Index begin, Index end) { undo_range<false>(step, c, begin, end, static_cast<V*>(nullptr)); });
+      team_.for_range(
+          groups, [&](Index begin, Index end) { undo_range<false>(step, c, begin, end, static_cast<V*>(nullptr)); });
     }
   }
 
@@ -329,7 +333,8 @@ class GroupWalk {
     const Index groups = f.factor->kind == FactorKind::projector ? dimension_ : f.fixed.count(program_.num_wires);
     team_.for_range(groups, [&](Index begin, Index end) {
       switch (f.factor->kind) {
-        case FactorKind::hermitian: return apply_large_block(state, f.fixed, f.offsets, f.offsets.size(), values, begin, end);
+        case FactorKind::hermitian:
+          return apply_large_block(state, f.fixed, f.offsets, f.offsets.size(), values, begin, end);
         case FactorKind::projector: return project(state, f.mask, f.value, begin, end);
         case FactorKind::state_projector: return project_on_state(state, f, values, begin, end);
         case FactorKind::sparse: return apply_sparse(state, f, values, begin, end);
@@ -354,7 +359,9 @@ class GroupWalk {
     if (!m.diagonals.empty()) {
       coefficients_.clear();
       for (const PlannedTerm& t : m.diagonals) coefficients_.push_back(lanes_of(t));
-      team_.for_range(dimension_, [&](Index begin, Index end) { add_diagonals(out, in, m.diagonals, coefficients_.data(), begin, end); });
+      team_.for_range(dimension_, [&](Index begin, Index end) {
+        add_diagonals(out, in, m.diagonals, coefficients_.data(), begin, end);
+      });
     }
     for (const PlannedTerm& t : m.terms) {
       const V c = lanes_of(t);
@@ -369,7 +376,8 @@ class GroupWalk {
   }
 
   void real_overlap(const V* u, const V* v, double* out) const {
-    team_.template reduce<V>(dimension_, 1, out, [&](Index begin, Index end, V* sum) { overlap_real(u, v, begin, end, sum); });
+    team_.template reduce<V>(dimension_, 1, out,
+                             [&](Index begin, Index end, V* sum) { overlap_real(u, v, begin, end, sum); });
   }
 
   // Calls f(term, overlap[lanes]) with Re<u|P|ket> for every term of the observable.
@@ -377,15 +385,17 @@ class GroupWalk {
   void for_each_term(const V* u, const V* ket, const PlannedMeasurement& m, const F& f) {
     if (!m.diagonals.empty()) {
       overlaps_.assign(m.diagonals.size() * width, 0.0);
-      team_.template reduce<V>(dimension_, static_cast<Index>(m.diagonals.size()), overlaps_.data(),
-                               [&](Index begin, Index end, V* sums) { overlap_diagonals(u, ket, m.diagonals, begin, end, sums); });
+      team_.template reduce<V>(
+          dimension_, static_cast<Index>(m.diagonals.size()), overlaps_.data(),
+          [&](Index begin, Index end, V* sums) { overlap_diagonals(u, ket, m.diagonals, begin, end, sums); });
       for (std::size_t t = 0; t < m.diagonals.size(); ++t) f(m.diagonals[t], overlaps_.data() + t * width);
     }
     for (const PlannedTerm& t : m.terms) {
       overlaps_.assign(width, 0.0);
       if (t.factors.empty()) {
-        team_.template reduce<V>(dimension_, 1, overlaps_.data(),
-                                 [&](Index begin, Index end, V* sum) { overlap_pauli(u, ket, t.word, begin, end, sum); });
+        team_.template reduce<V>(dimension_, 1, overlaps_.data(), [&](Index begin, Index end, V* sum) {
+          overlap_pauli(u, ket, t.word, begin, end, sum);
+        });
       } else {
         write_term(second_scratch_.data(), ket, t);
         real_overlap(u, second_scratch_.data(), overlaps_.data());
@@ -449,8 +459,9 @@ class GroupWalk {
     const Index groups = m.fixed.count(program_.num_wires);
     if (size > groups) return measure_many_probs(m, results);
     overlaps_.assign(size * width, 0.0);
-    team_.template reduce<V>(groups, size, overlaps_.data(),
-                             [&](Index begin, Index end, V* p) { add_probabilities(psi_, m.fixed, m.offsets, begin, end, p); });
+    team_.template reduce<V>(groups, size, overlaps_.data(), [&](Index begin, Index end, V* p) {
+      add_probabilities(psi_, m.fixed, m.offsets, begin, end, p);
+    });
     for (int l = 0; l < count_; ++l) {
       for (Index a = 0; a < size; ++a) real_row(results, m, l)[a] = static_cast<T>(overlaps_[a * width + l]);
     }
@@ -472,8 +483,9 @@ class GroupWalk {
     const Index entries = m.offsets.size() * m.offsets.size();
     overlaps_.assign(2 * entries * width, 0.0);
     const PlannedFactor kept{nullptr, m.fixed, m.offsets};
-    team_.template reduce<V>(m.fixed.count(program_.num_wires), 2 * entries, overlaps_.data(),
-                             [&](Index begin, Index end, V* rho) { matrix_gradient(psi_, psi_, kept, begin, end, rho); });
+    team_.template reduce<V>(
+        m.fixed.count(program_.num_wires), 2 * entries, overlaps_.data(),
+        [&](Index begin, Index end, V* rho) { matrix_gradient(psi_, psi_, kept, begin, end, rho); });
     for (int l = 0; l < count_; ++l) {
       T* row = results.complex + 2 * (sample(l) * complex_stride() + m.first_result);
       for (Index e = 0; e < 2 * entries; ++e) row[e] = static_cast<T>(overlaps_[e * width + l]);
@@ -593,14 +605,16 @@ class GroupWalk {
     const V* phi = f.factor->kind == FactorKind::state_projector ? input_lanes(f.factor->input) : nullptr;
     const Index numel = call_.inputs[f.factor->input].numel;
     overlaps_.assign(2 * numel * width, 0.0);
-    team_.template reduce<V>(f.fixed.count(program_.num_wires), 2 * numel, overlaps_.data(), [&](Index begin, Index end, V* g) {
-      switch (f.factor->kind) {
-        case FactorKind::hermitian: return matrix_gradient(u, rest, f, begin, end, g);
-        case FactorKind::state_projector: return state_gradient(u, rest, f, phi, begin, end, g);
-        case FactorKind::sparse: return sparse_gradient(u, rest, f, begin, end, g);
-        case FactorKind::projector: return;
-      }
-    });
+    team_.template reduce<V>(f.fixed.count(program_.num_wires), 2 * numel, overlaps_.data(),
+                             [&](Index begin, Index end, V* g) {
+                               switch (f.factor->kind) {
+                                 case FactorKind::hermitian: return matrix_gradient(u, rest, f, begin, end, g);
+                                 case FactorKind::state_projector:
+                                   return state_gradient(u, rest, f, phi, begin, end, g);
+                                 case FactorKind::sparse: return sparse_gradient(u, rest, f, begin, end, g);
+                                 case FactorKind::projector: return;
+                               }
+                             });
     for (int l = 0; l < count_; ++l) {
       const double c = weight(l) * coefficient(*t.term, sample(l));
       for (Index e = 0; e < numel; ++e) {
@@ -633,13 +647,14 @@ class GroupWalk {
 };
 
 template <class V>
-void forward(const Call<Scalar<V>>& call, const SharedSteps<Scalar<V>>& shared, const Results<Scalar<V>>& results, const Task& task) {
+void forward(const Call<Scalar<V>>& call, const SharedSteps<Scalar<V>>& shared, const Results<Scalar<V>>& results,
+             const Task& task) {
   GroupWalk<V>(call, shared, task).forward(task, results);
 }
 
 template <class V>
-void backward(const Call<Scalar<V>>& call, const SharedSteps<Scalar<V>>& shared, const Cotangents<Scalar<V>>& cotangents, const Task& task,
-              TaskGradients<Scalar<V>>& gradients) {
+void backward(const Call<Scalar<V>>& call, const SharedSteps<Scalar<V>>& shared,
+              const Cotangents<Scalar<V>>& cotangents, const Task& task, TaskGradients<Scalar<V>>& gradients) {
   GroupWalk<V>(call, shared, task).backward(task, cotangents, gradients);
 }
 

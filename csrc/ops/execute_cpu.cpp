@@ -75,7 +75,8 @@ void add_input(PreparedCall<T>& prepared, const Tensor& tensor, const InputSpec&
   const std::vector<Index> shape = shape_of(tensor);
   const bool batched = shape.size() == spec.shape.size() + 1;
   const std::vector<Index> base(shape.begin() + (batched ? 1 : 0), shape.end());
-  require(base == spec.shape, what + " has shape " + shape_text(shape) + ", the program needs " + shape_text(spec.shape) + " or that behind a batch axis");
+  require(base == spec.shape, what + " has shape " + shape_text(shape) + ", the program needs " +
+                                  shape_text(spec.shape) + " or that behind a batch axis");
   Call<T>& call = prepared.call;
   if (batched) {
     require(call.batch < 0 || call.batch == shape[0],
@@ -90,7 +91,8 @@ template <class T>
 void prepare(PreparedCall<T>& prepared, ProgramHandle program, const std::vector<Tensor>& inputs) {
   prepared.program = std::move(program);
   const std::vector<InputSpec>& specs = prepared.program->program.inputs;
-  require(inputs.size() == specs.size(), std::to_string(inputs.size()) + " inputs, the program needs " + std::to_string(specs.size()));
+  require(inputs.size() == specs.size(),
+          std::to_string(inputs.size()) + " inputs, the program needs " + std::to_string(specs.size()));
   Call<T>& call = prepared.call;
   call.planned = prepared.program.get();
   call.batch = -1;
@@ -102,7 +104,8 @@ void prepare(PreparedCall<T>& prepared, ProgramHandle program, const std::vector
 }
 
 std::string call_text(const PlannedProgram& program, Index batch) {
-  return "a batch of " + std::to_string(batch) + " circuits on " + std::to_string(program.program.num_wires) + " wires";
+  const std::string circuits = batch == 1 ? "a circuit" : "a batch of " + std::to_string(batch) + " circuits";
+  return circuits + " on " + std::to_string(program.program.num_wires) + " wires";
 }
 
 using Executed = std::tuple<Tensor, Tensor, Tensor>;
@@ -114,7 +117,8 @@ Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bo
   const Call<T>& call = prepared.call;
   const Index reals = call.program().real_results();
   const Index complexes = call.program().complex_results();
-  const double results = static_cast<double>(call.batch) * (reals + 2.0 * complexes + (keep_ket ? 2.0 * call.dimension() : 0)) * sizeof(T);
+  const double results =
+      static_cast<double>(call.batch) * (reals + 2.0 * complexes + (keep_ket ? 2.0 * call.dimension() : 0)) * sizeof(T);
   require_memory(results + workspace_bytes(call, false), call_text(*prepared.program, call.batch));
   Tensor real = empty({call.batch, reals}, real_type<T>);
   Tensor complex = empty({call.batch, complexes}, complex_type<T>);
@@ -127,26 +131,30 @@ template <class T>
 Tensor cotangent(const Tensor& tensor, const std::vector<Index>& shape, ScalarType type, const std::string& what) {
   require_cpu(tensor, what);
   require(tensor.scalar_type() == type, what + " has another dtype than its result");
-  require(shape_of(tensor) == shape, what + " has shape " + shape_text(shape_of(tensor)) + ", its result has " + shape_text(shape));
+  require(shape_of(tensor) == shape,
+          what + " has shape " + shape_text(shape_of(tensor)) + ", its result has " + shape_text(shape));
   return torch::stable::contiguous(tensor);
 }
 
 template <class T>
-std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tensor>& inputs, const Tensor& ket, const Tensor& g_real,
-                                   const Tensor& g_complex, const std::vector<Index>& wanted) {
+std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tensor>& inputs, const Tensor& ket,
+                                   const Tensor& g_real, const Tensor& g_complex, const std::vector<Index>& wanted) {
   PreparedCall<T> prepared;
   prepare(prepared, std::move(program), inputs);
   const Call<T>& call = prepared.call;
   const bool has_ket = ket.numel() != 0;
   const Tensor kept = has_ket ? cotangent<T>(ket, {call.batch, call.dimension()}, complex_type<T>, "the ket") : ket;
-  const Tensor real = cotangent<T>(g_real, {call.batch, call.program().real_results()}, real_type<T>, "the real cotangent");
-  const Tensor complex = cotangent<T>(g_complex, {call.batch, call.program().complex_results()}, complex_type<T>, "the complex cotangent");
+  const Tensor real =
+      cotangent<T>(g_real, {call.batch, call.program().real_results()}, real_type<T>, "the real cotangent");
+  const Tensor complex =
+      cotangent<T>(g_complex, {call.batch, call.program().complex_results()}, complex_type<T>, "the complex cotangent");
   require_memory(workspace_bytes(call, true), "the gradient of " + call_text(*prepared.program, call.batch));
   Cotangents<T> cotangents{has_ket ? data<const T>(kept) : nullptr, data<const T>(real), data<const T>(complex), {}};
   cotangents.gradients.resize(inputs.size(), nullptr);
   std::vector<Tensor> gradients;
   for (const Index input : wanted) {
-    require(input >= 0 && input < static_cast<Index>(inputs.size()), "no input " + std::to_string(input) + " to differentiate");
+    require(input >= 0 && input < static_cast<Index>(inputs.size()),
+            "no input " + std::to_string(input) + " to differentiate");
     require(cotangents.gradients[input] == nullptr, "input " + std::to_string(input) + " is wanted twice");
     Tensor gradient = empty(shape_of(inputs[input]), inputs[input].scalar_type());
     torch::stable::zero_(gradient);
@@ -174,8 +182,8 @@ Executed execute_cpu(int64_t program, std::vector<Tensor> inputs, bool keep_ket)
                            : execute_as<double>(find_program(program), inputs, keep_ket);
 }
 
-std::vector<Tensor> execute_vjp_cpu(int64_t program, std::vector<Tensor> inputs, const Tensor& ket, const Tensor& g_real,
-                                    const Tensor& g_complex, std::vector<int64_t> wanted) {
+std::vector<Tensor> execute_vjp_cpu(int64_t program, std::vector<Tensor> inputs, const Tensor& ket,
+                                    const Tensor& g_real, const Tensor& g_complex, std::vector<int64_t> wanted) {
   const std::vector<Index> list(wanted.begin(), wanted.end());
   return is_single(inputs) ? execute_vjp_as<float>(find_program(program), inputs, ket, g_real, g_complex, list)
                            : execute_vjp_as<double>(find_program(program), inputs, ket, g_real, g_complex, list);

@@ -1,7 +1,8 @@
-"""ketgrad: batches of parametrised quantum circuits on native statevector kernels, differentiated by the adjoint method.
+"""ketgrad: batches of quantum circuits on native statevector kernels, differentiated by the adjoint method.
 
-A circuit is a `Tape` of operations and measurements; `execute` runs tapes and torch differentiates the results. `ExecuteTapes` is the
-`torch.autograd.Function` below it and `AdjointProducts` what it computes with, both in PennyLane's contract.
+A circuit is a `Tape` of operations and measurements; `execute` runs tapes and torch differentiates the results.
+`ExecuteTapes` is the `torch.autograd.Function` below it and `AdjointProducts` what it computes with, both in
+PennyLane's contract.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Batching: tapes of equal structure go down in one native call.
 
-A `Group` is such tapes with the inputs of their call. A parameter that all of them share (the very same tensor) stays shared, so that its
-gradient is summed natively; others are stacked along the batch axis.
+A `Group` is such tapes with the inputs of their call. A parameter that all of them share (the very same tensor) stays
+shared, so that its gradient is summed natively; others are stacked along the batch axis.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from .tape import Tape
 _HALF = (torch.float16, torch.bfloat16, torch.complex32)
 _DOUBLE = (torch.float64, torch.complex128)
 
-# Kets are kept for the backward pass while they take at most this share of the free memory; beyond, they are computed again.
+# Kets are kept for the backward pass while they take at most this share of the free memory; beyond, they are computed
+# again.
 _KET_SHARE = 0.25
 # Asking for the free memory costs more than a small call.
 _SMALL = 1 << 26
@@ -85,8 +86,8 @@ def _group(tapes: list[Tape], positions: list[int], dtype: torch.dtype | None) -
 def common_type(tapes: Iterable[Tape], dtype: torch.dtype | None) -> tuple[torch.dtype, torch.device]:
     """The real dtype and the device of the computation.
 
-    Tensors decide: float64 and complex128 compute in double, everything else in single precision. Numbers, NumPy arrays and integer
-    tensors have no say; without any tensor it is float64 on the CPU.
+    Tensors decide: float64 and complex128 compute in double, everything else in single precision. Numbers, NumPy
+    arrays and integer tensors have no say; without any tensor it is float64 on the CPU.
 
     Raises:
         ValueError: tensors on different devices; float32 beside float64 without a dtype; a dtype other than these two.
@@ -102,7 +103,9 @@ def common_type(tapes: Iterable[Tape], dtype: torch.dtype | None) -> tuple[torch
             if device is None:
                 device = parameter.device
             elif parameter.device != device:
-                raise ValueError(f"parameters are on different devices, {device} and {parameter.device}; move them to one")
+                raise ValueError(
+                    f"parameters are on different devices, {device} and {parameter.device}; move them to one"
+                )
             own = parameter.dtype
             if own is decided or not (own.is_floating_point or own.is_complex):
                 continue
@@ -110,8 +113,8 @@ def common_type(tapes: Iterable[Tape], dtype: torch.dtype | None) -> tuple[torch
             if dtype is None:
                 if real is not None and precision is not real:
                     raise ValueError(
-                        f"parameters of different precision, {decided} and {own}: convert one, or say which to compute in with "
-                        "dtype=torch.float32 or dtype=torch.float64"
+                        f"parameters of different precision, {decided} and {own}: convert one, or say which to "
+                        "compute in with dtype=torch.float32 or dtype=torch.float64"
                     )
                 real, decided = precision, own
     return real or torch.float64, device or torch.device("cpu")
@@ -178,7 +181,9 @@ def _pack_scalars(
 
 def _tensors(values: list[Parameter], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
     return [
-        (v if v.dtype is dtype else v.to(dtype)) if isinstance(v, Tensor) else torch.as_tensor(np.asarray(v), dtype=dtype, device=device)
+        (v if v.dtype is dtype else v.to(dtype))
+        if isinstance(v, Tensor)
+        else torch.as_tensor(np.asarray(v), dtype=dtype, device=device)
         for v in values
     ]
 
@@ -197,14 +202,17 @@ def split_results(group: Group, real: Tensor, complex_: Tensor) -> list[tuple[Te
     found = []
     first = 0
     for tape, rows in zip(group.tapes, group.rows, strict=True):
-        found.append(tuple([_result(r, tape, complex_ if r.is_complex else real, first, rows) for r in group.encoding.results]))
+        found.append(
+            tuple([_result(r, tape, complex_ if r.is_complex else real, first, rows) for r in group.encoding.results])
+        )
         first += rows
     return found
 
 
 def _result(result: Result, tape: Tape, numbers: Tensor, first: int, rows: int) -> Tensor:
     if numbers.shape == (rows, result.size) and result.kind in ("state", "probs"):
-        # It is all there is: no copy. Squeezed in place, because a view returned from a Function could not be changed in place.
+        # It is all there is: no copy. Squeezed in place, because a view returned from a Function could not be changed
+        # in place.
         return numbers if tape.batch_size is not None else numbers.squeeze_(0)
     block = numbers[first : first + rows, result.first : result.first + result.size]
     return block.reshape(result_shape(result, tape)).clone()

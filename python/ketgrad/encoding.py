@@ -1,8 +1,8 @@
 """Encoding: the structure of a tape becomes a native program, once; parameters stay as they come.
 
-A program reads its parameters from a few inputs. `Encoding` says which parameter of a tape goes to which input, so that a call only
-stacks tensors. Scalars share an input where they are alike: numbers, 0-d tensors, batches, each trainable or not, because gradients are
-computed input by input.
+A program reads its parameters from a few inputs. `Encoding` says which parameter of a tape goes to which input, so
+that a call only stacks tensors. Scalars share an input where they are alike: numbers, 0-d tensors, batches, each
+trainable or not, because gradients are computed input by input.
 """
 
 from __future__ import annotations
@@ -101,12 +101,7 @@ class _Encoder:
     """Builds one program."""
 
     def __init__(self, tape: Tape) -> None:
-        if tape.num_wires > _C.max_wires:
-            size = 8 << tape.num_wires
-            raise MemoryError(
-                f"a state on {tape.num_wires} wires needs {size} bytes even in complex64, "
-                f"{_C.available_memory()} are available; {_C.max_wires} wires are the most that can be addressed"
-            )
+        _C.require_memory(float(8 << tape.num_wires), f"a state on {tape.num_wires} wires")
         self.tape = tape
         self.builder = _C.ProgramBuilder(tape.num_wires)
         self.bit: dict[Wire, int] = {wire: position for position, wire in enumerate(tape.wires)}
@@ -134,7 +129,9 @@ class _Encoder:
             results.append(Result(measurement.kind, is_complex, filled[is_complex], size))
             filled[is_complex] += size
         program = self.builder.build()
-        return Encoding(program, program.id, self.tape.num_wires, self.sources, tuple(results), filled[False], filled[True])
+        return Encoding(
+            program, program.id, self.tape.num_wires, self.sources, tuple(results), filled[False], filled[True]
+        )
 
     def input_shape(self, source: Source) -> tuple[int, ...]:
         """The shape without the batch axis."""
@@ -170,9 +167,7 @@ class _Encoder:
         controls, values = list(operation.control_wires), list(operation.control_values)
         if operation.name == "GlobalPhase":
             wires = []  # it acts on all wires alike, whatever it was written on
-        self.builder.gate(
-            operation.name, wires, self.bits(controls), values, operation.inverse, slots, matrix, word
-        )
+        self.builder.gate(operation.name, wires, self.bits(controls), values, operation.inverse, slots, matrix, word)
 
     def add_measurement(self, measurement: Measurement, first: int) -> None:
         """Add a measurement whose observable has the parameters from `first` on."""

@@ -19,13 +19,15 @@ _DIFF_METHODS = ("adjoint", None)
 class ExecuteTapes(torch.autograd.Function):
     """Executes tapes so that torch can differentiate the results.
 
-    `ExecuteTapes.apply(kwargs, *parameters)` has the contract of PennyLane's function of the same name: `kwargs` holds "tapes" (of
-    ketgrad or PennyLane), "execute_fn" (tapes → results) and "jpc" (with `compute_vjp(tapes, dy)`), `parameters` are the trainable
-    ones, `[p for t in tapes for p in t.get_parameters()]`. Results nest as `execute_fn` nests them.
+    `ExecuteTapes.apply(kwargs, *parameters)` has the contract of PennyLane's function of the same name: `kwargs`
+    holds "tapes" (of ketgrad or PennyLane), "execute_fn" (tapes → results) and "jpc" (with `compute_vjp(tapes, dy)`),
+    `parameters` are the trainable ones, `[p for t in tapes for p in t.get_parameters()]`. Results nest as
+    `execute_fn` nests them.
 
-    With an `AdjointProducts` and its `execute`, tapes of equal structure take one native call forward and one back, whose memory
-    autograd owns: a parameter that is changed in place before the backward pass is an error or harmless, `retain_graph` works.
-    Any other `execute_fn` and `jpc` are called as PennyLane calls them. Differentiating the gradient again raises.
+    With an `AdjointProducts` and its `execute`, tapes of equal structure take one native call forward and one back,
+    whose memory autograd owns: a parameter that is changed in place before the backward pass is an error or harmless,
+    `retain_graph` works. Any other `execute_fn` and `jpc` are called as PennyLane calls them. Differentiating the
+    gradient again raises.
 
     Raises:
         KeyError: `kwargs` lacks an entry.
@@ -49,11 +51,11 @@ class ExecuteTapes(torch.autograd.Function):
         """Results of the tapes; see the class."""
         out_struct_holder: list[pytree.TreeSpec] = []
         ops.refuse_transforms([p for p in parameters if isinstance(p, Tensor)])
-        flat = super().apply(out_struct_holder, kwargs, *parameters)
+        flat = super().apply(out_struct_holder, kwargs, *parameters)  # type: ignore[no-untyped-call]
         return pytree.tree_unflatten(flat, out_struct_holder[0])
 
     @staticmethod
-    def forward(ctx: Any, out_struct_holder: list[pytree.TreeSpec], *inp: Any) -> tuple[Any, ...]:  # type: ignore[override]
+    def forward(ctx: Any, out_struct_holder: list[pytree.TreeSpec], *inp: Any) -> tuple[Any, ...]:
         """Execute; `inp` is kwargs and the parameters."""
         kwargs, *parameters = inp
         tapes, execute_fn, jpc = kwargs["tapes"], kwargs["execute_fn"], kwargs["jpc"]
@@ -99,7 +101,9 @@ class _Native:
         self.jpc = jpc
         self.tapes = as_tapes(tapes)
         trainable = any(ctx.needs_input_grad[2:])
-        self.results, run = jpc.run(self.tapes, lambda group: trainable and any(s.trainable for s in group.encoding.sources))
+        self.results, run = jpc.run(
+            self.tapes, lambda group: trainable and any(s.trainable for s in group.encoding.sources)
+        )
         self.groups = [group._replace(inputs=[]) for group in run.groups]
         if trainable:
             ctx.save_for_backward(*run.kets, *[tensor for group in run.groups for tensor in group.inputs])
@@ -144,7 +148,11 @@ class _Foreign:
 
     def _as_torch(self, result: TapeResult) -> TapeResult:
         device = next(iter(self.devices), None)
-        return pytree.tree_map(lambda leaf: torch.as_tensor(leaf, device=device), result) if not isinstance(result, dict) else result
+        return (
+            pytree.tree_map(lambda leaf: torch.as_tensor(leaf, device=device), result)
+            if not isinstance(result, dict)
+            else result
+        )
 
     def parameters(self) -> Sequence[Tensor]:
         """What the gradients depend on."""
@@ -167,7 +175,7 @@ class _Foreign:
 
 
 def _gradient_list(of_tape: Any, count: int) -> list[Any]:
-    """The gradients of one tape's trainable parameters from what a JPC returned for it: a tuple, an array of rows, or None."""
+    """The gradients of one tape's parameters from what a JPC returned: a tuple, an array of rows, or None."""
     if of_tape is None or count == 0:
         return [None] * count
     found = list(of_tape) if getattr(of_tape, "ndim", 1) else [of_tape]

@@ -1,7 +1,7 @@
 """`AdjointProducts`: results and products with the Jacobian by the native adjoint method.
 
-It has the methods of PennyLane's `JacobianProductCalculator`, takes ketgrad's and PennyLane's tapes, and serves `ExecuteTapes`, which
-keeps the kets of the forward pass for it.
+It has the methods of PennyLane's `JacobianProductCalculator`, takes ketgrad's and PennyLane's tapes, and serves
+`ExecuteTapes`, which keeps the kets of the forward pass for it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ TapeResult = Any
 """A tensor, or a tuple of tensors, one a measurement."""
 
 _SHOTS = (
-    "the gradient of a tape with shots was asked for; the adjoint method differentiates exact results: leave the shots out "
-    "(samples and counts have no gradient at all)"
+    "the gradient of a tape with shots was asked for; the adjoint method differentiates exact results: "
+    "leave the shots out (samples and counts have no gradient at all)"
 )
 
 
@@ -42,7 +42,7 @@ class Run(NamedTuple):
 
 
 def as_tapes(tapes: Iterable[Any]) -> tuple[Tape, ...]:
-    """ketgrad's tapes as they are, PennyLane's converted.
+    """Ketgrad's tapes as they are, PennyLane's converted.
 
     Raises:
         TypeError: a single tape instead of a sequence, or items that are no tapes.
@@ -128,7 +128,9 @@ class AdjointProducts:
 
     # --- products with the Jacobian ---------------------------------------------------------------------------------
 
-    def vjp(self, run: Run, cotangents: Sequence[Sequence[Tensor | None]], needed: Sequence[bool]) -> list[Tensor | None]:
+    def vjp(
+        self, run: Run, cotangents: Sequence[Sequence[Tensor | None]], needed: Sequence[bool]
+    ) -> list[Tensor | None]:
         """Gradients of the trainable parameters of a run, tape after tape.
 
         Args:
@@ -349,4 +351,3 @@ def _along(rows: list[Tensor], tangents: Sequence[Any], result: Tensor) -> Tenso
         direction = torch.as_tensor(tangent, dtype=row.dtype, device=row.device)
         total += (row * direction).flatten(result.dim()).sum(-1) if direction.dim() else row * direction
     return total
-

@@ -10,7 +10,7 @@ Routes (design: one derivative, native; what differs is how torch gets there):
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +18,6 @@ from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from ._library import _C
-
-_T = TypeVar("_T")
 
 SECOND_DERIVATIVE = (
     "ketgrad has no second derivatives yet: the gradient of a circuit was differentiated again "
@@ -30,7 +28,7 @@ _execute = torch.ops.ketgrad.execute.default
 _execute_vjp = torch.ops.ketgrad.execute_vjp.default
 
 
-def _interruptible(call: Callable[..., _T], *arguments: Any) -> _T:
+def _interruptible(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call a native function; what a signal handler raised in the meantime (Ctrl-C) is raised here."""
     try:
         return call(*arguments)
@@ -57,7 +55,7 @@ def run_execute(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple
         MemoryError: states and results do not fit; the message has the bytes.
         IndexError: no such program.
     """
-    return _interruptible(_execute, program, list(inputs), keep_ket)
+    return _interruptible(_execute, program, list(inputs), keep_ket)  # type: ignore[no-any-return]
 
 
 def run_execute_vjp(
@@ -78,7 +76,8 @@ def run_execute_vjp(
     Raises:
         ValueError, MemoryError, IndexError: as in `run_execute`.
     """
-    return _interruptible(_execute_vjp, program, list(inputs), ket, g_real, g_complex, list(wanted))
+    found = _interruptible(_execute_vjp, program, list(inputs), ket, g_real, g_complex, list(wanted))
+    return found  # type: ignore[no-any-return]
 
 
 def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool = True) -> tuple[Tensor, Tensor]:
@@ -102,7 +101,7 @@ def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool = True) -> tu
         return real, complex_
     refuse_transforms(inputs)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        return _Execute.apply(program, keep_ket, *inputs)  # type: ignore[no-any-return]
+        return _Execute.apply(program, keep_ket, *inputs)  # type: ignore[no-any-return, no-untyped-call]
     real, complex_, _ = run_execute(program, inputs, keep_ket=False)
     return real, complex_
 
@@ -119,7 +118,9 @@ def refuse_transforms(tensors: Sequence[Tensor]) -> None:
             "batch parameters along their first axis instead of vmap, and use torch.autograd for gradients"
         )
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
-        raise NotImplementedError("ketgrad has no forward-mode derivatives yet; use reverse mode (backward, autograd.grad)")
+        raise NotImplementedError(
+            "ketgrad has no forward-mode derivatives yet; use reverse mode (backward, autograd.grad)"
+        )
 
 
 class _Execute(torch.autograd.Function):
@@ -138,7 +139,7 @@ class _Execute(torch.autograd.Function):
         wanted = [i for i, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
         gradients: list[Tensor | None] = [None] * len(inputs)
         with torch.no_grad():
-            found = run_execute_vjp(ctx.program, inputs, ket, *cotangents, wanted)
+            found = run_execute_vjp(ctx.program, inputs, ket, cotangents[0], cotangents[1], wanted)
         for i, gradient in zip(wanted, refuse_second_derivative(found, inputs), strict=True):
             gradients[i] = gradient
         return (None, None, *gradients)
@@ -152,7 +153,7 @@ class _Refuse(torch.autograd.Function):
         return tuple(tensor.view_as(tensor) for tensor in tensors[:count])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         raise NotImplementedError(SECOND_DERIVATIVE)
 
@@ -164,7 +165,7 @@ def refuse_second_derivative(gradients: Sequence[Tensor], parameters: Sequence[T
     """
     if not torch.is_grad_enabled() or not gradients:
         return gradients
-    return _Refuse.apply(len(gradients), *gradients, *parameters)  # type: ignore[no-any-return]
+    return _Refuse.apply(len(gradients), *gradients, *parameters)  # type: ignore[no-any-return, no-untyped-call]
 
 
 # --- under torch.compile ----------------------------------------------------------------------------------------------
@@ -178,7 +179,7 @@ def _batch_size(program: _C.Program, inputs: Sequence[Tensor]) -> Any:
     return 1
 
 
-@torch.library.register_fake("ketgrad::execute")
+@torch.library.register_fake("ketgrad::execute")  # type: ignore[untyped-decorator]
 def _execute_fake(program: int, inputs: list[Tensor], keep_ket: bool) -> tuple[Tensor, Tensor, Tensor]:
     _C.pin_program(program)  # a traced graph keeps the id as a constant, which is no reference to the program
     found = _C.find_program(program)
@@ -191,7 +192,7 @@ def _execute_fake(program: int, inputs: list[Tensor], keep_ket: bool) -> tuple[T
     return real, complex_, ket
 
 
-@torch.library.register_fake("ketgrad::execute_vjp")
+@torch.library.register_fake("ketgrad::execute_vjp")  # type: ignore[untyped-decorator]
 def _execute_vjp_fake(
     program: int, inputs: list[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor, wanted: list[int]
 ) -> list[Tensor]:
@@ -223,4 +224,6 @@ def _backward_execute_vjp(ctx: Any, *cotangents: Any) -> None:
 
 
 torch.library.register_autograd("ketgrad::execute", _backward_execute, setup_context=_setup_execute)
-torch.library.register_autograd("ketgrad::execute_vjp", _backward_execute_vjp, setup_context=lambda ctx, inputs, output: None)
+torch.library.register_autograd(
+    "ketgrad::execute_vjp", _backward_execute_vjp, setup_context=lambda ctx, inputs, output: None
+)

@@ -1,0 +1,633 @@
+"""Tapes from and to PennyLane's scripts.
+
+Both directions map one operation to one: nothing is decomposed, and what the other side does not have is refused by
+name. Parameters stay the very objects, in the same order, so that gradients of the one are gradients of the other.
+
+Importing this module imports PennyLane.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, reduce
+from heapq import merge
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._typing import Wire
+from ..measurements import Measurement
+from ..observables import (
+    Factor,
+    Hamiltonian,
+    Hermitian,
+    Observable,
+    Projector,
+    SparseHamiltonian,
+    Term,
+    as_observable,
+)
+from ..operations import OPERATIONS, Composable, H, Identity, Operation, PauliRot, X, Y, Z, adjoint, ctrl, place
+from ..tape import Tape
+
+try:
+    import pennylane as qml
+    from pennylane import measurements as mp
+    from pennylane.ops import op_math
+    from pennylane.ops.mid_measure import MidMeasure
+    from pennylane.ops.op_math.adjoint import AdjointOperation
+    from pennylane.ops.qubit.observables import BasisStateProjector, StateVectorProjector
+    from pennylane.tape import QuantumScript
+except ImportError as error:
+    raise ImportError(
+        f'PennyLane cannot be imported ({error}); install it: pip install "ketgrad[pennylane]"'
+    ) from error
+
+__all__ = ["is_supported", "tape_from_pennylane", "tape_to_pennylane"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From PennyLane
+
+
+def tape_from_pennylane(script: QuantumScript) -> Tape:
+    """The tape of a PennyLane script.
+
+    The tape's parameters are the script's, the same objects in the same order, and `trainable_params` is carried over:
+    the gradients of the tape's trainable parameters are those of the script's, one by one. Bits (of a `BasisState`, of
+    a `Projector` on a basis state), which PennyLane counts among the parameters, are none here: the script may have
+    them, not train them. `Barrier` and `WireCut` are left out. Results are ordered as PennyLane orders them; where a
+    measurement of all wires would come out in another order, the tape's wires are PennyLane's standard ones, 0…n−1.
+
+    Args:
+        script: with operations and measurements that ketgrad has under PennyLane's names, `adjoint` and `ctrl` of them
+            included, and a number of shots or none.
+
+    Raises:
+        TypeError: the argument is no script (it may be a QNode), or a parameter is of a library other than torch and
+            NumPy.
+        NotImplementedError: an operation, an observable or a measurement that ketgrad does not have; shot vectors.
+        ValueError: bits among the trainable parameters, or trainable parameters out of order; and whatever `Tape` and
+            the operations refuse.
+    """
+    if not isinstance(script, QuantumScript):
+        hint = "; of a QNode: pennylane.workflow.construct_tape(qnode)(*args)" if isinstance(script, qml.QNode) else ""
+        raise TypeError(f"expected a QuantumScript of PennyLane, not {type(script).__name__}{hint}")
+    tape = _tape(script)
+    if any(measurement.obs is None and not measurement.wires for measurement in script.measurements):
+        script, tape = _in_pennylanes_order(script, tape)
+    for measurement in script.measurements:
+        if type(measurement) is mp.StateMP and measurement.wires and measurement.wires.labels != tape.wires:
+            given = list(measurement.wires.labels)
+            raise NotImplementedError(
+                f"state is measured on wires {given}, the tape's are {list(tape.wires)}; leave the wires out"
+            )
+    return tape
+
+
+def is_supported(op: Any) -> bool:
+    """Whether an operation of PennyLane has its counterpart; a stopping condition for PennyLane's `decompose`.
+
+    >>> import pennylane as qml
+    >>> script = qml.tape.QuantumScript([qml.QFT(wires=[0, 1])], [qml.probs()])
+    >>> (script,), _ = qml.transforms.decompose(script, stopping_condition=is_supported)
+    """
+    while type(op) in _SYMBOLIC:
+        op = op.base
+    return type(op) in _OPERATIONS
+
+
+def _tape(script: Any) -> Tape:
+    if script.shots.has_partitioned_shots:
+        raise NotImplementedError(f"shot vectors are not supported: {script.shots}; give one number of shots")
+    operations = [found for op in script.operations if (found := _operation(op)) is not None]
+    measurements = [_measurement(measurement) for measurement in script.measurements]
+    trainable = _trainable(script, operations, measurements)
+    return Tape(operations, measurements, script.shots.total_shots, trainable)
+
+
+def _trainable(script: Any, operations: Sequence[Operation], measurements: Sequence[Measurement]) -> Sequence[int]:
+    """The script's trainable parameters as indices into the tape's, which lack bits."""
+    given: Sequence[int] = script.trainable_params
+    if any(one >= other for one, other in pairwise(given)):
+        raise ValueError(f"trainable_params {given} are not in order; script.trainable_params = … sorts them")
+    bits = any(op.bits for op in operations[:1])
+    if not bits and not any(_has_bits(m.observable) for m in measurements if m.observable is not None):
+        return given
+    owners = [*script.operations, *(m.obs for m in script.measurements if m.obs is not None)]
+    kept = [keep for owner in owners for keep in _kept(owner)]
+    if not all(kept[index] for index in given):
+        possible = [index for index in given if kept[index]]
+        raise ValueError(
+            "the bits of a basis state are among the trainable parameters of the script, but have no gradient: "
+            f"set script.trainable_params = {possible}"
+        )
+    places = list(accumulate(kept, initial=0))
+    return [places[index] for index in given]
+
+
+def _has_bits(observable: Observable) -> bool:
+    # Of the products, not of the terms: where a scale comes out as 0 the term is gone, but PennyLane counts its bits.
+    return any(factor.parameter < 0 for product in observable._products for factor in product.factors)
+
+
+def _kept(op: Any) -> Iterator[bool]:
+    """For each of PennyLane's parameters of an operator, whether it is one of ours."""
+    if type(op) in _OF_BITS:
+        yield False
+    elif isinstance(op, op_math.CompositeOp):
+        for operand in op.operands:
+            yield from _kept(operand)
+    elif isinstance(op, op_math.SProd):
+        yield True
+        yield from _kept(op.base)
+    else:
+        yield from [True] * len(op.data)
+
+
+def _in_pennylanes_order(script: Any, tape: Tape) -> tuple[Any, Tape]:
+    """The script and its tape, on PennyLane's standard wires where PennyLane's order of the wires is another.
+
+    Only wires that are measured and nothing else can make the difference.
+    """
+    used = {wire for op in tape.operations for wire in op.wires}
+    if len(used) == tape.num_wires:
+        return script, tape
+    acting = script.copy(operations=[op for op in script.operations if _operation(op) is not None])
+    if _order(acting) == tape.wires:
+        return script, tape
+    standard = acting.map_to_standard_wires()
+    standard.trainable_params = script.trainable_params
+    return standard, _tape(standard)
+
+
+def _order(script: Any) -> tuple[Wire, ...]:
+    """The wires of a script in the order of their bits in PennyLane's results."""
+    places = dict(zip(script.wires.labels, script.map_to_standard_wires().wires.labels, strict=True))
+    return tuple(sorted(places, key=lambda wire: places[wire]))
+
+
+# ---- operations
+
+_Convert = Callable[[Any], Operation | None]
+_Labels = Callable[[Any], tuple[Wire, ...]]
+
+
+def _operation(op: Any) -> Operation | None:
+    """The operation, None for one that does nothing."""
+    convert = _OPERATIONS.get(type(op))
+    if convert is None:
+        _refuse(op)
+    return convert(op)
+
+
+def _refuse(op: Any) -> NoReturn:
+    hint = _HINTS.get(type(op))
+    if hint is None:
+        hint = (
+            "decompose the script first: pennylane.transforms.decompose(script, "
+            "stopping_condition=ketgrad.interop.pennylane.is_supported)"
+        )
+    raise NotImplementedError(f"{place(op.name, op.wires.labels)} of PennyLane is not supported; {hint}")
+
+
+def _labels(op: Any) -> tuple[Wire, ...]:
+    return op.wires.labels  # type: ignore[no-any-return]
+
+
+def _labels_of_controlled(op: Any) -> tuple[Wire, ...]:
+    """What `op.wires` joins anew each time, for CNOT and its like, in a tenth of the time."""
+    return op.control_wires.labels + op.base.wires.labels  # type: ignore[no-any-return]
+
+
+def _fixed(gate: type[Operation], labels: _Labels) -> _Convert:
+    """The same gates on the same wires come back step after step; being immutable, they are built once."""
+    cached: Callable[..., Operation] = lru_cache(maxsize=4096)(gate)
+    return lambda op: cached(labels(op))
+
+
+def _parametrised(gate: Callable[..., Operation], labels: _Labels) -> _Convert:
+    return lambda op: gate(*op.data, labels(op))
+
+
+def _pauli_rot(op: Any) -> Operation:
+    return PauliRot(op.data[0], op.hyperparameters["pauli_word"], op.wires.labels)
+
+
+def _adjoint(op: Any) -> Operation | None:
+    base = _operation(op.base)
+    return None if base is None else adjoint(base)
+
+
+def _controlled(op: Any) -> Operation | None:
+    base = _operation(op.base)
+    return None if base is None else ctrl(base, op.control_wires.labels, op.control_values)
+
+
+def _nothing(op: Any) -> None:
+    """Barriers and wire cuts steer compilers: nothing acts on their wires."""
+
+
+def _operation_table() -> dict[type, _Convert]:
+    table: dict[type, _Convert] = {}
+    for name, gate in OPERATIONS.items():
+        theirs = getattr(qml, name)
+        labels = _labels_of_controlled if issubclass(theirs, op_math.Controlled) else _labels
+        has_data = bool(gate.parameter_kinds) or gate.is_preparation
+        table[theirs] = (_parametrised if has_data else _fixed)(gate, labels)
+    table[qml.PauliRot] = _pauli_rot
+    table[qml.BasisEmbedding] = table[qml.BasisState]
+    table[qml.AmplitudeEmbedding] = table[qml.StatePrep]
+    table[qml.Barrier] = table[qml.WireCut] = _nothing
+    return table | _SYMBOLIC
+
+
+_SYMBOLIC: dict[type, _Convert] = {
+    op_math.Adjoint: _adjoint,
+    AdjointOperation: _adjoint,
+    op_math.Controlled: _controlled,
+    op_math.ControlledOp: _controlled,
+    qml.ControlledQubitUnitary: _controlled,
+    qml.MultiControlledX: _controlled,
+}
+_OPERATIONS = _operation_table()
+_OF_BITS = {qml.BasisState, qml.BasisEmbedding, BasisStateProjector}
+_HINTS = {
+    qml.Snapshot: "remove it",
+    MidMeasure: "apply pennylane.defer_measurements first",
+    op_math.Conditional: "apply pennylane.defer_measurements first",
+}
+
+
+# ---- observables
+
+
+def _observable(op: Any) -> Observable:
+    key = _key(op)
+    if key is not None:
+        return _constant(key)
+    convert = _OBSERVABLES.get(type(op))
+    if convert is None:
+        raise NotImplementedError(
+            f"{op} of PennyLane is not supported as an observable; supported are Pauli operators, Hadamard, Identity, "
+            "Hermitian, Projector, SparseHamiltonian and their products, multiples and sums"
+        )
+    return convert(op)
+
+
+def _key(op: Any) -> tuple[Any, ...] | None:
+    """What an observable of Pauli operators and numbers consists of, hashable; None for any other."""
+    kind = type(op)
+    if kind in _LETTERS:
+        return _LETTERS[kind], op.wires.labels
+    if kind is op_math.SProd:
+        scalar, base = _scalar(op.scalar), _key(op.base)
+        return None if base is None or type(scalar) is not float else (scalar, base)
+    if kind in _COMPOSED:
+        parts = []
+        for operand in op.operands:
+            part = _key(operand)
+            if part is None:
+                return None
+            parts.append(part)
+        return _COMPOSED[kind], *parts
+    return None
+
+
+def _scalar(value: Any) -> Any:
+    """A coefficient: numbers as floats, tensors as they are. Complex numbers stay only if they are not real."""
+    if isinstance(value, (float, int)):
+        return float(value)
+    if isinstance(value, numbers.Number) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        number = complex(value)  # type: ignore[arg-type]
+        return value if number.imag else number.real
+    return value
+
+
+def _constant(key: tuple[Any, ...]) -> Observable:
+    """An observable from its key.
+
+    The same ones come back step after step, and can have thousands of terms: they are built, and their structure
+    hashed, once. Many words are kept, but few sums: they are large, and their coefficients may change in every step.
+    """
+    return _constant_sum(key) if key[0] == "+" else _constant_word(key)
+
+
+@lru_cache(maxsize=4096)
+def _constant_word(key: tuple[Any, ...]) -> Observable:
+    return as_observable(_composed(key))
+
+
+@lru_cache(maxsize=32)
+def _constant_sum(key: tuple[Any, ...]) -> Observable:
+    return as_observable(_composed(key))
+
+
+def _composed(key: tuple[Any, ...]) -> Composable:
+    head, *rest = key
+    if isinstance(head, float):
+        return _composed(rest[0]) * head
+    if isinstance(head, str):
+        parts = [_composed(part) for part in rest]
+        return _product(parts) if head == "@" else _sum(parts)
+    return head(rest[0])  # type: ignore[no-any-return]
+
+
+def _product(parts: Sequence[Composable]) -> Composable:
+    return reduce(operator.matmul, parts)
+
+
+def _sum(parts: Sequence[Composable]) -> Composable:
+    """By halves: one by one, n terms would be copied n times."""
+    if len(parts) == 1:
+        return parts[0]
+    middle = len(parts) // 2
+    return _sum(parts[:middle]) + _sum(parts[middle:])
+
+
+def _linear_combination(op: Any) -> Observable:
+    scaled = op.operands
+    return Hamiltonian([_scalar(each.scalar) for each in scaled], [_observable(each.base) for each in scaled])
+
+
+_LETTERS: dict[type, type[Composable]] = {qml.X: X, qml.Y: Y, qml.Z: Z, qml.Hadamard: H, qml.Identity: Identity}
+_COMPOSED = {op_math.Prod: "@", op_math.Sum: "+", qml.ops.LinearCombination: "+"}
+_OBSERVABLES: dict[type, Callable[[Any], Observable]] = {
+    op_math.Prod: lambda op: as_observable(_product([_observable(each) for each in op.operands])),
+    op_math.Sum: lambda op: as_observable(_sum([_observable(each) for each in op.operands])),
+    op_math.SProd: lambda op: _observable(op.base) * _scalar(op.scalar),
+    qml.ops.LinearCombination: _linear_combination,
+    qml.Hermitian: lambda op: Hermitian(op.data[0], op.wires.labels),
+    qml.SparseHamiltonian: lambda op: SparseHamiltonian(op.data[0], op.wires.labels),
+    BasisStateProjector: lambda op: Projector(op.data[0], op.wires.labels),
+    StateVectorProjector: lambda op: Projector(op.data[0], op.wires.labels),
+}
+
+
+# ---- measurements
+
+_KINDS: dict[type, str] = {
+    mp.ExpectationMP: "expval",
+    mp.VarianceMP: "var",
+    mp.ProbabilityMP: "probs",
+    mp.StateMP: "state",
+    mp.DensityMatrixMP: "density_matrix",
+    mp.SampleMP: "sample",
+    mp.CountsMP: "counts",
+}
+
+
+def _measurement(measurement: Any) -> Measurement:
+    kind = _KINDS.get(type(measurement))
+    if kind is None:
+        _refuse_measurement(measurement, f"supported are {', '.join(_KINDS.values())}")
+    if measurement.mv is not None:
+        _refuse_measurement(measurement, "apply pennylane.defer_measurements first")
+    if measurement._eigvals is not None:
+        _refuse_measurement(measurement, "measure an observable instead of eigenvalues")
+    if kind == "counts" and measurement.all_outcomes:
+        _refuse_measurement(measurement, "counts come without all_outcomes")
+    if kind == "sample" and measurement._dtype is not None:
+        _refuse_measurement(measurement, "samples come without a dtype")
+    if measurement.obs is None:
+        return Measurement(kind, wires=() if kind == "state" else measurement.wires.labels)
+    if kind == "probs":
+        _refuse_measurement(measurement, "probs takes wires; append the observable's diagonalizing_gates() instead")
+    return Measurement(kind, _observable(measurement.obs))
+
+
+def _refuse_measurement(measurement: Any, hint: str) -> NoReturn:
+    raise NotImplementedError(f"the measurement {measurement} of PennyLane is not supported; {hint}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# To PennyLane
+
+
+def tape_to_pennylane(tape: Tape) -> QuantumScript:
+    """The same circuit as a PennyLane script.
+
+    Operations keep their parameters, the same objects in the same order, and so do observables: a coefficient, a matrix
+    or a state becomes one parameter of the script. Exceptions are what PennyLane does not have. A vector of
+    coefficients, and a coefficient of a whole sum, become scalars, one a term, taken from the tensors by torch.
+    Sparse matrices become dense ones (`Hermitian`) where they are trained, part of a larger observable, or in a
+    variance, which PennyLane cannot run. `trainable_params` names the parameters of the script that come from trainable
+    ones of the tape. An `Identity` is added where it takes one to have PennyLane order the wires as the tape does.
+
+    Raises:
+        NotImplementedError: an observable has a batch of coefficients or matrices.
+    """
+    trainable: list[bool] = []
+    of_tape = set(tape.trainable_params)
+    first = 0
+    operations, measurements = [], []
+    with qml.QueuingManager.stop_recording():
+        for op in tape.operations:
+            operations.append(_to_operation(op))
+            own = _own(op, first, of_tape)
+            trainable += [False] if op.bits else [index in own for index in range(len(op.parameters))]
+            first += len(op.parameters)
+        for measurement in tape.measurements:
+            own = _own(measurement, first, of_tape)
+            found, sources = _to_measurement(measurement, own)
+            measurements.append(found)
+            trainable += [source in own for source in sources]
+            first += len(measurement.parameters)
+        script = _ordered(tape, operations, measurements)
+    script.trainable_params = [index for index, is_trainable in enumerate(trainable) if is_trainable]
+    return script
+
+
+def _own(owner: Operation | Measurement, first: int, of_tape: set[int]) -> set[int]:
+    """Which parameters of an operation or measurement are trainable, counted from its first."""
+    return {index for index in range(len(owner.parameters)) if first + index in of_tape}
+
+
+def _ordered(tape: Tape, operations: list[Any], measurements: list[Any]) -> Any:
+    """A script that has the tape's wires in the tape's order, where that matters."""
+    script = QuantumScript(operations, measurements, shots=tape.shots)
+    of_all_wires = any(m.observable is None and not m.wires for m in tape.measurements)
+    if not of_all_wires or _order(script) == tape.wires:
+        return script
+    preparations = [op for op in operations if isinstance(op, qml.operation.StatePrepBase)]
+    gates = operations[len(preparations) :]
+    return QuantumScript([*preparations, qml.Identity(tape.wires), *gates], measurements, shots=tape.shots)
+
+
+def _to_operation(op: Operation) -> Any:
+    gate = getattr(qml, op.name)
+    if op.name == "PauliRot":
+        found = gate(*op.parameters, op.word, wires=op.base_wires)
+    elif op.name == "BasisState":
+        found = gate(np.array(op.bits), wires=op.base_wires)
+    else:
+        found = gate(*op.parameters, wires=op.base_wires)
+    if op.inverse:
+        found = qml.adjoint(found)
+    if op.control_wires:
+        # Not qml.ctrl, which would make another gate of some: a CNOT of a controlled X.
+        found = op_math.Controlled(found, op.control_wires, control_values=op.control_values)
+    return found
+
+
+def _to_measurement(measurement: Measurement, trainable: set[int]) -> tuple[Any, list[int]]:
+    """PennyLane's measurement, and for each of its parameters the index of ours among the observable's, −1 for none."""
+    kind, observable = measurement.kind, measurement.observable
+    measure = getattr(qml, kind)
+    if observable is None:
+        if kind == "state":
+            return measure(), []
+        return measure(wires=measurement.wires or None), []
+    if observable.batch_size is not None:
+        where = place(kind, observable.wires)
+        raise NotImplementedError(f"{where}: PennyLane has no batches of coefficients or matrices in observables")
+    if kind == "expval" and _is_sparse(observable) and 0 not in trainable:
+        factor = observable.terms[0].factors[0]
+        return measure(_to_sparse(factor, observable.parameters[0])), [0]
+    found, sources = _to_observable(observable)
+    return measure(found), sources
+
+
+def _is_sparse(observable: Observable) -> bool:
+    """Whether this is a sparse matrix and nothing else."""
+    if len(observable.terms) != 1 or len(observable.parameters) != 1:
+        return False
+    (term,) = observable.terms
+    return term.scale == 1 and not term.word and [factor.kind for factor in term.factors] == ["sparse"]
+
+
+def _to_observable(observable: Observable) -> tuple[Any, list[int]]:
+    found = [_to_term(term, observable) for term in _with_hadamards(observable)]
+    sources = [source for _, of_term in found for source in of_term]
+    return (found[0][0] if len(found) == 1 else qml.sum(*[term for term, _ in found])), sources
+
+
+class _Element(NamedTuple):
+    """A part of a product.
+
+    Attributes:
+        value: an operator of PennyLane's, or a coefficient.
+        parameter: which of our parameters it has, −1 for none.
+        place: of an operator, where its first wire comes among the observable's.
+        is_coefficient: what `value` is.
+    """
+
+    value: Any
+    parameter: int
+    place: int = 0
+    is_coefficient: bool = False
+
+
+def _to_term(term: Term, observable: Observable) -> tuple[Any, list[int]]:
+    operands: list[Any] = []
+    sources: list[int] = []
+    for element in reversed(_elements(term, observable)):
+        if element.is_coefficient:
+            operands = [qml.s_prod(element.value, _to_product(operands, observable))]
+            sources = [element.parameter, *sources]
+        else:
+            operands = [element.value, *operands]
+            # Letters have no data, matrices one, and so have bits: a parameter to PennyLane alone.
+            sources = [element.parameter] * len(element.value.data) + sources
+    product = _to_product(operands, observable)
+    return (product, sources) if term.scale == 1 else (qml.s_prod(term.scale, product), [-1, *sources])
+
+
+def _to_product(operands: Sequence[Any], observable: Observable) -> Any:
+    if not operands:
+        return qml.Identity(observable.wires)
+    return operands[0] if len(operands) == 1 else qml.prod(*operands)
+
+
+def _elements(term: Term, observable: Observable) -> list[_Element]:
+    """A term's parts from left to right, its parameters in our order.
+
+    Letters and matrices are in their own order each, joined by where their wires appear. A coefficient comes directly
+    after what has parameters before its own.
+    """
+    places = {wire: index for index, wire in enumerate(observable.wires)}
+    letters = [_Element(_TO_LETTERS[letter](wire), -1, places[wire]) for wire, letter in term.word]
+    factors = [_Element(_to_factor(each, observable), each.parameter, places[each.wires[0]]) for each in term.factors]
+    found = list(merge(letters, factors, key=lambda element: element.place))
+    for index, column in sorted(term.coefficients):
+        value: Any = observable.parameters[index]
+        scalar = value[column] if observable.parameter_kinds[index] == "coefficients" else value
+        position = max((i + 1 for i, element in enumerate(found) if 0 <= element.parameter < index), default=0)
+        found.insert(position, _Element(scalar, index, is_coefficient=True))
+    return found
+
+
+_TO_LETTERS = {"X": qml.X, "Y": qml.Y, "Z": qml.Z, "H": qml.Hadamard}
+
+
+def _to_factor(factor: Factor, observable: Observable) -> Any:
+    if factor.kind == "projector":
+        return qml.Projector(np.array(factor.bits), wires=factor.wires)
+    value: Any = observable.parameters[factor.parameter]
+    if factor.kind == "state_projector":
+        return qml.Projector(value, wires=factor.wires)
+    return qml.Hermitian(value if factor.kind == "hermitian" else _to_dense(factor, value), wires=factor.wires)
+
+
+def _indices(factor: Factor) -> tuple[Any, Any]:
+    return np.frombuffer(factor.rows, np.int64), np.frombuffer(factor.columns, np.int64)
+
+
+def _to_dense(factor: Factor, values: Any) -> Any:
+    rows, columns = _indices(factor)
+    size = 1 << len(factor.wires)
+    if not isinstance(values, Tensor):
+        dense = np.zeros((size, size), values.dtype)
+        dense[rows, columns] = values
+        return dense
+    flat = torch.as_tensor(rows * size + columns, device=values.device)
+    return values.new_zeros(size * size).index_put((flat,), values).reshape(size, size)
+
+
+def _to_sparse(factor: Factor, values: Any) -> Any:
+    from scipy.sparse import csr_matrix  # PennyLane depends on it, ketgrad does not
+
+    numpy_values = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    size = 1 << len(factor.wires)
+    return qml.SparseHamiltonian(csr_matrix((numpy_values, _indices(factor)), shape=(size, size)), wires=factor.wires)
+
+
+# ---- Hadamards: H is (X + Z)/√2 in an observable's terms, but a constant √½ would be a parameter to PennyLane
+
+
+def _with_hadamards(observable: Observable) -> Sequence[Term]:
+    """The terms, with pairs that stem from an H put together again, under the letter "H"."""
+    terms: Sequence[Term] = observable.terms
+    for wire in observable.wires:
+        if all(term.scale.is_integer() for term in terms):
+            break
+        terms = _paired(terms, wire)
+    return terms
+
+
+def _paired(terms: Sequence[Term], wire: Wire) -> list[Term]:
+    found: dict[Any, Term] = {}
+    for term in terms:
+        word = dict(term.word)
+        letter = word.get(wire)
+        key = (term.coefficients, term.factors, frozenset(word.items()))
+        if letter in ("X", "Z") and not term.scale.is_integer():
+            partner = (term.coefficients, term.factors, frozenset({**word, wire: "XZ"[letter == "X"]}.items()))
+            if partner in found and math.isclose(found[partner].scale, term.scale):
+                found[partner] = _hadamard(found[partner], wire)
+                continue
+        found[key] = term
+    return list(found.values())
+
+
+def _hadamard(term: Term, wire: Wire) -> Term:
+    scale = term.scale * math.sqrt(2)
+    whole = float(round(scale))
+    word = tuple((each, "H" if each == wire else letter) for each, letter in term.word)
+    return term._replace(scale=whole if math.isclose(scale, whole, rel_tol=1e-12) else scale, word=word)

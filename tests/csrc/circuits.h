@@ -1,0 +1,367 @@
+// Random circuits, values for their inputs, and calls of the kernels: what several tests share.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "core/complex.h"
+#include "core/program.h"
+#include "core/registry.h"
+#include "cpu/execute.h"
+
+namespace ketgrad::testing {
+
+// The same numbers on every machine: the standard's distributions are not.
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : engine_(seed) {}
+
+  double uniform(double low, double high) { return low + (high - low) * static_cast<double>(engine_() >> 11) * 0x1p-53; }
+  double angle() { return uniform(-std::numbers::pi, std::numbers::pi); }
+  Complex<double> complex() { return {uniform(-1, 1), uniform(-1, 1)}; }
+  int below(int n) { return static_cast<int>(engine_() % static_cast<std::uint64_t>(n)); }
+  bool chance(double probability) { return uniform(0, 1) < probability; }
+
+  // `count` distinct wires of `num_wires`.
+  std::vector<int> wires(int num_wires, int count) {
+    std::vector<int> all(num_wires);
+    for (int w = 0; w < num_wires; ++w) all[w] = w;
+    for (int j = 0; j < count; ++j) std::swap(all[j], all[j + below(num_wires - j)]);
+    all.resize(count);
+    return all;
+  }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+// --- circuits ---------------------------------------------------------------------------------------------------------
+
+// What an input's values must be like.
+enum class Role { angles, unitary, diagonal, state, hermitian, sparse };
+
+struct Circuit {
+  Program program;
+  std::vector<Role> roles;  // of the inputs
+
+  // `size` counts columns (angles) or wires. A sparse matrix has the entries (a, b), (b, a), (c, c).
+  int add_input(Role role, int size) {
+    const Index dimension = Index{1} << size;
+    roles.push_back(role);
+    switch (role) {
+      case Role::angles: program.inputs.push_back({false, {size}}); break;
+      case Role::diagonal:
+      case Role::state: program.inputs.push_back({true, {dimension}}); break;
+      case Role::sparse: program.inputs.push_back({true, {3}}); break;
+      case Role::unitary:
+      case Role::hermitian: program.inputs.push_back({true, {dimension, dimension}}); break;
+    }
+    return static_cast<int>(program.inputs.size()) - 1;
+  }
+};
+
+inline Opcode opcode_of(std::string_view name) {
+  const int opcode = find_gate(name);
+  if (opcode < 0) throw std::logic_error("no gate " + std::string(name));
+  return static_cast<Opcode>(opcode);
+}
+
+// `wires` as a person gives them: the gate's own controls first.
+inline Gate make_gate(std::string_view name, const std::vector<int>& wires, std::vector<Slot> slots = {}) {
+  const GateInfo& info = gate_info(opcode_of(name));
+  Gate gate;
+  gate.opcode = opcode_of(name);
+  gate.controls.assign(wires.begin(), wires.begin() + info.num_controls);
+  gate.targets.assign(wires.begin() + info.num_controls, wires.end());
+  gate.control_values.assign(info.num_controls, true);
+  gate.slots = std::move(slots);
+  gate.word = info.word;
+  if (name == "MultiRZ") gate.word.assign(wires.size(), 'Z');
+  return gate;
+}
+
+inline Slot random_slot(Random& random, const Program& program) {
+  const int input = random.below(2);
+  const int column = random.below(static_cast<int>(program.inputs[input].shape[0]));
+  return {input, column, random.uniform(-1.5, 1.5), random.uniform(-1, 1)};
+}
+
+inline int own_wires(Random& random, const GateInfo& info, int num_wires) {
+  if (info.formula == Formula::global_phase) return 0;
+  return info.num_wires == any_wires ? 1 + random.below(std::min(num_wires, 3)) : info.num_wires;
+}
+
+// The gate on random wires, perhaps inverted, with up to `max_controls` further controls. There must be wires enough.
+inline Gate random_gate(Random& random, Circuit& circuit, Opcode opcode, int max_controls) {
+  const GateInfo& info = gate_info(opcode);
+  const int n = circuit.program.num_wires;
+  const int own = own_wires(random, info, n);
+  const int added = std::min(n - own, random.below(max_controls + 1));
+  const std::vector<int> wires = random.wires(n, own + added);
+  Gate gate = make_gate(info.name, {wires.begin() + added, wires.end()});
+  gate.controls.insert(gate.controls.begin(), wires.begin(), wires.begin() + added);
+  for (int j = 0; j < added; ++j) gate.control_values.insert(gate.control_values.begin(), random.chance(0.5));
+  gate.inverse = random.chance(0.5);
+  for (int j = 0; j < info.num_parameters; ++j) gate.slots.push_back(random_slot(random, circuit.program));
+  if (info.name == "PauliRot") {
+    for (int j = 0; j < own; ++j) gate.word += "IXYZ"[random.below(4)];
+  }
+  if (info.family == Family::matrix) gate.input = circuit.add_input(Role::unitary, own);
+  if (info.family == Family::diagonal) gate.input = circuit.add_input(Role::diagonal, own);
+  return gate;
+}
+
+inline Factor random_factor(Random& random, Circuit& circuit, std::vector<int> wires) {
+  const int k = static_cast<int>(wires.size());
+  Factor factor;
+  factor.kind = static_cast<FactorKind>(random.below(4));
+  factor.wires = std::move(wires);
+  switch (factor.kind) {
+    case FactorKind::hermitian: factor.input = circuit.add_input(Role::hermitian, k); break;
+    case FactorKind::state_projector: factor.input = circuit.add_input(Role::state, k); break;
+    case FactorKind::projector:
+      for (int j = 0; j < k; ++j) factor.bits.push_back(random.below(2));
+      break;
+    case FactorKind::sparse: {
+      const int a = random.below(1 << k);
+      const int b = random.below(1 << k);
+      const int c = random.below(1 << k);
+      factor.input = circuit.add_input(Role::sparse, k);
+      factor.rows = {a, b, c};
+      factor.columns = {b, a, c};
+    }
+  }
+  return factor;
+}
+
+// A word on some wires, factors on one or two wires each on some of the others.
+inline Term random_term(Random& random, Circuit& circuit) {
+  const int n = circuit.program.num_wires;
+  const std::vector<int> wires = random.wires(n, n);
+  Term term;
+  term.scale = random.uniform(-1, 1);
+  for (int j = random.below(3); j > 0; --j) term.coefficients.push_back(random_slot(random, circuit.program));
+  const char* letters = random.chance(0.4) ? "ZZZ" : "XYZ";
+  auto next = wires.begin();
+  for (int j = random.below(n + 1); j > 0; --j) {
+    term.word_wires.push_back(*next++);
+    term.word += letters[random.below(3)];
+  }
+  while (next != wires.end() && random.chance(0.4)) {
+    const auto first = next;
+    next += std::min<std::ptrdiff_t>(1 + random.below(2), wires.end() - next);
+    term.factors.push_back(random_factor(random, circuit, {first, next}));
+  }
+  return term;
+}
+
+inline Measurement random_measurement(Random& random, Circuit& circuit, MeasurementKind kind) {
+  const int n = circuit.program.num_wires;
+  Measurement measurement{kind, {}, {}};
+  switch (kind) {
+    case MeasurementKind::expval:
+    case MeasurementKind::var:
+      for (int j = 1 + random.below(4); j > 0; --j) measurement.terms.push_back(random_term(random, circuit));
+      break;
+    case MeasurementKind::probs: measurement.wires = random.wires(n, random.below(n + 1)); break;
+    case MeasurementKind::density_matrix: measurement.wires = random.wires(n, random.below(std::min(n, 3) + 1)); break;
+    case MeasurementKind::state: break;
+  }
+  return measurement;
+}
+
+inline InitialState random_initial(Random& random, Circuit& circuit) {
+  const int n = circuit.program.num_wires;
+  InitialState initial;
+  initial.kind = static_cast<Preparation>(random.below(3));
+  if (initial.kind == Preparation::zero) return initial;
+  initial.wires = random.wires(n, 1 + random.below(std::min(n, 4)));
+  const int k = static_cast<int>(initial.wires.size());
+  if (initial.kind == Preparation::state) {
+    initial.input = circuit.add_input(Role::state, k);
+  } else {
+    for (int j = 0; j < k; ++j) initial.bits.push_back(random.below(2));
+  }
+  return initial;
+}
+
+// Inputs 0 and 1 are real vectors that many gates and coefficients share.
+inline Circuit empty_circuit(int num_wires) {
+  Circuit circuit;
+  circuit.program.num_wires = num_wires;
+  circuit.add_input(Role::angles, 4);
+  circuit.add_input(Role::angles, 3);
+  return circuit;
+}
+
+// Every kind of gate, preparation and measurement.
+inline Circuit random_circuit(Random& random, int num_wires, int num_gates) {
+  Circuit circuit = empty_circuit(num_wires);
+  Program& program = circuit.program;
+  program.initial = random_initial(random, circuit);
+  while (static_cast<int>(program.gates.size()) < num_gates) {
+    const auto opcode = static_cast<Opcode>(random.below(ketgrad::num_gates));
+    if (gate_info(opcode).num_wires <= num_wires) program.gates.push_back(random_gate(random, circuit, opcode, 2));
+  }
+  program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
+  for (int j = random.below(3); j > 0; --j) {
+    const auto kind = static_cast<MeasurementKind>(random.below(5));
+    program.measurements.push_back(random_measurement(random, circuit, kind));
+  }
+  return circuit;
+}
+
+// --- values -----------------------------------------------------------------------------------------------------------
+
+// An input's values: one row, or one a sample. Complex numbers are interleaved.
+struct Values {
+  bool batched = false;
+  Index row_size = 0;
+  std::vector<double> rows;
+
+  Index row_of(Index sample) const { return batched ? sample * row_size : 0; }
+};
+
+inline void normalise(Complex<double>* row, Index size, Index stride) {
+  double norm = 0;
+  for (Index i = 0; i < size; ++i) norm += row[i * stride].re * row[i * stride].re + row[i * stride].im * row[i * stride].im;
+  for (Index i = 0; i < size; ++i) row[i * stride] = (1 / std::sqrt(norm)) * row[i * stride];
+}
+
+// Gram-Schmidt on the rows of a random matrix.
+inline void make_unitary(std::vector<Complex<double>>& m, Index size) {
+  for (Index a = 0; a < size; ++a) {
+    for (Index b = 0; b < a; ++b) {
+      Complex<double> overlap;
+      for (Index i = 0; i < size; ++i) overlap += conj(m[b * size + i]) * m[a * size + i];
+      for (Index i = 0; i < size; ++i) m[a * size + i] = m[a * size + i] - overlap * m[b * size + i];
+    }
+    normalise(&m[a * size], size, 1);
+  }
+}
+
+inline void make_hermitian(std::vector<Complex<double>>& m, Index size) {
+  for (Index a = 0; a < size; ++a) {
+    m[a * size + a].im = 0;
+    for (Index b = 0; b < a; ++b) m[a * size + b] = conj(m[b * size + a]);
+  }
+}
+
+inline std::vector<Complex<double>> random_complex_row(Random& random, Role role, const InputSpec& spec) {
+  std::vector<Complex<double>> row(spec.numel());
+  for (Complex<double>& z : row) z = random.complex();
+  switch (role) {
+    case Role::unitary: make_unitary(row, spec.shape[0]); break;
+    case Role::hermitian: make_hermitian(row, spec.shape[0]); break;
+    case Role::state: normalise(row.data(), spec.numel(), 1); break;
+    case Role::sparse: row[1] = conj(row[0]), row[2].im = 0; break;
+    case Role::diagonal:
+      for (Complex<double>& z : row) normalise(&z, 1, 1);
+      break;
+    case Role::angles: break;
+  }
+  return row;
+}
+
+inline void append_random_row(Random& random, Role role, const InputSpec& spec, std::vector<double>& rows) {
+  if (!spec.is_complex) {
+    for (Index e = 0; e < spec.numel(); ++e) rows.push_back(random.angle());
+    return;
+  }
+  for (const Complex<double>& z : random_complex_row(random, role, spec)) {
+    rows.push_back(z.re);
+    rows.push_back(z.im);
+  }
+}
+
+// Each input carries a batch axis or not, as it falls.
+inline std::vector<Values> random_values(Random& random, const Circuit& circuit, Index batch) {
+  std::vector<Values> all;
+  for (std::size_t i = 0; i < circuit.roles.size(); ++i) {
+    const InputSpec& spec = circuit.program.inputs[i];
+    Values values{random.chance(0.5), spec.numel() * (spec.is_complex ? 2 : 1), {}};
+    for (Index row = values.batched ? batch : 1; row > 0; --row) append_random_row(random, circuit.roles[i], spec, values.rows);
+    all.push_back(std::move(values));
+  }
+  return all;
+}
+
+// --- calls ------------------------------------------------------------------------------------------------------------
+
+// A pool without torch, whose threads the thread sanitizer sees. The caller takes part, as it does in torch's.
+inline void on_threads(Index tasks, void (*body)(void*, Index), void* context) {
+  std::atomic<Index> next{1};
+  const auto work = [&] {
+    for (Index task = next++; task < tasks; task = next++) body(context, task);
+  };
+  std::vector<std::thread> threads;
+  for (Index t = 1; t < std::min<Index>(tasks, 3); ++t) threads.emplace_back(work);
+  body(context, 0);
+  work();
+  for (std::thread& thread : threads) thread.join();
+}
+
+// A call and its memory, each piece exactly as large as the kernels may take it to be.
+template <class T>
+class Run {
+ public:
+  Call<T> call;
+  std::vector<T> real;
+  std::vector<T> complex;
+  std::vector<T> ket;
+  std::vector<std::vector<T>> gradients;
+
+  Run(ProgramHandle program, const std::vector<Values>& values, Index batch, int threads) : program_(std::move(program)) {
+    call.planned = program_.get();
+    call.batch = batch;
+    call.parallel = on_threads;
+    call.threads = threads;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const InputSpec& spec = call.program().inputs[i];
+      inputs_.emplace_back(values[i].rows.begin(), values[i].rows.end());
+      call.inputs.push_back({inputs_.back().data(), values[i].batched, spec.is_complex, spec.numel()});
+    }
+  }
+
+  void forward(bool keep_ket = true) {
+    real.assign(call.batch * call.program().real_results(), T(-7));
+    complex.assign(2 * call.batch * call.program().complex_results(), T(-7));
+    ket.assign(keep_ket ? 2 * call.batch * call.dimension() : 0, T(-7));
+    execute<T>(call, {real.data(), complex.data(), keep_ket ? ket.data() : nullptr});
+  }
+
+  // Uses the ket of `forward` where that kept it. An empty `wanted` wants every input.
+  void backward(const std::vector<double>& g_real, const std::vector<double>& g_complex, const std::vector<bool>& wanted = {}) {
+    const std::vector<T> of_real(g_real.begin(), g_real.end());
+    const std::vector<T> of_complex(g_complex.begin(), g_complex.end());
+    Cotangents<T> cotangents{ket.empty() ? nullptr : ket.data(), of_real.data(), of_complex.data(), {}};
+    gradients.clear();
+    for (std::size_t i = 0; i < inputs_.size(); ++i) {
+      gradients.emplace_back(wanted.empty() || wanted[i] ? inputs_[i].size() : 0, T(0));
+      cotangents.gradients.push_back(gradients[i].empty() ? nullptr : gradients[i].data());
+    }
+    execute_vjp<T>(call, cotangents);
+  }
+
+ private:
+  ProgramHandle program_;
+  std::vector<std::vector<T>> inputs_;
+};
+
+inline std::vector<double> random_numbers(Random& random, Index count) {
+  std::vector<double> numbers;
+  for (Index i = 0; i < count; ++i) numbers.push_back(random.uniform(-1, 1));
+  return numbers;
+}
+
+}  // namespace ketgrad::testing

@@ -1,0 +1,314 @@
+"""The operators: schemas, fake kernels, autograd routes, checks of what they are handed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from torch import Tensor
+from torch.library import opcheck
+
+import cases
+import ketgrad as kg
+from ketgrad import ops
+from ketgrad._library import _C
+from ketgrad.batching import Group, group_tapes
+
+EXECUTE = torch.ops.ketgrad.execute.default
+EXECUTE_VJP = torch.ops.ketgrad.execute_vjp.default
+
+
+def group_of(batch: int | None = None, dtype: torch.dtype = torch.float64) -> Group:
+    leaves = cases.Leaves(batch=batch, dtype=dtype)
+    shared = leaves.with_batch(None)
+    tape = kg.Tape(
+        [
+            kg.RX(leaves.angle(), wires=0),
+            kg.RY(0.2, wires=1),
+            kg.QubitUnitary(shared.unitary(1), wires=1),
+            kg.CRZ(shared.angle(), wires=[0, 1]),
+        ],
+        [kg.expval(kg.Z(0)), kg.probs(wires=1), kg.state()],
+    )
+    (group,) = group_tapes([tape])
+    return group._replace(inputs=[t.detach() for t in group.inputs])
+
+
+def cotangents(group: Group) -> tuple[Tensor, Tensor]:
+    real = group.inputs[0].dtype
+    g_real = torch.randn(group.batch, group.encoding.real_results, dtype=real)
+    return g_real, torch.randn(group.batch, group.encoding.complex_results, dtype=real.to_complex())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("batch", [None, 3])
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_opcheck_execute(batch: int | None, dtype: torch.dtype, requires_grad: bool) -> None:
+    group = group_of(batch, dtype)
+    inputs = [t.requires_grad_(requires_grad) for t in group.inputs]
+    for keep_ket in (True, False):
+        opcheck(EXECUTE, (group.encoding.id, inputs, keep_ket))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("batch", [None, 3])
+def test_opcheck_execute_vjp(batch: int | None, dtype: torch.dtype) -> None:
+    group = group_of(batch, dtype)
+    _, _, ket = EXECUTE(group.encoding.id, group.inputs, True)
+    wanted = list(range(1, len(group.inputs)))
+    opcheck(EXECUTE_VJP, (group.encoding.id, group.inputs, ket, *cotangents(group), wanted))
+
+
+def results_and_gradients(function: object, group: Group) -> list[Tensor]:
+    inputs = [t.clone().requires_grad_() for t in group.inputs]
+    real, complex_ = function(group.encoding.id, inputs)  # type: ignore[operator]
+    torch.manual_seed(0)
+    g_real, g_complex = cotangents(group)
+    gradients = torch.autograd.grad([real, complex_], inputs[1:], [g_real, g_complex])
+    return [real.detach(), complex_.detach(), *gradients]
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_every_route_gives_the_same_gradients(batch: int | None) -> None:
+    group = group_of(batch)
+    eager = results_and_gradients(ops.execute, group)
+    recomputed = results_and_gradients(lambda program, inputs: ops.execute(program, inputs, keep_ket=False), group)
+    raw = results_and_gradients(lambda program, inputs: EXECUTE(program, inputs, True)[:2], group)
+    compiled = results_and_gradients(torch.compile(ops.execute, fullgraph=True, backend="aot_eager"), group)
+    for other in (recomputed, raw, compiled):
+        torch.testing.assert_close(other, eager)
+
+
+def test_compiled_by_inductor() -> None:
+    group = group_of(3)
+
+    def loss(inputs: list[Tensor]) -> Tensor:
+        real, _ = ops.execute(group.encoding.id, [inputs[0], *[2 * t for t in inputs[1:]]])
+        return (real**2).sum()
+
+    found = []
+    for function in (loss, torch.compile(loss, fullgraph=True)):
+        inputs = [t.clone().requires_grad_() for t in group.inputs]
+        value = function(inputs)
+        found.append([value.detach(), *torch.autograd.grad(value, inputs[1:])])
+    torch.testing.assert_close(*found)
+
+
+def test_conjugate_views_are_resolved() -> None:
+    group = group_of()
+    position = next(i for i, t in enumerate(group.inputs) if t.is_complex())
+    lazy, real = list(group.inputs), list(group.inputs)
+    lazy[position] = group.inputs[position].conj()
+    real[position] = lazy[position].resolve_conj()
+    assert lazy[position].is_conj()
+    torch.testing.assert_close(ops.execute(group.encoding.id, lazy), ops.execute(group.encoding.id, real))
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def test_routes_that_have_no_derivative_raise() -> None:
+    group = group_of()
+    x = group.inputs[1]
+
+    def function(value: Tensor) -> Tensor:
+        return ops.execute(group.encoding.id, [group.inputs[0], value, *group.inputs[2:]])[0].sum()
+
+    for call in (
+        lambda: torch.func.grad(function)(x),
+        lambda: torch.func.jvp(function, (x,), (torch.ones_like(x),)),
+        lambda: torch.func.vmap(function)(x.expand(3, *x.shape)),
+    ):
+        with pytest.raises(NotImplementedError, match=r"torch\.func"):
+            call()
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward-mode"):
+        function(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+@pytest.mark.parametrize("route", [ops.execute, lambda p, i: EXECUTE(p, i, True)], ids=["eager", "raw"])
+def test_second_derivatives_raise(route: object) -> None:
+    group = group_of()
+    inputs = [t.clone().requires_grad_() for t in group.inputs]
+    real = route(group.encoding.id, inputs)[0]  # type: ignore[operator]
+    (gradient,) = torch.autograd.grad(real.sum(), inputs[1], create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivatives"):
+        gradient.sum().backward()
+
+
+def bad_inputs(group: Group) -> dict[str, tuple[list[Tensor], str]]:
+    first, *others = group.inputs
+    return {
+        "too few": ([first], "inputs, the program needs"),
+        "none": ([], "needs its first input|Tensor"),
+        "integers": ([first.long(), *others], "float32 or float64"),
+        "precision": ([first.float(), *others], "another dtype"),
+        "axes": ([first, others[0][None, None], *others[1:]], r"has shape \(1, 1, "),
+        "size": ([first, torch.cat([others[0], others[0]], -1), *others[1:]], r"the program needs"),
+        "batches": ([first.expand(2, -1), others[0].expand(3, -1), *others[1:]], "batch size 3, another input has 2"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["too few", "none", "integers", "precision", "axes", "size", "batches"])
+def test_bad_inputs(kind: str) -> None:
+    inputs, message = bad_inputs(group_of())[kind]
+    with pytest.raises((ValueError, RuntimeError, NotImplementedError), match=message):
+        ops.run_execute(group_of().encoding.id, inputs, True)
+
+
+def test_bad_arguments_of_vjp() -> None:
+    group = group_of()
+    _, _, ket = ops.run_execute(group.encoding.id, group.inputs, True)
+    real, complex_ = cotangents(group)
+
+    def vjp(**changed: object) -> None:
+        arguments = {"ket": ket, "g_real": real, "g_complex": complex_, "wanted": [1]} | changed
+        ops.run_execute_vjp(group.encoding.id, group.inputs, *arguments.values())  # type: ignore[arg-type]
+
+    vjp()
+    for changed, message in [
+        ({"ket": ket[:, :2]}, "the ket has shape"),
+        ({"ket": ket.to(torch.complex64)}, "the ket has another dtype"),
+        ({"g_real": real[:, :1]}, "the real cotangent has shape"),
+        ({"g_complex": complex_.real}, "the complex cotangent has another dtype"),
+        ({"wanted": [99]}, "no input 99"),
+        ({"wanted": [1, 1]}, "wanted twice"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            vjp(**changed)
+
+
+def test_unknown_program() -> None:
+    with pytest.raises(IndexError, match="no program has the id 12345"):
+        ops.run_execute(12345, [torch.zeros(0)], True)
+
+
+# --- malformed programs ----------------------------------------------------------------------------------------------
+
+
+def builder(num_wires: int = 2) -> _C.ProgramBuilder:
+    found = _C.ProgramBuilder(num_wires)
+    found.input(False, [1])
+    found.input(True, [2, 2])
+    return found
+
+
+SLOT = (0, 0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("gate", "error", "message"),
+    [
+        (("NoGate", [0], [], [], False, [], -1, ""), ValueError, "unknown gate 'NoGate'"),
+        (("RX", [2], [], [], False, [SLOT], -1, ""), IndexError, r"gate 0 \(RX\): wire 2 is outside 0..1"),
+        (("RX", [-1], [], [], False, [SLOT], -1, ""), IndexError, "wire -1"),
+        (("RX", [0], [0], [True], False, [SLOT], -1, ""), ValueError, "wire 0 appears twice"),
+        (("CNOT", [0], [], [], False, [], -1, ""), ValueError, "targets|too few wires"),
+        (("RX", [0], [], [], False, [], -1, ""), ValueError, "has 0 parameters, needs 1"),
+        (("RX", [0], [], [], False, [(7, 0, 1.0, 0.0)], -1, ""), IndexError, "no input 7"),
+        (("RX", [0], [], [], False, [(0, 5, 1.0, 0.0)], -1, ""), IndexError, "no column 5"),
+        (("RX", [0], [], [], False, [(1, 0, 1.0, 0.0)], -1, ""), ValueError, "not a real vector"),
+        (("RX", [0], [1], [], False, [SLOT], -1, ""), ValueError, "control value"),
+        (("QubitUnitary", [0, 1], [], [], False, [], 1, ""), ValueError, "shape"),
+        (("QubitUnitary", [0], [], [], False, [], -1, ""), IndexError, "no input -1"),
+        (("PauliRot", [0, 1], [], [], False, [SLOT], -1, "XQ"), ValueError, "Pauli word 'XQ'"),
+        (("PauliRot", [0, 1], [], [], False, [SLOT], -1, "X"), ValueError, "2 letters"),
+    ],
+)
+def test_malformed_gates(gate: tuple[object, ...], error: type[Exception], message: str) -> None:
+    def build() -> None:
+        program = builder()
+        program.gate(*gate)  # type: ignore[arg-type]
+        program.build()
+
+    with pytest.raises(error, match=message):
+        build()
+
+
+def test_malformed_measurements_and_preparations() -> None:
+    for change, error, message in [
+        (lambda b: b.measure("mean", [], []), ValueError, "unknown measurement 'mean'"),
+        (lambda b: b.measure("probs", [5], []), IndexError, "wire 5"),
+        (lambda b: b.measure("probs", [0, 0], []), ValueError, "appears twice"),
+        (lambda b: b.measure("expval", [], [(1.0, [], [0], "ZZ", [])]), ValueError, "1 letters"),
+        (
+            lambda b: b.measure("expval", [], [(1.0, [], [], "", [("odd", [0], 1, [], [], [])])]),
+            ValueError,
+            "unknown factor 'odd'",
+        ),
+        (
+            lambda b: b.measure("expval", [], [(1.0, [], [], "", [("hermitian", [0, 1], 1, [], [], [])])]),
+            ValueError,
+            "shape",
+        ),
+        (
+            lambda b: b.measure("expval", [], [(1.0, [], [], "", [("sparse", [0], 1, [], [9], [0])])]),
+            IndexError,
+            "sparse",
+        ),
+        (lambda b: b.basis_state([0, 1], [0]), ValueError, "one bit per wire"),
+        (lambda b: b.basis_state([0], [2]), ValueError, "bits are 0 or 1"),
+        (lambda b: b.state([0], 0), ValueError, "shape"),
+    ]:
+        program = builder()
+        with pytest.raises(error, match=message):
+            (change(program), program.build())
+    with pytest.raises(ValueError, match="at most"):
+        builder(63).build()
+    with pytest.raises(ValueError, match="input 0 must be real"):
+        _C.ProgramBuilder(1).build()
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------------------------------
+
+LONG_CALL = """
+import ketgrad as kg
+n = 22
+layer = [gate for w in range(n) for gate in (kg.RX(0.1 * w, wires=w), kg.CNOT(wires=[w, (w + 1) % n]))]
+tape = kg.Tape(40 * layer, [kg.expval(kg.Z(0))])
+print("ready", flush=True)
+try:
+    kg.execute([tape])
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def test_ctrl_c_ends_a_long_call() -> None:
+    with subprocess.Popen([sys.executable, "-c", LONG_CALL], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "ready"
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        assert process.stdout.readline().strip() == "interrupted"
+        assert time.monotonic() - begun < 5
+
+
+def test_the_gil_is_released() -> None:
+    """Another Python thread counts while a call runs."""
+    n = 18
+    tape = kg.Tape(
+        [kg.RX(0.1, wires=w % n) if w % 2 else kg.CNOT(wires=[w % n, (w + 1) % n]) for w in range(300)],
+        [kg.expval(kg.Z(0))],
+    )
+    ticks, done = [0], threading.Event()
+
+    def count() -> None:
+        while not done.is_set():
+            ticks[0] += 1
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    begun = time.monotonic()
+    kg.execute([tape])
+    elapsed = time.monotonic() - begun
+    seen = ticks[0]
+    done.set()
+    thread.join()
+    assert seen > elapsed / 0.001 * 0.1, (seen, elapsed)
