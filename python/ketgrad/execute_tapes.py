@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from . import ops
-from .jacobian_products import AdjointProducts, Run, TapeResult, as_tapes
+from .jacobian_products import AdjointProducts, Run, TapeResult, as_tapes, require_aligned
 from .tape import Tape
 
 _DIFF_METHODS = ("adjoint", None)
@@ -100,6 +100,7 @@ class _Native:
     def __init__(self, ctx: Any, tapes: Sequence[Any], jpc: AdjointProducts) -> None:
         self.jpc = jpc
         self.tapes = as_tapes(tapes)
+        require_aligned(tapes, self.tapes)
         trainable = any(ctx.needs_input_grad[2:])
         self.results, run = jpc.run(
             self.tapes, lambda group: trainable and any(s.trainable for s in group.encoding.sources)

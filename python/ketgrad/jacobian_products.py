@@ -54,9 +54,19 @@ def as_tapes(tapes: Iterable[Any]) -> tuple[Tape, ...]:
 
 
 def _convert(tape: Any) -> Tape:
-    if not type(tape).__module__.startswith("pennylane") and not hasattr(tape, "measurements"):
+    if not hasattr(tape, "measurements"):
         raise TypeError(f"expected tapes of ketgrad or PennyLane, found {tape!r} of type {type(tape).__name__}")
     return Tape.from_pennylane(tape)
+
+
+def require_aligned(tapes: Sequence[Any], own: Sequence[Tape]) -> None:
+    """Raise where a PennyLane tape has other trainable parameters than its conversion: gradients go by position."""
+    for tape, converted in zip(tapes, own, strict=True):
+        if len(tape.trainable_params) != len(converted.trainable_params):
+            raise ValueError(
+                "the bits of a BasisState or a Projector are among the trainable parameters of a PennyLane tape, but "
+                "have no gradient: set script.trainable_params to the others"
+            )
 
 
 class AdjointProducts:
@@ -172,6 +182,7 @@ class AdjointProducts:
             tuple of tensors in the shapes of the parameters.
         """
         own = as_tapes(tapes)
+        require_aligned(tapes, own)
         _, run = self.run(own, lambda group: True)
         cotangents = [[_conjugate(c, tape) for c in _as_list(d, tape)] for d, tape in zip(dy, own, strict=True)]
         count = sum(len(tape.trainable_params) for tape in own)
@@ -194,7 +205,9 @@ class AdjointProducts:
             parameter.shape; a tuple over the parameters where there are several, in a tuple over the measurements where
             there are several.
         """
-        return tuple([self._jacobian(tape) for tape in as_tapes(tapes)])
+        own = as_tapes(tapes)
+        require_aligned(tapes, own)
+        return tuple([self._jacobian(tape) for tape in own])
 
     @torch.no_grad()
     def execute_and_compute_jacobian(self, tapes: Sequence[Any]) -> tuple[tuple[TapeResult, ...], tuple[Any, ...]]:
@@ -215,6 +228,7 @@ class AdjointProducts:
             The results, and the products in the results' nesting and shapes.
         """
         own = as_tapes(tapes)
+        require_aligned(tapes, own)
         results = self.execute(own)
         products = []
         for tape, of_tape in zip(own, tangents, strict=True):

@@ -144,7 +144,7 @@ class _Plan:
         parts = [(m, part) for m, measurement in enumerate(tape.measurements) for part in _parts(measurement, tape)]
         self.groups: list[_Group] = []
         self.parts: list[list[tuple[_Part, int]]] = [[] for _ in tape.measurements]
-        self._spectra: dict[_Basis, tuple[Tensor, Tensor]] = {}
+        self._solved: dict[tuple[_Basis, Callable[[Tensor], Tensor]], Tensor] = {}
         # Measurements of wires first: they share their shots whatever else there is. Then long words: fewer groups.
         parts.sort(key=lambda each: (tape.measurements[each[0]].observable is not None, -len(each[1].bases)))
         for m, part in parts:
@@ -159,27 +159,31 @@ class _Plan:
         _join(self.groups[-1], part.bases)
         return len(self.groups) - 1
 
-    def spectrum(self, basis: _Basis) -> tuple[Tensor, Tensor]:
-        """The eigenvalues, ascending, and the eigenvectors of a basis's matrix, in double precision on the CPU."""
-        if basis not in self._spectra:
+    def solve(self, basis: _Basis, solver: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a solver finds of the matrix of a basis, in double precision on the CPU."""
+        if (basis, solver) not in self._solved:
             assert basis.matrix is not None
             matrix = basis.matrix()
             if not torch.isfinite(matrix).all():
                 where = place("an observable", basis.wires)
                 raise ValueError(f"{where} has NaN or infinite entries: there is no eigenbasis to draw samples in")
-            values, vectors = torch.linalg.eigh(matrix)
-            self._spectra[basis] = values, vectors
-        return self._spectra[basis]
+            self._solved[basis, solver] = solver(matrix)
+        return self._solved[basis, solver]
 
     def change(self, basis: _Basis) -> list[Operation]:
         """The gates that turn a basis into the computational one."""
         if basis.matrix is not None:
             # An array, because arrays leave the choice of precision and device to the rest of the tape.
-            inverse = self.spectrum(basis)[1].mH.resolve_conj().numpy()
-            return [QubitUnitary(inverse, wires=basis.wires)]
+            eigenvectors = self.solve(basis, _eigenvectors)
+            return [QubitUnitary(eigenvectors.mH.resolve_conj().numpy(), wires=basis.wires)]
         if basis.name == "X":
             return [H(basis.wires)]
         return [adjoint(S(basis.wires)), H(basis.wires)] if basis.name == "Y" else []
+
+
+def _eigenvectors(matrix: Tensor) -> Tensor:
+    """As columns, in the order of `torch.linalg.eigvalsh`."""
+    return torch.linalg.eigh(matrix)[1]
 
 
 def _join(group: _Group, bases: Iterable[_Basis]) -> bool:
@@ -282,7 +286,7 @@ def _matrix(terms: Iterable[Term], observable: Observable, wires: tuple[Wire, ..
 
 def _entries(term: Term, observable: Observable, wires: tuple[Wire, ...]) -> tuple[Tensor, Tensor]:
     """The entries of a term's matrix: their places in the flattened matrix `(nnz,)`, their values `(…, nnz)`."""
-    operators = [((wire,), _LETTERS[letter]) for wire, letter in term.word]
+    operators: list[tuple[tuple[Wire, ...], _Entries]] = [((wire,), _LETTERS[letter]) for wire, letter in term.word]
     operators += [(factor.wires, _factor_entries(factor, observable)) for factor in term.factors]
     acted = {wire for own, _ in operators for wire in own}
     operators += [((wire,), _LETTERS["I"]) for wire in wires if wire not in acted]
@@ -451,7 +455,7 @@ class _Reader:
         return self._eigenvalues(_factor_basis(factor, observable), shots)
 
     def _eigenvalues(self, basis: _Basis, shots: _Shots) -> Tensor:
-        table = self.plan.spectrum(basis)[0].to(shots.device)
+        table = self.plan.solve(basis, torch.linalg.eigvalsh).to(shots.device)
         found = shots.basis_state(basis.wires)
         return table.gather(-1, found) if table.dim() == 2 else table[found]
 
@@ -466,7 +470,7 @@ def _diagonal(factor: Factor, observable: Observable, device: torch.device) -> T
 
 def _merged(values: Tensor, tolerance: float) -> Tensor:
     """Values of which those are equal that differ by rounding only; whole where they are but for rounding."""
-    distinct, position = values.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    distinct, position = values.unique(return_inverse=True)
     if not len(distinct):
         return values
     gap = tolerance * distinct.nan_to_num(0, 0, 0).abs().max()
@@ -481,7 +485,7 @@ def _counted(values: Tensor, name: Callable[[Any], Any]) -> Any:
     """How often each value occurs, by its name: a dictionary, for `(B, shots)` a list of them."""
     if values.dim() == 2:
         return [_counted(row, name) for row in values]
-    distinct, counts = values.unique(return_counts=True)  # type: ignore[no-untyped-call]
+    distinct, counts = values.unique(return_counts=True)
     return {name(value): count for value, count in zip(distinct.tolist(), counts.tolist(), strict=True)}
 
 

@@ -61,9 +61,10 @@ def tape_from_pennylane(script: QuantumScript) -> Tape:
 
     The tape's parameters are the script's, the same objects in the same order, and `trainable_params` is carried over:
     the gradients of the tape's trainable parameters are those of the script's, one by one. Bits (of a `BasisState`, of
-    a `Projector` on a basis state), which PennyLane counts among the parameters, are none here: the script may have
-    them, not train them. `Barrier` and `WireCut` are left out. Results are ordered as PennyLane orders them; where a
-    measurement of all wires would come out in another order, the tape's wires are PennyLane's standard ones, 0…n−1.
+    a `Projector` on a basis state), which PennyLane counts among the parameters, are none here and have no gradient,
+    though a script that was built by hand has them among its trainable ones. `Barrier` and `WireCut` are left out.
+    Results are ordered as PennyLane orders them; where a measurement of all wires would come out in another order,
+    the tape's wires are PennyLane's standard ones, 0…n−1.
 
     Args:
         script: with operations and measurements that ketgrad has under PennyLane's names, `adjoint` and `ctrl` of them
@@ -73,8 +74,7 @@ def tape_from_pennylane(script: QuantumScript) -> Tape:
         TypeError: the argument is no script (it may be a QNode), or a parameter is of a library other than torch and
             NumPy.
         NotImplementedError: an operation, an observable or a measurement that ketgrad does not have; shot vectors.
-        ValueError: bits among the trainable parameters, or trainable parameters out of order; and whatever `Tape` and
-            the operations refuse.
+        ValueError: trainable parameters out of order; and whatever `Tape` and the operations refuse.
     """
     if not isinstance(script, QuantumScript):
         hint = "; of a QNode: pennylane.workflow.construct_tape(qnode)(*args)" if isinstance(script, qml.QNode) else ""
@@ -122,14 +122,8 @@ def _trainable(script: Any, operations: Sequence[Operation], measurements: Seque
         return given
     owners = [*script.operations, *(m.obs for m in script.measurements if m.obs is not None)]
     kept = [keep for owner in owners for keep in _kept(owner)]
-    if not all(kept[index] for index in given):
-        possible = [index for index in given if kept[index]]
-        raise ValueError(
-            "the bits of a basis state are among the trainable parameters of the script, but have no gradient: "
-            f"set script.trainable_params = {possible}"
-        )
     places = list(accumulate(kept, initial=0))
-    return [places[index] for index in given]
+    return [places[index] for index in given if kept[index]]
 
 
 def _has_bits(observable: Observable) -> bool:
