@@ -1,0 +1,110 @@
+"""Encoding: the gate table is the single source, programs are structure only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import ketgrad as kg
+from ketgrad import encoding, operations
+from ketgrad._library import _C
+
+TABLE = {name: (wires, controls, parameters) for name, wires, controls, parameters in _C.gate_table()}
+
+
+def test_python_and_native_gates_are_the_same() -> None:
+    gates = {name: gate for name, gate in operations.OPERATIONS.items() if not gate.is_preparation}
+    assert set(gates) == set(TABLE)
+    for name, gate in gates.items():
+        wires, _, parameters = TABLE[name]
+        assert gate.num_wires == (None if wires < 0 else wires), name
+        assert sum(kind == "angle" for kind in gate.parameter_kinds) == parameters, name
+
+
+def test_gates_reach_the_program_under_their_own_opcode() -> None:
+    gates = [kg.Toffoli(wires=[0, 1, 2]), kg.Rot(0.1, 0.2, 0.3, wires=0), kg.DoubleExcitation(0.4, wires=[0, 1, 2, 3])]
+    program = encoding.encode(kg.Tape(gates, [kg.probs()])).program
+    assert program.describe()["num_gates"] == len(gates)
+
+
+def test_values_are_no_part_of_a_program() -> None:
+    def program(x: float, c: float, matrix: torch.Tensor) -> int:
+        gates = [kg.RX(x, wires=0), kg.QubitUnitary(matrix, wires=1)]
+        return encoding.encode(kg.Tape(gates, [kg.expval(c * kg.Z(0))])).id
+
+    flip = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    assert program(0.1, 0.2, flip) == program(0.5, -0.7, torch.eye(2))
+
+
+def test_structure_is_what_a_program_is() -> None:
+    def program(gate: kg.Operation) -> int:
+        return encoding.encode(kg.Tape([gate], [kg.expval(kg.Z(0)), kg.probs(wires=[0, 1])])).id
+
+    x = torch.tensor(0.1)
+    different = [
+        kg.RX(x, wires=0),
+        kg.RX(x, wires=1),
+        kg.RY(x, wires=0),
+        kg.adjoint(kg.RX(x, wires=0)),
+        kg.ctrl(kg.RX(x, wires=0), 1),
+        kg.ctrl(kg.RX(x, wires=0), 1, control_values=[0]),
+        kg.PauliRot(x, "XX", wires=[0, 1]),
+        kg.PauliRot(x, "XY", wires=[0, 1]),
+    ]
+    assert len({program(gate) for gate in different}) == len(different)
+
+
+def test_labels_of_wires_are_no_part_of_a_program() -> None:
+    def program(a: object, b: object) -> int:
+        return encoding.encode(kg.Tape([kg.RX(0.1, wires=a), kg.CNOT(wires=[a, b])], [kg.expval(kg.Z(b))])).id
+
+    assert program("x", "y") == program("u", "v") == program(5, 3)
+    assert program(0, 1) != program(1, 0)
+
+
+def test_runs_of_gates_on_a_wire_become_one_step() -> None:
+    gates = [kg.RZ(0.1, wires=0), kg.RX(0.3, wires=1), kg.RY(0.2, wires=0), kg.CNOT(wires=[0, 1]), kg.RZ(0.3, wires=0)]
+    program = encoding.encode(kg.Tape(gates, [kg.probs()])).program
+    assert program.describe()["num_steps"] == 4
+
+
+NAME = (
+    "import ketgrad as kg; from ketgrad.encoding import encode; "
+    "print(encode(kg.Tape([kg.RX(0.1, wires=0), kg.CNOT(wires=[0, 1])], [kg.expval(kg.Z(0) + kg.X(1))])).id)"
+)
+
+
+def test_a_program_has_the_same_name_in_every_process() -> None:
+    names = {
+        subprocess.run(
+            [sys.executable, "-c", NAME],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(names) == 1
+
+
+def test_a_program_that_nothing_refers_to_goes_and_one_in_use_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "_cache", encoding._cache.__class__())
+    kept = encoding.encode(kg.Tape([kg.RX(0.1, wires="kept")], [kg.probs()]))
+    dropped = encoding.encode(kg.Tape([kg.RX(0.1, wires="w"), kg.RY(0.1, wires="w")], [kg.probs()])).id
+    for i in range(3000):
+        word = "".join("XYZ"[(i // 3**j) % 3] for j in range(8))
+        encoding.encode(kg.Tape([kg.PauliRot(0.1, word, wires=range(8))], [kg.probs(wires=[0])]))
+        encoding._cache.clear()
+    assert _C.find_program(kept.id).id == kept.id
+    with pytest.raises(IndexError, match="no program"):
+        _C.find_program(dropped)
+
+
+def test_level_must_be_one_of_those_that_there_are() -> None:
+    with pytest.raises(ValueError, match=r"CPU level 'mmx' is not available here; available: portable"):
+        _C.set_level("mmx")
