@@ -111,6 +111,17 @@ def test_tapes_of_equal_structure_take_one_call(monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("value", [0.3, leaf(0.3), leaf([0.3, 0.4])], ids=["number", "tensor", "batch"])
+def test_the_same_circuit_several_times(value: Any) -> None:
+    tape = rotation(value, kg.expval(kg.Z(0)), kg.probs())
+    found, expected = kg.execute([tape, tape, rotation(value, *tape.measurements)]), reference.execute([tape] * 3)
+    for a, b in zip(tree_leaves(found), tree_leaves(expected), strict=True):
+        torch.testing.assert_close(a, b)
+    if isinstance(value, Tensor):
+        a, b = (torch.autograd.grad(cases.contract(results), value) for results in (found, expected))
+        torch.testing.assert_close(a, b)
+
+
 def test_structure_is_encoded_once() -> None:
     def build(value: float) -> kg.Tape:
         x = leaf([value, value + 1])

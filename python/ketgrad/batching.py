@@ -76,8 +76,11 @@ def _group(tapes: list[Tape], positions: list[int], dtype: torch.dtype | None) -
     encoding = encode(tapes[0])
     rows = tuple(1 if tape.batch_size is None else tape.batch_size for tape in tapes)
     packed = [_pack(source, tapes, rows, real, device) for source in encoding.sources]
-    inputs, shared = zip(*packed, strict=True)
-    return Group(encoding, tuple(positions), tuple(tapes), list(inputs), shared, rows)
+    inputs, shared = map(list, zip(*packed, strict=True))
+    if len(tapes) > 1 and all(shared):  # the same circuit several times: something has to carry the batch
+        inputs[0] = inputs[0].expand(sum(rows), -1)
+        shared[0] = False
+    return Group(encoding, tuple(positions), tuple(tapes), inputs, tuple(shared), rows)
 
 
 # --- dtype and device -------------------------------------------------------------------------------------------------

@@ -148,12 +148,11 @@ class _Foreign:
         self.saved: tuple[Tensor, ...] = ()
 
     def _as_torch(self, result: TapeResult) -> TapeResult:
-        device = next(iter(self.devices), None)
-        return (
-            pytree.tree_map(lambda leaf: torch.as_tensor(leaf, device=device), result)
-            if not isinstance(result, dict)
-            else result
-        )
+        if isinstance(result, dict):  # counts
+            return result
+        if isinstance(result, (tuple, list)):
+            return type(result)([self._as_torch(r) for r in result])
+        return torch.as_tensor(result, device=next(iter(self.devices), None))
 
     def parameters(self) -> Sequence[Tensor]:
         """What the gradients depend on."""

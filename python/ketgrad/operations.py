@@ -259,7 +259,7 @@ def _readable(value: Tensor) -> bool:
 def _check_unitary(value: Parameter, name: str, wires: tuple[Wire, ...]) -> None:
     def deviation(matrix: Tensor) -> Tensor:
         product = matrix @ matrix.mH
-        return (product - torch.eye(matrix.shape[-1], dtype=matrix.dtype)).abs().amax((-1, -2))
+        return (product - torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)).abs().amax((-1, -2))
 
     check_values(value, deviation, place(name, wires), "the matrix must be unitary")
 

@@ -39,14 +39,17 @@ _MOST_WIRES = 10
 # Relative to the largest eigenvalue: what rounding does to the entries of a matrix and to sums of coefficients.
 _ROUNDING = {torch.float32: 2e-6, torch.float64: 1e-12}
 
+# Matrices are made on the CPU, whatever the default device is.
+_CPU = torch.device("cpu")
+
 # Rows, columns and values of the entries that are not zero.
 _Entries = tuple[Tensor, Tensor, Tensor]
-_BITS = torch.tensor([0, 1])
+_BITS = torch.tensor([0, 1], device=_CPU)
 _LETTERS: dict[str, _Entries] = {
-    "I": (_BITS, _BITS, torch.tensor([1, 1], dtype=torch.complex128)),
-    "X": (_BITS, 1 - _BITS, torch.tensor([1, 1], dtype=torch.complex128)),
-    "Y": (_BITS, 1 - _BITS, torch.tensor([-1j, 1j], dtype=torch.complex128)),
-    "Z": (_BITS, _BITS, torch.tensor([1, -1], dtype=torch.complex128)),
+    "I": (_BITS, _BITS, torch.tensor([1, 1], dtype=torch.complex128, device=_CPU)),
+    "X": (_BITS, 1 - _BITS, torch.tensor([1, 1], dtype=torch.complex128, device=_CPU)),
+    "Y": (_BITS, 1 - _BITS, torch.tensor([-1j, 1j], dtype=torch.complex128, device=_CPU)),
+    "Z": (_BITS, _BITS, torch.tensor([1, -1], dtype=torch.complex128, device=_CPU)),
 }
 
 
@@ -183,7 +186,8 @@ class _Plan:
 
 def _eigenvectors(matrix: Tensor) -> Tensor:
     """As columns, in the order of `torch.linalg.eigvalsh`."""
-    return torch.linalg.eigh(matrix)[1]
+    found: Tensor = torch.linalg.eigh(matrix)[1]
+    return found
 
 
 def _join(group: _Group, bases: Iterable[_Basis]) -> bool:
@@ -278,7 +282,7 @@ def _matrix(terms: Iterable[Term], observable: Observable, wires: tuple[Wire, ..
     entries = [_entries(term, observable, wires) for term in terms]
     batch = torch.broadcast_shapes(*[values.shape[:-1] for _, values in entries])
     size = 1 << len(wires)
-    found = torch.zeros(*batch, size * size, dtype=torch.complex128)
+    found = torch.zeros(*batch, size * size, dtype=torch.complex128, device=_CPU)
     for cells, values in entries:
         found.index_add_(-1, cells, values.expand(*batch, -1))
     return found.view(*batch, size, size)
@@ -290,8 +294,8 @@ def _entries(term: Term, observable: Observable, wires: tuple[Wire, ...]) -> tup
     operators += [(factor.wires, _factor_entries(factor, observable)) for factor in term.factors]
     acted = {wire for own, _ in operators for wire in own}
     operators += [((wire,), _LETTERS["I"]) for wire in wires if wire not in acted]
-    cells = torch.zeros(1, dtype=torch.int64)
-    total = _weight(term, observable, cells.device).to(torch.complex128)[..., None]
+    cells = torch.zeros(1, dtype=torch.int64, device=_CPU)
+    total = _weight(term, observable, _CPU).to(torch.complex128)[..., None]
     for own, (rows, columns, values) in operators:
         placed = (_spread(rows, own, wires) << len(wires)) + _spread(columns, own, wires)
         cells = (cells[:, None] + placed).flatten()
@@ -301,14 +305,14 @@ def _entries(term: Term, observable: Observable, wires: tuple[Wire, ...]) -> tup
 
 def _factor_entries(factor: Factor, observable: Observable) -> _Entries:
     if factor.kind == "projector":
-        place_ = torch.tensor([_number(factor.bits)])
-        return place_, place_, torch.ones(1, dtype=torch.complex128)
-    values = torch.as_tensor(observable.parameters[factor.parameter], dtype=torch.complex128, device="cpu")
+        number = torch.tensor([_number(factor.bits)], device=_CPU)
+        return number, number, torch.ones(1, dtype=torch.complex128, device=_CPU)
+    values = torch.as_tensor(observable.parameters[factor.parameter], dtype=torch.complex128, device=_CPU)
     if factor.kind == "sparse":
         return _indices(factor.rows), _indices(factor.columns), values
     if factor.kind == "state_projector":
         values = values[..., :, None] * values[..., None, :].conj()
-    every = torch.arange(values.shape[-1])
+    every = torch.arange(values.shape[-1], device=_CPU)
     return every.repeat_interleave(len(every)), every.repeat(len(every)), values.flatten(-2)
 
 
@@ -438,7 +442,7 @@ class _Reader:
         """What each shot says of a part of the observable: double precision, `(shots,)` or `(B, shots)`."""
         if not part.terms:
             return self._eigenvalues(part.bases[0], shots)
-        return torch.stack([self._term_values(term, shots) for term in part.terms]).sum(0)
+        return reduce(torch.add, (self._term_values(term, shots) for term in part.terms))
 
     def _term_values(self, term: Term, shots: _Shots) -> Tensor:
         assert self.observable is not None
@@ -463,7 +467,7 @@ class _Reader:
 def _diagonal(factor: Factor, observable: Observable, device: torch.device) -> Tensor:
     """The diagonal of a sparse matrix that has no other entries, `(2^k,)`."""
     rows, _, values = _factor_entries(factor, observable)
-    found = torch.zeros(1 << len(factor.wires), dtype=torch.float64)
+    found = torch.zeros(1 << len(factor.wires), dtype=torch.float64, device=_CPU)
     found[rows] = values.real
     return found.to(device)
 
