@@ -29,7 +29,7 @@ export CXX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help check build demo test test-cpp test-python lint format sanitize clean
+.PHONY: help check build demo bench test test-cpp test-python lint format sanitize clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1:/p' $(MAKEFILE_LIST) | awk -F: '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -62,6 +62,9 @@ test-cpp: $(HAVE_DEV)  ## run the C++ tests
 
 test-python: build $(HAVE_DEV)  ## run the Python tests (PYTEST_ARGS="-k name" selects)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: build $(HAVE_DEV)  ## time a batched circuit beside PennyLane's backpropagation (ARGS=--help)
+	$(BIN)/python benchmarks/bench_execute.py $(ARGS)
 
 lint: $(HAVE_DEV)  ## check style, types, import directions and workflows
 	$(BIN)/ruff check .

@@ -187,13 +187,15 @@ class AdjointProducts:
         cotangents = [[_conjugate(c, tape) for c in _as_list(d, tape)] for d, tape in zip(dy, own, strict=True)]
         count = sum(len(tape.trainable_params) for tape in own)
         flat = iter(self.vjp(run, cotangents, [True] * count))
-        found = []
-        for tape in own:
-            gradients = [_or_zero(next(flat), tape, index) for index in tape.trainable_params]
+        carriers = {position: group.inputs[0] for group in run.groups for position in group.positions}
+        found: list[Any] = []
+        for position, tape in enumerate(own):
+            carrier = carriers.get(position, torch.empty(0, dtype=torch.float64))
+            gradients = [_or_zero(next(flat), tape, index, carrier) for index in tape.trainable_params]
             if all(g.dim() == 0 for g in gradients):
-                found.append(torch.stack(gradients) if gradients else torch.zeros(0))
+                found.append(torch.stack(gradients) if gradients else carrier.new_zeros(0))
             else:
-                found.append(tuple(gradients))  # type: ignore[arg-type]
+                found.append(tuple(gradients))
         return tuple(found)
 
     @torch.no_grad()
@@ -258,7 +260,8 @@ class AdjointProducts:
             gradients = ops.run_execute_vjp(wide.encoding.id, wide.inputs, ket, *joined, wanted)
             for position, gradient in zip(wanted, gradients, strict=True):
                 found.update(_split_rows(wide, position, gradient, tape, copies))
-        rows = [found.get(i, torch.zeros(copies, *_shape(tape, i))).split(sizes) for i in tape.trainable_params]
+        zeros = wide.inputs[0].new_zeros
+        rows = [found.get(i, zeros((copies, *_shape(tape, i)))).split(sizes) for i in tape.trainable_params]
         return [([_to_result(of[m], results[m]) for of in rows], results[m]) for m in range(len(results))]
 
 
@@ -304,11 +307,12 @@ def _shape(tape: Tape, index: int) -> tuple[int, ...]:
     return () if isinstance(value, float) else tuple(value.shape)
 
 
-def _or_zero(gradient: Tensor | None, tape: Tape, index: int) -> Tensor:
+def _or_zero(gradient: Tensor | None, tape: Tape, index: int, carrier: Tensor) -> Tensor:
+    """A gradient, or zeros in the parameter's shape; numbers have the carrier's dtype."""
     if gradient is not None:
         return gradient
     value = tape.parameters[index]
-    return torch.zeros_like(value) if isinstance(value, Tensor) else torch.zeros(_shape(tape, index))
+    return torch.zeros_like(value) if isinstance(value, Tensor) else carrier.new_zeros(_shape(tape, index))
 
 
 def _nest(items: list[Any]) -> Any:
