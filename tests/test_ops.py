@@ -182,6 +182,13 @@ def test_bad_arguments_of_vjp() -> None:
             vjp(**changed)
 
 
+def test_a_device_without_kernels_is_named() -> None:
+    assert ops.has_kernels("cpu")
+    if not ops.has_kernels("cuda"):
+        with pytest.raises(NotImplementedError, match="parameters are on cuda:1, .* no kernels"):
+            ops.require_kernels(torch.device("cuda:1"))
+
+
 def test_unknown_program() -> None:
     with pytest.raises(IndexError, match="no program has the id 12345"):
         ops.run_execute(12345, [torch.zeros(0)], True)

@@ -29,6 +29,8 @@ constexpr Index largest_lane_state = Index{32} << 20;
 constexpr int largest_lane_block = 32;
 // Below this a pass is shorter than waking the pool.
 constexpr Index smallest_parallel_state = Index{1} << 13;
+// Amplitudes written below which a whole call is.
+constexpr Index smallest_parallel_call = Index{1} << 17;
 
 template <class T>
 Regime choose_regime(const Call<T>& call) {
@@ -40,7 +42,9 @@ Regime choose_regime(const Call<T>& call) {
   const Index group = regime.lanes ? width : 1;
   const Index groups = (call.batch + group - 1) / group;
   regime.parallel_passes = groups < call.threads && call.dimension() >= smallest_parallel_state;
-  regime.tasks = regime.parallel_passes ? 1 : std::min<Index>(groups, call.threads);
+  const Index written = call.batch * call.dimension() * static_cast<Index>(call.plan().steps.size());
+  const bool one_task = regime.parallel_passes || written < smallest_parallel_call;
+  regime.tasks = one_task ? 1 : std::min<Index>(groups, call.threads);
   regime.samples_per_task = (groups + regime.tasks - 1) / regime.tasks * group;
   return regime;
 }

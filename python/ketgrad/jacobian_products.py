@@ -116,6 +116,7 @@ class AdjointProducts:
         kets = []
         for group in groups:
             ops.refuse_transforms(group.inputs)
+            ops.require_kernels(group.inputs[0].device)
             keep = bool(needs_ket(group)) and keeps_ket(group)
             real, complex_, ket = ops.run_execute(group.encoding.id, group.inputs, keep)
             kets.append(ket)

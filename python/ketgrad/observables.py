@@ -610,7 +610,7 @@ def describe(observable: Observable, most: int = 6) -> str:
     """The linear combination in one line, at most so many terms of it."""
     shown = [_described(product, observable) for product in observable._products[:most]]
     left_out = len(observable._products) - len(shown)
-    return " + ".join([*shown, f"… ({left_out} more)"] if left_out else shown)
+    return " + ".join([*shown, f"… ({left_out} more)"] if left_out else shown).replace("+ -", "- ")
 
 
 def _described(product: _Product, observable: Observable) -> str:

@@ -39,6 +39,24 @@ def _interruptible(call: Callable[..., Any], *arguments: Any) -> Any:
         raise raised from None
 
 
+def has_kernels(device_type: str) -> bool:
+    """Whether this build has the operators for a kind of device, "cpu" or "cuda"."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key("ketgrad::execute", device_type.upper())
+
+
+def require_kernels(device: torch.device) -> None:
+    """Raise where a device has no kernels in this build.
+
+    Raises:
+        NotImplementedError: names the device and what would be right.
+    """
+    if device.type not in ("cpu", "meta") and not has_kernels(device.type):
+        raise NotImplementedError(
+            f"parameters are on {device}, for which this build of ketgrad has no kernels; move them to the CPU "
+            "(`python -m ketgrad info` says what the build has)"
+        )
+
+
 def run_execute(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Run a batch of circuits, without autograd.
 

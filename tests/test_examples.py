@@ -1,0 +1,115 @@
+"""The examples run as a reader would run them: as programs, in their quick settings."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the examples are in a checkout only")
+for module in ("matplotlib", "sklearn", "tqdm"):
+    pytest.importorskip(module)
+
+
+def run(name, *arguments):
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300, check=False)
+
+
+def number(pattern, text):
+    found = re.search(pattern, text)
+    assert found, f"{pattern!r} not in\n{text}"
+    return float(found[1])
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Output and picture of one quick training run."""
+    picture = tmp_path_factory.mktemp("digits") / "curves.png"
+    done = run("digits.py", "--quick", "--device", "cpu", "--output", picture)
+    assert done.returncode == 0, done.stderr
+    return done, picture
+
+
+class TestDigits:
+    def test_learns_four_digits(self, digits):
+        accuracy = number(r"test accuracy, trained\s+([\d.]+)%", digits[0].stdout)
+        assert accuracy >= 90
+
+    def test_says_what_random_quantum_weights_reach(self, digits):
+        trained = number(r"test accuracy, trained\s+([\d.]+)%", digits[0].stdout)
+        frozen = number(r"test accuracy, quantum weights frozen at random\s+([\d.]+)%", digits[0].stdout)
+        assert frozen < trained
+
+    def test_trains_only_the_readout_when_frozen(self, digits):
+        all_weights = number(r"training: (\d+) trainable weights", digits[0].stdout)
+        readout = number(r"quantum weights frozen: (\d+) trainable weights", digits[0].stdout)
+        assert (all_weights - readout, readout) == (8 * 3 * 8 * 2, (16 + 1) * 4)
+
+    def test_reports_device_epochs_and_times(self, digits):
+        out = digits[0].stdout
+        assert "device: CPU" in out
+        epochs = re.findall(r"epoch +\d/4 +loss [\d.]+ +test accuracy +[\d.]+% +[\d.]+ ms a step \(forward", out)
+        assert len(epochs) == 8
+
+    def test_shows_a_progress_bar(self, digits):
+        assert "step/s" in digits[0].stderr
+
+    def test_draws_a_picture(self, digits):
+        assert digits[1].read_bytes().startswith(PNG)
+
+    def test_takes_any_number_of_qubits(self, tmp_path):
+        picture = tmp_path / "curves.png"
+        arguments = ("--classes", 2, "--epochs", 1, "--qubits", 6, "--layers", 1, "--batch-size", 100)
+        done = run("digits.py", *arguments, "--output", picture)
+        assert done.returncode == 0, done.stderr
+        assert picture.exists()
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+    def test_refuses_cuda_in_one_line_where_there_is_none(self, tmp_path):
+        done = run("digits.py", "--quick", "--device", "cuda", "--output", tmp_path / "curves.png")
+        assert done.returncode == 1
+        assert done.stderr.startswith("digits.py: --device cuda: ")
+        assert done.stderr.count("\n") == 1
+
+    def test_refuses_one_class(self):
+        done = run("digits.py", "--classes", 1)
+        assert done.returncode == 2
+        assert "--classes goes from 2 to 10" in done.stderr
+
+
+class TestHydrogen:
+    def test_finds_the_ground_state(self, tmp_path):
+        picture = tmp_path / "convergence.png"
+        done = run("h2_vqe.py", "--output", picture)
+        assert done.returncode == 0, done.stderr
+        found = number(r"VQE +(-[\d.]+) Ha", done.stdout)
+        exact = number(r"exact +(-[\d.]+) Ha", done.stdout)
+        assert abs(found - exact) <= 1e-6
+        # The full configuration interaction energy of H2 in STO-3G at 0.7414 Å, as electronic structure codes have it.
+        assert exact == pytest.approx(-1.13727017, abs=1e-8)
+        assert picture.read_bytes().startswith(PNG)
+
+    def test_says_so_when_it_stops_too_early(self, tmp_path):
+        done = run("h2_vqe.py", "--steps", 2, "--output", tmp_path / "convergence.png")
+        assert done.returncode == 1
+        assert "take more --steps" in done.stderr
+
+    @pytest.mark.filterwarnings("default")  # PennyLane's and autograd's own
+    def test_has_the_terms_that_its_docstring_tells_how_to_compute(self):
+        qml = pytest.importorskip("pennylane")
+        terms = runpy.run_path(str(EXAMPLES / "h2_vqe.py"))["TERMS"]
+        geometry = qml.numpy.array([[0, 0, 0], [0, 0, 0.7414 / 0.529177210903]])
+        hamiltonian, qubits = qml.qchem.molecular_hamiltonian(qml.qchem.Molecule(["H", "H"], geometry))
+        assert qubits == 4
+        computed = {
+            "".join(word.get(wire, "I") for wire in range(4)): float(coefficient.real)
+            for word, coefficient in qml.pauli.pauli_sentence(hamiltonian).items()
+        }
+        assert computed == pytest.approx(terms, abs=1e-10)
