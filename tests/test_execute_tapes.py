@@ -283,6 +283,16 @@ def test_functorch_and_forward_mode_are_refused() -> None:
         circuit(torch.autograd.forward_ad.make_dual(x, torch.ones(())))
 
 
+def test_compiled_code_breaks_at_tapes_and_goes_on() -> None:
+    def function(x: Tensor) -> Tensor:
+        return 2 * kg.execute([kg.Tape([kg.RX(x, wires=0)], [kg.expval(kg.Z(0))])])[0]
+
+    x = leaf(0.3)
+    z = torch.compile(function, backend="eager")(x)
+    torch.testing.assert_close(z, 2 * torch.cos(x))
+    torch.testing.assert_close(torch.autograd.grad(z, x)[0], -2 * torch.sin(x.detach()))
+
+
 # --- other people's functions ----------------------------------------------------------------------------------------
 
 
@@ -496,6 +506,31 @@ def test_compute_vjp_takes_pennylanes_convention() -> None:
     (expected,) = torch.autograd.grad(s, x, c)
     ((found,),) = kg.AdjointProducts().compute_vjp([tape], [c.conj()])
     torch.testing.assert_close(found, expected)
+
+
+def test_gradients_of_tapes_that_share_a_tensor_are_told_apart() -> None:
+    x = leaf(0.3)
+    found = kg.AdjointProducts().compute_vjp([rotation(x), rotation(x)], [1.0, 2.0])
+    torch.testing.assert_close(
+        torch.stack(found)[:, 0], -torch.tensor([1.0, 2.0]) * torch.sin(x.detach()).float(), check_dtype=False
+    )
+
+
+def test_a_tensor_that_is_detached_at_some_of_its_places() -> None:
+    """Parameters may be given other than as the tapes hold them; the gradient belongs to the places that need it."""
+    y, matrix = leaf(0.4), cases.Leaves().unitary(1)
+    x = leaf(0.3)
+    tapes = [kg.Tape([kg.RX(a, wires=0), kg.QubitUnitary(matrix, wires=0)], [kg.expval(kg.Z(0))]) for a in (x, y)]
+    jpc = kg.AdjointProducts()
+    given = [x.detach(), matrix.detach(), y, matrix]
+    results = kg.ExecuteTapes.apply({"tapes": tapes, "execute_fn": jpc.execute, "jpc": jpc}, *given)
+    found = torch.autograd.grad(results[0] + results[1], [y, matrix])
+    torch.testing.assert_close(found, torch.autograd.grad(reference.execute(tapes)[1], [y, matrix]))
+
+
+def test_tapes_of_different_precision_in_one_batch() -> None:
+    tapes = [rotation(leaf(0.3, dtype)) for dtype in (torch.float32, torch.float64)]
+    assert [r.dtype for r in kg.execute(tapes)] == [torch.float32, torch.float64]
 
 
 def test_groups_know_their_rows() -> None:

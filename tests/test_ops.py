@@ -185,7 +185,7 @@ def test_bad_arguments_of_vjp() -> None:
 def test_a_device_without_kernels_is_named() -> None:
     assert ops.has_kernels("cpu")
     if not ops.has_kernels("cuda"):
-        with pytest.raises(NotImplementedError, match="parameters are on cuda:1, .* no kernels"):
+        with pytest.raises(NotImplementedError, match=r"parameters are on cuda:1, .* no kernels"):
             ops.require_kernels(torch.device("cuda:1"))
 
 

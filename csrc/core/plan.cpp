@@ -149,14 +149,39 @@ PlannedMeasurement plan_measurement(const Measurement& m, int num_wires) {
   return planned;
 }
 
+// Numbers that the sums of a step or a measurement have, the gradients of its matrices included.
+Index sum_size(const Step& step) {
+  switch (step.kind) {
+    case StepKind::dense: return Index{2} * step.size() * step.size();
+    case StepKind::diagonal: return Index{2} * step.size();
+    case StepKind::exchange:
+    case StepKind::pauli_rotation: return 1;
+  }
+  return 1;
+}
+
+Index sum_size(const PlannedMeasurement& m, const Program& program) {
+  Index size = std::max<Index>(1, static_cast<Index>(m.diagonals.size()));
+  if (m.measurement->kind == MeasurementKind::probs) size = m.offsets.size();
+  if (m.measurement->kind == MeasurementKind::density_matrix) size = 2 * m.offsets.size() * m.offsets.size();
+  for (const PlannedTerm& t : m.terms) {
+    for (const PlannedFactor& f : t.factors) {
+      if (f.factor->input != no_input) size = std::max(size, 2 * program.inputs[f.factor->input].numel());
+    }
+  }
+  return size;
+}
+
 }  // namespace
 
 Plan make_plan(const Program& program) {
   Plan plan;
   plan.program = &program;
   plan.steps = StepBuilder(program).run();
+  plan.passes = static_cast<Index>(plan.steps.size());
   for (const Step& s : plan.steps) {
     if (s.kind == StepKind::dense) plan.largest_block = std::max(plan.largest_block, s.size());
+    plan.largest_sum = std::max(plan.largest_sum, sum_size(s));
   }
   Index real = 0;
   Index complex = 0;
@@ -167,6 +192,8 @@ Plan make_plan(const Program& program) {
     next += result_size(m, program.num_wires);
     for (const PlannedTerm& t : planned.terms) plan.needs_scratch |= !t.factors.empty();
     plan.needs_scratch |= m.kind == MeasurementKind::var;
+    plan.largest_sum = std::max(plan.largest_sum, sum_size(planned, program));
+    plan.passes += static_cast<Index>(planned.terms.size()) + 1;
     plan.measurements.push_back(std::move(planned));
   }
   const std::vector<int> bits = bits_of(program.initial.wires, program.num_wires);

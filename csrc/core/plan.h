@@ -67,6 +67,8 @@ struct Plan {
   LocalOffsets initial_offsets;  // of a prepared state's amplitudes
   Index initial_index = 0;       // of |bits>
   int largest_block = 1;         // rows of the largest matrix in a step
+  Index largest_sum = 1;         // numbers in the largest sum over amplitudes: overlaps, outcomes, a density matrix
+  Index passes = 0;              // over the state, forward
   bool needs_scratch = false;    // some measurement needs a state of its own
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -12,6 +13,27 @@ namespace ketgrad {
 
 // Runs body(context, task) for each task in [0, tasks), on whatever pool the host program has. Bodies do not throw.
 using ParallelFor = void (*)(Index tasks, void (*body)(void* context, Index task), void* context);
+
+// Runs body(task) for each task in [0, tasks) on the pool. A failed allocation in a body, which must not leave its thread, is thrown here.
+template <class Body>
+void run_parallel(ParallelFor parallel, Index tasks, const Body& body) {
+  struct Shared {
+    const Body& body;
+    std::atomic<bool> out_of_memory{false};
+  } shared{body};
+  parallel(
+      tasks,
+      [](void* context, Index task) {
+        Shared& s = *static_cast<Shared*>(context);
+        try {
+          s.body(task);
+        } catch (const std::bad_alloc&) {
+          s.out_of_memory = true;
+        }
+      },
+      &shared);
+  if (shared.out_of_memory) throw std::bad_alloc();
+}
 
 // Complex inputs are interleaved; `numel` counts complex numbers once.
 template <class T>

@@ -1,9 +1,7 @@
 #include "cpu/execute.h"
 
 #include <atomic>
-#include <exception>
 #include <memory>
-#include <new>
 
 #include "cpu/coefficients.h"
 #include "cpu/gradient_sink.h"
@@ -30,19 +28,20 @@ constexpr int largest_lane_block = 32;
 // Below this a pass is shorter than waking the pool.
 constexpr Index smallest_parallel_state = Index{1} << 13;
 // Amplitudes written below which a whole call is.
-constexpr Index smallest_parallel_call = Index{1} << 17;
+constexpr double smallest_parallel_call = 1 << 17;
 
 template <class T>
 Regime choose_regime(const Call<T>& call) {
   constexpr Index width = batch_lanes<T>;
   Regime regime;
   const Index lane_state_bytes = call.dimension() * 2 * width * static_cast<Index>(sizeof(T));
-  regime.lanes = call.batch * 4 >= width && lane_state_bytes <= largest_lane_state &&
+  const Index lane_sum_bytes = call.plan().largest_sum * width * static_cast<Index>(sizeof(T));
+  regime.lanes = call.batch * 4 >= width && std::max(lane_state_bytes, lane_sum_bytes) <= largest_lane_state &&
                  call.plan().largest_block <= largest_lane_block;
   const Index group = regime.lanes ? width : 1;
   const Index groups = (call.batch + group - 1) / group;
   regime.parallel_passes = groups < call.threads && call.dimension() >= smallest_parallel_state;
-  const Index written = call.batch * call.dimension() * static_cast<Index>(call.plan().steps.size());
+  const double written = static_cast<double>(call.batch) * static_cast<double>(call.dimension() * call.plan().passes);
   const bool one_task = regime.parallel_passes || written < smallest_parallel_call;
   regime.tasks = one_task ? 1 : std::min<Index>(groups, call.threads);
   regime.samples_per_task = (groups + regime.tasks - 1) / regime.tasks * group;
@@ -69,29 +68,19 @@ SharedSteps<T> shared_steps(const Call<T>& call) {
 
 std::atomic<Index> walks{0};
 
-// Runs f(task_index, Task) for every task of the regime, then rethrows what went wrong in the pool.
+// Runs f(task_index, Task) for every task of the regime.
 template <class T, class F>
 void run_tasks(const Call<T>& call, const Regime& regime, const F& f) {
-  std::atomic<bool> out_of_memory{false};
   const auto body = [&](Index index) {
     const Index begin = index * regime.samples_per_task;
-    const Task task{begin, std::min(call.batch, begin + regime.samples_per_task), regime.parallel_passes};
-    try {
-      f(index, task);
-    } catch (const std::bad_alloc&) {
-      out_of_memory = true;
-    }
+    f(index, Task{begin, std::min(call.batch, begin + regime.samples_per_task), regime.parallel_passes});
   };
   walks.fetch_add(1, std::memory_order_relaxed);
   if (regime.tasks == 1) {
     body(0);
   } else {
-    using Body = decltype(body);
-    call.parallel(
-        regime.tasks, [](void* context, Index index) { (*static_cast<const Body*>(context))(index); },
-        const_cast<void*>(static_cast<const void*>(&body)));
+    run_parallel(call.parallel, regime.tasks, body);
   }
-  if (out_of_memory) throw std::bad_alloc();
   if (call.stopped.load()) throw Interrupted();
 }
 
@@ -165,7 +154,10 @@ double workspace_bytes(const Call<T>& call, bool backward) {
   const Regime regime = choose_regime(call);
   const Index lanes = regime.lanes ? batch_lanes<T> : 1;
   const Index states = (backward ? 2 : 1) + (call.plan().needs_scratch ? 2 : 0);
-  return static_cast<double>(regime.tasks * states * lanes) * static_cast<double>(call.dimension()) * 2 * sizeof(T);
+  const double per_lane = static_cast<double>(states) * static_cast<double>(call.dimension()) * 2 * sizeof(T);
+  // Sums are taken in T and added up in double; the cotangent of a density matrix is as large as its sum.
+  const double sums = static_cast<double>(call.plan().largest_sum) * (2 * sizeof(T) + sizeof(double));
+  return static_cast<double>(regime.tasks * lanes) * (per_lane + sums);
 }
 
 Index walk_count() { return walks.load(); }

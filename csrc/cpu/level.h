@@ -11,7 +11,7 @@ namespace ketgrad {
 // Those that this build has and this machine can run, slowest first: "portable", "avx2", "avx512".
 std::vector<std::string> available_levels();
 
-// The one in use: the last of the available, or what KETGRAD_CPU_LEVEL named when the library was loaded, or set_level's choice.
+// The one in use: the last of the available, or what KETGRAD_CPU_LEVEL named at first use, or set_level's choice.
 std::string current_level();
 
 // Throws std::invalid_argument for a level that is not available, naming those that are.

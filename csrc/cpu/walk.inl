@@ -9,8 +9,8 @@ namespace {
 #include "cpu/kernels.inl"
 #include "cpu/observables.inl"
 
-// Groups of amplitudes per partial sum: short enough for float32 to sum well, long enough that adding up in double costs nothing. Sums
-// are taken in this order whatever the number of threads, so results do not depend on it.
+// Groups of amplitudes per partial sum: short enough for float32 to sum well, long enough that adding up in double costs nothing. The
+// sums of a pass are taken in this order whatever the number of threads, so they do not depend on it.
 constexpr Index reduction_chunk = 4096;
 
 // Spreads a pass over the pool, or not.
@@ -22,7 +22,7 @@ class Team {
   void for_range(Index n, const F& f) const {
     if (parallel_ == nullptr || n <= reduction_chunk) return f(Index{0}, n);
     const auto body = [&](Index chunk) { f(chunk * reduction_chunk, std::min(n, (chunk + 1) * reduction_chunk)); };
-    run((n + reduction_chunk - 1) / reduction_chunk, body);
+    run_parallel(parallel_, (n + reduction_chunk - 1) / reduction_chunk, body);
   }
 
   // f(begin, end, V* sums) adds `width` sums over a range; the totals, in double, are added to out[width][lanes].
@@ -45,19 +45,13 @@ class Team {
       f(chunk * reduction_chunk, std::min(n, (chunk + 1) * reduction_chunk), sums.data());
       add_up(sums.data(), width, partial.data() + chunk * totals);
     };
-    run(chunks, body);
+    run_parallel(parallel_, chunks, body);
     for (Index chunk = 0; chunk < chunks; ++chunk) {
       for (Index e = 0; e < totals; ++e) out[e] += partial[chunk * totals + e];
     }
   }
 
  private:
-  template <class Body>
-  void run(Index tasks, const Body& body) const {
-    parallel_(
-        tasks, [](void* context, Index task) { (*static_cast<const Body*>(context))(task); }, const_cast<Body*>(&body));
-  }
-
   template <class V>
   static void add_up(const V* sums, Index width, double* out) {
     for (Index e = 0; e < width; ++e) {
@@ -364,6 +358,7 @@ class GroupWalk {
       });
     }
     for (const PlannedTerm& t : m.terms) {
+      if (call_.should_stop()) return;
       const V c = lanes_of(t);
       if (t.factors.empty()) {
         team_.for_range(dimension_, [&](Index begin, Index end) { add_pauli(out, in, t.word, c, begin, end); });
@@ -391,6 +386,7 @@ class GroupWalk {
       for (std::size_t t = 0; t < m.diagonals.size(); ++t) f(m.diagonals[t], overlaps_.data() + t * width);
     }
     for (const PlannedTerm& t : m.terms) {
+      if (call_.should_stop()) return;
       overlaps_.assign(width, 0.0);
       if (t.factors.empty()) {
         team_.template reduce<V>(dimension_, 1, overlaps_.data(), [&](Index begin, Index end, V* sum) {

@@ -6,7 +6,7 @@ shared, so that its gradient is summed natively; others are stacked along the ba
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,29 +54,39 @@ class Group(NamedTuple):
         return sum(self.rows)
 
 
-def group_tapes(tapes: Sequence[Tape], dtype: torch.dtype | None = None) -> list[Group]:
-    """The groups of a batch, in the order in which their structures appear.
+def group_tapes(tapes: Sequence[Tape], dtype: torch.dtype | None = None, share_trainable: bool = False) -> list[Group]:
+    """The groups of a batch, in the order in which they appear: tapes of equal structure, precision and device.
 
     Args:
         tapes: to be executed.
-        dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters.
+        dtype: torch.float32 or torch.float64, the precision to compute in; None: that of each tape's parameters.
+        share_trainable: whether a trainable tensor that all tapes of a group hold stays shared. Its gradient is then
+            the sum over the tapes and goes to the first of them.
 
     Raises:
-        ValueError: tensors on different devices, or of different precisions without a dtype.
+        ValueError: tensors of a tape on different devices, or of different precisions without a dtype.
         MemoryError: a state that would fit no memory.
     """
     found: dict[Any, list[int]] = {}
     for position, tape in enumerate(tapes):
-        found.setdefault(tape.structure, []).append(position)
-    return [_group([tapes[i] for i in positions], positions, dtype) for positions in found.values()]
+        found.setdefault((tape.structure, *common_type(tape, dtype)), []).append(position)
+    groups = []
+    for (_, real, device), positions in found.items():
+        groups.append(_group([tapes[i] for i in positions], positions, real, device, share_trainable))
+    return groups
 
 
-def _group(tapes: list[Tape], positions: list[int], dtype: torch.dtype | None) -> Group:
-    real, device = common_type(tapes, dtype)
+def _group(
+    tapes: list[Tape], positions: list[int], real: torch.dtype, device: torch.device, share_trainable: bool
+) -> Group:
     encoding = encode(tapes[0])
     rows = tuple(1 if tape.batch_size is None else tape.batch_size for tape in tapes)
-    packed = [_pack(source, tapes, rows, real, device) for source in encoding.sources]
-    inputs, shared = map(list, zip(*packed, strict=True))
+    inputs, shared = [], []
+    for source in encoding.sources:
+        may_share = share_trainable or not source.trainable
+        packed, is_shared = _pack(source, tapes, rows, real, device, may_share)
+        inputs.append(packed)
+        shared.append(is_shared)
     if len(tapes) > 1 and all(shared):  # the same circuit several times: something has to carry the batch
         inputs[0] = inputs[0].expand(sum(rows), -1)
         shared[0] = False
@@ -86,11 +96,11 @@ def _group(tapes: list[Tape], positions: list[int], dtype: torch.dtype | None) -
 # --- dtype and device -------------------------------------------------------------------------------------------------
 
 
-def common_type(tapes: Iterable[Tape], dtype: torch.dtype | None) -> tuple[torch.dtype, torch.device]:
-    """The real dtype and the device of the computation.
+def common_type(tape: Tape, dtype: torch.dtype | None) -> tuple[torch.dtype, torch.device]:
+    """The real dtype and the device of a tape's computation.
 
-    Tensors decide: float64 and complex128 compute in double, everything else in single precision. Numbers, NumPy
-    arrays and integer tensors have no say; without any tensor it is float64 on the CPU.
+    Tensors decide: float64 and complex128 compute in double, everything else in single precision. Numbers, NumPy arrays
+    and integer tensors have no say; without any tensor it is float64 on the CPU.
 
     Raises:
         ValueError: tensors on different devices; float32 beside float64 without a dtype; a dtype other than these two.
@@ -99,27 +109,23 @@ def common_type(tapes: Iterable[Tape], dtype: torch.dtype | None) -> tuple[torch
         raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
     real, device = dtype, None
     decided: torch.dtype | None = None
-    for tape in tapes:
-        for parameter in tape.parameters:
-            if not isinstance(parameter, Tensor):
-                continue
-            if device is None:
-                device = parameter.device
-            elif parameter.device != device:
-                raise ValueError(
-                    f"parameters are on different devices, {device} and {parameter.device}; move them to one"
-                )
-            own = parameter.dtype
-            if own is decided or not (own.is_floating_point or own.is_complex):
-                continue
-            precision = torch.float64 if own in _DOUBLE else torch.float32
-            if dtype is None:
-                if real is not None and precision is not real:
-                    raise ValueError(
-                        f"parameters of different precision, {decided} and {own}: convert one, or say which to "
-                        "compute in with dtype=torch.float32 or dtype=torch.float64"
-                    )
-                real, decided = precision, own
+    for parameter in tape.parameters:
+        if not isinstance(parameter, Tensor):
+            continue
+        if device is None:
+            device = parameter.device
+        elif parameter.device != device:
+            raise ValueError(f"parameters are on different devices, {device} and {parameter.device}; move them to one")
+        own = parameter.dtype
+        if own is decided or dtype is not None or not (own.is_floating_point or own.is_complex):
+            continue
+        precision = torch.float64 if own in _DOUBLE else torch.float32
+        if real is not None and precision is not real:
+            raise ValueError(
+                f"parameters of different precision, {decided} and {own}: convert one, or say which to compute in "
+                "with dtype=torch.float32 or dtype=torch.float64"
+            )
+        real, decided = precision, own
     return real or torch.float64, device or torch.device("cpu")
 
 
@@ -127,12 +133,17 @@ def common_type(tapes: Iterable[Tape], dtype: torch.dtype | None) -> tuple[torch
 
 
 def _pack(
-    source: Source, tapes: list[Tape], rows: tuple[int, ...], real: torch.dtype, device: torch.device
+    source: Source,
+    tapes: list[Tape],
+    rows: tuple[int, ...],
+    real: torch.dtype,
+    device: torch.device,
+    may_share: bool,
 ) -> tuple[Tensor, bool]:
     """One input of a group's call, and whether the tapes share it."""
     dtype = real.to_complex() if source.is_complex else real
     first = [tapes[0].parameters[i] for i in source.parameters]
-    if _is_shared(source, tapes, first):
+    if len(tapes) == 1 or (may_share and _is_shared(source, tapes, first)):
         return _pack_one(source, first, dtype, device), True
     if source.is_column and source.layout in "ns":
         return _pack_scalars(source, tapes, rows, dtype, device), False
@@ -144,8 +155,6 @@ def _pack(
 
 
 def _is_shared(source: Source, tapes: list[Tape], first: list[Parameter]) -> bool:
-    if len(tapes) == 1:
-        return True
     if source.layout in "bB":
         return False
     for tape in tapes[1:]:
@@ -264,7 +273,7 @@ def _join(group: Group, cotangents: Sequence[Sequence[Tensor | None]], is_comple
 def split_gradients(group: Group, wanted: Sequence[int], gradients: Sequence[Tensor]) -> list[dict[int, Tensor]]:
     """Gradients of the wanted inputs as gradients of parameters: for each tape, by the parameter's index.
 
-    A parameter that the tapes share has its whole gradient with the first of them.
+    A parameter that the tapes share (see `group_tapes`) has its whole gradient with the first of them.
     """
     found: list[dict[int, Tensor]] = [{} for _ in group.tapes]
     for position, gradient in zip(wanted, gradients, strict=True):

@@ -49,6 +49,12 @@ class ExecuteTapes(torch.autograd.Function):
     @classmethod
     def apply(cls, kwargs: dict[str, Any], *parameters: Any) -> Any:
         """Results of the tapes; see the class."""
+        if torch.compiler.is_compiling():  # tapes are no graph: what is compiled breaks here and goes on behind
+            return torch.compiler.disable(cls._apply)(kwargs, *parameters)
+        return cls._apply(kwargs, *parameters)
+
+    @classmethod
+    def _apply(cls, kwargs: dict[str, Any], *parameters: Any) -> Any:
         out_struct_holder: list[pytree.TreeSpec] = []
         ops.refuse_transforms([p for p in parameters if isinstance(p, Tensor)])
         flat = super().apply(out_struct_holder, kwargs, *parameters)  # type: ignore[no-untyped-call]
@@ -62,7 +68,10 @@ class ExecuteTapes(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         _require_count(tapes, parameters)
         native = isinstance(jpc, AdjointProducts) and execute_fn == jpc.execute
-        ctx.products = _Native(ctx, tapes, jpc) if native else _Foreign(ctx, tapes, execute_fn, jpc, parameters)
+        if native:
+            ctx.products = _Native(ctx, tapes, jpc, parameters)
+        else:
+            ctx.products = _Foreign(ctx, tapes, execute_fn, jpc, parameters)
         flat, out_struct = pytree.tree_flatten(ctx.products.results)
         del ctx.products.results  # they would keep themselves alive through their graph
         out_struct_holder.append(out_struct)
@@ -97,13 +106,16 @@ def _require_count(tapes: Sequence[Any], parameters: Sequence[Any]) -> None:
 class _Native:
     """Forward and backward by `AdjointProducts`, with its inputs and kets in autograd's keeping."""
 
-    def __init__(self, ctx: Any, tapes: Sequence[Any], jpc: AdjointProducts) -> None:
+    def __init__(self, ctx: Any, tapes: Sequence[Any], jpc: AdjointProducts, parameters: Sequence[Any]) -> None:
         self.jpc = jpc
         self.tapes = as_tapes(tapes)
         require_aligned(tapes, self.tapes)
         trainable = any(ctx.needs_input_grad[2:])
+        held = [p for tape in self.tapes for p in tape.get_parameters()]
+        # Autograd adds up what a tensor gets at its several places, if it is that tensor at all of them.
+        as_held = all(p is q for p, q in zip(parameters, held, strict=True))
         self.results, run = jpc.run(
-            self.tapes, lambda group: trainable and any(s.trainable for s in group.encoding.sources)
+            self.tapes, lambda group: trainable and any(s.trainable for s in group.encoding.sources), as_held
         )
         self.groups = [group._replace(inputs=[]) for group in run.groups]
         if trainable:

@@ -108,11 +108,17 @@ class AdjointProducts:
         """
         return self.run(as_tapes(tapes), lambda group: False)[0]
 
-    def run(self, tapes: tuple[Tape, ...], needs_ket: Any) -> tuple[tuple[TapeResult, ...], Run]:
-        """Results, and what the backward pass needs of the groups for which `needs_ket(group)` holds."""
+    def run(
+        self, tapes: tuple[Tape, ...], needs_ket: Any, share_trainable: bool = False
+    ) -> tuple[tuple[TapeResult, ...], Run]:
+        """Results, and what the backward pass needs of the groups for which `needs_ket(group)` holds.
+
+        With `share_trainable`, the gradient of a tensor that several tapes hold may be given as one sum, to one of
+        them: right where autograd adds it up anyway, wrong for gradients tape by tape.
+        """
         results: list[TapeResult] = [None] * len(tapes)
         exact = [position for position, tape in enumerate(tapes) if tape.shots is None]
-        groups = group_tapes([tapes[i] for i in exact], self.dtype)
+        groups = group_tapes([tapes[i] for i in exact], self.dtype, share_trainable)
         kets = []
         for group in groups:
             ops.refuse_transforms(group.inputs)

@@ -32,7 +32,7 @@ def _interruptible(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call a native function; what a signal handler raised in the meantime (Ctrl-C) is raised here."""
     try:
         return call(*arguments)
-    except RuntimeError:
+    except (RuntimeError, MemoryError):
         raised = _C.take_interrupt()
         if raised is None:
             raise
