@@ -1,0 +1,192 @@
+"""The documents: their code runs, their links lead somewhere, their tables and names are those of the code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ketgrad as kg
+from ketgrad import measurements, operations
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*GUIDES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "examples").glob("*.md")]
+CONCEPTS = ROOT / "docs" / "concepts.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+
+# What a first version was to have, by the names that users know.
+PROMISED_OPERATIONS = """
+    Identity X Y Z H S T SX RX RY RZ PhaseShift Rot U1 U2 U3 CNOT CY CZ CH SWAP ISWAP Toffoli CCZ CSWAP CRX CRY CRZ CRot
+    ControlledPhaseShift IsingXX IsingYY IsingZZ IsingXY SingleExcitation SingleExcitationPlus SingleExcitationMinus
+    DoubleExcitation DoubleExcitationPlus DoubleExcitationMinus MultiRZ PauliRot PSWAP GlobalPhase QubitUnitary
+    DiagonalQubitUnitary BasisState StatePrep
+"""
+PROMISED_OBSERVABLES = "X Y Z H Identity Hermitian Projector SparseHamiltonian Hamiltonian"
+PROMISED_MEASUREMENTS = "expval var probs state density_matrix sample counts"
+
+
+def name_of(document: Path) -> str:
+    return document.relative_to(ROOT).as_posix()
+
+
+@cache
+def text_of(document: Path) -> str:
+    return document.read_text(encoding="utf-8")
+
+
+def prose_of(document: Path) -> str:
+    """The text without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```$", "", text_of(document), flags=re.DOTALL | re.MULTILINE)
+
+
+# --- code ------------------------------------------------------------------------------------------------------------
+
+
+def python_blocks(document: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", text_of(document), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", [d for d in GUIDES if python_blocks(d)], ids=name_of)
+def test_code_runs(document: Path) -> None:
+    """The blocks of a document run one after the other in one namespace; those of PennyLane where it is installed."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for number, block in enumerate(python_blocks(document)):
+        if "import pennylane" in block:
+            pytest.importorskip("pennylane")
+        exec(compile(block, f"{name_of(document)}, block {number}", "exec"), namespace)
+
+
+def test_the_guides_have_code() -> None:
+    assert [name_of(d) for d in GUIDES if python_blocks(d)] == ["README.md", "docs/concepts.md"]
+
+
+# --- links -----------------------------------------------------------------------------------------------------------
+
+
+def anchors_of(document: Path) -> set[str]:
+    """The fragments that GitHub gives to the headings."""
+    headings = re.findall(r"^#+ +(.+?) *$", prose_of(document), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(document)):
+        if re.match(r"https?:", target):
+            continue
+        path, _, fragment = target.partition("#")
+        there = (document.parent / path).resolve() if path else document
+        assert there.is_relative_to(ROOT), target
+        assert there.exists(), f"{name_of(document)} links to {target}, which does not exist"
+        if fragment:
+            assert fragment in anchors_of(there), f"{name_of(document)} links to {target}: no such heading"
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+PUBLIC = [name for name in kg.__all__ if name != "__version__"]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_have_docstrings(name: str) -> None:
+    found = getattr(kg, name)
+    # A class's own: what it inherits is about its parent.
+    docstring = vars(found).get("__doc__") if inspect.isclass(found) else found.__doc__
+    assert docstring
+    assert docstring.strip()
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if not inspect.ismodule(getattr(kg, name))])
+def test_public_names_are_in_the_guides(name: str) -> None:
+    assert any(re.search(rf"\b{name}\b", text_of(guide)) for guide in GUIDES)
+
+
+def tables_of(document: Path) -> dict[str, list[list[str]]]:
+    """The rows of each table, by the head of its first column."""
+    tables: dict[str, list[list[str]]] = {}
+    for block in re.findall(r"(?:^\|.*\|\n)+", text_of(document), flags=re.MULTILINE):
+        lines = [re.split(r"(?<!\\)\|", line.strip())[1:-1] for line in block.splitlines()]
+        head, _, *rows = [[cell.strip() for cell in line] for line in lines]
+        assert all(len(row) == len(head) for row in rows), f"{name_of(document)}: a row of the table of {head}"
+        tables[head[0]] = rows
+    return tables
+
+
+def signatures(rows: list[list[str]]) -> dict[str, list[str]]:
+    """`RX(phi, wires)` in a first column as {"RX": ["phi", "wires"]}."""
+    found = re.findall(r"`(\w+)\(([^)]*)\)`", " ".join(row[0] for row in rows))
+    return {name: [part.strip() for part in parameters.split(",") if part.strip()] for name, parameters in found}
+
+
+def parameters_of(function: Any) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def test_table_of_gates() -> None:
+    rows = tables_of(CONCEPTS)["gate"]
+    listed = signatures(rows)
+    assert set(listed) == set(operations.OPERATIONS)
+    assert len(rows) == len(listed)
+    for (name, parameters), (_, wires, _, inverse) in zip(listed.items(), rows, strict=True):
+        gate = operations.OPERATIONS[name]
+        assert parameters == parameters_of(gate), name
+        assert wires == str(gate.num_wires) or (gate.num_wires is None and wires.endswith(" or more")), name
+        expected = "none" if gate.is_preparation else "itself" if gate.is_self_inverse else "`adjoint`"
+        assert inverse == expected, name
+
+
+def test_table_of_observables() -> None:
+    listed = signatures(tables_of(CONCEPTS)["observable"])
+    assert set(listed) == set(PROMISED_OBSERVABLES.split())
+    for name, parameters in listed.items():
+        assert parameters == parameters_of(getattr(kg, name)), name
+
+
+def test_table_of_measurements() -> None:
+    listed = signatures(tables_of(CONCEPTS)["measurement"])
+    assert set(listed) == set(measurements.KINDS) == set(PROMISED_MEASUREMENTS.split())
+    for name, parameters in listed.items():
+        assert parameters == parameters_of(getattr(kg, name)), name
+
+
+@pytest.mark.parametrize("name", PROMISED_OPERATIONS.split())
+def test_promised_operations_are_documented(name: str) -> None:
+    assert name in signatures(tables_of(CONCEPTS)["gate"])
+    assert name in kg.__all__
+
+
+# --- architecture.md names what is there ----------------------------------------------------------------------------
+
+
+def spans_of(document: Path) -> set[str]:
+    return set(re.findall(r"`([^`\n]+)`", prose_of(document)))
+
+
+@cache
+def sources() -> frozenset[str]:
+    """Every word in the code."""
+    files = [path for folder in ("csrc", "python", "tests") for path in (ROOT / folder).rglob("*")]
+    files += [ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "setup.py"]
+    texts = [f.read_text(encoding="utf-8") for f in files if f.suffix in {".py", ".pyi", ".cpp", ".h", ".inl"}]
+    texts += [f.read_text(encoding="utf-8") for f in files[-3:]]
+    return frozenset(word for text in texts for word in re.findall(r"\w+", text))
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    paths = [s for s in spans_of(ARCHITECTURE) if re.fullmatch(r"[\w./]+\.(py|pyi|cpp|h|inl|txt|toml|md)", s)]
+    assert len(paths) > 30
+    bases = [ROOT, ROOT / "csrc", ROOT / "python" / "ketgrad"]
+    assert [p for p in paths if not any((base / p).is_file() for base in bases)] == []
+
+
+def test_names_that_the_architecture_uses_exist() -> None:
+    names = [s for s in spans_of(ARCHITECTURE) if re.fullmatch(r"\w+(?:(?:::|\.)\w+)*", s)]
+    names = [s for s in names if not re.search(r"\.(py|pyi|cpp|h|inl|txt|toml|md)$", s)]
+    assert len(names) > 100
+    assert [n for n in names if not set(re.split(r"::|\.", n)) <= sources()] == []
