@@ -164,14 +164,29 @@ py::list gate_list() {
   return gates;
 }
 
-std::string compiler() {
+// The compiler and what it was told, as far as the code can see it.
+std::string build_flags() {
 #if defined(__clang__)
-  return "clang " __clang_version__;
+  std::string text = "clang " __clang_version__;
 #elif defined(__GNUC__)
-  return "gcc " __VERSION__;
+  std::string text = "gcc " __VERSION__;
 #else
-  return "unknown";
+  std::string text = "unknown compiler";
 #endif
+#if defined(__OPTIMIZE__)
+  text += ", optimised";
+#else
+  text += ", not optimised";
+#endif
+#if defined(NDEBUG)
+  text += ", without assertions";
+#endif
+#if defined(_OPENMP)
+  text += ", OpenMP";
+#endif
+  const auto target = static_cast<std::uint64_t>(TORCH_TARGET_VERSION);  // 0x020b…: 2.11
+  text += ", stable ABI of torch " + std::to_string(target >> 56) + "." + std::to_string((target >> 48) & 0xff);
+  return text;
 }
 
 }  // namespace
@@ -204,6 +219,6 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("set_level", &set_level, py::arg("name"));
   m.def("walk_count", &walk_count);
   m.def("take_interrupt", &take_interrupt, "what a signal handler raised during the last call, or None");
-  m.def("compiler", &compiler);
+  m.def("build_flags", &build_flags);
   set_cancel_hook(&signal_raised);
 }

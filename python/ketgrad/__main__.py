@@ -23,7 +23,7 @@ def info() -> str:
         ("CPU level", f"{_C.current_level()} (available: {levels}; KETGRAD_CPU_LEVEL forces one)"),
         ("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"),
         ("memory", f"{gib:.1f} GiB available"),
-        ("compiler", _C.compiler()),
+        ("build", _C.build_flags()),
         ("CUDA", f"no: this build of ketgrad is for the CPU ({_torch_cuda()})"),
         ("PennyLane", _pennylane()),
     ]
