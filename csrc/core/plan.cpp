@@ -149,7 +149,8 @@ PlannedMeasurement plan_measurement(const Measurement& m, int num_wires) {
   return planned;
 }
 
-// Numbers that the sums of a step or a measurement have, the gradients of its matrices included.
+// Numbers per circuit that a step or a measurement has beside the states: its sums, its cotangent, the gradients of its
+// matrices.
 Index sum_size(const Step& step) {
   switch (step.kind) {
     case StepKind::dense: return Index{2} * step.size() * step.size();
@@ -163,6 +164,7 @@ Index sum_size(const Step& step) {
 Index sum_size(const PlannedMeasurement& m, const Program& program) {
   Index size = std::max<Index>(1, static_cast<Index>(m.diagonals.size()));
   if (m.measurement->kind == MeasurementKind::probs) size = m.offsets.size();
+  if (m.measurement->kind == MeasurementKind::state) size = Index{2} << program.num_wires;
   if (m.measurement->kind == MeasurementKind::density_matrix) size = 2 * m.offsets.size() * m.offsets.size();
   for (const PlannedTerm& t : m.terms) {
     for (const PlannedFactor& f : t.factors) {
@@ -197,7 +199,10 @@ Plan make_plan(const Program& program) {
     plan.measurements.push_back(std::move(planned));
   }
   const std::vector<int> bits = bits_of(program.initial.wires, program.num_wires);
-  if (program.initial.kind == Preparation::state) plan.initial_offsets = LocalOffsets(bits);
+  if (program.initial.kind == Preparation::state) {
+    plan.initial_offsets = LocalOffsets(bits);
+    plan.largest_sum = std::max(plan.largest_sum, 2 * plan.initial_offsets.size());
+  }
   for (std::size_t j = 0; j < program.initial.bits.size(); ++j)
     plan.initial_index |= Index{program.initial.bits[j]} << bits[j];
   return plan;

@@ -49,6 +49,11 @@ struct Validator {
       invalid(where, "input " + std::to_string(input) + " has not the shape that it needs");
   }
 
+  // Plan and walk look at the field whatever the kind.
+  static void unused_input(const std::string& where, int input) {
+    if (input != no_input) invalid(where, "input " + std::to_string(input) + " is of no use here");
+  }
+
   void gate(std::size_t position) const {
     const Gate& g = program.gates[position];
     if (g.opcode >= num_gates) outside("gate " + std::to_string(position), "no opcode " + std::to_string(g.opcode));
@@ -75,6 +80,9 @@ struct Validator {
     const Index size = Index{1} << g.targets.size();
     if (info.family == Family::matrix) complex_input(where, g.input, {size, size});
     if (info.family == Family::diagonal) complex_input(where, g.input, {size});
+    if (info.family != Family::matrix && info.family != Family::diagonal) unused_input(where, g.input);
+    if (!info.word.empty() && g.word != info.word)
+      invalid(where, "the Pauli word '" + g.word + "' is not the gate's own");
     if (info.family == Family::pauli_rotation) pauli_word(where, g.word, g.targets.size(), "IXYZ");
     if (info.formula == Formula::global_phase && !g.targets.empty()) invalid(where, "a global phase has no targets");
   }
@@ -97,15 +105,23 @@ struct Validator {
     Mask seen = 0;
     const InitialState& s = program.initial;
     wires("initial state", s.wires, seen);
-    if (s.kind == Preparation::basis) bits("initial state", s.bits, s.wires.size());
-    if (s.kind == Preparation::state) complex_input("initial state", s.input, {Index{1} << s.wires.size()});
+    switch (s.kind) {
+      case Preparation::zero:
+        if (!s.wires.empty()) invalid("initial state", "|0> needs no wires");
+        break;
+      case Preparation::basis: bits("initial state", s.bits, s.wires.size()); break;
+      case Preparation::state: complex_input("initial state", s.input, {Index{1} << s.wires.size()}); break;
+      default: invalid("initial state", "unknown preparation");
+    }
+    if (s.kind != Preparation::basis && !s.bits.empty()) invalid("initial state", "bits are of no use here");
+    if (s.kind != Preparation::state) unused_input("initial state", s.input);
   }
 
   void factor(const std::string& where, const Factor& f) const {
     const Index size = Index{1} << f.wires.size();
     switch (f.kind) {
       case FactorKind::hermitian: return complex_input(where, f.input, {size, size});
-      case FactorKind::projector: return bits(where, f.bits, f.wires.size());
+      case FactorKind::projector: unused_input(where, f.input); return bits(where, f.bits, f.wires.size());
       case FactorKind::state_projector: return complex_input(where, f.input, {size});
       case FactorKind::sparse: {
         if (f.rows.size() != f.columns.size()) invalid(where, "rows and columns of a sparse matrix differ in number");
@@ -124,6 +140,7 @@ struct Validator {
     const std::string where = "measurement " + std::to_string(position);
     Mask seen = 0;
     wires(where, m.wires, seen);
+    if (m.kind > MeasurementKind::density_matrix) invalid(where, "unknown measurement");
     if (m.kind == MeasurementKind::density_matrix && 2 * m.wires.size() > max_wires)
       invalid(where, "a density matrix of that many wires");
     for (const Term& t : m.terms) {
@@ -145,9 +162,12 @@ struct Validator {
     }
     if (program.inputs.empty() || program.inputs[0].is_complex) invalid("inputs", "input 0 must be real");
     for (const InputSpec& spec : program.inputs) {
+      double numel = 1;
       for (const Index s : spec.shape) {
         if (s < 0 || s > (Index{1} << max_wires)) invalid("inputs", "a size that is impossible");
+        numel *= static_cast<double>(s);
       }
+      if (numel > 0x1p60) invalid("inputs", "more numbers than are possible");
     }
     initial();
     for (std::size_t i = 0; i < program.gates.size(); ++i) gate(i);

@@ -24,6 +24,15 @@ struct Registry {
   // The registry's own reference is the only one left.
   static bool unreferenced(const Entry& e) { return e.program.use_count() == 1 && !e.pinned; }
 
+  Entry& find(std::int64_t id) {
+    const auto it = entries.find(id);
+    if (it == entries.end()) {
+      throw std::out_of_range("ketgrad: no program has the id " + std::to_string(id) +
+                              ": programs are named by encoding a tape in this process");
+    }
+    return it->second;
+  }
+
   void evict() {
     std::size_t unreferenced_count = 0;
     for (const auto& [id, entry] : entries) unreferenced_count += unreferenced(entry);
@@ -82,18 +91,13 @@ ProgramHandle register_program(Program program) {
 ProgramHandle find_program(std::int64_t id) {
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);
-  const auto it = r.entries.find(id);
-  if (it == r.entries.end()) {
-    throw std::out_of_range("ketgrad: no program has the id " + std::to_string(id) +
-                            ": programs are named by encoding a tape in this process");
-  }
-  return it->second.program;
+  return r.find(id).program;
 }
 
 void pin_program(std::int64_t id) {
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);
-  if (const auto it = r.entries.find(id); it != r.entries.end()) it->second.pinned = true;
+  r.find(id).pinned = true;
 }
 
 }  // namespace ketgrad

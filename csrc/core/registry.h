@@ -27,6 +27,7 @@ ProgramHandle register_program(Program program);
 ProgramHandle find_program(std::int64_t id);
 
 // Keeps a program for the life of the process: a compiled graph holds its id as a constant, which is no reference.
+// Throws std::out_of_range for an unknown id.
 void pin_program(std::int64_t id);
 
 inline constexpr std::size_t unreferenced_programs_kept = 1024;

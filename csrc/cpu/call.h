@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <exception>
 #include <new>
 #include <thread>
 #include <vector>
@@ -27,7 +28,7 @@ void run_parallel(ParallelFor parallel, Index tasks, const Body& body) {
         Shared& s = *static_cast<Shared*>(context);
         try {
           s.body(task);
-        } catch (const std::bad_alloc&) {
+        } catch (const std::exception&) {  // bad_alloc, or a vector's length_error
           s.out_of_memory = true;
         }
       },

@@ -41,7 +41,8 @@ Regime choose_regime(const Call<T>& call) {
   const Index group = regime.lanes ? width : 1;
   const Index groups = (call.batch + group - 1) / group;
   regime.parallel_passes = groups < call.threads && call.dimension() >= smallest_parallel_state;
-  const double written = static_cast<double>(call.batch) * static_cast<double>(call.dimension() * call.plan().passes);
+  const double written =
+      static_cast<double>(call.batch) * static_cast<double>(call.dimension()) * static_cast<double>(call.plan().passes);
   const bool one_task = regime.parallel_passes || written < smallest_parallel_call;
   regime.tasks = one_task ? 1 : std::min<Index>(groups, call.threads);
   regime.samples_per_task = (groups + regime.tasks - 1) / regime.tasks * group;

@@ -1,5 +1,5 @@
-// The smallest test harness that serves: a test file is a list of TEST(name) { ... } and ends in `int main() { return run_tests(); }`.
-// A failed check is reported and counted, and the test goes on.
+// The smallest test harness that serves: a test file is a list of TEST(name) { ... } and its main() returns
+// run_tests(). A failed check is reported and counted, and the test goes on.
 #pragma once
 
 #include <atomic>
@@ -28,22 +28,27 @@ struct Registration {
 inline std::atomic<int> checks_made{0};
 inline std::atomic<int> checks_failed{0};
 
+// One broken loop must not bury everything else.
+inline bool still_talking() { return checks_failed <= 20; }
+
 inline bool report(bool passed, const char* file, int line, const std::string& what) {
   ++checks_made;
   if (passed) return true;
-  // One broken loop must not bury everything else.
-  if (++checks_failed <= 20) std::fprintf(stderr, "%s:%d: %s\n", file, line, what.c_str());
+  ++checks_failed;
+  if (still_talking()) std::fprintf(stderr, "%s:%d: %s\n", file, line, what.c_str());
   return false;
 }
 
-inline bool near(double value, double expected, double tolerance) {
-  return std::abs(value - expected) <= tolerance;  // false for NaN
+// Says more about the check that just failed.
+inline void note(const std::string& what) {
+  if (still_talking()) std::fprintf(stderr, "  %s\n", what.c_str());
 }
 
-inline std::string near_text(const char* text, double value, double expected, double tolerance) {
+inline bool report_near(double value, double expected, double tolerance, const char* text, const char* file, int line) {
+  if (std::abs(value - expected) <= tolerance) return report(true, file, line, {});  // NaN is near nothing
   char numbers[128];
   std::snprintf(numbers, sizeof numbers, " is %.17g, not %.17g within %.3g", value, expected, tolerance);
-  return text + std::string(numbers);
+  return report(false, file, line, text + std::string(numbers));
 }
 
 // What the call threw must be an E whose message contains `part`.
@@ -77,24 +82,21 @@ inline int run_tests() {
 
 }  // namespace ketgrad::testing
 
-#define TEST(name)                                                          \
-  static void name();                                                       \
+#define TEST(name)                                                         \
+  static void name();                                                      \
   static const ::ketgrad::testing::Registration name##_test(#name, &name); \
   static void name()
 
-#define CHECK(condition) ::ketgrad::testing::report(static_cast<bool>(condition), __FILE__, __LINE__, "not so: " #condition)
+#define CHECK(condition) \
+  ::ketgrad::testing::report(static_cast<bool>(condition), __FILE__, __LINE__, "not so: " #condition)
 
-#define CHECK_NEAR(value, expected, tolerance)                                                                  \
-  [](double v, double e, double t, int line) {                                                                  \
-    return ::ketgrad::testing::report(::ketgrad::testing::near(v, e, t), __FILE__, line,                        \
-                                      ::ketgrad::testing::near_text(#value, v, e, t));                          \
-  }(value, expected, tolerance, __LINE__)
+#define CHECK_NEAR(value, expected, tolerance) \
+  ::ketgrad::testing::report_near(value, expected, tolerance, #value, __FILE__, __LINE__)
 
-#define CHECK_THROWS(Exception, expression, part)                                                                     \
-  [&](int line) {                                                                                                     \
-    std::string what;                                                                                                 \
-    const bool passed = ::ketgrad::testing::throws<Exception>([&] { static_cast<void>(expression); }, part, what);    \
-    return ::ketgrad::testing::report(passed, __FILE__, line,                                                         \
-                                      #expression " should throw " #Exception " with '" + std::string(part) + "'; " + \
-                                          what);                                                                      \
+#define CHECK_THROWS(Exception, expression, part)                                                                      \
+  [&](int line) {                                                                                                      \
+    std::string what;                                                                                                  \
+    const bool passed = ::ketgrad::testing::throws<Exception>([&] { static_cast<void>(expression); }, part, what);     \
+    return ::ketgrad::testing::report(                                                                                 \
+        passed, __FILE__, line, #expression " should throw " #Exception " with '" + std::string(part) + "'; " + what); \
   }(__LINE__)

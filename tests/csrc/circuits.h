@@ -18,6 +18,7 @@
 #include "core/program.h"
 #include "core/registry.h"
 #include "cpu/execute.h"
+#include "cpu/level.h"
 
 namespace ketgrad::testing {
 
@@ -26,7 +27,9 @@ class Random {
  public:
   explicit Random(std::uint64_t seed) : engine_(seed) {}
 
-  double uniform(double low, double high) { return low + (high - low) * static_cast<double>(engine_() >> 11) * 0x1p-53; }
+  double uniform(double low, double high) {
+    return low + (high - low) * static_cast<double>(engine_() >> 11) * 0x1p-53;
+  }
   double angle() { return uniform(-std::numbers::pi, std::numbers::pi); }
   Complex<double> complex() { return {uniform(-1, 1), uniform(-1, 1)}; }
   int below(int n) { return static_cast<int>(engine_() % static_cast<std::uint64_t>(n)); }
@@ -45,7 +48,7 @@ class Random {
   std::mt19937_64 engine_;
 };
 
-// --- circuits ---------------------------------------------------------------------------------------------------------
+// --- circuits -------------------------------------------------------------------------------------------------------
 
 // What an input's values must be like.
 enum class Role { angles, unitary, diagonal, state, hermitian, sparse };
@@ -221,7 +224,7 @@ inline Circuit random_circuit(Random& random, int num_wires, int num_gates) {
   return circuit;
 }
 
-// --- values -----------------------------------------------------------------------------------------------------------
+// --- values ---------------------------------------------------------------------------------------------------------
 
 // An input's values: one row, or one a sample. Complex numbers are interleaved.
 struct Values {
@@ -234,7 +237,8 @@ struct Values {
 
 inline void normalise(Complex<double>* row, Index size, Index stride) {
   double norm = 0;
-  for (Index i = 0; i < size; ++i) norm += row[i * stride].re * row[i * stride].re + row[i * stride].im * row[i * stride].im;
+  for (Index i = 0; i < size; ++i)
+    norm += row[i * stride].re * row[i * stride].re + row[i * stride].im * row[i * stride].im;
   for (Index i = 0; i < size; ++i) row[i * stride] = (1 / std::sqrt(norm)) * row[i * stride];
 }
 
@@ -290,16 +294,21 @@ inline std::vector<Values> random_values(Random& random, const Circuit& circuit,
   for (std::size_t i = 0; i < circuit.roles.size(); ++i) {
     const InputSpec& spec = circuit.program.inputs[i];
     Values values{random.chance(0.5), spec.numel() * (spec.is_complex ? 2 : 1), {}};
-    for (Index row = values.batched ? batch : 1; row > 0; --row) append_random_row(random, circuit.roles[i], spec, values.rows);
+    for (Index row = values.batched ? batch : 1; row > 0; --row)
+      append_random_row(random, circuit.roles[i], spec, values.rows);
     all.push_back(std::move(values));
   }
   return all;
 }
 
-// --- calls ------------------------------------------------------------------------------------------------------------
+// --- calls ----------------------------------------------------------------------------------------------------------
+
+// Tasks that the pool below was handed: whether a call did spread is its own choice.
+inline std::atomic<Index> tasks_spread{0};
 
 // A pool without torch, whose threads the thread sanitizer sees. The caller takes part, as it does in torch's.
 inline void on_threads(Index tasks, void (*body)(void*, Index), void* context) {
+  tasks_spread += tasks;
   std::atomic<Index> next{1};
   const auto work = [&] {
     for (Index task = next++; task < tasks; task = next++) body(context, task);
@@ -321,7 +330,8 @@ class Run {
   std::vector<T> ket;
   std::vector<std::vector<T>> gradients;
 
-  Run(ProgramHandle program, const std::vector<Values>& values, Index batch, int threads) : program_(std::move(program)) {
+  Run(ProgramHandle program, const std::vector<Values>& values, Index batch, int threads)
+      : program_(std::move(program)) {
     call.planned = program_.get();
     call.batch = batch;
     call.parallel = on_threads;
@@ -341,7 +351,8 @@ class Run {
   }
 
   // Uses the ket of `forward` where that kept it. An empty `wanted` wants every input.
-  void backward(const std::vector<double>& g_real, const std::vector<double>& g_complex, const std::vector<bool>& wanted = {}) {
+  void backward(const std::vector<double>& g_real, const std::vector<double>& g_complex,
+                const std::vector<bool>& wanted = {}) {
     const std::vector<T> of_real(g_real.begin(), g_real.end());
     const std::vector<T> of_complex(g_complex.begin(), g_complex.end());
     Cotangents<T> cotangents{ket.empty() ? nullptr : ket.data(), of_real.data(), of_complex.data(), {}};
@@ -362,6 +373,17 @@ inline std::vector<double> random_numbers(Random& random, Index count) {
   std::vector<double> numbers;
   for (Index i = 0; i < count; ++i) numbers.push_back(random.uniform(-1, 1));
   return numbers;
+}
+
+// Calls f with each instruction set in use, one after the other.
+template <class F>
+void for_each_level(const F& f) {
+  const std::string before = current_level();
+  for (const std::string& level : available_levels()) {
+    set_level(level);
+    f();
+  }
+  set_level(before);
 }
 
 }  // namespace ketgrad::testing

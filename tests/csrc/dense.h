@@ -1,5 +1,6 @@
-// A second way to everything: every gate as exponentials exp(-i angle G / 2), summed up as power series on the state; every observable as
-// dense matrices. Slow, obvious, and shares with the kernels only the meaning of a Program. On Dual numbers it differentiates exactly.
+// A second way to everything: every gate as exponentials exp(-i angle G / 2), summed up as power series on the state;
+// every observable as dense matrices. Slow, obvious, and shares with the kernels only the meaning of a Program. On Dual
+// numbers it differentiates exactly.
 #pragma once
 
 #include <numbers>
@@ -68,7 +69,7 @@ Dense<R> times(const Site& site, const Dense<M>& m, const Dense<R>& psi) {
   return out;
 }
 
-// --- gates ------------------------------------------------------------------------------------------------------------
+// --- gates ----------------------------------------------------------------------------------------------------------
 
 // The Kronecker product of Pauli matrices.
 inline Dense<double> pauli(std::string_view word) {
@@ -185,7 +186,7 @@ Dense<R> adjoint(const Dense<R>& m, Index size) {
   return out;
 }
 
-// --- the inputs of one sample -------------------------------------------------------------------------------------------
+// --- the inputs of one sample ---------------------------------------------------------------------------------------
 
 // Per input its numbers, complex ones interleaved.
 template <class R>
@@ -199,7 +200,8 @@ R slot_value(const SampleInputs<R>& inputs, const Slot& slot) {
 template <class R>
 Dense<R> complex_input(const SampleInputs<R>& inputs, int input) {
   Dense<R> numbers;
-  for (std::size_t e = 0; e + 1 < inputs[input].size(); e += 2) numbers.push_back({inputs[input][e], inputs[input][e + 1]});
+  for (std::size_t e = 0; e + 1 < inputs[input].size(); e += 2)
+    numbers.push_back({inputs[input][e], inputs[input][e + 1]});
   return numbers;
 }
 
@@ -263,7 +265,7 @@ Dense<R> run_circuit(const Program& program, const SampleInputs<R>& inputs) {
   return psi;
 }
 
-// --- measurements -------------------------------------------------------------------------------------------------------
+// --- measurements ---------------------------------------------------------------------------------------------------
 
 template <class R>
 Dense<R> factor_matrix(const Factor& factor, const SampleInputs<R>& inputs) {
@@ -286,7 +288,8 @@ Dense<R> factor_matrix(const Factor& factor, const SampleInputs<R>& inputs) {
 }
 
 template <class R>
-Dense<R> apply_observable(int num_wires, const std::vector<Term>& terms, const SampleInputs<R>& inputs, const Dense<R>& psi) {
+Dense<R> apply_observable(int num_wires, const std::vector<Term>& terms, const SampleInputs<R>& inputs,
+                          const Dense<R>& psi) {
   Dense<R> sum(psi.size());
   for (const Term& term : terms) {
     R coefficient(term.scale);
@@ -316,8 +319,8 @@ struct DenseResults {
 };
 
 template <class R>
-void measure_observable(const Program& program, const Measurement& m, const SampleInputs<R>& inputs, const Dense<R>& psi,
-                        DenseResults<R>& results) {
+void measure_observable(const Program& program, const Measurement& m, const SampleInputs<R>& inputs,
+                        const Dense<R>& psi, DenseResults<R>& results) {
   const Dense<R> once = apply_observable(program.num_wires, m.terms, inputs, psi);
   const R mean = real_overlap(psi, once);
   if (m.kind == MeasurementKind::expval) return results.real.push_back(mean);
@@ -328,7 +331,8 @@ void measure_observable(const Program& program, const Measurement& m, const Samp
 template <class R>
 void measure_probs(const Site& site, const Dense<R>& psi, DenseResults<R>& results) {
   std::vector<R> p(site.size(), R(0));
-  for (Index i = 0; i < static_cast<Index>(psi.size()); ++i) p[site.local(i)] += psi[i].re * psi[i].re + psi[i].im * psi[i].im;
+  for (Index i = 0; i < static_cast<Index>(psi.size()); ++i)
+    p[site.local(i)] += psi[i].re * psi[i].re + psi[i].im * psi[i].im;
   results.real.insert(results.real.end(), p.begin(), p.end());
 }
 
@@ -336,7 +340,8 @@ template <class R>
 void measure_density_matrix(const Site& site, const Dense<R>& psi, DenseResults<R>& results) {
   Dense<R> rho(site.size() * site.size());
   for (Index i = 0; i < static_cast<Index>(psi.size()); ++i) {
-    for (Index b = 0; b < site.size(); ++b) rho[site.local(i) * site.size() + b] += psi[i] * conj(psi[site.with_local(i, b)]);
+    for (Index b = 0; b < site.size(); ++b)
+      rho[site.local(i) * site.size() + b] += psi[i] * conj(psi[site.with_local(i, b)]);
   }
   results.complex.insert(results.complex.end(), rho.begin(), rho.end());
 }
@@ -350,7 +355,9 @@ DenseResults<R> dense_run(const Program& program, const SampleInputs<R>& inputs)
       case MeasurementKind::expval:
       case MeasurementKind::var: measure_observable(program, m, inputs, psi, results); break;
       case MeasurementKind::probs: measure_probs(Site{program.num_wires, m.wires}, psi, results); break;
-      case MeasurementKind::density_matrix: measure_density_matrix(Site{program.num_wires, m.wires}, psi, results); break;
+      case MeasurementKind::density_matrix:
+        measure_density_matrix(Site{program.num_wires, m.wires}, psi, results);
+        break;
       case MeasurementKind::state: results.complex.insert(results.complex.end(), psi.begin(), psi.end()); break;
     }
   }

@@ -67,7 +67,8 @@ TEST(every_formula_is_unitary) {
   Random random(1);
   for (const GateInfo& info : gate_table) {
     if (!is_block(info)) continue;
-    for (int round = 0; round < 5; ++round) check_unitary(matrix_of(info, random_parameters(random, info)), block_size(info));
+    for (int round = 0; round < 5; ++round)
+      check_unitary(matrix_of(info, random_parameters(random, info)), block_size(info));
   }
 }
 
@@ -137,10 +138,11 @@ TEST(blocks_are_the_exponentials_of_their_generators) {
       psi[column].re = 1;
       Site all{k, {}};
       for (int w = 0; w < k; ++w) all.wires.push_back(w);
-      for (const Part<double>& part : parts_of<double>(info.name, p, {})) psi = exponential(all, part.angle, part.generator, psi);
+      for (const Part<double>& part : parts_of<double>(info.name, p, {}))
+        psi = exponential(all, part.angle, part.generator, psi);
       for (int row = 0; row < size; ++row) {
         const Complex<double> off = m[row * size + column] - psi[row];
-        if (!CHECK(std::hypot(off.re, off.im) < 1e-13)) std::fprintf(stderr, "  in %s\n", std::string(info.name).c_str());
+        if (!CHECK(std::hypot(off.re, off.im) < 1e-13)) note("in " + std::string(info.name));
       }
     }
   }

@@ -43,14 +43,16 @@ TEST(gates_on_one_wire_join) {
 }
 
 TEST(gates_elsewhere_do_not_close_a_step) {
-  const std::vector<Gate> gates{rotation("RX", 0), rotation("RX", 1), make_gate("CNOT", {1, 2}), rotation("RY", 0), make_gate("H", {2})};
+  const std::vector<Gate> gates{rotation("RX", 0), rotation("RX", 1), make_gate("CNOT", {1, 2}), rotation("RY", 0),
+                                make_gate("H", {2})};
   CHECK(groups(3, gates) == Groups({{0, 3}, {1}, {2}, {4}}));
 }
 
 TEST(a_gate_on_two_wires_separates_on_both) {
   CHECK(groups(2, {rotation("RX", 0), make_gate("CNOT", {0, 1}), rotation("RX", 0)}) == Groups({{0}, {1}, {2}}));
   CHECK(groups(2, {rotation("RX", 1), make_gate("CNOT", {0, 1}), rotation("RX", 1)}) == Groups({{0}, {1}, {2}}));
-  CHECK(groups(2, {rotation("RX", 1), make_gate("IsingZZ", {1, 0}, {{0, 0, 1, 0}}), rotation("RX", 1)}) == Groups({{0}, {1}, {2}}));
+  CHECK(groups(2, {rotation("RX", 1), make_gate("IsingZZ", {1, 0}, {{0, 0, 1, 0}}), rotation("RX", 1)}) ==
+        Groups({{0}, {1}, {2}}));
 }
 
 TEST(a_control_separates) {
@@ -65,7 +67,8 @@ TEST(controlled_gates_do_not_join_each_other) {
 }
 
 TEST(a_global_phase_closes_nothing) {
-  CHECK(groups(1, {rotation("RX", 0), make_gate("GlobalPhase", {}, {{0, 0, 1, 0}}), rotation("RX", 0)}) == Groups({{0, 2}, {1}}));
+  CHECK(groups(1, {rotation("RX", 0), make_gate("GlobalPhase", {}, {{0, 0, 1, 0}}), rotation("RX", 0)}) ==
+        Groups({{0, 2}, {1}}));
 }
 
 TEST(identities_vanish) {

@@ -1,0 +1,432 @@
+// The walk, forward and backward, against the dense simulator: every gate, every kind of measurement, both precisions,
+// every instruction set, batches that fill lanes and batches that do not, inputs shared and batched, one thread and
+// several.
+#include <cmath>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "check.h"
+#include "circuits.h"
+#include "cpu/level.h"
+#include "dense.h"
+
+namespace ketgrad::testing {
+namespace {
+
+// float: a few dozen roundings of 6e-8 each, added up over some hundred numbers of a direction. double: the same, of
+// 1e-16.
+template <class T>
+constexpr double tolerance = sizeof(T) == sizeof(float) ? 1e-4 : 1e-11;
+
+// --- the dense side -------------------------------------------------------------------------------------------------
+
+struct Case {
+  ProgramHandle program;
+  Index batch = 1;
+  std::vector<Values> values;
+  std::vector<double> g_real;
+  std::vector<double> g_complex;
+  std::vector<double> expected_real;
+  std::vector<double> expected_complex;
+  std::vector<std::vector<double>> directions;          // per input, a number for each of its entries
+  std::vector<std::vector<double>> expected_gradients;  // per input and row, the slope of the loss along the direction
+};
+
+// The inputs of one sample, moving along the direction of input `moved`.
+SampleInputs<Dual> sample_inputs(const Case& c, Index sample, std::size_t moved) {
+  SampleInputs<Dual> inputs;
+  for (std::size_t i = 0; i < c.values.size(); ++i) {
+    const Values& values = c.values[i];
+    inputs.emplace_back();
+    for (Index e = values.row_of(sample); e < values.row_of(sample) + values.row_size; ++e) {
+      inputs[i].push_back(Dual(values.rows[e], i == moved ? c.directions[i][e] : 0));
+    }
+  }
+  return inputs;
+}
+
+// The cotangents are those of the loss sum g_real x + Re sum conj(g_complex) z.
+double slope_of_loss(const Case& c, const DenseResults<Dual>& results, Index sample) {
+  double slope = 0;
+  const double* g = c.g_real.data() + sample * static_cast<Index>(results.real.size());
+  for (const Dual& x : results.real) slope += *g++ * x.slope;
+  g = c.g_complex.data() + 2 * sample * static_cast<Index>(results.complex.size());
+  for (const Complex<Dual>& z : results.complex) {
+    slope += *g++ * z.re.slope;
+    slope += *g++ * z.im.slope;
+  }
+  return slope;
+}
+
+void keep_values(Case& c, const DenseResults<Dual>& results) {
+  for (const Dual& x : results.real) c.expected_real.push_back(x.value);
+  for (const Complex<Dual>& z : results.complex) {
+    c.expected_complex.push_back(z.re.value);
+    c.expected_complex.push_back(z.im.value);
+  }
+}
+
+void solve(Case& c) {
+  for (std::size_t i = 0; i < c.values.size(); ++i) {
+    c.expected_gradients.emplace_back(c.values[i].batched ? c.batch : 1, 0.0);
+    for (Index sample = 0; sample < c.batch; ++sample) {
+      const DenseResults<Dual> results = dense_run(c.program->program, sample_inputs(c, sample, i));
+      if (i == 0) keep_values(c, results);
+      c.expected_gradients[i][c.values[i].batched ? sample : 0] += slope_of_loss(c, results, sample);
+    }
+  }
+}
+
+// Without the dense side: for comparisons of the walk with itself.
+Case unsolved_case(Random& random, const Circuit& circuit, Index batch) {
+  Case c;
+  c.program = register_program(circuit.program);
+  c.batch = batch;
+  c.values = random_values(random, circuit, batch);
+  c.g_real = random_numbers(random, batch * circuit.program.real_results());
+  c.g_complex = random_numbers(random, 2 * batch * circuit.program.complex_results());
+  for (const Values& v : c.values) c.directions.push_back(random_numbers(random, static_cast<Index>(v.rows.size())));
+  return c;
+}
+
+Case make_case(Random& random, const Circuit& circuit, Index batch) {
+  Case c = unsolved_case(random, circuit, batch);
+  solve(c);
+  return c;
+}
+
+// --- comparing ------------------------------------------------------------------------------------------------------
+
+std::string description(const Case& c) {
+  std::string text = "batch " + std::to_string(c.batch) + ", level " + current_level() + ", " +
+                     std::to_string(c.program->program.num_wires) + " wires, gates:";
+  for (const Gate& g : c.program->program.gates) {
+    text += " " + std::string(gate_info(g.opcode).name) + (g.inverse ? "^-1" : "");
+  }
+  return text;
+}
+
+template <class T>
+void check_close(const Case& c, double value, double expected, const char* what, std::size_t index) {
+  if (CHECK_NEAR(value, expected, tolerance<T> * std::max(1.0, std::abs(expected)))) return;
+  note(std::string(what) + " " + std::to_string(index) + ", " + description(c));
+}
+
+template <class T>
+void check_results(const Case& c, const std::vector<T>& results, const std::vector<double>& expected,
+                   const char* what) {
+  CHECK(results.size() == expected.size());
+  for (std::size_t e = 0; e < expected.size(); ++e) check_close<T>(c, results[e], expected[e], what, e);
+}
+
+template <class T>
+void check_gradients(const Case& c, const Run<T>& run) {
+  for (std::size_t i = 0; i < c.values.size(); ++i) {
+    const Index size = c.values[i].row_size;
+    for (std::size_t row = 0; row < c.expected_gradients[i].size(); ++row) {
+      double slope = 0;
+      for (Index e = static_cast<Index>(row) * size; e < static_cast<Index>(row + 1) * size; ++e) {
+        slope += run.gradients[i][e] * c.directions[i][e];
+      }
+      check_close<T>(c, slope, c.expected_gradients[i][row], "gradient of input", i);
+    }
+  }
+}
+
+template <class T>
+void check_run(const Case& c, int threads) {
+  Run<T> run(c.program, c.values, c.batch, threads);
+  run.forward();
+  check_results(c, run.real, c.expected_real, "real result");
+  check_results(c, run.complex, c.expected_complex, "complex result");
+  run.backward(c.g_real, c.g_complex);
+  check_gradients(c, run);
+}
+
+void check_case(const Case& c, int threads) {
+  for_each_level([&] {
+    check_run<float>(c, threads);
+    check_run<double>(c, threads);
+  });
+}
+
+// --- against the dense simulator ------------------------------------------------------------------------------------
+
+void add_rotations(Circuit& circuit) {
+  const char* names[] = {"RX", "RY", "RZ"};
+  for (int w = 0; w < circuit.program.num_wires; ++w) {
+    circuit.program.gates.push_back(make_gate(names[w % 3], {w}, {{0, w % 4, 1, 0.3 * w}}));
+    circuit.program.gates.push_back(make_gate(names[(w + 1) % 3], {w}, {{1, w % 3, 0.7, 0.1 * w}}));
+  }
+}
+
+// Alone between layers of rotations, as it is and inverted, with and without further controls.
+TEST(every_gate) {
+  Random random(1);
+  for (int opcode = 0; opcode < num_gates; ++opcode) {
+    for (int round = 0; round < 3; ++round) {
+      const int own = std::max<int>(gate_info(static_cast<Opcode>(opcode)).num_wires, 1);
+      Circuit circuit = empty_circuit(std::max(own + round, 2));
+      add_rotations(circuit);
+      circuit.program.gates.push_back(random_gate(random, circuit, static_cast<Opcode>(opcode), round));
+      circuit.program.gates.back().inverse = round == 1;
+      add_rotations(circuit);
+      circuit.program.measurements.push_back({MeasurementKind::state, {}, {}});
+      check_case(make_case(random, circuit, 1 + 2 * round), 1);
+    }
+  }
+}
+
+std::vector<std::string> words_of(std::string_view letters, std::size_t length) {
+  std::vector<std::string> words{""};
+  for (std::size_t j = 0; j < length; ++j) {
+    std::vector<std::string> longer;
+    for (const std::string& word : words) {
+      for (const char letter : letters) longer.push_back(word + letter);
+    }
+    words = std::move(longer);
+  }
+  return words;
+}
+
+// Every number of Y up to four, which each bring their own power of i.
+TEST(every_pauli_word) {
+  Random random(16);
+  Circuit circuit = empty_circuit(4);
+  add_rotations(circuit);
+  circuit.program.measurements = {{MeasurementKind::expval, {}, {}}};
+  for (const std::string& word : words_of("IXYZ", 4)) {
+    if (word[0] != 'Y' && word[3] != 'I') continue;
+    Gate gate = make_gate("PauliRot", random.wires(4, 4), {random_slot(random, circuit.program)});
+    gate.word = word;
+    gate.inverse = random.chance(0.5);
+    circuit.program.gates.push_back(gate);
+  }
+  for (const std::string& word : words_of("XYZ", 4)) {
+    circuit.program.measurements[0].terms.push_back(
+        {random.uniform(-1, 1), {{0, 0, 1, 0}}, random.wires(4, 4), word, {}});
+  }
+  check_case(make_case(random, circuit, 3), 1);
+}
+
+TEST(every_measurement) {
+  Random random(2);
+  for (int kind = 0; kind < 5; ++kind) {
+    for (int n = 1; n <= 5; ++n) {
+      Circuit circuit = empty_circuit(n);
+      add_rotations(circuit);
+      for (int w = 0; w + 1 < n; ++w) circuit.program.gates.push_back(make_gate("CNOT", {w, w + 1}));
+      circuit.program.measurements.push_back(random_measurement(random, circuit, static_cast<MeasurementKind>(kind)));
+      check_case(make_case(random, circuit, n), 1);
+    }
+  }
+}
+
+// Batches of one, of less than a group of lanes, of an uneven number of groups.
+TEST(random_circuits_in_every_batch) {
+  Random random(3);
+  for (const Index batch : {1, 3, 5, 17, 40}) {
+    for (int n = 1; n <= 5; ++n) {
+      check_case(make_case(random, random_circuit(random, n, 10), batch), 1);
+    }
+  }
+}
+
+void add_large_matrix(Circuit& circuit) {
+  Gate gate = make_gate("QubitUnitary", {5, 0, 3, 1, 2, 4});
+  gate.input = circuit.add_input(Role::unitary, 6);
+  circuit.program.gates.push_back(gate);
+}
+
+// A matrix larger than what lanes take sends a batch through the walk of single samples.
+TEST(large_matrices) {
+  Random random(4);
+  Circuit circuit = empty_circuit(6);
+  add_rotations(circuit);
+  add_large_matrix(circuit);
+  circuit.program.measurements.push_back({MeasurementKind::probs, {0, 4, 5}, {}});
+  check_case(make_case(random, circuit, 5), 2);
+}
+
+TEST(no_wires_at_all) {
+  Random random(5);
+  Circuit circuit = empty_circuit(0);
+  circuit.program.gates.push_back(make_gate("GlobalPhase", {}, {{0, 0, 1, 0}}));
+  circuit.program.measurements = {{MeasurementKind::state, {}, {}}, {MeasurementKind::probs, {}, {}}};
+  check_case(make_case(random, circuit, 3), 1);
+}
+
+// --- what a call may leave out --------------------------------------------------------------------------------------
+
+template <class T>
+void check_wanted(const Case& c, const std::vector<bool>& wanted) {
+  Run<T> all(c.program, c.values, c.batch, 2);
+  all.forward(false);
+  all.backward(c.g_real, c.g_complex);
+  check_gradients(c, all);
+  Run<T> some(c.program, c.values, c.batch, 2);
+  some.forward();
+  some.backward(c.g_real, c.g_complex, wanted);
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    if (!wanted[i]) continue;
+    for (std::size_t e = 0; e < all.gradients[i].size(); ++e) {
+      check_close<T>(c, some.gradients[i][e], all.gradients[i][e], "gradient of wanted input", i);
+    }
+  }
+}
+
+TEST(only_what_is_wanted_and_without_a_ket) {
+  Random random(6);
+  for (int round = 0; round < 8; ++round) {
+    const Case c = make_case(random, random_circuit(random, 4, 8), 1 + 4 * (round % 2));
+    std::vector<bool> wanted;
+    for (std::size_t i = 0; i < c.values.size(); ++i) wanted.push_back(random.chance(0.4));
+    check_wanted<float>(c, wanted);
+    check_wanted<double>(c, wanted);
+  }
+}
+
+// NaN stays with the sample that has it.
+TEST(nan_propagates) {
+  Circuit circuit = empty_circuit(2);
+  circuit.program.gates = {make_gate("RX", {0}, {{0, 0, 1, 0}}), make_gate("CNOT", {0, 1})};
+  circuit.program.measurements = {{MeasurementKind::expval, {}, {{1, {}, {1}, "Z", {}}}}};
+  Random random(9);
+  for_each_level([&] {
+    std::vector<Values> values = random_values(random, circuit, 5);
+    values[0] = {true, 4, random_numbers(random, 20)};
+    values[0].rows[4 * 3] = std::numeric_limits<double>::quiet_NaN();
+    Run<float> run(register_program(circuit.program), values, 5, 1);
+    run.forward();
+    run.backward({1, 1, 1, 1, 1}, {});
+    for (int sample = 0; sample < 5; ++sample) {
+      CHECK(std::isnan(run.real[sample]) == (sample == 3));
+      CHECK(std::isnan(run.gradients[0][4 * sample]) == (sample == 3));
+    }
+  });
+}
+
+// --- a batch cut into tasks -----------------------------------------------------------------------------------------
+
+template <class T>
+void check_tasks(const Case& c, int threads) {
+  Run<T> alone(c.program, c.values, c.batch, 1);
+  alone.forward();
+  alone.backward(c.g_real, c.g_complex);
+  const Index before = tasks_spread;
+  Run<T> run(c.program, c.values, c.batch, threads);
+  run.forward();
+  run.backward(c.g_real, c.g_complex);
+  CHECK(tasks_spread == before + 2 * threads);
+  CHECK(run.real == alone.real);
+  CHECK(run.complex == alone.complex);
+  CHECK(run.ket == alone.ket);
+  for (std::size_t i = 0; i < c.values.size(); ++i) {
+    for (std::size_t e = 0; e < run.gradients[i].size(); ++e) {
+      check_close<T>(c, run.gradients[i][e], alone.gradients[i][e], "gradient of input", i);
+    }
+  }
+}
+
+// 72 samples leave the last of four tasks with nothing to do, in float and in double. One circuit goes by lanes, the
+// other sample by sample.
+TEST(batches_are_cut_into_tasks) {
+  Random random(17);
+  const Circuit lanes = random_circuit(random, 7, 60);
+  Circuit solo = random_circuit(random, 7, 60);
+  add_large_matrix(solo);
+  for (const Circuit& circuit : {lanes, solo}) {
+    const Case c = unsolved_case(random, circuit, 72);
+    for_each_level([&] {
+      check_tasks<float>(c, 4);
+      check_tasks<double>(c, 4);
+    });
+  }
+}
+
+TEST(tasks_agree_with_the_dense_simulator) {
+  Random random(18);
+  Circuit circuit = random_circuit(random, 5, 4);
+  for (int layer = 0; layer < 20; ++layer) {
+    for (int w = 0; w < 5; ++w)
+      circuit.program.gates.push_back(make_gate("CRX", {w, (w + 1) % 5}, {{1, w % 3, 0.1, 0}}));
+  }
+  const Index before = tasks_spread;
+  check_case(make_case(random, circuit, 49), 3);
+  CHECK(tasks_spread > before);
+}
+
+// --- passes spread over threads -------------------------------------------------------------------------------------
+
+// Every kind of step and measurement on a state large enough that its passes are spread.
+Circuit large_circuit(Random& random, int num_wires) {
+  Circuit circuit = empty_circuit(num_wires);
+  add_rotations(circuit);
+  for (const char* name : {"CNOT", "CRX", "MultiRZ", "PauliRot", "PauliRot", "QubitUnitary", "DiagonalQubitUnitary",
+                           "SWAP", "Toffoli", "IsingXY", "DoubleExcitation", "GlobalPhase"}) {
+    circuit.program.gates.push_back(random_gate(random, circuit, opcode_of(name), 1));
+  }
+  add_rotations(circuit);
+  for (int kind = 0; kind < 5; ++kind) {
+    circuit.program.measurements.push_back(random_measurement(random, circuit, static_cast<MeasurementKind>(kind)));
+  }
+  std::vector<int> most(num_wires - 1);
+  for (int w = 1; w < num_wires; ++w) most[w - 1] = w;
+  circuit.program.measurements.push_back({MeasurementKind::probs, most, {}});
+  circuit.program.measurements.push_back({MeasurementKind::probs, {num_wires - 1, 0}, {}});
+  return circuit;
+}
+
+TEST(large_states_agree_with_the_dense_simulator) {
+  Random random(10);
+  Circuit circuit = empty_circuit(13);
+  for (int w = 0; w < 13; w += 3) circuit.program.gates.push_back(make_gate("RY", {w}, {{0, w % 4, 1, 0.3 * w}}));
+  for (const char* name : {"CRX", "PauliRot", "IsingXY"}) {
+    circuit.program.gates.push_back(random_gate(random, circuit, opcode_of(name), 1));
+  }
+  circuit.program.measurements = {
+      {MeasurementKind::expval, {}, {{1, {{1, 0, 1, 0}}, {0, 5}, "ZX", {}}, {0.5, {}, {12}, "Z", {}}}},
+      {MeasurementKind::probs, {1, 12}, {}}};
+  check_case(make_case(random, circuit, 1), 3);
+}
+
+template <class T>
+void check_same_bits(const Case& c, const std::vector<int>& thread_counts) {
+  Run<T> alone(c.program, c.values, c.batch, thread_counts[0]);
+  alone.forward();
+  alone.backward(c.g_real, c.g_complex);
+  for (std::size_t t = 1; t < thread_counts.size(); ++t) {
+    const Index before = tasks_spread;
+    Run<T> run(c.program, c.values, c.batch, thread_counts[t]);
+    run.forward();
+    run.backward(c.g_real, c.g_complex);
+    CHECK(tasks_spread > before);
+    CHECK(run.real == alone.real);
+    CHECK(run.complex == alone.complex);
+    CHECK(run.ket == alone.ket);
+    CHECK(run.gradients == alone.gradients);
+  }
+}
+
+// Sums are taken in chunks of the state, in order: who took which does not show.
+TEST(threads_do_not_show_in_the_bits) {
+  Random random(11);
+  for (const int n : {13, 14}) {
+    const Case c = unsolved_case(random, large_circuit(random, n), 1);
+    for_each_level([&] {
+      check_same_bits<float>(c, {1, 2, 5});
+      check_same_bits<double>(c, {1, 2, 5});
+    });
+  }
+  const Case lanes = unsolved_case(random, large_circuit(random, 13), 5);
+  check_same_bits<float>(lanes, {1, 3, 4});
+  check_same_bits<double>(lanes, {1, 3, 4});
+}
+
+}  // namespace
+}  // namespace ketgrad::testing
+
+int main() { return ketgrad::testing::run_tests(); }
