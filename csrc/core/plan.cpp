@@ -28,10 +28,16 @@ void add_input(std::vector<int>& inputs, int input) {
   if (input != no_input && std::find(inputs.begin(), inputs.end(), input) == inputs.end()) inputs.push_back(input);
 }
 
+std::vector<int> inputs_of(const Gate& gate) {
+  std::vector<int> inputs;
+  for (const Slot& s : gate.slots) add_input(inputs, s.input);
+  add_input(inputs, gate.input);
+  return inputs;
+}
+
 void add_gate(Step& step, const Program& program, int index) {
   step.gates.push_back(index);
-  for (const Slot& s : program.gates[index].slots) add_input(step.inputs, s.input);
-  add_input(step.inputs, program.gates[index].input);
+  for (const int input : inputs_of(program.gates[index])) add_input(step.inputs, input);
 }
 
 StepKind kind_of(const GateInfo& info) {
@@ -80,7 +86,9 @@ bool acts_on_one_wire(const Gate& gate) {
   return gate.targets.size() == 1 && gate.controls.empty() && (family == Family::block || family == Family::matrix);
 }
 
-// Gates on one wire commute with whatever happens elsewhere: they join the open step of their wire until a gate on several closes it.
+// Gates on one wire commute with whatever happens elsewhere: they join the open step of their wire until a gate on
+// several closes it. Gates that read different inputs stay apart: at a call, one input may be batched and the other
+// shared, and a matrix that only needs computing once must not be computed for every sample.
 class StepBuilder {
  public:
   explicit StepBuilder(const Program& program) : program_(program), open_(program.num_wires, none) {}
@@ -89,7 +97,7 @@ class StepBuilder {
     for (int i = 0; i < static_cast<int>(program_.gates.size()); ++i) {
       const Gate& gate = program_.gates[i];
       if (gate_info(gate.opcode).family == Family::identity) continue;
-      if (acts_on_one_wire(gate) && open_[gate.targets[0]] != none) {
+      if (may_join(gate)) {
         join(steps_[open_[gate.targets[0]]], i);
       } else {
         append(gate, i);
@@ -100,6 +108,13 @@ class StepBuilder {
 
  private:
   static constexpr int none = -1;
+
+  bool may_join(const Gate& gate) const {
+    if (!acts_on_one_wire(gate) || open_[gate.targets[0]] == none) return false;
+    const std::vector<int>& theirs = steps_[open_[gate.targets[0]]].inputs;
+    const std::vector<int> own = inputs_of(gate);
+    return own.empty() || theirs.empty() || own == theirs;
+  }
 
   void append(const Gate& gate, int index) {
     for (const int w : gate.targets) open_[w] = none;

@@ -84,10 +84,10 @@ TEST(matrices_on_one_wire_join_and_larger_do_not) {
   large.input = circuit.add_input(Role::unitary, 2);
   Gate diagonal = make_gate("DiagonalQubitUnitary", {0});
   diagonal.input = circuit.add_input(Role::diagonal, 1);
-  circuit.program.gates = {rotation("RX", 0), small, large, rotation("RX", 0), diagonal, rotation("RX", 0)};
+  circuit.program.gates = {make_gate("H", {0}), small, large, rotation("RX", 0), diagonal, rotation("RX", 0)};
   CHECK(groups(circuit.program) == Groups({{0, 1}, {2}, {3}, {4}, {5}}));
   CHECK(make_plan(circuit.program).largest_block == 4);
-  CHECK(make_plan(circuit.program).steps[0].inputs == std::vector<int>({0, small.input}));
+  CHECK(make_plan(circuit.program).steps[0].inputs == std::vector<int>({small.input}));
 }
 
 // A word rotates without a matrix, on one wire too.
@@ -111,8 +111,15 @@ TEST(kinds_of_steps) {
 
 TEST(steps_know_each_input_once) {
   std::vector<Gate> gates{rotation("RX", 0), rotation("RY", 0, 1)};
-  gates.push_back(make_gate("RZ", {0}, {{1, 0, 1, 0}}));
+  CHECK(make_plan(circuit_of(1, gates).program).steps[0].inputs == std::vector<int>({0}));
+  gates = {make_gate("Rot", {0}, {{0, 0, 1, 0}, {1, 0, 1, 0}, {0, 1, 1, 0}})};
   CHECK(make_plan(circuit_of(1, gates).program).steps[0].inputs == std::vector<int>({0, 1}));
+}
+
+TEST(gates_that_read_different_inputs_stay_apart) {
+  const Gate other = make_gate("RZ", {0}, {{1, 0, 1, 0}});
+  CHECK(groups(1, {rotation("RX", 0), other, other, make_gate("H", {0}), rotation("RX", 0)}) ==
+        Groups({{0}, {1, 2, 3}, {4}}));
 }
 
 TEST(controls_and_targets_fix_bits) {
