@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 import platform
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -216,7 +217,9 @@ def draw(path: Path, model: Classifier, data: Data, trained: list[Epoch], frozen
         draw_images(images, model, data)
         digits, rotations = model.readout.out_features, model.quantum.weights.numel()
         title = f"{digits} digits, {model.quantum.qubits} qubits, {rotations} trained rotations"
-        curves.suptitle(f"{title}, {trained[-1].step_ms:.1f} ms a step", weight="bold")
+        curves.suptitle(
+            f"{title}, {statistics.median(epoch.step_ms for epoch in trained):.1f} ms a step", weight="bold"
+        )
         figure.savefig(path, dpi=150, pad_inches=0.15, bbox_inches="tight")
         plt.close(figure)
 

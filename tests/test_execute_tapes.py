@@ -350,6 +350,103 @@ def test_a_jpc_with_the_wrong_number_of_gradients_is_refused() -> None:
         z.backward()
 
 
+def test_a_constant_that_is_changed_in_place_is_seen_on_the_foreign_route() -> None:
+    """The jpc reads every tensor of the tapes in the backward pass, not only the trainable ones."""
+    constant, x = torch.tensor(0.7, dtype=torch.float64), leaf(0.3)
+    (z,) = apply(
+        [kg.Tape([kg.RX(constant, wires=0), kg.RY(x, wires=0)], [kg.expval(kg.X(0))])], Wrapped(kg.AdjointProducts())
+    )
+    constant.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.backward()
+
+
+def test_a_subclass_of_our_jpc_is_called() -> None:
+    calls = []
+
+    class Counting(kg.AdjointProducts):
+        def compute_vjp(self, tapes: Any, dy: Any) -> Any:
+            calls.append(len(tapes))
+            return super().compute_vjp(tapes, dy)
+
+    x = leaf(0.3)
+    (z,) = apply([rotation(x)], Counting())
+    z.backward()
+    assert calls == [1]
+    torch.testing.assert_close(x.grad, -torch.sin(x.detach()))
+
+
+def test_what_foreign_functions_return_is_checked() -> None:
+    def short(tapes: Any) -> Any:
+        return []
+
+    with pytest.raises(ValueError, match="execute_fn returned 0 results for 1 tapes"):
+        apply([rotation(leaf(0.3))], execute_fn=short)
+    for gradients, message in [
+        ((), "gradients of 0 tapes for 1"),
+        ((torch.ones(1, 3),), r"shape \(3,\) for a parameter"),
+    ]:
+        jpc = Wrapped(kg.AdjointProducts())
+        jpc.compute_vjp = lambda tapes, dy, found=gradients: found  # type: ignore[method-assign]
+        (z,) = apply([rotation(leaf(0.3))], jpc)
+        with pytest.raises(ValueError, match=message):
+            z.backward()
+
+
+def test_bad_arguments_of_apply() -> None:
+    tape, jpc = rotation(leaf(0.3)), kg.AdjointProducts()
+    good = {"tapes": [tape], "execute_fn": jpc.execute, "jpc": jpc}
+    with pytest.raises(TypeError, match="is a dictionary"):
+        kg.ExecuteTapes.apply(*tape.get_parameters())
+    for change, message in [
+        ({"jpc": None}, "jpc must have compute_vjp"),
+        ({"execute_fn": 3}, "execute_fn must be callable"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            kg.ExecuteTapes.apply({**good, **change}, *tape.get_parameters())
+
+
+def test_cotangents_and_tangents_that_do_not_fit_are_refused() -> None:
+    tape, jpc = rotation(leaf(0.3), kg.probs(), kg.expval(kg.Z(0))), kg.AdjointProducts()
+    one = torch.ones(())
+    for dy, message in [
+        ([], "cotangents of 0 tapes for 1"),
+        ([(torch.ones(4),)], "1 cotangents for the 2 measurements"),
+        ([(torch.ones(2, 2), one)], r"has shape \(2, 2\), the result has \(4,\)"),
+        ([(torch.ones(4), one + 1j)], "is complex, the result is real"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            jpc.compute_vjp([tape], dy)
+    with pytest.raises(ValueError, match=r"a tangent has shape \(4,\), parameter 0 has \(\)"):
+        jpc.execute_and_compute_jvp([tape], [[torch.ones(4)]])
+
+
+def test_tangents_of_constants_are_refused_too() -> None:
+    forward_ad = torch.autograd.forward_ad
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(torch.tensor(0.3), torch.tensor(1.0))
+        for diff_method in ("adjoint", None):
+            with pytest.raises(NotImplementedError, match="forward-mode"):
+                kg.execute([rotation(dual)], diff_method=diff_method)
+
+
+def test_vectorised_cotangents_are_refused() -> None:
+    (z,) = kg.execute([rotation(x := leaf(0.3), kg.probs())])
+    with pytest.raises(NotImplementedError, match=r"torch\.func"):
+        torch.autograd.grad(z, x, torch.eye(4, dtype=torch.float64), is_grads_batched=True)
+
+
+def test_a_parameter_that_requires_grad_too_late_is_refused() -> None:
+    late, x = torch.tensor(0.3), leaf(0.2, torch.float32)
+    tape = kg.Tape([kg.RX(late, wires=0), kg.RY(x, wires=0)], [kg.expval(kg.Z(0))])
+    late.requires_grad_()
+    with pytest.raises(ValueError, match=r"parameter 0 .* requires grad since after"):
+        kg.execute([tape])
+    chosen = kg.Tape(tape.operations, tape.measurements, trainable_params=[1])
+    kg.execute([chosen])[0].backward()
+    assert late.grad is None
+
+
 # --- dtype and device ------------------------------------------------------------------------------------------------
 
 
@@ -427,7 +524,24 @@ def test_bad_arguments_of_execute() -> None:
         kg.execute([3])
     with pytest.raises(ValueError, match="diff_method"):
         kg.execute([tape], diff_method="parameter-shift")
+    with pytest.raises(TypeError, match="sequence of tapes, not NoneType"):
+        kg.execute(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="generator must be"):
+        kg.execute([tape], generator=3)  # type: ignore[arg-type]
     assert kg.execute([]) == ()
+
+
+@pytest.mark.parametrize("num_wires", [300, 1100])
+def test_a_state_beyond_all_numbers_has_an_error_too(num_wires: int) -> None:
+    tape = kg.Tape([kg.RX(0.1, wires=0)], [kg.expval(kg.Z(w)) for w in range(num_wires)])
+    with pytest.raises(MemoryError, match=rf"a state on {num_wires} wires needs \d\.\de\+\d+ bytes"):
+        kg.execute([tape])
+
+
+def test_a_result_that_does_not_fit_says_how_many_bytes() -> None:
+    tape = kg.Tape([kg.RX(0.1, wires=0)], [kg.density_matrix(wires=range(24))])
+    with pytest.raises(MemoryError, match=r"the result of density_matrix.* needs 2251799813685248 bytes"):
+        kg.execute([tape])
 
 
 @pytest.mark.parametrize("num_wires", [40, 60])

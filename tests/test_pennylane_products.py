@@ -80,6 +80,30 @@ def test_pennylanes_tapes_with_pennylanes_jpcs(name: str) -> None:
     torch.testing.assert_close(found, expected())
 
 
+@pytest.mark.parametrize("jpc_name", ["param_shift", "cached", "ours"])
+@pytest.mark.parametrize("execution", ["theirs", "ours"])
+def test_our_tapes_with_every_jpc_and_execution(jpc_name: str, execution: str) -> None:
+    x, w = values()
+    tapes = [kg.Tape.from_pennylane(tape) for tape in tapes_of(x, w)]
+    ours = kg.AdjointProducts()
+    jpc = ours if jpc_name == "ours" else pennylanes_jpcs()[jpc_name]
+    execute_fn = ours.execute if execution == "ours" else qml.device("default.qubit").execute
+    parameters = [p for t in tapes for p in t.get_parameters()]
+    results = kg.ExecuteTapes.apply({"tapes": tapes, "execute_fn": execute_fn, "jpc": jpc}, *parameters)
+    leaves = tree_leaves(results)
+    loss = sum(((i + 1) * leaf**2).sum() for i, leaf in enumerate(leaves))
+    found = [*(leaf.detach() for leaf in leaves), *torch.autograd.grad(loss, [x, w])]
+    torch.testing.assert_close(found, expected())
+
+
+def test_our_parameters_that_pennylane_counts_otherwise_are_refused() -> None:
+    c = torch.tensor([0.1, 0.2], requires_grad=True)
+    tapes = [kg.Tape([kg.RX(0.1, wires=0)], [kg.expval(kg.Hamiltonian(c, [kg.Z(0), kg.X(0)]))])]
+    jpc = pennylanes_jpcs()["param_shift"]
+    with pytest.raises(ValueError, match="PennyLane counts 2 trainable parameters where the tape has 1"):
+        kg.ExecuteTapes.apply({"tapes": tapes, "execute_fn": kg.AdjointProducts().execute, "jpc": jpc}, c)
+
+
 def test_pennylanes_execute_tapes_with_our_jpc() -> None:
     jpc = kg.AdjointProducts()
     torch.testing.assert_close(run(PennyLaneExecuteTapes, jpc, jpc.execute), expected())

@@ -23,8 +23,12 @@ std::string readable(double bytes) {
     value /= 1024;
     ++unit;
   }
-  char text[64];
-  std::snprintf(text, sizeof text, "%.0f bytes (%.1f %s)", bytes, value, units[unit]);
+  char text[96];
+  if (bytes < 1e24) {
+    std::snprintf(text, sizeof text, "%.0f bytes (%.1f %s)", bytes, value, units[unit]);
+  } else {
+    std::snprintf(text, sizeof text, "%.1e bytes", bytes);
+  }
   return text;
 }
 

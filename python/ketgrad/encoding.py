@@ -101,7 +101,8 @@ class _Encoder:
     """Builds one program."""
 
     def __init__(self, tape: Tape) -> None:
-        _C.require_memory(float(8 << tape.num_wires), f"a state on {tape.num_wires} wires")
+        # Beyond 2^1000 bytes it does not matter how many.
+        _C.require_memory(float(8 << min(tape.num_wires, 1000)), f"a state on {tape.num_wires} wires")
         self.tape = tape
         self.builder = _C.ProgramBuilder(tape.num_wires)
         self.bit: dict[Wire, int] = {wire: position for position, wire in enumerate(tape.wires)}
@@ -123,9 +124,10 @@ class _Encoder:
         results: list[Result] = []
         filled = {True: 0, False: 0}
         for measurement in self.tape.measurements:
+            is_complex, size = _result_size(measurement, self.tape.num_wires)
+            _C.require_memory(float((8 if is_complex else 4) * size), f"the result of {measurement!r}")
             self.add_measurement(measurement, first)
             first += len(measurement.parameters)
-            is_complex, size = _result_size(measurement, self.tape.num_wires)
             results.append(Result(measurement.kind, is_complex, filled[is_complex], size))
             filled[is_complex] += size
         program = self.builder.build()

@@ -30,7 +30,7 @@ class ExecuteTapes(torch.autograd.Function):
     gradient again raises.
 
     Raises:
-        KeyError: `kwargs` lacks an entry.
+        KeyError: `kwargs` lacks an entry. TypeError: it is no dictionary, or an entry is of a wrong kind.
         ValueError: the parameters are not as many as the tapes' trainable ones; mixed devices or precisions.
         NotImplementedError: under `torch.func` or forward-mode differentiation, and on second derivatives.
 
@@ -55,8 +55,10 @@ class ExecuteTapes(torch.autograd.Function):
 
     @classmethod
     def _apply(cls, kwargs: dict[str, Any], *parameters: Any) -> Any:
+        _require_kwargs(kwargs)
+        # Inside `forward` torch hides tangents, so they are looked for here, in everything that a tape holds.
+        ops.refuse_transforms(_tensors_of(kwargs["tapes"]))
         out_struct_holder: list[pytree.TreeSpec] = []
-        ops.refuse_transforms([p for p in parameters if isinstance(p, Tensor)])
         flat = super().apply(out_struct_holder, kwargs, *parameters)  # type: ignore[no-untyped-call]
         return pytree.tree_unflatten(flat, out_struct_holder[0])
 
@@ -67,8 +69,8 @@ class ExecuteTapes(torch.autograd.Function):
         tapes, execute_fn, jpc = kwargs["tapes"], kwargs["execute_fn"], kwargs["jpc"]
         ctx.set_materialize_grads(False)
         _require_count(tapes, parameters)
-        native = isinstance(jpc, AdjointProducts) and execute_fn == jpc.execute
-        if native:
+        # A subclass may do something else in any method: it is called like everybody's.
+        if type(jpc) is AdjointProducts and execute_fn == jpc.execute:
             ctx.products = _Native(ctx, tapes, jpc, parameters)
         else:
             ctx.products = _Foreign(ctx, tapes, execute_fn, jpc, parameters)
@@ -83,6 +85,7 @@ class ExecuteTapes(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *flat_grad_outputs: Tensor | None) -> tuple[Any, ...]:
         """Gradients of the parameters, one each; None for the two arguments before them."""
+        ops.refuse_transforms([c for c in flat_grad_outputs if c is not None])
         needed = ctx.needs_input_grad[2:]
         # None is a node without leaves to pytree; the cotangents are unflattened with a box around each.
         cotangents = pytree.tree_unflatten([(c,) for c in flat_grad_outputs], ctx.out_struct)
@@ -92,6 +95,26 @@ class ExecuteTapes(torch.autograd.Function):
         present = [g for g in found if g is not None]
         passed = iter(ops.refuse_second_derivative(present, products.parameters()))
         return (None, None, *[None if g is None else next(passed) for g in found])
+
+
+def _require_kwargs(kwargs: Any) -> None:
+    if not isinstance(kwargs, dict):
+        raise TypeError(
+            'the first argument of ExecuteTapes.apply is a dictionary with "tapes", "execute_fn" and "jpc", '
+            f"not {type(kwargs).__name__}"
+        )
+    for name in ("tapes", "execute_fn", "jpc"):
+        if name not in kwargs:
+            raise KeyError(f"{name} is missing from the dictionary that ExecuteTapes.apply takes")
+    if not callable(kwargs["execute_fn"]):
+        raise TypeError(f"execute_fn must be callable, not {type(kwargs['execute_fn']).__name__}")
+    if not hasattr(kwargs["jpc"], "compute_vjp"):
+        raise TypeError(f"jpc must have compute_vjp(tapes, dy), which {type(kwargs['jpc']).__name__} has not")
+
+
+def _tensors_of(tapes: Sequence[Any]) -> list[Tensor]:
+    """Every tensor that the tapes hold, trainable or not."""
+    return [p for tape in tapes for p in tape.get_parameters(trainable_only=False) if isinstance(p, Tensor)]
 
 
 def _require_count(tapes: Sequence[Any], parameters: Sequence[Any]) -> None:
@@ -150,12 +173,15 @@ class _Foreign:
         self, ctx: Any, tapes: Sequence[Any], execute_fn: Callable[[Any], Any], jpc: Any, parameters: Sequence[Any]
     ) -> None:
         self.jpc = jpc
-        self.tapes = tapes
+        self.tapes = _as_known_to(jpc, tapes)
         self.devices = {p.device for p in parameters if isinstance(p, Tensor)}
-        self.results = tuple([self._as_torch(result) for result in execute_fn(tapes)])
-        # Not used, but looked at: a parameter that was changed in place is an error, because the tapes hold it.
-        ctx.save_for_backward(*[p for p in parameters if isinstance(p, Tensor)])
-        self.tensors = [i for i, p in enumerate(parameters) if isinstance(p, Tensor)]
+        self.results = tuple([self._as_torch(result) for result in execute_fn(_as_known_to(execute_fn, tapes))])
+        if len(self.results) != len(tapes):
+            raise ValueError(f"execute_fn returned {len(self.results)} results for {len(tapes)} tapes")
+        self.positions = [i for i, p in enumerate(parameters) if isinstance(p, Tensor)]
+        # The tapes' tensors are not used but looked at: the jpc reads them from the tapes in the backward pass, and one
+        # that was changed in place since is an error.
+        ctx.save_for_backward(*[parameters[i] for i in self.positions], *_tensors_of(tapes))
         self.zeros = [torch.zeros_like(r) if isinstance(r, Tensor) else r for r in pytree.tree_leaves(self.results)]
         self.saved: tuple[Tensor, ...] = ()
 
@@ -175,15 +201,33 @@ class _Foreign:
         boxes = pytree.tree_leaves(cotangents, is_leaf=lambda c: c is None)
         filled = [zero if c is None else c.conj().resolve_conj() for c, zero in zip(boxes, self.zeros, strict=True)]
         found = self.jpc.compute_vjp(self.tapes, pytree.tree_unflatten(filled, ctx.out_struct))
+        if len(found) != len(self.tapes):
+            raise ValueError(f"the jpc returned gradients of {len(found)} tapes for {len(self.tapes)}")
         flat: list[Any] = []
         for of_tape, tape in zip(found, self.tapes, strict=True):
             flat += _gradient_list(of_tape, len(tape.trainable_params))
-        by_position = dict(zip(self.tensors, self.saved, strict=True))
+        parameters = dict(zip(self.positions, self.saved, strict=False))
         gradients: list[Tensor | None] = []
         for i, (gradient, wanted) in enumerate(zip(flat, needed, strict=True)):
-            given = gradient is not None and wanted and i in by_position
-            gradients.append(_like(gradient, by_position[i]) if given else None)
+            given = gradient is not None and wanted and i in parameters
+            gradients.append(_like(gradient, parameters[i]) if given else None)
         return gradients
+
+
+def _as_known_to(function: Any, tapes: Sequence[Any]) -> Sequence[Any]:
+    """The tapes as an execute_fn or a jpc takes them: PennyLane's own know PennyLane's tapes only."""
+    modules = (getattr(function, "__module__", None) or "", type(function).__module__)
+    if not any(module.startswith("pennylane") for module in modules):
+        return tapes
+    scripts = tuple([tape.to_pennylane() if isinstance(tape, Tape) else tape for tape in tapes])
+    for script, tape in zip(scripts, tapes, strict=True):
+        if len(script.trainable_params) != len(tape.trainable_params):
+            raise ValueError(
+                f"PennyLane counts {len(script.trainable_params)} trainable parameters where the tape has "
+                f"{len(tape.trainable_params)} (a vector of coefficients is one here and many there): "
+                "give a list of scalars, or use kg.AdjointProducts"
+            )
+    return scripts
 
 
 def _gradient_list(of_tape: Any, count: int) -> list[Any]:
@@ -199,9 +243,24 @@ def _gradient_list(of_tape: Any, count: int) -> list[Any]:
 def _like(gradient: Any, parameter: Tensor) -> Tensor:
     """A gradient as torch wants it: the parameter's device, dtype and shape."""
     tensor = torch.as_tensor(gradient, device=parameter.device)
+    if tensor.numel() != parameter.numel():
+        shapes = f"{tuple(tensor.shape)} for a parameter of shape {tuple(parameter.shape)}"
+        raise ValueError(f"the jpc returned a gradient of shape {shapes}")
     if tensor.is_complex() and not parameter.is_complex():
         tensor = tensor.real
     return tensor.to(parameter.dtype).reshape(parameter.shape)
+
+
+def _require_current(tape: Tape) -> None:
+    """Raise where a parameter began to require grad after the tape was built: it would get no gradient in silence."""
+    if tape.has_default_trainable:
+        trainable = tape.trainable_params
+        for index, p in enumerate(tape.parameters):
+            if isinstance(p, Tensor) and p.requires_grad and index not in trainable:
+                raise ValueError(
+                    f"parameter {index} of a tape requires grad since after the tape was built: build the tape anew, "
+                    "or give it trainable_params"
+                )
 
 
 def execute(
@@ -243,5 +302,7 @@ def execute(
     jpc = AdjointProducts(dtype=dtype, generator=generator)
     if diff_method is None:
         return jpc.execute(own)
+    for tape in own:
+        _require_current(tape)
     parameters = [parameter for tape in own for parameter in tape.get_parameters()]
     return ExecuteTapes.apply({"tapes": own, "execute_fn": jpc.execute, "jpc": jpc}, *parameters)  # type: ignore[no-any-return]

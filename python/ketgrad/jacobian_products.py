@@ -14,7 +14,17 @@ import torch
 from torch import Tensor
 
 from . import ops
-from .batching import Group, group_tapes, join_cotangents, keeps_ket, like_parameter, split_gradients, split_results
+from .batching import (
+    Group,
+    group_tapes,
+    join_cotangents,
+    keeps_ket,
+    like_parameter,
+    result_shape,
+    split_gradients,
+    split_results,
+)
+from .encoding import Result, encode
 from .sampling import draw, exact_tapes
 from .tape import Tape
 
@@ -50,6 +60,8 @@ def as_tapes(tapes: Iterable[Any]) -> tuple[Tape, ...]:
     """
     if isinstance(tapes, Tape):
         raise TypeError("tapes must be a sequence; put a single tape in a list: [tape]")
+    if not isinstance(tapes, Iterable):
+        raise TypeError(f"tapes must be a sequence of tapes, not {type(tapes).__name__}")
     return tuple([tape if isinstance(tape, Tape) else _convert(tape) for tape in tapes])
 
 
@@ -88,6 +100,8 @@ class AdjointProducts:
     def __init__(self, dtype: torch.dtype | None = None, generator: torch.Generator | None = None) -> None:
         if dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise TypeError(f"generator must be a torch.Generator or None, not {type(generator).__name__}")
         self.dtype = dtype
         self.generator = generator
 
@@ -187,11 +201,16 @@ class AdjointProducts:
         Returns:
             For each tape the gradients of its trainable parameters: one tensor (P,) where they are scalars, otherwise a
             tuple of tensors in the shapes of the parameters.
+
+        Raises:
+            ValueError: cotangents that do not fit the results.
         """
         own = as_tapes(tapes)
         require_aligned(tapes, own)
+        if len(dy) != len(own):
+            raise ValueError(f"cotangents of {len(dy)} tapes for {len(own)} tapes")
+        cotangents = [_cotangents(d, tape, position) for position, (d, tape) in enumerate(zip(dy, own, strict=True))]
         _, run = self.run(own, lambda group: True)
-        cotangents = [[_conjugate(c, tape) for c in _as_list(d, tape)] for d, tape in zip(dy, own, strict=True)]
         count = sum(len(tape.trainable_params) for tape in own)
         flat = iter(self.vjp(run, cotangents, [True] * count))
         carriers = {position: group.inputs[0] for group in run.groups for position in group.positions}
@@ -241,8 +260,7 @@ class AdjointProducts:
         results = self.execute(own)
         products = []
         for tape, of_tape in zip(own, tangents, strict=True):
-            if len(of_tape) != len(tape.trainable_params):
-                raise ValueError(f"{len(of_tape)} tangents for {len(tape.trainable_params)} trainable parameters")
+            _require_tangents(of_tape, tape)
             products.append(_nest([_along(rows, of_tape, like) for rows, like in self._jacobian_rows(tape)]))
         return results, tuple(products)
 
@@ -295,18 +313,42 @@ def wanted_inputs(group: Group, tapes: Sequence[Tape], firsts: Sequence[int], ne
     return [i for i, s in enumerate(group.encoding.sources) if s.trainable and not indices.isdisjoint(s.parameters)]
 
 
-def _as_list(value: Any, tape: Tape) -> list[Any]:
-    """A tape's entry of something that nests like results, one item a measurement."""
-    if len(tape.measurements) > 1:
-        return list(value)
-    return [value[0]] if isinstance(value, (tuple, list)) and len(value) == 1 else [value]
-
-
-def _conjugate(cotangent: Any, tape: Tape) -> Tensor | None:
-    if cotangent is None:
-        return None
+def _cotangents(value: Any, tape: Tape, position: int) -> list[Tensor | None]:
+    """A tape's cotangents in torch's convention, one a measurement, from what nests like its results."""
+    count = len(tape.measurements)
+    single = count == 1 and not (isinstance(value, (tuple, list)) and len(value) == 1)
+    items = [value] if single else list(value)
+    if len(items) != count:
+        raise ValueError(f"{len(items)} cotangents for the {count} measurements of tape {position}")
+    if tape.shots is not None:
+        return items
     device = next((p.device for p in tape.parameters if isinstance(p, Tensor)), None)
-    return torch.as_tensor(cotangent, device=device).conj().resolve_conj()
+    found: list[Tensor | None] = []
+    for result, item in zip(encode(tape).results, items, strict=True):
+        cotangent = None if item is None else torch.as_tensor(item, device=device).conj().resolve_conj()
+        if cotangent is not None:
+            _require_cotangent(cotangent, result, tape, position)
+        found.append(cotangent)
+    return found
+
+
+def _require_cotangent(cotangent: Tensor, result: Result, tape: Tape, position: int) -> None:
+    shape = result_shape(result, tape)
+    what = f"a cotangent of tape {position}, of its {result.kind},"
+    # Axes of size 1 come and go where a scalar is an array of one number.
+    if [n for n in cotangent.shape if n != 1] != [n for n in shape if n != 1]:
+        raise ValueError(f"{what} has shape {tuple(cotangent.shape)}, the result has {shape}")
+    if cotangent.is_complex() and not result.is_complex:
+        raise ValueError(f"{what} is complex, the result is real")
+
+
+def _require_tangents(tangents: Sequence[Any], tape: Tape) -> None:
+    if len(tangents) != len(tape.trainable_params):
+        raise ValueError(f"{len(tangents)} tangents for {len(tape.trainable_params)} trainable parameters")
+    for tangent, index in zip(tangents, tape.trainable_params, strict=True):
+        found, shape = tuple(torch.as_tensor(tangent).shape), _shape(tape, index)
+        if found != shape:
+            raise ValueError(f"a tangent has shape {found}, parameter {index} has {shape}")
 
 
 def _shape(tape: Tape, index: int) -> tuple[int, ...]:

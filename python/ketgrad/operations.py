@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Iterable, Sequence
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
@@ -325,6 +326,16 @@ class Composable(Immutable):
         return self._algebra.difference(other, self)
 
 
+def _renamed(function: Any, qualified: str) -> Any:
+    """A copy of a function under another name."""
+    copied = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    copied.__kwdefaults__, copied.__annotations__ = function.__kwdefaults__, function.__annotations__
+    copied.__doc__, copied.__qualname__ = function.__doc__, qualified
+    return copied
+
+
 class Operation(Immutable):
     """A gate or a preparation on wires, with its parameters.
 
@@ -353,6 +364,9 @@ class Operation(Immutable):
 
     def __init_subclass__(cls) -> None:
         cls.name = cls.__name__
+        if "__init__" not in cls.__dict__ and cls.__init__ is not Operation.__init__:
+            # Python names the function in "missing 1 required positional argument": let it name the gate.
+            cls.__init__ = _renamed(cls.__init__, f"{cls.__name__}.__init__")  # type: ignore[method-assign]
 
     @property
     def base_wires(self) -> tuple[Wire, ...]:

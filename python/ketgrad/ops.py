@@ -130,7 +130,9 @@ def refuse_transforms(tensors: Sequence[Tensor]) -> None:
     Raises:
         NotImplementedError: a functorch transform is active, or a tensor carries a tangent.
     """
-    if torch._C._functorch.maybe_current_level() is not None:
+    functorch = torch._C._functorch
+    # `is_grads_batched` and `vectorize` of torch.autograd use the older vmap, which is known by its tensors only.
+    if functorch.maybe_current_level() is not None or any(map(functorch.is_legacy_batchedtensor, tensors)):
         raise NotImplementedError(
             "ketgrad does not run under torch.func transforms (grad, vmap, jvp, jacrev, hessian) yet; "
             "batch parameters along their first axis instead of vmap, and use torch.autograd for gradients"

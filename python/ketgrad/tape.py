@@ -32,6 +32,7 @@ class Tape(Immutable):
         wires: all wires in the order of their bits, most significant first: integers that are exactly 0…n−1 by value,
             any other set by first appearance, operations first.
         batch_size: B if a parameter has a leading batch axis, else None.
+        has_default_trainable: whether `trainable_params` was left to its default.
         parameters: all parameters, trainable or not: the operations' in order, then the measured observables'.
 
     Raises:
@@ -49,6 +50,7 @@ class Tape(Immutable):
     __slots__ = (
         "_structure",
         "batch_size",
+        "has_default_trainable",
         "measurements",
         "operations",
         "parameters",
@@ -59,6 +61,7 @@ class Tape(Immutable):
 
     _structure: Structure | None
     batch_size: int | None
+    has_default_trainable: bool
     measurements: tuple[Measurement, ...]
     operations: tuple[Operation, ...]
     parameters: tuple[Parameter, ...]
@@ -82,6 +85,7 @@ class Tape(Immutable):
         _set(self, "wires", _wires(ops, found))
         _set(self, "batch_size", _batch_size(ops, found))
         _set(self, "trainable_params", _trainable(parameters, trainable_params))
+        _set(self, "has_default_trainable", trainable_params is None)
         _set(self, "_structure", None)
 
     @property
