@@ -7,6 +7,9 @@ namespace ketgrad {
 namespace {
 
 #include "cpu/kernels.inl"
+
+// These build on the kernels.
+#include "cpu/interleaved.inl"
 #include "cpu/observables.inl"
 
 // Groups of amplitudes per partial sum: short enough for float32 to sum well, long enough that adding up in double costs nothing. The
@@ -239,7 +242,7 @@ class GroupWalk {
     team_.for_range(fixed.count(program_.num_wires), [&](Index begin, Index end) {
       switch (step.kind) {
         case StepKind::dense:
-          if (step.size() == 2) return apply_block<2>(psi, fixed, offsets, c, begin, end);
+          if (step.size() == 2) return apply_pair_block(step, c, begin, end);
           if (step.size() == 4) return apply_block<4>(psi, fixed, offsets, c, begin, end);
           return apply_large_block(psi, fixed, offsets, step.size(), c, begin, end);
         case StepKind::diagonal: return apply_diagonal(psi, fixed, step.offsets, c, begin, end);
@@ -248,6 +251,24 @@ class GroupWalk {
           return rotate_pauli<false, false>(psi, psi, fixed, step.word, c[0], c[1], begin, end, psi);
       }
     });
+  }
+
+  template <class C>
+  void apply_pair_block(const Step& step, const C* c, Index begin, Index end) const {
+    if constexpr (width == 1) {
+      if (has_vector_runs<T>(step.fixed, step.fixed.count(program_.num_wires)))
+        return apply_block_to_runs(psi_, step.fixed, step.offsets.data(), c, begin, end);
+    }
+    apply_block<2>(psi_, step.fixed, step.offsets.data(), c, begin, end);
+  }
+
+  template <bool W, class C>
+  void undo_pair_block(const Step& step, const C* c, Index begin, Index end, V* w) const {
+    if constexpr (width == 1) {
+      if (has_vector_runs<T>(step.fixed, step.fixed.count(program_.num_wires)))
+        return undo_block_from_runs<W>(psi_, lambda_, step.fixed, step.offsets.data(), c, begin, end, w);
+    }
+    undo_block<2, W>(psi_, lambda_, step.fixed, step.offsets.data(), c, begin, end, w);
   }
 
   void undo(int index) {
@@ -282,7 +303,7 @@ class GroupWalk {
     const Index* offsets = step.offsets.data();
     switch (step.kind) {
       case StepKind::dense:
-        if (step.size() == 2) return undo_block<2, W>(psi_, lambda_, fixed, offsets, c, begin, end, w);
+        if (step.size() == 2) return undo_pair_block<W>(step, c, begin, end, w);
         if (step.size() == 4) return undo_block<4, W>(psi_, lambda_, fixed, offsets, c, begin, end, w);
         return undo_large_block<W>(psi_, lambda_, fixed, offsets, step.size(), c, begin, end, w);
       case StepKind::diagonal: return undo_diagonal<W>(psi_, lambda_, fixed, step.offsets, c, begin, end, w);
