@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._parsing import Immutable, _set, parse_wires, restore
 from ._typing import Parameter, Structure, Wire, Wires
 from .observables import Observable, as_observable, describe
-from .operations import Composable, Immutable, _set, parse_wires, restore
+from .operations import Composable
 
 KINDS = ("expval", "var", "probs", "state", "density_matrix", "sample", "counts")
 

@@ -11,28 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._typing import Array, Parameter, ParameterLike, Structure, Wire, Wires
-from .operations import (
-    Composable,
-    H,
-    Identity,
-    Operation,
+from ._parsing import (
     Parsed,
-    X,
-    Y,
-    Z,
     _set,
     check_normalised,
     check_values,
     dense_parameter,
     join_batches,
-    parse_bits,
     parse_wires,
     place,
     restore,
     scalar_parameter,
     to_array,
 )
+from ._typing import Array, Parameter, ParameterLike, Structure, Wire, Wires
+from .operations import Composable, H, Identity, Operation, X, Y, Z, parse_bits
 
 
 class Factor(NamedTuple):

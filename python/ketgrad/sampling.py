@@ -27,10 +27,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._parsing import place
 from ._typing import Parameter, Wire
 from .measurements import Measurement, probs
 from .observables import Factor, Observable, Term
-from .operations import GlobalPhase, H, Operation, QubitUnitary, S, adjoint, place
+from .operations import GlobalPhase, H, Operation, QubitUnitary, S, adjoint
 from .tape import Tape
 
 _MOST_WIRES = 10

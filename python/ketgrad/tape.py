@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ._parsing import Immutable, _set, place, restore
 from ._typing import Parameter, Structure, Wire
 from .drawing import draw
 from .measurements import Measurement
-from .operations import Composable, Immutable, Operation, _set, place, restore
+from .operations import Composable, Operation
 
 _SHOTS_NEEDED = ("sample", "counts")
 _SHOTS_REFUSED = ("state", "density_matrix")

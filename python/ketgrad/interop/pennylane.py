@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._parsing import place
 from .._typing import Wire
 from ..measurements import Measurement
 from ..observables import (
@@ -33,7 +34,7 @@ from ..observables import (
     Term,
     as_observable,
 )
-from ..operations import OPERATIONS, Composable, H, Identity, Operation, PauliRot, X, Y, Z, adjoint, ctrl, place
+from ..operations import OPERATIONS, Composable, H, Identity, Operation, PauliRot, X, Y, Z, adjoint, ctrl
 from ..tape import Tape
 
 try:
