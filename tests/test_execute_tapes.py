@@ -419,6 +419,8 @@ def test_cotangents_and_tangents_that_do_not_fit_are_refused() -> None:
             jpc.compute_vjp([tape], dy)
     with pytest.raises(ValueError, match=r"a tangent has shape \(4,\), parameter 0 has \(\)"):
         jpc.execute_and_compute_jvp([tape], [[torch.ones(4)]])
+    with pytest.raises(ValueError, match="tangents of 2 tapes for 1"):
+        jpc.execute_and_compute_jvp([tape], [[one], [one]])
 
 
 def test_tangents_of_constants_are_refused_too() -> None:
@@ -609,6 +611,37 @@ def test_jvp_is_the_jacobian_along_the_tangents() -> None:
     torch.testing.assert_close(results[0], jpc.execute([tape])[0][0])
     with pytest.raises(ValueError, match="1 tangents for 2"):
         jpc.execute_and_compute_jvp([tape], [(1.0,)])
+
+
+def test_jvp_along_a_unitary_matrix() -> None:
+    """The derivative along M + i eps H M, H Hermitian, against that of the angle of the rotation it is."""
+    theta = leaf(0.4)
+    y = torch.tensor([[0, -1j], [1j, 0]], dtype=torch.complex128)
+    matrix = torch.matrix_exp(-0.5j * theta.detach() * y).requires_grad_()
+    rotated, multiplied = (
+        kg.Tape([kg.RX(0.3, wires=0), gate, kg.RX(0.7, wires=0)], [kg.expval(kg.Z(0)), kg.probs()])
+        for gate in (kg.RY(theta, wires=0), kg.QubitUnitary(matrix, wires=0))
+    )
+    jpc = kg.AdjointProducts()
+    _, (expected,) = jpc.execute_and_compute_jvp([rotated], [[torch.ones((), dtype=torch.float64)]])
+    _, (found,) = jpc.execute_and_compute_jvp([multiplied], [[-0.5j * y @ matrix.detach()]])
+    torch.testing.assert_close(found, expected)
+
+
+def test_jacobians_of_complex_results_by_complex_parameters_are_refused() -> None:
+    tape = kg.Tape([kg.QubitUnitary(cases.Leaves().unitary(1), wires=0)], [kg.state()])
+    with pytest.raises(NotImplementedError, match="complex result by a complex parameter"):
+        kg.AdjointProducts().compute_jacobian([tape])
+
+
+def test_jacobians_and_results_take_one_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    run = kg.jacobian_products.ops.run_execute
+    monkeypatch.setattr(kg.jacobian_products.ops, "run_execute", lambda *a: (calls.append(1), run(*a))[1])
+    tape = rotation(leaf(0.3), kg.probs(), kg.expval(kg.Z(0)))
+    (results,), _ = kg.AdjointProducts().execute_and_compute_jacobian([tape])
+    assert calls == [1]
+    torch.testing.assert_close(results, kg.AdjointProducts().execute([tape])[0])
 
 
 def test_compute_vjp_takes_pennylanes_convention() -> None:

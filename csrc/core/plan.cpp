@@ -164,18 +164,7 @@ PlannedMeasurement plan_measurement(const Measurement& m, int num_wires) {
   return planned;
 }
 
-// Numbers per circuit that a step or a measurement has beside the states: its sums, its cotangent, the gradients of its
-// matrices.
-Index sum_size(const Step& step) {
-  switch (step.kind) {
-    case StepKind::dense: return Index{2} * step.size() * step.size();
-    case StepKind::diagonal: return Index{2} * step.size();
-    case StepKind::exchange:
-    case StepKind::pauli_rotation: return 1;
-  }
-  return 1;
-}
-
+// Numbers per circuit that a measurement has beside the states: its sums, its cotangent, the gradients of its matrices.
 Index sum_size(const PlannedMeasurement& m, const Program& program) {
   Index size = std::max<Index>(1, static_cast<Index>(m.diagonals.size()));
   if (m.measurement->kind == MeasurementKind::probs) size = m.offsets.size();
@@ -191,6 +180,18 @@ Index sum_size(const PlannedMeasurement& m, const Program& program) {
 
 }  // namespace
 
+Index coefficient_count(const Step& step) {
+  switch (step.kind) {
+    case StepKind::dense: return Index{2} * step.size() * step.size();
+    case StepKind::diagonal: return Index{2} * step.size();
+    case StepKind::exchange: return 0;
+    case StepKind::pauli_rotation: return 2;
+  }
+  return 0;
+}
+
+Index overlap_count(const Step& step) { return step.kind == StepKind::pauli_rotation ? 1 : coefficient_count(step); }
+
 Plan make_plan(const Program& program) {
   Plan plan;
   plan.program = &program;
@@ -198,7 +199,7 @@ Plan make_plan(const Program& program) {
   plan.passes = static_cast<Index>(plan.steps.size());
   for (const Step& s : plan.steps) {
     if (s.kind == StepKind::dense) plan.largest_block = std::max(plan.largest_block, s.size());
-    plan.largest_sum = std::max(plan.largest_sum, sum_size(s));
+    plan.largest_sum = std::max(plan.largest_sum, overlap_count(s));
   }
   Index real = 0;
   Index complex = 0;

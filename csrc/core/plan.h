@@ -27,8 +27,8 @@ struct PauliWord {
 // One pass over the state.
 struct Step {
   StepKind kind = StepKind::dense;
-  FixedBits
-      fixed;  // what every group of amplitudes has in common: target bits (or the pivot), controls and their values
+  // What every group of amplitudes has in common: target bits (or the pivot), controls and their values.
+  FixedBits fixed;
   std::vector<Index> offsets;  // of the amplitudes of a group
   PauliWord word;
   std::vector<int> gates;   // indices into program.gates, in the order of the circuit
@@ -36,6 +36,10 @@ struct Step {
 
   int size() const { return static_cast<int>(offsets.size()); }
 };
+
+// How many real numbers a step's matrix, diagonal or angle takes, and how many its overlaps of bra and ket.
+Index coefficient_count(const Step& step);
+Index overlap_count(const Step& step);
 
 struct PlannedFactor {
   const Factor* factor = nullptr;

@@ -17,17 +17,21 @@ Matrix product(const Matrix& a, const Matrix& b, int size) {
   return c;
 }
 
-namespace {
-
-void adjoin(Matrix& m, int size) {
+Matrix transpose(const Matrix& a, int size) {
+  Matrix c(a.size());
   for (int i = 0; i < size; ++i) {
-    for (int j = 0; j <= i; ++j) {
-      const Complex<double> upper = m[j * size + i];
-      m[j * size + i] = conj(m[i * size + j]);
-      m[i * size + j] = conj(upper);
-    }
+    for (int j = 0; j < size; ++j) c[i * size + j] = a[j * size + i];
   }
+  return c;
 }
+
+Matrix conjugate_transpose(const Matrix& a, int size) {
+  Matrix c = transpose(a, size);
+  for (Complex<double>& entry : c) entry = conj(entry);
+  return c;
+}
+
+namespace {
 
 template <class T>
 Complex<double> complex_at(const T* data, Index i) {
@@ -74,26 +78,14 @@ Matrix gate_matrix(const Call<T>& call, const Gate& gate, Index sample) {
     const InputView<T>& input = call.inputs[gate.input];
     Matrix m(static_cast<std::size_t>(input.numel));
     for (Index i = 0; i < input.numel; ++i) m[i] = complex_at(input.of_sample(sample), i);
-    if (gate.inverse) adjoin(m, 1 << gate.targets.size());
-    return m;
+    return gate.inverse ? conjugate_transpose(m, 1 << gate.targets.size()) : m;
   }
   double parameters[max_parameters];
   for (std::size_t j = 0; j < gate.slots.size(); ++j) parameters[j] = call.value(gate.slots[j], sample);
   const int size = block_size(info);
   Matrix m(static_cast<std::size_t>(size * size));
   block_matrix(info.formula, parameters, m.data());
-  if (gate.inverse) adjoin(m, size);
-  return m;
-}
-
-Index coefficient_count(const Step& step) {
-  switch (step.kind) {
-    case StepKind::dense: return Index{2} * step.size() * step.size();
-    case StepKind::diagonal: return Index{2} * step.size();
-    case StepKind::exchange: return 0;
-    case StepKind::pauli_rotation: return 2;
-  }
-  return 0;
+  return gate.inverse ? conjugate_transpose(m, size) : m;
 }
 
 template <class T>

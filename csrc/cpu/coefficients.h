@@ -11,15 +11,15 @@ namespace ketgrad {
 using Matrix = std::vector<Complex<double>>;  // row-major, square
 
 Matrix product(const Matrix& a, const Matrix& b, int size);
+Matrix transpose(const Matrix& a, int size);
+Matrix conjugate_transpose(const Matrix& a, int size);
 
 // The matrix of one gate of family block or matrix, inverted where the gate says so.
 template <class T>
 Matrix gate_matrix(const Call<T>& call, const Gate& gate, Index sample);
 
-// How many real numbers step_coefficients writes: re, im of the step's matrix (dense) or of its diagonal; cos, sin of half the angle
-// (pauli_rotation); none (exchange).
-Index coefficient_count(const Step& step);
-
+// Writes coefficient_count(step) numbers: re, im of the step's matrix (dense) or of its diagonal; cos, sin of half the
+// angle (pauli_rotation); none (exchange).
 template <class T>
 void step_coefficients(const Call<T>& call, const Step& step, Index sample, double* out);
 

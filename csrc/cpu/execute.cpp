@@ -50,7 +50,7 @@ Regime choose_regime(const Call<T>& call) {
 }
 
 template <class T>
-SharedSteps<T> shared_steps(const Call<T>& call) {
+SharedSteps<T> shared_steps(const Call<T>& call, bool backward) {
   SharedSteps<T> shared;
   const std::vector<Step>& steps = call.plan().steps;
   shared.forward.resize(steps.size());
@@ -61,6 +61,7 @@ SharedSteps<T> shared_steps(const Call<T>& call) {
     numbers.resize(coefficient_count(steps[s]));
     step_coefficients(call, steps[s], 0, numbers.data());
     shared.forward[s].assign(numbers.begin(), numbers.end());
+    if (!backward) continue;
     invert_coefficients(steps[s], numbers.data());
     shared.inverse[s].assign(numbers.begin(), numbers.end());
   }
@@ -128,7 +129,7 @@ template <class T>
 void execute(const Call<T>& call, const Results<T>& results) {
   if (call.batch == 0) return;
   const Regime regime = choose_regime(call);
-  const SharedSteps<T> shared = shared_steps(call);
+  const SharedSteps<T> shared = shared_steps(call, false);
   const Walk<T>& walk = current_walk().of<T>();
   const auto forward = regime.lanes ? walk.forward_lanes : walk.forward_solo;
   run_tasks(call, regime, [&](Index, const Task& task) { forward(call, shared, results, task); });
@@ -138,7 +139,7 @@ template <class T>
 void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents) {
   if (call.batch == 0) return;
   const Regime regime = choose_regime(call);
-  const SharedSteps<T> shared = shared_steps(call);
+  const SharedSteps<T> shared = shared_steps(call, true);
   const Walk<T>& walk = current_walk().of<T>();
   const auto backward = regime.lanes ? walk.backward_lanes : walk.backward_solo;
   const int first_step = first_wanted_step(call, cotangents);

@@ -6,35 +6,6 @@ namespace ketgrad {
 
 namespace {
 
-// a^T b, and a b^T.
-Matrix transposed_product(const Matrix& a, const Matrix& b, int size) {
-  Matrix c(a.size());
-  for (int i = 0; i < size; ++i) {
-    for (int k = 0; k < size; ++k) {
-      for (int j = 0; j < size; ++j) c[i * size + j] += a[k * size + i] * b[k * size + j];
-    }
-  }
-  return c;
-}
-
-Matrix product_transposed(const Matrix& a, const Matrix& b, int size) {
-  Matrix c(a.size());
-  for (int i = 0; i < size; ++i) {
-    for (int j = 0; j < size; ++j) {
-      for (int k = 0; k < size; ++k) c[i * size + j] += a[i * size + k] * b[j * size + k];
-    }
-  }
-  return c;
-}
-
-Matrix conjugate_transpose(const Matrix& a, int size) {
-  Matrix c(a.size());
-  for (int i = 0; i < size; ++i) {
-    for (int j = 0; j < size; ++j) c[i * size + j] = conj(a[j * size + i]);
-  }
-  return c;
-}
-
 Matrix identity(int size) {
   Matrix m(static_cast<std::size_t>(size) * size);
   for (int i = 0; i < size; ++i) m[i * (size + 1)] = {1, 0};
@@ -51,8 +22,6 @@ Matrix overlap_matrix(const Step& step, const double* overlaps) {
 }
 
 }  // namespace
-
-Index overlap_count(const Step& step) { return step.kind == StepKind::pauli_rotation ? 1 : coefficient_count(step); }
 
 template <class T>
 GradientSink<T>::GradientSink(const Call<T>& call, const Cotangents<T>& cotangents)
@@ -144,8 +113,8 @@ void GradientSink<T>::contract(const Step& step, const double* overlaps, Index s
     before.push_back(product(matrices.back(), before.back(), size));
   }
   for (std::size_t i = step.gates.size(); i-- > 0;) {
-    contract_gate(gates[step.gates[i]], product_transposed(outer, before[i], size), size, sample);
-    outer = transposed_product(matrices[i], outer, size);
+    contract_gate(gates[step.gates[i]], product(outer, transpose(before[i], size), size), size, sample);
+    outer = product(transpose(matrices[i], size), outer, size);
   }
 }
 

@@ -22,7 +22,9 @@ class GradientSink {
   void add(int input, Index element, Index sample, Complex<double> value);
   void add(const Slot& slot, Index sample, double value) { add(slot.input, slot.column, sample, slot.scale * value); }
 
-  // From the overlaps W of a step (see contract below), for one sample, or for all samples at once where the step is shared.
+  // From the overlaps of a step, for one sample, or for all samples at once where the step is shared: overlap_count(step)
+  // numbers, re and im of W[a, b] = sum_r conj(lambda_out[a, r]) psi_in[b, r] (dense) or of its diagonal (diagonal),
+  // Im<lambda|P|psi> (pauli_rotation).
   void contract(const Step& step, const double* overlaps, Index sample);
 
   // Adds the shared sums to the gradients themselves; called once per sink, in order.
@@ -36,9 +38,5 @@ class GradientSink {
   const Cotangents<T>* cotangents_;
   std::vector<std::vector<double>> shared_;  // per input, empty where not wanted or batched
 };
-
-// How many real numbers the overlaps of a step are: W[a, b] = sum_r conj(lambda_out[a, r]) psi_in[b, r], re and im (dense), its diagonal
-// (diagonal), Im<lambda|P|psi> (pauli_rotation).
-Index overlap_count(const Step& step);
 
 }  // namespace ketgrad

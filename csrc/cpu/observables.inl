@@ -154,14 +154,15 @@ void apply_sparse(V* state, const PlannedFactor& f, const V* values, Index begin
 
 // d/dM: u_a conj(psi_b)
 template <class V>
-void matrix_gradient(const V* u, const V* psi, const PlannedFactor& f, Index begin, Index end, V* g) {
-  const Index size = f.offsets.size();
+void matrix_gradient(const V* u, const V* psi, const FixedBits& fixed, const LocalOffsets& offsets, Index begin,
+                     Index end, V* g) {
+  const Index size = offsets.size();
   LaneVector<V> left(2 * size);
   LaneVector<V> right(2 * size);
   for (Index r = begin; r < end; ++r) {
-    const Index base = f.fixed.index(r);
-    load_group(u, base, f.offsets, size, left.data());
-    load_group(psi, base, f.offsets, size, right.data());
+    const Index base = fixed.index(r);
+    load_group(u, base, offsets, size, left.data());
+    load_group(psi, base, offsets, size, right.data());
     for (Index a = 0; a < size; ++a) {
       for (Index b = 0; b < size; ++b) {
         V* e = g + 2 * (a * size + b);

@@ -7,7 +7,8 @@
 
 namespace ketgrad {
 
-// The coefficients of the steps that all samples share, computed once per call; empty for the others.
+// The coefficients of the steps that all samples share, computed once per call; empty for the others. `inverse` is for
+// the way back only.
 template <class T>
 struct SharedSteps {
   std::vector<std::vector<T>> forward;

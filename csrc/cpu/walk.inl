@@ -170,11 +170,6 @@ class GroupWalk {
     team_.for_range(dimension_, [=](Index begin, Index end) { std::fill(state + 2 * begin, state + 2 * end, V{}); });
   }
 
-  void copy(V* to, const V* from) const {
-    team_.for_range(dimension_,
-                    [=](Index begin, Index end) { std::copy(from + 2 * begin, from + 2 * end, to + 2 * begin); });
-  }
-
   // Rows of `stride` complex numbers, one a sample; the state goes to `first`.
   void write_state(const V* state, T* rows, Index stride, Index first) const {
     for (int l = 0; l < count_; ++l) {
@@ -499,10 +494,9 @@ class GroupWalk {
   void measure_density_matrix(const PlannedMeasurement& m, const Results<T>& results) {
     const Index entries = m.offsets.size() * m.offsets.size();
     overlaps_.assign(2 * entries * width, 0.0);
-    const PlannedFactor kept{nullptr, m.fixed, m.offsets};
     team_.template reduce<V>(
         m.fixed.count(program_.num_wires), 2 * entries, overlaps_.data(),
-        [&](Index begin, Index end, V* rho) { matrix_gradient(psi_, psi_, kept, begin, end, rho); });
+        [&](Index begin, Index end, V* rho) { matrix_gradient(psi_, psi_, m.fixed, m.offsets, begin, end, rho); });
     for (int l = 0; l < count_; ++l) {
       T* row = results.complex + 2 * (sample(l) * complex_stride() + m.first_result);
       for (Index e = 0; e < 2 * entries; ++e) row[e] = static_cast<T>(overlaps_[e * width + l]);
@@ -625,7 +619,8 @@ class GroupWalk {
     team_.template reduce<V>(f.fixed.count(program_.num_wires), 2 * numel, overlaps_.data(),
                              [&](Index begin, Index end, V* g) {
                                switch (f.factor->kind) {
-                                 case FactorKind::hermitian: return matrix_gradient(u, rest, f, begin, end, g);
+                                 case FactorKind::hermitian:
+                                   return matrix_gradient(u, rest, f.fixed, f.offsets, begin, end, g);
                                  case FactorKind::state_projector:
                                    return state_gradient(u, rest, f, phi, begin, end, g);
                                  case FactorKind::sparse: return sparse_gradient(u, rest, f, begin, end, g);

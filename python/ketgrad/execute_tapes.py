@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from . import ops
-from .jacobian_products import AdjointProducts, Run, TapeResult, as_tapes, require_aligned
+from .jacobian_products import AdjointProducts, Run, TapeResult, as_aligned_tapes, as_tapes
 from .tape import Tape
 
 _DIFF_METHODS = ("adjoint", None)
@@ -131,8 +131,7 @@ class _Native:
 
     def __init__(self, ctx: Any, tapes: Sequence[Any], jpc: AdjointProducts, parameters: Sequence[Any]) -> None:
         self.jpc = jpc
-        self.tapes = as_tapes(tapes)
-        require_aligned(tapes, self.tapes)
+        self.tapes = as_aligned_tapes(tapes)
         trainable = any(ctx.needs_input_grad[2:])
         held = [p for tape in self.tapes for p in tape.get_parameters()]
         # Autograd adds up what a tensor gets at its several places, if it is that tensor at all of them.
@@ -146,7 +145,7 @@ class _Native:
 
     def parameters(self) -> list[Tensor]:
         """What the gradients depend on."""
-        return [p for tape in self.tapes for p in tape.parameters if isinstance(p, Tensor)]
+        return _tensors_of(self.tapes)
 
     def gradients(self, ctx: Any, cotangents: Sequence[Any], needed: Sequence[bool]) -> list[Tensor | None]:
         saved = iter(ctx.saved_tensors)

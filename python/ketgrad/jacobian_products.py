@@ -6,7 +6,7 @@ It has the methods of PennyLane's `JacobianProductCalculator`, takes ketgrad's a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -58,11 +58,15 @@ def as_tapes(tapes: Iterable[Any]) -> tuple[Tape, ...]:
         TypeError: a single tape instead of a sequence, or items that are no tapes.
         NotImplementedError: a PennyLane tape with an operation or a measurement that ketgrad does not know.
     """
+    return tuple([tape if isinstance(tape, Tape) else _convert(tape) for tape in _as_tuple(tapes)])
+
+
+def _as_tuple(tapes: Iterable[Any]) -> tuple[Any, ...]:
     if isinstance(tapes, Tape):
         raise TypeError("tapes must be a sequence; put a single tape in a list: [tape]")
     if not isinstance(tapes, Iterable):
         raise TypeError(f"tapes must be a sequence of tapes, not {type(tapes).__name__}")
-    return tuple([tape if isinstance(tape, Tape) else _convert(tape) for tape in tapes])
+    return tuple(tapes)
 
 
 def _convert(tape: Any) -> Tape:
@@ -71,14 +75,21 @@ def _convert(tape: Any) -> Tape:
     return Tape.from_pennylane(tape)
 
 
-def require_aligned(tapes: Sequence[Any], own: Sequence[Tape]) -> None:
-    """Raise where a PennyLane tape has other trainable parameters than its conversion: gradients go by position."""
-    for tape, converted in zip(tapes, own, strict=True):
+def as_aligned_tapes(tapes: Iterable[Any]) -> tuple[Tape, ...]:
+    """Tapes as by `as_tapes`, for gradients, which go to trainable parameters by position.
+
+    Raises:
+        ValueError: a PennyLane tape has other trainable parameters than its conversion; and what `as_tapes` raises.
+    """
+    given = _as_tuple(tapes)
+    own = as_tapes(given)
+    for tape, converted in zip(given, own, strict=True):
         if len(tape.trainable_params) != len(converted.trainable_params):
             raise ValueError(
                 "the bits of a BasisState or a Projector are among the trainable parameters of a PennyLane tape, but "
                 "have no gradient: set script.trainable_params to the others"
             )
+    return own
 
 
 class AdjointProducts:
@@ -123,7 +134,7 @@ class AdjointProducts:
         return self.run(as_tapes(tapes), lambda group: False)[0]
 
     def run(
-        self, tapes: tuple[Tape, ...], needs_ket: Any, share_trainable: bool = False
+        self, tapes: tuple[Tape, ...], needs_ket: Callable[[Group], bool], share_trainable: bool = False
     ) -> tuple[tuple[TapeResult, ...], Run]:
         """Results, and what the backward pass needs of the groups for which `needs_ket(group)` holds.
 
@@ -137,7 +148,7 @@ class AdjointProducts:
         for group in groups:
             ops.refuse_transforms(group.inputs)
             ops.require_kernels(group.inputs[0].device)
-            keep = bool(needs_ket(group)) and keeps_ket(group)
+            keep = needs_ket(group) and keeps_ket(group)
             real, complex_, ket = ops.run_execute(group.encoding.id, group.inputs, keep)
             kets.append(ket)
             for position, found in zip(group.positions, split_results(group, real, complex_), strict=True):
@@ -205,8 +216,7 @@ class AdjointProducts:
         Raises:
             ValueError: cotangents that do not fit the results.
         """
-        own = as_tapes(tapes)
-        require_aligned(tapes, own)
+        own = as_aligned_tapes(tapes)
         if len(dy) != len(own):
             raise ValueError(f"cotangents of {len(dy)} tapes for {len(own)} tapes")
         cotangents = [_cotangents(d, tape, position) for position, (d, tape) in enumerate(zip(dy, own, strict=True))]
@@ -231,16 +241,19 @@ class AdjointProducts:
         Returns:
             For each tape the derivative of each result by each trainable parameter, of shape result.shape +
             parameter.shape; a tuple over the parameters where there are several, in a tuple over the measurements where
-            there are several.
+            there are several. By a complex parameter it is torch's gradient of each result.
+
+        Raises:
+            NotImplementedError: complex results of complex parameters.
         """
-        own = as_tapes(tapes)
-        require_aligned(tapes, own)
-        return tuple([self._jacobian(tape) for tape in own])
+        return self.execute_and_compute_jacobian(tapes)[1]
 
     @torch.no_grad()
     def execute_and_compute_jacobian(self, tapes: Sequence[Any]) -> tuple[tuple[TapeResult, ...], tuple[Any, ...]]:
-        """The results and the Jacobians, as `execute` and `compute_jacobian` give them."""
-        return self.execute(tapes), self.compute_jacobian(tapes)
+        """The results as `execute` gives them, and the Jacobians as `compute_jacobian` does, from one forward pass."""
+        rows = [self._jacobian_rows(tape) for tape in as_aligned_tapes(tapes)]
+        results = tuple([_results_of(of_tape) for of_tape in rows])
+        return results, tuple([_nest([_nest(derivatives) for derivatives, _ in of_tape]) for of_tape in rows])
 
     @torch.no_grad()
     def execute_and_compute_jvp(
@@ -255,17 +268,16 @@ class AdjointProducts:
         Returns:
             The results, and the products in the results' nesting and shapes.
         """
-        own = as_tapes(tapes)
-        require_aligned(tapes, own)
-        results = self.execute(own)
-        products = []
+        own = as_aligned_tapes(tapes)
+        if len(tangents) != len(own):
+            raise ValueError(f"tangents of {len(tangents)} tapes for {len(own)} tapes")
         for tape, of_tape in zip(own, tangents, strict=True):
             _require_tangents(of_tape, tape)
-            products.append(_nest([_along(rows, of_tape, like) for rows, like in self._jacobian_rows(tape)]))
-        return results, tuple(products)
-
-    def _jacobian(self, tape: Tape) -> Any:
-        return _nest([_nest(rows) for rows, _ in self._jacobian_rows(tape)])
+        rows = [self._jacobian_rows(tape) for tape in own]
+        products = []
+        for of_tape, directions in zip(rows, tangents, strict=True):
+            products.append(_nest([_along(derivatives, directions, like) for derivatives, like in of_tape]))
+        return tuple([_results_of(of_tape) for of_tape in rows]), tuple(products)
 
     def _jacobian_rows(self, tape: Tape) -> list[tuple[list[Tensor], Tensor]]:
         """For each measurement the derivatives by each trainable parameter, and its result."""
@@ -273,6 +285,11 @@ class AdjointProducts:
             raise RuntimeError(_SHOTS)
         result, run = self.run((tape,), lambda group: True)
         results = list(result[0]) if len(tape.measurements) > 1 else [result[0]]
+        if any(r.is_complex() for r in results) and any(_is_complex(p) for p in tape.get_parameters()):
+            raise NotImplementedError(
+                "the Jacobian of a complex result by a complex parameter is no single complex number: a state depends "
+                "on the real and the imaginary part of a matrix independently; measure real results, or use compute_vjp"
+            )
         sizes = [r.numel() * (2 if r.is_complex() else 1) for r in results]
         copies = sum(sizes)
         wide = _repeat(run.groups[0], copies)
@@ -356,6 +373,10 @@ def _shape(tape: Tape, index: int) -> tuple[int, ...]:
     return () if isinstance(value, float) else tuple(value.shape)
 
 
+def _is_complex(parameter: Any) -> bool:
+    return isinstance(parameter, Tensor) and parameter.is_complex()
+
+
 def _or_zero(gradient: Tensor | None, tape: Tape, index: int, carrier: Tensor) -> Tensor:
     """A gradient, or zeros in the parameter's shape; numbers have the carrier's dtype."""
     if gradient is not None:
@@ -366,6 +387,11 @@ def _or_zero(gradient: Tensor | None, tape: Tape, index: int, carrier: Tensor) -
 
 def _nest(items: list[Any]) -> Any:
     return items[0] if len(items) == 1 else tuple(items)
+
+
+def _results_of(rows: list[tuple[list[Tensor], Tensor]]) -> TapeResult:
+    """A tape's results from its Jacobian's rows."""
+    return _nest([result for _, result in rows])
 
 
 def _repeat(group: Group, copies: int) -> Group:
@@ -412,9 +438,10 @@ def _to_result(rows: Tensor, result: Tensor) -> Tensor:
 
 
 def _along(rows: list[Tensor], tangents: Sequence[Any], result: Tensor) -> Tensor:
-    """Σ over parameters of ∂result/∂parameter · tangent."""
+    """Σ over parameters of ∂result/∂parameter · tangent; Re(c* t) where the parameter is complex."""
     total = torch.zeros_like(result)
     for row, tangent in zip(rows, tangents, strict=True):
         direction = torch.as_tensor(tangent, dtype=row.dtype, device=row.device)
-        total += (row * direction).flatten(result.dim()).sum(-1) if direction.dim() else row * direction
+        change = (row.conj() * direction).real if _is_complex(row) and not result.is_complex() else row * direction
+        total += change.flatten(result.dim()).sum(-1) if direction.dim() else change
     return total
