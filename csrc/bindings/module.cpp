@@ -22,7 +22,7 @@ namespace py = pybind11;
 namespace ketgrad {
 namespace {
 
-// --- Ctrl-C ---------------------------------------------------------------------------------------------------------------------------
+// --- Ctrl-C ----------------------------------------------------------------------------------------------------------
 
 // Taking the GIL between all passes would cost more than many passes do.
 constexpr auto signal_interval = std::chrono::milliseconds(20);
@@ -52,7 +52,7 @@ py::object take_interrupt() {
   return std::exchange(pending, py::object());
 }
 
-// --- programs -------------------------------------------------------------------------------------------------------------------------
+// --- programs --------------------------------------------------------------------------------------------------------
 
 using SlotTuple = std::tuple<int, int, double, double>;
 using FactorTuple = std::tuple<std::string, std::vector<int>, int, std::vector<int>, std::vector<std::int64_t>,

@@ -15,8 +15,9 @@ constexpr bool odd_parity(Mask bits) { return (std::popcount(bits) & 1) != 0; }
 
 constexpr int bit_of_wire(int wire, int num_wires) { return num_wires - 1 - wire; }
 
-// Enumerates the basis states in which some bits are fixed: the r-th such state has the bits of r at the free positions, in order,
-// and `value` at the fixed ones. States r and r + 1 are neighbours in memory while r stays within a run of 2^(lowest fixed bit).
+// Enumerates the basis states in which some bits are fixed: the r-th such state has the bits of r at the free
+// positions, in order, and `value` at the fixed ones. States r and r + 1 are neighbours in memory while r stays within
+// a run of 2^(lowest fixed bit).
 struct FixedBits {
   std::vector<int> positions;  // ascending
   Mask value = 0;
@@ -51,7 +52,8 @@ void for_each_run(const FixedBits& fixed, Index begin, Index end, F&& f) {
   }
 }
 
-// The offsets of the 2^k local basis states of k bit positions, the first position being the most significant bit of the local index.
+// The offsets of the 2^k local basis states of k bit positions, the first position being the most significant bit of
+// the local index.
 //
 // Two tables of 2^(k/2) entries, so that all wires of a large state cost no table of the state's own size.
 class LocalOffsets {

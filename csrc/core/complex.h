@@ -1,6 +1,7 @@
 // A complex number with the plain product formula.
 //
-// std::complex follows Annex G: its product tests for NaN and calls into libgcc. The walk wants neither; NaN still propagates.
+// std::complex follows Annex G: its product tests for NaN and calls into libgcc. The walk wants neither; NaN still
+// propagates.
 #pragma once
 
 namespace ketgrad {

@@ -1,6 +1,7 @@
 // Dual numbers: a value and one directional derivative.
 //
-// A gate's matrix is written once (gate_matrix.h); evaluated on duals, the same formula gives its derivative, so the two cannot disagree.
+// A gate's matrix is written once (gate_matrix.h); evaluated on duals, the same formula gives its derivative, so the
+// two cannot disagree.
 #pragma once
 
 #include <cmath>

@@ -1,4 +1,5 @@
-// Does it fit? Asked before anything is allocated, so that a circuit on too many wires gets an answer instead of a swapping machine.
+// Does it fit? Asked before anything is allocated, so that a circuit on too many wires gets an answer instead of a
+// swapping machine.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,7 @@
 // A plan: what the walk does with a program, decided once. Both backends read it.
 //
-// Strategy so far: runs of gates on one wire that read the same inputs become one 2x2 block; every other gate is one pass of the cheapest fitting kernel.
+// Strategy so far: runs of gates on one wire that read the same inputs become one 2x2 block; every other gate is one
+// pass of the cheapest fitting kernel.
 #pragma once
 
 #include <vector>

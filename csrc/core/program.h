@@ -1,7 +1,8 @@
 // A program: the structure of one circuit, flat. It holds no parameter value; a call brings those as inputs.
 //
-// Inputs are the leaves of the computation. Input 0 is real and always there (it settles dtype and device of a call); the others are
-// real vectors, complex vectors or square matrices. At a call each may carry a leading batch axis or not.
+// Inputs are the leaves of the computation. Input 0 is real and always there (it settles dtype and device of a call);
+// the others are real vectors, complex vectors or square matrices. At a call each may carry a leading batch axis or
+// not.
 #pragma once
 
 #include <cstdint>
@@ -91,7 +92,8 @@ struct Program {
   std::vector<Gate> gates;
   std::vector<Measurement> measurements;
 
-  // Throws std::invalid_argument or std::out_of_range, naming what is wrong. A validated program cannot make a kernel leave its buffers.
+  // Throws std::invalid_argument or std::out_of_range, naming what is wrong. A validated program cannot make a kernel
+  // leave its buffers.
   void validate() const;
 
   // The content, byte for byte: equal strings, equal programs.

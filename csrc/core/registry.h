@@ -1,7 +1,8 @@
 // Programs by name: an operator call carries one integer, whatever the length of the circuit.
 //
-// The name is a 63-bit hash of the content, so that it means the same in every process (a compiled graph that is read back from disk
-// names the same program). A program lives while a handle refers to it or it is pinned; of the others only the latest stay.
+// The name is a 63-bit hash of the content, so that it means the same in every process (a compiled graph that is read
+// back from disk names the same program). A program lives while a handle refers to it or it is pinned; of the others
+// only the latest stay.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,8 @@ struct PlannedProgram {
 
 using ProgramHandle = std::shared_ptr<const PlannedProgram>;
 
-// Validates, plans and names a program; an equal one that is still known is returned instead. Throws what Program::validate throws.
+// Validates, plans and names a program; an equal one that is still known is returned instead. Throws what
+// Program::validate throws.
 ProgramHandle register_program(Program program);
 
 // Throws std::out_of_range for an unknown id.

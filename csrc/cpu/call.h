@@ -15,7 +15,8 @@ namespace ketgrad {
 // Runs body(context, task) for each task in [0, tasks), on whatever pool the host program has. Bodies do not throw.
 using ParallelFor = void (*)(Index tasks, void (*body)(void* context, Index task), void* context);
 
-// Runs body(task) for each task in [0, tasks) on the pool. A failed allocation in a body, which must not leave its thread, is thrown here.
+// Runs body(task) for each task in [0, tasks) on the pool. A failed allocation in a body, which must not leave its
+// thread, is thrown here.
 template <class Body>
 void run_parallel(ParallelFor parallel, Index tasks, const Body& body) {
   struct Shared {

@@ -1,4 +1,5 @@
-// One call: a batch of circuits forward, or backward. Chooses the regime, cuts the batch into tasks, adds up what they collected.
+// One call: a batch of circuits forward, or backward. Chooses the regime, cuts the batch into tasks, adds up what they
+// collected.
 #pragma once
 
 #include "cpu/call.h"
@@ -11,11 +12,13 @@ void execute(const Call<T>& call, const Results<T>& results);
 template <class T>
 void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents);
 
-// Bytes of working memory that a call takes besides inputs and results. Not an integer: a circuit on 48 wires has an answer too.
+// Bytes of working memory that a call takes besides inputs and results. Not an integer: a circuit on 48 wires has an
+// answer too.
 template <class T>
 double workspace_bytes(const Call<T>& call, bool backward);
 
-// Calls of the walk's entry points since the library was loaded: a batch is one plan, so their number does not grow with it.
+// Calls of the walk's entry points since the library was loaded: a batch is one plan, so their number does not grow
+// with it.
 Index walk_count();
 
 }  // namespace ketgrad

@@ -8,8 +8,8 @@
 
 namespace ketgrad {
 
-// The gradients that one task collects. A batched input's rows belong to one sample each and are written in place; what samples share
-// is summed here in double, task by task, so that the result does not depend on which thread ran what.
+// The gradients that one task collects. A batched input's rows belong to one sample each and are written in place; what
+// samples share is summed here in double, task by task, so that the result does not depend on which thread ran what.
 template <class T>
 class GradientSink {
  public:
@@ -22,9 +22,9 @@ class GradientSink {
   void add(int input, Index element, Index sample, Complex<double> value);
   void add(const Slot& slot, Index sample, double value) { add(slot.input, slot.column, sample, slot.scale * value); }
 
-  // From the overlaps of a step, for one sample, or for all samples at once where the step is shared: overlap_count(step)
-  // numbers, re and im of W[a, b] = sum_r conj(lambda_out[a, r]) psi_in[b, r] (dense) or of its diagonal (diagonal),
-  // Im<lambda|P|psi> (pauli_rotation).
+  // From the overlaps of a step, for one sample, or for all samples at once where the step is shared:
+  // overlap_count(step) numbers, re and im of W[a, b] = sum_r conj(lambda_out[a, r]) psi_in[b, r] (dense) or of its
+  // diagonal (diagonal), Im<lambda|P|psi> (pauli_rotation).
   void contract(const Step& step, const double* overlaps, Index sample);
 
   // Adds the shared sums to the gradients themselves; called once per sink, in order.

@@ -1,5 +1,5 @@
-// Kernels for a single state, whose amplitudes are interleaved (re, im) pairs: runs of neighbours are worked on as vectors of pairs.
-// Included by walk.inl. A complex factor f acts on a vector v of pairs as f.re v + f.im (i v).
+// Kernels for a single state, whose amplitudes are interleaved (re, im) pairs: runs of neighbours are worked on as
+// vectors of pairs. Included by walk.inl. A complex factor f acts on a vector v of pairs as f.re v + f.im (i v).
 
 template <class T>
 using Pairs = typename BatchLanes<T>::type;
@@ -76,7 +76,8 @@ T sum_lanes(const Pairs<T>& v) {
   return total;
 }
 
-// undo_block<2> where has_vector_runs. Per pair, conj(bra) ket has the real part bra . ket and the imaginary part -bra . (i ket).
+// undo_block<2> where has_vector_runs. Per pair, conj(bra) ket has the real part bra . ket and the imaginary part -bra
+// . (i ket).
 template <bool W, class T>
 void undo_block_from_runs(T* psi, T* lambda, const FixedBits& fixed, const Index* offsets, const T* matrix, Index begin,
                           Index end, T* overlaps) {

@@ -1,9 +1,11 @@
-// Kernels over a range of groups of amplitudes. Included by walk.inl, inside an anonymous namespace, once per instruction set.
+// Kernels over a range of groups of amplitudes. Included by walk.inl, inside an anonymous namespace, once per
+// instruction set.
 //
-// V is the lane type of the state, C that of the coefficients: V where samples have their own, the scalar where all share them.
-// A group is the amplitudes at index(r) + offsets; [begin, end) are values of r (see FixedBits).
+// V is the lane type of the state, C that of the coefficients: V where samples have their own, the scalar where all
+// share them. A group is the amplitudes at index(r) + offsets; [begin, end) are values of r (see FixedBits).
 
-// The matrix of a small block is copied to locals: stores to the state could otherwise alias it, and it would be reloaded each time.
+// The matrix of a small block is copied to locals: stores to the state could otherwise alias it, and it would be
+// reloaded each time.
 template <int D, class C>
 struct LocalMatrix {
   C re[D * D];
@@ -63,7 +65,8 @@ void apply_block(V* psi, const FixedBits& fixed, const Index* offsets, const C* 
   });
 }
 
-// Takes a block back from ket and bra, `matrix` being its inverse. With W, adds W[a, b] += conj(lambda_out[a]) psi_in[b].
+// Takes a block back from ket and bra, `matrix` being its inverse. With W, adds W[a, b] += conj(lambda_out[a])
+// psi_in[b].
 template <int D, bool W, class V, class C>
 void undo_block(V* psi, V* lambda, const FixedBits& fixed, const Index* offsets, const C* matrix, Index begin,
                 Index end, V* overlaps) {
@@ -263,7 +266,8 @@ void exchange(V* psi, const FixedBits& fixed, const std::vector<Index>& offsets,
   });
 }
 
-// A word enters its rotation as -i P |j> = f (-1)^popcount(j & z) |j ^ x> with f = -i i^y: real for an odd number of Y, else imaginary.
+// A word enters its rotation as -i P |j> = f (-1)^popcount(j & z) |j ^ x> with f = -i i^y: real for an odd number of Y,
+// else imaginary.
 struct RotationPhase {
   bool real;
   bool negative;

@@ -1,7 +1,8 @@
 // The number type of the walk: one real number per lane, each lane a sample of its own.
 //
-// A walk over a batch uses a vector of samples, so that a kernel needs no shuffles whatever wires it acts on; a walk over a single
-// circuit uses the plain scalar. The kernels are written once for both. A state is V[2^n][2]: real and imaginary part of each amplitude.
+// A walk over a batch uses a vector of samples, so that a kernel needs no shuffles whatever wires it acts on; a walk
+// over a single circuit uses the plain scalar. The kernels are written once for both. A state is V[2^n][2]: real and
+// imaginary part of each amplitude.
 #pragma once
 
 #include <cstdint>

@@ -150,7 +150,8 @@ void apply_sparse(V* state, const PlannedFactor& f, const V* values, Index begin
   }
 }
 
-// Gradients of a factor's input (in torch's convention) of Re<u|F|psi>, psi being everything else in the term applied to the ket.
+// Gradients of a factor's input (in torch's convention) of Re<u|F|psi>, psi being everything else in the term applied
+// to the ket.
 
 // d/dM: u_a conj(psi_b)
 template <class V>

@@ -15,7 +15,8 @@ struct SharedSteps {
   std::vector<std::vector<T>> inverse;
 };
 
-// A contiguous range of samples, walked by one task. Where `parallel_passes`, the task spreads each pass over the pool instead.
+// A contiguous range of samples, walked by one task. Where `parallel_passes`, the task spreads each pass over the pool
+// instead.
 struct Task {
   Index begin = 0;
   Index end = 0;
@@ -25,7 +26,8 @@ struct Task {
 template <class T>
 class GradientSink;
 
-// What one task of the backward walk collects besides what its sink does: per shared step the sum of overlaps over samples.
+// What one task of the backward walk collects besides what its sink does: per shared step the sum of overlaps over
+// samples.
 template <class T>
 struct TaskGradients {
   GradientSink<T>* sink = nullptr;

@@ -1,7 +1,9 @@
-// The walk of a plan, forward and backward, for one instruction set. Included once by each walk_*.cpp, after the instruction set is chosen;
-// everything here lives in an anonymous namespace, so that no linker merges code of different sets.
+// The walk of a plan, forward and backward, for one instruction set. Included once by each walk_*.cpp, after the
+// instruction set is chosen; everything here lives in an anonymous namespace, so that no linker merges code of
+// different sets.
 //
-// Needs before it: <algorithm>, <cstring>, <vector>, "cpu/buffer.h", "cpu/coefficients.h", "cpu/gradient_sink.h", "cpu/lanes.h", "cpu/walk.h".
+// Needs before it: <algorithm>, <cstring>, <vector>, "cpu/buffer.h", "cpu/coefficients.h", "cpu/gradient_sink.h",
+// "cpu/lanes.h", "cpu/walk.h".
 
 namespace ketgrad {
 namespace {
@@ -12,8 +14,9 @@ namespace {
 #include "cpu/interleaved.inl"
 #include "cpu/observables.inl"
 
-// Groups of amplitudes per partial sum: short enough for float32 to sum well, long enough that adding up in double costs nothing. The
-// sums of a pass are taken in this order whatever the number of threads, so they do not depend on it.
+// Groups of amplitudes per partial sum: short enough for float32 to sum well, long enough that adding up in double
+// costs nothing. The sums of a pass are taken in this order whatever the number of threads, so they do not depend on
+// it.
 constexpr Index reduction_chunk = 4096;
 
 // Spreads a pass over the pool, or not.
@@ -118,7 +121,7 @@ class GroupWalk {
   }
 
  private:
-  // --- samples and their numbers -----------------------------------------------------------------------------------------------------
+  // --- samples and their numbers -------------------------------------------------------------------------------------
 
   void start_group(Index first, Index end) {
     first_ = first;
@@ -164,7 +167,7 @@ class GroupWalk {
     return values_.data();
   }
 
-  // --- states ------------------------------------------------------------------------------------------------------------------------
+  // --- states --------------------------------------------------------------------------------------------------------
 
   void fill_zero(V* state) const {
     team_.for_range(dimension_, [=](Index begin, Index end) { std::fill(state + 2 * begin, state + 2 * end, V{}); });
@@ -200,7 +203,7 @@ class GroupWalk {
     store_group(psi_, 0, plan_.initial_offsets, plan_.initial_offsets.size(), amplitudes);
   }
 
-  // --- steps -------------------------------------------------------------------------------------------------------------------------
+  // --- steps ---------------------------------------------------------------------------------------------------------
 
   bool run_circuit() {
     prepare();
@@ -336,7 +339,7 @@ class GroupWalk {
     }
   }
 
-  // --- observables -------------------------------------------------------------------------------------------------------------------
+  // --- observables ---------------------------------------------------------------------------------------------------
 
   void apply_factor(V* state, const PlannedFactor& f) {
     const V* values = f.factor->input == no_input ? nullptr : input_lanes(f.factor->input);
@@ -431,7 +434,7 @@ class GroupWalk {
     return v;
   }
 
-  // --- measurements, forward ---------------------------------------------------------------------------------------------------------
+  // --- measurements, forward -----------------------------------------------------------------------------------------
 
   void measure(const PlannedMeasurement& m, const Results<T>& results) {
     switch (m.measurement->kind) {
@@ -503,7 +506,7 @@ class GroupWalk {
     }
   }
 
-  // --- measurements, backward: |lambda> = sum of what each cotangent asks for ---------------------------------------------------------
+  // --- measurements, backward: |lambda> = sum of what each cotangent asks for ----------------------------------------
 
   void add_bra(const PlannedMeasurement& m, const Cotangents<T>& c) {
     switch (m.measurement->kind) {
