@@ -1,4 +1,7 @@
 // Index arithmetic on basis states. Wire 0 is the most significant bit, so wire w of n lives at bit position n - 1 - w.
+//
+// Sets of amplitudes are affine subspaces over GF(2): bit masks are vectors, their sum is XOR, and the parity of
+// (a & b) is the product of a functional with a vector.
 #pragma once
 
 #include <algorithm>
@@ -15,76 +18,163 @@ constexpr bool odd_parity(Mask bits) { return (std::popcount(bits) & 1) != 0; }
 
 constexpr int bit_of_wire(int wire, int num_wires) { return num_wires - 1 - wire; }
 
-// Enumerates the basis states in which some bits are fixed: the r-th such state has the bits of r at the free
-// positions, in order, and `value` at the fixed ones. States r and r + 1 are neighbours in memory while r stays within
-// a run of 2^(lowest fixed bit).
-struct FixedBits {
-  std::vector<int> positions;  // ascending
-  Mask value = 0;
+constexpr Mask unit(int bit) { return Mask{1} << bit; }
 
-  FixedBits() = default;
-  FixedBits(std::vector<int> fixed, Mask fixed_value) : positions(std::move(fixed)), value(fixed_value) {
-    std::sort(positions.begin(), positions.end());
+// A linear subspace, kept as a basis in which every vector has a lowest bit (its pivot) that no other has.
+class Span {
+ public:
+  Span() = default;
+  explicit Span(const std::vector<Mask>& vectors) {
+    for (const Mask v : vectors) add(v);
   }
 
-  Index index(Index r) const {
-    Mask bits = static_cast<Mask>(r);
-    for (const int p : positions) {
-      const Mask low = (Mask{1} << p) - 1;
-      bits = ((bits & ~low) << 1) | (bits & low);
+  // The one vector of v + span without any pivot.
+  Mask reduce(Mask v) const {
+    for (const Mask b : basis_) {
+      if (v & (b & -b)) v ^= b;
     }
-    return static_cast<Index>(bits | value);
+    return v;
   }
 
-  Index run_length(Index total) const { return positions.empty() ? total : Index{1} << positions.front(); }
+  bool contains(Mask v) const { return reduce(v) == 0; }
 
-  Index count(int num_bits) const { return Index{1} << (num_bits - static_cast<int>(positions.size())); }
+  // False where v was in the span already.
+  bool add(Mask v) {
+    v = reduce(v);
+    if (v == 0) return false;
+    const Mask pivot = v & -v;
+    for (Mask& b : basis_) {
+      if (b & pivot) b ^= v;
+    }
+    basis_.push_back(v);
+    return true;
+  }
+
+  int size() const { return static_cast<int>(basis_.size()); }
+  const std::vector<Mask>& basis() const { return basis_; }
+
+  // The pivots of all basis vectors.
+  Mask pivots() const {
+    Mask all = 0;
+    for (const Mask b : basis_) all |= b & -b;
+    return all;
+  }
+
+ private:
+  std::vector<Mask> basis_;
 };
 
-// Calls f(first_index, length) for each run of neighbouring states among the r in [begin, end).
+// Coordinates in the basis that is added vector by vector.
+class Coordinates {
+ public:
+  // False, and nothing added, where v depends on the vectors before it.
+  bool add(Mask v) {
+    Mask own = unit(static_cast<int>(reduced_.size()));
+    own ^= eliminate(v);
+    if (v == 0) return false;
+    reduced_.push_back({v, own});
+    return true;
+  }
+
+  // Bit j of the result: whether the j-th basis vector takes part in v, which must be in the span.
+  Mask of(Mask v) const { return eliminate(v); }
+
+ private:
+  struct Reduced {
+    Mask vector;
+    Mask combination;  // of the basis as it was added
+  };
+
+  // Takes multiples of the basis off v; returns which.
+  Mask eliminate(Mask& v) const {
+    Mask taken = 0;
+    for (const Reduced& r : reduced_) {
+      if (v & (r.vector & -r.vector)) {
+        v ^= r.vector;
+        taken ^= r.combination;
+      }
+    }
+    return taken;
+  }
+
+  std::vector<Reduced> reduced_;
+};
+
+// The index of r + sum of basis[j] over the bits j of r, by tables of at most 2^12 entries.
+class IndexMap {
+ public:
+  IndexMap() = default;
+  IndexMap(Mask origin, const std::vector<Mask>& basis)
+      : bits_(static_cast<int>(basis.size())),
+        low_(combinations(0, basis, 0)),
+        high_(combinations(origin, basis, table_bits)),
+        beyond_(basis.begin() + std::min(bits_, 2 * table_bits), basis.end()) {
+    while (run_bits_ < bits_ && basis[run_bits_] == unit(run_bits_)) ++run_bits_;
+    // A run is neighbours in memory only if nothing else touches its bits.
+    for (int j = run_bits_; j < bits_; ++j) shorten_runs(basis[j]);
+    shorten_runs(origin);
+  }
+
+  static constexpr int table_bits = 12;
+  static constexpr Index table_size = Index{1} << table_bits;
+
+  Index operator[](Index r) const { return static_cast<Index>(high_part(r) ^ low_[r & (table_size - 1)]); }
+
+  // The two parts of an index: of the bits of r above and below the table's.
+  Mask high_part(Index r) const {
+    Mask index = high_[(r >> table_bits) & (table_size - 1)];
+    for (std::size_t j = 0; j < beyond_.size(); ++j) index ^= (r >> (2 * table_bits + j)) & 1 ? beyond_[j] : 0;
+    return index;
+  }
+  const Mask* low_table() const { return low_.data(); }
+
+  Index size() const { return Index{1} << bits_; }
+
+  // As many r as this, from a multiple of it on, have neighbouring indices.
+  Index run_length() const { return Index{1} << run_bits_; }
+
+  // For those who add `vector` to the indices of a run and want neighbours still.
+  void shorten_runs(Mask vector) {
+    if (vector != 0) run_bits_ = std::min(run_bits_, std::countr_zero(vector));
+  }
+
+ private:
+  static std::vector<Mask> combinations(Mask origin, const std::vector<Mask>& basis, int first) {
+    std::vector<Mask> all{origin};
+    for (int j = first; j < std::min(first + table_bits, static_cast<int>(basis.size())); ++j) {
+      const std::size_t half = all.size();
+      for (std::size_t i = 0; i < half; ++i) all.push_back(all[i] ^ basis[j]);
+    }
+    return all;
+  }
+
+  int bits_ = 0;
+  int run_bits_ = 0;
+  std::vector<Mask> low_{0};
+  std::vector<Mask> high_{0};
+  std::vector<Mask> beyond_;
+};
+
+// Calls f(index) for each r in [begin, end).
 template <class F>
-void for_each_run(const FixedBits& fixed, Index begin, Index end, F&& f) {
-  const Index run = fixed.run_length(end > 0 ? end : 1);
+void for_each_index(const IndexMap& map, Index begin, Index end, F&& f) {
+  for (Index r = begin; r < end;) {
+    const Mask high = map.high_part(r);
+    const Mask* low = map.low_table();
+    const Index stop = std::min(end, (r | (IndexMap::table_size - 1)) + 1);
+    for (Index i = r & (IndexMap::table_size - 1); r < stop; ++r, ++i) f(static_cast<Index>(high ^ low[i]));
+  }
+}
+
+// Calls f(first_index, length) for each run of neighbouring indices among the r in [begin, end).
+template <class F>
+void for_each_run(const IndexMap& map, Index begin, Index end, F&& f) {
+  const Index run = map.run_length();
   for (Index r = begin; r < end;) {
     const Index stop = std::min(end, (r / run + 1) * run);
-    f(fixed.index(r), stop - r);
+    f(map[r], stop - r);
     r = stop;
   }
 }
-
-// The offsets of the 2^k local basis states of k bit positions, the first position being the most significant bit of
-// the local index.
-//
-// Two tables of 2^(k/2) entries, so that all wires of a large state cost no table of the state's own size.
-class LocalOffsets {
- public:
-  LocalOffsets() = default;
-  explicit LocalOffsets(const std::vector<int>& positions);
-
-  Index operator[](Index local) const {
-    return high_[local >> low_bits_] | low_[local & ((Index{1} << low_bits_) - 1)];
-  }
-  Index size() const { return static_cast<Index>(high_.size() * low_.size()); }
-
- private:
-  int low_bits_ = 0;
-  std::vector<Index> high_{0};
-  std::vector<Index> low_{0};
-};
-
-inline std::vector<Index> local_offsets(const std::vector<int>& positions) {
-  std::vector<Index> offsets(std::size_t{1} << positions.size(), 0);
-  for (std::size_t local = 0; local < offsets.size(); ++local) {
-    for (std::size_t j = 0; j < positions.size(); ++j) {
-      if ((local >> (positions.size() - 1 - j)) & 1) offsets[local] |= Index{1} << positions[j];
-    }
-  }
-  return offsets;
-}
-
-inline LocalOffsets::LocalOffsets(const std::vector<int>& positions)
-    : low_bits_(static_cast<int>(positions.size() / 2)),
-      high_(local_offsets({positions.begin(), positions.end() - low_bits_})),
-      low_(local_offsets({positions.end() - low_bits_, positions.end()})) {}
 
 }  // namespace ketgrad

@@ -1,178 +1,461 @@
 #include "core/plan.h"
 
 #include <algorithm>
+#include <map>
+#include <utility>
+
+#include "core/tile.h"
 
 namespace ketgrad {
 
 namespace {
 
-std::vector<int> bits_of(const std::vector<int>& wires, int num_wires) {
-  std::vector<int> bits;
-  bits.reserve(wires.size());
-  for (const int w : wires) bits.push_back(bit_of_wire(w, num_wires));
-  return bits;
-}
-
-PauliWord pauli_word(const std::string& word, const std::vector<int>& wires, int num_wires) {
-  PauliWord masks;
-  for (std::size_t j = 0; j < word.size(); ++j) {
-    const Mask bit = Mask{1} << bit_of_wire(wires[j], num_wires);
-    if (word[j] == 'X' || word[j] == 'Y') masks.x |= bit;
-    if (word[j] == 'Z' || word[j] == 'Y') masks.z |= bit;
-    if (word[j] == 'Y') ++masks.y_count;
-  }
-  return masks;
-}
-
 void add_input(std::vector<int>& inputs, int input) {
   if (input != no_input && std::find(inputs.begin(), inputs.end(), input) == inputs.end()) inputs.push_back(input);
 }
 
-std::vector<int> inputs_of(const Gate& gate) {
-  std::vector<int> inputs;
-  for (const Slot& s : gate.slots) add_input(inputs, s.input);
-  add_input(inputs, gate.input);
-  return inputs;
-}
-
-void add_gate(Step& step, const Program& program, int index) {
-  step.gates.push_back(index);
-  for (const int input : inputs_of(program.gates[index])) add_input(step.inputs, input);
-}
-
-StepKind kind_of(const GateInfo& info) {
-  switch (info.family) {
-    case Family::pauli_rotation: return StepKind::pauli_rotation;
-    case Family::diagonal: return StepKind::diagonal;
-    default: break;
-  }
-  if (info.formula == Formula::x) return StepKind::exchange;
-  return is_diagonal(info.formula) ? StepKind::diagonal : StepKind::dense;
-}
-
-std::vector<Index> block_offsets(const GateInfo& info, const std::vector<int>& bits) {
-  const std::vector<Index> all = local_offsets(bits);
-  switch (info.subspace) {
-    case Subspace::all: return all;
-    case Subspace::swap: return {all[1], all[2]};
-    case Subspace::double_swap: return {all[3], all[12]};
-  }
-  return all;
-}
-
-Step step_of(const Program& program, int index) {
-  const Gate& gate = program.gates[index];
-  const GateInfo& info = gate_info(gate.opcode);
-  const std::vector<int> target_bits = bits_of(gate.targets, program.num_wires);
-  Step step;
-  step.kind = kind_of(info);
-  std::vector<int> fixed = bits_of(gate.controls, program.num_wires);
-  Mask value = 0;
-  for (std::size_t j = 0; j < fixed.size(); ++j) value |= Mask{gate.control_values[j]} << fixed[j];
-  if (step.kind == StepKind::pauli_rotation) {
-    step.word = pauli_word(gate.word, gate.targets, program.num_wires);
-    if (step.word.x != 0) fixed.push_back(std::countr_zero(step.word.x));  // one amplitude of each pair (i, i ^ x)
-  } else {
-    step.offsets = block_offsets(info, target_bits);
-    fixed.insert(fixed.end(), target_bits.begin(), target_bits.end());
-  }
-  step.fixed = FixedBits(std::move(fixed), value);
-  add_gate(step, program, index);
-  return step;
-}
-
-bool acts_on_one_wire(const Gate& gate) {
-  const Family family = gate_info(gate.opcode).family;
-  return gate.targets.size() == 1 && gate.controls.empty() && (family == Family::block || family == Family::matrix);
-}
-
-// Gates on one wire commute with whatever happens elsewhere: they join the open step of their wire until a gate on
-// several closes it. Gates that read different inputs stay apart: at a call, one input may be batched and the other
-// shared, and a matrix that only needs computing once must not be computed for every sample.
-class StepBuilder {
+// What lies in the way of later turns: those that do not commute with all of it must wait.
+class Barrier {
  public:
-  explicit StepBuilder(const Program& program) : program_(program), open_(program.num_wires, none) {}
+  bool lets_pass(const PauliWord& word) const {
+    for (const PauliWord& b : basis_) {
+      if (!commute(b, word)) return false;
+    }
+    return true;
+  }
 
-  std::vector<Step> run() {
-    for (int i = 0; i < static_cast<int>(program_.gates.size()); ++i) {
-      const Gate& gate = program_.gates[i];
-      if (gate_info(gate.opcode).family == Family::identity) continue;
-      if (may_join(gate)) {
-        join(steps_[open_[gate.targets[0]]], i);
-      } else {
-        append(gate, i);
+  // Commuting with a word is linear in it, so a basis of the words is enough.
+  void add(PauliWord word) {
+    ++count_;
+    for (const PauliWord& b : basis_) {
+      const bool by_x = b.x != 0;
+      if (by_x ? (word.x & b.x & -b.x) != 0 : (word.z & b.z & -b.z) != 0) {
+        word.x ^= b.x;
+        word.z ^= b.z;
       }
     }
-    return std::move(steps_);
+    if (word.x != 0 || word.z != 0) basis_.push_back(word);
+  }
+
+  // Looking further than this costs more than it finds.
+  bool is_dense() const { return count_ > 256; }
+
+ private:
+  std::vector<PauliWord> basis_;
+  int count_ = 0;
+};
+
+// Amplitudes that may be other than zero: origin + span.
+struct Live {
+  bool everywhere = false;
+  Mask origin = 0;
+  Span span;
+};
+
+// Turns a stretch of turns between two steps into passes.
+class StretchPlanner {
+ public:
+  StretchPlanner(Plan& plan, Live& live, std::vector<int> turns)
+      : plan_(plan), live_(live), remaining_(std::move(turns)), num_bits_(plan.program->num_wires) {}
+
+  void run() {
+    while (!remaining_.empty()) plan_pass();
   }
 
  private:
-  static constexpr int none = -1;
+  using Window = std::vector<int>;  // turns, in order
 
-  bool may_join(const Gate& gate) const {
-    if (!acts_on_one_wire(gate) || open_[gate.targets[0]] == none) return false;
-    const std::vector<int>& theirs = steps_[open_[gate.targets[0]]].inputs;
-    const std::vector<int> own = inputs_of(gate);
-    return own.empty() || theirs.empty() || own == theirs;
+  const PauliWord& word(int turn) const { return plan_.turns[turn].word; }
+
+  void plan_pass() {
+    TileGeometry tile(num_bits_, plan_.layout.lane_bits, plan_.layout.tile_bits);
+    const Window window = choose_tile(tile);
+    const std::vector<Window> rounds = schedule(tile, window);
+    std::vector<Mask> parities;
+    Pass pass;
+    for (const Window& round : rounds) {
+      for (const int t : round) {
+        parities.push_back(word(t).z);
+        add_input(pass.inputs, plan_.turns[t].angle.input);
+      }
+    }
+    pass.rows = tile.rows();
+    pass.tiles = tile.tiles(live_.origin, live_.span, parities, pass.active_tiles);
+    if (live_.everywhere) pass.active_tiles = pass.tiles.size();
+    local_live_ = !live_.everywhere && pass.active_tiles == 1;
+    for (const Window& round : rounds) add_operations(pass, tile, round);
+    plan_.passes.push_back(std::move(pass));
   }
 
-  void append(const Gate& gate, int index) {
-    for (const int w : gate.targets) open_[w] = none;
-    for (const int w : gate.controls) open_[w] = none;
-    if (acts_on_one_wire(gate)) open_[gate.targets[0]] = static_cast<int>(steps_.size());
-    steps_.push_back(step_of(program_, index));
+  // The flips of the first turns that can be had, and the turns that were looked at.
+  Window choose_tile(TileGeometry& tile) const {
+    if (plan_.layout.tile_bits >= num_bits_) {
+      tile.fill();
+      return remaining_;
+    }
+    Window window;
+    Barrier barrier;
+    for (const int t : remaining_) {
+      if (barrier.is_dense()) break;
+      window.push_back(t);
+      const PauliWord& w = word(t);
+      if (!barrier.lets_pass(w) || (!w.is_diagonal() && !tile.reach(w.x))) barrier.add(w);
+    }
+    tile.fill();
+    return window;
   }
 
-  void join(Step& step, int index) {
-    const GateInfo& info = gate_info(program_.gates[index].opcode);
-    if (step.kind != StepKind::diagonal || kind_of(info) != StepKind::diagonal) step.kind = StepKind::dense;
-    add_gate(step, program_, index);
+  // Phases and other turns in alternation, each round as many as are not held up by others; takes them off the
+  // remaining ones.
+  std::vector<Window> schedule(const TileGeometry& tile, const Window& window) {
+    std::vector<Window> rounds;
+    Window left = window;
+    auto turns_left = std::count_if(remaining_.begin(), remaining_.end(), [&](int t) { return !word(t).is_diagonal(); });
+    // Phases that are the same all over a tile are left to a pass that sees them change: there they cost nothing.
+    const auto phases = [&](const PauliWord& w) {
+      return w.is_diagonal() && (w.z == 0 || turns_left == 0 || tile.parity(w.z) != 0);
+    };
+    const auto turns = [&](const PauliWord& w) { return !w.is_diagonal() && tile.reaches(w.x); };
+    for (;;) {
+      const Window some_phases = take(left, phases);
+      const Window some_turns = take(left, turns);
+      turns_left -= static_cast<std::ptrdiff_t>(some_turns.size());
+      // Phases that no turn of this pass waits for are put off: they merge with those of the next pass.
+      const bool put_off = some_turns.empty() && turns_left > 0;
+      if (!some_phases.empty() && !put_off) rounds.push_back(some_phases);
+      if (some_turns.empty()) break;
+      rounds.push_back(some_turns);
+    }
+    std::vector<bool> taken(plan_.turns.size(), false);
+    for (const Window& round : rounds) {
+      for (const int t : round) taken[t] = true;
+    }
+    std::erase_if(remaining_, [&](int t) { return taken[t]; });
+    return rounds;
   }
 
-  const Program& program_;
-  std::vector<int> open_;  // per wire, the step that a further gate on that wire alone may join
-  std::vector<Step> steps_;
+  // Moves what is wanted and not held up from `left` to the result.
+  template <class F>
+  Window take(Window& left, const F& wanted) const {
+    Window taken;
+    Window rest;
+    Barrier barrier;
+    for (const int t : left) {
+      if (wanted(word(t)) && barrier.lets_pass(word(t))) {
+        taken.push_back(t);
+      } else {
+        barrier.add(word(t));
+        rest.push_back(t);
+      }
+    }
+    left = std::move(rest);
+    return taken;
+  }
+
+  void add_operations(Pass& pass, const TileGeometry& tile, const std::vector<int>& round) {
+    if (word(round[0]).is_diagonal()) {
+      pass.operations.push_back(phases(tile, round));
+      return;
+    }
+    for (const std::vector<int>& block : blocks(tile, round)) {
+      pass.operations.push_back(turn_block(pass, tile, block));
+      for (const int t : block) live_.span.add(word(t).x);
+    }
+    if (live_.span.size() == num_bits_) live_.everywhere = true;
+  }
+
+  // --- phases --------------------------------------------------------------------------------------------------------
+
+  Phases phases(const TileGeometry& tile, const std::vector<int>& round) const {
+    Phases found;
+    std::map<Mask, std::size_t> position;
+    for (const int t : round) {
+      const Mask z = word(t).z;
+      const auto [at, is_new] = position.try_emplace(z, found.strings.size());
+      if (is_new) {
+        const Mask local = tile.parity(z);
+        found.strings.push_back({local >> lane_bits(), local & (unit(lane_bits()) - 1), z, {}});
+      }
+      found.strings[at->second].turns.push_back(t);
+    }
+    // The table of factors is made bit by bit of the row, from the lowest on.
+    std::stable_sort(found.strings.begin(), found.strings.end(), [](const PhaseString& a, const PhaseString& b) {
+      return std::bit_width(a.row_mask) < std::bit_width(b.row_mask);
+    });
+    return found;
+  }
+
+  int lane_bits() const { return std::min(plan_.layout.lane_bits, num_bits_); }
+
+  // --- blocks --------------------------------------------------------------------------------------------------------
+
+  bool moves_lanes(const TileGeometry& tile, int t) const {
+    return (tile.flip(word(t).x) & (unit(lane_bits()) - 1)) != 0;
+  }
+
+  // Whether a turn may join others: pairs of rows that do not meet, and the same input, because at a call one may be
+  // batched and the other shared.
+  bool may_join(const TileGeometry& tile, const std::vector<int>& block, int t) const {
+    if (static_cast<int>(block.size()) == TurnBlock::most || moves_lanes(tile, t)) return false;
+    Span flips;
+    for (const int b : block) {
+      if (plan_.turns[b].angle.input != plan_.turns[t].angle.input) return false;
+      if (odd_parity(word(b).x & word(t).z) || odd_parity(word(b).z & word(t).x)) return false;
+      flips.add(word(b).x);
+    }
+    return flips.add(word(t).x);
+  }
+
+  std::vector<std::vector<int>> blocks(const TileGeometry& tile, std::vector<int> left) const {
+    std::vector<std::vector<int>> found;
+    while (!left.empty()) {
+      std::vector<int> block{left[0]};
+      std::vector<int> rest;
+      Barrier barrier;
+      for (std::size_t i = 1; i < left.size(); ++i) {
+        const int t = left[i];
+        if (!moves_lanes(tile, left[0]) && barrier.lets_pass(word(t)) && may_join(tile, block, t)) {
+          block.push_back(t);
+        } else {
+          barrier.add(word(t));
+          rest.push_back(t);
+        }
+      }
+      found.push_back(std::move(block));
+      left = std::move(rest);
+    }
+    return found;
+  }
+
+  TurnBlock turn_block(const Pass& pass, const TileGeometry& tile, const std::vector<int>& turns) const {
+    TurnBlock block;
+    block.turns = turns;
+    const int parts = plan_.layout.part_bits;
+    const Mask lanes = unit(lane_bits()) - 1;
+    std::vector<Mask> row_signs;
+    for (const int t : turns) {
+      const Mask flip = tile.flip(word(t).x);
+      const Mask parity = tile.parity(word(t).z);
+      block.row_flip.push_back(static_cast<Index>((flip >> lane_bits()) << parts));
+      block.lane_flip = flip & lanes;
+      block.lane_sign.push_back(parity & lanes);
+      block.tile_sign.push_back(word(t).z);
+      row_signs.push_back((parity >> lane_bits()) << parts);
+    }
+    if (block.lane_flip != 0) block.row_sign = row_signs[0];
+    enumerate_groups(block, row_signs, pass, tile);
+    return block;
+  }
+
+  // One row of each group, first those that may hold anything but zeros. Of the rows of a group the one is chosen at
+  // which all row signs are even.
+  void enumerate_groups(TurnBlock& block, const std::vector<Mask>& row_signs, const Pass& pass,
+                        const TileGeometry& tile) const {
+    const int parts = plan_.layout.part_bits;
+    const int row_bits = tile.span().size() - lane_bits() + parts;
+    Span flips;
+    for (const Index f : block.row_flip) flips.add(static_cast<Mask>(f));
+    Span taken = flips;
+    std::vector<Mask> basis;
+    const auto take = [&](Mask v) {
+      v = flips.reduce(v);
+      if (taken.add(v)) basis.push_back(v);
+    };
+    Mask origin = 0;
+    if (local_live_) {
+      if (parts != 0) take(1);
+      const Mask first = tile.flip(live_.origin ^ static_cast<Mask>(pass.tiles[0]));
+      origin = (first >> lane_bits()) << parts;
+      Span rows;
+      for (const Mask v : live_.span.basis()) rows.add((tile.flip(v) >> lane_bits()) << parts);
+      std::vector<Mask> sorted = rows.basis();
+      std::sort(sorted.begin(), sorted.end());
+      for (const Mask v : sorted) take(v);
+      block.active = Index{1} << basis.size();
+    }
+    for (int b = 0; b < row_bits; ++b) take(unit(b));
+    if (!local_live_) block.active = Index{1} << basis.size();
+    if (block.lane_flip == 0) {
+      for (std::size_t j = 0; j < row_signs.size(); ++j) {
+        const auto flip = static_cast<Mask>(block.row_flip[j]);
+        for (Mask& v : basis) v ^= odd_parity(v & row_signs[j]) ? flip : 0;
+        origin ^= odd_parity(origin & row_signs[j]) ? flip : 0;
+      }
+    }
+    block.groups = IndexMap(origin, basis);
+  }
+
+  Plan& plan_;
+  Live& live_;
+  std::vector<int> remaining_;
+  const int num_bits_;
+  bool local_live_ = false;  // in this pass, all that is live lies in the first tile
 };
 
-PlannedTerm plan_term(const Term& term, int num_wires) {
-  PlannedTerm planned{&term, pauli_word(term.word, term.word_wires, num_wires), {}};
-  for (const Factor& f : term.factors) {
-    const std::vector<int> bits = bits_of(f.wires, num_wires);
-    PlannedFactor factor{&f, FixedBits(bits, 0), LocalOffsets(bits)};
-    for (std::size_t j = 0; j < bits.size(); ++j) {
-      factor.mask |= Mask{1} << bits[j];
-      if (f.kind == FactorKind::projector) factor.value |= static_cast<Mask>(f.bits[j]) << bits[j];
+// --- who absorbs what turns leave out ---------------------------------------------------------------------------------
+
+// In a stretch without steps, going one way: unless phases come last, the last block must close.
+template <class Begin, class End>
+void close_last(Begin begin, End end, bool TurnBlock::* closes) {
+  TurnBlock* last = nullptr;
+  for (auto it = begin; it != end; ++it) {
+    if (auto* block = std::get_if<TurnBlock>(*it)) {
+      last = block;
+    } else {
+      last = nullptr;
     }
+  }
+  if (last != nullptr) last->*closes = true;
+}
+
+void close_stretch(std::vector<Operation*>& stretch) {
+  close_last(stretch.begin(), stretch.end(), &TurnBlock::closes_forward);
+  close_last(stretch.rbegin(), stretch.rend(), &TurnBlock::closes_backward);
+  stretch.clear();
+}
+
+void close_stretches(Plan& plan) {
+  std::vector<Operation*> stretch;
+  for (Pass& pass : plan.passes) {
+    if (pass.step != Element::none) close_stretch(stretch);
+    for (Operation& op : pass.operations) stretch.push_back(&op);
+  }
+  close_stretch(stretch);
+}
+
+void plan_passes(Plan& plan, const std::vector<Element>& order) {
+  Live live;
+  live.everywhere = plan.program->initial.kind == Preparation::state;
+  live.origin = static_cast<Mask>(plan.initial_index);
+  std::vector<int> turns;
+  const auto finish_stretch = [&] {
+    StretchPlanner(plan, live, std::move(turns)).run();
+    turns.clear();
+  };
+  for (const Element& e : order) {
+    if (e.turn != Element::none) {
+      turns.push_back(e.turn);
+      continue;
+    }
+    finish_stretch();
+    Pass pass;
+    pass.step = e.step;
+    pass.inputs = plan.steps[e.step].inputs;
+    plan.passes.push_back(std::move(pass));
+    live.everywhere = true;
+  }
+  finish_stretch();
+  close_stretches(plan);
+}
+
+// --- measurements -----------------------------------------------------------------------------------------------------
+
+PlannedTerm plan_term(const Term& term, const Frame& frame) {
+  PlannedTerm planned{&term, frame.word(term.word, term.word_wires), {}};
+  for (const Factor& f : term.factors) {
+    PlannedFactor factor{&f, frame.groups(f.wires), frame.local(f.wires)};
+    for (const int bit : f.bits) factor.kept = 2 * factor.kept + bit;
     planned.factors.push_back(std::move(factor));
   }
   return planned;
 }
 
-PlannedMeasurement plan_measurement(const Measurement& m, int num_wires) {
+struct ObservedWord {
+  const Term* term;
+  Index result;
+  PauliWord word;
+};
+
+PlannedMeasurement plan_measurement(const Measurement& m, Index first_result, const Frame& frame,
+                                    std::vector<ObservedWord>& words) {
   PlannedMeasurement planned;
   planned.measurement = &m;
+  planned.first_result = first_result;
   for (const Term& term : m.terms) {
-    PlannedTerm t = plan_term(term, num_wires);
-    const bool diagonal = t.word.x == 0 && t.factors.empty();
-    (diagonal ? planned.diagonals : planned.terms).push_back(std::move(t));
+    PlannedTerm t = plan_term(term, frame);
+    if (m.kind == MeasurementKind::expval && t.factors.empty()) {
+      words.push_back({&term, first_result, t.word});
+    } else {
+      planned.terms.push_back(std::move(t));
+    }
   }
-  if (m.kind == MeasurementKind::density_matrix || m.kind == MeasurementKind::probs) {
-    const std::vector<int> bits = bits_of(m.wires, num_wires);
-    planned.fixed = FixedBits(bits, 0);
-    planned.offsets = LocalOffsets(bits);
+  std::vector<int> wires = m.wires;
+  if (m.kind == MeasurementKind::state) {
+    for (int w = 0; w < frame.num_wires(); ++w) wires.push_back(w);
+  }
+  if (m.kind != MeasurementKind::expval && m.kind != MeasurementKind::var) {
+    planned.groups = frame.groups(wires);
+    planned.offsets = frame.local(wires);
+    for (Index a = 0; a < std::min<Index>(planned.offsets.size(), 64); ++a) {
+      // The basis is among the first: offsets are sums of it.
+      planned.groups.shorten_runs(static_cast<Mask>(planned.offsets[a]));
+    }
+    for (const int w : wires) planned.groups.shorten_runs(frame.flip(w));
   }
   return planned;
 }
 
+using WordsByFlip = std::map<Mask, std::vector<ObservedWord>>;
+
+WordGroup word_group(Mask x, const std::vector<ObservedWord>& words, const TileGeometry& tile, int lane_bits) {
+  WordGroup group;
+  const Mask flip = tile.flip(x);
+  group.row_flip = static_cast<Index>(flip >> lane_bits);
+  group.lane_flip = flip & (unit(lane_bits) - 1);
+  for (const ObservedWord& w : words) {
+    const Mask parity = tile.parity(w.word.z);
+    const int quarter = (w.word.y_count + (w.word.negative ? 2 : 0)) & 3;
+    group.members.push_back(
+        {w.term, w.result, quarter, parity >> lane_bits, parity & (unit(lane_bits) - 1), w.word.z});
+  }
+  return group;
+}
+
+// Flips are put into tiles as they come.
+void plan_observables(Plan& plan, const WordsByFlip& words) {
+  const int n = plan.program->num_wires;
+  const int lane_bits = std::min(plan.layout.lane_bits, n);
+  std::vector<Mask> left;
+  for (const auto& [x, list] : words) left.push_back(x);
+  while (!left.empty()) {
+    TileGeometry tile(n, plan.layout.lane_bits, plan.layout.tile_bits);
+    if (plan.layout.tile_bits >= n) tile.fill();
+    std::vector<Mask> held;
+    std::vector<Mask> rest;
+    for (const Mask x : left) (tile.reach(x) ? held : rest).push_back(x);
+    tile.fill();
+    ObservablePass pass;
+    Index active = 0;
+    pass.rows = tile.rows();
+    pass.tiles = tile.tiles(0, Span(), {}, active);
+    for (const Mask x : held) pass.groups.push_back(word_group(x, words.at(x), tile, lane_bits));
+    plan.observables.push_back(std::move(pass));
+    left = std::move(rest);
+  }
+}
+
+void plan_measurements(Plan& plan, const Frame& frame) {
+  const Program& program = *plan.program;
+  Index real = 0;
+  Index complex = 0;
+  std::vector<ObservedWord> words;
+  for (const Measurement& m : program.measurements) {
+    Index& next = is_complex_result(m.kind) ? complex : real;
+    PlannedMeasurement planned = plan_measurement(m, next, frame, words);
+    next += result_size(m, program.num_wires);
+    plan.measurements.push_back(std::move(planned));
+  }
+  WordsByFlip by_flip;
+  for (const ObservedWord& w : words) by_flip[w.word.x].push_back(w);
+  plan_observables(plan, by_flip);
+}
+
 // Numbers per circuit that a measurement has beside the states: its sums, its cotangent, the gradients of its matrices.
-Index sum_size(const PlannedMeasurement& m, const Program& program) {
-  Index size = std::max<Index>(1, static_cast<Index>(m.diagonals.size()));
-  if (m.measurement->kind == MeasurementKind::probs) size = m.offsets.size();
-  if (m.measurement->kind == MeasurementKind::state) size = Index{2} << program.num_wires;
-  if (m.measurement->kind == MeasurementKind::density_matrix) size = 2 * m.offsets.size() * m.offsets.size();
-  for (const PlannedTerm& t : m.terms) {
-    for (const PlannedFactor& f : t.factors) {
-      if (f.factor->input != no_input) size = std::max(size, 2 * program.inputs[f.factor->input].numel());
+Index sum_size(const Measurement& m, const Program& program) {
+  Index size = result_size(m, program.num_wires) * (is_complex_result(m.kind) ? 2 : 1);
+  for (const Term& t : m.terms) {
+    for (const Factor& f : t.factors) {
+      if (f.input != no_input) size = std::max(size, 2 * program.inputs[f.input].numel());
     }
   }
   return size;
@@ -180,47 +463,41 @@ Index sum_size(const PlannedMeasurement& m, const Program& program) {
 
 }  // namespace
 
-Index coefficient_count(const Step& step) {
-  switch (step.kind) {
-    case StepKind::dense: return Index{2} * step.size() * step.size();
-    case StepKind::diagonal: return Index{2} * step.size();
-    case StepKind::exchange: return 0;
-    case StepKind::pauli_rotation: return 2;
+Extent extent_of(const Program& program) {
+  Extent extent;
+  const auto has_sum = [&](Index size) { extent.largest_sum = std::max(extent.largest_sum, size); };
+  for (const Gate& g : program.gates) {
+    const GateInfo& info = gate_info(g.opcode);
+    if (info.family == Family::diagonal) has_sum(Index{2} << g.targets.size());
+    if (info.family != Family::block && info.family != Family::matrix) continue;
+    const int size = info.family == Family::matrix ? 1 << g.targets.size() : block_size(info);
+    extent.largest_block = std::max(extent.largest_block, size);
+    has_sum(Index{2} * size * size);
   }
-  return 0;
+  if (program.initial.kind == Preparation::state) has_sum(Index{2} << program.initial.wires.size());
+  extent.work = static_cast<Index>(program.gates.size());
+  for (const Measurement& m : program.measurements) {
+    has_sum(sum_size(m, program));
+    extent.work += static_cast<Index>(m.terms.size()) + 1;
+    extent.needs_scratch |= m.kind == MeasurementKind::var;
+    for (const Term& t : m.terms) extent.needs_scratch |= !t.factors.empty();
+  }
+  return extent;
 }
 
-Index overlap_count(const Step& step) { return step.kind == StepKind::pauli_rotation ? 1 : coefficient_count(step); }
-
-Plan make_plan(const Program& program) {
+Plan make_plan(const Program& program, const Layout& layout) {
+  Lowered lowered = lower(program);
   Plan plan;
   plan.program = &program;
-  plan.steps = StepBuilder(program).run();
-  plan.passes = static_cast<Index>(plan.steps.size());
-  for (const Step& s : plan.steps) {
-    if (s.kind == StepKind::dense) plan.largest_block = std::max(plan.largest_block, s.size());
-    plan.largest_sum = std::max(plan.largest_sum, overlap_count(s));
-  }
-  Index real = 0;
-  Index complex = 0;
-  for (const Measurement& m : program.measurements) {
-    PlannedMeasurement planned = plan_measurement(m, program.num_wires);
-    Index& next = is_complex_result(m.kind) ? complex : real;
-    planned.first_result = next;
-    next += result_size(m, program.num_wires);
-    for (const PlannedTerm& t : planned.terms) plan.needs_scratch |= !t.factors.empty();
-    plan.needs_scratch |= m.kind == MeasurementKind::var;
-    plan.largest_sum = std::max(plan.largest_sum, sum_size(planned, program));
-    plan.passes += static_cast<Index>(planned.terms.size()) + 1;
-    plan.measurements.push_back(std::move(planned));
-  }
-  const std::vector<int> bits = bits_of(program.initial.wires, program.num_wires);
-  if (program.initial.kind == Preparation::state) {
-    plan.initial_offsets = LocalOffsets(bits);
-    plan.largest_sum = std::max(plan.largest_sum, 2 * plan.initial_offsets.size());
-  }
+  plan.layout = layout;
+  plan.turns = std::move(lowered.turns);
+  plan.steps = std::move(lowered.steps);
+  const Frame start(program.num_wires);
+  if (program.initial.kind == Preparation::state) plan.initial_offsets = start.local(program.initial.wires);
   for (std::size_t j = 0; j < program.initial.bits.size(); ++j)
-    plan.initial_index |= Index{program.initial.bits[j]} << bits[j];
+    plan.initial_index |= program.initial.bits[j] ? start.flip(program.initial.wires[j]) : 0;
+  plan_passes(plan, lowered.order);
+  plan_measurements(plan, lowered.frame);
   return plan;
 }
 

@@ -1,55 +1,81 @@
-// A plan: what the walk does with a program, decided once. Both backends read it.
+// A plan: what the walk does with a program, decided once per program and layout. Both backends read it.
 //
-// Strategy so far: runs of gates on one wire that read the same inputs become one 2x2 block; every other gate is one
-// pass of the cheapest fitting kernel.
+// A pass goes over the state once, tile by tile. A tile is a coset of a subspace of indices that holds whole rows of
+// neighbouring amplitudes; inside it run the turns whose words map the tile to itself, in blocks of up to three that
+// work on rows in registers, and between them the phases, merged into one factor an amplitude.
+//
+// What decides (the cost model): a turn costs one multiply-add a row of the vector's width and phases about eight, while a
+// row that comes from beyond the caches costs as much as ten of either. So a pass takes every turn that it can reach,
+// over layers, in the order that commuting allows; phases are put off until a turn needs them; and what cannot change
+// the outcome (amplitudes that are still zero, turns that nobody wants a gradient of) is not visited.
 #pragma once
 
+#include <variant>
 #include <vector>
 
-#include "core/bits.h"
-#include "core/program.h"
+#include "core/lower.h"
 
 namespace ketgrad {
 
-enum class StepKind : std::uint8_t {
-  dense,           // a square matrix mixes the states at `offsets`
-  diagonal,        // each state at `offsets` has its own factor
-  exchange,        // the two states at `offsets` trade places
-  pauli_rotation,  // cos(theta/2) - i sin(theta/2) P
+// How a state lies in memory.
+struct Layout {
+  int lane_bits = 0;  // a row holds 2^lane_bits neighbouring amplitudes
+  int part_bits = 0;  // and rows of real and imaginary parts alternate, if this is 1
+  int tile_bits = 0;  // a tile has at most 2^tile_bits amplitudes; at least one row
+
+  friend bool operator==(const Layout&, const Layout&) = default;
 };
 
-// A Pauli word as masks: P|i> = i^y_count (-1)^popcount(i & z) |i ^ x>, Y counted in both masks.
-struct PauliWord {
-  Mask x = 0;
-  Mask z = 0;
-  int y_count = 0;
+// Up to `most` turns on disjoint pairs of rows: together they mix the 2^k rows of a group. Where a turn also moves
+// amplitudes within their rows it is alone in its block.
+struct TurnBlock {
+  static constexpr int most = 3;
+
+  std::vector<int> turns;
+  IndexMap groups;              // the first row of each group
+  Index active = 0;             // so many of the groups, from the first on, are not zero yet
+  std::vector<Index> row_flip;  // per turn: the partner of a row
+  std::vector<Mask> tile_sign;  // per turn: the parity of (tile's base & this) turns its angle around
+  std::vector<Mask> lane_sign;  // per turn: the parity of (lane & this) too
+  Mask lane_flip = 0;           // of a single turn: the partner of a lane
+  Mask row_sign = 0;            // of a single turn with a lane flip: and the parity of (row & this)
+  // Turns are applied without their cosines, which phases absorb later on. Where none follow (going forward, or going
+  // back), the last block has to.
+  bool closes_forward = false;
+  bool closes_backward = false;
 };
 
-// One pass over the state.
-struct Step {
-  StepKind kind = StepKind::dense;
-  // What every group of amplitudes has in common: target bits (or the pivot), controls and their values.
-  FixedBits fixed;
-  std::vector<Index> offsets;  // of the amplitudes of a group
-  PauliWord word;
-  std::vector<int> gates;   // indices into program.gates, in the order of the circuit
-  std::vector<int> inputs;  // that any of these gates reads, without repeats
-
-  int size() const { return static_cast<int>(offsets.size()); }
+// exp(-i sum_m angle_m/2 (-1)^parity_m) over all strings m.
+struct PhaseString {
+  Mask row_mask = 0;
+  Mask lane_mask = 0;
+  Mask tile_mask = 0;
+  std::vector<int> turns;  // several turns of one word, up to the sign
 };
 
-// How many real numbers a step's matrix, diagonal or angle takes, and how many its overlaps of bra and ket.
-Index coefficient_count(const Step& step);
-Index overlap_count(const Step& step);
+struct Phases {
+  std::vector<PhaseString> strings;
+};
+
+using Operation = std::variant<TurnBlock, Phases>;
+
+struct Pass {
+  int step = Element::none;  // a step of its own; else:
+  IndexMap tiles;            // the base of each tile
+  Index active_tiles = 0;    // the others are zero still
+  IndexMap rows;             // what a row adds to the base, lanes included
+  std::vector<Operation> operations;
+  std::vector<int> inputs;  // that anything here reads, without repeats
+};
 
 struct PlannedFactor {
   const Factor* factor = nullptr;
-  FixedBits fixed;  // groups of amplitudes over the factor's wires
-  LocalOffsets offsets;
-  Mask mask = 0;  // of a projector: index & mask == value stays
-  Mask value = 0;
+  IndexMap groups;  // of amplitudes over the factor's wires
+  IndexMap offsets;
+  Index kept = 0;  // by a projector on a basis state, of the offsets
 };
 
+// A term with factors, or of a variance.
 struct PlannedTerm {
   const Term* term = nullptr;
   PauliWord word;
@@ -58,26 +84,65 @@ struct PlannedTerm {
 
 struct PlannedMeasurement {
   const Measurement* measurement = nullptr;
-  Index first_result = 0;              // among the real or the complex results
-  std::vector<PlannedTerm> terms;      // those with an x-mask or a factor
-  std::vector<PlannedTerm> diagonals;  // words of Z alone: all of them share one pass
-  FixedBits fixed;                     // density_matrix, probs: groups of amplitudes over the kept wires
-  LocalOffsets offsets;
+  Index first_result = 0;          // among the real or the complex results
+  std::vector<PlannedTerm> terms;  // of an expectation value those that no observable pass takes
+  IndexMap groups;                 // density_matrix, probs: groups of amplitudes over the kept wires
+  IndexMap offsets;                // and of a state: all wires
+};
+
+// Pauli words of expectation values that flip the same bits: P|q> = i^quarter (-1)^parity |q ^ flip>.
+struct WordGroup {
+  struct Member {
+    const Term* term = nullptr;
+    Index result = 0;  // among the real results
+    int quarter = 0;   // 0..3
+    Mask row_mask = 0;
+    Mask lane_mask = 0;
+    Mask tile_mask = 0;
+  };
+  Index row_flip = 0;
+  Mask lane_flip = 0;
+  std::vector<Member> members;
+
+  // Whether some member's phase is real, or imaginary.
+  bool has(bool imaginary) const {
+    for (const Member& m : members) {
+      if (((m.quarter & 1) != 0) == imaginary) return true;
+    }
+    return false;
+  }
+};
+
+// The words whose flips one tile holds.
+struct ObservablePass {
+  IndexMap tiles;
+  IndexMap rows;
+  std::vector<WordGroup> groups;
 };
 
 struct Plan {
   const Program* program = nullptr;
+  Layout layout;
+  std::vector<Turn> turns;
   std::vector<Step> steps;
+  std::vector<Pass> passes;
   std::vector<PlannedMeasurement> measurements;
-  LocalOffsets initial_offsets;  // of a prepared state's amplitudes
-  Index initial_index = 0;       // of |bits>
-  int largest_block = 1;         // rows of the largest matrix in a step
-  Index largest_sum = 1;         // numbers in the largest sum over amplitudes: overlaps, outcomes, a density matrix
-  Index passes = 0;              // over the state, forward
-  bool needs_scratch = false;    // some measurement needs a state of its own
+  std::vector<ObservablePass> observables;
+  IndexMap initial_offsets;  // of a prepared state's amplitudes
+  Index initial_index = 0;   // of |bits>
 };
 
+// What a call needs beside the states, whatever the layout.
+struct Extent {
+  int largest_block = 1;       // rows of the largest matrix
+  Index largest_sum = 1;       // numbers in the largest sum over amplitudes: overlaps, outcomes, a density matrix
+  Index work = 0;              // gates and terms
+  bool needs_scratch = false;  // some measurement needs states of its own
+};
+
+Extent extent_of(const Program& program);
+
 // The program must outlive its plan.
-Plan make_plan(const Program& program);
+Plan make_plan(const Program& program, const Layout& layout);
 
 }  // namespace ketgrad

@@ -67,6 +67,15 @@ std::int64_t content_hash(const std::string& bytes) {
 
 }  // namespace
 
+const Plan& PlannedProgram::plan(const Layout& layout) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& known : plans_) {
+    if (known->layout == layout) return *known;
+  }
+  plans_.push_back(std::make_unique<const Plan>(make_plan(program, layout)));
+  return *plans_.back();
+}
+
 ProgramHandle register_program(Program program) {
   program.validate();
   std::string content = program.serialise();
@@ -82,7 +91,7 @@ ProgramHandle register_program(Program program) {
   auto planned = std::make_shared<PlannedProgram>();
   planned->id = id;
   planned->program = std::move(program);
-  planned->plan = make_plan(planned->program);
+  planned->extent = extent_of(planned->program);
   r.entries[id] = {std::move(content), planned, false};
   r.order.push_back(id);
   return planned;

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <vector>
 
 #include "core/plan.h"
 #include "core/program.h"
@@ -16,7 +18,14 @@ namespace ketgrad {
 struct PlannedProgram {
   std::int64_t id = 0;
   Program program;
-  Plan plan;
+  Extent extent;
+
+  // Made at the first call that asks for the layout, kept from then on.
+  const Plan& plan(const Layout& layout) const;
+
+ private:
+  mutable std::mutex mutex_;
+  mutable std::vector<std::unique_ptr<const Plan>> plans_;
 };
 
 using ProgramHandle = std::shared_ptr<const PlannedProgram>;

@@ -75,7 +75,7 @@ struct Call {
   mutable std::atomic<bool> stopped{false};
 
   const Program& program() const { return planned->program; }
-  const Plan& plan() const { return planned->plan; }
+  const Extent& extent() const { return planned->extent; }
   Index dimension() const { return Index{1} << program().num_wires; }
 
   // A parameter of a sample: design's (input, column, scale, offset).

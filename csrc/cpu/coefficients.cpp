@@ -7,16 +7,6 @@
 
 namespace ketgrad {
 
-Matrix product(const Matrix& a, const Matrix& b, int size) {
-  Matrix c(a.size());
-  for (int i = 0; i < size; ++i) {
-    for (int k = 0; k < size; ++k) {
-      for (int j = 0; j < size; ++j) c[i * size + j] += a[i * size + k] * b[k * size + j];
-    }
-  }
-  return c;
-}
-
 Matrix transpose(const Matrix& a, int size) {
   Matrix c(a.size());
   for (int i = 0; i < size; ++i) {
@@ -49,21 +39,16 @@ Matrix diagonal_input(const Call<T>& call, const Gate& gate, Index sample) {
   return d;
 }
 
-// The product of the step's gates: they are in the order of the circuit, so the last stands on the left.
 template <class T>
-Matrix step_matrix(const Call<T>& call, const Step& step, Index sample) {
-  Matrix m = gate_matrix(call, call.program().gates[step.gates[0]], sample);
-  for (std::size_t j = 1; j < step.gates.size(); ++j) {
-    m = product(gate_matrix(call, call.program().gates[step.gates[j]], sample), m, step.size());
-  }
-  return m;
+const Gate& gate_of(const Call<T>& call, const Step& step) {
+  return call.program().gates[step.gate];
 }
 
 template <class T>
 Matrix step_diagonal(const Call<T>& call, const Step& step, Index sample) {
-  const Gate& first = call.program().gates[step.gates[0]];
-  if (gate_info(first.opcode).family == Family::diagonal) return diagonal_input(call, first, sample);
-  const Matrix m = step_matrix(call, step, sample);
+  const Gate& gate = gate_of(call, step);
+  if (gate_info(gate.opcode).family == Family::diagonal) return diagonal_input(call, gate, sample);
+  const Matrix m = gate_matrix(call, gate, sample);
   Matrix d;
   for (int i = 0; i < step.size(); ++i) d.push_back(m[i * (step.size() + 1)]);
   return d;
@@ -92,13 +77,13 @@ template <class T>
 void step_coefficients(const Call<T>& call, const Step& step, Index sample, double* out) {
   if (step.kind == StepKind::exchange) return;
   if (step.kind == StepKind::pauli_rotation) {
-    const Gate& gate = call.program().gates[step.gates[0]];
+    const Gate& gate = gate_of(call, step);
     const double half = 0.5 * (gate.inverse ? -1 : 1) * call.value(gate.slots[0], sample);
     out[0] = std::cos(half);
     out[1] = std::sin(half);
     return;
   }
-  const Matrix m = step.kind == StepKind::dense ? step_matrix(call, step, sample) : step_diagonal(call, step, sample);
+  const Matrix m = step.kind == StepKind::dense ? gate_matrix(call, gate_of(call, step), sample) : step_diagonal(call, step, sample);
   for (std::size_t i = 0; i < m.size(); ++i) {
     out[2 * i] = m[i].re;
     out[2 * i + 1] = m[i].im;

@@ -1,4 +1,4 @@
-// The numbers of a step: the matrix of its gates, in double, from the parameters of one sample.
+// The numbers of a step: the matrix of its gate, in double, from the parameters of one sample.
 #pragma once
 
 #include <vector>
@@ -10,7 +10,6 @@ namespace ketgrad {
 
 using Matrix = std::vector<Complex<double>>;  // row-major, square
 
-Matrix product(const Matrix& a, const Matrix& b, int size);
 Matrix transpose(const Matrix& a, int size);
 Matrix conjugate_transpose(const Matrix& a, int size);
 

@@ -1,7 +1,11 @@
 #include "cpu/execute.h"
 
 #include <atomic>
+#include <bit>
+#include <cmath>
 #include <memory>
+#include <stdexcept>
+#include <string>
 
 #include "cpu/coefficients.h"
 #include "cpu/gradient_sink.h"
@@ -25,24 +29,55 @@ struct Regime {
 constexpr Index largest_lane_state = Index{32} << 20;
 // Matrices this large would be multiplied by their own number of lanes.
 constexpr int largest_lane_block = 32;
+// A single state must fill some rows.
+constexpr int smallest_single = 5;
 // Below this a pass is shorter than waking the pool.
 constexpr Index smallest_parallel_state = Index{1} << 13;
 // Amplitudes written below which a whole call is.
 constexpr double smallest_parallel_call = 1 << 17;
+// Amplitudes in a tile: ket, bra and factors of one in float fill a quarter of a megabyte, which second-level caches
+// have.
+constexpr int default_tile_bits = 13;
+
+std::atomic<int> chosen_tile_bits{0};
+
+template <class T>
+Layout layout_of(bool lanes) {
+  if (lanes) return {0, 1, max_wires};
+  const int lane_bits = std::countr_zero(static_cast<unsigned>(batch_lanes<T>)) - 1;
+  const int forced = chosen_tile_bits.load();
+  const int tile_bits = forced != 0 ? std::max(forced, lane_bits + 1) : default_tile_bits + lane_bits - 3;
+  return {lane_bits, 0, tile_bits};
+}
+
+// Time per amplitude of all samples, in units of a sample that fills its vectors: a batch in lanes pays for whole groups,
+// single states pay a third more for turns within rows, and for every operation as much as some eight rows.
+template <class T>
+bool prefers_lanes(const Call<T>& call) {
+  constexpr double width = batch_lanes<T>;
+  const double threads = call.threads;
+  const double batch = static_cast<double>(call.batch);
+  const double rows = 2 * static_cast<double>(call.dimension()) / width;
+  const double lanes = std::ceil(std::ceil(batch / width) / threads) * width;
+  const bool spread = call.dimension() >= smallest_parallel_state;
+  const double single = (spread ? batch / threads : std::ceil(batch / threads)) * 1.33 * (1 + 8 / rows);
+  return lanes < single;
+}
 
 template <class T>
 Regime choose_regime(const Call<T>& call) {
   constexpr Index width = batch_lanes<T>;
   Regime regime;
   const Index lane_state_bytes = call.dimension() * 2 * width * static_cast<Index>(sizeof(T));
-  const Index lane_sum_bytes = call.plan().largest_sum * width * static_cast<Index>(sizeof(T));
-  regime.lanes = call.batch * 4 >= width && std::max(lane_state_bytes, lane_sum_bytes) <= largest_lane_state &&
-                 call.plan().largest_block <= largest_lane_block;
+  const Index lane_sum_bytes = call.extent().largest_sum * width * static_cast<Index>(sizeof(T));
+  regime.lanes = call.program().num_wires < smallest_single ||
+                 (prefers_lanes(call) && std::max(lane_state_bytes, lane_sum_bytes) <= largest_lane_state &&
+                  call.extent().largest_block <= largest_lane_block);
   const Index group = regime.lanes ? width : 1;
   const Index groups = (call.batch + group - 1) / group;
   regime.parallel_passes = groups < call.threads && call.dimension() >= smallest_parallel_state;
   const double written =
-      static_cast<double>(call.batch) * static_cast<double>(call.dimension()) * static_cast<double>(call.plan().passes);
+      static_cast<double>(call.batch) * static_cast<double>(call.dimension()) * static_cast<double>(call.extent().work);
   const bool one_task = regime.parallel_passes || written < smallest_parallel_call;
   regime.tasks = one_task ? 1 : std::min<Index>(groups, call.threads);
   regime.samples_per_task = (groups + regime.tasks - 1) / regime.tasks * group;
@@ -50,9 +85,14 @@ Regime choose_regime(const Call<T>& call) {
 }
 
 template <class T>
-SharedSteps<T> shared_steps(const Call<T>& call, bool backward) {
+const Plan& plan_of(const Call<T>& call, const Regime& regime) {
+  return call.planned->plan(layout_of<T>(regime.lanes));
+}
+
+template <class T>
+SharedSteps<T> shared_steps(const Call<T>& call, const Plan& plan, bool backward) {
   SharedSteps<T> shared;
-  const std::vector<Step>& steps = call.plan().steps;
+  const std::vector<Step>& steps = plan.steps;
   shared.forward.resize(steps.size());
   shared.inverse.resize(steps.size());
   std::vector<double> numbers;
@@ -86,18 +126,17 @@ void run_tasks(const Call<T>& call, const Regime& regime, const F& f) {
   if (call.stopped.load()) throw Interrupted();
 }
 
-// The first step with a wanted parameter; the number of steps where none has one.
+// The first pass with a wanted parameter; the number of passes where none has one.
 template <class T>
-int first_wanted_step(const Call<T>& call, const Cotangents<T>& cotangents) {
+int first_wanted_pass(const Call<T>& call, const Plan& plan, const Cotangents<T>& cotangents) {
   const int initial = call.program().initial.input;
   if (initial != no_input && cotangents.gradients[initial] != nullptr) return 0;
-  const std::vector<Step>& steps = call.plan().steps;
-  for (std::size_t s = 0; s < steps.size(); ++s) {
-    for (const int input : steps[s].inputs) {
-      if (cotangents.gradients[input] != nullptr) return static_cast<int>(s);
+  for (std::size_t p = 0; p < plan.passes.size(); ++p) {
+    for (const int input : plan.passes[p].inputs) {
+      if (cotangents.gradients[input] != nullptr) return static_cast<int>(p);
     }
   }
-  return static_cast<int>(steps.size());
+  return static_cast<int>(plan.passes.size());
 }
 
 template <class T>
@@ -105,19 +144,19 @@ struct TaskState {
   GradientSink<T> sink;
   TaskGradients<T> gradients;
 
-  TaskState(const Call<T>& call, const Cotangents<T>& cotangents, int first_step) : sink(call, cotangents) {
+  TaskState(const Call<T>& call, const Plan& plan, const Cotangents<T>& cotangents, int first_pass)
+      : sink(call, cotangents) {
     gradients.sink = &sink;
-    gradients.first_step = first_step;
-    for (const Step& step : call.plan().steps) {
+    gradients.first_pass = first_pass;
+    for (const Step& step : plan.steps) {
       const bool kept = call.shared(step) && sink.wants(step);
       gradients.overlaps.emplace_back(kept ? overlap_count(step) : 0, 0.0);
     }
   }
 
-  void finish(const Call<T>& call) {
-    const std::vector<Step>& steps = call.plan().steps;
-    for (std::size_t s = gradients.first_step; s < steps.size(); ++s) {
-      if (!gradients.overlaps[s].empty()) sink.contract(steps[s], gradients.overlaps[s].data(), 0);
+  void finish(const Plan& plan) {
+    for (std::size_t s = 0; s < plan.steps.size(); ++s) {
+      if (!gradients.overlaps[s].empty()) sink.contract(plan.steps[s], gradients.overlaps[s].data(), 0);
     }
     sink.flush();
   }
@@ -125,40 +164,50 @@ struct TaskState {
 
 }  // namespace
 
+void set_tile_bits(int bits) {
+  if (bits < 0 || bits > max_wires)
+    throw std::invalid_argument("ketgrad: tiles of 2^" + std::to_string(bits) + " amplitudes; 0 to " +
+                                std::to_string(max_wires) + " bits are possible, 0 for the default");
+  chosen_tile_bits = bits;
+}
+
 template <class T>
 void execute(const Call<T>& call, const Results<T>& results) {
   if (call.batch == 0) return;
   const Regime regime = choose_regime(call);
-  const SharedSteps<T> shared = shared_steps(call, false);
+  const Plan& plan = plan_of(call, regime);
+  const SharedSteps<T> shared = shared_steps(call, plan, false);
   const Walk<T>& walk = current_walk().of<T>();
   const auto forward = regime.lanes ? walk.forward_lanes : walk.forward_solo;
-  run_tasks(call, regime, [&](Index, const Task& task) { forward(call, shared, results, task); });
+  run_tasks(call, regime, [&](Index, const Task& task) { forward(call, plan, shared, results, task); });
 }
 
 template <class T>
 void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents) {
   if (call.batch == 0) return;
   const Regime regime = choose_regime(call);
-  const SharedSteps<T> shared = shared_steps(call, true);
+  const Plan& plan = plan_of(call, regime);
+  const SharedSteps<T> shared = shared_steps(call, plan, true);
   const Walk<T>& walk = current_walk().of<T>();
   const auto backward = regime.lanes ? walk.backward_lanes : walk.backward_solo;
-  const int first_step = first_wanted_step(call, cotangents);
+  const int first_pass = first_wanted_pass(call, plan, cotangents);
   std::vector<std::unique_ptr<TaskState<T>>> states;
   for (Index t = 0; t < regime.tasks; ++t)
-    states.push_back(std::make_unique<TaskState<T>>(call, cotangents, first_step));
-  run_tasks(call, regime,
-            [&](Index index, const Task& task) { backward(call, shared, cotangents, task, states[index]->gradients); });
-  for (const auto& state : states) state->finish(call);
+    states.push_back(std::make_unique<TaskState<T>>(call, plan, cotangents, first_pass));
+  run_tasks(call, regime, [&](Index index, const Task& task) {
+    backward(call, plan, shared, cotangents, task, states[index]->gradients);
+  });
+  for (const auto& state : states) state->finish(plan);
 }
 
 template <class T>
 double workspace_bytes(const Call<T>& call, bool backward) {
   const Regime regime = choose_regime(call);
   const Index lanes = regime.lanes ? batch_lanes<T> : 1;
-  const Index states = (backward ? 2 : 1) + (call.plan().needs_scratch ? 2 : 0);
+  const Index states = (backward ? 2 : 1) + (call.extent().needs_scratch ? 2 : 0);
   const double per_lane = static_cast<double>(states) * static_cast<double>(call.dimension()) * 2 * sizeof(T);
   // Sums are taken in T and added up in double; the cotangent of a density matrix is as large as its sum.
-  const double sums = static_cast<double>(call.plan().largest_sum) * (2 * sizeof(T) + sizeof(double));
+  const double sums = static_cast<double>(call.extent().largest_sum) * (2 * sizeof(T) + sizeof(double));
   return static_cast<double>(regime.tasks * lanes) * (per_lane + sums);
 }
 

@@ -17,6 +17,10 @@ void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents);
 template <class T>
 double workspace_bytes(const Call<T>& call, bool backward);
 
+// Amplitudes in a tile of a single state, as a power of two; 0 for the default. Results do not depend on it, beyond
+// rounding. Throws std::invalid_argument outside 0..max_wires.
+void set_tile_bits(int bits);
+
 // Calls of the walk's entry points since the library was loaded: a batch is one plan, so their number does not grow
 // with it.
 Index walk_count();

@@ -6,12 +6,6 @@ namespace ketgrad {
 
 namespace {
 
-Matrix identity(int size) {
-  Matrix m(static_cast<std::size_t>(size) * size);
-  for (int i = 0; i < size; ++i) m[i * (size + 1)] = {1, 0};
-  return m;
-}
-
 Matrix overlap_matrix(const Step& step, const double* overlaps) {
   const int size = step.size();
   const bool diagonal = step.kind == StepKind::diagonal;
@@ -98,24 +92,10 @@ void GradientSink<T>::contract_diagonal_input(const Gate& gate, const double* ov
 
 template <class T>
 void GradientSink<T>::contract(const Step& step, const double* overlaps, Index sample) {
-  const std::vector<Gate>& gates = call_->program().gates;
-  const Gate& first = gates[step.gates[0]];
-  if (step.kind == StepKind::pauli_rotation) return add(first.slots[0], sample, (first.inverse ? -1 : 1) * overlaps[0]);
-  if (gate_info(first.opcode).family == Family::diagonal) return contract_diagonal_input(first, overlaps, sample);
-  const int size = step.size();
-  Matrix outer = overlap_matrix(step, overlaps);
-  if (step.gates.size() == 1) return contract_gate(first, std::move(outer), size, sample);
-  // V = G_m ... G_1. With P the product before gate i and S the one after it, gate i sees the overlap S^T W P^T.
-  std::vector<Matrix> matrices;
-  std::vector<Matrix> before{identity(size)};
-  for (const int g : step.gates) {
-    matrices.push_back(gate_matrix(*call_, gates[g], sample));
-    before.push_back(product(matrices.back(), before.back(), size));
-  }
-  for (std::size_t i = step.gates.size(); i-- > 0;) {
-    contract_gate(gates[step.gates[i]], product(outer, transpose(before[i], size), size), size, sample);
-    outer = product(transpose(matrices[i], size), outer, size);
-  }
+  const Gate& gate = call_->program().gates[step.gate];
+  if (step.kind == StepKind::pauli_rotation) return add(gate.slots[0], sample, (gate.inverse ? -1 : 1) * overlaps[0]);
+  if (gate_info(gate.opcode).family == Family::diagonal) return contract_diagonal_input(gate, overlaps, sample);
+  contract_gate(gate, overlap_matrix(step, overlaps), step.size(), sample);
 }
 
 template <class T>

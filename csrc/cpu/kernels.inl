@@ -2,7 +2,7 @@
 // instruction set.
 //
 // V is the lane type of the state, C that of the coefficients: V where samples have their own, the scalar where all
-// share them. A group is the amplitudes at index(r) + offsets; [begin, end) are values of r (see FixedBits).
+// share them. A group is the amplitudes at groups[r] ^ offsets; [begin, end) are values of r (see IndexMap).
 
 // The matrix of a small block is copied to locals: stores to the state could otherwise alias it, and it would be
 // reloaded each time.
@@ -26,15 +26,15 @@ struct Group {
 
   void load(const V* state, Index base, const Index* offsets) {
     for (int a = 0; a < D; ++a) {
-      re[a] = state[2 * (base + offsets[a])];
-      im[a] = state[2 * (base + offsets[a]) + 1];
+      re[a] = state[2 * (base ^ offsets[a])];
+      im[a] = state[2 * (base ^ offsets[a]) + 1];
     }
   }
 
   void store(V* state, Index base, const Index* offsets) const {
     for (int a = 0; a < D; ++a) {
-      state[2 * (base + offsets[a])] = re[a];
-      state[2 * (base + offsets[a]) + 1] = im[a];
+      state[2 * (base ^ offsets[a])] = re[a];
+      state[2 * (base ^ offsets[a]) + 1] = im[a];
     }
   }
 
@@ -54,9 +54,9 @@ struct Group {
 };
 
 template <int D, class V, class C>
-void apply_block(V* psi, const FixedBits& fixed, const Index* offsets, const C* matrix, Index begin, Index end) {
+void apply_block(V* psi, const IndexMap& groups, const Index* offsets, const C* matrix, Index begin, Index end) {
   const LocalMatrix<D, C> m(matrix);
-  for_each_run(fixed, begin, end, [&](Index first, Index length) {
+  for_each_run(groups, begin, end, [&](Index first, Index length) {
     for (Index i = first; i < first + length; ++i) {
       Group<D, V> g;
       g.load(psi, i, offsets);
@@ -68,11 +68,11 @@ void apply_block(V* psi, const FixedBits& fixed, const Index* offsets, const C* 
 // Takes a block back from ket and bra, `matrix` being its inverse. With W, adds W[a, b] += conj(lambda_out[a])
 // psi_in[b].
 template <int D, bool W, class V, class C>
-void undo_block(V* psi, V* lambda, const FixedBits& fixed, const Index* offsets, const C* matrix, Index begin,
+void undo_block(V* psi, V* lambda, const IndexMap& groups, const Index* offsets, const C* matrix, Index begin,
                 Index end, V* overlaps) {
   const LocalMatrix<D, C> m(matrix);
   V w[2 * D * D] = {};
-  for_each_run(fixed, begin, end, [&](Index first, Index length) {
+  for_each_run(groups, begin, end, [&](Index first, Index length) {
     for (Index i = first; i < first + length; ++i) {
       Group<D, V> ket;
       Group<D, V> bra;
@@ -115,26 +115,26 @@ void times_matrix(const V* in, V* out, const C* m, Index size) {
 template <class V, class Offsets>
 void load_group(const V* state, Index base, const Offsets& offsets, Index size, V* group) {
   for (Index a = 0; a < size; ++a) {
-    group[2 * a] = state[2 * (base + offsets[a])];
-    group[2 * a + 1] = state[2 * (base + offsets[a]) + 1];
+    group[2 * a] = state[2 * (base ^ offsets[a])];
+    group[2 * a + 1] = state[2 * (base ^ offsets[a]) + 1];
   }
 }
 
 template <class V, class Offsets>
 void store_group(V* state, Index base, const Offsets& offsets, Index size, const V* group) {
   for (Index a = 0; a < size; ++a) {
-    state[2 * (base + offsets[a])] = group[2 * a];
-    state[2 * (base + offsets[a]) + 1] = group[2 * a + 1];
+    state[2 * (base ^ offsets[a])] = group[2 * a];
+    state[2 * (base ^ offsets[a]) + 1] = group[2 * a + 1];
   }
 }
 
 template <class V, class C, class Offsets>
-void apply_large_block(V* psi, const FixedBits& fixed, const Offsets& offsets, Index size, const C* m, Index begin,
+void apply_large_block(V* psi, const IndexMap& groups, const Offsets& offsets, Index size, const C* m, Index begin,
                        Index end) {
   LaneVector<V> in(2 * size);
   LaneVector<V> out(2 * size);
   for (Index r = begin; r < end; ++r) {
-    const Index base = fixed.index(r);
+    const Index base = groups[r];
     load_group(psi, base, offsets, size, in.data());
     times_matrix(in.data(), out.data(), m, size);
     store_group(psi, base, offsets, size, out.data());
@@ -143,17 +143,17 @@ void apply_large_block(V* psi, const FixedBits& fixed, const Offsets& offsets, I
 
 // out += m in, on the wires of the offsets.
 template <class V, class Offsets>
-void add_large_block(V* out, const V* in, const FixedBits& fixed, const Offsets& offsets, Index size, const V* m,
+void add_large_block(V* out, const V* in, const IndexMap& groups, const Offsets& offsets, Index size, const V* m,
                      Index begin, Index end) {
   LaneVector<V> from(2 * size);
   LaneVector<V> to(2 * size);
   for (Index r = begin; r < end; ++r) {
-    const Index base = fixed.index(r);
+    const Index base = groups[r];
     load_group(in, base, offsets, size, from.data());
     times_matrix(from.data(), to.data(), m, size);
     for (Index a = 0; a < size; ++a) {
-      out[2 * (base + offsets[a])] += to[2 * a];
-      out[2 * (base + offsets[a]) + 1] += to[2 * a + 1];
+      out[2 * (base ^ offsets[a])] += to[2 * a];
+      out[2 * (base ^ offsets[a]) + 1] += to[2 * a + 1];
     }
   }
 }
@@ -188,14 +188,14 @@ void add_outer(const V* bra, const V* ket, Index size, V* w) {
 }
 
 template <bool W, class V, class C>
-void undo_large_block(V* psi, V* lambda, const FixedBits& fixed, const Index* offsets, Index size, const C* m,
+void undo_large_block(V* psi, V* lambda, const IndexMap& groups, const Index* offsets, Index size, const C* m,
                       Index begin, Index end, V* w) {
   LaneVector<V> ket_out(2 * size);
   LaneVector<V> ket_in(2 * size);
   LaneVector<V> bra_out(2 * size);
   LaneVector<V> bra_in(2 * size);
   for (Index r = begin; r < end; ++r) {
-    const Index base = fixed.index(r);
+    const Index base = groups[r];
     load_group(psi, base, offsets, size, ket_out.data());
     load_group(lambda, base, offsets, size, bra_out.data());
     times_matrix(ket_out.data(), ket_in.data(), m, size);
@@ -214,28 +214,28 @@ void multiply(V* amplitude, const C& re, const C& im) {
 }
 
 template <class V, class C>
-void apply_diagonal(V* psi, const FixedBits& fixed, const std::vector<Index>& offsets, const C* d, Index begin,
+void apply_diagonal(V* psi, const IndexMap& groups, const std::vector<Index>& offsets, const C* d, Index begin,
                     Index end) {
-  for_each_run(fixed, begin, end, [&](Index first, Index length) {
+  for_each_run(groups, begin, end, [&](Index first, Index length) {
     for (std::size_t a = 0; a < offsets.size(); ++a) {
       const C re = d[2 * a];
       const C im = d[2 * a + 1];
-      for (Index i = first + offsets[a]; i < first + offsets[a] + length; ++i) multiply(psi + 2 * i, re, im);
+      for (Index i = first ^ offsets[a], end_of_run = i + length; i < end_of_run; ++i) multiply(psi + 2 * i, re, im);
     }
   });
 }
 
 // `d` is the inverse. With W, adds w[a] += conj(lambda_out[a]) psi_in[a].
 template <bool W, class V, class C>
-void undo_diagonal(V* psi, V* lambda, const FixedBits& fixed, const std::vector<Index>& offsets, const C* d,
+void undo_diagonal(V* psi, V* lambda, const IndexMap& groups, const std::vector<Index>& offsets, const C* d,
                    Index begin, Index end, V* w) {
-  for_each_run(fixed, begin, end, [&](Index first, Index length) {
+  for_each_run(groups, begin, end, [&](Index first, Index length) {
     for (std::size_t a = 0; a < offsets.size(); ++a) {
       const C re = d[2 * a];
       const C im = d[2 * a + 1];
       V sum_re{};
       V sum_im{};
-      for (Index i = first + offsets[a]; i < first + offsets[a] + length; ++i) {
+      for (Index i = first ^ offsets[a], end_of_run = i + length; i < end_of_run; ++i) {
         V* ket = psi + 2 * i;
         V* bra = lambda + 2 * i;
         multiply(ket, re, im);
@@ -254,10 +254,10 @@ void undo_diagonal(V* psi, V* lambda, const FixedBits& fixed, const std::vector<
 }
 
 template <class V>
-void exchange(V* psi, const FixedBits& fixed, const std::vector<Index>& offsets, Index begin, Index end) {
-  for_each_run(fixed, begin, end, [&](Index first, Index length) {
-    V* a = psi + 2 * (first + offsets[0]);
-    V* b = psi + 2 * (first + offsets[1]);
+void exchange(V* psi, const IndexMap& groups, const std::vector<Index>& offsets, Index begin, Index end) {
+  for_each_run(groups, begin, end, [&](Index first, Index length) {
+    V* a = psi + 2 * (first ^ offsets[0]);
+    V* b = psi + 2 * (first ^ offsets[1]);
     for (Index i = 0; i < 2 * length; ++i) {
       const V t = a[i];
       a[i] = b[i];
@@ -273,7 +273,7 @@ struct RotationPhase {
   bool negative;
 
   explicit RotationPhase(const PauliWord& word)
-      : real((word.y_count & 1) != 0), negative(word.y_count % 4 == 0 || word.y_count % 4 == 3) {}
+      : real((word.y_count & 1) != 0), negative((word.y_count % 4 == 0 || word.y_count % 4 == 3) != word.negative) {}
 };
 
 // f (-1)^parity times an amplitude.
@@ -292,7 +292,7 @@ void rotated(const V* amplitude, const RotationPhase& phase, bool odd, V& re, V&
 // psi' = c psi + s (-i P) psi on the pairs (i, i ^ x), or on single amplitudes where the word is diagonal. With W, adds
 // Im<lambda|P|psi> = Re<lambda|-i P|psi>, which is the same before and after, as P commutes with its rotation.
 template <bool W, bool two, class V, class C>
-void rotate_pauli(V* psi, V* lambda, const FixedBits& fixed, const PauliWord& word, C c, C s, Index begin, Index end,
+void rotate_pauli(V* psi, V* lambda, const IndexMap& groups, const PauliWord& word, C c, C s, Index begin, Index end,
                   V* w) {
   const RotationPhase phase(word);
   const bool y_odd = (word.y_count & 1) != 0;
@@ -307,7 +307,7 @@ void rotate_pauli(V* psi, V* lambda, const FixedBits& fixed, const PauliWord& wo
     state[2 * j] = c * state[2 * j] + s * from_i_re;
     state[2 * j + 1] = c * state[2 * j + 1] + s * from_i_im;
   };
-  for_each_run(fixed, begin, end, [&](Index first, Index length) {
+  for_each_run(groups, begin, end, [&](Index first, Index length) {
     for (Index i = first; i < first + length; ++i) {
       const Index j = i ^ static_cast<Index>(word.x);
       const bool odd_i = odd_parity(static_cast<Mask>(i) & word.z);

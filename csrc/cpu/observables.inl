@@ -5,7 +5,7 @@ template <class V>
 void pauli_amplitude(const V* psi, const PauliWord& word, Index i, V& re, V& im) {
   const Index j = i ^ static_cast<Index>(word.x);
   const V* a = psi + 2 * j;
-  const int quarter = word.y_count + (odd_parity(static_cast<Mask>(j) & word.z) ? 2 : 0);
+  const int quarter = word.y_count + (odd_parity(static_cast<Mask>(j) & word.z) != word.negative ? 2 : 0);
   switch (quarter & 3) {
     case 0: re = a[0], im = a[1]; return;
     case 1: re = -a[1], im = a[0]; return;
@@ -41,40 +41,6 @@ void overlap_pauli(const V* u, const V* psi, const PauliWord& word, Index begin,
   sum[0] += total;
 }
 
-// All words of Z alone in one pass: out_i += psi_i sum_t c_t (-1)^popcount(i & z_t).
-template <class V>
-void add_diagonals(V* out, const V* psi, const std::vector<PlannedTerm>& terms, const V* coefficients, Index begin,
-                   Index end) {
-  for (Index i = begin; i < end; ++i) {
-    V weight{};
-    for (std::size_t t = 0; t < terms.size(); ++t) {
-      if (odd_parity(static_cast<Mask>(i) & terms[t].word.z)) {
-        weight -= coefficients[t];
-      } else {
-        weight += coefficients[t];
-      }
-    }
-    out[2 * i] += weight * psi[2 * i];
-    out[2 * i + 1] += weight * psi[2 * i + 1];
-  }
-}
-
-// sums[t] += Re<u|Z_t|psi>
-template <class V>
-void overlap_diagonals(const V* u, const V* psi, const std::vector<PlannedTerm>& terms, Index begin, Index end,
-                       V* sums) {
-  for (Index i = begin; i < end; ++i) {
-    const V weight = u[2 * i] * psi[2 * i] + u[2 * i + 1] * psi[2 * i + 1];
-    for (std::size_t t = 0; t < terms.size(); ++t) {
-      if (odd_parity(static_cast<Mask>(i) & terms[t].word.z)) {
-        sums[t] -= weight;
-      } else {
-        sums[t] += weight;
-      }
-    }
-  }
-}
-
 template <class V>
 void add_scaled(V* out, const V* in, const V& coefficient, Index begin, Index end) {
   for (Index i = 2 * begin; i < 2 * end; ++i) out[i] += coefficient * in[i];
@@ -95,11 +61,15 @@ void overlap_real(const V* u, const V* v, Index begin, Index end, V* sum) {
 // Factors act in place on a scratch state; `values` are the lanes of the factor's input.
 
 template <class V>
-void project(V* state, Mask mask, Mask value, Index begin, Index end) {
-  for (Index i = begin; i < end; ++i) {
-    if ((static_cast<Mask>(i) & mask) == value) continue;
-    state[2 * i] = V{};
-    state[2 * i + 1] = V{};
+void project(V* state, const PlannedFactor& f, Index begin, Index end) {
+  const Index size = f.offsets.size();
+  for (Index r = begin; r < end; ++r) {
+    const Index base = f.groups[r];
+    for (Index a = 0; a < size; ++a) {
+      if (a == f.kept) continue;
+      state[2 * (base ^ f.offsets[a])] = V{};
+      state[2 * (base ^ f.offsets[a]) + 1] = V{};
+    }
   }
 }
 
@@ -119,7 +89,7 @@ void project_on_state(V* state, const PlannedFactor& f, const V* phi, Index begi
   const Index size = f.offsets.size();
   LaneVector<V> group(2 * size);
   for (Index r = begin; r < end; ++r) {
-    const Index base = f.fixed.index(r);
+    const Index base = f.groups[r];
     load_group(state, base, f.offsets, size, group.data());
     V re, im;
     project_amplitude(phi, group.data(), size, re, im);
@@ -137,7 +107,7 @@ void apply_sparse(V* state, const PlannedFactor& f, const V* values, Index begin
   LaneVector<V> in(2 * size);
   LaneVector<V> out(2 * size);
   for (Index r = begin; r < end; ++r) {
-    const Index base = f.fixed.index(r);
+    const Index base = f.groups[r];
     load_group(state, base, f.offsets, size, in.data());
     std::fill(out.begin(), out.end(), V{});
     for (std::size_t k = 0; k < f.factor->rows.size(); ++k) {
@@ -155,13 +125,13 @@ void apply_sparse(V* state, const PlannedFactor& f, const V* values, Index begin
 
 // d/dM: u_a conj(psi_b)
 template <class V>
-void matrix_gradient(const V* u, const V* psi, const FixedBits& fixed, const LocalOffsets& offsets, Index begin,
+void matrix_gradient(const V* u, const V* psi, const IndexMap& groups, const IndexMap& offsets, Index begin,
                      Index end, V* g) {
   const Index size = offsets.size();
   LaneVector<V> left(2 * size);
   LaneVector<V> right(2 * size);
   for (Index r = begin; r < end; ++r) {
-    const Index base = fixed.index(r);
+    const Index base = groups[r];
     load_group(u, base, offsets, size, left.data());
     load_group(psi, base, offsets, size, right.data());
     for (Index a = 0; a < size; ++a) {
@@ -181,7 +151,7 @@ void state_gradient(const V* u, const V* psi, const PlannedFactor& f, const V* p
   LaneVector<V> left(2 * size);
   LaneVector<V> right(2 * size);
   for (Index r = begin; r < end; ++r) {
-    const Index base = f.fixed.index(r);
+    const Index base = f.groups[r];
     load_group(u, base, f.offsets, size, left.data());
     load_group(psi, base, f.offsets, size, right.data());
     V s_re, s_im, t_re, t_im;  // s = <phi|psi>, t = <phi|u>
@@ -198,10 +168,10 @@ void state_gradient(const V* u, const V* psi, const PlannedFactor& f, const V* p
 template <class V>
 void sparse_gradient(const V* u, const V* psi, const PlannedFactor& f, Index begin, Index end, V* g) {
   for (Index r = begin; r < end; ++r) {
-    const Index base = f.fixed.index(r);
+    const Index base = f.groups[r];
     for (std::size_t k = 0; k < f.factor->rows.size(); ++k) {
-      const V* a = u + 2 * (base + f.offsets[f.factor->rows[k]]);
-      const V* b = psi + 2 * (base + f.offsets[f.factor->columns[k]]);
+      const V* a = u + 2 * (base ^ f.offsets[f.factor->rows[k]]);
+      const V* b = psi + 2 * (base ^ f.offsets[f.factor->columns[k]]);
       g[2 * k] += a[0] * b[0] + a[1] * b[1];
       g[2 * k + 1] += a[1] * b[0] - a[0] * b[1];
     }
@@ -210,12 +180,12 @@ void sparse_gradient(const V* u, const V* psi, const PlannedFactor& f, Index beg
 
 // Probabilities over kept wires: group r adds to every outcome a.
 template <class V, class Offsets>
-void add_probabilities(const V* psi, const FixedBits& fixed, const Offsets& offsets, Index begin, Index end, V* p) {
+void add_probabilities(const V* psi, const IndexMap& groups, const Offsets& offsets, Index begin, Index end, V* p) {
   const Index size = offsets.size();
-  for_each_run(fixed, begin, end, [&](Index first, Index length) {
+  for_each_run(groups, begin, end, [&](Index first, Index length) {
     for (Index a = 0; a < size; ++a) {
       V sum{};
-      for (Index i = first + offsets[a]; i < first + offsets[a] + length; ++i)
+      for (Index i = first ^ offsets[a], end_of_run = i + length; i < end_of_run; ++i)
         sum += psi[2 * i] * psi[2 * i] + psi[2 * i + 1] * psi[2 * i + 1];
       p[a] += sum;
     }
@@ -224,21 +194,21 @@ void add_probabilities(const V* psi, const FixedBits& fixed, const Offsets& offs
 
 // The probability of one outcome, over all groups.
 template <class V>
-void add_probability(const V* psi, const FixedBits& fixed, Index offset, Index groups, V& p) {
-  for_each_run(fixed, 0, groups, [&](Index first, Index length) {
-    for (Index i = first + offset; i < first + offset + length; ++i)
+void add_probability(const V* psi, const IndexMap& groups, Index offset, V& p) {
+  for_each_run(groups, 0, groups.size(), [&](Index first, Index length) {
+    for (Index i = first ^ offset, end_of_run = i + length; i < end_of_run; ++i)
       p += psi[2 * i] * psi[2 * i] + psi[2 * i + 1] * psi[2 * i + 1];
   });
 }
 
 // out_i += g_a psi_i for the outcome a that i belongs to.
 template <class V, class Offsets>
-void add_weighted(V* out, const V* psi, const FixedBits& fixed, const Offsets& offsets, const V* g, Index begin,
+void add_weighted(V* out, const V* psi, const IndexMap& groups, const Offsets& offsets, const V* g, Index begin,
                   Index end) {
   const Index size = offsets.size();
-  for_each_run(fixed, begin, end, [&](Index first, Index length) {
+  for_each_run(groups, begin, end, [&](Index first, Index length) {
     for (Index a = 0; a < size; ++a) {
-      for (Index i = first + offsets[a]; i < first + offsets[a] + length; ++i) {
+      for (Index i = first ^ offsets[a], end_of_run = i + length; i < end_of_run; ++i) {
         out[2 * i] += g[a] * psi[2 * i];
         out[2 * i + 1] += g[a] * psi[2 * i + 1];
       }

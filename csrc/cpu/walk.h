@@ -32,14 +32,14 @@ template <class T>
 struct TaskGradients {
   GradientSink<T>* sink = nullptr;
   std::vector<std::vector<double>> overlaps;
-  int first_step = 0;  // the walk stops here: no step before it is wanted
+  int first_pass = 0;  // the walk stops here: nothing before it is wanted
 };
 
 // `lanes` walks a batch, a sample per lane; `solo` one sample after the other.
 template <class T>
 struct Walk {
-  using Forward = void (*)(const Call<T>&, const SharedSteps<T>&, const Results<T>&, const Task&);
-  using Backward = void (*)(const Call<T>&, const SharedSteps<T>&, const Cotangents<T>&, const Task&,
+  using Forward = void (*)(const Call<T>&, const Plan&, const SharedSteps<T>&, const Results<T>&, const Task&);
+  using Backward = void (*)(const Call<T>&, const Plan&, const SharedSteps<T>&, const Cotangents<T>&, const Task&,
                             TaskGradients<T>&);
 
   Forward forward_solo;

@@ -2,17 +2,19 @@
 // instruction set is chosen; everything here lives in an anonymous namespace, so that no linker merges code of
 // different sets.
 //
-// Needs before it: <algorithm>, <cstring>, <vector>, "cpu/buffer.h", "cpu/coefficients.h", "cpu/gradient_sink.h",
-// "cpu/lanes.h", "cpu/walk.h".
+// Needs before it: <algorithm>, <bit>, <cmath>, <memory>, <mutex>, <type_traits>, <variant>, <vector>, "core/plan.h",
+// "cpu/buffer.h", "cpu/coefficients.h", "cpu/gradient_sink.h", "cpu/lanes.h", "cpu/walk.h".
 
 namespace ketgrad {
 namespace {
 
 #include "cpu/kernels.inl"
+#include "cpu/rows.inl"
 
 // These build on the kernels.
 #include "cpu/interleaved.inl"
 #include "cpu/observables.inl"
+#include "cpu/phases.inl"
 
 // Groups of amplitudes per partial sum: short enough for float32 to sum well, long enough that adding up in double
 // costs nothing. The sums of a pass are taken in this order whatever the number of threads, so they do not depend on
@@ -57,6 +59,13 @@ class Team {
     }
   }
 
+  // f(i) for i in [0, n), each a piece of work of its own.
+  template <class F>
+  void for_each(Index n, const F& f) const {
+    if (parallel_ != nullptr && n > 1) return run_parallel(parallel_, n, f);
+    for (Index i = 0; i < n; ++i) f(i);
+  }
+
  private:
   template <class V>
   static void add_up(const V* sums, Index width, double* out) {
@@ -68,6 +77,12 @@ class Team {
   ParallelFor parallel_;
 };
 
+// These spread over a team.
+#include "cpu/tiles.inl"
+// And these go by tiles.
+#include "cpu/passes.inl"
+#include "cpu/words.inl"
+
 // Walks the samples of one task, lane_width<V> at a time.
 template <class V>
 class GroupWalk {
@@ -75,15 +90,19 @@ class GroupWalk {
   static constexpr int width = lane_width<V>;
 
  public:
-  GroupWalk(const Call<T>& call, const SharedSteps<T>& shared, const Task& task)
+  GroupWalk(const Call<T>& call, const Plan& plan, const SharedSteps<T>& shared, const Task& task)
       : call_(call),
         program_(call.program()),
-        plan_(call.plan()),
+        plan_(plan),
         shared_(shared),
         team_(call.parallel, task.parallel_passes),
         dimension_(call.dimension()),
-        first_scratch_(plan_.needs_scratch ? 2 * dimension_ : 0),
-        second_scratch_(plan_.needs_scratch ? 2 * dimension_ : 0) {}
+        tiles_(team_),
+        forward_passes_(call, plan_, false, tiles_),
+        backward_passes_(call, plan_, true, tiles_),
+        words_(plan_, tiles_),
+        first_scratch_(call.extent().needs_scratch ? 2 * dimension_ : 0),
+        second_scratch_(call.extent().needs_scratch ? 2 * dimension_ : 0) {}
 
   void forward(const Task& task, const Results<T>& results) {
     const bool in_place = width == 1 && results.ket != nullptr;
@@ -92,8 +111,9 @@ class GroupWalk {
       start_group(sample, task.end);
       psi_ = in_place ? reinterpret_cast<V*>(results.ket) + 2 * sample * dimension_ : state.data();
       if (!run_circuit()) return;
+      measure_words(results);
       for (const PlannedMeasurement& m : plan_.measurements) measure(m, results);
-      if (results.ket != nullptr && !in_place) write_state(psi_, results.ket, dimension_, 0);
+      if (results.ket != nullptr && !in_place) keep_ket(results.ket);
     }
   }
 
@@ -111,11 +131,9 @@ class GroupWalk {
         return;
       }
       fill_zero(lambda_);
+      add_words_bra(cotangents);
       for (const PlannedMeasurement& m : plan_.measurements) add_bra(m, cotangents);
-      for (int s = static_cast<int>(plan_.steps.size()) - 1; s >= gradients.first_step; --s) {
-        if (call_.should_stop()) return;
-        undo(s);
-      }
+      if (!undo_circuit()) return;
       if (wants(program_.initial.input)) initial_state_gradient();
     }
   }
@@ -124,12 +142,11 @@ class GroupWalk {
   // --- samples and their numbers -------------------------------------------------------------------------------------
 
   void start_group(Index first, Index end) {
-    first_ = first;
     count_ = static_cast<int>(std::min<Index>(width, end - first));
+    group_ = {first, count_};
   }
 
-  // Lanes beyond the last sample walk along with it; nothing of theirs is kept.
-  Index sample(int lane) const { return first_ + std::min(lane, count_ - 1); }
+  Index sample(int lane) const { return group_.sample(lane); }
 
   bool wants(int input) const { return input != no_input && gradients_->sink->wants(input); }
 
@@ -173,12 +190,12 @@ class GroupWalk {
     team_.for_range(dimension_, [=](Index begin, Index end) { std::fill(state + 2 * begin, state + 2 * end, V{}); });
   }
 
-  // Rows of `stride` complex numbers, one a sample; the state goes to `first`.
-  void write_state(const V* state, T* rows, Index stride, Index first) const {
+  // The ket as it lies in memory, one row a sample.
+  void keep_ket(T* rows) const {
     for (int l = 0; l < count_; ++l) {
-      T* row = rows + 2 * (sample(l) * stride + first);
-      team_.for_range(dimension_, [=](Index begin, Index end) {
-        for (Index i = 2 * begin; i < 2 * end; ++i) row[i] = get_lane(state[i], l);
+      T* row = rows + 2 * sample(l) * dimension_;
+      team_.for_range(dimension_, [=, this](Index begin, Index end) {
+        for (Index i = 2 * begin; i < 2 * end; ++i) row[i] = get_lane(psi_[i], l);
       });
     }
   }
@@ -203,21 +220,66 @@ class GroupWalk {
     store_group(psi_, 0, plan_.initial_offsets, plan_.initial_offsets.size(), amplitudes);
   }
 
-  // --- steps ---------------------------------------------------------------------------------------------------------
+  // --- passes --------------------------------------------------------------------------------------------------------
+
+  T* numbers(V* state) const { return reinterpret_cast<T*>(state); }
 
   bool run_circuit() {
     prepare();
-    for (std::size_t s = 0; s < plan_.steps.size(); ++s) {
+    forward_passes_.start(group_);
+    for (std::size_t p = 0; p < plan_.passes.size(); ++p) {
       if (call_.should_stop()) return false;
-      const Step& step = plan_.steps[s];
-      if (call_.shared(step)) {
-        apply(step, shared_.forward[s].data());
+      const int s = plan_.passes[p].step;
+      if (s == Element::none) {
+        forward_passes_.forward(static_cast<int>(p), numbers(psi_));
+      } else if (call_.shared(plan_.steps[s])) {
+        apply(plan_.steps[s], shared_.forward[s].data());
       } else {
-        apply(step, own_coefficients(step, false));
+        apply(plan_.steps[s], own_coefficients(plan_.steps[s], false));
       }
     }
     return true;
   }
+
+  bool undo_circuit() {
+    backward_passes_.start(group_);
+    find_wanted_turns();
+    turn_overlaps_.assign(plan_.turns.size() * width, 0.0);
+    for (int p = static_cast<int>(plan_.passes.size()) - 1; p >= gradients_->first_pass; --p) {
+      if (call_.should_stop()) return false;
+      const int s = plan_.passes[p].step;
+      if (s == Element::none) {
+        backward_passes_.backward(p, numbers(psi_), numbers(lambda_), wanted_turns_, turn_overlaps_);
+      } else {
+        undo(s);
+      }
+    }
+    collect_turn_overlaps();
+    return true;
+  }
+
+  void find_wanted_turns() {
+    if (!wanted_turns_.empty()) return;
+    for (const Turn& t : plan_.turns) wanted_turns_.push_back(wants(t.angle.input));
+  }
+
+  // d exp(-i angle/2 P) = -i/2 P: twice the real part with the bra is the overlap itself.
+  void collect_turn_overlaps() {
+    for (std::size_t t = 0; t < plan_.turns.size(); ++t) {
+      if (!wanted_turns_[t]) continue;
+      const Slot& slot = plan_.turns[t].angle;
+      const double* overlap = turn_overlaps_.data() + t * width;
+      if (call_.inputs[slot.input].batched) {
+        for (int l = 0; l < count_; ++l) gradients_->sink->add(slot, sample(l), overlap[l]);
+      } else {
+        double total = 0;
+        for (int l = 0; l < count_; ++l) total += overlap[l];
+        gradients_->sink->add(slot, sample(0), total);
+      }
+    }
+  }
+
+  // --- steps ---------------------------------------------------------------------------------------------------------
 
   // The coefficients of a step whose samples have their own.
   const V* own_coefficients(const Step& step, bool inverse) {
@@ -235,18 +297,18 @@ class GroupWalk {
   template <class C>
   void apply(const Step& step, const C* c) {
     V* psi = psi_;
-    const FixedBits& fixed = step.fixed;
+    const IndexMap& groups = step.groups;
     const Index* offsets = step.offsets.data();
-    team_.for_range(fixed.count(program_.num_wires), [&](Index begin, Index end) {
+    team_.for_range(groups.size(), [&](Index begin, Index end) {
       switch (step.kind) {
         case StepKind::dense:
           if (step.size() == 2) return apply_pair_block(step, c, begin, end);
-          if (step.size() == 4) return apply_block<4>(psi, fixed, offsets, c, begin, end);
-          return apply_large_block(psi, fixed, offsets, step.size(), c, begin, end);
-        case StepKind::diagonal: return apply_diagonal(psi, fixed, step.offsets, c, begin, end);
-        case StepKind::exchange: return exchange(psi, fixed, step.offsets, begin, end);
+          if (step.size() == 4) return apply_block<4>(psi, groups, offsets, c, begin, end);
+          return apply_large_block(psi, groups, offsets, step.size(), c, begin, end);
+        case StepKind::diagonal: return apply_diagonal(psi, groups, step.offsets, c, begin, end);
+        case StepKind::exchange: return exchange(psi, groups, step.offsets, begin, end);
         case StepKind::pauli_rotation:
-          return rotate_pauli<false, false>(psi, psi, fixed, step.word, c[0], c[1], begin, end, psi);
+          return rotate_pauli<false, false>(psi, psi, groups, step.word, c[0], c[1], begin, end, psi);
       }
     });
   }
@@ -254,19 +316,19 @@ class GroupWalk {
   template <class C>
   void apply_pair_block(const Step& step, const C* c, Index begin, Index end) const {
     if constexpr (width == 1) {
-      if (has_vector_runs<T>(step.fixed, step.fixed.count(program_.num_wires)))
-        return apply_block_to_runs(psi_, step.fixed, step.offsets.data(), c, begin, end);
+      if (has_vector_runs<T>(step.groups))
+        return apply_block_to_runs(psi_, step.groups, step.offsets.data(), c, begin, end);
     }
-    apply_block<2>(psi_, step.fixed, step.offsets.data(), c, begin, end);
+    apply_block<2>(psi_, step.groups, step.offsets.data(), c, begin, end);
   }
 
   template <bool W, class C>
   void undo_pair_block(const Step& step, const C* c, Index begin, Index end, V* w) const {
     if constexpr (width == 1) {
-      if (has_vector_runs<T>(step.fixed, step.fixed.count(program_.num_wires)))
-        return undo_block_from_runs<W>(psi_, lambda_, step.fixed, step.offsets.data(), c, begin, end, w);
+      if (has_vector_runs<T>(step.groups))
+        return undo_block_from_runs<W>(psi_, lambda_, step.groups, step.offsets.data(), c, begin, end, w);
     }
-    undo_block<2, W>(psi_, lambda_, step.fixed, step.offsets.data(), c, begin, end, w);
+    undo_block<2, W>(psi_, lambda_, step.groups, step.offsets.data(), c, begin, end, w);
   }
 
   void undo(int index) {
@@ -285,7 +347,7 @@ class GroupWalk {
 
   template <class C>
   void undo_with(const Step& step, const C* c, bool wanted) {
-    const Index groups = step.fixed.count(program_.num_wires);
+    const Index groups = step.groups.size();
     if (wanted) {
       team_.template reduce<V>(groups, overlap_count(step), overlaps_.data(),
                                [&](Index begin, Index end, V* w) { undo_range<true>(step, c, begin, end, w); });
@@ -297,19 +359,19 @@ class GroupWalk {
 
   template <bool W, class C>
   void undo_range(const Step& step, const C* c, Index begin, Index end, V* w) const {
-    const FixedBits& fixed = step.fixed;
+    const IndexMap& groups = step.groups;
     const Index* offsets = step.offsets.data();
     switch (step.kind) {
       case StepKind::dense:
         if (step.size() == 2) return undo_pair_block<W>(step, c, begin, end, w);
-        if (step.size() == 4) return undo_block<4, W>(psi_, lambda_, fixed, offsets, c, begin, end, w);
-        return undo_large_block<W>(psi_, lambda_, fixed, offsets, step.size(), c, begin, end, w);
-      case StepKind::diagonal: return undo_diagonal<W>(psi_, lambda_, fixed, step.offsets, c, begin, end, w);
+        if (step.size() == 4) return undo_block<4, W>(psi_, lambda_, groups, offsets, c, begin, end, w);
+        return undo_large_block<W>(psi_, lambda_, groups, offsets, step.size(), c, begin, end, w);
+      case StepKind::diagonal: return undo_diagonal<W>(psi_, lambda_, groups, step.offsets, c, begin, end, w);
       case StepKind::exchange:
-        exchange(psi_, fixed, step.offsets, begin, end);
-        return exchange(lambda_, fixed, step.offsets, begin, end);
+        exchange(psi_, groups, step.offsets, begin, end);
+        return exchange(lambda_, groups, step.offsets, begin, end);
       case StepKind::pauli_rotation:
-        return rotate_pauli<W, true>(psi_, lambda_, fixed, step.word, c[0], c[1], begin, end, w);
+        return rotate_pauli<W, true>(psi_, lambda_, groups, step.word, c[0], c[1], begin, end, w);
     }
   }
 
@@ -343,12 +405,11 @@ class GroupWalk {
 
   void apply_factor(V* state, const PlannedFactor& f) {
     const V* values = f.factor->input == no_input ? nullptr : input_lanes(f.factor->input);
-    const Index groups = f.factor->kind == FactorKind::projector ? dimension_ : f.fixed.count(program_.num_wires);
-    team_.for_range(groups, [&](Index begin, Index end) {
+    team_.for_range(f.groups.size(), [&](Index begin, Index end) {
       switch (f.factor->kind) {
         case FactorKind::hermitian:
-          return apply_large_block(state, f.fixed, f.offsets, f.offsets.size(), values, begin, end);
-        case FactorKind::projector: return project(state, f.mask, f.value, begin, end);
+          return apply_large_block(state, f.groups, f.offsets, f.offsets.size(), values, begin, end);
+        case FactorKind::projector: return project(state, f, begin, end);
         case FactorKind::state_projector: return project_on_state(state, f, values, begin, end);
         case FactorKind::sparse: return apply_sparse(state, f, values, begin, end);
       }
@@ -369,13 +430,6 @@ class GroupWalk {
     const auto lanes_of = [&](const PlannedTerm& t) {
       return lanes([&](int l) { return weight(l) * coefficient(*t.term, sample(l)); });
     };
-    if (!m.diagonals.empty()) {
-      coefficients_.clear();
-      for (const PlannedTerm& t : m.diagonals) coefficients_.push_back(lanes_of(t));
-      team_.for_range(dimension_, [&](Index begin, Index end) {
-        add_diagonals(out, in, m.diagonals, coefficients_.data(), begin, end);
-      });
-    }
     for (const PlannedTerm& t : m.terms) {
       if (call_.should_stop()) return;
       const V c = lanes_of(t);
@@ -397,13 +451,6 @@ class GroupWalk {
   // Calls f(term, overlap[lanes]) with Re<u|P|ket> for every term of the observable.
   template <class F>
   void for_each_term(const V* u, const V* ket, const PlannedMeasurement& m, const F& f) {
-    if (!m.diagonals.empty()) {
-      overlaps_.assign(m.diagonals.size() * width, 0.0);
-      team_.template reduce<V>(
-          dimension_, static_cast<Index>(m.diagonals.size()), overlaps_.data(),
-          [&](Index begin, Index end, V* sums) { overlap_diagonals(u, ket, m.diagonals, begin, end, sums); });
-      for (std::size_t t = 0; t < m.diagonals.size(); ++t) f(m.diagonals[t], overlaps_.data() + t * width);
-    }
     for (const PlannedTerm& t : m.terms) {
       if (call_.should_stop()) return;
       overlaps_.assign(width, 0.0);
@@ -434,6 +481,45 @@ class GroupWalk {
     return v;
   }
 
+  // --- words of expectation values -----------------------------------------------------------------------------------
+
+  // Expectation values begin as the sums of their words.
+  void measure_words(const Results<T>& results) {
+    words_.overlaps(numbers(psi_), word_numbers_);
+    std::vector<double>& totals = overlaps_;
+    totals.assign(real_stride() * width, 0.0);
+    words_.for_each_member([&](const WordGroup::Member& m, Index at) {
+      for (int l = 0; l < count_; ++l)
+        totals[m.result * width + l] += coefficient(*m.term, sample(l)) * word_numbers_[at * width + l];
+    });
+    for (const PlannedMeasurement& m : plan_.measurements) {
+      if (m.measurement->kind != MeasurementKind::expval) continue;
+      for (int l = 0; l < count_; ++l) *real_row(results, m, l) = static_cast<T>(totals[m.first_result * width + l]);
+    }
+  }
+
+  void add_words_bra(const Cotangents<T>& c) {
+    if (words_.count() == 0) return;
+    word_numbers_.assign(words_.count() * width, 0.0);
+    bool wanted = false;
+    words_.for_each_member([&](const WordGroup::Member& m, Index at) {
+      for (const Slot& s : m.term->coefficients) wanted |= wants(s.input);
+      for (int l = 0; l < count_; ++l)
+        word_numbers_[at * width + l] = word_cotangent(m, c, l) * coefficient(*m.term, sample(l));
+    });
+    words_.add_to_bra(numbers(psi_), numbers(lambda_), word_numbers_);
+    if (!wanted) return;
+    words_.overlaps(numbers(psi_), word_numbers_);
+    words_.for_each_member([&](const WordGroup::Member& m, Index at) {
+      for (int l = 0; l < count_; ++l)
+        add_coefficient_gradients(*m.term, sample(l), word_cotangent(m, c, l) * word_numbers_[at * width + l]);
+    });
+  }
+
+  double word_cotangent(const WordGroup::Member& m, const Cotangents<T>& c, int lane) const {
+    return static_cast<double>(c.real[sample(lane) * real_stride() + m.result]);
+  }
+
   // --- measurements, forward -----------------------------------------------------------------------------------------
 
   void measure(const PlannedMeasurement& m, const Results<T>& results) {
@@ -441,7 +527,7 @@ class GroupWalk {
       case MeasurementKind::expval: return measure_expval(m, results);
       case MeasurementKind::var: return measure_var(m, results);
       case MeasurementKind::probs: return measure_probs(m, results);
-      case MeasurementKind::state: return write_state(psi_, results.complex, complex_stride(), m.first_result);
+      case MeasurementKind::state: return measure_state(m, results);
       case MeasurementKind::density_matrix: return measure_density_matrix(m, results);
     }
   }
@@ -453,10 +539,25 @@ class GroupWalk {
     return results.real + sample(lane) * real_stride() + m.first_result;
   }
 
+  // On top of the words, those terms that have factors.
   void measure_expval(const PlannedMeasurement& m, const Results<T>& results) {
+    if (m.terms.empty()) return;
     double mean[width] = {};
     add_expectation(psi_, psi_, m, mean);
-    for (int l = 0; l < count_; ++l) *real_row(results, m, l) = static_cast<T>(mean[l]);
+    for (int l = 0; l < count_; ++l) *real_row(results, m, l) += static_cast<T>(mean[l]);
+  }
+
+  void measure_state(const PlannedMeasurement& m, const Results<T>& results) const {
+    for (int l = 0; l < count_; ++l) {
+      T* row = results.complex + 2 * (sample(l) * complex_stride() + m.first_result);
+      team_.for_range(dimension_, [&](Index begin, Index end) {
+        for (Index i = begin; i < end; ++i) {
+          const V* amplitude = psi_ + 2 * m.offsets[i];
+          row[2 * i] = get_lane(amplitude[0], l);
+          row[2 * i + 1] = get_lane(amplitude[1], l);
+        }
+      });
+    }
   }
 
   // <O O> - <O>^2, not |O psi|^2: so the gradient of a Hermitian matrix is Hermitian, and a step along it stays so.
@@ -471,11 +572,11 @@ class GroupWalk {
 
   void measure_probs(const PlannedMeasurement& m, const Results<T>& results) {
     const Index size = m.offsets.size();
-    const Index groups = m.fixed.count(program_.num_wires);
+    const Index groups = m.groups.size();
     if (size > groups) return measure_many_probs(m, results);
     overlaps_.assign(size * width, 0.0);
     team_.template reduce<V>(groups, size, overlaps_.data(), [&](Index begin, Index end, V* p) {
-      add_probabilities(psi_, m.fixed, m.offsets, begin, end, p);
+      add_probabilities(psi_, m.groups, m.offsets, begin, end, p);
     });
     for (int l = 0; l < count_; ++l) {
       for (Index a = 0; a < size; ++a) real_row(results, m, l)[a] = static_cast<T>(overlaps_[a * width + l]);
@@ -484,11 +585,10 @@ class GroupWalk {
 
   // More outcomes than amplitudes in each: outcome by outcome.
   void measure_many_probs(const PlannedMeasurement& m, const Results<T>& results) {
-    const Index groups = m.fixed.count(program_.num_wires);
     team_.for_range(m.offsets.size(), [&](Index begin, Index end) {
       for (Index a = begin; a < end; ++a) {
         V p{};
-        add_probability(psi_, m.fixed, m.offsets[a], groups, p);
+        add_probability(psi_, m.groups, m.offsets[a], p);
         for (int l = 0; l < count_; ++l) real_row(results, m, l)[a] = get_lane(p, l);
       }
     });
@@ -498,8 +598,8 @@ class GroupWalk {
     const Index entries = m.offsets.size() * m.offsets.size();
     overlaps_.assign(2 * entries * width, 0.0);
     team_.template reduce<V>(
-        m.fixed.count(program_.num_wires), 2 * entries, overlaps_.data(),
-        [&](Index begin, Index end, V* rho) { matrix_gradient(psi_, psi_, m.fixed, m.offsets, begin, end, rho); });
+        m.groups.size(), 2 * entries, overlaps_.data(),
+        [&](Index begin, Index end, V* rho) { matrix_gradient(psi_, psi_, m.groups, m.offsets, begin, end, rho); });
     for (int l = 0; l < count_; ++l) {
       T* row = results.complex + 2 * (sample(l) * complex_stride() + m.first_result);
       for (Index e = 0; e < 2 * entries; ++e) row[e] = static_cast<T>(overlaps_[e * width + l]);
@@ -522,8 +622,9 @@ class GroupWalk {
     return static_cast<double>(c.real[sample(lane) * real_stride() + m.first_result]);
   }
 
-  // lambda = g O psi
+  // lambda = g O psi, of the terms that have factors
   void add_expval_bra(const PlannedMeasurement& m, const Cotangents<T>& c) {
+    if (m.terms.empty()) return;
     const auto g = [&](int l) { return real_cotangent(m, c, l); };
     add_observable(lambda_, psi_, m, g);
     coefficient_gradients(psi_, m, g);
@@ -552,15 +653,20 @@ class GroupWalk {
   // lambda_i = g_a psi_i
   void add_probs_bra(const PlannedMeasurement& m, const Cotangents<T>& c) {
     const V* g = row_lanes(c.real, real_stride(), m.first_result, m.offsets.size());
-    team_.for_range(m.fixed.count(program_.num_wires),
-                    [&](Index begin, Index end) { add_weighted(lambda_, psi_, m.fixed, m.offsets, g, begin, end); });
+    team_.for_range(m.groups.size(),
+                    [&](Index begin, Index end) { add_weighted(lambda_, psi_, m.groups, m.offsets, g, begin, end); });
   }
 
   // lambda = c / 2
   void add_state_bra(const PlannedMeasurement& m, const Cotangents<T>& c) {
     const V* g = row_lanes(c.complex, 2 * complex_stride(), 2 * m.first_result, 2 * dimension_);
-    const V half = V{} + T(0.5);
-    team_.for_range(dimension_, [&](Index begin, Index end) { add_scaled(lambda_, g, half, begin, end); });
+    team_.for_range(dimension_, [&](Index begin, Index end) {
+      for (Index i = begin; i < end; ++i) {
+        V* amplitude = lambda_ + 2 * m.offsets[i];
+        amplitude[0] += T(0.5) * g[2 * i];
+        amplitude[1] += T(0.5) * g[2 * i + 1];
+      }
+    });
   }
 
   // lambda = (C + C^dagger) / 2 psi on the kept wires
@@ -568,8 +674,8 @@ class GroupWalk {
     const Index size = m.offsets.size();
     row_lanes(c.complex, 2 * complex_stride(), 2 * m.first_result, 2 * size * size);
     make_hermitian(values_.data(), size);
-    team_.for_range(m.fixed.count(program_.num_wires), [&](Index begin, Index end) {
-      add_large_block(lambda_, psi_, m.fixed, m.offsets, size, values_.data(), begin, end);
+    team_.for_range(m.groups.size(), [&](Index begin, Index end) {
+      add_large_block(lambda_, psi_, m.groups, m.offsets, size, values_.data(), begin, end);
     });
   }
 
@@ -593,8 +699,8 @@ class GroupWalk {
   }
 
   bool wants_coefficients(const PlannedMeasurement& m) const {
-    for (const Term& t : m.measurement->terms) {
-      for (const Slot& s : t.coefficients) {
+    for (const PlannedTerm& t : m.terms) {
+      for (const Slot& s : t.term->coefficients) {
         if (wants(s.input)) return true;
       }
     }
@@ -619,11 +725,11 @@ class GroupWalk {
     const V* phi = f.factor->kind == FactorKind::state_projector ? input_lanes(f.factor->input) : nullptr;
     const Index numel = call_.inputs[f.factor->input].numel;
     overlaps_.assign(2 * numel * width, 0.0);
-    team_.template reduce<V>(f.fixed.count(program_.num_wires), 2 * numel, overlaps_.data(),
+    team_.template reduce<V>(f.groups.size(), 2 * numel, overlaps_.data(),
                              [&](Index begin, Index end, V* g) {
                                switch (f.factor->kind) {
                                  case FactorKind::hermitian:
-                                   return matrix_gradient(u, rest, f.fixed, f.offsets, begin, end, g);
+                                   return matrix_gradient(u, rest, f.groups, f.offsets, begin, end, g);
                                  case FactorKind::state_projector:
                                    return state_gradient(u, rest, f, phi, begin, end, g);
                                  case FactorKind::sparse: return sparse_gradient(u, rest, f, begin, end, g);
@@ -646,11 +752,16 @@ class GroupWalk {
   const Team team_;
   const Index dimension_;
 
-  Index first_ = 0;  // sample of lane 0
-  int count_ = 0;    // lanes in use
+  SampleGroup group_;
+  int count_ = 0;  // lanes in use
   V* psi_ = nullptr;
   V* lambda_ = nullptr;
   TaskGradients<T>* gradients_ = nullptr;
+
+  TileRunner<V> tiles_;
+  PassRunner<V> forward_passes_;
+  PassRunner<V> backward_passes_;
+  WordRunner<V> words_;
 
   // Grown once, on first use; the walk itself allocates no state.
   Buffer<V> first_scratch_;
@@ -659,18 +770,21 @@ class GroupWalk {
   LaneVector<V> coefficients_;
   std::vector<double> numbers_;
   std::vector<double> overlaps_;
+  std::vector<double> word_numbers_;
+  std::vector<double> turn_overlaps_;
+  std::vector<char> wanted_turns_;
 };
 
 template <class V>
-void forward(const Call<Scalar<V>>& call, const SharedSteps<Scalar<V>>& shared, const Results<Scalar<V>>& results,
-             const Task& task) {
-  GroupWalk<V>(call, shared, task).forward(task, results);
+void forward(const Call<Scalar<V>>& call, const Plan& plan, const SharedSteps<Scalar<V>>& shared,
+             const Results<Scalar<V>>& results, const Task& task) {
+  GroupWalk<V>(call, plan, shared, task).forward(task, results);
 }
 
 template <class V>
-void backward(const Call<Scalar<V>>& call, const SharedSteps<Scalar<V>>& shared,
+void backward(const Call<Scalar<V>>& call, const Plan& plan, const SharedSteps<Scalar<V>>& shared,
               const Cotangents<Scalar<V>>& cotangents, const Task& task, TaskGradients<Scalar<V>>& gradients) {
-  GroupWalk<V>(call, shared, task).backward(task, cotangents, gradients);
+  GroupWalk<V>(call, plan, shared, task).backward(task, cotangents, gradients);
 }
 
 template <class T>

@@ -1,8 +1,14 @@
 // The walk for AVX2. Headers come first: what they define stays compiled for every machine.
 #include <algorithm>
+#include <bit>
+#include <cmath>
+#include <memory>
+#include <mutex>
+#include <type_traits>
+#include <variant>
 #include <vector>
 
-#include "core/bits.h"
+#include "core/plan.h"
 #include "cpu/buffer.h"
 #include "cpu/coefficients.h"
 #include "cpu/gradient_sink.h"

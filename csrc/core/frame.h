@@ -1,0 +1,61 @@
+// The frame: how amplitudes lie in memory while permutation gates are carried along instead of being performed.
+//
+// X, CNOT and SWAP map basis states to basis states by an affine map over GF(2). The state in memory stays as it is;
+// the frame says where things are: the bit of a wire is the parity of (index & parity(w)), plus offset(w), and flipping
+// that bit alone is adding flip(w) to the index. parity(v) and flip(w) are dual: their product is 1 for v = w, else 0.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/bits.h"
+
+namespace ketgrad {
+
+// A Pauli word P as masks on indices: P|i> = +-i^y_count (-1)^popcount(i & z) |i ^ x>.
+struct PauliWord {
+  Mask x = 0;
+  Mask z = 0;
+  int y_count = 0;
+  bool negative = false;
+
+  bool is_diagonal() const { return x == 0; }
+  // Whether -i P is a real matrix.
+  bool is_real() const { return (y_count & 1) != 0; }
+};
+
+inline bool commute(const PauliWord& a, const PauliWord& b) { return !odd_parity((a.x & b.z) ^ (a.z & b.x)); }
+
+class Frame {
+ public:
+  explicit Frame(int num_wires);
+
+  void flip_wire(int wire) { offset_[wire] = !offset_[wire]; }
+  void cnot(int control, int target);
+  void swap(int a, int b);
+
+  Mask flip(int wire) const { return flip_[wire]; }
+  Mask parity(int wire) const { return parity_[wire]; }
+  bool offset(int wire) const { return offset_[wire]; }
+  int num_wires() const { return static_cast<int>(flip_.size()); }
+
+  // `letters[j]` of IXYZ acts on wires[j].
+  PauliWord word(const std::string& letters, const std::vector<int>& wires) const;
+
+  // The indices at which the wires have the given bits, in ascending order where the frame allows.
+  IndexMap fixed(const std::vector<int>& wires, const std::vector<bool>& bits) const;
+
+  // The index of local basis state a of the wires, the first wire its most significant bit, is the sum of local(wires)[a]
+  // and of one of groups(wires), which are the places where all the wires' parities are even.
+  IndexMap local(const std::vector<int>& wires) const;
+  IndexMap groups(const std::vector<int>& wires) const;
+
+ private:
+  IndexMap coset(const std::vector<int>& wires, Mask origin) const;
+
+  std::vector<Mask> flip_;
+  std::vector<Mask> parity_;
+  std::vector<bool> offset_;
+};
+
+}  // namespace ketgrad

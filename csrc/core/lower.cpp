@@ -1,0 +1,290 @@
+#include "core/lower.h"
+
+#include <algorithm>
+#include <numbers>
+#include <string>
+
+namespace ketgrad {
+
+namespace {
+
+constexpr double pi = std::numbers::pi;
+
+Slot constant(double angle) { return {no_input, 0, 0, angle}; }
+
+Slot times(double factor, const Slot& s) { return {s.input, s.column, factor * s.scale, factor * s.offset}; }
+
+// What a gate is made of.
+struct Primitive {
+  enum class Kind : std::uint8_t { turn, flip, cnot, swap } kind;
+  std::vector<int> wires;
+  std::string letters;
+  Slot angle;
+};
+
+// The primitives of one gate, in the order of the circuit; empty where there is no short list.
+class GateLowering {
+ public:
+  explicit GateLowering(const Gate& gate) : gate_(gate), info_(gate_info(gate.opcode)) {}
+
+  std::vector<Primitive> run() {
+    if (gate_.controls.size() > 1 || !known()) return {};
+    const bool on_zero = !gate_.controls.empty() && !gate_.control_values[0];
+    if (on_zero) flip(gate_.controls[0]);
+    if (info_.family == Family::pauli_rotation) {
+      turn(gate_.word, gate_.targets, gate_.slots[0]);
+    } else if (info_.subspace == Subspace::swap || gate_.targets.size() == 2) {
+      on_two_wires();
+    } else {
+      on_one_wire();
+    }
+    if (on_zero) flip(gate_.controls[0]);
+    if (gate_.inverse) invert();
+    return std::move(list_);
+  }
+
+ private:
+  bool known() const {
+    if (info_.family == Family::pauli_rotation) return true;
+    if (info_.family != Family::block || info_.subspace == Subspace::double_swap) return false;
+    return gate_.targets.size() <= 1 || (gate_.targets.size() == 2 && gate_.controls.empty());
+  }
+
+  // A turn, controlled where the gate is: exp(-i a/4 P) exp(+i a/4 Z_c P) turns by a where the control is 1.
+  void turn(const std::string& letters, const std::vector<int>& wires, const Slot& angle) {
+    if (gate_.controls.empty()) return real_turn(letters, wires, angle);
+    std::vector<int> more = wires;
+    more.push_back(gate_.controls[0]);
+    real_turn(letters, wires, times(0.5, angle));
+    real_turn(letters + "Z", more, times(-0.5, angle));
+  }
+
+  // A turn by a word whose -i P is real, or by a phase: quarter phases on one wire trade an X for a Y or back.
+  void real_turn(std::string letters, const std::vector<int>& wires, const Slot& angle) {
+    const auto odd_y = (std::count(letters.begin(), letters.end(), 'Y') & 1) != 0;
+    const std::size_t x = letters.find('X');
+    const std::size_t traded = x != std::string::npos ? x : letters.find('Y');
+    if (odd_y || traded == std::string::npos)
+      return list_.push_back({Primitive::Kind::turn, wires, std::move(letters), angle});
+    const double quarter = letters[traded] == 'X' ? pi / 2 : -pi / 2;
+    letters[traded] = letters[traded] == 'X' ? 'Y' : 'X';
+    const std::vector<int> wire{wires[traded]};
+    list_.push_back({Primitive::Kind::turn, wire, "Z", constant(quarter)});
+    list_.push_back({Primitive::Kind::turn, wires, std::move(letters), angle});
+    list_.push_back({Primitive::Kind::turn, wire, "Z", constant(-quarter)});
+  }
+
+  // exp(i factor * angle) on everything, or where the control is 1.
+  void phase(double factor, const Slot& angle) {
+    if (gate_.controls.empty()) return real_turn("", {}, times(-2 * factor, angle));
+    real_turn("Z", {gate_.controls[0]}, times(factor, angle));
+    real_turn("", {}, times(-factor, angle));
+  }
+
+  // diag(1, exp(i angle))
+  void phase_shift(const Slot& angle) {
+    turn("Z", gate_.targets, angle);
+    phase(0.5, angle);
+  }
+
+  void flip(int wire) { list_.push_back({Primitive::Kind::flip, {wire}, "", {}}); }
+
+  void exchange() {
+    if (gate_.controls.empty()) return flip(gate_.targets[0]);
+    list_.push_back({Primitive::Kind::cnot, {gate_.controls[0], gate_.targets[0]}, "", {}});
+  }
+
+  void on_one_wire() {
+    const std::vector<int>& wire = gate_.targets;
+    const std::vector<Slot>& p = gate_.slots;
+    switch (info_.formula) {
+      case Formula::x: return exchange();
+      case Formula::y:  // S X S^dagger
+        real_turn("Z", wire, constant(-pi / 2));
+        exchange();
+        return real_turn("Z", wire, constant(pi / 2));
+      case Formula::z: return phase_shift(constant(pi));
+      case Formula::s: return phase_shift(constant(pi / 2));
+      case Formula::t: return phase_shift(constant(pi / 4));
+      case Formula::phase: return phase_shift(p[0]);
+      case Formula::h:
+        if (gate_.controls.empty()) {  // RY(pi/2) Z, one turn less
+          phase_shift(constant(pi));
+          return real_turn("Y", wire, constant(pi / 2));
+        }
+        // RY(pi/4) Z RY(-pi/4): turned back where the control is 0
+        real_turn("Y", wire, constant(-pi / 4));
+        phase_shift(constant(pi));
+        return real_turn("Y", wire, constant(pi / 4));
+      case Formula::sx:
+        turn("X", wire, constant(pi / 2));
+        return phase(1, constant(pi / 4));
+      case Formula::rx: return turn("X", wire, p[0]);
+      case Formula::ry: return turn("Y", wire, p[0]);
+      case Formula::rz: return turn("Z", wire, p[0]);
+      case Formula::rot:
+        turn("Z", wire, p[0]);
+        turn("Y", wire, p[1]);
+        return turn("Z", wire, p[2]);
+      case Formula::u2:
+        phase_shift(p[1]);
+        turn("Y", wire, constant(pi / 2));
+        return phase_shift(p[0]);
+      case Formula::u3:
+        phase_shift(p[2]);
+        turn("Y", wire, p[0]);
+        return phase_shift(p[1]);
+      case Formula::global_phase: return phase(-1, p[0]);
+      default: return;
+    }
+  }
+
+  void on_two_wires() {
+    const std::vector<int>& wires = gate_.targets;
+    const auto swap = [&] { list_.push_back({Primitive::Kind::swap, wires, "", {}}); };
+    const Slot angle = gate_.slots.empty() ? Slot{} : gate_.slots[0];
+    switch (info_.formula) {
+      case Formula::x: return swap();
+      case Formula::i_x:  // SWAP exp(i pi/4 (1 - Z Z)): i on |01> and |10>
+        turn("ZZ", wires, constant(pi / 2));
+        phase(1, constant(pi / 4));
+        return swap();
+      case Formula::phase_x:
+        turn("ZZ", wires, angle);
+        phase(0.5, angle);
+        return swap();
+      case Formula::rx_back:
+        turn("XX", wires, times(-0.5, angle));
+        return turn("YY", wires, times(-0.5, angle));
+      case Formula::ry: return excitation(0);
+      case Formula::single_excitation_plus: return excitation(1);
+      case Formula::single_excitation_minus: return excitation(-1);
+      default: return;
+    }
+  }
+
+  // exp(-i angle/4 (YX - XY)) turns between |01> and |10>; exp(i sign angle/4 (1 + Z Z)) is the phase of the others.
+  void excitation(double sign) {
+    const std::vector<int>& wires = gate_.targets;
+    turn("YX", wires, times(0.5, gate_.slots[0]));
+    turn("XY", wires, times(-0.5, gate_.slots[0]));
+    if (sign == 0) return;
+    turn("ZZ", wires, times(-0.5 * sign, gate_.slots[0]));
+    phase(0.25 * sign, gate_.slots[0]);
+  }
+
+  // Backwards, with negative angles: the permutations are their own inverses.
+  void invert() {
+    std::reverse(list_.begin(), list_.end());
+    for (Primitive& p : list_) p.angle = times(-1, p.angle);
+  }
+
+  const Gate& gate_;
+  const GateInfo& info_;
+  std::vector<Primitive> list_;
+};
+
+void add_input(std::vector<int>& inputs, int input) {
+  if (input != no_input && std::find(inputs.begin(), inputs.end(), input) == inputs.end()) inputs.push_back(input);
+}
+
+StepKind kind_of(const GateInfo& info) {
+  switch (info.family) {
+    case Family::pauli_rotation: return StepKind::pauli_rotation;
+    case Family::diagonal: return StepKind::diagonal;
+    default: break;
+  }
+  if (info.formula == Formula::x) return StepKind::exchange;
+  return is_diagonal(info.formula) ? StepKind::diagonal : StepKind::dense;
+}
+
+std::vector<Index> block_offsets(const GateInfo& info, const IndexMap& local) {
+  switch (info.subspace) {
+    case Subspace::swap: return {local[1], local[2]};
+    case Subspace::double_swap: return {local[3], local[12]};
+    case Subspace::all: break;
+  }
+  std::vector<Index> all;
+  for (Index a = 0; a < local.size(); ++a) all.push_back(local[a]);
+  return all;
+}
+
+// The groups of a step fix its controls at their values and its targets where `local` starts from.
+Step step_of(const Program& program, int index, const Frame& frame) {
+  const Gate& gate = program.gates[index];
+  const GateInfo& info = gate_info(gate.opcode);
+  Step step;
+  step.kind = kind_of(info);
+  step.gate = index;
+  std::vector<int> wires = gate.controls;
+  std::vector<bool> bits = gate.control_values;
+  const auto fix = [&](int wire) {
+    wires.push_back(wire);
+    bits.push_back(frame.offset(wire));  // an even parity
+  };
+  if (step.kind == StepKind::pauli_rotation) {
+    step.word = frame.word(gate.word, gate.targets);
+    const std::size_t flipped = gate.word.find_first_of("XY");
+    if (flipped != std::string::npos) fix(gate.targets[flipped]);  // one amplitude of each pair (i, i ^ x)
+  } else {
+    step.offsets = block_offsets(info, frame.local(gate.targets));
+    for (const int w : gate.targets) fix(w);
+  }
+  step.groups = frame.fixed(wires, bits);
+  for (const Index offset : step.offsets) step.groups.shorten_runs(static_cast<Mask>(offset));
+  for (const Slot& s : gate.slots) add_input(step.inputs, s.input);
+  add_input(step.inputs, gate.input);
+  return step;
+}
+
+class Lowering {
+ public:
+  explicit Lowering(const Program& program) : program_(program), found_{{}, {}, {}, Frame(program.num_wires)} {}
+
+  Lowered run() {
+    for (int i = 0; i < static_cast<int>(program_.gates.size()); ++i) {
+      const Gate& gate = program_.gates[i];
+      if (gate_info(gate.opcode).family == Family::identity) continue;
+      const std::vector<Primitive> list = GateLowering(gate).run();
+      if (list.empty()) {
+        found_.order.push_back({Element::none, static_cast<int>(found_.steps.size())});
+        found_.steps.push_back(step_of(program_, i, found_.frame));
+      }
+      for (const Primitive& p : list) add(p);
+    }
+    return std::move(found_);
+  }
+
+ private:
+  void add(const Primitive& p) {
+    switch (p.kind) {
+      case Primitive::Kind::flip: return found_.frame.flip_wire(p.wires[0]);
+      case Primitive::Kind::cnot: return found_.frame.cnot(p.wires[0], p.wires[1]);
+      case Primitive::Kind::swap: return found_.frame.swap(p.wires[0], p.wires[1]);
+      case Primitive::Kind::turn:
+        found_.order.push_back({static_cast<int>(found_.turns.size()), Element::none});
+        found_.turns.push_back({found_.frame.word(p.letters, p.wires), p.angle});
+    }
+  }
+
+  const Program& program_;
+  Lowered found_;
+};
+
+}  // namespace
+
+Index coefficient_count(const Step& step) {
+  switch (step.kind) {
+    case StepKind::dense: return Index{2} * step.size() * step.size();
+    case StepKind::diagonal: return Index{2} * step.size();
+    case StepKind::exchange: return 0;
+    case StepKind::pauli_rotation: return 2;
+  }
+  return 0;
+}
+
+Index overlap_count(const Step& step) { return step.kind == StepKind::pauli_rotation ? 1 : coefficient_count(step); }
+
+Lowered lower(const Program& program) { return Lowering(program).run(); }
+
+}  // namespace ketgrad

@@ -1,0 +1,62 @@
+// Lowering: the gates of a program become turns and steps, and the permutations among them become the frame.
+//
+// A turn is exp(-i angle/2 P) for a Pauli word P. Nearly every gate is a product of turns, and for turns there is one
+// kernel each way, one overlap and one rule for what commutes. Turns whose word is diagonal are phases; all others are
+// brought to real matrices here, by quarter phases around them: exp(-i angle/2 X) = S^dagger exp(-i angle/2 Y) S. What
+// is no product of a few turns stays a step of its own.
+#pragma once
+
+#include <vector>
+
+#include "core/frame.h"
+#include "core/program.h"
+
+namespace ketgrad {
+
+struct Turn {
+  PauliWord word;
+  Slot angle;  // of no input where the angle is a constant
+};
+
+enum class StepKind : std::uint8_t {
+  dense,           // a square matrix mixes the states at `offsets`
+  diagonal,        // each state at `offsets` has its own factor
+  exchange,        // the two states at `offsets` trade places
+  pauli_rotation,  // cos(theta/2) - i sin(theta/2) P
+};
+
+// One gate, one pass over the state.
+struct Step {
+  StepKind kind = StepKind::dense;
+  // The groups of amplitudes that it works on: all targets at 0 (or, of a word, one state of each pair), controls at
+  // their values.
+  IndexMap groups;
+  std::vector<Index> offsets;  // of the amplitudes of a group, to be added by XOR
+  PauliWord word;
+  int gate = 0;             // index into program.gates
+  std::vector<int> inputs;  // that the gate reads, without repeats
+
+  int size() const { return static_cast<int>(offsets.size()); }
+};
+
+// How many real numbers a step's matrix, diagonal or angle takes, and how many its overlaps of bra and ket.
+Index coefficient_count(const Step& step);
+Index overlap_count(const Step& step);
+
+// A turn or a step, the other being `none`.
+struct Element {
+  static constexpr int none = -1;
+  int turn = none;
+  int step = none;
+};
+
+struct Lowered {
+  std::vector<Turn> turns;
+  std::vector<Step> steps;
+  std::vector<Element> order;
+  Frame frame;  // at the end of the circuit
+};
+
+Lowered lower(const Program& program);
+
+}  // namespace ketgrad

@@ -1,0 +1,370 @@
+// Runs the turns of a plan. Included by walk.inl after tiles.inl.
+
+// The samples that are walked together.
+struct SampleGroup {
+  Index first = 0;
+  int count = 1;
+
+  // Lanes beyond the last sample walk along with it; nothing of theirs is kept.
+  Index sample(int lane) const { return first + std::min(lane, count - 1); }
+};
+
+// One direction of the walk through a plan's turns: the numbers of each operation, and what is done with them. V is
+// the scalar for a single state, the vector of lanes for a batch.
+template <class V>
+class PassRunner {
+  using T = Scalar<V>;
+  static constexpr int width = lane_width<V>;
+  static constexpr bool single = width == 1;
+  using Cell = typename TileRunner<V>::Cell;
+  using Sums = typename TileRunner<V>::Sums;
+
+ public:
+  PassRunner(const Call<T>& call, const Plan& plan, bool inverse, TileRunner<V>& tiles)
+      : call_(call), plan_(plan), inverse_(inverse), tiles_(tiles) {
+    for (const Pass& pass : plan.passes) {
+      first_operation_.push_back(static_cast<int>(numbers_.size()));
+      for (const Operation& op : pass.operations) {
+        numbers_.emplace_back();
+        numbers_.back().own = reads_batched(op);
+        some_own_ |= numbers_.back().own;
+      }
+    }
+  }
+
+  // Computes the numbers for a group of samples; those that all samples share, only once.
+  void start(const SampleGroup& group) {
+    group_ = group;
+    if (started_ && !some_own_) return;
+    double scale = 1;
+    const int passes = static_cast<int>(plan_.passes.size());
+    for (int i = 0; i < passes; ++i) {
+      const int p = inverse_ ? passes - 1 - i : i;
+      const std::vector<Operation>& operations = plan_.passes[p].operations;
+      const int count = static_cast<int>(operations.size());
+      for (int k = 0; k < count; ++k) {
+        const int at = inverse_ ? count - 1 - k : k;
+        prepare(operations[at], numbers_[first_operation_[p] + at], scale);
+      }
+    }
+    started_ = true;
+  }
+
+  void forward(int index, T* state) {
+    const Pass& pass = plan_.passes[index];
+    tiles_.for_each(pass, pass.active_tiles, 0, nullptr, [&](Index tile, Workspace<T>& work, double*) {
+      const Mask base = static_cast<Mask>(pass.tiles[tile]);
+      T* rows = tiles_.gather(pass, base, state, work.ket);
+      for (std::size_t k = 0; k < pass.operations.size(); ++k)
+        apply(pass.operations[k], numbers_[first_operation_[index] + static_cast<int>(k)], pass, base, rows, work);
+      tiles_.scatter(pass, base, rows, state);
+    });
+  }
+
+  // `wanted[turn]`; adds to overlaps[turn][lane] what is wanted: Im<bra|P|ket>.
+  void backward(int index, T* ket, T* bra, const std::vector<char>& wanted, std::vector<double>& overlaps) {
+    const Pass& pass = plan_.passes[index];
+    std::vector<int> turns;
+    for (const Operation& op : pass.operations) append_turns(op, turns);
+    sums_.assign(turns.size() * width, 0.0);
+    const Index size = static_cast<Index>(sums_.size());
+    tiles_.for_each(pass, pass.active_tiles, size, sums_.data(), [&](Index tile, Workspace<T>& work, double* sums) {
+      const Mask base = static_cast<Mask>(pass.tiles[tile]);
+      T* ket_rows = tiles_.gather(pass, base, ket, work.ket);
+      T* bra_rows = tiles_.gather(pass, base, bra, work.bra);
+      double* at = sums + size;
+      for (int k = static_cast<int>(pass.operations.size()) - 1; k >= 0; --k) {
+        at -= turn_count(pass.operations[k]) * width;
+        undo(pass.operations[k], numbers_[first_operation_[index] + k], pass, base, ket_rows, bra_rows, work, wanted, at);
+      }
+      tiles_.scatter(pass, base, ket_rows, ket);
+      tiles_.scatter(pass, base, bra_rows, bra);
+    });
+    for (std::size_t j = 0; j < turns.size(); ++j) {
+      for (int l = 0; l < width; ++l) overlaps[turns[j] * width + l] += sums_[j * width + l];
+    }
+  }
+
+ private:
+  struct Numbers {
+    bool own = false;          // some sample has its own
+    bool ready = false;
+    double scale_before = 1;   // true state = this times the state in memory, before the operation
+    double scale_after = 1;
+    Angles<T> angles;          // of a block, tile signs left out
+    std::vector<double> sign;  // per turn: of its word
+    // Of phases: those that lanes share have one table for all of them, made once.
+    LaneVector<PhaseNumbers<Row<T>>> strings;
+    std::vector<Mask> tile_masks;  // of these
+    LaneVector<PhaseNumbers<T>> shared_strings;
+    LaneVector<PhaseFactor<T>> shared_factors;
+    double factor_scale = 1;
+  };
+
+  // --- numbers -------------------------------------------------------------------------------------------------------
+
+  bool reads_batched(int turn) const {
+    const int input = plan_.turns[turn].angle.input;
+    return input != no_input && call_.inputs[input].batched;
+  }
+
+  bool reads_batched(const std::vector<int>& turns) const {
+    return std::any_of(turns.begin(), turns.end(), [&](int t) { return reads_batched(t); });
+  }
+
+  bool reads_batched(const Operation& op) const {
+    if (const auto* block = std::get_if<TurnBlock>(&op)) return reads_batched(block->turns);
+    const auto& strings = std::get<Phases>(op).strings;
+    return std::any_of(strings.begin(), strings.end(), [&](const PhaseString& s) { return reads_batched(s.turns); });
+  }
+
+  double angle(int turn, int lane) const {
+    const Slot& slot = plan_.turns[turn].angle;
+    const double value = slot.input == no_input ? slot.offset : call_.value(slot, group_.sample(lane));
+    return inverse_ ? -value : value;
+  }
+
+  // -i P of a real word is +-1 times what the kernels take it for, by i^y_count and the frame's offset.
+  static double sign_of(const PauliWord& word) { return (word.y_count % 4 == 3) != word.negative ? -1 : 1; }
+
+  // Goes over an operation in the order of the walk; `scale` is what the state in memory lacks.
+  void prepare(const Operation& op, Numbers& n, double& scale) {
+    // In lanes, what has numbers of its own takes no part in the scale of all.
+    if (!n.ready || n.own || single) {
+      n.scale_before = scale;
+      if (const auto* block = std::get_if<TurnBlock>(&op)) {
+        prepare_block(*block, n);
+      } else {
+        prepare_phases(std::get<Phases>(op), n);
+      }
+      n.ready = true;
+    }
+    scale = n.scale_after;
+  }
+
+  void prepare_block(const TurnBlock& block, Numbers& n) {
+    const std::size_t k = block.turns.size();
+    double cosines = n.scale_before;
+    double cosine[TurnBlock::most][width];
+    double sine[TurnBlock::most][width];
+    n.sign.resize(k);
+    for (std::size_t j = 0; j < k; ++j) {
+      n.sign[j] = sign_of(plan_.turns[block.turns[j]].word);
+      const int lanes = n.own ? width : 1;
+      for (int l = 0; l < lanes; ++l) {
+        const double half = 0.5 * angle(block.turns[j], l);
+        cosine[j][l] = std::cos(half);
+        sine[j][l] = n.sign[j] * std::sin(half);
+      }
+      cosines *= cosine[j][0];
+    }
+    const bool closes = inverse_ ? block.closes_backward : block.closes_forward;
+    n.angles.fast = !closes && (single || !n.own) && std::abs(cosines) >= smallest_scale;
+    n.scale_after = n.angles.fast ? cosines : (single || !n.own || closes) ? 1 : n.scale_before;
+    const double absorbed = n.angles.fast || n.scale_after != 1 ? 1 : n.scale_before;
+    for (std::size_t j = 0; j < k; ++j) {
+      Row<T> a;
+      Row<T> b;
+      for (int l = 0; l < batch_lanes<T>; ++l) {
+        const int from = n.own && !single ? l : 0;
+        const double scale = j == 0 ? absorbed : 1;
+        a[l] = static_cast<T>(n.angles.fast ? 1 : scale * cosine[j][from]);
+        b[l] = static_cast<T>(n.angles.fast ? sine[j][from] / cosine[j][from] : scale * sine[j][from]);
+      }
+      n.angles.a[j] = a;
+      n.angles.b[j] = single ? b * lane_signs<T>(block.lane_sign[j]) : b;
+    }
+  }
+
+  // Beyond this a factor that is left out would come near the end of the exponents of float, once it is squared.
+  static constexpr double smallest_scale = 0x1p-40;
+
+  void prepare_phases(const Phases& phases, Numbers& n) {
+    const bool first = !n.ready;
+    n.strings.clear();
+    n.tile_masks.clear();
+    n.scale_after = 1;
+    LaneVector<PhaseNumbers<T>> shared;
+    for (const PhaseString& s : phases.strings) {
+      if (single || reads_batched(s.turns)) {
+        n.strings.push_back(own_numbers(s));
+        n.tile_masks.push_back(s.tile_mask);
+      } else if (first) {
+        shared.push_back(shared_numbers(s));
+      }
+    }
+    if constexpr (!single) {
+      if (!first) return;
+      n.factor_scale = shared.empty() ? n.scale_before : 1;
+      if (shared.empty()) return;
+      n.shared_factors.resize(call_.dimension());
+      fill_phases(n.shared_factors.data(), program_bits(), shared, static_cast<T>(n.scale_before));
+    } else {
+      n.factor_scale = n.scale_before;
+    }
+  }
+
+  int program_bits() const { return call_.program().num_wires; }
+
+  double string_angle(const PhaseString& s, int lane) const {
+    double total = 0;
+    for (const int t : s.turns) total += plan_.turns[t].word.negative ? -angle(t, lane) : angle(t, lane);
+    return total;
+  }
+
+  PhaseNumbers<T> shared_numbers(const PhaseString& s) const {
+    const double a = string_angle(s, 0);
+    return {s.row_mask,
+            {static_cast<T>(std::cos(a / 2)), static_cast<T>(-std::sin(a / 2))},
+            {static_cast<T>(std::cos(a)), static_cast<T>(std::sin(a))}};
+  }
+
+  PhaseNumbers<Row<T>> own_numbers(const PhaseString& s) const {
+    PhaseNumbers<Row<T>> n;
+    n.row_mask = s.row_mask;
+    double a = string_angle(s, 0);
+    for (int l = 0; l < batch_lanes<T>; ++l) {
+      if (!single && l > 0 && l < group_.count) a = string_angle(s, l);
+      // Of a pair cell, imaginary parts alternate in sign (see PhaseFactor).
+      const double sign = (single && (l & 1) == 0 ? -1 : 1) *
+                          (single && odd_parity(static_cast<Mask>(l / 2) & s.lane_mask) ? -1 : 1);
+      n.start.re[l] = static_cast<T>(std::cos(a / 2));
+      n.start.im[l] = static_cast<T>(-sign * std::sin(a / 2));
+      n.odd.re[l] = static_cast<T>(std::cos(a));
+      n.odd.im[l] = static_cast<T>(sign * std::sin(a));
+    }
+    return n;
+  }
+
+  // --- a tile --------------------------------------------------------------------------------------------------------
+
+  Angles<T> angles_in_tile(const TurnBlock& block, const Numbers& n, Mask base) const {
+    Angles<T> angles = n.angles;
+    for (std::size_t j = 0; j < block.turns.size(); ++j) {
+      if (odd_parity(block.tile_sign[j] & base)) angles.b[j] = -angles.b[j];
+    }
+    return angles;
+  }
+
+  static Index cells(const Pass& pass) { return pass.rows.size(); }
+
+  // The factors of strings of their own, for this tile.
+  const PhaseFactor<Row<T>>* factors(const Numbers& n, const Pass& pass, Mask base, Workspace<T>& work) const {
+    std::vector<bool> signs;
+    if (pass.tiles.size() > 1) {
+      for (const Mask m : n.tile_masks) signs.push_back(odd_parity(m & base));
+      if (work.filled_for == &n && work.filled_signs == signs) return work.factors.data();
+    }
+    LaneVector<PhaseNumbers<Row<T>>> strings = n.strings;
+    for (std::size_t m = 0; m < signs.size(); ++m) {
+      if (!signs[m]) continue;
+      strings[m].start = conj(strings[m].start);
+      strings[m].odd = conj(strings[m].odd);
+    }
+    work.factors.resize(cells(pass));
+    const int row_bits = std::countr_zero(static_cast<Mask>(cells(pass)));
+    fill_phases(work.factors.data(), row_bits, strings, Row<T>{} + static_cast<T>(n.factor_scale));
+    work.filled_for = pass.tiles.size() > 1 ? &n : nullptr;
+    work.filled_signs = std::move(signs);
+    return work.factors.data();
+  }
+
+  void apply(const Operation& op, const Numbers& n, const Pass& pass, Mask base, T* rows, Workspace<T>& work) const {
+    if (const auto* block = std::get_if<TurnBlock>(&op)) {
+      return apply_turns(rows, *block, angles_in_tile(*block, n, base));
+    }
+    multiply_phases(n, pass, base, {rows}, work);
+  }
+
+  void multiply_phases(const Numbers& n, const Pass& pass, Mask base, std::initializer_list<T*> states,
+                       Workspace<T>& work) const {
+    if (!n.shared_factors.empty()) {
+      if constexpr (!single) {
+        for (T* state : states) apply_phases<Cell>(state, n.shared_factors.data(), cells(pass));
+      }
+    }
+    if (n.strings.empty() && n.factor_scale == 1) return;
+    const PhaseFactor<Row<T>>* table = factors(n, pass, base, work);
+    for (T* state : states) apply_phases<Cell>(state, table, cells(pass));
+  }
+
+  static Index turn_count(const Operation& op) {
+    if (const auto* block = std::get_if<TurnBlock>(&op)) return static_cast<Index>(block->turns.size());
+    Index count = 0;
+    for (const PhaseString& s : std::get<Phases>(op).strings) count += static_cast<Index>(s.turns.size());
+    return count;
+  }
+
+  static void append_turns(const Operation& op, std::vector<int>& turns) {
+    if (const auto* block = std::get_if<TurnBlock>(&op)) {
+      turns.insert(turns.end(), block->turns.begin(), block->turns.end());
+      return;
+    }
+    for (const PhaseString& s : std::get<Phases>(op).strings)
+      turns.insert(turns.end(), s.turns.begin(), s.turns.end());
+  }
+
+  void undo(const Operation& op, const Numbers& n, const Pass& pass, Mask base, T* ket, T* bra, Workspace<T>& work,
+            const std::vector<char>& wanted, double* sums) const {
+    if (const auto* block = std::get_if<TurnBlock>(&op)) return undo_block(*block, n, base, ket, bra, wanted, sums);
+    const Phases& phases = std::get<Phases>(op);
+    phase_overlaps(phases, n, pass, base, ket, bra, work, wanted, sums);
+    multiply_phases(n, pass, base, {ket, bra}, work);
+  }
+
+  void undo_block(const TurnBlock& block, const Numbers& n, Mask base, T* ket, T* bra, const std::vector<char>& wanted,
+                  double* sums) const {
+    const Angles<T> angles = angles_in_tile(block, n, base);
+    const bool any = std::any_of(block.turns.begin(), block.turns.end(), [&](int t) { return wanted[t] != 0; });
+    if (!any) return undo_turns<false>(ket, bra, block, angles, static_cast<Row<T>*>(nullptr));
+    Row<T> found[TurnBlock::most] = {};
+    undo_turns<true>(ket, bra, block, angles, found);
+    for (std::size_t j = 0; j < block.turns.size(); ++j) {
+      const double sign = n.sign[j] * (odd_parity(block.tile_sign[j] & base) ? -1 : 1);
+      add_sum(found[j], lane_signs<T>(block.lane_sign[j]), sign * n.scale_before * n.scale_before, sums + j * width);
+    }
+  }
+
+  // Adds factor * sum of a vector's lanes, or lane by lane.
+  static void add_sum(const Row<T>& v, const Row<T>& signs, double factor, double* out) {
+    if constexpr (single) {
+      out[0] += factor * static_cast<double>(sum_lanes(v * signs));
+    } else {
+      for (int l = 0; l < width; ++l) out[l] += factor * static_cast<double>(v[l]);
+    }
+  }
+
+  void phase_overlaps(const Phases& phases, const Numbers& n, const Pass& pass, Mask base, const T* ket, const T* bra,
+                      Workspace<T>& work, const std::vector<char>& wanted, double* sums) const {
+    bool any = false;
+    for (const PhaseString& s : phases.strings) {
+      for (const int t : s.turns) any |= wanted[t] != 0;
+    }
+    if (!any) return;
+    work.products.resize(Sums::vectors(cells(pass)));
+    imaginary_products(static_cast<Cell*>(nullptr), bra, ket, cells(pass), work.products.data());
+    hadamard(work.products.data(), static_cast<Index>(work.products.size()));
+    const double factor = n.scale_before * n.scale_before;
+    for (const PhaseString& s : phases.strings) {
+      const Mask place = Sums::place(s.row_mask, s.lane_mask);
+      const Row<T> signs = Sums::signs(place);
+      const Row<T>& sum = work.products[Sums::vector(place)];
+      for (const int t : s.turns) {
+        const bool negative = plan_.turns[t].word.negative != odd_parity(s.tile_mask & base);
+        add_sum(sum, signs, negative ? -factor : factor, sums);
+        sums += width;
+      }
+    }
+  }
+
+  const Call<T>& call_;
+  const Plan& plan_;
+  const bool inverse_;
+  TileRunner<V>& tiles_;
+  SampleGroup group_;
+  bool started_ = false;
+  bool some_own_ = false;
+  std::vector<int> first_operation_;
+  LaneVector<Numbers> numbers_;
+  std::vector<double> sums_;
+};

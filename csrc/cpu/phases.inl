@@ -1,0 +1,236 @@
+// Cells, phases and sign sums. Included by walk.inl after rows.inl.
+//
+// A cell is what one row of a tile holds: neighbouring amplitudes of a single state (one vector of (re, im) pairs), or
+// one amplitude of as many samples as there are lanes (a vector of real and a vector of imaginary parts).
+
+template <class T>
+struct PairCell {
+  using Real = T;
+  using V = Row<T>;
+  static constexpr bool is_pair = true;
+  V v;
+
+  static PairCell load(const T* state, Index row) { return {load_row(state + row * batch_lanes<T>)}; }
+  void store(T* state, Index row) const { store_row(state + row * batch_lanes<T>, v); }
+  PairCell times_i() const { return {ketgrad::times_i(v)}; }
+  PairCell times(const V& s) const { return {s * v}; }
+  PairCell plus(const PairCell& o) const { return {v + o.v}; }
+  // Re(conj(this) o), before the pairs are added up.
+  V inner(const PairCell& o) const { return v * o.v; }
+};
+
+template <class T>
+struct LaneCell {
+  using Real = T;
+  using V = Row<T>;
+  static constexpr bool is_pair = false;
+  V re;
+  V im;
+
+  static LaneCell load(const T* state, Index row) {
+    return {load_row(state + 2 * row * batch_lanes<T>), load_row(state + (2 * row + 1) * batch_lanes<T>)};
+  }
+  void store(T* state, Index row) const {
+    store_row(state + 2 * row * batch_lanes<T>, re);
+    store_row(state + (2 * row + 1) * batch_lanes<T>, im);
+  }
+  LaneCell times_i() const { return {-im, re}; }
+  LaneCell times(const V& s) const { return {s * re, s * im}; }
+  LaneCell plus(const LaneCell& o) const { return {re + o.re, im + o.im}; }
+  V inner(const LaneCell& o) const { return re * o.re + im * o.im; }
+};
+
+template <int flip, class T>
+inline PairCell<T> trade(const PairCell<T>& cell) {
+  return {trade_lanes<flip>(cell.v)};
+}
+
+template <int flip, class T>
+inline LaneCell<T> trade(const LaneCell<T>& cell) {
+  return cell;
+}
+
+// A factor re + i im. Of a pair cell both parts stand twice, the imaginary one as (-im, im): products of such factors
+// are such factors, and times_i's sign is in them already.
+template <class C>
+struct PhaseFactor {
+  C re;
+  C im;
+
+  friend PhaseFactor operator*(const PhaseFactor& a, const PhaseFactor& b) {
+    return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
+  }
+};
+
+inline FloatLanes trade_parts(const FloatLanes& v) {
+  return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+}
+inline DoubleLanes trade_parts(const DoubleLanes& v) { return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6); }
+
+template <class T>
+inline PairCell<T> times_phase(const PairCell<T>& x, const PhaseFactor<Row<T>>& f) {
+  return {f.re * x.v + f.im * trade_parts(x.v)};
+}
+
+template <class T, class C>
+inline LaneCell<T> times_phase(const LaneCell<T>& x, const PhaseFactor<C>& f) {
+  return {f.re * x.re - f.im * x.im, f.re * x.im + f.im * x.re};
+}
+
+// --- tables of factors ------------------------------------------------------------------------------------------------
+
+// A string in numbers: exp(-i angle/2) at even places, and what that is multiplied by at odd ones, exp(+i angle).
+template <class C>
+struct PhaseNumbers {
+  Mask row_mask = 0;
+  PhaseFactor<C> start;
+  PhaseFactor<C> odd;
+};
+
+template <class C>
+inline PhaseFactor<C> conj(const PhaseFactor<C>& f) {
+  return {f.re, -f.im};
+}
+
+// Factors of all 2^row_bits rows, strings in ascending order of their highest row bit. Bit by bit, from the rows without
+// it: strings of this bit alone are in from the start and only turn around with it; others come in here.
+template <class C>
+void fill_phases(PhaseFactor<C>* table, int row_bits, const LaneVector<PhaseNumbers<C>>& strings, const C& scale) {
+  PhaseFactor<C> start{scale, C{}};
+  for (const PhaseNumbers<C>& s : strings) {
+    if (std::popcount(s.row_mask) <= 1) start = start * s.start;
+  }
+  table[0] = start;
+  auto next = strings.begin();
+  while (next != strings.end() && next->row_mask == 0) ++next;
+  for (int bit = 0; bit < row_bits; ++bit) {
+    const Mask top = unit(bit);
+    PhaseFactor<C> common{C{} + 1, C{}};
+    const auto first = next;
+    bool varies = false;
+    for (; next != strings.end() && next->row_mask >> bit == 1; ++next) {
+      if (next->row_mask == top) {
+        common = common * next->odd;
+      } else {
+        varies = true;
+      }
+    }
+    const Index rows = Index{1} << bit;
+    if (!varies) {
+      for (Index r = 0; r < rows; ++r) table[rows + r] = table[r] * common;
+      continue;
+    }
+    for (Index r = 0; r < rows; ++r) {
+      PhaseFactor<C> f{C{} + 1, C{}};
+      for (auto s = first; s != next; ++s) {
+        if (s->row_mask == top) continue;
+        f = f * (odd_parity(static_cast<Mask>(r) & s->row_mask) ? conj(s->start) : s->start);
+      }
+      table[rows + r] = table[r] * common * conj(f);
+      table[r] = table[r] * f;
+    }
+  }
+}
+
+template <class Cell, class C>
+void apply_phases(typename Cell::Real* state, const PhaseFactor<C>* table, Index rows) {
+  for (Index r = 0; r < rows; ++r) times_phase(Cell::load(state, r), table[r]).store(state, r);
+}
+
+// --- sums with signs --------------------------------------------------------------------------------------------------
+
+// What is written for the cells of a tile, a real number an amplitude: of pair cells as packed vectors, of lane cells as
+// a vector of samples each.
+
+inline FloatLanes even_lanes(const FloatLanes& a, const FloatLanes& b) {
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+}
+inline FloatLanes odd_lanes(const FloatLanes& a, const FloatLanes& b) {
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
+inline DoubleLanes even_lanes(const DoubleLanes& a, const DoubleLanes& b) {
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+}
+inline DoubleLanes odd_lanes(const DoubleLanes& a, const DoubleLanes& b) {
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+}
+inline FloatLanes low_pairs(const FloatLanes& v) {
+  return __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+}
+inline FloatLanes high_pairs(const FloatLanes& v) {
+  return __builtin_shufflevector(v, v, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15);
+}
+inline DoubleLanes low_pairs(const DoubleLanes& v) { return __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3); }
+inline DoubleLanes high_pairs(const DoubleLanes& v) { return __builtin_shufflevector(v, v, 4, 4, 5, 5, 6, 6, 7, 7); }
+
+// Im(conj(bra) ket) of each amplitude.
+template <class T>
+void imaginary_products(PairCell<T>*, const T* bra, const T* ket, Index rows, Row<T>* out) {
+  for (Index r = 0; r < rows; r += 2) {
+    const Row<T> first = PairCell<T>::load(bra, r).v * trade_parts(PairCell<T>::load(ket, r).v);
+    const Row<T> second = PairCell<T>::load(bra, r + 1).v * trade_parts(PairCell<T>::load(ket, r + 1).v);
+    out[r / 2] = even_lanes(first, second) - odd_lanes(first, second);
+  }
+}
+
+template <class T>
+void imaginary_products(LaneCell<T>*, const T* bra, const T* ket, Index rows, Row<T>* out) {
+  for (Index r = 0; r < rows; ++r) {
+    const LaneCell<T> x = LaneCell<T>::load(ket, r);
+    const LaneCell<T> y = LaneCell<T>::load(bra, r);
+    out[r] = y.re * x.im - y.im * x.re;
+  }
+}
+
+// The Walsh-Hadamard transform: out[m] = sum_r (-1)^popcount(r & m) in[r]. In place, up to three bits at a time.
+template <int k, class V>
+void hadamard_pass(V* v, Index size, Index step) {
+  for (Index block = 0; block < size; block += step << k) {
+    for (Index i = block; i < block + step; ++i) {
+      V x[1 << k];
+      for (int m = 0; m < 1 << k; ++m) x[m] = v[i + m * step];
+      for (int j = 0; j < k; ++j) {
+        for (int m = 0; m < 1 << k; ++m) {
+          if ((m >> j) & 1) continue;
+          const V a = x[m];
+          x[m] = a + x[m | 1 << j];
+          x[m | 1 << j] = a - x[m | 1 << j];
+        }
+      }
+      for (int m = 0; m < 1 << k; ++m) v[i + m * step] = x[m];
+    }
+  }
+}
+
+template <class V>
+void hadamard(V* v, Index size) {
+  Index step = 1;
+  for (; step * 8 <= size; step *= 8) hadamard_pass<3>(v, size, step);
+  if (step * 4 <= size) {
+    hadamard_pass<2>(v, size, step);
+  } else if (step * 2 <= size) {
+    hadamard_pass<1>(v, size, step);
+  }
+}
+
+// How numbers of a tile's amplitudes are laid out for these sums: `vector` says in which vector a mask's sum is after
+// the transform, `signs` how its lanes are to be added up.
+template <class Cell>
+struct SignSums {
+  using T = typename Cell::Real;
+  using V = Row<T>;
+  // Bits of an amplitude's place that lie within a vector: lane bits and one row bit.
+  static constexpr int packed_bits = Cell::is_pair ? std::bit_width(static_cast<unsigned>(batch_lanes<T>)) - 1 : 0;
+  static constexpr int lane_bits = Cell::is_pair ? packed_bits - 1 : 0;
+
+  static Index vectors(Index rows) { return Cell::is_pair ? rows / 2 : rows; }
+  static Mask place(Mask row_mask, Mask lane_mask) { return row_mask << lane_bits | lane_mask; }
+  static Index vector(Mask place) { return static_cast<Index>(place >> packed_bits); }
+
+  static V signs(Mask place) {
+    V found;
+    for (int l = 0; l < batch_lanes<T>; ++l)
+      found[l] = Cell::is_pair && odd_parity(static_cast<Mask>(l) & place) ? -1 : 1;
+    return found;
+  }
+};

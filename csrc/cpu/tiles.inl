@@ -1,0 +1,104 @@
+// Goes over a state tile by tile. Included by walk.inl after phases.inl.
+
+// What one thread needs to work on a tile.
+template <class T>
+struct Workspace {
+  LaneVector<Row<T>> ket;  // a tile of each, where the state has several
+  LaneVector<Row<T>> bra;
+  LaneVector<PhaseFactor<Row<T>>> factors;
+  LaneVector<Row<T>> products;
+  const void* filled_for = nullptr;  // whose factors these are, and in tiles of which signs
+  std::vector<bool> filled_signs;
+};
+
+// As many workspaces as there are threads at work; kept for the next pass.
+template <class T>
+class Workshop {
+ public:
+  Workspace<T>* take() {
+    const std::lock_guard lock(mutex_);
+    if (free_.empty()) {
+      all_.push_back(std::make_unique<Workspace<T>>());
+      return all_.back().get();
+    }
+    Workspace<T>* found = free_.back();
+    free_.pop_back();
+    return found;
+  }
+
+  void give_back(Workspace<T>* workspace) {
+    const std::lock_guard lock(mutex_);
+    free_.push_back(workspace);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Workspace<T>>> all_;
+  std::vector<Workspace<T>*> free_;
+};
+
+// Tiles are taken in so many portions, each with sums of its own, whatever the number of threads: so sums are the same.
+constexpr Index most_portions = 32;
+
+// V is the scalar for a single state, the vector of lanes for a batch, whose states are never cut into tiles.
+template <class V>
+class TileRunner {
+  using T = Scalar<V>;
+
+ public:
+  static constexpr bool single = lane_width<V> == 1;
+  using Cell = std::conditional_t<single, PairCell<T>, LaneCell<T>>;
+  using Sums = SignSums<Cell>;
+
+  explicit TileRunner(const Team& team) : team_(team) {}
+
+  // f(tile, workspace, sums) for tiles [0, count); the sums, `size` numbers, are added to `out`.
+  template <class F>
+  void for_each(const auto& pass, Index count, Index size, double* out, const F& f) {
+    const Index portions = pass.tiles.size() == 1 ? 1 : std::min(count, most_portions);
+    std::vector<double> partial(portions > 1 ? portions * size : 0, 0.0);
+    const auto portion = [&](Index p) {
+      Workspace<T>* work = workshop_.take();
+      double* sums = portions > 1 ? partial.data() + p * size : out;
+      for (Index tile = p * count / portions; tile < (p + 1) * count / portions; ++tile) f(tile, *work, sums);
+      workshop_.give_back(work);
+    };
+    if (portions == 1) return portion(0);
+    team_.for_each(portions, portion);
+    for (Index p = 0; p < portions; ++p) {
+      for (Index e = 0; e < size; ++e) out[e] += partial[p * size + e];
+    }
+  }
+
+  // The rows of a tile: where they are, if it is the whole state, else copied to `tile`.
+  T* gather(const auto& pass, Mask base, const T* state, LaneVector<Row<T>>& tile) const {
+    if (pass.tiles.size() == 1) return const_cast<T*>(state);
+    tile.resize(pass.rows.size());
+    T* out = reinterpret_cast<T*>(tile.data());
+    const Mask lanes = unit(lane_bits_) - 1;
+    for_each_index(pass.rows, 0, pass.rows.size(), [&](Index offset) {
+      const Mask index = static_cast<Mask>(offset) ^ base;
+      const Row<T> row = load_row(state + 2 * (index & ~lanes));
+      with_flip(index & lanes, [&](auto flip) { store_row(out, trade_lanes<flip>(row)); });
+      out += batch_lanes<T>;
+    });
+    return reinterpret_cast<T*>(tile.data());
+  }
+
+  void scatter(const auto& pass, Mask base, const T* rows, T* state) const {
+    if (pass.tiles.size() == 1) return;
+    const Mask lanes = unit(lane_bits_) - 1;
+    for_each_index(pass.rows, 0, pass.rows.size(), [&](Index offset) {
+      const Mask index = static_cast<Mask>(offset) ^ base;
+      const Row<T> row = load_row(rows);
+      with_flip(index & lanes, [&](auto flip) { store_row(state + 2 * (index & ~lanes), trade_lanes<flip>(row)); });
+      rows += batch_lanes<T>;
+    });
+  }
+
+ private:
+  static constexpr int lane_bits_ = Sums::lane_bits;
+
+  const Team& team_;
+  Workshop<T> workshop_;
+};
