@@ -75,7 +75,7 @@ Regime choose_regime(const Call<T>& call) {
                   call.extent().largest_block <= largest_lane_block);
   const Index group = regime.lanes ? width : 1;
   const Index groups = (call.batch + group - 1) / group;
-  regime.parallel_passes = groups < call.threads && call.dimension() >= smallest_parallel_state;
+  regime.parallel_passes = !regime.lanes && groups < call.threads && call.dimension() >= smallest_parallel_state;
   const double written =
       static_cast<double>(call.batch) * static_cast<double>(call.dimension()) * static_cast<double>(call.extent().work);
   const bool one_task = regime.parallel_passes || written < smallest_parallel_call;
