@@ -155,26 +155,4 @@ class IndexMap {
   std::vector<Mask> beyond_;
 };
 
-// Calls f(index) for each r in [begin, end).
-template <class F>
-void for_each_index(const IndexMap& map, Index begin, Index end, F&& f) {
-  for (Index r = begin; r < end;) {
-    const Mask high = map.high_part(r);
-    const Mask* low = map.low_table();
-    const Index stop = std::min(end, (r | (IndexMap::table_size - 1)) + 1);
-    for (Index i = r & (IndexMap::table_size - 1); r < stop; ++r, ++i) f(static_cast<Index>(high ^ low[i]));
-  }
-}
-
-// Calls f(first_index, length) for each run of neighbouring indices among the r in [begin, end).
-template <class F>
-void for_each_run(const IndexMap& map, Index begin, Index end, F&& f) {
-  const Index run = map.run_length();
-  for (Index r = begin; r < end;) {
-    const Index stop = std::min(end, (r / run + 1) * run);
-    f(map[r], stop - r);
-    r = stop;
-  }
-}
-
 }  // namespace ketgrad

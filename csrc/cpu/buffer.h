@@ -2,8 +2,13 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <new>
 #include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "core/bits.h"
 
@@ -29,13 +34,29 @@ struct LineAllocator {
 template <class V>
 using LaneVector = std::vector<V, LineAllocator<V>>;
 
+// Asks for large pages: tiles gather rows from all over a state, and each would miss the translation of its address.
+// Advice only; call it before the memory is touched.
+inline void advise_large_pages(void* memory, std::size_t bytes) {
+#if defined(__linux__)
+  constexpr std::uintptr_t page = std::uintptr_t{1} << 21;
+  const std::uintptr_t first = (reinterpret_cast<std::uintptr_t>(memory) + page - 1) & ~(page - 1);
+  const std::uintptr_t last = (reinterpret_cast<std::uintptr_t>(memory) + bytes) & ~(page - 1);
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#else
+  (void)memory;
+  (void)bytes;
+#endif
+}
+
 // A state, left uninitialised.
 template <class V>
 class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(Index size)
-      : data_(static_cast<V*>(::operator new(static_cast<std::size_t>(size) * sizeof(V), line_alignment))) {}
+      : data_(static_cast<V*>(::operator new(static_cast<std::size_t>(size) * sizeof(V), line_alignment))) {
+    advise_large_pages(data_, static_cast<std::size_t>(size) * sizeof(V));
+  }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   ~Buffer() { ::operator delete(data_, line_alignment); }

@@ -61,8 +61,17 @@ class PassRunner {
     });
   }
 
-  // `wanted[turn]`; adds to overlaps[turn][lane] what is wanted: Im<bra|P|ket>.
-  void backward(int index, T* ket, T* bra, const std::vector<char>& wanted, std::vector<double>& overlaps) {
+  // Whether this pass writes every row that it is handed.
+  bool covers_state(int index) const {
+    const Pass& pass = plan_.passes[index];
+    return pass.step == Element::none && pass.tiles.size() > 1 && pass.active_tiles == pass.tiles.size();
+  }
+
+  // The ket is read from `source`, which is `ket` itself or, of a pass that covers the state, something else.
+  // `wanted[turn]`; adds to overlaps[turn][lane] what is wanted: Im<bra|P|ket>. Nobody may need the states of the `last`
+  // pass.
+  void backward(int index, const T* source, T* ket, T* bra, bool last, const std::vector<char>& wanted,
+                std::vector<double>& overlaps) {
     const Pass& pass = plan_.passes[index];
     std::vector<int> turns;
     for (const Operation& op : pass.operations) append_turns(op, turns);
@@ -70,13 +79,14 @@ class PassRunner {
     const Index size = static_cast<Index>(sums_.size());
     tiles_.for_each(pass, pass.active_tiles, size, sums_.data(), [&](Index tile, Workspace<T>& work, double* sums) {
       const Mask base = static_cast<Mask>(pass.tiles[tile]);
-      T* ket_rows = tiles_.gather(pass, base, ket, work.ket);
+      T* ket_rows = tiles_.gather(pass, base, source, work.ket);
       T* bra_rows = tiles_.gather(pass, base, bra, work.bra);
       double* at = sums + size;
       for (int k = static_cast<int>(pass.operations.size()) - 1; k >= 0; --k) {
         at -= turn_count(pass.operations[k]) * width;
         undo(pass.operations[k], numbers_[first_operation_[index] + k], pass, base, ket_rows, bra_rows, work, wanted, at);
       }
+      if (last) return;
       tiles_.scatter(pass, base, ket_rows, ket);
       tiles_.scatter(pass, base, bra_rows, bra);
     });

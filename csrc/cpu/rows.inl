@@ -49,6 +49,43 @@ inline void with_flip(Mask flip, const F& f) {
   }
 }
 
+// The same where the flip changes from row to row: one instruction where a machine has a permutation by a vector.
+template <class V>
+inline V trade_lanes_by(const V& v, Mask flip) {
+#if defined(KETGRAD_AVX512)
+  using Lane = std::conditional_t<sizeof(v[0]) == sizeof(float), std::int32_t, std::int64_t>;
+  typedef Lane Lanes __attribute__((vector_size(64)));
+  Lanes from;
+  for (int l = 0; l < lane_width<V>; ++l) from[l] = l;
+  return __builtin_shuffle(v, from ^ static_cast<Lane>(2 * flip));
+#else
+  V found = v;
+  with_flip(flip, [&](auto f) { found = trade_lanes<f>(v); });
+  return found;
+#endif
+}
+
+// Stores past the caches, to an address aligned to the row.
+template <class T>
+inline void stream_row(T* p, const Row<T>& v) {
+#if defined(KETGRAD_AVX512)
+  if constexpr (sizeof(T) == sizeof(float)) {
+    __builtin_ia32_movntps512(p, v);
+  } else {
+    __builtin_ia32_movntpd512(p, v);
+  }
+#else
+  store_row(p, v);
+#endif
+}
+
+// Makes streamed rows visible to other threads.
+inline void finish_streaming() {
+#if defined(KETGRAD_AVX512)
+  __builtin_ia32_sfence();
+#endif
+}
+
 // i v for each pair of v: (re, im) -> (-im, re).
 inline FloatLanes times_i(const FloatLanes& v) {
   constexpr FloatLanes sign = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1};
@@ -136,7 +173,7 @@ template <int k, bool fast, class T>
 void turn_rows(T* rows, const TurnBlock& block, const Angles<T>& angles, Index begin, Index end) {
   const GroupOffsets<k, T> offsets(block);
   const LocalAngles<k, T> local(angles);
-  for_each_index(block.groups, begin, end, [&](Index group) {
+  for_each_index(block.groups, begin, end, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     Row<T> x[1 << k];
     for (int m = 0; m < 1 << k; ++m) x[m] = load_row(rows + (base ^ offsets.at[m]));
@@ -152,7 +189,7 @@ void undo_rows(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, 
   const GroupOffsets<k, T> offsets(block);
   const LocalAngles<k, T> local(angles);
   Row<T> sum[k] = {};
-  for_each_index(block.groups, begin, end, [&](Index group) {
+  for_each_index(block.groups, begin, end, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     Row<T> x[1 << k];
     Row<T> y[1 << k];
@@ -208,8 +245,8 @@ inline void for_row_pair(T* rows, const TurnBlock& block, Index group, const F& 
 template <int flip, bool fast, class T>
 void turn_lanes(T* rows, const TurnBlock& block, const Angles<T>& angles, Index begin, Index end) {
   const LocalAngles<1, T> local(angles);
-  for_each_index(block.groups, begin, end, [&](Index group) {
-    for_row_pair<flip>(rows, block, group, [&](const Row<T>& x, const Row<T>& partner, bool odd) {
+  for_each_index(block.groups, begin, end, [&](Index group) KETGRAD_ALWAYS_INLINE {
+    for_row_pair<flip>(rows, block, group, [&](const Row<T>& x, const Row<T>& partner, bool odd) KETGRAD_ALWAYS_INLINE {
       return turned<fast>(x, partner, odd, local.a[0], local.b[0]);
     });
   });
@@ -218,7 +255,7 @@ void turn_lanes(T* rows, const TurnBlock& block, const Angles<T>& angles, Index 
 // (-i P ket) on the rows of a group is -+ the partner.
 template <int flip, class T>
 inline Row<T> lane_overlap(const T* ket, const T* bra, const TurnBlock& block, Index group) {
-  const auto of_row = [&](Index row) {
+  const auto of_row = [&](Index row) KETGRAD_ALWAYS_INLINE {
     const Row<T> partner = trade_lanes<flip>(load_row(ket + (row ^ block.row_flip[0]) * batch_lanes<T>));
     const Row<T> product = load_row(bra + row * batch_lanes<T>) * partner;
     return odd_parity(static_cast<Mask>(row) & block.row_sign) ? product : -product;
@@ -231,10 +268,10 @@ template <int flip, bool fast, bool wanted, class T>
 void undo_lanes(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index begin, Index end, Row<T>* sums) {
   const LocalAngles<1, T> local(angles);
   Row<T> sum = {};
-  for_each_index(block.groups, begin, end, [&](Index group) {
+  for_each_index(block.groups, begin, end, [&](Index group) KETGRAD_ALWAYS_INLINE {
     if constexpr (wanted) sum += lane_overlap<flip>(ket, bra, block, group);
     for (T* state : {ket, bra}) {
-      for_row_pair<flip>(state, block, group, [&](const Row<T>& x, const Row<T>& partner, bool odd) {
+      for_row_pair<flip>(state, block, group, [&](const Row<T>& x, const Row<T>& partner, bool odd) KETGRAD_ALWAYS_INLINE {
         return turned<fast>(x, partner, odd, local.a[0], local.b[0]);
       });
     }

@@ -74,30 +74,51 @@ class TileRunner {
   T* gather(const auto& pass, Mask base, const T* state, LaneVector<Row<T>>& tile) const {
     if (pass.tiles.size() == 1) return const_cast<T*>(state);
     tile.resize(pass.rows.size());
-    T* out = reinterpret_cast<T*>(tile.data());
-    const Mask lanes = unit(lane_bits_) - 1;
-    for_each_index(pass.rows, 0, pass.rows.size(), [&](Index offset) {
+    T* const first = reinterpret_cast<T*>(tile.data());
+    T* out = first;
+    for_each_index(pass.rows, 0, pass.rows.size(), [&](Index offset) KETGRAD_ALWAYS_INLINE {
       const Mask index = static_cast<Mask>(offset) ^ base;
-      const Row<T> row = load_row(state + 2 * (index & ~lanes));
-      with_flip(index & lanes, [&](auto flip) { store_row(out, trade_lanes<flip>(row)); });
+      store_row(out, trade_lanes_by(load_row(state + 2 * (index & ~lanes)), index & lanes));
       out += batch_lanes<T>;
     });
-    return reinterpret_cast<T*>(tile.data());
+    return first;
   }
 
   void scatter(const auto& pass, Mask base, const T* rows, T* state) const {
     if (pass.tiles.size() == 1) return;
-    const Mask lanes = unit(lane_bits_) - 1;
-    for_each_index(pass.rows, 0, pass.rows.size(), [&](Index offset) {
-      const Mask index = static_cast<Mask>(offset) ^ base;
-      const Row<T> row = load_row(rows);
-      with_flip(index & lanes, [&](auto flip) { store_row(state + 2 * (index & ~lanes), trade_lanes<flip>(row)); });
-      rows += batch_lanes<T>;
-    });
+    const bool streams = pass.tiles.size() * pass.rows.size() * Index{sizeof(Row<T>)} >= smallest_streamed_state &&
+                         reinterpret_cast<std::uintptr_t>(state) % sizeof(Row<T>) == 0;
+    if (streams) {
+      scatter_by(pass, base, rows, state, stream_row<T>);
+      finish_streaming();
+    } else {
+      scatter_by(pass, base, rows, state, [](T* p, const Row<T>& v) { store_row(p, v); });
+    }
+  }
+
+  // A tile of zeros to add to, where gathering would find zeros.
+  T* zeros(const auto& pass, T* state, LaneVector<Row<T>>& tile) const {
+    if (pass.tiles.size() > 1) {
+      tile.assign(pass.rows.size(), Row<T>{});
+      return reinterpret_cast<T*>(tile.data());
+    }
+    std::fill(state, state + pass.rows.size() * (Cell::is_pair ? 1 : 2) * batch_lanes<T>, T(0));
+    return state;
   }
 
  private:
-  static constexpr int lane_bits_ = Sums::lane_bits;
+  // States larger than this are in no cache when the next pass comes to them.
+  static constexpr Index smallest_streamed_state = Index{64} << 20;
+
+  static constexpr Mask lanes = unit(Sums::lane_bits) - 1;
+
+  void scatter_by(const auto& pass, Mask base, const T* rows, T* state, const auto& store) const {
+    for_each_index(pass.rows, 0, pass.rows.size(), [&](Index offset) KETGRAD_ALWAYS_INLINE {
+      const Mask index = static_cast<Mask>(offset) ^ base;
+      store(state + 2 * (index & ~lanes), trade_lanes_by(load_row(rows), index & lanes));
+      rows += batch_lanes<T>;
+    });
+  }
 
   const Team& team_;
   Workshop<T> workshop_;

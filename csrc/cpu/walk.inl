@@ -8,6 +8,9 @@
 namespace ketgrad {
 namespace {
 
+#include "cpu/loops.inl"
+
+// These go over indices.
 #include "cpu/kernels.inl"
 #include "cpu/rows.inl"
 
@@ -110,6 +113,7 @@ class GroupWalk {
     for (Index sample = task.begin; sample < task.end; sample += width) {
       start_group(sample, task.end);
       psi_ = in_place ? reinterpret_cast<V*>(results.ket) + 2 * sample * dimension_ : state.data();
+      if (in_place) advise_large_pages(psi_, 2 * dimension_ * sizeof(V));
       if (!run_circuit()) return;
       measure_words(results);
       for (const PlannedMeasurement& m : plan_.measurements) measure(m, results);
@@ -120,20 +124,19 @@ class GroupWalk {
   void backward(const Task& task, const Cotangents<T>& cotangents, TaskGradients<T>& gradients) {
     const Buffer<V> ket(2 * dimension_);
     const Buffer<V> bra(2 * dimension_);
-    psi_ = ket.data();
     lambda_ = bra.data();
     gradients_ = &gradients;
     for (Index sample = task.begin; sample < task.end; sample += width) {
       start_group(sample, task.end);
+      psi_ = ket.data();
       if (cotangents.ket != nullptr) {
-        read_state(cotangents.ket, psi_);
+        read_ket(cotangents.ket);
       } else if (!run_circuit()) {
         return;
       }
-      fill_zero(lambda_);
       add_words_bra(cotangents);
       for (const PlannedMeasurement& m : plan_.measurements) add_bra(m, cotangents);
-      if (!undo_circuit()) return;
+      if (!undo_circuit(ket.data())) return;
       if (wants(program_.initial.input)) initial_state_gradient();
     }
   }
@@ -200,12 +203,15 @@ class GroupWalk {
     }
   }
 
-  void read_state(const T* rows, V* state) const {
-    for (int l = 0; l < width; ++l) {
-      const T* row = rows + 2 * sample(l) * dimension_;
-      team_.for_range(dimension_, [=](Index begin, Index end) {
-        for (Index i = 2 * begin; i < 2 * end; ++i) set_lane(state[i], l, row[i]);
-      });
+  // A single ket is read where it is, until the first pass writes a copy.
+  void read_ket(const T* rows) {
+    if constexpr (width == 1) {
+      psi_ = const_cast<T*>(rows) + 2 * sample(0) * dimension_;
+    } else {
+      for (int l = 0; l < width; ++l) {
+        const T* row = rows + 2 * sample(l) * dimension_;
+        for (Index i = 0; i < 2 * dimension_; ++i) set_lane(psi_[i], l, row[i]);
+      }
     }
   }
 
@@ -241,15 +247,26 @@ class GroupWalk {
     return true;
   }
 
-  bool undo_circuit() {
+  // From psi_ on, in `ket`.
+  bool undo_circuit(V* ket) {
     backward_passes_.start(group_);
     find_wanted_turns();
     turn_overlaps_.assign(plan_.turns.size() * width, 0.0);
+    const bool start_wanted = wants(program_.initial.input);
     for (int p = static_cast<int>(plan_.passes.size()) - 1; p >= gradients_->first_pass; --p) {
       if (call_.should_stop()) return false;
+      if (psi_ != ket && !backward_passes_.covers_state(p)) {
+        team_.for_range(dimension_, [&](Index begin, Index end) {
+          std::copy(psi_ + 2 * begin, psi_ + 2 * end, ket + 2 * begin);
+        });
+        psi_ = ket;
+      }
       const int s = plan_.passes[p].step;
       if (s == Element::none) {
-        backward_passes_.backward(p, numbers(psi_), numbers(lambda_), wanted_turns_, turn_overlaps_);
+        const bool last = p == gradients_->first_pass && !start_wanted;
+        backward_passes_.backward(p, numbers(psi_), numbers(ket), numbers(lambda_), last, wanted_turns_,
+                                  turn_overlaps_);
+        psi_ = ket;
       } else {
         undo(s);
       }
@@ -499,7 +516,7 @@ class GroupWalk {
   }
 
   void add_words_bra(const Cotangents<T>& c) {
-    if (words_.count() == 0) return;
+    if (words_.count() == 0) return fill_zero(lambda_);
     word_numbers_.assign(words_.count() * width, 0.0);
     bool wanted = false;
     words_.for_each_member([&](const WordGroup::Member& m, Index at) {
@@ -507,7 +524,7 @@ class GroupWalk {
       for (int l = 0; l < count_; ++l)
         word_numbers_[at * width + l] = word_cotangent(m, c, l) * coefficient(*m.term, sample(l));
     });
-    words_.add_to_bra(numbers(psi_), numbers(lambda_), word_numbers_);
+    words_.write_bra(numbers(psi_), numbers(lambda_), word_numbers_);
     if (!wanted) return;
     words_.overlaps(numbers(psi_), word_numbers_);
     words_.for_each_member([&](const WordGroup::Member& m, Index at) {

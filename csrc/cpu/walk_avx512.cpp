@@ -18,6 +18,7 @@
 #ifdef KETGRAD_X86_LEVELS
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")
+#define KETGRAD_AVX512 1
 #include "cpu/walk.inl"
 
 namespace ketgrad {

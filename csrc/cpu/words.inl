@@ -53,14 +53,15 @@ class WordRunner {
     }
   }
 
-  // bra += sum over members of weights[member][lane] P ket
-  void add_to_bra(const T* ket, T* bra, const std::vector<double>& weights) {
+  // bra = sum over members of weights[member][lane] P ket
+  void write_bra(const T* ket, T* bra, const std::vector<double>& weights) {
     Index first = 0;
     for (const ObservablePass& pass : plan_.observables) {
       tiles_.for_each(pass, pass.tiles.size(), 0, nullptr, [&](Index tile, Workspace<T>& work, double*) {
         const Mask base = static_cast<Mask>(pass.tiles[tile]);
         const T* ket_rows = tiles_.gather(pass, base, ket, work.ket);
-        T* bra_rows = tiles_.gather(pass, base, bra, work.bra);
+        const bool is_first = &pass == &plan_.observables.front();
+        T* bra_rows = is_first ? tiles_.zeros(pass, bra, work.bra) : tiles_.gather(pass, base, bra, work.bra);
         const double* at = weights.data() + first;
         for (const WordGroup& group : pass.groups) {
           for (const bool imaginary : {false, true})

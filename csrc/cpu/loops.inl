@@ -1,0 +1,27 @@
+// Loops over indices. Included by walk.inl, so that they are compiled for the instruction set of their bodies: a body can
+// only be inlined into a loop of the same set.
+
+// For the bodies of inner loops: a call for each row would cost as much as the row.
+#define KETGRAD_ALWAYS_INLINE __attribute__((always_inline))
+
+// Calls f(index) for each r in [begin, end).
+template <class F>
+KETGRAD_ALWAYS_INLINE inline void for_each_index(const IndexMap& map, Index begin, Index end, F&& f) {
+  for (Index r = begin; r < end;) {
+    const Mask high = map.high_part(r);
+    const Mask* const low = map.low_table();
+    const Index stop = std::min(end, (r | (IndexMap::table_size - 1)) + 1);
+    for (Index i = r & (IndexMap::table_size - 1); r < stop; ++r, ++i) f(static_cast<Index>(high ^ low[i]));
+  }
+}
+
+// Calls f(first_index, length) for each run of neighbouring indices among the r in [begin, end).
+template <class F>
+KETGRAD_ALWAYS_INLINE inline void for_each_run(const IndexMap& map, Index begin, Index end, F&& f) {
+  const Index run = map.run_length();
+  for (Index r = begin; r < end;) {
+    const Index stop = std::min(end, (r / run + 1) * run);
+    f(map[r], stop - r);
+    r = stop;
+  }
+}
