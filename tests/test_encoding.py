@@ -66,12 +66,6 @@ def test_labels_of_wires_are_no_part_of_a_program() -> None:
     assert program(0, 1) != program(1, 0)
 
 
-def test_runs_of_gates_on_a_wire_become_one_step() -> None:
-    gates = [kg.RZ(0.1, wires=0), kg.RX(0.3, wires=1), kg.RY(0.2, wires=0), kg.CNOT(wires=[0, 1]), kg.RZ(0.3, wires=0)]
-    program = encoding.encode(kg.Tape(gates, [kg.probs()])).program
-    assert program.describe()["num_steps"] == 4
-
-
 NAME = (
     "import ketgrad as kg; from ketgrad.encoding import encode; "
     "print(encode(kg.Tape([kg.RX(0.1, wires=0), kg.CNOT(wires=[0, 1])], [kg.expval(kg.Z(0) + kg.X(1))])).id)"

@@ -144,7 +144,6 @@ py::dict describe(const PlannedProgram& p) {
   d["num_wires"] = p.program.num_wires;
   d["num_inputs"] = p.program.inputs.size();
   d["num_gates"] = p.program.gates.size();
-  d["num_steps"] = p.plan.steps.size();
   d["real_results"] = p.program.real_results();
   d["complex_results"] = p.program.complex_results();
   return d;
@@ -217,6 +216,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("available_levels", &available_levels);
   m.def("current_level", &current_level);
   m.def("set_level", &set_level, py::arg("name"));
+  m.def("set_tile_bits", &set_tile_bits, py::arg("bits"), "amplitudes in a tile, as a power of two; 0: the default");
   m.def("walk_count", &walk_count);
   m.def("take_interrupt", &take_interrupt, "what a signal handler raised during the last call, or None");
   m.def("build_flags", &build_flags);

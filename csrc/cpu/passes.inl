@@ -55,8 +55,10 @@ class PassRunner {
     tiles_.for_each(pass, pass.active_tiles, 0, nullptr, [&](Index tile, Workspace<T>& work, double*) {
       const Mask base = static_cast<Mask>(pass.tiles[tile]);
       T* rows = tiles_.gather(pass, base, state, work.ket);
-      for (std::size_t k = 0; k < pass.operations.size(); ++k)
+      for (std::size_t k = 0; k < pass.operations.size(); ++k) {
+        if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
         apply(pass.operations[k], numbers_[first_operation_[index] + static_cast<int>(k)], pass, base, rows, work);
+      }
       tiles_.scatter(pass, base, rows, state);
     });
   }
@@ -83,6 +85,7 @@ class PassRunner {
       T* bra_rows = tiles_.gather(pass, base, bra, work.bra);
       double* at = sums + size;
       for (int k = static_cast<int>(pass.operations.size()) - 1; k >= 0; --k) {
+        if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
         at -= turn_count(pass.operations[k]) * width;
         undo(pass.operations[k], numbers_[first_operation_[index] + k], pass, base, ket_rows, bra_rows, work, wanted, at);
       }

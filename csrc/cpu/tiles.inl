@@ -50,9 +50,12 @@ class TileRunner {
   using Cell = std::conditional_t<single, PairCell<T>, LaneCell<T>>;
   using Sums = SignSums<Cell>;
 
-  explicit TileRunner(const Team& team) : team_(team) {}
+  TileRunner(const Call<T>& call, const Team& team) : call_(call), team_(team) {}
 
-  // f(tile, workspace, sums) for tiles [0, count); the sums, `size` numbers, are added to `out`.
+  // For those who stay in one tile for long; asks now and then only, as asking takes the time of a small operation.
+  bool should_stop() { return (++asked_ & 7) == 0 && call_.should_stop(); }
+
+  // Ends early where the call is to end. f(tile, workspace, sums) for tiles [0, count); the sums, `size` numbers, are added to `out`.
   template <class F>
   void for_each(const auto& pass, Index count, Index size, double* out, const F& f) {
     const Index portions = pass.tiles.size() == 1 ? 1 : std::min(count, most_portions);
@@ -60,7 +63,8 @@ class TileRunner {
     const auto portion = [&](Index p) {
       Workspace<T>* work = workshop_.take();
       double* sums = portions > 1 ? partial.data() + p * size : out;
-      for (Index tile = p * count / portions; tile < (p + 1) * count / portions; ++tile) f(tile, *work, sums);
+      for (Index tile = p * count / portions; tile < (p + 1) * count / portions && !call_.should_stop(); ++tile)
+        f(tile, *work, sums);
       workshop_.give_back(work);
     };
     if (portions == 1) return portion(0);
@@ -120,6 +124,8 @@ class TileRunner {
     });
   }
 
+  const Call<T>& call_;
   const Team& team_;
   Workshop<T> workshop_;
+  unsigned asked_ = 0;
 };

@@ -100,7 +100,7 @@ class GroupWalk {
         shared_(shared),
         team_(call.parallel, task.parallel_passes),
         dimension_(call.dimension()),
-        tiles_(team_),
+        tiles_(call, team_),
         forward_passes_(call, plan_, false, tiles_),
         backward_passes_(call, plan_, true, tiles_),
         words_(plan_, tiles_),

@@ -44,6 +44,7 @@ class WordRunner {
                         const Mask base = static_cast<Mask>(pass.tiles[tile]);
                         const T* rows = tiles_.gather(pass, base, ket, work.ket);
                         for (const WordGroup& group : pass.groups) {
+                          if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
                           for (const bool imaginary : {false, true})
                             group_overlaps(group, imaginary, base, rows, pass.rows.size(), work, sums);
                           sums += group.members.size() * width;
@@ -64,6 +65,7 @@ class WordRunner {
         T* bra_rows = is_first ? tiles_.zeros(pass, bra, work.bra) : tiles_.gather(pass, base, bra, work.bra);
         const double* at = weights.data() + first;
         for (const WordGroup& group : pass.groups) {
+          if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
           for (const bool imaginary : {false, true})
             add_group(group, imaginary, base, ket_rows, bra_rows, pass.rows.size(), work, at);
           at += group.members.size() * width;

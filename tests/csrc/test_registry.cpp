@@ -38,7 +38,10 @@ TEST(equal_content_shares_an_id_and_a_plan) {
   CHECK(a->id == find_program(a->id)->id);
   CHECK(a->id >= 0);
   CHECK(register_program(numbered(2))->id != a->id);
-  CHECK(a->plan.program == &a->program);
+  const Layout layout{3, 0, 13};
+  CHECK(a->plan(layout).program == &a->program);
+  CHECK(&a->plan(layout) == &b->plan(layout));
+  CHECK(&a->plan({0, 1, max_wires}) != &a->plan(layout));
 }
 
 TEST(malformed_programs_are_not_registered) {
