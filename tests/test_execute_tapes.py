@@ -122,6 +122,33 @@ def test_the_same_circuit_several_times(value: Any) -> None:
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_scalars_of_many_tapes(dtype: torch.dtype) -> None:
+    numbers = torch.linspace(-1, 1, 40, dtype=torch.float64).to(dtype)
+    parameters = [number.clone().requires_grad_() for number in numbers]
+    tapes = []
+    for a, b in zip(parameters[::2], parameters[1::2], strict=True):
+        tapes.append(kg.Tape([kg.RX(a, wires=0), kg.RY(0.3, wires=0), kg.RZ(b, wires=0)], [kg.expval(kg.X(0))]))
+    loss = torch.stack(kg.execute(tapes)).square().sum()
+    found = torch.autograd.grad(loss, parameters, retain_graph=True)
+    stacked = numbers.reshape(20, 2).double().requires_grad_()
+    gates = [kg.RX(stacked[:, 0], wires=0), kg.RY(0.3, wires=0), kg.RZ(stacked[:, 1], wires=0)]
+    (expected,) = reference.execute([kg.Tape(gates, [kg.expval(kg.X(0))])])
+    (wanted,) = torch.autograd.grad(expected.square().sum(), stacked)
+    assert all(gradient.dtype is dtype for gradient in found)
+    tolerance = 1e-10 if dtype is torch.float64 else 2e-3
+    torch.testing.assert_close(torch.stack(found).double(), wanted.flatten(), atol=tolerance, rtol=tolerance)
+    some = torch.autograd.grad(loss, parameters[3:7])
+    assert torch.equal(torch.stack(some), torch.stack(found[3:7]))
+
+
+def test_a_lone_expectation_value_may_be_changed_in_place() -> None:
+    for x in (leaf(0.3), leaf([0.3, 0.4])):
+        (z,) = kg.execute([rotation(x)])
+        z.mul_(2)
+        torch.testing.assert_close(torch.autograd.grad(z.sum(), x)[0], -2 * torch.sin(x.detach()))
+
+
 def test_structure_is_encoded_once() -> None:
     def build(value: float) -> kg.Tape:
         x = leaf([value, value + 1])

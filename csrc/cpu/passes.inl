@@ -36,6 +36,7 @@ class PassRunner {
   void start(const SampleGroup& group) {
     group_ = group;
     if (started_ && !some_own_) return;
+    some_nan_ = false;
     double scale = 1;
     const int passes = static_cast<int>(plan_.passes.size());
     for (int i = 0; i < passes; ++i) {
@@ -52,7 +53,7 @@ class PassRunner {
 
   void forward(int index, T* state) {
     const Pass& pass = plan_.passes[index];
-    tiles_.for_each(pass, pass.active_tiles, 0, nullptr, [&](Index tile, Workspace<T>& work, double*) {
+    tiles_.for_each(pass, some_nan_ ? pass.tiles.size() : pass.active_tiles, 0, nullptr, [&](Index tile, Workspace<T>& work, double*) {
       const Mask base = static_cast<Mask>(pass.tiles[tile]);
       T* rows = tiles_.gather(pass, base, state, work.ket);
       for (std::size_t k = 0; k < pass.operations.size(); ++k) {
@@ -79,7 +80,7 @@ class PassRunner {
     for (const Operation& op : pass.operations) append_turns(op, turns);
     sums_.assign(turns.size() * width, 0.0);
     const Index size = static_cast<Index>(sums_.size());
-    tiles_.for_each(pass, pass.active_tiles, size, sums_.data(), [&](Index tile, Workspace<T>& work, double* sums) {
+    tiles_.for_each(pass, some_nan_ ? pass.tiles.size() : pass.active_tiles, size, sums_.data(), [&](Index tile, Workspace<T>& work, double* sums) {
       const Mask base = static_cast<Mask>(pass.tiles[tile]);
       T* ket_rows = tiles_.gather(pass, base, source, work.ket);
       T* bra_rows = tiles_.gather(pass, base, bra, work.bra);
@@ -169,6 +170,7 @@ class PassRunner {
         cosine[j][l] = std::cos(half);
         sine[j][l] = n.sign[j] * std::sin(half);
       }
+      for (int l = 0; l < lanes; ++l) some_nan_ |= std::isnan(cosine[j][l]);
       cosines *= cosine[j][0];
     }
     const bool closes = inverse_ ? block.closes_backward : block.closes_forward;
@@ -259,6 +261,9 @@ class PassRunner {
     return angles;
   }
 
+  // NaN is NaN even where it meets zeros.
+  Index groups_to_visit(const TurnBlock& block) const { return some_nan_ ? block.groups.size() : block.active; }
+
   static Index cells(const Pass& pass) { return pass.rows.size(); }
 
   // The factors of strings of their own, for this tile.
@@ -284,7 +289,7 @@ class PassRunner {
 
   void apply(const Operation& op, const Numbers& n, const Pass& pass, Mask base, T* rows, Workspace<T>& work) const {
     if (const auto* block = std::get_if<TurnBlock>(&op)) {
-      return apply_turns(rows, *block, angles_in_tile(*block, n, base));
+      return apply_turns(rows, *block, angles_in_tile(*block, n, base), groups_to_visit(*block));
     }
     multiply_phases(n, pass, base, {rows}, work);
   }
@@ -328,10 +333,11 @@ class PassRunner {
   void undo_block(const TurnBlock& block, const Numbers& n, Mask base, T* ket, T* bra, const std::vector<char>& wanted,
                   double* sums) const {
     const Angles<T> angles = angles_in_tile(block, n, base);
+    const Index groups = groups_to_visit(block);
     const bool any = std::any_of(block.turns.begin(), block.turns.end(), [&](int t) { return wanted[t] != 0; });
-    if (!any) return undo_turns<false>(ket, bra, block, angles, static_cast<Row<T>*>(nullptr));
+    if (!any) return undo_turns<false>(ket, bra, block, angles, groups, static_cast<Row<T>*>(nullptr));
     Row<T> found[TurnBlock::most] = {};
-    undo_turns<true>(ket, bra, block, angles, found);
+    undo_turns<true>(ket, bra, block, angles, groups, found);
     for (std::size_t j = 0; j < block.turns.size(); ++j) {
       const double sign = n.sign[j] * (odd_parity(block.tile_sign[j] & base) ? -1 : 1);
       add_sum(found[j], lane_signs<T>(block.lane_sign[j]), sign * n.scale_before * n.scale_before, sums + j * width);
@@ -377,6 +383,7 @@ class PassRunner {
   SampleGroup group_;
   bool started_ = false;
   bool some_own_ = false;
+  bool some_nan_ = false;
   std::vector<int> first_operation_;
   LaneVector<Numbers> numbers_;
   std::vector<double> sums_;

@@ -62,11 +62,6 @@ struct PhaseFactor {
   }
 };
 
-inline FloatLanes trade_parts(const FloatLanes& v) {
-  return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
-}
-inline DoubleLanes trade_parts(const DoubleLanes& v) { return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6); }
-
 template <class T>
 inline PairCell<T> times_phase(const PairCell<T>& x, const PhaseFactor<Row<T>>& f) {
   return {f.re * x.v + f.im * trade_parts(x.v)};
@@ -92,6 +87,30 @@ inline PhaseFactor<C> conj(const PhaseFactor<C>& f) {
   return {f.re, -f.im};
 }
 
+// Brings in up to three strings that share their highest row bit with others, of which the rows have `rows`: a factor for
+// each pattern of their signs on the rows without that bit, its conjugate on those with it. The `first` to come in fill
+// the rows with the bit from those without it, times `common`.
+template <class C>
+void join_phases(PhaseFactor<C>* table, Index rows, const PhaseNumbers<C>* const* strings, int count,
+                 const PhaseFactor<C>& common, bool first) {
+  PhaseFactor<C> without[8];
+  PhaseFactor<C> with[8];
+  for (int pattern = 0; pattern < 1 << count; ++pattern) {
+    PhaseFactor<C> f{C{} + 1, C{}};
+    for (int j = 0; j < count; ++j) f = f * ((pattern >> j) & 1 ? conj(strings[j]->start) : strings[j]->start);
+    without[pattern] = f;
+    with[pattern] = first ? common * conj(f) : conj(f);
+  }
+  // The highest bit itself is in no r.
+  const Mask masks[3] = {strings[0]->row_mask, count > 1 ? strings[1]->row_mask : 0, count > 2 ? strings[2]->row_mask : 0};
+  for (Index r = 0; r < rows; ++r) {
+    const auto bits = static_cast<Mask>(r);
+    const int pattern = odd_parity(bits & masks[0]) + 2 * odd_parity(bits & masks[1]) + 4 * odd_parity(bits & masks[2]);
+    table[rows + r] = table[first ? r : rows + r] * with[pattern];
+    table[r] = table[r] * without[pattern];
+  }
+}
+
 // Factors of all 2^row_bits rows, strings in ascending order of their highest row bit. Bit by bit, from the rows without
 // it: strings of this bit alone are in from the start and only turn around with it; others come in here.
 template <class C>
@@ -103,31 +122,24 @@ void fill_phases(PhaseFactor<C>* table, int row_bits, const LaneVector<PhaseNumb
   table[0] = start;
   auto next = strings.begin();
   while (next != strings.end() && next->row_mask == 0) ++next;
+  std::vector<const PhaseNumbers<C>*> joining;
   for (int bit = 0; bit < row_bits; ++bit) {
-    const Mask top = unit(bit);
     PhaseFactor<C> common{C{} + 1, C{}};
-    const auto first = next;
-    bool varies = false;
+    joining.clear();
     for (; next != strings.end() && next->row_mask >> bit == 1; ++next) {
-      if (next->row_mask == top) {
+      if (next->row_mask == unit(bit)) {
         common = common * next->odd;
       } else {
-        varies = true;
+        joining.push_back(&*next);
       }
     }
     const Index rows = Index{1} << bit;
-    if (!varies) {
+    if (joining.empty()) {
       for (Index r = 0; r < rows; ++r) table[rows + r] = table[r] * common;
-      continue;
     }
-    for (Index r = 0; r < rows; ++r) {
-      PhaseFactor<C> f{C{} + 1, C{}};
-      for (auto s = first; s != next; ++s) {
-        if (s->row_mask == top) continue;
-        f = f * (odd_parity(static_cast<Mask>(r) & s->row_mask) ? conj(s->start) : s->start);
-      }
-      table[rows + r] = table[r] * common * conj(f);
-      table[r] = table[r] * f;
+    for (std::size_t j = 0; j < joining.size(); j += 3) {
+      const int count = static_cast<int>(std::min<std::size_t>(3, joining.size() - j));
+      join_phases(table, rows, joining.data() + j, count, common, j == 0);
     }
   }
 }

@@ -49,7 +49,13 @@ inline void with_flip(Mask flip, const F& f) {
   }
 }
 
-// The same where the flip changes from row to row: one instruction where a machine has a permutation by a vector.
+// (re, im) -> (im, re) in each pair.
+inline FloatLanes trade_parts(const FloatLanes& v) {
+  return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+}
+inline DoubleLanes trade_parts(const DoubleLanes& v) { return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6); }
+
+// trade_lanes where the flip changes from row to row: one instruction where a machine has a permutation by a vector.
 template <class V>
 inline V trade_lanes_by(const V& v, Mask flip) {
 #if defined(KETGRAD_AVX512)
@@ -62,6 +68,21 @@ inline V trade_lanes_by(const V& v, Mask flip) {
   V found = v;
   with_flip(flip, [&](auto f) { found = trade_lanes<f>(v); });
   return found;
+#endif
+}
+
+// And where the parts of each pair trade places as well.
+template <class V>
+inline V trade_lanes_and_parts(const V& v, Mask flip, bool parts) {
+#if defined(KETGRAD_AVX512)
+  using Lane = std::conditional_t<sizeof(v[0]) == sizeof(float), std::int32_t, std::int64_t>;
+  typedef Lane Lanes __attribute__((vector_size(64)));
+  Lanes from;
+  for (int l = 0; l < lane_width<V>; ++l) from[l] = l;
+  return __builtin_shuffle(v, from ^ static_cast<Lane>(2 * flip + (parts ? 1 : 0)));
+#else
+  const V traded = flip == 0 ? v : trade_lanes_by(v, flip);
+  return parts ? trade_parts(traded) : traded;
 #endif
 }
 
@@ -89,12 +110,12 @@ inline void finish_streaming() {
 // i v for each pair of v: (re, im) -> (-im, re).
 inline FloatLanes times_i(const FloatLanes& v) {
   constexpr FloatLanes sign = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1};
-  return sign * __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+  return sign * trade_parts(v);
 }
 
 inline DoubleLanes times_i(const DoubleLanes& v) {
   constexpr DoubleLanes sign = {-1, 1, -1, 1, -1, 1, -1, 1};
-  return sign * __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6);
+  return sign * trade_parts(v);
 }
 
 template <class V>
@@ -279,7 +300,7 @@ void undo_lanes(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles,
   if constexpr (wanted) sums[0] += sum;
 }
 
-// --- a block, whatever its shape --------------------------------------------------------------------------------------
+// --- the first groups of a block, whatever its shape ------------------------------------------------------------------
 
 // Calls f(k, fast) with both as constants.
 template <class F>
@@ -293,28 +314,28 @@ inline void with_shape(std::size_t k, bool fast, const F& f) {
 }
 
 template <class T>
-void apply_turns(T* rows, const TurnBlock& block, const Angles<T>& angles) {
+void apply_turns(T* rows, const TurnBlock& block, const Angles<T>& angles, Index groups) {
   with_shape(block.turns.size(), angles.fast, [&](auto k, auto fast) {
     if constexpr (k == 1) {
       if (block.lane_flip != 0) {
         return with_flip(block.lane_flip,
-                         [&](auto flip) { turn_lanes<flip, fast>(rows, block, angles, 0, block.active); });
+                         [&](auto flip) { turn_lanes<flip, fast>(rows, block, angles, 0, groups); });
       }
     }
-    turn_rows<k, fast>(rows, block, angles, 0, block.active);
+    turn_rows<k, fast>(rows, block, angles, 0, groups);
   });
 }
 
 template <bool wanted, class T>
-void undo_turns(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Row<T>* sums) {
+void undo_turns(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index groups, Row<T>* sums) {
   with_shape(block.turns.size(), angles.fast, [&](auto k, auto fast) {
     if constexpr (k == 1) {
       if (block.lane_flip != 0) {
         return with_flip(block.lane_flip, [&](auto flip) {
-          undo_lanes<flip, fast, wanted>(ket, bra, block, angles, 0, block.active, sums);
+          undo_lanes<flip, fast, wanted>(ket, bra, block, angles, 0, groups, sums);
         });
       }
     }
-    undo_rows<k, fast, wanted>(ket, bra, block, angles, 0, block.active, sums);
+    undo_rows<k, fast, wanted>(ket, bra, block, angles, 0, groups, sums);
   });
 }

@@ -80,8 +80,13 @@ class TileRunner {
     tile.resize(pass.rows.size());
     T* const first = reinterpret_cast<T*>(tile.data());
     T* out = first;
+    // Rows lie anywhere, so the machine does not foresee the next ones; those of the first table wrap around.
+    const Mask* const low = pass.rows.low_table();
+    const Index last = std::min<Index>(pass.rows.size(), IndexMap::table_size) - 1;
+    Index ahead = rows_ahead;
     for_each_index(pass.rows, 0, pass.rows.size(), [&](Index offset) KETGRAD_ALWAYS_INLINE {
       const Mask index = static_cast<Mask>(offset) ^ base;
+      __builtin_prefetch(state + 2 * ((low[ahead++ & last] ^ base) & ~lanes));
       store_row(out, trade_lanes_by(load_row(state + 2 * (index & ~lanes)), index & lanes));
       out += batch_lanes<T>;
     });
@@ -115,6 +120,8 @@ class TileRunner {
   static constexpr Index smallest_streamed_state = Index{64} << 20;
 
   static constexpr Mask lanes = unit(Sums::lane_bits) - 1;
+
+  static constexpr Index rows_ahead = 24;
 
   void scatter_by(const auto& pass, Mask base, const T* rows, T* state, const auto& store) const {
     for_each_index(pass.rows, 0, pass.rows.size(), [&](Index offset) KETGRAD_ALWAYS_INLINE {

@@ -2,8 +2,8 @@
 //
 // Words that flip the same bits differ by signs only: <u|P|psi> = i^quarter sum_q (-1)^parity conj(u_(q^flip)) psi_q. So
 // the products of a group are formed once, and the sums for all its members are one Walsh-Hadamard transform of them;
-// the other way round, the coefficients of all members become one real function of q by the same transform. A few
-// members are summed one by one.
+// the other way round, the coefficients of all members become one real function of q by the same transform. Where a group
+// has few members of a phase, they are lone words, and a sweep over the rows serves several of those.
 
 template <class V>
 class WordRunner {
@@ -43,12 +43,11 @@ class WordRunner {
                       [&](Index tile, Workspace<T>& work, double* sums) {
                         const Mask base = static_cast<Mask>(pass.tiles[tile]);
                         const T* rows = tiles_.gather(pass, base, ket, work.ket);
-                        for (const WordGroup& group : pass.groups) {
-                          if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
-                          for (const bool imaginary : {false, true})
-                            group_overlaps(group, imaginary, base, rows, pass.rows.size(), work, sums);
-                          sums += group.members.size() * width;
-                        }
+                        for_each_part(
+                            pass, [&](const Part& p) { group_overlaps(p, base, rows, pass.rows.size(), work, sums); },
+                            [&](const Lone* lone, int count) {
+                              lone_overlaps(lone, count, base, rows, pass.rows.size(), sums);
+                            });
                       });
       first += size;
     }
@@ -64,12 +63,9 @@ class WordRunner {
         const bool is_first = &pass == &plan_.observables.front();
         T* bra_rows = is_first ? tiles_.zeros(pass, bra, work.bra) : tiles_.gather(pass, base, bra, work.bra);
         const double* at = weights.data() + first;
-        for (const WordGroup& group : pass.groups) {
-          if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
-          for (const bool imaginary : {false, true})
-            add_group(group, imaginary, base, ket_rows, bra_rows, pass.rows.size(), work, at);
-          at += group.members.size() * width;
-        }
+        for_each_part(
+            pass, [&](const Part& p) { add_group(p, base, ket_rows, bra_rows, pass.rows.size(), work, at); },
+            [&](const Lone* lone, int count) { add_lone(lone, count, base, ket_rows, bra_rows, pass.rows.size(), at); });
         tiles_.scatter(pass, base, bra_rows, bra);
       });
       first += members(pass) * width;
@@ -79,8 +75,49 @@ class WordRunner {
  private:
   using Member = WordGroup::Member;
 
-  // So many members or fewer are summed one by one.
-  static constexpr int few = 3;
+  // Those members of a group whose phase is real, or imaginary. `first`: the number of the group's first member.
+  struct Part {
+    const WordGroup& group;
+    bool imaginary;
+    Index first;
+  };
+
+  struct Lone {
+    Index row_flip;
+    Mask lane_flip;
+    Member member;
+    Index number;
+  };
+
+  // A transform costs as much as so many lone words.
+  static constexpr int few = 6;
+  // Lone words of a sweep: their sums stay in registers.
+  static constexpr int most_in_sweep = 8;
+
+  // Calls of_part for the parts with many members, of_lone for up to most_in_sweep of the others at a time.
+  template <class F, class G>
+  void for_each_part(const ObservablePass& pass, const F& of_part, const G& of_lone) {
+    Lone lone[most_in_sweep];
+    int waiting = 0;
+    Index first = 0;
+    for (const WordGroup& group : pass.groups) {
+      if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
+      for (const bool imaginary : {false, true}) {
+        const int count = count_of(group, imaginary);
+        if (count > few) {
+          of_part(Part{group, imaginary, first});
+          continue;
+        }
+        for (std::size_t j = 0; count > 0 && j < group.members.size(); ++j) {
+          if (is_imaginary(group.members[j]) != imaginary) continue;
+          lone[waiting++] = {group.row_flip, group.lane_flip, group.members[j], first + static_cast<Index>(j)};
+          if (waiting == most_in_sweep) of_lone(lone, std::exchange(waiting, 0));
+        }
+      }
+      first += static_cast<Index>(group.members.size());
+    }
+    if (waiting > 0) of_lone(lone, waiting);
+  }
 
   static Index members(const ObservablePass& pass) {
     Index count = 0;
@@ -101,65 +138,11 @@ class WordRunner {
     return count;
   }
 
-  // Per cell: the partner's conjugate times psi or i psi.
-  template <int flip>
-  static Row<T> product(const WordGroup& group, bool imaginary, const T* ket, Index row) {
-    const Cell x = Cell::load(ket, row);
-    const Cell partner = trade<flip>(Cell::load(ket, row ^ group.row_flip));
-    return partner.inner(imaginary ? x.times_i() : x);
-  }
-
   static void add_sum(const Row<T>& v, const Row<T>& signs, double factor, double* out) {
     if constexpr (single) {
       out[0] += factor * static_cast<double>(sum_lanes(v * signs));
     } else {
       for (int l = 0; l < width; ++l) out[l] += factor * static_cast<double>(v[l]);
-    }
-  }
-
-  void group_overlaps(const WordGroup& group, bool imaginary, Mask base, const T* ket, Index rows, Workspace<T>& work,
-                      double* sums) const {
-    const int count = count_of(group, imaginary);
-    if (count == 0) return;
-    with_flip(group.lane_flip, [&](auto flip) {
-      if (count > few) {
-        work.products.resize(Sums::vectors(rows));
-        write_products<flip>(group, imaginary, ket, rows, work.products.data());
-        hadamard(work.products.data(), static_cast<Index>(work.products.size()));
-      }
-      for (std::size_t j = 0; j < group.members.size(); ++j) {
-        const Member& m = group.members[j];
-        if (is_imaginary(m) != imaginary) continue;
-        if (count > few) {
-          const Mask place = Sums::place(m.row_mask, m.lane_mask);
-          add_sum(work.products[Sums::vector(place)], Sums::signs(place), sign(m, base), sums + j * width);
-        } else {
-          add_sum(sum_one<flip>(group, m, ket, rows), lane_signs<T>(m.lane_mask), sign(m, base), sums + j * width);
-        }
-      }
-    });
-  }
-
-  template <int flip>
-  static Row<T> sum_one(const WordGroup& group, const Member& m, const T* ket, Index rows) {
-    Row<T> total{};
-    for (Index r = 0; r < rows; ++r) {
-      const Row<T> p = product<flip>(group, is_imaginary(m), ket, r);
-      total += odd_parity(static_cast<Mask>(r) & m.row_mask) ? -p : p;
-    }
-    return total;
-  }
-
-  template <int flip>
-  static void write_products(const WordGroup& group, bool imaginary, const T* ket, Index rows, Row<T>* out) {
-    if constexpr (single) {
-      for (Index r = 0; r < rows; r += 2) {
-        const Row<T> first = product<flip>(group, imaginary, ket, r);
-        const Row<T> second = product<flip>(group, imaginary, ket, r + 1);
-        out[r / 2] = even_lanes(first, second) + odd_lanes(first, second);
-      }
-    } else {
-      for (Index r = 0; r < rows; ++r) out[r] = product<flip>(group, imaginary, ket, r);
     }
   }
 
@@ -169,33 +152,135 @@ class WordRunner {
     return w;
   }
 
-  void add_group(const WordGroup& group, bool imaginary, Mask base, const T* ket, T* bra, Index rows,
-                 Workspace<T>& work, const double* weights) const {
-    const int count = count_of(group, imaginary);
-    if (count == 0) return;
-    // The weights as a function on the amplitudes: it is that of the members' signs, transformed.
-    const Index size = Sums::vectors(rows);
-    work.products.assign(size, Row<T>{});
-    bool constant = true;
-    for (std::size_t j = 0; j < group.members.size(); ++j) {
-      const Member& m = group.members[j];
-      if (is_imaginary(m) != imaginary) continue;
-      const Mask place = Sums::place(m.row_mask, m.lane_mask);
-      work.products[Sums::vector(place)] +=
-          static_cast<T>(sign(m, base)) * weight(weights + j * width) * Sums::signs(place);
-      constant &= m.row_mask == 0 && m.lane_mask == 0;
-    }
-    if (constant) {
-      const Row<T> w = work.products[0];
-      std::fill(work.products.begin(), work.products.end(), w);
+  // --- lone words ----------------------------------------------------------------------------------------------------
+
+  // The row of psi or i psi that a word brings to a row, up to the signs below.
+  static Cell source(const Lone& lone, const T* ket, Index row) {
+    const Cell x = Cell::load(ket, row ^ lone.row_flip);
+    if constexpr (single) {
+      return {trade_lanes_and_parts(x.v, lone.lane_flip, is_imaginary(lone.member))};
     } else {
-      hadamard(work.products.data(), size);
+      return is_imaginary(lone.member) ? x.times_i() : x;
     }
-    with_flip(group.lane_flip, [&](auto flip) {
+  }
+
+  // The signs of those lanes: of the places that they come from, and of i, which turns (re, im) to (-im, re).
+  static Row<T> source_signs(const Lone& lone) {
+    if constexpr (single) {
+      const Row<T> at_source = lane_signs<T>(lone.member.lane_mask);
+      const bool flipped = odd_parity(lone.lane_flip & lone.member.lane_mask);
+      const Row<T> signs = flipped ? -at_source : at_source;
+      return is_imaginary(lone.member) ? signs * times_i(Row<T>{} + T(1)) : signs;
+    } else {
+      return Row<T>{} + T(1);
+    }
+  }
+
+  static bool odd_source(const Lone& lone, Index row) {
+    return odd_parity(static_cast<Mask>(row ^ lone.row_flip) & lone.member.row_mask);
+  }
+
+  // Calls f with the count as a constant, so that sums stay in registers: rounded up to a power of two, the words in
+  // excess being the first one again, for nobody.
+  template <class F>
+  static void with_count(int count, const F& f) {
+    if (count == 1) return f(std::integral_constant<int, 1>());
+    if (count == 2) return f(std::integral_constant<int, 2>());
+    if (count <= 4) return f(std::integral_constant<int, 4>());
+    return f(std::integral_constant<int, most_in_sweep>());
+  }
+
+  static void lone_overlaps(const Lone* lone, int count, Mask base, const T* ket, Index rows, double* sums) {
+    with_count(count, [&](auto size) {
+      Lone words[size];
+      for (int j = 0; j < size; ++j) words[j] = lone[j < count ? j : 0];
+      const Row<T> signs[2] = {Row<T>{} + T(1), Row<T>{} - T(1)};
+      Row<T> total[size] = {};
       for (Index r = 0; r < rows; ++r) {
         const Cell x = Cell::load(ket, r);
-        const Cell turned = (imaginary ? x.times_i() : x).times(function_at(work.products.data(), r));
-        const Index partner = r ^ group.row_flip;
+        for (int j = 0; j < size; ++j) total[j] += signs[odd_source(words[j], r)] * x.inner(source(words[j], ket, r));
+      }
+      for (int j = 0; j < count; ++j)
+        add_sum(total[j], source_signs(words[j]), sign(words[j].member, base), sums + words[j].number * width);
+    });
+  }
+
+  static void add_lone(const Lone* lone, int count, Mask base, const T* ket, T* bra, Index rows, const double* weights) {
+    with_count(count, [&](auto size) {
+      Lone words[size];
+      Row<T> w[size][2];  // by the parity of the place that a row comes from
+      for (int j = 0; j < size; ++j) {
+        words[j] = lone[j < count ? j : 0];
+        w[j][0] = j < count ? static_cast<T>(sign(words[j].member, base)) * weight(weights + words[j].number * width) *
+                                  source_signs(words[j])
+                            : Row<T>{};
+        w[j][1] = -w[j][0];
+      }
+      for (Index r = 0; r < rows; ++r) {
+        Cell total = Cell::load(bra, r);
+        for (int j = 0; j < size; ++j)
+          total = total.plus(source(words[j], ket, r).times(w[j][odd_source(words[j], r)]));
+        total.store(bra, r);
+      }
+    });
+  }
+
+  // --- many words that flip the same bits ----------------------------------------------------------------------------
+
+  // Per cell: the partner's conjugate times psi or i psi.
+  template <int flip>
+  static Row<T> product(const Part& part, const T* ket, Index row) {
+    const Cell x = Cell::load(ket, row);
+    const Cell partner = trade<flip>(Cell::load(ket, row ^ part.group.row_flip));
+    return partner.inner(part.imaginary ? x.times_i() : x);
+  }
+
+  void group_overlaps(const Part& part, Mask base, const T* ket, Index rows, Workspace<T>& work, double* sums) const {
+    work.products.resize(Sums::vectors(rows));
+    with_flip(part.group.lane_flip, [&](auto flip) { write_products<flip>(part, ket, rows, work.products.data()); });
+    hadamard(work.products.data(), static_cast<Index>(work.products.size()));
+    double* at = sums + part.first * width;
+    for (const Member& m : part.group.members) {
+      if (is_imaginary(m) == part.imaginary) {
+        const Mask place = Sums::place(m.row_mask, m.lane_mask);
+        add_sum(work.products[Sums::vector(place)], Sums::signs(place), sign(m, base), at);
+      }
+      at += width;
+    }
+  }
+
+  template <int flip>
+  static void write_products(const Part& part, const T* ket, Index rows, Row<T>* out) {
+    if constexpr (single) {
+      for (Index r = 0; r < rows; r += 2) {
+        const Row<T> first = product<flip>(part, ket, r);
+        const Row<T> second = product<flip>(part, ket, r + 1);
+        out[r / 2] = even_lanes(first, second) + odd_lanes(first, second);
+      }
+    } else {
+      for (Index r = 0; r < rows; ++r) out[r] = product<flip>(part, ket, r);
+    }
+  }
+
+  // The weights as a function on the amplitudes: it is that of the members' signs, transformed.
+  void add_group(const Part& part, Mask base, const T* ket, T* bra, Index rows, Workspace<T>& work,
+                 const double* weights) const {
+    const Index size = Sums::vectors(rows);
+    work.products.assign(size, Row<T>{});
+    const double* at = weights + part.first * width;
+    for (const Member& m : part.group.members) {
+      if (is_imaginary(m) == part.imaginary) {
+        const Mask place = Sums::place(m.row_mask, m.lane_mask);
+        work.products[Sums::vector(place)] += static_cast<T>(sign(m, base)) * weight(at) * Sums::signs(place);
+      }
+      at += width;
+    }
+    hadamard(work.products.data(), size);
+    with_flip(part.group.lane_flip, [&](auto flip) {
+      for (Index r = 0; r < rows; ++r) {
+        const Cell x = Cell::load(ket, r);
+        const Cell turned = (part.imaginary ? x.times_i() : x).times(function_at(work.products.data(), r));
+        const Index partner = r ^ part.group.row_flip;
         Cell::load(bra, partner).plus(trade<flip>(turned)).store(bra, partner);
       }
     });

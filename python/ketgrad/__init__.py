@@ -8,6 +8,7 @@ PennyLane's contract.
 from __future__ import annotations
 
 from . import measurements, observables, operations
+from .compiling import compile
 from .execute_tapes import ExecuteTapes, execute
 from .jacobian_products import AdjointProducts
 from .measurements import Measurement, counts, density_matrix, expval, probs, sample, state, var
@@ -140,6 +141,7 @@ __all__ = [
     "Z",
     "__version__",
     "adjoint",
+    "compile",
     "counts",
     "ctrl",
     "density_matrix",

@@ -236,7 +236,8 @@ def check_values(value: Parameter, deviation: Callable[[Tensor], Tensor], where:
         tensor = tensor.to(_HALF[tensor.dtype])
     elif not (tensor.is_floating_point() or tensor.is_complex()):
         tensor = tensor.to(torch.float64)
-    with torch.no_grad():
+    # Nor is it recorded: a function that is being traced does not depend on the outcome.
+    with torch.no_grad(), torch._C.DisableTorchFunction():
         found = deviation(tensor)
         wrong = (found > tolerance) & torch.isfinite(found)
         if bool(wrong.any()):

@@ -7,6 +7,8 @@ shared, so that its gradient is summed natively; others are stacked along the ba
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +29,10 @@ _DOUBLE = (torch.float64, torch.complex128)
 _KET_SHARE = 0.25
 # Asking for the free memory costs more than a small call.
 _SMALL = 1 << 26
+
+# Batches of tapes hold tens of thousands of parameters: what is asked of each is asked without a Python loop.
+_dtype_of = attrgetter("dtype")
+_device_of = attrgetter("device")
 
 
 class Group(NamedTuple):
@@ -107,6 +113,17 @@ def common_type(tape: Tape, dtype: torch.dtype | None) -> tuple[torch.dtype, tor
     """
     if dtype not in (None, torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
+    try:
+        (own,), (device,) = set(map(_dtype_of, tape.parameters)), set(map(_device_of, tape.parameters))
+        if own in (torch.float32, torch.float64) and isinstance(device, torch.device):
+            return dtype or own, device
+    except (AttributeError, ValueError):  # not tensors only, or not alike
+        pass
+    return _common_type(tape, dtype)
+
+
+def _common_type(tape: Tape, dtype: torch.dtype | None) -> tuple[torch.dtype, torch.device]:
+    """The same, parameter by parameter."""
     real, device = dtype, None
     decided: torch.dtype | None = None
     for parameter in tape.parameters:
@@ -169,11 +186,17 @@ def _is_shared(source: Source, tapes: list[Tape], first: list[Parameter]) -> boo
 def _pack_one(source: Source, values: list[Parameter], dtype: torch.dtype, device: torch.device) -> Tensor:
     """One tape's parameters: columns (k,) or (B, k), or the single parameter."""
     if source.layout == "n":
-        return torch.tensor(values, dtype=dtype, device=device)
+        return torch.tensor(values, dtype=dtype, device=device) if values else _no_numbers(dtype, device)
     tensors = _tensors(values, dtype, device)
     if not source.is_column:
         return tensors[0]
     return torch.stack(tensors, dim=-1)
+
+
+@cache
+def _no_numbers(dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # it is saved for backward passes
+        return torch.empty(0, dtype=dtype, device=device)
 
 
 def _pack_scalars(
@@ -192,6 +215,8 @@ def _pack_scalars(
 
 
 def _tensors(values: list[Parameter], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    if set(map(type, values)) == {Tensor} and set(map(_dtype_of, values)) == {dtype}:
+        return values  # type: ignore[return-value]
     return [
         (v if v.dtype is dtype else v.to(dtype))
         if isinstance(v, Tensor)
@@ -206,7 +231,12 @@ def _tensors(values: list[Parameter], dtype: torch.dtype, device: torch.device) 
 def keeps_ket(group: Group) -> bool:
     """Whether the final kets of a group are kept for its backward pass, by the memory they take."""
     size = group.batch * (group.inputs[0].element_size() * 2 << group.encoding.num_wires)
-    return size <= _SMALL or group.inputs[0].device.type != "cpu" or size <= _KET_SHARE * _C.available_memory()
+    return keeps_state(size, group.inputs[0].device)
+
+
+def keeps_state(size: int, device: torch.device) -> bool:
+    """Whether kets of so many bytes are kept for the backward pass."""
+    return size <= _SMALL or device.type != "cpu" or size <= _KET_SHARE * _C.available_memory()
 
 
 def split_results(group: Group, real: Tensor, complex_: Tensor) -> list[tuple[Tensor, ...]]:
@@ -222,10 +252,10 @@ def split_results(group: Group, real: Tensor, complex_: Tensor) -> list[tuple[Te
 
 
 def _result(result: Result, tape: Tape, numbers: Tensor, first: int, rows: int) -> Tensor:
-    if numbers.shape == (rows, result.size) and result.kind in ("state", "probs"):
-        # It is all there is: no copy. Squeezed in place, because a view returned from a Function could not be changed
+    if numbers.shape == (rows, result.size):
+        # It is all there is: no copy. Reshaped in place, because a view returned from a Function could not be changed
         # in place.
-        return numbers if tape.batch_size is not None else numbers.squeeze_(0)
+        return numbers.resize_(result_shape(result, tape))
     block = numbers[first : first + rows, result.first : result.first + result.size]
     return block.reshape(result_shape(result, tape)).clone()
 
@@ -293,9 +323,23 @@ def _assign(source: Source, tape: Tape, gradient: Tensor, found: dict[int, Tenso
 
 
 def _assign_rows(source: Source, group: Group, gradient: Tensor, found: list[dict[int, Tensor]]) -> None:
+    if source.is_column and source.layout not in "bB" and len(group.tapes) == gradient.shape[0]:
+        _assign_scalars(source, group, gradient, found)
+        return
     per_tape = gradient.split(list(group.rows))
     for tape, rows, into in zip(group.tapes, per_tape, found, strict=True):
         _assign(source, tape, rows if source.layout in "bB" else rows.sum(0), into)
+
+
+def _assign_scalars(source: Source, group: Group, gradient: Tensor, found: list[dict[int, Tensor]]) -> None:
+    """Gradients of scalars of many tapes, one row (k,) each, taken apart at once."""
+    indices = source.parameters
+    columns, width = gradient.reshape(-1).unbind(), len(indices)
+    for first, tape, into in zip(range(0, len(columns) or 1, width or 1), group.tapes, found, strict=True):
+        of_tape = columns[first : first + width]
+        if set(map(_dtype_of, [tape.parameters[i] for i in indices])) != {gradient.dtype}:
+            of_tape = tuple([like_parameter(g, tape.parameters[i]) for i, g in zip(indices, of_tape, strict=True)])
+        into.update(zip(indices, of_tape, strict=True))
 
 
 def like_parameter(gradient: Tensor, parameter: Parameter) -> Tensor:

@@ -8,7 +8,7 @@ trainable or not, because gradients are computed input by input.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,6 +23,9 @@ from .tape import Tape
 
 SCALAR_KINDS = ("angle", "coefficient")
 VECTOR_KIND = "coefficients"
+
+Slot = tuple[int, int, float, float]
+"""Where a program reads a scalar: (input, column, scale, offset)."""
 
 _NO_INPUT = -1
 
@@ -89,7 +92,7 @@ def encode(tape: Tape) -> Encoding:
     structure = tape.structure
     found = _cache.get(structure)
     if found is None:
-        found = _Encoder(tape).run()
+        found = _encode(tape)
         statistics.encoded += 1
         _cache[structure] = found
         if len(_cache) > _CACHE_SIZE:
@@ -97,26 +100,82 @@ def encode(tape: Tape) -> Encoding:
     return found
 
 
-class _Encoder:
-    """Builds one program."""
+def require_state(num_wires: int) -> None:
+    """Raise MemoryError where a state on so many wires would not fit into any memory."""
+    # Beyond 2^1000 bytes it does not matter how many.
+    _C.require_memory(float(8 << min(num_wires, 1000)), f"a state on {num_wires} wires")
 
-    def __init__(self, tape: Tape) -> None:
-        # Beyond 2^1000 bytes it does not matter how many.
-        _C.require_memory(float(8 << min(tape.num_wires, 1000)), f"a state on {tape.num_wires} wires")
+
+def _encode(tape: Tape) -> Encoding:
+    require_state(tape.num_wires)
+    kinds, layouts = describe_parameters(tape)
+    sources = _sources(kinds, layouts, frozenset(tape.trainable_params))
+    place = {
+        parameter: (position, column)
+        for position, source in enumerate(sources)
+        for column, parameter in enumerate(source.parameters)
+    }
+
+    def slot(parameter: int, column: int) -> Slot:
+        position, first = place[parameter]
+        return position, first + column, 1.0, 0.0
+
+    inputs = [(source.is_complex, _input_shape(source, tape, layouts)) for source in sources]
+    written = write_program(tape, inputs, slot, lambda parameter: place[parameter][0])
+    return Encoding(written.program, written.program.id, tape.num_wires, sources, *written[1:])
+
+
+def _input_shape(source: Source, tape: Tape, layouts: list[str]) -> tuple[int, ...]:
+    """The shape without the batch axis."""
+    if source.is_column:
+        return (len(source.parameters),)
+    index = source.parameters[0]
+    shape = tuple(np.shape(tape.parameters[index]))
+    return shape[1:] if layouts[index] in "bB" else shape
+
+
+class Written(NamedTuple):
+    """A program, its results, one a measurement, and how many real and complex numbers they are in all."""
+
+    program: _C.Program
+    results: tuple[Result, ...]
+    real_results: int
+    complex_results: int
+
+
+def write_program(
+    tape: Tape,
+    inputs: Sequence[tuple[bool, tuple[int, ...]]],
+    slot: Callable[[int, int], Slot],
+    source: Callable[[int], int],
+) -> Written:
+    """The native program of a tape's structure.
+
+    Args:
+        tape: its parameters' values are not looked at.
+        inputs: for each input whether it is complex, and its shape without the batch axis.
+        slot: (parameter, column) → where a scalar, or a column of a vector of coefficients, is read from.
+        source: parameter → the input that is a matrix, a diagonal, a state or the values of a sparse matrix.
+
+    Raises:
+        MemoryError: a result would not fit into any memory.
+    """
+    return _Writer(tape, slot, source).run(inputs)
+
+
+class _Writer:
+    """Writes one program."""
+
+    def __init__(self, tape: Tape, slot: Callable[[int, int], Slot], source: Callable[[int], int]) -> None:
         self.tape = tape
+        self.slot = slot
+        self.source = source
         self.builder = _C.ProgramBuilder(tape.num_wires)
         self.bit: dict[Wire, int] = {wire: position for position, wire in enumerate(tape.wires)}
-        self.kinds, self.layouts = _describe_parameters(tape)
-        self.sources = _sources(self.kinds, self.layouts, frozenset(tape.trainable_params))
-        self.place = {
-            parameter: (position, column)
-            for position, source in enumerate(self.sources)
-            for column, parameter in enumerate(source.parameters)
-        }
 
-    def run(self) -> Encoding:
-        for source in self.sources:
-            self.builder.input(source.is_complex, self.input_shape(source))
+    def run(self, inputs: Sequence[tuple[bool, tuple[int, ...]]]) -> Written:
+        for is_complex, shape in inputs:
+            self.builder.input(is_complex, shape)
         first = 0
         for operation in self.tape.operations:
             self.add_operation(operation, first)
@@ -130,41 +189,26 @@ class _Encoder:
             first += len(measurement.parameters)
             results.append(Result(measurement.kind, is_complex, filled[is_complex], size))
             filled[is_complex] += size
-        program = self.builder.build()
-        return Encoding(
-            program, program.id, self.tape.num_wires, self.sources, tuple(results), filled[False], filled[True]
-        )
-
-    def input_shape(self, source: Source) -> tuple[int, ...]:
-        """The shape without the batch axis."""
-        if source.is_column:
-            return (len(source.parameters),)
-        index = source.parameters[0]
-        shape = tuple(np.shape(self.tape.parameters[index]))
-        return shape[1:] if self.layouts[index] in "bB" else shape
+        return Written(self.builder.build(), tuple(results), filled[False], filled[True])
 
     def bits(self, wires: Sequence[Wire]) -> list[int]:
         return [self.bit[wire] for wire in wires]
-
-    def slot(self, parameter: int, column: int = 0) -> tuple[int, int, float, float]:
-        position, first = self.place[parameter]
-        return position, first + column, 1.0, 0.0
 
     def add_operation(self, operation: Operation, first: int) -> None:
         """Add a gate or the preparation, whose parameters are those from `first` on."""
         wires = self.bits(operation.base_wires)
         if operation.is_preparation:
             if operation.parameters:
-                self.builder.state(wires, self.place[first][0])
+                self.builder.state(wires, self.source(first))
             else:
                 self.builder.basis_state(wires, operation.bits)
             return
         slots, matrix = [], _NO_INPUT
-        for index in range(first, first + len(operation.parameters)):
-            if self.kinds[index] in SCALAR_KINDS:
-                slots.append(self.slot(index))
+        for index, kind in enumerate(operation.parameter_kinds, first):
+            if kind in SCALAR_KINDS:
+                slots.append(self.slot(index, 0))
             else:
-                matrix = self.place[index][0]
+                matrix = self.source(index)
         word = "Z" * len(wires) if operation.name == "MultiRZ" else operation.word
         controls, values = list(operation.control_wires), list(operation.control_values)
         if operation.name == "GlobalPhase":
@@ -188,13 +232,13 @@ class _Encoder:
         return term.scale, slots, word_wires, word, [self.factor(factor, first) for factor in term.factors]
 
     def factor(self, factor: Factor, first: int) -> Any:
-        source = _NO_INPUT if factor.parameter < 0 else self.place[first + factor.parameter][0]
+        source = _NO_INPUT if factor.parameter < 0 else self.source(first + factor.parameter)
         rows = np.frombuffer(factor.rows, np.int64).tolist()
         columns = np.frombuffer(factor.columns, np.int64).tolist()
         return factor.kind, self.bits(factor.wires), source, factor.bits, rows, columns
 
 
-def _describe_parameters(tape: Tape) -> tuple[list[str], list[str]]:
+def describe_parameters(tape: Tape) -> tuple[list[str], list[str]]:
     """The kind and the layout letter of each parameter of a tape."""
     kinds: list[str] = []
     layouts: list[str] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,11 +58,14 @@ class ExecuteTapes(torch.autograd.Function):
     @classmethod
     def _apply(cls, kwargs: dict[str, Any], *parameters: Any) -> Any:
         _require_kwargs(kwargs)
-        # Inside `forward` torch hides tangents, so they are looked for here, in everything that a tape holds.
-        ops.refuse_transforms(_tensors_of(kwargs["tapes"]))
+        # Inside `forward` torch hides tangents, so they are looked for here, in everything that a tape holds. Without
+        # any transform it is enough that the native route looks at the inputs of its calls.
+        if ops.is_transforming() or not _is_native(kwargs):
+            ops.refuse_transforms(_tensors_of(kwargs["tapes"]))
         out_struct_holder: list[pytree.TreeSpec] = []
-        flat = super().apply(out_struct_holder, kwargs, *parameters)  # type: ignore[no-untyped-call]
-        return pytree.tree_unflatten(flat, out_struct_holder[0])
+        # Past the `apply` of `Function`, which looks at each parameter and adds functorch transforms, refused above.
+        flat = super(torch.autograd.Function, cls).apply(out_struct_holder, kwargs, *parameters)  # type: ignore[misc]
+        return _unflatten(flat, out_struct_holder[0])
 
     @staticmethod
     def forward(ctx: Any, out_struct_holder: list[pytree.TreeSpec], *inp: Any) -> tuple[Any, ...]:
@@ -69,12 +74,11 @@ class ExecuteTapes(torch.autograd.Function):
         tapes, execute_fn, jpc = kwargs["tapes"], kwargs["execute_fn"], kwargs["jpc"]
         ctx.set_materialize_grads(False)
         _require_count(tapes, parameters)
-        # A subclass may do something else in any method: it is called like everybody's.
-        if type(jpc) is AdjointProducts and execute_fn == jpc.execute:
+        if _is_native(kwargs):
             ctx.products = _Native(ctx, tapes, jpc, parameters)
         else:
             ctx.products = _Foreign(ctx, tapes, execute_fn, jpc, parameters)
-        flat, out_struct = pytree.tree_flatten(ctx.products.results)
+        flat, out_struct = _flatten(ctx.products.results)
         del ctx.products.results  # they would keep themselves alive through their graph
         out_struct_holder.append(out_struct)
         ctx.out_struct = out_struct
@@ -88,13 +92,33 @@ class ExecuteTapes(torch.autograd.Function):
         ops.refuse_transforms([c for c in flat_grad_outputs if c is not None])
         needed = ctx.needs_input_grad[2:]
         # None is a node without leaves to pytree; the cotangents are unflattened with a box around each.
-        cotangents = pytree.tree_unflatten([(c,) for c in flat_grad_outputs], ctx.out_struct)
+        cotangents = _unflatten([(c,) for c in flat_grad_outputs], ctx.out_struct)
         products = ctx.products
         with torch.no_grad():
             found = products.gradients(ctx, cotangents, needed)
+        if not torch.is_grad_enabled():
+            return (None, None, *found)
         present = [g for g in found if g is not None]
         passed = iter(ops.refuse_second_derivative(present, products.parameters()))
         return (None, None, *[None if g is None else next(passed) for g in found])
+
+
+def _flatten(results: tuple[TapeResult, ...]) -> tuple[list[Any], pytree.TreeSpec]:
+    """The leaves of results and their structure; faster than pytree where each tape has one tensor."""
+    if all(isinstance(result, Tensor) for result in results):
+        return list(results), _flat_struct(len(results))
+    return pytree.tree_flatten(results)
+
+
+@functools.cache
+def _flat_struct(count: int) -> pytree.TreeSpec:
+    return pytree.tree_structure(tuple(range(count)))
+
+
+def _unflatten(flat: Sequence[Any], struct: pytree.TreeSpec) -> Any:
+    """The way back from `_flatten`."""
+    is_flat = struct.type is tuple and struct.num_nodes == struct.num_leaves + 1
+    return tuple(flat) if is_flat else pytree.tree_unflatten(flat, struct)
 
 
 def _require_kwargs(kwargs: Any) -> None:
@@ -110,6 +134,12 @@ def _require_kwargs(kwargs: Any) -> None:
         raise TypeError(f"execute_fn must be callable, not {type(kwargs['execute_fn']).__name__}")
     if not hasattr(kwargs["jpc"], "compute_vjp"):
         raise TypeError(f"jpc must have compute_vjp(tapes, dy), which {type(kwargs['jpc']).__name__} has not")
+
+
+def _is_native(kwargs: dict[str, Any]) -> bool:
+    """Whether `AdjointProducts` itself executes; a subclass may do something else in any method."""
+    jpc = kwargs["jpc"]
+    return type(jpc) is AdjointProducts and bool(kwargs["execute_fn"] == jpc.execute)
 
 
 def _tensors_of(tapes: Sequence[Any]) -> list[Tensor]:
@@ -135,7 +165,7 @@ class _Native:
         trainable = any(ctx.needs_input_grad[2:])
         held = [p for tape in self.tapes for p in tape.get_parameters()]
         # Autograd adds up what a tensor gets at its several places, if it is that tensor at all of them.
-        as_held = all(p is q for p, q in zip(parameters, held, strict=True))
+        as_held = all(map(operator.is_, parameters, held))
         self.results, run = jpc.run(
             self.tapes, lambda group: trainable and any(s.trainable for s in group.encoding.sources), as_held
         )
@@ -252,7 +282,7 @@ def _like(gradient: Any, parameter: Tensor) -> Tensor:
 
 def _require_current(tape: Tape) -> None:
     """Raise where a parameter began to require grad after the tape was built: it would get no gradient in silence."""
-    if tape.has_default_trainable:
+    if tape.has_default_trainable and len(tape.trainable_params) < len(tape.parameters):
         trainable = tape.trainable_params
         for index, p in enumerate(tape.parameters):
             if isinstance(p, Tensor) and p.requires_grad and index not in trainable:

@@ -195,9 +195,10 @@ class AdjointProducts:
                 continue
             gradients = ops.run_execute_vjp(group.encoding.id, group.inputs, ket, *joined, wanted)
             for position, of_tape in zip(group.positions, split_gradients(group, wanted, gradients), strict=True):
-                for offset, index in enumerate(run.tapes[position].trainable_params):
-                    if index in of_tape and needed[firsts[position] + offset]:
-                        found[firsts[position] + offset] = of_tape[index]
+                indices, first = run.tapes[position].trainable_params, firsts[position]
+                found[first : first + len(indices)] = map(of_tape.get, indices)
+        if not all(needed):
+            return [gradient if wanted else None for gradient, wanted in zip(found, needed, strict=True)]
         return found
 
     @torch.no_grad()
@@ -321,12 +322,15 @@ def _first_parameters(tapes: Sequence[Tape]) -> list[int]:
 
 def wanted_inputs(group: Group, tapes: Sequence[Tape], firsts: Sequence[int], needed: Sequence[bool]) -> list[int]:
     """The inputs of a group in which some needed parameter is."""
-    indices = {
-        index
-        for position in group.positions
-        for offset, index in enumerate(tapes[position].trainable_params)
-        if needed[firsts[position] + offset]
-    }
+    if all(needed):
+        indices = set(group.tapes[0].trainable_params)  # the same for all of the group
+    else:
+        indices = {
+            index
+            for position in group.positions
+            for offset, index in enumerate(tapes[position].trainable_params)
+            if needed[firsts[position] + offset]
+        }
     return [i for i, s in enumerate(group.encoding.sources) if s.trainable and not indices.isdisjoint(s.parameters)]
 
 

@@ -9,7 +9,7 @@ Routes (design: one derivative, native; what differs is how torch gets there):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,14 +28,14 @@ _execute = torch.ops.ketgrad.execute.default
 _execute_vjp = torch.ops.ketgrad.execute_vjp.default
 
 
-def _interruptible(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a native function; what a signal handler raised in the meantime (Ctrl-C) is raised here."""
-    try:
-        return call(*arguments)
-    except (RuntimeError, MemoryError):
-        raised = _C.take_interrupt()
-        if raised is None:
-            raise
+# What autograd would do with an operator is Python, and slow; where there is nothing for it to do it is left out.
+_BelowAutograd = torch._C._AutoDispatchBelowAutograd
+
+
+def _raise_interrupt() -> None:
+    """Raise what a signal handler raised (Ctrl-C) while a native function ran, if that is why it ended."""
+    raised = _C.take_interrupt()
+    if raised is not None:
         raise raised from None
 
 
@@ -73,7 +73,12 @@ def run_execute(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple
         MemoryError: states and results do not fit; the message has the bytes.
         IndexError: no such program.
     """
-    return _interruptible(_execute, program, list(inputs), keep_ket)  # type: ignore[no-any-return]
+    try:
+        with _BelowAutograd():
+            return _execute(program, inputs, keep_ket)  # type: ignore[no-any-return]
+    except (RuntimeError, MemoryError):
+        _raise_interrupt()
+        raise
 
 
 def run_execute_vjp(
@@ -94,8 +99,12 @@ def run_execute_vjp(
     Raises:
         ValueError, MemoryError, IndexError: as in `run_execute`.
     """
-    found = _interruptible(_execute_vjp, program, list(inputs), ket, g_real, g_complex, list(wanted))
-    return found  # type: ignore[no-any-return]
+    try:
+        with _BelowAutograd():
+            return _execute_vjp(program, inputs, ket, g_real, g_complex, wanted)  # type: ignore[no-any-return]
+    except (RuntimeError, MemoryError):
+        _raise_interrupt()
+        raise
 
 
 def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool = True) -> tuple[Tensor, Tensor]:
@@ -122,6 +131,11 @@ def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool = True) -> tu
         return _Execute.apply(program, keep_ket, *inputs)  # type: ignore[no-any-return, no-untyped-call]
     real, complex_, _ = run_execute(program, inputs, keep_ket=False)
     return real, complex_
+
+
+def is_transforming() -> bool:
+    """Whether a functorch transform or a level of forward-mode differentiation is active."""
+    return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
 
 
 def refuse_transforms(tensors: Sequence[Tensor]) -> None:

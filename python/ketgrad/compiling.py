@@ -1,0 +1,590 @@
+"""`compile`: a function that returns tapes becomes one that returns their results, traced once per structure."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from types import FunctionType, MethodType
+from typing import Any, NamedTuple, overload
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from . import ops
+from .batching import keeps_state
+from .closures import modules_of
+from .jacobian_products import TapeResult, as_tapes
+from .lowering import Call, Lowering, Plan, same_plan
+from .tape import Tape
+from .tracing import likeness, record
+
+_MOST_PLANS = 512
+
+_LARGEST_TRIAL = 1 << 24
+"""Numbers in an argument of the second trace, which is made to see whether the batch size matters."""
+
+_Key = tuple[Any, ...]
+
+# They are declared to return nothing.
+_split_copy: Any = torch.split_with_sizes_copy
+_unbind_copy: Any = torch.unbind_copy
+
+
+# --- the operator call under autograd ---------------------------------------------------------------------------------
+
+
+class _Execute(torch.autograd.Function):
+    """One operator call; reshapes and splits inside, so that autograd records nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        inputs = _pack(call, tensors)
+        batch = inputs[call.batched].shape[0] if call.batched >= 0 else 1
+        keep = keeps_state(batch * call.ket_bytes, call.device)
+        real, complex_, ket = ops.run_execute(call.id, inputs, keep)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(ket, *tensors)
+        # Results of no numbers are their own cotangents. Others must not be kept: they would keep themselves alive.
+        ctx.rest = call, batch, real if not call.real_results else complex_ if not call.complex_results else None
+        return _split(call, batch, real, complex_)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        if not torch.is_grad_enabled():
+            return _gradients(ctx, cotangents)[0]
+        with torch.no_grad():
+            gradients, tensors = _gradients(ctx, cotangents)
+        passed = iter(ops.refuse_second_derivative([g for g in gradients if g is not None], tensors))
+        return tuple([None if g is None else next(passed) for g in gradients])
+
+
+def _gradients(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[tuple[Tensor | None, ...], list[Tensor]]:
+    """The gradients of a call's tensors, after a None for the call itself; and these tensors."""
+    call, batch, empty = ctx.rest
+    ket, *tensors = ctx.saved_tensors
+    gradients: list[Tensor | None] = [None] * (1 + len(tensors))
+    wanted = [k for k, needed in enumerate(ctx.needs_input_grad) if needed]
+    present = [c for c in cotangents if c is not None]
+    if present and wanted:
+        ops.refuse_transforms(present)
+        views = call.views
+        inputs = _pack(call, tensors)
+        real, complex_ = _join(call, batch, cotangents, inputs[0], empty)
+        found = ops.run_execute_vjp(call.id, inputs, ket, real, complex_, [views[k - 1].input for k in wanted])
+        for k, gradient in zip(wanted, found, strict=True):
+            view = views[k - 1]
+            if view.is_real:
+                gradient = gradient.real
+            # Autograd itself converts a gradient to its tensor's precision, but does not reshape it.
+            gradients[k] = gradient if view.shape is None else gradient.view(tensors[k - 1].shape)
+    return tuple(gradients), tensors
+
+
+# `Function.apply` itself only adds the support of functorch transforms, which are refused.
+_apply = torch._C._FunctionBase.__dict__["apply"].__get__(None, _Execute)
+
+
+def _run(call: Call, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The results of a call's tapes, tape after tape."""
+    ops.refuse_transforms(tensors)
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor.requires_grad:
+                return _apply(call, *tensors)  # type: ignore[no-any-return]
+    with torch.no_grad():
+        inputs = _pack(call, tensors)
+        batch = inputs[call.batched].shape[0] if call.batched >= 0 else 1
+        real, complex_, _ = ops.run_execute(call.id, inputs, False)
+        return _split(call, batch, real, complex_)
+
+
+def _pack(call: Call, tensors: Sequence[Tensor]) -> list[Any]:
+    """The inputs of the program."""
+    inputs: list[Any] = list(call.constants)
+    for (position, shape, dtype, _), tensor in zip(call.views, tensors, strict=True):
+        if tensor.dtype is not dtype:
+            tensor = tensor.to(dtype)
+        inputs[position] = tensor if shape is None else tensor.reshape(shape)
+    return inputs
+
+
+def _split(call: Call, batch: int, real: Tensor, complex_: Tensor) -> tuple[Tensor, ...]:
+    """The results of each tape: fresh tensors, no views, so that they may be changed in place."""
+    results = call.results
+    if len(call.tapes) == 1:
+        if len(results) == 1:
+            return (_shaped(call, 0, complex_ if results[0].is_complex else real),)
+        if call.are_scalars:
+            columns = _unbind_copy(real, 1)
+            return columns if call.has_batch else tuple([column.squeeze_(0) for column in columns])
+    columns = _columns(call, real, complex_)
+    if len(call.tapes) == 1:
+        return tuple([_shaped(call, m, column) for m, column in enumerate(columns)])
+    rows = _rows(call, batch)
+    blocks = [_split_copy(column, rows) for column in columns]
+    return tuple([_shaped(call, m, block[t]) for t in range(len(rows)) for m, block in enumerate(blocks)])
+
+
+def _columns(call: Call, real: Tensor, complex_: Tensor) -> list[Tensor]:
+    """The results of all tapes, one block (B, size) a measurement."""
+    parts: dict[bool, list[Tensor]] = {}
+    for is_complex, numbers in ((False, real), (True, complex_)):
+        sizes = [result.size for result in call.results if result.is_complex == is_complex]
+        several = len(sizes) > 1
+        parts[is_complex] = list(_split_copy(numbers, sizes, 1)) if several else [numbers]
+    return [parts[result.is_complex].pop(0) for result in call.results]
+
+
+def _rows(call: Call, batch: int) -> list[int]:
+    """How many circuits each tape stands for."""
+    return [batch // len(call.tapes)] * len(call.tapes) if call.rows is None else list(call.rows)
+
+
+def _shaped(call: Call, measurement: int, numbers: Tensor) -> Tensor:
+    """A block of results (B, size) as the measurement has them; in place, because a view could not be changed later."""
+    shape = call.shapes[measurement]
+    if not call.has_batch:
+        return numbers.resize_(shape)
+    return numbers if len(shape) == 1 else numbers.resize_((numbers.shape[0], *shape))
+
+
+def _join(
+    call: Call, batch: int, cotangents: Sequence[Tensor | None], carrier: Tensor, empty: Any
+) -> tuple[Tensor, Tensor]:
+    """The cotangents of all results as the operator takes them, (B, R) and (B, C); `empty` where there are none."""
+    if not call.complex_results:
+        return _block(call, batch, cotangents, False, carrier), empty
+    if not call.real_results:
+        return empty, _block(call, batch, cotangents, True, carrier)
+    return _block(call, batch, cotangents, False, carrier), _block(call, batch, cotangents, True, carrier)
+
+
+def _block(call: Call, batch: int, cotangents: Sequence[Tensor | None], is_complex: bool, carrier: Tensor) -> Tensor:
+    """The cotangents of the real or of the complex results, (B, size)."""
+    size = call.complex_results if is_complex else call.real_results
+    if len(cotangents) == 1 and cotangents[0] is not None:
+        return cotangents[0].reshape(batch, size)
+    if call.are_scalars and all(c is not None for c in cotangents):
+        return torch.stack(cotangents, -1).reshape(batch, size)  # type: ignore[arg-type]
+    dtype = carrier.dtype.to_complex() if is_complex else carrier.dtype
+    chosen = [m for m, result in enumerate(call.results) if result.is_complex == is_complex]
+    width = len(call.results)
+    rows = enumerate(_rows(call, batch))
+    lines = [_line(call, cotangents[t * width :], chosen, count, carrier, dtype) for t, count in rows]
+    return lines[0] if len(lines) == 1 else torch.cat(lines)
+
+
+def _line(
+    call: Call, cotangents: Sequence[Tensor | None], chosen: list[int], rows: int, carrier: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """The cotangents of one tape's chosen results, (rows, sum of their sizes)."""
+    blocks = []
+    for m in chosen:
+        cotangent, size = cotangents[m], call.results[m].size
+        if cotangent is None:
+            blocks.append(carrier.new_zeros((rows, size), dtype=dtype))
+        else:
+            blocks.append(cotangent.reshape(rows, size))
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)
+
+
+# --- compiled functions -----------------------------------------------------------------------------------------------
+
+
+class Compiled:
+    """A function that returns tapes, compiled by `compile`; calling it returns their results.
+
+    Attributes:
+        function: the function itself.
+        dtype: the precision to compute in, or None.
+    """
+
+    function: Callable[..., Any]
+    dtype: torch.dtype | None
+
+    def __init__(self, function: Callable[..., Any], dtype: torch.dtype | None = None) -> None:
+        if not callable(function):
+            raise TypeError(f"kg.compile takes a function that returns tapes, not {type(function).__name__}")
+        if type(function).__module__.startswith("pennylane"):
+            raise TypeError("kg.compile takes a function that returns a tape, not a QNode, which returns results")
+        if dtype not in (None, torch.float32, torch.float64):
+            raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
+        if isinstance(function, Compiled):
+            dtype = dtype or function.dtype
+            function = function.function
+        self.function = function
+        self.dtype = dtype
+        self._plans: OrderedDict[_Key, Plan] = OrderedDict()
+        self._generic: OrderedDict[_Key, Plan] = OrderedDict()
+        self._modules: list[nn.Module] = []
+        self._lock = threading.RLock()
+        self._traces = 0
+        functools.update_wrapper(self, function, updated=())
+
+    @property
+    def traces(self) -> int:
+        """How many structures have been traced."""
+        return self._traces
+
+    def __repr__(self) -> str:
+        name = getattr(self.function, "__qualname__", repr(self.function))
+        precision = "" if self.dtype is None else f", dtype={self.dtype}"
+        return f"<compiled {name}{precision}: {self._traces} trace{'' if self._traces == 1 else 's'}>"
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """The method of an instance: compiled by itself and kept with the instance."""
+        if instance is None or not isinstance(self.function, FunctionType):
+            return self
+        bound = self.function.__get__(instance, owner)
+        kept: dict[str, Any] | None = getattr(instance, "__dict__", None)
+        if not isinstance(kept, dict):  # nowhere to keep it: the instance is an argument like others
+            return MethodType(self, instance)
+        methods = kept.setdefault("_ketgrad_compiled", _Methods())
+        found = methods.get(self.function)
+        if found is not None and found.function.__self__ is not instance:  # of what the instance was copied from
+            methods = kept["_ketgrad_compiled"] = _Methods()
+            found = None
+        if found is None:
+            found = methods[self.function] = Compiled(bound, self.dtype)
+        return found
+
+    def __reduce__(self) -> Any:
+        """Pickled by name where it stands for its function (a decorator), otherwise without its traces."""
+        if _by_name(self.function) is self:
+            return self.function.__qualname__
+        return Compiled, (self.function, self.dtype)
+
+    def __deepcopy__(self, memo: Any) -> Compiled:
+        return Compiled(copy.deepcopy(self.function, memo), self.dtype)
+
+    # A call.
+
+    def __call__(self, *args: Any, **kwargs: Any) -> TapeResult:
+        """The result of the tape that the function returns, or a tuple of the results of its tapes."""
+        if torch.compiler.is_compiling():  # tapes are no graph: what is compiled breaks here and goes on behind
+            return torch.compiler.disable(self._call)(args, kwargs)
+        return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TapeResult:
+        static: Hashable = None
+        tensors, key = args, None if kwargs else _plain_key(args)
+        if key is None:
+            static, tensors = _flatten(args, kwargs)
+            key = (static, _plain_key(tensors))
+        if self._modules:
+            key = (key, *[module.training for module in self._modules])
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._find(_Given(args, kwargs, static, tensors), key)
+        else:
+            self._touch(key)
+        if plan.lifted:
+            outer = _read(plan)
+            if outer is None:  # another tensor is there now
+                plan, outer = self._renew(plan, _Given(args, kwargs, static, tensors), key)
+            tensors = (*tensors, *outer)
+        return _execute(plan, plan.arithmetic(*tensors))
+
+    def _touch(self, key: _Key) -> None:
+        """Make a plan the last to be forgotten."""
+        try:
+            self._plans.move_to_end(key)
+        except KeyError:  # forgotten by another thread
+            return
+
+    # Traces.
+
+    def _find(self, given: _Given, key: _Key) -> Plan:
+        """The plan for arguments of a structure that is new, or that is known with another batch size."""
+        with self._lock:
+            known = self._plans.get(key)  # traced by another thread in the meantime
+            if known is not None:
+                return known
+            for (batched, pattern), plan in self._generic.items():
+                if pattern == self._pattern(given, batched):
+                    return _remember(self._plans, key, plan)
+            plan = self._trace(given)
+            return _remember(self._plans, self._key(given), plan)
+
+    def _key(self, given: _Given) -> _Key:
+        """The key of a call, with the modules that are known now."""
+        plain = _plain_key(given.tensors)
+        key = plain if given.static is None else (given.static, plain)
+        return (key, *[module.training for module in self._modules]) if self._modules else key  # type: ignore[return-value]
+
+    def _pattern(self, given: _Given, batched: tuple[int, ...]) -> _Key | None:
+        """A key without the size of the batch axis, which some arguments share; None where they do not."""
+        sizes = {given.tensors[i].shape[:1] for i in batched if i < len(given.tensors)}
+        if len(sizes) != 1 or (size := next(iter(sizes)).numel()) < 2:
+            return None
+        tensors = [t[0] if i in batched and t.dim() and size else t for i, t in enumerate(given.tensors)]
+        training = [module.training for module in self._modules]
+        return given.static, _plain_key(tensors), *training
+
+    def _trace(self, given: _Given) -> Plan:
+        """Trace the function for arguments of one structure, and see whether the batch size matters."""
+        ops.refuse_transforms(given.tensors)
+        plan, log, largest = self._lower(given, [_alias(tensor) for tensor in given.tensors])
+        self._traces += 1
+        self._modules = modules_of((self.function, *given.others))
+        batched = plan.batched_arguments
+        if batched and self._is_generic(given, plan, log, largest):
+            pattern = self._pattern(given, batched)
+            if pattern is not None:
+                _remember(self._generic, (batched, pattern), plan)
+        return plan
+
+    def _is_generic(self, given: _Given, plan: Plan, log: list[Any], largest: int) -> bool:
+        """Whether the plan is right for every batch size from 2 on.
+
+        It is if the function, run with a batch larger than any integer that it uses, does the same and learns the same
+        about its tensors: then it cannot have asked for the batch size.
+        """
+        size = given.tensors[plan.batched_arguments[0]].shape[0]
+        trial = 2 * max(size, largest) + 1
+        numbers = sum(given.tensors[i].numel() // max(size, 1) * trial for i in plan.batched_arguments)
+        if size < 2 or numbers > _LARGEST_TRIAL:
+            return False
+        tensors = [_alias(t, trial if i in plan.batched_arguments else None) for i, t in enumerate(given.tensors)]
+        try:
+            other, other_log, _ = self._lower(given, tensors)
+        except Exception:  # whatever it is, it comes from the size
+            return False
+        return log == other_log and same_plan(plan, other)
+
+    def _lower(self, given: _Given, tensors: list[Tensor]) -> tuple[Plan, list[Any], int]:
+        """Run the function on tensors in place of the given ones; its plan, log and largest integer."""
+        args, kwargs = _replaced(given, tensors)
+
+        def traced() -> tuple[tuple[Tape, ...], bool]:
+            result = self.function(*args, **kwargs)
+            is_single = not isinstance(result, (list, tuple))
+            return as_tapes([result] if is_single else result), is_single
+
+        recorder = record(traced, tensors, (self.function, *given.others))
+        tapes, is_single = recorder.trace.result
+        for tape in tapes:
+            if tape.shots is not None:
+                raise NotImplementedError("a compiled function returned a tape with shots; give it to kg.execute")
+        plan = Lowering(recorder.trace, recorder.number, self.dtype).run(tapes, is_single)
+        for call in plan.calls:
+            ops.require_kernels(call.device)
+        return plan, recorder.trace.log, recorder.trace.largest
+
+    def _renew(self, stale: Plan, given: _Given, key: _Key) -> tuple[Plan, tuple[Tensor, ...]]:
+        """Another plan where the tensors outside the function are others than before."""
+        with self._lock:
+            for plans in (self._plans, self._generic):
+                for old in [k for k, plan in plans.items() if plan is stale]:
+                    del plans[old]
+            plan = self._find(given, key)
+            outer = _read(plan)
+        if outer is None:
+            raise RuntimeError("the tensors that a compiled function reads from outside change while it is traced")
+        return plan, outer
+
+
+class _Given(NamedTuple):
+    """The arguments of a call, the tensors among them, and all else in a hashable form (None: there is nothing)."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    static: Hashable
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def others(self) -> list[Any]:
+        """The objects that are no tensors."""
+        leaves = pytree.tree_leaves((self.args, self.kwargs))
+        return [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
+
+
+class _Methods(dict[Any, Compiled]):
+    """The compiled methods of an object, which its copies do not take over."""
+
+    def __deepcopy__(self, memo: Any) -> _Methods:
+        return _Methods()
+
+    def __reduce__(self) -> Any:
+        return _Methods, ()
+
+
+def _by_name(function: Any) -> Any:
+    """What is found under a function's name."""
+    found: Any = sys.modules.get(getattr(function, "__module__", ""))
+    for name in getattr(function, "__qualname__", "").split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def _remember(plans: OrderedDict[_Key, Plan], key: _Key, plan: Plan) -> Plan:
+    plans[key] = plan
+    if len(plans) > _MOST_PLANS:
+        plans.popitem(last=False)
+    return plan
+
+
+def _alias(tensor: Tensor, rows: int | None = None) -> Tensor:
+    """A tensor for a trace: at one place only, so that it is known by itself; with so many rows."""
+    with torch.inference_mode(False), torch.no_grad():
+        if rows is not None:
+            own = tensor.index_select(0, torch.arange(rows, device=tensor.device) % tensor.shape[0])
+        else:
+            own = tensor.clone() if tensor.is_inference() else tensor.detach()
+    return own.requires_grad_(tensor.requires_grad)
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+def _plain_key(tensors: Sequence[Any]) -> _Key | None:
+    """What a plan depends on in tensors; None where they are not tensors only."""
+    try:
+        return tuple([(t.shape, t.dtype, t.requires_grad, t.device, t.layout) for t in tensors])
+    except AttributeError:
+        return None
+
+
+def _flatten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Hashable, tuple[Tensor, ...]]:
+    """The tensors among the arguments, and all else in a hashable form."""
+    tensors: list[Tensor] = []
+    return _described((args, kwargs), tensors), tuple(tensors)
+
+
+def _described(item: Any, tensors: list[Tensor]) -> Hashable:
+    if isinstance(item, Tensor):
+        tensors.append(item)
+        return Tensor
+    if isinstance(item, (tuple, list)):
+        return (type(item), *[_described(part, tensors) for part in item])
+    if isinstance(item, dict):
+        return (type(item), *[(key, _described(part, tensors)) for key, part in item.items()])
+    try:
+        hash(item)
+    except TypeError:
+        raise TypeError(
+            f"an argument of type {type(item).__name__} is neither a tensor nor hashable; a compiled function takes "
+            "tensors (torch.as_tensor) and, as part of the circuit's structure, numbers, strings and the like"
+        ) from None
+    return type(item), item
+
+
+def _replaced(given: _Given, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with other tensors in their places."""
+    args, kwargs = _rebuilt((given.args, given.kwargs), iter(tensors))
+    return args, kwargs
+
+
+def _rebuilt(item: Any, tensors: Iterator[Tensor]) -> Any:
+    if isinstance(item, Tensor):
+        return next(tensors)
+    if isinstance(item, (tuple, list)):
+        parts = [_rebuilt(part, tensors) for part in item]
+        return type(item)(*parts) if hasattr(item, "_fields") else type(item)(parts)
+    if isinstance(item, dict):
+        return {key: _rebuilt(part, tensors) for key, part in item.items()}
+    return item
+
+
+# --- a call of a plan -------------------------------------------------------------------------------------------------
+
+
+def _read(plan: Plan) -> tuple[Tensor, ...] | None:
+    """The tensors outside the function as they are now, None where they are none that the plan is right for."""
+    found = []
+    for lifted in plan.lifted:
+        try:
+            tensor, *others = lifted.location.read()
+        except (AttributeError, LookupError, TypeError, ValueError):  # the place is gone
+            return None
+        if not isinstance(tensor, Tensor) or lifted.like != likeness(tensor):
+            return None
+        for other in others:
+            if other is not tensor:
+                return None
+        found.append(tensor)
+    return tuple(found)
+
+
+def _execute(plan: Plan, handed: tuple[tuple[Tensor, ...], ...]) -> TapeResult:
+    """The results in their nesting."""
+    if plan.is_single:
+        found = _run(plan.calls[0], handed[0])
+        return found[0] if len(found) == 1 else found
+    results: list[TapeResult] = [None] * plan.num_tapes
+    for call, tensors in zip(plan.calls, handed, strict=True):
+        found, width = _run(call, tensors), len(call.results)
+        for t, position in enumerate(call.tapes):
+            results[position] = found[t] if width == 1 else found[t * width : (t + 1) * width]
+    return tuple(results)
+
+
+# --- the public function ----------------------------------------------------------------------------------------------
+
+
+@overload
+def compile(function: Callable[..., Any], *, dtype: torch.dtype | None = None) -> Compiled: ...
+
+
+@overload
+def compile(function: None = None, *, dtype: torch.dtype | None = None) -> Callable[[Callable[..., Any]], Compiled]: ...
+
+
+def compile(function: Callable[..., Any] | None = None, *, dtype: torch.dtype | None = None) -> Any:
+    """Compile a function that returns tapes into one that returns their results, without building tapes.
+
+    The function is traced at the first call for arguments of a structure: what it does with its tensors is recorded
+    while it runs. Slices of tensors, multiplied by and added to numbers (`2 * x[..., 0] + 1`), are read by the native
+    program from the tensors themselves; other arithmetic (`torch.sin`, layers of torch.nn) is repeated at each call.
+    Gradients go to the tensors as through `kg.execute`. Also a decorator: `@kg.compile` or `@kg.compile(dtype=…)`.
+
+    A trace serves every call with tensors of the same shapes, dtypes, devices and requires_grad, and other arguments
+    that are equal; batches of two and more share one trace where the function does not ask for their size. Tensors from
+    outside the function (closures, globals, parameters of modules) are read anew at each call and get gradients. All
+    else that the function reads from outside, such as numbers in attributes, is as it was when the function was traced.
+    Matrices and states are checked for being unitary and normalised while tracing only.
+
+    Args:
+        function: takes tensors, also in tuples, lists and dictionaries, and hashable arguments; returns a `Tape`, or a
+            list or tuple of tapes. It must have no side effects: it runs twice where there is a batch, and not at all
+            once it has been traced.
+        dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters.
+
+    Returns:
+        A callable with the function's signature. For a tape it returns its result, `kg.execute([tape])[0]`, for several
+        a tuple of results; tapes of equal structure take one native call. `traces` counts the structures traced.
+
+    Raises:
+        TypeError: `function` is not callable; at a call, an argument that is neither a tensor nor hashable.
+        ValueError: another dtype; at a call, mixed devices or precisions.
+        NotImplementedError: at a call, a structure that depends on the values of tensors (the message has the line),
+            a tape with shots, a tensor that the trace cannot follow, a torch.func transform; on the second derivative.
+        MemoryError: a state does not fit.
+
+    Example:
+        >>> import torch, ketgrad as kg
+        >>> @kg.compile
+        ... def circuit(x, weights):
+        ...     layers = [kg.RY(2 * x[..., 0] + 1, wires=0), kg.RX(x[..., 1], wires=1)]
+        ...     for layer in weights:
+        ...         layers += [kg.RZ(layer[0], wires=0), kg.RY(layer[1], wires=1), kg.CNOT(wires=[0, 1])]
+        ...     return kg.Tape(layers, [kg.expval(kg.Z(0)), kg.expval(kg.Z(1))])
+        >>> weights = torch.zeros(3, 2, requires_grad=True)
+        >>> z0, z1 = circuit(torch.rand(5, 2), weights)
+        >>> z1.shape
+        torch.Size([5])
+        >>> z1.sum().backward()
+        >>> weights.grad.shape
+        torch.Size([3, 2])
+        >>> _ = circuit(torch.rand(8, 2), weights)
+        >>> circuit.traces
+        1
+    """
+    if function is None:
+        return lambda decorated: Compiled(decorated, dtype)
+    return Compiled(function, dtype)
