@@ -19,6 +19,7 @@
 #endif
 
 #include "core/registry.h"
+#include "cpu/buffer.h"
 #include "cpu/execute.h"
 
 namespace ketgrad {
@@ -250,12 +251,12 @@ class Run {
     }
     real_.resize(w.batch * w.program.real_results());
     cotangent_.assign(real_.size(), T(1));
-    ket_.resize(2 * w.batch * call_.dimension());
   }
 
   void once() {
-    execute<T>(call_, {real_.data(), nullptr, ket_.data()});
-    Cotangents<T> cotangents{ket_.data(), cotangent_.data(), nullptr, {}};
+    const Buffer<T> ket(2 * call_.batch * call_.dimension());
+    execute<T>(call_, {real_.data(), nullptr, ket.data()});
+    Cotangents<T> cotangents{ket.data(), cotangent_.data(), nullptr, {}};
     for (std::vector<T>& g : gradients_) {
       std::fill(g.begin(), g.end(), T(0));
       cotangents.gradients.push_back(g.empty() ? nullptr : g.data());
@@ -278,7 +279,6 @@ class Run {
   std::vector<std::vector<T>> gradients_;
   std::vector<T> real_;
   std::vector<T> cotangent_;
-  std::vector<T> ket_;
 };
 
 template <class T>

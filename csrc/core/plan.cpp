@@ -411,15 +411,16 @@ WordGroup word_group(Mask x, const std::vector<ObservedWord>& words, const TileG
   return group;
 }
 
-// Flips are put into tiles as they come.
+// Flips are put into tiles as they come. Without factors beside ket and bra there is room for tiles of twice the size.
 void plan_observables(Plan& plan, const WordsByFlip& words) {
   const int n = plan.program->num_wires;
+  const int tile_bits = plan.layout.tile_bits + 1;
   const int lane_bits = std::min(plan.layout.lane_bits, n);
   std::vector<Mask> left;
   for (const auto& [x, list] : words) left.push_back(x);
   while (!left.empty()) {
-    TileGeometry tile(n, plan.layout.lane_bits, plan.layout.tile_bits);
-    if (plan.layout.tile_bits >= n) tile.fill();
+    TileGeometry tile(n, plan.layout.lane_bits, tile_bits);
+    if (tile_bits >= n) tile.fill();
     std::vector<Mask> held;
     std::vector<Mask> rest;
     for (const Mask x : left) (tile.reach(x) ? held : rest).push_back(x);

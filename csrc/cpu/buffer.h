@@ -2,19 +2,15 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <new>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "core/bits.h"
+#include "core/blocks.h"
 
 namespace ketgrad {
 
-inline constexpr std::align_val_t line_alignment{64};
+inline constexpr std::align_val_t line_alignment{line_bytes};
 
 // std::allocator does not see the alignment of a vector type once it is a template argument.
 template <class V>
@@ -34,32 +30,15 @@ struct LineAllocator {
 template <class V>
 using LaneVector = std::vector<V, LineAllocator<V>>;
 
-// Asks for large pages: tiles gather rows from all over a state, and each would miss the translation of its address.
-// Advice only; call it before the memory is touched.
-inline void advise_large_pages(void* memory, std::size_t bytes) {
-#if defined(__linux__)
-  constexpr std::uintptr_t page = std::uintptr_t{1} << 21;
-  const std::uintptr_t first = (reinterpret_cast<std::uintptr_t>(memory) + page - 1) & ~(page - 1);
-  const std::uintptr_t last = (reinterpret_cast<std::uintptr_t>(memory) + bytes) & ~(page - 1);
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#else
-  (void)memory;
-  (void)bytes;
-#endif
-}
-
 // A state, left uninitialised.
 template <class V>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(Index size)
-      : data_(static_cast<V*>(::operator new(static_cast<std::size_t>(size) * sizeof(V), line_alignment))) {
-    advise_large_pages(data_, static_cast<std::size_t>(size) * sizeof(V));
-  }
+  explicit Buffer(Index size) : data_(static_cast<V*>(take_block(static_cast<std::size_t>(size) * sizeof(V)))) {}
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { ::operator delete(data_, line_alignment); }
+  ~Buffer() { give_back_block(data_); }
 
   V* data() const { return data_; }
 

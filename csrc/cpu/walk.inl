@@ -113,7 +113,6 @@ class GroupWalk {
     for (Index sample = task.begin; sample < task.end; sample += width) {
       start_group(sample, task.end);
       psi_ = in_place ? reinterpret_cast<V*>(results.ket) + 2 * sample * dimension_ : state.data();
-      if (in_place) advise_large_pages(psi_, 2 * dimension_ * sizeof(V));
       if (!run_circuit()) return;
       measure_words(results);
       for (const PlannedMeasurement& m : plan_.measurements) measure(m, results);

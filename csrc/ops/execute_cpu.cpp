@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "core/blocks.h"
 #include "core/interrupt.h"
 #include "core/memory.h"
 #include "core/registry.h"
@@ -45,6 +46,17 @@ void require_cpu(const Tensor& tensor, const std::string& what) {
 }
 
 Tensor empty(std::vector<Index> shape, ScalarType type) { return torch::stable::empty(shape, type); }
+
+// Kets of a large state lie in memory that the next call uses again.
+template <class T>
+Tensor empty_ket(Index batch, Index size) {
+  const std::size_t bytes = 2 * sizeof(T) * static_cast<std::size_t>(batch * size);
+  if (bytes < smallest_kept_block) return empty({batch, size}, complex_type<T>);
+  const std::vector<Index> shape{batch, size};
+  const std::vector<Index> strides{size, 1};
+  const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
+  return torch::stable::from_blob(take_block(bytes), shape, strides, cpu, complex_type<T>, &give_back_block);
+}
 
 template <class T>
 T* data(const Tensor& tensor) {
@@ -122,7 +134,7 @@ Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bo
   require_memory(results + workspace_bytes(call, false), call_text(*prepared.program, call.batch));
   Tensor real = empty({call.batch, reals}, real_type<T>);
   Tensor complex = empty({call.batch, complexes}, complex_type<T>);
-  Tensor ket = empty({call.batch, keep_ket ? call.dimension() : 0}, complex_type<T>);
+  Tensor ket = empty_ket<T>(call.batch, keep_ket ? call.dimension() : 0);
   execute<T>(call, {data<T>(real), data<T>(complex), keep_ket ? data<T>(ket) : nullptr});
   return {real, complex, ket};
 }
