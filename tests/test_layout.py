@@ -28,7 +28,7 @@ REACH = {
     "bindings": {"core", "bindings"},
 }
 # What a folder may include beyond its reach: the bindings report what the CPU can do.
-EXCEPTIONS = {"bindings": {"cpu/execute.h", "cpu/level.h"}}
+EXCEPTIONS = {"bindings": {"cpu/execute.h", "cpu/level.h", "cpu/profile.h"}}
 # Folders that may know of a library, by the first part of the library's include path.
 LIBRARY_OWNERS = {"torch": "ops", "ATen": "none", "c10": "none", "pybind11": "bindings", "Python.h": "bindings"}
 

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/cost.h"
 #include "core/gate_table.h"
 #include "core/interrupt.h"
 #include "core/memory.h"
@@ -16,6 +17,7 @@
 #include "core/registry.h"
 #include "cpu/execute.h"
 #include "cpu/level.h"
+#include "cpu/profile.h"
 
 namespace py = pybind11;
 
@@ -149,6 +151,77 @@ py::dict describe(const PlannedProgram& p) {
   return d;
 }
 
+// --- plans, for people to read ---------------------------------------------------------------------------------------
+
+py::tuple costs(const Cost& forward, const Cost& backward) {
+  return py::make_tuple(forward.multiply_adds, forward.bytes, backward.multiply_adds, backward.bytes);
+}
+
+py::dict describe_pass(const Plan& plan, const Pass& pass, int number_bytes) {
+  py::dict d;
+  int blocks = 0, turns = 0, phases = 0, strings = 0;
+  for (const Operation& op : pass.operations) {
+    if (const auto* block = std::get_if<TurnBlock>(&op)) {
+      ++blocks;
+      turns += static_cast<int>(block->turns.size());
+    } else {
+      ++phases;
+      strings += static_cast<int>(std::get<Phases>(op).strings.size());
+    }
+  }
+  d["gate"] = pass.step == Element::none ? py::object(py::none())
+                                         : py::object(py::int_(plan.steps[pass.step].gate));
+  d["tiles"] = pass.tiles.size();
+  d["active_tiles"] = pass.active_tiles;
+  d["blocks"] = blocks;
+  d["turns"] = turns;
+  d["phases"] = phases;
+  d["strings"] = strings;
+  d["costs"] = costs(forward_cost(plan, pass, number_bytes), backward_cost(plan, pass, number_bytes));
+  return d;
+}
+
+py::dict describe_observables(const Plan& plan, const ObservablePass& pass, int number_bytes) {
+  py::dict d;
+  std::size_t words = 0;
+  for (const WordGroup& g : pass.groups) words += g.members.size();
+  d["tiles"] = pass.tiles.size();
+  d["groups"] = pass.groups.size();
+  d["words"] = words;
+  d["costs"] = costs(forward_cost(plan, pass, number_bytes), backward_cost(plan, pass, number_bytes));
+  return d;
+}
+
+py::dict describe_plan(const PlannedProgram& p, Index batch, bool twice, int threads) {
+  const CallPlan call = twice ? plan_call<double>(p, batch, threads) : plan_call<float>(p, batch, threads);
+  const int number_bytes = twice ? 8 : 4;
+  py::list passes;
+  for (const Pass& pass : call.plan->passes) passes.append(describe_pass(*call.plan, pass, number_bytes));
+  py::list observables;
+  for (const ObservablePass& pass : call.plan->observables)
+    observables.append(describe_observables(*call.plan, pass, number_bytes));
+  py::dict d;
+  d["lanes"] = call.lanes;
+  d["parallel_passes"] = call.parallel_passes;
+  d["tasks"] = call.tasks;
+  d["tile_bits"] = std::min(call.plan->layout.tile_bits, p.program.num_wires);
+  d["passes"] = passes;
+  d["observables"] = observables;
+  return d;
+}
+
+py::dict profile_of(std::int64_t id) {
+  const auto all = take_profile();
+  const auto it = all.find(id);
+  const PassTimes times = it == all.end() ? PassTimes() : it->second;
+  py::dict d;
+  d["forward"] = times.forward;
+  d["backward"] = times.backward;
+  d["measure"] = times.measure;
+  d["bra"] = times.bra;
+  return d;
+}
+
 // The number of axes of each input without the batch axis.
 std::vector<std::size_t> input_axes(const PlannedProgram& p) {
   std::vector<std::size_t> axes;
@@ -196,6 +269,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   py::class_<PlannedProgram, std::shared_ptr<PlannedProgram>>(m, "Program")
       .def_readonly("id", &PlannedProgram::id)
       .def("describe", &describe)
+      .def("describe_plan", &describe_plan, py::arg("batch"), py::arg("twice"), py::arg("threads"))
       .def("input_axes", &input_axes);
   py::class_<ProgramBuilder>(m, "ProgramBuilder")
       .def(py::init<int>(), py::arg("num_wires"))
@@ -218,6 +292,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("set_level", &set_level, py::arg("name"));
   m.def("set_tile_bits", &set_tile_bits, py::arg("bits"), "amplitudes in a tile, as a power of two; 0: the default");
   m.def("walk_count", &walk_count);
+  m.def("start_profile", &start_profile);
+  m.def("take_profile", &profile_of, py::arg("program"), "seconds per pass since start_profile, over all threads");
   m.def("take_interrupt", &take_interrupt, "what a signal handler raised during the last call, or None");
   m.def("build_flags", &build_flags);
   set_cancel_hook(&signal_raised);

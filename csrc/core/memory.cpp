@@ -12,9 +12,6 @@ namespace ketgrad {
 
 namespace {
 
-// Asking the system costs more than a small call; what is this small fits anywhere.
-constexpr double always_fits = 64.0 * (1 << 20);
-
 std::string readable(double bytes) {
   const char* const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
   int unit = 0;

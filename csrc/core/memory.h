@@ -21,6 +21,9 @@ class OutOfMemory : public std::bad_alloc {
 // Bytes that this process could still take; the largest integer where the system does not tell.
 std::int64_t available_memory();
 
+// Asking the system costs more than a small call; what is this small fits anywhere. Bytes.
+inline constexpr double always_fits = 64.0 * (1 << 20);
+
 // Throws OutOfMemory, naming `what` (which "needs" them), where `bytes` are more than there are.
 void require_memory(double bytes, const std::string& what);
 

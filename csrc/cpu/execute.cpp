@@ -201,6 +201,16 @@ void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents) {
 }
 
 template <class T>
+CallPlan plan_call(const PlannedProgram& program, Index batch, int threads) {
+  Call<T> call;
+  call.planned = &program;
+  call.batch = batch;
+  call.threads = threads;
+  const Regime regime = choose_regime(call);
+  return {&plan_of(call, regime), regime.lanes, regime.parallel_passes, regime.tasks};
+}
+
+template <class T>
 double workspace_bytes(const Call<T>& call, bool backward) {
   const Regime regime = choose_regime(call);
   const Index lanes = regime.lanes ? batch_lanes<T> : 1;
@@ -217,6 +227,8 @@ template void execute(const Call<float>&, const Results<float>&);
 template void execute(const Call<double>&, const Results<double>&);
 template void execute_vjp(const Call<float>&, const Cotangents<float>&);
 template void execute_vjp(const Call<double>&, const Cotangents<double>&);
+template CallPlan plan_call<float>(const PlannedProgram&, Index, int);
+template CallPlan plan_call<double>(const PlannedProgram&, Index, int);
 template double workspace_bytes(const Call<float>&, bool);
 template double workspace_bytes(const Call<double>&, bool);
 

@@ -17,6 +17,17 @@ void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents);
 template <class T>
 double workspace_bytes(const Call<T>& call, bool backward);
 
+// How a call of so many circuits would be run, in precision T.
+struct CallPlan {
+  const Plan* plan = nullptr;
+  bool lanes = false;            // a sample per lane; else one sample after the other
+  bool parallel_passes = false;  // each pass is spread over the threads
+  Index tasks = 1;               // into which the batch is cut
+};
+
+template <class T>
+CallPlan plan_call(const PlannedProgram& program, Index batch, int threads);
+
 // Amplitudes in a tile of a single state, as a power of two; 0 for the default. Results do not depend on it, beyond
 // rounding. Throws std::invalid_argument outside 0..max_wires.
 void set_tile_bits(int bits);

@@ -2,8 +2,9 @@
 // instruction set is chosen; everything here lives in an anonymous namespace, so that no linker merges code of
 // different sets.
 //
-// Needs before it: <algorithm>, <bit>, <cmath>, <memory>, <mutex>, <type_traits>, <variant>, <vector>, "core/plan.h",
-// "cpu/buffer.h", "cpu/coefficients.h", "cpu/gradient_sink.h", "cpu/lanes.h", "cpu/walk.h".
+// Needs before it: <algorithm>, <bit>, <cmath>, <memory>, <mutex>, <optional>, <type_traits>, <utility>,
+// <variant>, <vector>, "core/plan.h",
+// "cpu/buffer.h", "cpu/coefficients.h", "cpu/gradient_sink.h", "cpu/lanes.h", "cpu/profile.h", "cpu/walk.h".
 
 namespace ketgrad {
 namespace {
@@ -101,8 +102,6 @@ class GroupWalk {
         team_(call.parallel, task.parallel_passes),
         dimension_(call.dimension()),
         tiles_(call, team_),
-        forward_passes_(call, plan_, false, tiles_),
-        backward_passes_(call, plan_, true, tiles_),
         words_(plan_, tiles_),
         first_scratch_(call.extent().needs_scratch ? 2 * dimension_ : 0),
         second_scratch_(call.extent().needs_scratch ? 2 * dimension_ : 0) {}
@@ -110,14 +109,17 @@ class GroupWalk {
   void forward(const Task& task, const Results<T>& results) {
     const bool in_place = width == 1 && results.ket != nullptr;
     const Buffer<V> state(in_place ? 0 : 2 * dimension_);
+    times_.forward.resize(plan_.passes.size());
     for (Index sample = task.begin; sample < task.end; sample += width) {
       start_group(sample, task.end);
       psi_ = in_place ? reinterpret_cast<V*>(results.ket) + 2 * sample * dimension_ : state.data();
       if (!run_circuit()) return;
       measure_words(results);
       for (const PlannedMeasurement& m : plan_.measurements) measure(m, results);
+      watch_.lap(times_.measure);
       if (results.ket != nullptr && !in_place) keep_ket(results.ket);
     }
+    if (watch_.on()) add_to_profile(call_.planned->id, times_);
   }
 
   void backward(const Task& task, const Cotangents<T>& cotangents, TaskGradients<T>& gradients) {
@@ -125,6 +127,8 @@ class GroupWalk {
     const Buffer<V> bra(2 * dimension_);
     lambda_ = bra.data();
     gradients_ = &gradients;
+    times_.forward.resize(plan_.passes.size());
+    times_.backward.resize(plan_.passes.size());
     for (Index sample = task.begin; sample < task.end; sample += width) {
       start_group(sample, task.end);
       psi_ = ket.data();
@@ -135,9 +139,11 @@ class GroupWalk {
       }
       add_words_bra(cotangents);
       for (const PlannedMeasurement& m : plan_.measurements) add_bra(m, cotangents);
+      watch_.lap(times_.bra);
       if (!undo_circuit(ket.data())) return;
       if (wants(program_.initial.input)) initial_state_gradient();
     }
+    if (watch_.on()) add_to_profile(call_.planned->id, times_);
   }
 
  private:
@@ -229,32 +235,40 @@ class GroupWalk {
 
   T* numbers(V* state) const { return reinterpret_cast<T*>(state); }
 
+  // One direction's turns, with the numbers of the present samples.
+  PassRunner<V>& started(std::optional<PassRunner<V>>& turns, bool inverse) {
+    if (!turns) turns.emplace(call_, plan_, inverse, tiles_);
+    turns->start(group_);
+    return *turns;
+  }
+
   bool run_circuit() {
     prepare();
-    forward_passes_.start(group_);
+    PassRunner<V>& turns = started(forward_turns_, false);
     for (std::size_t p = 0; p < plan_.passes.size(); ++p) {
       if (call_.should_stop()) return false;
       const int s = plan_.passes[p].step;
       if (s == Element::none) {
-        forward_passes_.forward(static_cast<int>(p), numbers(psi_));
+        turns.forward(static_cast<int>(p), numbers(psi_));
       } else if (call_.shared(plan_.steps[s])) {
         apply(plan_.steps[s], shared_.forward[s].data());
       } else {
         apply(plan_.steps[s], own_coefficients(plan_.steps[s], false));
       }
+      watch_.lap(times_.forward[p]);
     }
     return true;
   }
 
   // From psi_ on, in `ket`.
   bool undo_circuit(V* ket) {
-    backward_passes_.start(group_);
+    PassRunner<V>& turns = started(backward_turns_, true);
     find_wanted_turns();
     turn_overlaps_.assign(plan_.turns.size() * width, 0.0);
     const bool start_wanted = wants(program_.initial.input);
     for (int p = static_cast<int>(plan_.passes.size()) - 1; p >= gradients_->first_pass; --p) {
       if (call_.should_stop()) return false;
-      if (psi_ != ket && !backward_passes_.covers_state(p)) {
+      if (psi_ != ket && !turns.covers_state(p)) {
         team_.for_range(dimension_, [&](Index begin, Index end) {
           std::copy(psi_ + 2 * begin, psi_ + 2 * end, ket + 2 * begin);
         });
@@ -263,12 +277,12 @@ class GroupWalk {
       const int s = plan_.passes[p].step;
       if (s == Element::none) {
         const bool last = p == gradients_->first_pass && !start_wanted;
-        backward_passes_.backward(p, numbers(psi_), numbers(ket), numbers(lambda_), last, wanted_turns_,
-                                  turn_overlaps_);
+        turns.backward(p, numbers(psi_), numbers(ket), numbers(lambda_), last, wanted_turns_, turn_overlaps_);
         psi_ = ket;
       } else {
         undo(s);
       }
+      watch_.lap(times_.backward[p]);
     }
     collect_turn_overlaps();
     return true;
@@ -770,13 +784,15 @@ class GroupWalk {
 
   SampleGroup group_;
   int count_ = 0;  // lanes in use
+  Stopwatch watch_;
+  PassTimes times_;
   V* psi_ = nullptr;
   V* lambda_ = nullptr;
   TaskGradients<T>* gradients_ = nullptr;
 
   TileRunner<V> tiles_;
-  PassRunner<V> forward_passes_;
-  PassRunner<V> backward_passes_;
+  std::optional<PassRunner<V>> forward_turns_;  // made when they are needed
+  std::optional<PassRunner<V>> backward_turns_;
   WordRunner<V> words_;
 
   // Grown once, on first use; the walk itself allocates no state.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -14,6 +15,7 @@
 #include "cpu/coefficients.h"
 #include "cpu/gradient_sink.h"
 #include "cpu/lanes.h"
+#include "cpu/profile.h"
 #include "cpu/walk.h"
 
 #include "cpu/walk.inl"

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -37,12 +38,18 @@ constexpr ScalarType real_type = sizeof(T) == sizeof(float) ? ScalarType::Float 
 template <class T>
 constexpr ScalarType complex_type = sizeof(T) == sizeof(float) ? ScalarType::ComplexFloat : ScalarType::ComplexDouble;
 
-void require(bool condition, const std::string& message) {
-  if (!condition) throw std::invalid_argument("ketgrad: " + message);
+// `message` is a function: to put the text together would take longer than a small circuit.
+template <class F>
+void require(bool condition, const F& message) {
+  if (!condition) throw std::invalid_argument("ketgrad: " + message());
 }
 
-void require_cpu(const Tensor& tensor, const std::string& what) {
-  require(tensor.is_cpu(), what + " is not on the CPU, as the first input is");
+// What a message calls a tensor.
+std::string input_name(std::size_t position) { return "input " + std::to_string(position); }
+
+// The tensor itself where it is contiguous already, without asking torch for it.
+Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
 Tensor empty(std::vector<Index> shape, ScalarType type) { return torch::stable::empty(shape, type); }
@@ -80,22 +87,28 @@ struct PreparedCall {
 // The batch axis is there or not: shape, or (B,) + shape.
 template <class T>
 void add_input(PreparedCall<T>& prepared, const Tensor& tensor, const InputSpec& spec, std::size_t position) {
-  const std::string what = "input " + std::to_string(position);
-  require_cpu(tensor, what);
+  require(tensor.is_cpu(), [&] { return input_name(position) + " is not on the CPU, as the first input is"; });
   const ScalarType type = spec.is_complex ? complex_type<T> : real_type<T>;
-  require(tensor.scalar_type() == type, what + " has another dtype than the first input's precision asks for");
-  const std::vector<Index> shape = shape_of(tensor);
+  require(tensor.scalar_type() == type, [&] {
+    return input_name(position) + " has another dtype than the first input's precision asks for";
+  });
+  const auto shape = tensor.sizes();
   const bool batched = shape.size() == spec.shape.size() + 1;
-  const std::vector<Index> base(shape.begin() + (batched ? 1 : 0), shape.end());
-  require(base == spec.shape, what + " has shape " + shape_text(shape) + ", the program needs " +
-                                  shape_text(spec.shape) + " or that behind a batch axis");
+  const bool fits = (batched || shape.size() == spec.shape.size()) &&
+                    std::equal(spec.shape.begin(), spec.shape.end(), shape.begin() + (batched ? 1 : 0));
+  require(fits, [&] {
+    return input_name(position) + " has shape " + shape_text(shape_of(tensor)) + ", the program needs " +
+           shape_text(spec.shape) + " or that behind a batch axis";
+  });
   Call<T>& call = prepared.call;
   if (batched) {
-    require(call.batch < 0 || call.batch == shape[0],
-            what + " has batch size " + std::to_string(shape[0]) + ", another input has " + std::to_string(call.batch));
+    require(call.batch < 0 || call.batch == shape[0], [&] {
+      return input_name(position) + " has batch size " + std::to_string(shape[0]) + ", another input has " +
+             std::to_string(call.batch);
+    });
     call.batch = shape[0];
   }
-  prepared.inputs.push_back(torch::stable::contiguous(tensor));
+  prepared.inputs.push_back(as_contiguous(tensor));
   call.inputs.push_back({data<const T>(prepared.inputs.back()), batched, spec.is_complex, spec.numel()});
 }
 
@@ -103,8 +116,9 @@ template <class T>
 void prepare(PreparedCall<T>& prepared, ProgramHandle program, const std::vector<Tensor>& inputs) {
   prepared.program = std::move(program);
   const std::vector<InputSpec>& specs = prepared.program->program.inputs;
-  require(inputs.size() == specs.size(),
-          std::to_string(inputs.size()) + " inputs, the program needs " + std::to_string(specs.size()));
+  require(inputs.size() == specs.size(), [&] {
+    return std::to_string(inputs.size()) + " inputs, the program needs " + std::to_string(specs.size());
+  });
   Call<T>& call = prepared.call;
   call.planned = prepared.program.get();
   call.batch = -1;
@@ -120,6 +134,10 @@ std::string call_text(const PlannedProgram& program, Index batch) {
   return circuits + " on " + std::to_string(program.program.num_wires) + " wires";
 }
 
+void require_room(double bytes, const PlannedProgram& program, Index batch, const char* what) {
+  if (bytes > always_fits) require_memory(bytes, what + call_text(program, batch));
+}
+
 using Executed = std::tuple<Tensor, Tensor, Tensor>;
 
 template <class T>
@@ -131,7 +149,7 @@ Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bo
   const Index complexes = call.program().complex_results();
   const double results =
       static_cast<double>(call.batch) * (reals + 2.0 * complexes + (keep_ket ? 2.0 * call.dimension() : 0)) * sizeof(T);
-  require_memory(results + workspace_bytes(call, false), call_text(*prepared.program, call.batch));
+  require_room(results + workspace_bytes(call, false), *prepared.program, call.batch, "");
   Tensor real = empty({call.batch, reals}, real_type<T>);
   Tensor complex = empty({call.batch, complexes}, complex_type<T>);
   Tensor ket = empty_ket<T>(call.batch, keep_ket ? call.dimension() : 0);
@@ -139,13 +157,13 @@ Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bo
   return {real, complex, ket};
 }
 
-template <class T>
-Tensor cotangent(const Tensor& tensor, const std::vector<Index>& shape, ScalarType type, const std::string& what) {
-  require_cpu(tensor, what);
-  require(tensor.scalar_type() == type, what + " has another dtype than its result");
-  require(shape_of(tensor) == shape,
-          what + " has shape " + shape_text(shape_of(tensor)) + ", its result has " + shape_text(shape));
-  return torch::stable::contiguous(tensor);
+Tensor cotangent(const Tensor& tensor, const std::vector<Index>& shape, ScalarType type, const char* what) {
+  require(tensor.is_cpu(), [&] { return std::string(what) + " is not on the CPU, as the first input is"; });
+  require(tensor.scalar_type() == type, [&] { return std::string(what) + " has another dtype than its result"; });
+  require(shape_of(tensor) == shape, [&] {
+    return std::string(what) + " has shape " + shape_text(shape_of(tensor)) + ", its result has " + shape_text(shape);
+  });
+  return as_contiguous(tensor);
 }
 
 template <class T>
@@ -155,22 +173,24 @@ std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tens
   prepare(prepared, std::move(program), inputs);
   const Call<T>& call = prepared.call;
   const bool has_ket = ket.numel() != 0;
-  const Tensor kept = has_ket ? cotangent<T>(ket, {call.batch, call.dimension()}, complex_type<T>, "the ket") : ket;
+  const Tensor kept = has_ket ? cotangent(ket, {call.batch, call.dimension()}, complex_type<T>, "the ket") : ket;
   const Tensor real =
-      cotangent<T>(g_real, {call.batch, call.program().real_results()}, real_type<T>, "the real cotangent");
+      cotangent(g_real, {call.batch, call.program().real_results()}, real_type<T>, "the real cotangent");
   const Tensor complex =
-      cotangent<T>(g_complex, {call.batch, call.program().complex_results()}, complex_type<T>, "the complex cotangent");
-  require_memory(workspace_bytes(call, true), "the gradient of " + call_text(*prepared.program, call.batch));
+      cotangent(g_complex, {call.batch, call.program().complex_results()}, complex_type<T>, "the complex cotangent");
+  require_room(workspace_bytes(call, true), *prepared.program, call.batch, "the gradient of ");
   Cotangents<T> cotangents{has_ket ? data<const T>(kept) : nullptr, data<const T>(real), data<const T>(complex), {}};
   cotangents.gradients.resize(inputs.size(), nullptr);
   std::vector<Tensor> gradients;
   for (const Index input : wanted) {
     require(input >= 0 && input < static_cast<Index>(inputs.size()),
-            "no input " + std::to_string(input) + " to differentiate");
-    require(cotangents.gradients[input] == nullptr, "input " + std::to_string(input) + " is wanted twice");
+            [&] { return "no input " + std::to_string(input) + " to differentiate"; });
+    require(cotangents.gradients[input] == nullptr,
+            [&] { return "input " + std::to_string(input) + " is wanted twice"; });
     Tensor gradient = empty(shape_of(inputs[input]), inputs[input].scalar_type());
-    torch::stable::zero_(gradient);
     cotangents.gradients[input] = data<T>(gradient);
+    const Index numbers = gradient.numel() * (call.inputs[input].is_complex ? 2 : 1);
+    std::fill(cotangents.gradients[input], cotangents.gradients[input] + numbers, T(0));
     gradients.push_back(gradient);
   }
   // Memory of no elements has no address; nothing is written there, but null would read as "not wanted".
@@ -183,9 +203,10 @@ std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tens
 }
 
 bool is_single(const std::vector<Tensor>& inputs) {
-  require(!inputs.empty(), "a call needs its first input, which settles dtype and device");
+  require(!inputs.empty(), [] { return std::string("a call needs its first input, which settles dtype and device"); });
   const ScalarType type = inputs[0].scalar_type();
-  require(type == ScalarType::Float || type == ScalarType::Double, "the first input must be float32 or float64");
+  require(type == ScalarType::Float || type == ScalarType::Double,
+          [] { return std::string("the first input must be float32 or float64"); });
   return type == ScalarType::Float;
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from . import measurements, observables, operations
 from .compiling import compile
 from .execute_tapes import ExecuteTapes, execute
+from .explain import Explanation, explain
 from .jacobian_products import AdjointProducts
 from .measurements import Measurement, counts, density_matrix, expval, probs, sample, state, var
 from .observables import Hamiltonian, Hermitian, Observable, Projector, SparseHamiltonian
@@ -105,6 +106,7 @@ __all__ = [
     "DoubleExcitationMinus",
     "DoubleExcitationPlus",
     "ExecuteTapes",
+    "Explanation",
     "GlobalPhase",
     "H",
     "Hadamard",
@@ -146,6 +148,7 @@ __all__ = [
     "ctrl",
     "density_matrix",
     "execute",
+    "explain",
     "expval",
     "measurements",
     "observables",

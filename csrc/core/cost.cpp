@@ -1,0 +1,87 @@
+#include "core/cost.h"
+
+#include <cmath>
+
+namespace ketgrad {
+
+namespace {
+
+double amplitudes(const Plan& plan) { return std::ldexp(1.0, plan.program->num_wires); }
+
+// Reading and writing the tiles that are visited, in so many states.
+double moved(const Plan& plan, const IndexMap& tiles, Index active, double states, int number_bytes) {
+  if (tiles.size() == 1) return 0;
+  const double share = static_cast<double>(active) / static_cast<double>(tiles.size());
+  return states * share * amplitudes(plan) * 2 * number_bytes;
+}
+
+// Multiply-adds per amplitude: a real turn two of the amplitude's parts by one; a complex factor four.
+constexpr double turn = 2;
+constexpr double factor = 4;
+
+double share_of(const TurnBlock& block) {
+  return static_cast<double>(block.active) / static_cast<double>(block.groups.size());
+}
+
+// `per_turn` for each turn of a block, `per_phases` for phases as a whole, per amplitude.
+Cost pass_cost(const Plan& plan, const Pass& pass, double per_turn, double per_phases, double states,
+               int number_bytes) {
+  const double visited = amplitudes(plan) * static_cast<double>(pass.active_tiles) / static_cast<double>(pass.tiles.size());
+  Cost cost;
+  cost.bytes = moved(plan, pass.tiles, pass.active_tiles, states, number_bytes);
+  for (const Operation& op : pass.operations) {
+    if (const auto* block = std::get_if<TurnBlock>(&op)) {
+      cost.multiply_adds += visited * share_of(*block) * per_turn * static_cast<double>(block->turns.size());
+    } else {
+      cost.multiply_adds += visited * per_phases;
+    }
+  }
+  return cost;
+}
+
+// A step works on the groups that its controls leave, each a matrix of so many rows.
+Cost step_cost(const Plan& plan, const Step& step, double times, double states, int number_bytes) {
+  double each = 0;
+  switch (step.kind) {
+    case StepKind::dense: each = 4.0 * step.size() * step.size(); break;
+    case StepKind::diagonal: each = 4.0 * step.size(); break;
+    case StepKind::exchange: each = 0; break;
+    case StepKind::pauli_rotation: each = step.word.is_diagonal() ? 4 : 8; break;
+  }
+  const double groups = static_cast<double>(step.groups.size());
+  const bool in_caches = plan.layout.tile_bits >= plan.program->num_wires;
+  return {times * groups * each, in_caches ? 0 : states * amplitudes(plan) * 2 * number_bytes};
+}
+
+double transform(const Plan& plan) { return std::min(plan.program->num_wires, plan.layout.tile_bits); }
+
+// Of the words of one observable pass: two multiply-adds an amplitude each, or a transform for many of a kind.
+double word_work(const Plan& plan, const ObservablePass& pass) {
+  double work = 0;
+  for (const WordGroup& g : pass.groups)
+    work += std::min(2.0 * static_cast<double>(g.members.size()), transform(plan) + 2);
+  return work;
+}
+
+}  // namespace
+
+Cost forward_cost(const Plan& plan, const Pass& pass, int number_bytes) {
+  if (pass.step != Element::none) return step_cost(plan, plan.steps[pass.step], 1, 2, number_bytes);
+  return pass_cost(plan, pass, turn, 2 * factor, 2, number_bytes);
+}
+
+Cost backward_cost(const Plan& plan, const Pass& pass, int number_bytes) {
+  if (pass.step != Element::none) return step_cost(plan, plan.steps[pass.step], 3, 4, number_bytes);
+  return pass_cost(plan, pass, 3 * turn, 3 * factor + 2 + transform(plan), 4, number_bytes);
+}
+
+Cost forward_cost(const Plan& plan, const ObservablePass& pass, int number_bytes) {
+  return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, pass.tiles.size(), 1, number_bytes)};
+}
+
+Cost backward_cost(const Plan& plan, const ObservablePass& pass, int number_bytes) {
+  const double states = &pass == &plan.observables.front() ? 2 : 3;  // the first only writes the bra
+  return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, pass.tiles.size(), states, number_bytes)};
+}
+
+}  // namespace ketgrad

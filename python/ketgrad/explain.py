@@ -1,0 +1,238 @@
+"""What the planner makes of a tape, for people to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from . import ops
+from ._library import _C
+from .batching import Group, group_tapes
+from .tape import Tape
+
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_BINARY = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """One pass over the state, of one circuit.
+
+    Attributes:
+        what: what the pass does, in words.
+        tiles: into how many tiles the state is cut; 1: it stays in the caches.
+        active_tiles: how many of them are visited; the others are zero still.
+        turns, blocks: turns, and the blocks of up to three that are done in registers together.
+        phases, strings: tables of merged phases, and the Z-strings that they are made of.
+        multiply_adds, bytes: expected, forward and backward: multiply-adds of real numbers, and bytes to and from memory
+            beyond the caches.
+        seconds: measured, forward and backward, over all circuits and threads; None without `measure=True`.
+    """
+
+    what: str
+    tiles: int
+    active_tiles: int
+    turns: int
+    blocks: int
+    phases: int
+    strings: int
+    multiply_adds: tuple[float, float]
+    bytes: tuple[float, float]
+    seconds: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The plan of a tape; `str` and `print` give it as text.
+
+    Attributes:
+        wires, gates, batch: of the circuit.
+        dtype: torch.complex64 or torch.complex128, of the state.
+        regime: how the batch is run, in words.
+        tile_bits: amplitudes in a tile, as a power of two.
+        passes: over the state, in the order of the circuit; the observables' passes are the last.
+    """
+
+    wires: int
+    gates: int
+    batch: int
+    dtype: torch.dtype
+    regime: str
+    tile_bits: int
+    passes: tuple[PassReport, ...]
+
+    @property
+    def multiply_adds(self) -> tuple[float, float]:
+        """Of all passes of one circuit, forward and backward."""
+        return sum(p.multiply_adds[0] for p in self.passes), sum(p.multiply_adds[1] for p in self.passes)
+
+    @property
+    def bytes(self) -> tuple[float, float]:
+        """Moved by all passes of one circuit, forward and backward."""
+        return sum(p.bytes[0] for p in self.passes), sum(p.bytes[1] for p in self.passes)
+
+    def __str__(self) -> str:
+        measured = any(p.seconds is not None for p in self.passes)
+        head = ["pass", "tiles", "work", "multiply-adds", "bytes"] + (["ms"] if measured else [])
+        rows = [head, *[_row(i, p) for i, p in enumerate(self.passes)]]
+        total = ["total", "", "", _pair(self.multiply_adds, _decimal), _pair(self.bytes, _binary)]
+        if measured:
+            seconds = [p.seconds or (0.0, 0.0) for p in self.passes]
+            total.append(_pair((sum(s[0] for s in seconds), sum(s[1] for s in seconds)), _milliseconds))
+        rows.append(total)
+        precision = str(self.dtype).removeprefix("torch.")
+        circuits = "1 circuit" if self.batch == 1 else f"{self.batch} circuits"
+        title = f"{circuits}, {self.wires} wires, {self.gates} gates, {precision}: {self.regime}"
+        note = "multiply-adds, bytes" + (", ms" if measured else "") + ": forward / backward" + (
+            "; ms of all circuits and threads, the rest of one circuit" if measured else ", of one circuit"
+        )
+        return "\n".join([title, "", *_table(rows), "", note])
+
+
+def explain(tape: Tape, dtype: torch.dtype | None = None, measure: bool = False) -> Explanation:
+    """The plan of a tape: passes over the state, tiles, fused gates, and what they are expected to cost.
+
+    Args:
+        tape: a circuit without shots, of ketgrad.
+        dtype: torch.float32 or torch.float64, the precision to plan for; default: that of the tape's parameters.
+        measure: also run the tape forward and backward, every parameter wanted, and measure the time of each pass.
+
+    Raises:
+        TypeError: not a tape of ketgrad.
+        ValueError: a tape with shots, or what `execute` raises for its parameters.
+
+    >>> import ketgrad as kg
+    >>> layer = [kg.RY(0.1 * w, wires=w) for w in range(6)] + [kg.CNOT(wires=[w, w + 1]) for w in range(5)]
+    >>> print(kg.explain(kg.Tape(layer, [kg.expval(kg.Z(5))])))
+    1 circuit, 6 wires, 11 gates, complex128: ...
+    <BLANKLINE>
+    pass  tiles  work ...
+    """
+    if not isinstance(tape, Tape):
+        raise TypeError(f"explain takes a tape of ketgrad, not {type(tape).__name__}")
+    if tape.shots is not None:
+        raise ValueError("explain takes a tape without shots: its samples are drawn from exact probabilities")
+    (group,) = group_tapes([tape], dtype)
+    encoding = group.encoding
+    twice = group.inputs[0].dtype is torch.float64
+    plan = encoding.program.describe_plan(group.batch, twice, torch.get_num_threads())
+    times = _measure(group) if measure else None
+    passes = [_pass_report(tape, i, p, times) for i, p in enumerate(plan["passes"])]
+    observables = plan["observables"]
+    for i, p in enumerate(observables):
+        # Measured as a whole.
+        seconds = (times["measure"], times["bra"]) if times and i == len(observables) - 1 else None
+        passes.append(_observable_report(p, seconds or ((0.0, 0.0) if times else None)))
+    return Explanation(
+        wires=encoding.num_wires,
+        gates=len(tape.operations),
+        batch=group.batch,
+        dtype=group.inputs[0].dtype.to_complex(),
+        regime=_regime(plan),
+        tile_bits=plan["tile_bits"],
+        passes=tuple(passes),
+    )
+
+
+def _measure(group: Group) -> dict[str, Any]:
+    """Seconds per pass of one forward and one backward walk, after one that warms up."""
+    program = group.encoding.id
+    wanted = list(range(len(group.inputs)))
+    for _ in range(2):
+        _C.start_profile()
+        real, complex_, ket = ops.run_execute(program, group.inputs, True)
+        ops.run_execute_vjp(program, group.inputs, ket, torch.ones_like(real), torch.ones_like(complex_), wanted)
+        times = _C.take_profile(program)
+    return times
+
+
+def _regime(plan: dict[str, Any]) -> str:
+    if plan["lanes"]:
+        return "a circuit in each lane of the vectors" + _tasks(plan["tasks"])
+    cut = any(p["tiles"] > 1 for p in plan["passes"])
+    layout = f"tiles of 2^{plan['tile_bits']} amplitudes" if cut else "states within the caches"
+    return f"one circuit at a time, {layout}" + (", on all threads" if plan["parallel_passes"] else _tasks(plan["tasks"]))
+
+
+def _tasks(tasks: int) -> str:
+    return f", {tasks} tasks" if tasks > 1 else ""
+
+
+def _pass_report(tape: Tape, index: int, found: dict[str, Any], times: dict[str, Any] | None) -> PassReport:
+    costs = found["costs"]
+    if found["gate"] is None:
+        what = _turns(found)
+    else:
+        gate = [op for op in tape.operations if not op.is_preparation][found["gate"]]
+        what = f"{gate.name} on {', '.join(map(str, gate.wires))} by itself"
+    return PassReport(
+        what=what,
+        tiles=found["tiles"],
+        active_tiles=found["active_tiles"],
+        turns=found["turns"],
+        blocks=found["blocks"],
+        phases=found["phases"],
+        strings=found["strings"],
+        multiply_adds=(costs[0], costs[2]),
+        bytes=(costs[1], costs[3]),
+        seconds=None if times is None else (times["forward"][index], times["backward"][index]),
+    )
+
+
+def _turns(found: dict[str, Any]) -> str:
+    parts = []
+    if found["turns"]:
+        parts.append(f"{_counted(found['turns'], 'turn')} in {_counted(found['blocks'], 'block')}")
+    if found["phases"]:
+        parts.append(f"{_counted(found['strings'], 'phase')} in {_counted(found['phases'], 'table')}")
+    return ", ".join(parts)
+
+
+def _observable_report(found: dict[str, Any], seconds: tuple[float, float] | None) -> PassReport:
+    costs = found["costs"]
+    what = f"{_counted(found['words'], 'Pauli word')} in {_counted(found['groups'], 'group')}"
+    return PassReport(
+        what, found["tiles"], found["tiles"], 0, 0, 0, 0, (costs[0], costs[2]), (costs[1], costs[3]), seconds
+    )
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _row(index: int, report: PassReport) -> list[str]:
+    tiles = str(report.tiles) if report.active_tiles == report.tiles else f"{report.active_tiles} of {report.tiles}"
+    cells = [str(index), tiles, report.what, _pair(report.multiply_adds, _decimal), _pair(report.bytes, _binary)]
+    return cells + ([_pair(report.seconds, _milliseconds)] if report.seconds is not None else [])
+
+
+def _pair(values: tuple[float, float], text: Any) -> str:
+    return f"{text(values[0])} / {text(values[1])}"
+
+
+def _decimal(value: float) -> str:
+    for size, unit in _UNITS:
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def _binary(value: float) -> str:
+    for size, unit in _BINARY:
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g}"
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,141 @@
+"""The harness of benchmarks/: workloads mean what ketgrad computes, limits are the stated ones, and a run reports."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch):
+    """Imports a module of the harness, which is no package."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = set(sys.modules)
+
+    def find(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    yield find
+    for name in set(sys.modules) - before:
+        if str(BENCHMARKS) in (getattr(sys.modules[name], "__file__", None) or ""):
+            del sys.modules[name]
+
+
+SMALL = [
+    *("qml(3,2,4)", "qml(4,2,3)-xzx", "qml(4,2,3)-brickwork", "qml(4,2,3)-shuffled", "vqe(4,2)", "vqe(4,2)-brickwork"),
+    *("reuploading(3,2,3)", "entangling(4,3,3)", "tapes(4,20,3)", "qaoa(6,2)", "tfim(4,2)"),
+]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_plain_torch_and_ketgrad_agree(module, name: str):
+    workload = module("workloads").find(name)
+    given = module("workloads").inputs(workload, seed=1)
+    answers = {}
+    for adapter in ("plain_torch:Simulated", "ketgrad:Executed"):
+        where, what = adapter.split(":")
+        found = getattr(module(f"peers.{where}"), what)(workload)
+        answers[adapter] = found.read(found.step(found.prepare(given)))
+    ours, theirs = answers.values()
+    assert set(ours.gradients) == ({"data", "weights"} if workload.batch else {"weights"})
+    assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
+    for key, gradient in ours.gradients.items():
+        np.testing.assert_allclose(gradient, theirs.gradients[key], atol=1e-5 * np.abs(gradient).max())
+
+
+def test_every_workload_is_what_its_name_says(module):
+    workloads = module("workloads")
+    names = {name for group in workloads.GROUPS.values() for name in group}
+    found = {name: workloads.find(name) for name in names}
+    assert all(name == workload.name for name, workload in found.items())
+    for workload in found.values():
+        used = {gate.slot for circuit in workload.circuits for gate in circuit if gate.slot}
+        assert {index for source, index in used if source == "weights"} == set(range(workload.weights))
+        assert bool(workload.batch) == any(source == "data" for source, _ in used) != bool(workload.hamiltonian)
+    with pytest.raises(ValueError, match="no workload"):
+        workloads.find("qml[3]")
+
+
+def test_pauli_rotations_make_an_excitation(module):
+    """Conserved: the number of ones. So |0…01…1⟩ goes to |1…10…0⟩ alone, as PennyLane has it."""
+    paulis = {"X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]])}
+    for size in (2, 4):
+        total = np.eye(2**size)
+        for word, factor in module("peers.excitations").pauli_rotations(size):
+            matrix = np.eye(1)
+            for letter in word:
+                matrix = np.kron(matrix, paulis[letter])
+            total = total @ (math.cos(0.35 * factor) * np.eye(2**size) - 1j * math.sin(0.35 * factor) * matrix)
+        low, high = 2 ** (size // 2) - 1, 2**size - 2 ** (size // 2)
+        expected = np.eye(2**size)
+        expected[[low, high], [low, high]] = math.cos(0.35)
+        expected[low, high], expected[high, low] = -math.sin(0.35), math.sin(0.35)
+        np.testing.assert_allclose(total, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "per_amplitude", "states"),
+    [
+        # 14 for each rotation and each product of diagonals; the bra: 2 for each flip and for the value.
+        ("vqe(24,2)", 14 * (48 + 2) + 2 * 25 + 2, 17),
+        ("vqe(20,4)", 14 * (80 + 4) + 2 * 21 + 2, 0),
+        ("vqe(20,4)-xzx", 14 * (80 + 4) + 2 * 21 + 2, 0),
+        ("qml(8,4,256)", 14 * (32 + 4) + 4, 0),
+        ("reuploading(8,10,32)", 14 * (80 + 10) + 4, 0),
+        # Rotations, a diagonal on both sides of each layer of IsingXX (CZ among them) but after the last, IsingXX.
+        ("vqe(12,4)-brickwork", 14 * (48 + 7 + 24) + 2 * 13 + 2, 0),
+        # H before all has no parameters, and a lone RX no diagonals of its own.
+        ("qaoa(20,8)", 12 * 20 + 14 * (8 * 20 + 8) + 4, 0),
+    ],
+)
+def test_limits(module, name: str, per_amplitude: float, states: int):
+    machine = module("machine").Machine("", 2, 32 << 20, 0, 29.0, 143.0, 70.0, "", "")
+    workload = module("workloads").find(name)
+    found = module("limits").limit(workload, machine)
+    amplitudes = max(1, workload.batch) * 2**workload.wires
+    assert found.multiply_adds == pytest.approx(amplitudes * per_amplitude)
+    assert found.bytes == states * 8 * 2**workload.wires
+    assert found.ms == pytest.approx(max(2e-6 * found.multiply_adds / 143, 1e-6 * found.bytes / 29))
+
+
+def test_a_library_that_is_wrong_is_found(module):
+    rounds, answer = module("rounds"), module("peers.base").Answer
+    right = {"weights": np.array([1.0, -2.0])}
+    answers = {
+        "ketgrad": answer(0.5, right),
+        "ketgrad-execute": answer(0.5, right),
+        "torch": answer(0.5, right),
+        "qulacs": answer(0.5, {"weights": np.array([1.0, 2.0])}),
+        "lightning": answer(0.5, {"weights": np.array([1.0, np.nan])}),
+    }
+    answers["pennylane"] = answer(0.5, right)
+    assert set(rounds.disagreements(answers, wires=4)) == {"qulacs", "lightning"}
+
+
+def test_a_run_writes_its_files(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tqdm")
+    command = [sys.executable, str(BENCHMARKS / "run.py"), "--workloads", "qml(3,1,4)", "--rounds", "2"]
+    command += ["--peers", "ketgrad-execute", "torch", "qulacs", "--out", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    for peer in ("ketgrad-execute", "torch"):
+        result = found["results"]["qml(3,1,4)"][peer]
+        assert result["status"] == "timed"
+        assert result["calls"] >= 2
+        assert result["min_ms"] <= result["median_ms"]
+        assert result["memory"] > 0
+        assert result["checked_against"]
+    assert "`qml(3,1,4)`" in (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert (tmp_path / "performance.png").stat().st_size > 1000
