@@ -203,6 +203,7 @@ const std::pair<const char*, Make> workloads[] = {
     {"qml_10_4_256", [] { return qml(10, 4, 256); }},
     {"qml_12_4_128", [] { return qml(12, 4, 128); }},
     {"qml_8_4_256_brick", [] { return qml(8, 4, 256, {"RX", "RZ", "RX"}); }},
+    {"vqe_2_1", [] { return vqe(2, 1); }},
     {"vqe_6_2", [] { return vqe(6, 2); }},
     {"vqe_12_4", [] { return vqe(12, 4); }},
     {"vqe_16_4", [] { return vqe(16, 4); }},
@@ -295,7 +296,7 @@ void measure(const char* name, const Workload& w, int repeats) {
   if (times.empty()) {
     std::printf("%s %.6f\n", name, run.check());
   } else {
-    std::printf("%-20s median %9.3f ms, best %9.3f ms (%s)\n", name, times[times.size() / 2], times[0],
+    std::printf("%-20s median %9.4f ms, best %9.4f ms (%s)\n", name, times[times.size() / 2], times[0],
                 has_pool ? "all cores" : "one core");
   }
 }

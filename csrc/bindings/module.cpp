@@ -172,7 +172,7 @@ py::dict describe_pass(const Plan& plan, const Pass& pass, int number_bytes) {
   d["gate"] = pass.step == Element::none ? py::object(py::none())
                                          : py::object(py::int_(plan.steps[pass.step].gate));
   d["tiles"] = pass.tiles.size();
-  d["active_tiles"] = pass.active_tiles;
+  d["active_tiles"] = pass.step == Element::none ? pass.active_tiles : pass.tiles.size();
   d["blocks"] = blocks;
   d["turns"] = turns;
   d["phases"] = phases;
