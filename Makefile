@@ -15,12 +15,14 @@ BIN := $(VENV)/bin
 HAVE_BUILD := $(VENV)/.have-build
 HAVE_EXAMPLES := $(VENV)/.have-examples
 HAVE_DEV := $(VENV)/.have-dev
+PEERS_VENV := .venv-peers
+HAVE_PEERS := $(PEERS_VENV)/.have-peers
 INSTALLED := $(VENV)/.installed
 COMPILED := build/.compiled
 
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 CMAKE := $(BIN)/cmake
-CPP_FILES = $(shell find csrc tests/csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
+CPP_FILES = $(shell find csrc tests/csrc benchmarks/csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 LIBRARY_FILES := $(shell find csrc -type f 2>/dev/null)
 
 # ninja and cmake are the ones in the environment.
@@ -29,7 +31,7 @@ export CXX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help check build demo bench test test-cpp test-python lint format sanitize clean
+.PHONY: help check build demo bench peers count test test-cpp test-python lint format sanitize clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1:/p' $(MAKEFILE_LIST) | awk -F: '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -63,8 +65,15 @@ test-cpp: $(HAVE_DEV)  ## run the C++ tests
 test-python: build $(HAVE_DEV)  ## run the Python tests (PYTEST_ARGS="-k name" selects)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: build $(HAVE_DEV)  ## time a batched circuit beside PennyLane's backpropagation (ARGS=--help)
-	$(BIN)/python benchmarks/bench_execute.py $(ARGS)
+bench: build $(HAVE_EXAMPLES)  ## time ketgrad beside the libraries of make peers (ARGS=--quick takes minutes)
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+count: $(HAVE_DEV)  ## compare instruction counts with those on file (ARGS=--update writes them anew); needs valgrind
+	$(CMAKE) -S . -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	$(CMAKE) --build build/cmake --target driver
+	$(BIN)/python benchmarks/count.py build/cmake/driver $(ARGS)
+
+peers: $(HAVE_PEERS)  ## install the libraries that make bench compares with, into .venv-peers
 
 lint: $(HAVE_DEV)  ## check style, types, import directions and workflows
 	$(BIN)/ruff check .
@@ -102,6 +111,14 @@ $(HAVE_EXAMPLES): $(HAVE_BUILD)
 $(HAVE_DEV): $(HAVE_BUILD)
 	$(INSTALL) --group dev
 	touch $@ $(HAVE_EXAMPLES)
+
+# An environment of its own: what the peers need of each other is not for the tests to depend on. The interpreter is that
+# of .venv, for which the extension is compiled.
+$(HAVE_PEERS): $(HAVE_BUILD) pyproject.toml $(CONSTRAINTS)
+	test -x $(PEERS_VENV)/bin/python || $(BIN)/python -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	$(PEERS_VENV)/bin/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) --group peers
+	touch $@
 
 # The compiler's own output is worth seeing, and pip hides it: compile first, then let pip find everything up to date.
 $(COMPILED): $(HAVE_BUILD) setup.py $(LIBRARY_FILES) | check

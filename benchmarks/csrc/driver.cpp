@@ -109,7 +109,8 @@ class Builder {
     for (int t = 0; t < count; ++t) {
       std::string letters;
       std::vector<int> on;
-      for (int w = static_cast<int>(numbers.next() * 3); w < wires() && letters.size() < 4; w += 1 + numbers.next() * 4) {
+      for (int w = static_cast<int>(numbers.next() * 3); w < wires() && letters.size() < 4;
+           w += 1 + numbers.next() * 4) {
         letters += "XYZ"[static_cast<int>(numbers.next() * 3)];
         on.push_back(w);
       }

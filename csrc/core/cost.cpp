@@ -26,7 +26,8 @@ double share_of(const TurnBlock& block) {
 // `per_turn` for each turn of a block, `per_phases` for phases as a whole, per amplitude.
 Cost pass_cost(const Plan& plan, const Pass& pass, double per_turn, double per_phases, double states,
                int number_bytes) {
-  const double visited = amplitudes(plan) * static_cast<double>(pass.active_tiles) / static_cast<double>(pass.tiles.size());
+  const double visited =
+      amplitudes(plan) * static_cast<double>(pass.active_tiles) / static_cast<double>(pass.tiles.size());
   Cost cost;
   cost.bytes = moved(plan, pass.tiles, pass.active_tiles, states, number_bytes);
   for (const Operation& op : pass.operations) {

@@ -116,9 +116,7 @@ class GateLowering {
         real_turn("Y", wire, constant(-pi / 4));
         phase_shift(constant(pi));
         return real_turn("Y", wire, constant(pi / 4));
-      case Formula::sx:
-        turn("X", wire, constant(pi / 2));
-        return phase(1, constant(pi / 4));
+      case Formula::sx: turn("X", wire, constant(pi / 2)); return phase(1, constant(pi / 4));
       case Formula::rx: return turn("X", wire, p[0]);
       case Formula::ry: return turn("Y", wire, p[0]);
       case Formula::rz: return turn("Z", wire, p[0]);
@@ -153,9 +151,7 @@ class GateLowering {
         turn("ZZ", wires, angle);
         phase(0.5, angle);
         return swap();
-      case Formula::rx_back:
-        turn("XX", wires, times(-0.5, angle));
-        return turn("YY", wires, times(-0.5, angle));
+      case Formula::rx_back: turn("XX", wires, times(-0.5, angle)); return turn("YY", wires, times(-0.5, angle));
       case Formula::ry: return excitation(0);
       case Formula::single_excitation_plus: return excitation(1);
       case Formula::single_excitation_minus: return excitation(-1);

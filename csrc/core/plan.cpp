@@ -110,7 +110,8 @@ class StretchPlanner {
   std::vector<Window> schedule(const TileGeometry& tile, const Window& window) {
     std::vector<Window> rounds;
     Window left = window;
-    auto turns_left = std::count_if(remaining_.begin(), remaining_.end(), [&](int t) { return !word(t).is_diagonal(); });
+    auto turns_left =
+        std::count_if(remaining_.begin(), remaining_.end(), [&](int t) { return !word(t).is_diagonal(); });
     // Phases that are the same all over a tile are left to a pass that sees them change: there they cost nothing.
     const auto phases = [&](const PauliWord& w) {
       return w.is_diagonal() && (w.z == 0 || turns_left == 0 || tile.parity(w.z) != 0);
@@ -405,8 +406,7 @@ WordGroup word_group(Mask x, const std::vector<ObservedWord>& words, const TileG
   for (const ObservedWord& w : words) {
     const Mask parity = tile.parity(w.word.z);
     const int quarter = (w.word.y_count + (w.word.negative ? 2 : 0)) & 3;
-    group.members.push_back(
-        {w.term, w.result, quarter, parity >> lane_bits, parity & (unit(lane_bits) - 1), w.word.z});
+    group.members.push_back({w.term, w.result, quarter, parity >> lane_bits, parity & (unit(lane_bits) - 1), w.word.z});
   }
   return group;
 }

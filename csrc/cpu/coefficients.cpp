@@ -83,7 +83,8 @@ void step_coefficients(const Call<T>& call, const Step& step, Index sample, doub
     out[1] = std::sin(half);
     return;
   }
-  const Matrix m = step.kind == StepKind::dense ? gate_matrix(call, gate_of(call, step), sample) : step_diagonal(call, step, sample);
+  const Matrix m =
+      step.kind == StepKind::dense ? gate_matrix(call, gate_of(call, step), sample) : step_diagonal(call, step, sample);
   for (std::size_t i = 0; i < m.size(); ++i) {
     out[2 * i] = m[i].re;
     out[2 * i + 1] = m[i].im;

@@ -35,8 +35,8 @@ constexpr int smallest_single = 5;
 constexpr Index smallest_parallel_state = Index{1} << 13;
 // Amplitudes written below which a whole call is.
 constexpr double smallest_parallel_call = 1 << 17;
-// Amplitudes in a tile: ket, bra and factors of one in float fill a quarter of a megabyte, which second-level caches
-// have.
+// Amplitudes in a tile: ket, bra and factors of one fill a quarter of a megabyte in float, which second-level caches
+// have; in double tiles of half the size measured slower, for the passes that come with them.
 constexpr int default_tile_bits = 13;
 
 std::atomic<int> chosen_tile_bits{0};
@@ -46,8 +46,7 @@ Layout layout_of(bool lanes) {
   if (lanes) return {0, 1, max_wires};
   const int lane_bits = std::countr_zero(static_cast<unsigned>(batch_lanes<T>)) - 1;
   const int forced = chosen_tile_bits.load();
-  const int tile_bits = forced != 0 ? std::max(forced, lane_bits + 1) : default_tile_bits + lane_bits - 3;
-  return {lane_bits, 0, tile_bits};
+  return {lane_bits, 0, forced != 0 ? std::max(forced, lane_bits + 1) : default_tile_bits};
 }
 
 // Time per amplitude of all samples, in units of a sample that fills its vectors: a batch in lanes pays for whole groups,

@@ -125,8 +125,8 @@ void apply_sparse(V* state, const PlannedFactor& f, const V* values, Index begin
 
 // d/dM: u_a conj(psi_b)
 template <class V>
-void matrix_gradient(const V* u, const V* psi, const IndexMap& groups, const IndexMap& offsets, Index begin,
-                     Index end, V* g) {
+void matrix_gradient(const V* u, const V* psi, const IndexMap& groups, const IndexMap& offsets, Index begin, Index end,
+                     V* g) {
   const Index size = offsets.size();
   LaneVector<V> left(2 * size);
   LaneVector<V> right(2 * size);

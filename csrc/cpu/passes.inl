@@ -53,15 +53,17 @@ class PassRunner {
 
   void forward(int index, T* state) {
     const Pass& pass = plan_.passes[index];
-    tiles_.for_each(pass, some_nan_ ? pass.tiles.size() : pass.active_tiles, 0, nullptr, [&](Index tile, Workspace<T>& work, double*) {
-      const Mask base = static_cast<Mask>(pass.tiles[tile]);
-      T* rows = tiles_.gather(pass, base, state, work.ket);
-      for (std::size_t k = 0; k < pass.operations.size(); ++k) {
-        if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
-        apply(pass.operations[k], numbers_[first_operation_[index] + static_cast<int>(k)], pass, base, rows, work);
-      }
-      tiles_.scatter(pass, base, rows, state);
-    });
+    tiles_.for_each(pass, some_nan_ ? pass.tiles.size() : pass.active_tiles, 0, nullptr,
+                    [&](Index tile, Workspace<T>& work, double*) {
+                      const Mask base = static_cast<Mask>(pass.tiles[tile]);
+                      T* rows = tiles_.gather(pass, base, state, work.ket);
+                      for (std::size_t k = 0; k < pass.operations.size(); ++k) {
+                        if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
+                        apply(pass.operations[k], numbers_[first_operation_[index] + static_cast<int>(k)], pass, base,
+                              rows, work);
+                      }
+                      tiles_.scatter(pass, base, rows, state);
+                    });
   }
 
   // Whether this pass writes every row that it is handed.
@@ -80,20 +82,22 @@ class PassRunner {
     for (const Operation& op : pass.operations) append_turns(op, turns);
     sums_.assign(turns.size() * width, 0.0);
     const Index size = static_cast<Index>(sums_.size());
-    tiles_.for_each(pass, some_nan_ ? pass.tiles.size() : pass.active_tiles, size, sums_.data(), [&](Index tile, Workspace<T>& work, double* sums) {
-      const Mask base = static_cast<Mask>(pass.tiles[tile]);
-      T* ket_rows = tiles_.gather(pass, base, source, work.ket);
-      T* bra_rows = tiles_.gather(pass, base, bra, work.bra);
-      double* at = sums + size;
-      for (int k = static_cast<int>(pass.operations.size()) - 1; k >= 0; --k) {
-        if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
-        at -= turn_count(pass.operations[k]) * width;
-        undo(pass.operations[k], numbers_[first_operation_[index] + k], pass, base, ket_rows, bra_rows, work, wanted, at);
-      }
-      if (last) return;
-      tiles_.scatter(pass, base, ket_rows, ket);
-      tiles_.scatter(pass, base, bra_rows, bra);
-    });
+    tiles_.for_each(pass, some_nan_ ? pass.tiles.size() : pass.active_tiles, size, sums_.data(),
+                    [&](Index tile, Workspace<T>& work, double* sums) {
+                      const Mask base = static_cast<Mask>(pass.tiles[tile]);
+                      T* ket_rows = tiles_.gather(pass, base, source, work.ket);
+                      T* bra_rows = tiles_.gather(pass, base, bra, work.bra);
+                      double* at = sums + size;
+                      for (int k = static_cast<int>(pass.operations.size()) - 1; k >= 0; --k) {
+                        if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
+                        at -= turn_count(pass.operations[k]) * width;
+                        undo(pass.operations[k], numbers_[first_operation_[index] + k], pass, base, ket_rows, bra_rows,
+                             work, wanted, at);
+                      }
+                      if (last) return;
+                      tiles_.scatter(pass, base, ket_rows, ket);
+                      tiles_.scatter(pass, base, bra_rows, bra);
+                    });
     for (std::size_t j = 0; j < turns.size(); ++j) {
       for (int l = 0; l < width; ++l) overlaps[turns[j] * width + l] += sums_[j * width + l];
     }
@@ -101,9 +105,9 @@ class PassRunner {
 
  private:
   struct Numbers {
-    bool own = false;          // some sample has its own
+    bool own = false;  // some sample has its own
     bool ready = false;
-    double scale_before = 1;   // true state = this times the state in memory, before the operation
+    double scale_before = 1;  // true state = this times the state in memory, before the operation
     double scale_after = 1;
     Angles<T> angles;          // of a block, tile signs left out
     std::vector<double> sign;  // per turn: of its word
@@ -241,8 +245,8 @@ class PassRunner {
     for (int l = 0; l < batch_lanes<T>; ++l) {
       if (!single && l > 0 && l < group_.count) a = string_angle(s, l);
       // Of a pair cell, imaginary parts alternate in sign (see PhaseFactor).
-      const double sign = (single && (l & 1) == 0 ? -1 : 1) *
-                          (single && odd_parity(static_cast<Mask>(l / 2) & s.lane_mask) ? -1 : 1);
+      const double sign =
+          (single && (l & 1) == 0 ? -1 : 1) * (single && odd_parity(static_cast<Mask>(l / 2) & s.lane_mask) ? -1 : 1);
       n.start.re[l] = static_cast<T>(std::cos(a / 2));
       n.start.im[l] = static_cast<T>(-sign * std::sin(a / 2));
       n.odd.re[l] = static_cast<T>(std::cos(a));
@@ -318,8 +322,7 @@ class PassRunner {
       turns.insert(turns.end(), block->turns.begin(), block->turns.end());
       return;
     }
-    for (const PhaseString& s : std::get<Phases>(op).strings)
-      turns.insert(turns.end(), s.turns.begin(), s.turns.end());
+    for (const PhaseString& s : std::get<Phases>(op).strings) turns.insert(turns.end(), s.turns.begin(), s.turns.end());
   }
 
   void undo(const Operation& op, const Numbers& n, const Pass& pass, Mask base, T* ket, T* bra, Workspace<T>& work,

@@ -102,7 +102,8 @@ void join_phases(PhaseFactor<C>* table, Index rows, const PhaseNumbers<C>* const
     with[pattern] = first ? common * conj(f) : conj(f);
   }
   // The highest bit itself is in no r.
-  const Mask masks[3] = {strings[0]->row_mask, count > 1 ? strings[1]->row_mask : 0, count > 2 ? strings[2]->row_mask : 0};
+  const Mask masks[3] = {strings[0]->row_mask, count > 1 ? strings[1]->row_mask : 0,
+                         count > 2 ? strings[2]->row_mask : 0};
   for (Index r = 0; r < rows; ++r) {
     const auto bits = static_cast<Mask>(r);
     const int pattern = odd_parity(bits & masks[0]) + 2 * odd_parity(bits & masks[1]) + 4 * odd_parity(bits & masks[2]);

@@ -11,11 +11,11 @@ namespace ketgrad {
 
 // Seconds, added up over samples and threads.
 struct PassTimes {
-  std::vector<double> forward;   // per pass
+  std::vector<double> forward;  // per pass
   std::vector<double> backward;
-  double measure = 0;            // expectation values and other results
-  double bra = 0;                // what the cotangents make of them
-  int calls = 0;                 // forward and backward together
+  double measure = 0;  // expectation values and other results
+  double bra = 0;      // what the cotangents make of them
+  int calls = 0;       // forward and backward together
 };
 
 // Starts to collect; what was collected before is gone.

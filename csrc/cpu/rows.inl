@@ -260,7 +260,8 @@ inline void for_row_pair(T* rows, const TurnBlock& block, Index group, const F& 
   T* second = rows + (group ^ block.row_flip[0]) * batch_lanes<T>;
   const Row<T> y = load_row(second);
   store_row(first, f(x, trade_lanes<flip>(y), odd));
-  store_row(second, f(y, trade_lanes<flip>(x), odd_parity(static_cast<Mask>(group ^ block.row_flip[0]) & block.row_sign)));
+  store_row(second,
+            f(y, trade_lanes<flip>(x), odd_parity(static_cast<Mask>(group ^ block.row_flip[0]) & block.row_sign)));
 }
 
 template <int flip, bool fast, class T>
@@ -292,9 +293,9 @@ void undo_lanes(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles,
   for_each_index(block.groups, begin, end, [&](Index group) KETGRAD_ALWAYS_INLINE {
     if constexpr (wanted) sum += lane_overlap<flip>(ket, bra, block, group);
     for (T* state : {ket, bra}) {
-      for_row_pair<flip>(state, block, group, [&](const Row<T>& x, const Row<T>& partner, bool odd) KETGRAD_ALWAYS_INLINE {
-        return turned<fast>(x, partner, odd, local.a[0], local.b[0]);
-      });
+      for_row_pair<flip>(state, block, group,
+                         [&](const Row<T>& x, const Row<T>& partner, bool odd)
+                             KETGRAD_ALWAYS_INLINE { return turned<fast>(x, partner, odd, local.a[0], local.b[0]); });
     }
   });
   if constexpr (wanted) sums[0] += sum;
@@ -318,8 +319,7 @@ void apply_turns(T* rows, const TurnBlock& block, const Angles<T>& angles, Index
   with_shape(block.turns.size(), angles.fast, [&](auto k, auto fast) {
     if constexpr (k == 1) {
       if (block.lane_flip != 0) {
-        return with_flip(block.lane_flip,
-                         [&](auto flip) { turn_lanes<flip, fast>(rows, block, angles, 0, groups); });
+        return with_flip(block.lane_flip, [&](auto flip) { turn_lanes<flip, fast>(rows, block, angles, 0, groups); });
       }
     }
     turn_rows<k, fast>(rows, block, angles, 0, groups);
@@ -331,9 +331,8 @@ void undo_turns(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles,
   with_shape(block.turns.size(), angles.fast, [&](auto k, auto fast) {
     if constexpr (k == 1) {
       if (block.lane_flip != 0) {
-        return with_flip(block.lane_flip, [&](auto flip) {
-          undo_lanes<flip, fast, wanted>(ket, bra, block, angles, 0, groups, sums);
-        });
+        return with_flip(block.lane_flip,
+                         [&](auto flip) { undo_lanes<flip, fast, wanted>(ket, bra, block, angles, 0, groups, sums); });
       }
     }
     undo_rows<k, fast, wanted>(ket, bra, block, angles, 0, groups, sums);

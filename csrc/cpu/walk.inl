@@ -269,9 +269,8 @@ class GroupWalk {
     for (int p = static_cast<int>(plan_.passes.size()) - 1; p >= gradients_->first_pass; --p) {
       if (call_.should_stop()) return false;
       if (psi_ != ket && !turns.covers_state(p)) {
-        team_.for_range(dimension_, [&](Index begin, Index end) {
-          std::copy(psi_ + 2 * begin, psi_ + 2 * end, ket + 2 * begin);
-        });
+        team_.for_range(dimension_,
+                        [&](Index begin, Index end) { std::copy(psi_ + 2 * begin, psi_ + 2 * end, ket + 2 * begin); });
         psi_ = ket;
       }
       const int s = plan_.passes[p].step;
@@ -627,9 +626,9 @@ class GroupWalk {
   void measure_density_matrix(const PlannedMeasurement& m, const Results<T>& results) {
     const Index entries = m.offsets.size() * m.offsets.size();
     overlaps_.assign(2 * entries * width, 0.0);
-    team_.template reduce<V>(
-        m.groups.size(), 2 * entries, overlaps_.data(),
-        [&](Index begin, Index end, V* rho) { matrix_gradient(psi_, psi_, m.groups, m.offsets, begin, end, rho); });
+    team_.template reduce<V>(m.groups.size(), 2 * entries, overlaps_.data(), [&](Index begin, Index end, V* rho) {
+      matrix_gradient(psi_, psi_, m.groups, m.offsets, begin, end, rho);
+    });
     for (int l = 0; l < count_; ++l) {
       T* row = results.complex + 2 * (sample(l) * complex_stride() + m.first_result);
       for (Index e = 0; e < 2 * entries; ++e) row[e] = static_cast<T>(overlaps_[e * width + l]);
@@ -755,17 +754,14 @@ class GroupWalk {
     const V* phi = f.factor->kind == FactorKind::state_projector ? input_lanes(f.factor->input) : nullptr;
     const Index numel = call_.inputs[f.factor->input].numel;
     overlaps_.assign(2 * numel * width, 0.0);
-    team_.template reduce<V>(f.groups.size(), 2 * numel, overlaps_.data(),
-                             [&](Index begin, Index end, V* g) {
-                               switch (f.factor->kind) {
-                                 case FactorKind::hermitian:
-                                   return matrix_gradient(u, rest, f.groups, f.offsets, begin, end, g);
-                                 case FactorKind::state_projector:
-                                   return state_gradient(u, rest, f, phi, begin, end, g);
-                                 case FactorKind::sparse: return sparse_gradient(u, rest, f, begin, end, g);
-                                 case FactorKind::projector: return;
-                               }
-                             });
+    team_.template reduce<V>(f.groups.size(), 2 * numel, overlaps_.data(), [&](Index begin, Index end, V* g) {
+      switch (f.factor->kind) {
+        case FactorKind::hermitian: return matrix_gradient(u, rest, f.groups, f.offsets, begin, end, g);
+        case FactorKind::state_projector: return state_gradient(u, rest, f, phi, begin, end, g);
+        case FactorKind::sparse: return sparse_gradient(u, rest, f, begin, end, g);
+        case FactorKind::projector: return;
+      }
+    });
     for (int l = 0; l < count_; ++l) {
       const double c = weight(l) * coefficient(*t.term, sample(l));
       for (Index e = 0; e < numel; ++e) {

@@ -39,16 +39,14 @@ class WordRunner {
     Index first = 0;
     for (const ObservablePass& pass : plan_.observables) {
       const Index size = members(pass) * width;
-      tiles_.for_each(pass, pass.tiles.size(), size, found.data() + first,
-                      [&](Index tile, Workspace<T>& work, double* sums) {
-                        const Mask base = static_cast<Mask>(pass.tiles[tile]);
-                        const T* rows = tiles_.gather(pass, base, ket, work.ket);
-                        for_each_part(
-                            pass, [&](const Part& p) { group_overlaps(p, base, rows, pass.rows.size(), work, sums); },
-                            [&](const Lone* lone, int count) {
-                              lone_overlaps(lone, count, base, rows, pass.rows.size(), sums);
-                            });
-                      });
+      tiles_.for_each(
+          pass, pass.tiles.size(), size, found.data() + first, [&](Index tile, Workspace<T>& work, double* sums) {
+            const Mask base = static_cast<Mask>(pass.tiles[tile]);
+            const T* rows = tiles_.gather(pass, base, ket, work.ket);
+            for_each_part(
+                pass, [&](const Part& p) { group_overlaps(p, base, rows, pass.rows.size(), work, sums); },
+                [&](const Lone* lone, int count) { lone_overlaps(lone, count, base, rows, pass.rows.size(), sums); });
+          });
       first += size;
     }
   }
@@ -65,7 +63,9 @@ class WordRunner {
         const double* at = weights.data() + first;
         for_each_part(
             pass, [&](const Part& p) { add_group(p, base, ket_rows, bra_rows, pass.rows.size(), work, at); },
-            [&](const Lone* lone, int count) { add_lone(lone, count, base, ket_rows, bra_rows, pass.rows.size(), at); });
+            [&](const Lone* lone, int count) {
+              add_lone(lone, count, base, ket_rows, bra_rows, pass.rows.size(), at);
+            });
         tiles_.scatter(pass, base, bra_rows, bra);
       });
       first += members(pass) * width;
@@ -128,9 +128,7 @@ class WordRunner {
   static bool is_imaginary(const Member& m) { return (m.quarter & 1) != 0; }
 
   // With products of conj(u) and i psi for the imaginary members, only a sign is left of i^quarter.
-  static double sign(const Member& m, Mask base) {
-    return (m.quarter >= 2) != odd_parity(m.tile_mask & base) ? -1 : 1;
-  }
+  static double sign(const Member& m, Mask base) { return (m.quarter >= 2) != odd_parity(m.tile_mask & base) ? -1 : 1; }
 
   static int count_of(const WordGroup& group, bool imaginary) {
     int count = 0;
@@ -205,7 +203,8 @@ class WordRunner {
     });
   }
 
-  static void add_lone(const Lone* lone, int count, Mask base, const T* ket, T* bra, Index rows, const double* weights) {
+  static void add_lone(const Lone* lone, int count, Mask base, const T* ket, T* bra, Index rows,
+                       const double* weights) {
     with_count(count, [&](auto size) {
       Lone words[size];
       Row<T> w[size][2];  // by the parity of the place that a row comes from

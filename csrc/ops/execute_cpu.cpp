@@ -89,9 +89,8 @@ template <class T>
 void add_input(PreparedCall<T>& prepared, const Tensor& tensor, const InputSpec& spec, std::size_t position) {
   require(tensor.is_cpu(), [&] { return input_name(position) + " is not on the CPU, as the first input is"; });
   const ScalarType type = spec.is_complex ? complex_type<T> : real_type<T>;
-  require(tensor.scalar_type() == type, [&] {
-    return input_name(position) + " has another dtype than the first input's precision asks for";
-  });
+  require(tensor.scalar_type() == type,
+          [&] { return input_name(position) + " has another dtype than the first input's precision asks for"; });
   const auto shape = tensor.sizes();
   const bool batched = shape.size() == spec.shape.size() + 1;
   const bool fits = (batched || shape.size() == spec.shape.size()) &&
@@ -116,9 +115,8 @@ template <class T>
 void prepare(PreparedCall<T>& prepared, ProgramHandle program, const std::vector<Tensor>& inputs) {
   prepared.program = std::move(program);
   const std::vector<InputSpec>& specs = prepared.program->program.inputs;
-  require(inputs.size() == specs.size(), [&] {
-    return std::to_string(inputs.size()) + " inputs, the program needs " + std::to_string(specs.size());
-  });
+  require(inputs.size() == specs.size(),
+          [&] { return std::to_string(inputs.size()) + " inputs, the program needs " + std::to_string(specs.size()); });
   Call<T>& call = prepared.call;
   call.planned = prepared.program.get();
   call.batch = -1;

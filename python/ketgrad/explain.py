@@ -85,8 +85,11 @@ class Explanation:
         precision = str(self.dtype).removeprefix("torch.")
         circuits = "1 circuit" if self.batch == 1 else f"{self.batch} circuits"
         title = f"{circuits}, {self.wires} wires, {self.gates} gates, {precision}: {self.regime}"
-        note = "multiply-adds, bytes" + (", ms" if measured else "") + ": forward / backward" + (
-            "; ms of all circuits and threads, the rest of one circuit" if measured else ", of one circuit"
+        note = (
+            "multiply-adds, bytes"
+            + (", ms" if measured else "")
+            + ": forward / backward"
+            + ("; ms of all circuits and threads, the rest of one circuit" if measured else ", of one circuit")
         )
         return "\n".join([title, "", *_table(rows), "", note])
 
@@ -153,7 +156,9 @@ def _regime(plan: dict[str, Any]) -> str:
         return "a circuit in each lane of the vectors" + _tasks(plan["tasks"])
     cut = any(p["tiles"] > 1 for p in plan["passes"])
     layout = f"tiles of 2^{plan['tile_bits']} amplitudes" if cut else "states within the caches"
-    return f"one circuit at a time, {layout}" + (", on all threads" if plan["parallel_passes"] else _tasks(plan["tasks"]))
+    return f"one circuit at a time, {layout}" + (
+        ", on all threads" if plan["parallel_passes"] else _tasks(plan["tasks"])
+    )
 
 
 def _tasks(tasks: int) -> str:

@@ -324,10 +324,12 @@ TEST(tiles_agree_with_the_dense_simulator) {
       circuit.program.gates.push_back(random_gate(random, circuit, static_cast<Opcode>(opcode), 2));
       add_rotations(circuit);
       circuit.program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
-      circuit.program.measurements.push_back(random_measurement(random, circuit, static_cast<MeasurementKind>(opcode % 5)));
+      circuit.program.measurements.push_back(
+          random_measurement(random, circuit, static_cast<MeasurementKind>(opcode % 5)));
       check_case(make_case(random, circuit, 1), 1);
     }
-    for (int round = 0; round < 10; ++round) check_case(make_case(random, random_circuit(random, 6 + round % 3, 25), 2), 1);
+    for (int round = 0; round < 10; ++round)
+      check_case(make_case(random, random_circuit(random, 6 + round % 3, 25), 2), 1);
   }
   set_tile_bits(0);
 }
