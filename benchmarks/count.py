@@ -1,7 +1,7 @@
 """Counts the instructions of fixed workloads under callgrind and compares them with those on file.
 
-Times on shared machines vary by tens of per cent; instruction counts of the same compiler do not. `make count` builds the
-driver and runs this.
+Times on shared machines vary by tens of per cent; instruction counts of the same compiler do not. `make count` builds
+the driver and runs this.
 
     python benchmarks/count.py build/cmake/driver            compares; fails where a count has changed by more than 3 %
     python benchmarks/count.py build/cmake/driver --update   writes the file anew
@@ -78,7 +78,8 @@ def main() -> int:
         jobs = {f"{w} {level}": pool.submit(count, arguments.driver, w, level) for w, level in WORKLOADS}
         found = {name: job.result() for name, job in jobs.items()}
     if arguments.update:
-        COUNTS.write_text(json.dumps({"compiler": compiler(), "instructions": found}, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps({"compiler": compiler(), "instructions": found}, indent=2)
+        COUNTS.write_text(text + "\n", encoding="utf-8")
         print(f"wrote {COUNTS}")
         return 0
     known = json.loads(COUNTS.read_text(encoding="utf-8"))

@@ -80,7 +80,48 @@ def test_random_tape(tape: kg.Tape) -> None:
     check(tape)
 
 
-# --- regimes: a sample per lane, one after the other, one pass spread over the pool ----------------------------------
+# --- regimes: a sample per lane, one after the other whole or in tiles, one pass spread over the pool ----------------
+
+
+def on_more_wires(tape: kg.Tape, num_wires: int) -> kg.Tape:
+    """The same circuit beside wires that are only there: small circuits run by lanes, larger ones by single states."""
+    spare = [("spare", i) for i in range(num_wires - tape.num_wires)]
+    if not spare:
+        return tape
+    return kg.Tape([*tape.operations, kg.Identity(wires=spare)], tape.measurements)
+
+
+def test_cases_as_single_states(tile_bits: int, level: str) -> None:
+    for case in cases.CASES:
+        if case.tape().batch_size is None:
+            check(on_more_wires(case.tape(), 6))
+    for case in cases.CASES[::5]:
+        if case.tape().batch_size is None:
+            single, double = case.tape(dtype=torch.float32), case.tape(dtype=torch.float64)
+            check(on_more_wires(single, 6), SINGLE, on_more_wires(double, 6))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cases.tapes(max_wires=8, max_gates=40))
+def test_random_tape_in_tiles(tape: kg.Tape) -> None:
+    _C.set_tile_bits(4)
+    try:
+        check(on_more_wires(tape, 7))
+    finally:
+        _C.set_tile_bits(0)
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_mixed_circuit_in_tiles(batch: int | None, tile_bits: int, level: str) -> None:
+    check(mixed_tape(8, batch))
+    check(mixed_tape(8, batch, torch.float32), SINGLE, mixed_tape(8, batch))
+
+
+def test_tiles_of_impossible_sizes() -> None:
+    with pytest.raises(ValueError, match="0 to 48 bits are possible"):
+        _C.set_tile_bits(-1)
+    with pytest.raises(ValueError, match="0 to 48 bits are possible"):
+        _C.set_tile_bits(49)
 
 
 def mixed_tape(num_wires: int, batch: int | None, dtype: torch.dtype = torch.float64, seed: int = 0) -> kg.Tape:

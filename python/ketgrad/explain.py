@@ -26,8 +26,8 @@ class PassReport:
         active_tiles: how many of them are visited; the others are zero still.
         turns, blocks: turns, and the blocks of up to three that are done in registers together.
         phases, strings: tables of merged phases, and the Z-strings that they are made of.
-        multiply_adds, bytes: expected, forward and backward: multiply-adds of real numbers, and bytes to and from memory
-            beyond the caches.
+        multiply_adds, bytes: expected, forward and backward: multiply-adds of real numbers, and bytes that move between
+            the caches and memory.
         seconds: measured, forward and backward, over all circuits and threads; None without `measure=True`.
     """
 
@@ -83,8 +83,8 @@ class Explanation:
             total.append(_pair((sum(s[0] for s in seconds), sum(s[1] for s in seconds)), _milliseconds))
         rows.append(total)
         precision = str(self.dtype).removeprefix("torch.")
-        circuits = "1 circuit" if self.batch == 1 else f"{self.batch} circuits"
-        title = f"{circuits}, {self.wires} wires, {self.gates} gates, {precision}: {self.regime}"
+        counts = (_counted(self.batch, "circuit"), _counted(self.wires, "wire"), _counted(self.gates, "gate"))
+        title = f"{', '.join(counts)}, {precision}: {self.regime}"
         note = (
             "multiply-adds, bytes"
             + (", ms" if measured else "")

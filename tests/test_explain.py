@@ -1,0 +1,79 @@
+"""`kg.explain`: what it says of each regime, and that measured times are there when they are asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import ketgrad as kg
+from ketgrad._library import _C
+
+
+def layers(num_wires: int, count: int, dtype: torch.dtype = torch.float32) -> kg.Tape:
+    weights = torch.rand(count, num_wires, 3, dtype=dtype)
+    operations = []
+    for layer in weights:
+        for w in range(num_wires):
+            operations.append(kg.Rot(*layer[w], wires=w))
+        operations += [kg.CNOT(wires=[w, (w + 1) % num_wires]) for w in range(num_wires)]
+    return kg.Tape(operations, [kg.expval(kg.Z(0) @ kg.Z(1)), kg.expval(kg.X(0))])
+
+
+def test_a_state_beyond_the_caches() -> None:
+    found = kg.explain(layers(16, 2))
+    assert found.tile_bits == 13
+    assert "tiles of 2^13 amplitudes" in found.regime
+    assert found.dtype is torch.complex64
+    turns, observables = found.passes[:-1], found.passes[-1]
+    assert sum(p.turns for p in turns) == 32
+    assert turns[0].active_tiles == 1  # all but the first tile are zero still
+    assert all(p.bytes[0] > 0 for p in turns)
+    assert "2 Pauli words" in observables.what
+    assert found.multiply_adds[1] > found.multiply_adds[0] > 2**16 * 32
+
+
+def test_a_state_within_the_caches_moves_nothing() -> None:
+    found = kg.explain(layers(8, 2))
+    assert found.bytes == (0, 0)
+    assert all(p.tiles == 1 for p in found.passes)
+
+
+def test_a_batch_goes_by_lanes() -> None:
+    found = kg.explain(kg.Tape([kg.RX(torch.rand(64), wires=0)], [kg.probs()]))
+    assert found.batch == 64
+    assert "lane" in found.regime
+    assert str(found).startswith("64 circuits, 1 wire, 1 gate, complex64: a circuit in each lane")
+
+
+def test_gates_that_stay_alone_are_named() -> None:
+    operations = [kg.BasisState([1, 1], wires=["a", "b"]), kg.RX(0.3, wires="c"), kg.Toffoli(wires=["a", "b", "c"])]
+    text = str(kg.explain(kg.Tape(operations, [kg.probs()])))
+    assert "Toffoli on a, b, c by itself" in text
+    assert "complex128" in text
+
+
+def test_permutations_take_no_pass() -> None:
+    found = kg.explain(kg.Tape([kg.CNOT(wires=[0, 1]), kg.SWAP(wires=[0, 1]), kg.X(0)], [kg.probs()]))
+    assert found.passes == ()
+
+
+def test_measured_times() -> None:
+    found = kg.explain(layers(12, 2), measure=True)
+    assert all(p.seconds is not None and min(p.seconds) >= 0 for p in found.passes)
+    assert sum(p.seconds[0] + p.seconds[1] for p in found.passes if p.seconds) > 0
+    assert " ms" in str(found).splitlines()[2]
+    assert kg.explain(layers(12, 2)).passes[0].seconds is None
+    assert _C.take_profile(0)["forward"] == []
+
+
+def test_the_precision_can_be_chosen() -> None:
+    tape = layers(16, 1)
+    assert kg.explain(tape, dtype=torch.float64).dtype is torch.complex128
+    assert kg.explain(tape, dtype=torch.float64).bytes[0] == 2 * kg.explain(tape).bytes[0]
+
+
+def test_what_cannot_be_explained() -> None:
+    with pytest.raises(TypeError, match="takes a tape of ketgrad, not list"):
+        kg.explain([])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="without shots"):
+        kg.explain(kg.Tape([kg.RX(0.1, wires=0)], [kg.expval(kg.Z(0))], shots=10))
