@@ -25,8 +25,8 @@ struct Regime {
   Index samples_per_task = 1;
 };
 
-// A lane state beyond this leaves the caches and gains nothing from its layout.
-constexpr Index largest_lane_state = Index{32} << 20;
+// A lane state beyond this leaves the caches, where single states go by tiles.
+constexpr Index largest_lane_state = Index{4} << 20;
 // Matrices this large would be multiplied by their own number of lanes.
 constexpr int largest_lane_block = 32;
 // A single state must fill some rows.
@@ -50,7 +50,7 @@ Layout layout_of(bool lanes) {
 }
 
 // Time per amplitude of all samples, in units of a sample that fills its vectors: a batch in lanes pays for whole groups,
-// single states pay a third more for turns within rows, and for every operation as much as some eight rows.
+// single states pay twice as much, for turns within rows, and for every operation as much as some eight rows.
 template <class T>
 bool prefers_lanes(const Call<T>& call) {
   constexpr double width = batch_lanes<T>;
@@ -59,7 +59,7 @@ bool prefers_lanes(const Call<T>& call) {
   const double rows = 2 * static_cast<double>(call.dimension()) / width;
   const double lanes = std::ceil(std::ceil(batch / width) / threads) * width;
   const bool spread = call.dimension() >= smallest_parallel_state;
-  const double single = (spread ? batch / threads : std::ceil(batch / threads)) * 1.33 * (1 + 8 / rows);
+  const double single = (spread ? batch / threads : std::ceil(batch / threads)) * 2 * (1 + 8 / rows);
   return lanes < single;
 }
 
@@ -213,11 +213,18 @@ template <class T>
 double workspace_bytes(const Call<T>& call, bool backward) {
   const Regime regime = choose_regime(call);
   const Index lanes = regime.lanes ? batch_lanes<T> : 1;
-  const Index states = (backward ? 2 : 1) + (call.extent().needs_scratch ? 2 : 0);
-  const double per_lane = static_cast<double>(states) * static_cast<double>(call.dimension()) * 2 * sizeof(T);
+  // In lanes, a task has factors of phases that its samples do not share, and products of all amplitudes: one and a half
+  // states more. A single state's are of a tile.
+  const double states = (backward ? 2 : 1) + (call.extent().needs_scratch ? 2 : 0) + (regime.lanes ? 1.5 : 0);
+  const double per_lane = states * static_cast<double>(call.dimension()) * 2 * sizeof(T);
   // Sums are taken in T and added up in double; the cotangent of a density matrix is as large as its sum.
   const double sums = static_cast<double>(call.extent().largest_sum) * (2 * sizeof(T) + sizeof(double));
-  return static_cast<double>(regime.tasks * lanes) * (per_lane + sums);
+  const double all_tables =
+      static_cast<double>(call.extent().work) * static_cast<double>(call.dimension()) * 2 * sizeof(T);
+  const double tables = 2 * std::min(all_tables, static_cast<double>(largest_tables));
+  const double tile = 6.0 * sizeof(T) * static_cast<double>(Index{2} << default_tile_bits);
+  const double beside = regime.lanes ? tables * static_cast<double>(regime.tasks) : tile * call.threads;
+  return static_cast<double>(regime.tasks * lanes) * (per_lane + sums) + beside;
 }
 
 Index walk_count() { return walks.load(); }

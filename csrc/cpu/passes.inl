@@ -115,6 +115,7 @@ class PassRunner {
     LaneVector<PhaseNumbers<Row<T>>> strings;
     std::vector<Mask> tile_masks;  // of these
     LaneVector<PhaseNumbers<T>> shared_strings;
+    T shared_scale = 1;
     LaneVector<PhaseFactor<T>> shared_factors;
     double factor_scale = 1;
   };
@@ -195,8 +196,8 @@ class PassRunner {
     }
   }
 
-  // Beyond this a factor that is left out would come near the end of the exponents of float, once it is squared.
-  static constexpr double smallest_scale = 0x1p-40;
+  // What is left out of ket and bra comes squared into overlaps: float's exponents must hold it beside the cotangents.
+  static constexpr double smallest_scale = 0x1p-24;
 
   void prepare_phases(const Phases& phases, Numbers& n) {
     const bool first = !n.ready;
@@ -215,15 +216,24 @@ class PassRunner {
     if constexpr (!single) {
       if (!first) return;
       n.factor_scale = shared.empty() ? n.scale_before : 1;
-      if (shared.empty()) return;
-      n.shared_factors.resize(call_.dimension());
-      fill_phases(n.shared_factors.data(), program_bits(), shared, static_cast<T>(n.scale_before));
+      n.shared_strings = std::move(shared);
+      n.shared_scale = static_cast<T>(n.scale_before);
+      if (!n.shared_strings.empty() && keeps_tables()) fill_shared(n, n.shared_factors);
     } else {
       n.factor_scale = n.scale_before;
     }
   }
 
-  int program_bits() const { return call_.program().num_wires; }
+  // Tables for all phases of a long circuit could take more than its states; then each is made when it is used.
+  bool keeps_tables() const {
+    const double bytes = static_cast<double>(numbers_.size() * call_.dimension()) * sizeof(PhaseFactor<T>);
+    return bytes <= static_cast<double>(largest_tables);
+  }
+
+  void fill_shared(const Numbers& n, LaneVector<PhaseFactor<T>>& table) const {
+    table.resize(call_.dimension());
+    fill_phases(table.data(), call_.program().num_wires, n.shared_strings, n.shared_scale);
+  }
 
   double string_angle(const PhaseString& s, int lane) const {
     double total = 0;
@@ -300,9 +310,11 @@ class PassRunner {
 
   void multiply_phases(const Numbers& n, const Pass& pass, Mask base, std::initializer_list<T*> states,
                        Workspace<T>& work) const {
-    if (!n.shared_factors.empty()) {
-      if constexpr (!single) {
-        for (T* state : states) apply_phases<Cell>(state, n.shared_factors.data(), cells(pass));
+    if constexpr (!single) {
+      if (!n.shared_strings.empty()) {
+        if (n.shared_factors.empty()) fill_shared(n, work.shared_factors);
+        const auto& table = n.shared_factors.empty() ? work.shared_factors : n.shared_factors;
+        for (T* state : states) apply_phases<Cell>(state, table.data(), cells(pass));
       }
     }
     if (n.strings.empty() && n.factor_scale == 1) return;

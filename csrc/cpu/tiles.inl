@@ -6,6 +6,7 @@ struct Workspace {
   LaneVector<Row<T>> ket;  // a tile of each, where the state has several
   LaneVector<Row<T>> bra;
   LaneVector<PhaseFactor<Row<T>>> factors;
+  LaneVector<PhaseFactor<T>> shared_factors;
   LaneVector<Row<T>> products;
   const void* filled_for = nullptr;  // whose factors these are, and in tiles of which signs
   std::vector<bool> filled_signs;

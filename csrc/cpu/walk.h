@@ -15,6 +15,9 @@ struct SharedSteps {
   std::vector<std::vector<T>> inverse;
 };
 
+// Bytes of tables of phases that a task in lanes keeps; more are made anew for each group of samples.
+inline constexpr Index largest_tables = Index{16} << 20;
+
 // A contiguous range of samples, walked by one task. Where `parallel_passes`, the task spreads each pass over the pool
 // instead.
 struct Task {
