@@ -29,8 +29,6 @@ class GateLowering {
 
   std::vector<Primitive> run() {
     if (gate_.controls.size() > 1 || !known()) return {};
-    const bool on_zero = !gate_.controls.empty() && !gate_.control_values[0];
-    if (on_zero) flip(gate_.controls[0]);
     if (info_.family == Family::pauli_rotation) {
       turn(gate_.word, gate_.targets, gate_.slots[0]);
     } else if (info_.subspace == Subspace::swap || gate_.targets.size() == 2) {
@@ -38,7 +36,12 @@ class GateLowering {
     } else {
       on_one_wire();
     }
-    if (on_zero) flip(gate_.controls[0]);
+    if (list_.empty()) return {};
+    if (!gate_.controls.empty() && !gate_.control_values[0]) {
+      const Primitive flip{Primitive::Kind::flip, {gate_.controls[0]}, "", {}};
+      list_.insert(list_.begin(), flip);
+      list_.push_back(flip);
+    }
     if (gate_.inverse) invert();
     return std::move(list_);
   }

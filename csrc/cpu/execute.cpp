@@ -210,12 +210,13 @@ CallPlan plan_call(const PlannedProgram& program, Index batch, int threads) {
 }
 
 template <class T>
-double workspace_bytes(const Call<T>& call, bool backward) {
+double workspace_bytes(const Call<T>& call, bool backward, bool keeps_ket) {
   const Regime regime = choose_regime(call);
   const Index lanes = regime.lanes ? batch_lanes<T> : 1;
   // In lanes, a task has factors of phases that its samples do not share, and products of all amplitudes: one and a half
   // states more. A single state's are of a tile.
-  const double states = (backward ? 2 : 1) + (call.extent().needs_scratch ? 2 : 0) + (regime.lanes ? 1.5 : 0);
+  const bool in_result = !backward && keeps_ket && !regime.lanes;  // a single state is written where it is kept
+  const double states = (backward ? 2 : 1) - (in_result ? 1 : 0) + (call.extent().needs_scratch ? 2 : 0) + (regime.lanes ? 1.5 : 0);
   const double per_lane = states * static_cast<double>(call.dimension()) * 2 * sizeof(T);
   // Sums are taken in T and added up in double; the cotangent of a density matrix is as large as its sum.
   const double sums = static_cast<double>(call.extent().largest_sum) * (2 * sizeof(T) + sizeof(double));
@@ -235,7 +236,7 @@ template void execute_vjp(const Call<float>&, const Cotangents<float>&);
 template void execute_vjp(const Call<double>&, const Cotangents<double>&);
 template CallPlan plan_call<float>(const PlannedProgram&, Index, int);
 template CallPlan plan_call<double>(const PlannedProgram&, Index, int);
-template double workspace_bytes(const Call<float>&, bool);
-template double workspace_bytes(const Call<double>&, bool);
+template double workspace_bytes(const Call<float>&, bool, bool);
+template double workspace_bytes(const Call<double>&, bool, bool);
 
 }  // namespace ketgrad

@@ -13,9 +13,9 @@ template <class T>
 void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents);
 
 // Bytes of working memory that a call takes besides inputs and results. Not an integer: a circuit on 48 wires has an
-// answer too.
+// answer too. `keeps_ket`: the final states are counted among the results.
 template <class T>
-double workspace_bytes(const Call<T>& call, bool backward);
+double workspace_bytes(const Call<T>& call, bool backward, bool keeps_ket = false);
 
 // How a call of so many circuits would be run, in precision T.
 struct CallPlan {

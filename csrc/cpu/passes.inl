@@ -36,7 +36,7 @@ class PassRunner {
   void start(const SampleGroup& group) {
     group_ = group;
     if (started_ && !some_own_) return;
-    some_nan_ = false;
+    version_ = tiles_.next_version();
     double scale = 1;
     const int passes = static_cast<int>(plan_.passes.size());
     for (int i = 0; i < passes; ++i) {
@@ -49,6 +49,7 @@ class PassRunner {
       }
     }
     started_ = true;
+    some_nan_ = std::any_of(numbers_.begin(), numbers_.end(), [](const Numbers& n) { return n.some_nan; });
   }
 
   void forward(int index, T* state) {
@@ -107,6 +108,7 @@ class PassRunner {
   struct Numbers {
     bool own = false;  // some sample has its own
     bool ready = false;
+    bool some_nan = false;     // of any sample so far
     double scale_before = 1;  // true state = this times the state in memory, before the operation
     double scale_after = 1;
     Angles<T> angles;          // of a block, tile signs left out
@@ -175,7 +177,7 @@ class PassRunner {
         cosine[j][l] = std::cos(half);
         sine[j][l] = n.sign[j] * std::sin(half);
       }
-      for (int l = 0; l < lanes; ++l) some_nan_ |= std::isnan(cosine[j][l]);
+      for (int l = 0; l < lanes; ++l) n.some_nan |= std::isnan(cosine[j][l]);
       cosines *= cosine[j][0];
     }
     const bool closes = inverse_ ? block.closes_backward : block.closes_forward;
@@ -208,9 +210,11 @@ class PassRunner {
     for (const PhaseString& s : phases.strings) {
       if (single || reads_batched(s.turns)) {
         n.strings.push_back(own_numbers(s));
+        for (int l = 0; l < batch_lanes<T>; ++l) n.some_nan |= std::isnan(n.strings.back().start.re[l]);
         n.tile_masks.push_back(s.tile_mask);
       } else if (first) {
         shared.push_back(shared_numbers(s));
+        n.some_nan |= std::isnan(shared.back().start.re);
       }
     }
     if constexpr (!single) {
@@ -285,7 +289,7 @@ class PassRunner {
     std::vector<bool> signs;
     if (pass.tiles.size() > 1) {
       for (const Mask m : n.tile_masks) signs.push_back(odd_parity(m & base));
-      if (work.filled_for == &n && work.filled_signs == signs) return work.factors.data();
+      if (work.filled_for == &n && work.filled_version == version_ && work.filled_signs == signs) return work.factors.data();
     }
     LaneVector<PhaseNumbers<Row<T>>> strings = n.strings;
     for (std::size_t m = 0; m < signs.size(); ++m) {
@@ -297,6 +301,7 @@ class PassRunner {
     const int row_bits = std::countr_zero(static_cast<Mask>(cells(pass)));
     fill_phases(work.factors.data(), row_bits, strings, Row<T>{} + static_cast<T>(n.factor_scale));
     work.filled_for = pass.tiles.size() > 1 ? &n : nullptr;
+    work.filled_version = version_;
     work.filled_signs = std::move(signs);
     return work.factors.data();
   }
@@ -399,6 +404,7 @@ class PassRunner {
   bool started_ = false;
   bool some_own_ = false;
   bool some_nan_ = false;
+  Index version_ = 0;  // of the numbers
   std::vector<int> first_operation_;
   LaneVector<Numbers> numbers_;
   std::vector<double> sums_;

@@ -8,7 +8,9 @@ struct Workspace {
   LaneVector<PhaseFactor<Row<T>>> factors;
   LaneVector<PhaseFactor<T>> shared_factors;
   LaneVector<Row<T>> products;
-  const void* filled_for = nullptr;  // whose factors these are, and in tiles of which signs
+  // Whose factors these are, of which samples, and in tiles of which signs.
+  const void* filled_for = nullptr;
+  Index filled_version = 0;
   std::vector<bool> filled_signs;
 };
 
@@ -52,6 +54,9 @@ class TileRunner {
   using Sums = SignSums<Cell>;
 
   TileRunner(const Call<T>& call, const Team& team) : call_(call), team_(team) {}
+
+  // What is kept in workspaces is of some version of the numbers behind it; they outlive a sample.
+  Index next_version() { return ++version_; }
 
   // For those who stay in one tile for long; asks now and then only, as asking takes the time of a small operation.
   bool should_stop() { return (++asked_ & 7) == 0 && call_.should_stop(); }
@@ -136,4 +141,5 @@ class TileRunner {
   const Team& team_;
   Workshop<T> workshop_;
   unsigned asked_ = 0;
+  Index version_ = 0;
 };

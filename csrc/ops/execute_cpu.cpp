@@ -147,7 +147,7 @@ Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bo
   const Index complexes = call.program().complex_results();
   const double results =
       static_cast<double>(call.batch) * (reals + 2.0 * complexes + (keep_ket ? 2.0 * call.dimension() : 0)) * sizeof(T);
-  require_room(results + workspace_bytes(call, false), *prepared.program, call.batch, "");
+  require_room(results + workspace_bytes(call, false, keep_ket), *prepared.program, call.batch, "");
   Tensor real = empty({call.batch, reals}, real_type<T>);
   Tensor complex = empty({call.batch, complexes}, complex_type<T>);
   Tensor ket = empty_ket<T>(call.batch, keep_ket ? call.dimension() : 0);

@@ -6,6 +6,7 @@
 #include <numbers>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -330,6 +331,42 @@ TEST(tiles_agree_with_the_dense_simulator) {
     }
     for (int round = 0; round < 10; ++round)
       check_case(make_case(random, random_circuit(random, 6 + round % 3, 25), 2), 1);
+  }
+  set_tile_bits(0);
+}
+
+// Samples one after the other in the same tiles: nothing of one may be left for the next.
+TEST(samples_in_tiles_keep_apart) {
+  Random random(22);
+  set_tile_bits(4);
+  Circuit circuit = empty_circuit(7);
+  for (int w = 0; w < 7; ++w) circuit.program.gates.push_back(make_gate("RY", {w}, {{0, w % 4, 1, 0.1 * w}}));
+  circuit.program.gates.push_back(make_gate("RZ", {0}, {{1, 0, 1, 0}}));
+  circuit.program.gates.push_back(make_gate("RY", {0}, {{0, 0, 1, 0}}));
+  circuit.program.measurements = {{MeasurementKind::expval, {}, {{1, {}, {0}, "Z", {}}}}};
+  for (int round = 0; round < 8; ++round) check_case(make_case(random, circuit, 3), 1);
+  set_tile_bits(0);
+}
+
+// In a turn or a phase, shared or not, of one state cut into tiles or of lanes: all that a NaN meets is NaN, zeros too.
+TEST(nan_reaches_every_amplitude) {
+  for (const char* gate : {"RX", "RZ"}) {
+    for (const bool batched : {false, true}) {
+      for (const auto& [n, batch, tile_bits] : {std::tuple{6, 1, 4}, std::tuple{6, 2, 4}, std::tuple{3, 20, 0}}) {
+        set_tile_bits(tile_bits);
+        Circuit circuit = empty_circuit(n);
+        circuit.program.gates = {make_gate(gate, {0}, {{0, 0, 1, 0}}), make_gate("RY", {1}, {{1, 0, 1, 0}})};
+        std::vector<int> all(n);
+        for (int w = 0; w < n; ++w) all[w] = w;
+        circuit.program.measurements = {{MeasurementKind::probs, all, {}}};
+        const double nan = std::numeric_limits<double>::quiet_NaN();
+        const std::vector<Values> values{{batched, 4, std::vector<double>(batched ? 4 * batch : 4, nan)},
+                                         {true, 3, std::vector<double>(3 * batch, 0.3)}};
+        Run<float> run(register_program(circuit.program), values, batch, 1);
+        run.forward();
+        for (const float p : run.real) CHECK(std::isnan(p));
+      }
+    }
   }
   set_tile_bits(0);
 }
