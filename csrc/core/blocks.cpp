@@ -3,7 +3,6 @@
 #include <deque>
 #include <mutex>
 #include <new>
-#include <unordered_map>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -13,71 +12,72 @@ namespace ketgrad {
 
 namespace {
 
-// Tiles gather rows from all over a state: with small pages each would miss the translation of its address.
 constexpr std::size_t large_page = std::size_t{2} << 20;
-constexpr std::align_val_t line_alignment{line_bytes};
-constexpr std::align_val_t page_alignment{large_page};
 
-void* new_block(std::size_t bytes) {
-  void* block = ::operator new(bytes, page_alignment);
-#if defined(__linux__)
-  madvise(block, bytes, MADV_HUGEPAGE);
-#endif
-  return block;
+// What is really taken: sizes that are nearly the same are the same, or little would be found again.
+std::size_t rounded(std::size_t bytes) {
+  const std::size_t unit = bytes < smallest_large_block ? smallest_kept_block : large_page;
+  return (bytes + unit - 1) / unit * unit;
 }
 
-void let_system_take(void* block, std::size_t bytes) {
-#if defined(__linux__) && defined(MADV_FREE)
-  madvise(block, bytes, MADV_FREE);
+std::align_val_t alignment(std::size_t bytes) {
+  return std::align_val_t{bytes < smallest_large_block ? line_bytes : large_page};
+}
+
+// Tiles gather rows from all over a state: with small pages each would miss the translation of its address.
+void ask_for_large_pages(void* block, std::size_t bytes) {
+#if defined(__linux__)
+  if (bytes >= smallest_large_block) madvise(block, bytes, MADV_HUGEPAGE);
 #else
   (void)block;
   (void)bytes;
 #endif
 }
 
-struct Blocks {
-  struct Kept {
-    void* block;
-    std::size_t bytes;
-  };
+void let_system_take(void* block, std::size_t bytes) {
+#if defined(__linux__) && defined(MADV_FREE)
+  if (bytes >= smallest_large_block) madvise(block, bytes, MADV_FREE);
+#else
+  (void)block;
+  (void)bytes;
+#endif
+}
 
+struct Kept {
+  void* block;
+  std::size_t bytes;
+};
+
+struct Blocks {
   std::mutex mutex;
-  std::unordered_map<void*, std::size_t> sizes;  // of the large blocks in use
-  std::deque<Kept> kept;                         // oldest first
+  std::deque<Kept> kept;  // oldest first
   std::size_t kept_bytes = 0;
 
-  void* take(std::size_t bytes) {
+  void* find(std::size_t bytes) {
     const std::lock_guard lock(mutex);
-    for (auto it = kept.begin(); it != kept.end(); ++it) {
+    for (auto it = kept.rbegin(); it != kept.rend(); ++it) {
       if (it->bytes != bytes) continue;
       void* block = it->block;
-      kept.erase(it);
+      kept.erase(std::next(it).base());
       kept_bytes -= bytes;
-      sizes[block] = bytes;
       return block;
     }
-    void* block = new_block(bytes);
-    sizes[block] = bytes;
-    return block;
+    return nullptr;
   }
 
-  // False where the block is none of the large ones.
-  bool give_back(void* block) {
+  void keep(void* block, std::size_t bytes) {
     const std::lock_guard lock(mutex);
-    const auto it = sizes.find(block);
-    if (it == sizes.end()) return false;
-    const Kept returned{block, it->second};
-    sizes.erase(it);
-    let_system_take(returned.block, returned.bytes);
-    kept.push_back(returned);
-    kept_bytes += returned.bytes;
-    while (kept_bytes > kept_blocks_limit) {
-      ::operator delete(kept.front().block, page_alignment);
+    kept.push_back({block, bytes});
+    kept_bytes += bytes;
+    while (kept_bytes > kept_blocks_limit || kept.size() > most_kept) {
+      ::operator delete(kept.front().block, alignment(kept.front().bytes));
       kept_bytes -= kept.front().bytes;
       kept.pop_front();
     }
-    return true;
   }
+
+  // More would take longer to search than they save.
+  static constexpr std::size_t most_kept = 64;
 };
 
 // Never destroyed: tensors may outlive static objects.
@@ -89,12 +89,20 @@ Blocks& blocks() {
 }  // namespace
 
 void* take_block(std::size_t bytes) {
-  if (bytes < smallest_kept_block) return ::operator new(bytes, line_alignment);
-  return blocks().take((bytes + large_page - 1) / large_page * large_page);
+  if (bytes < smallest_kept_block) return ::operator new(bytes, std::align_val_t{line_bytes});
+  const std::size_t size = rounded(bytes);
+  if (void* block = blocks().find(size)) return block;
+  void* block = ::operator new(size, alignment(size));
+  ask_for_large_pages(block, size);
+  return block;
 }
 
-void give_back_block(void* block) noexcept {
-  if (block != nullptr && !blocks().give_back(block)) ::operator delete(block, line_alignment);
+void give_back_block(void* block, std::size_t bytes) noexcept {
+  if (block == nullptr) return;
+  if (bytes < smallest_kept_block) return ::operator delete(block, std::align_val_t{line_bytes});
+  const std::size_t size = rounded(bytes);
+  let_system_take(block, size);
+  blocks().keep(block, size);
 }
 
 std::size_t kept_bytes() {

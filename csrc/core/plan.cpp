@@ -179,10 +179,6 @@ class StretchPlanner {
       }
       found.strings[at->second].turns.push_back(t);
     }
-    // The table of factors is made bit by bit of the row, from the lowest on.
-    std::stable_sort(found.strings.begin(), found.strings.end(), [](const PhaseString& a, const PhaseString& b) {
-      return std::bit_width(a.row_mask) < std::bit_width(b.row_mask);
-    });
     return found;
   }
 

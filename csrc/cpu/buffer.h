@@ -2,15 +2,12 @@
 #pragma once
 
 #include <cstddef>
-#include <new>
 #include <vector>
 
 #include "core/bits.h"
 #include "core/blocks.h"
 
 namespace ketgrad {
-
-inline constexpr std::align_val_t line_alignment{line_bytes};
 
 // std::allocator does not see the alignment of a vector type once it is a template argument.
 template <class V>
@@ -21,8 +18,8 @@ struct LineAllocator {
   template <class U>
   LineAllocator(const LineAllocator<U>&) {}  // NOLINT: allocators convert
 
-  V* allocate(std::size_t n) { return static_cast<V*>(::operator new(n * sizeof(V), line_alignment)); }
-  void deallocate(V* p, std::size_t) { ::operator delete(p, line_alignment); }
+  V* allocate(std::size_t n) { return static_cast<V*>(take_block(n * sizeof(V))); }
+  void deallocate(V* p, std::size_t n) { give_back_block(p, n * sizeof(V)); }
 
   friend bool operator==(const LineAllocator&, const LineAllocator&) { return true; }
 };
@@ -35,14 +32,16 @@ template <class V>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(Index size) : data_(static_cast<V*>(take_block(static_cast<std::size_t>(size) * sizeof(V)))) {}
+  explicit Buffer(Index size)
+      : bytes_(static_cast<std::size_t>(size) * sizeof(V)), data_(static_cast<V*>(take_block(bytes_))) {}
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { give_back_block(data_); }
+  ~Buffer() { give_back_block(data_, bytes_); }
 
   V* data() const { return data_; }
 
  private:
+  std::size_t bytes_ = 0;
   V* data_ = nullptr;
 };
 

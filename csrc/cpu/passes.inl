@@ -108,7 +108,7 @@ class PassRunner {
   struct Numbers {
     bool own = false;  // some sample has its own
     bool ready = false;
-    bool some_nan = false;     // of any sample so far
+    bool some_nan = false;    // of any sample so far
     double scale_before = 1;  // true state = this times the state in memory, before the operation
     double scale_after = 1;
     Angles<T> angles;          // of a block, tile signs left out
@@ -289,7 +289,8 @@ class PassRunner {
     std::vector<bool> signs;
     if (pass.tiles.size() > 1) {
       for (const Mask m : n.tile_masks) signs.push_back(odd_parity(m & base));
-      if (work.filled_for == &n && work.filled_version == version_ && work.filled_signs == signs) return work.factors.data();
+      if (work.filled_for == &n && work.filled_version == version_ && work.filled_signs == signs)
+        return work.factors.data();
     }
     LaneVector<PhaseNumbers<Row<T>>> strings = n.strings;
     for (std::size_t m = 0; m < signs.size(); ++m) {

@@ -87,60 +87,71 @@ inline PhaseFactor<C> conj(const PhaseFactor<C>& f) {
   return {f.re, -f.im};
 }
 
-// Brings in up to three strings that share their highest row bit with others, of which the rows have `rows`: a factor for
-// each pattern of their signs on the rows without that bit, its conjugate on those with it. The `first` to come in fill
-// the rows with the bit from those without it, times `common`.
+// A factor by which rows are multiplied, or by its conjugate where (row & mask) is odd.
 template <class C>
-void join_phases(PhaseFactor<C>* table, Index rows, const PhaseNumbers<C>* const* strings, int count,
-                 const PhaseFactor<C>& common, bool first) {
-  PhaseFactor<C> without[8];
-  PhaseFactor<C> with[8];
+struct VaryingFactor {
+  Mask mask = 0;
+  PhaseFactor<C> even;
+};
+
+// table[rows + r] = source[r] * common * the varying factors, of which there are `count`: their product for each pattern of
+// parities is formed beforehand.
+template <int count, class C>
+void multiply_varying(PhaseFactor<C>* table, Index rows, const PhaseFactor<C>* source, const VaryingFactor<C>* varying,
+                      const PhaseFactor<C>& common) {
+  PhaseFactor<C> product[1 << count];
   for (int pattern = 0; pattern < 1 << count; ++pattern) {
-    PhaseFactor<C> f{C{} + 1, C{}};
-    for (int j = 0; j < count; ++j) f = f * ((pattern >> j) & 1 ? conj(strings[j]->start) : strings[j]->start);
-    without[pattern] = f;
-    with[pattern] = first ? common * conj(f) : conj(f);
+    product[pattern] = common;
+    for (int j = 0; j < count; ++j)
+      product[pattern] = product[pattern] * ((pattern >> j) & 1 ? conj(varying[j].even) : varying[j].even);
   }
-  // The highest bit itself is in no r.
-  const Mask masks[3] = {strings[0]->row_mask, count > 1 ? strings[1]->row_mask : 0,
-                         count > 2 ? strings[2]->row_mask : 0};
+  Mask masks[count == 0 ? 1 : count];
+  for (int j = 0; j < count; ++j) masks[j] = varying[j].mask;
   for (Index r = 0; r < rows; ++r) {
-    const auto bits = static_cast<Mask>(r);
-    const int pattern = odd_parity(bits & masks[0]) + 2 * odd_parity(bits & masks[1]) + 4 * odd_parity(bits & masks[2]);
-    table[rows + r] = table[first ? r : rows + r] * with[pattern];
-    table[r] = table[r] * without[pattern];
+    int pattern = 0;
+    for (int j = 0; j < count; ++j) pattern |= int{odd_parity(static_cast<Mask>(r) & masks[j])} << j;
+    table[rows + r] = source[r] * product[pattern];
   }
 }
 
-// Factors of all 2^row_bits rows, strings in ascending order of their highest row bit. Bit by bit, from the rows without
-// it: strings of this bit alone are in from the start and only turn around with it; others come in here.
+// Factors of all 2^row_bits rows, bit by bit: with the bit, each string that has it turns around, from what it is on the
+// row without it. That depends on the string's lower bits, if it has some; strings that have the same turn together.
 template <class C>
 void fill_phases(PhaseFactor<C>* table, int row_bits, const LaneVector<PhaseNumbers<C>>& strings, const C& scale) {
   PhaseFactor<C> start{scale, C{}};
-  for (const PhaseNumbers<C>& s : strings) {
-    if (std::popcount(s.row_mask) <= 1) start = start * s.start;
-  }
+  for (const PhaseNumbers<C>& s : strings) start = start * s.start;
   table[0] = start;
-  auto next = strings.begin();
-  while (next != strings.end() && next->row_mask == 0) ++next;
-  std::vector<const PhaseNumbers<C>*> joining;
+  LaneVector<VaryingFactor<C>> varying;
   for (int bit = 0; bit < row_bits; ++bit) {
     PhaseFactor<C> common{C{} + 1, C{}};
-    joining.clear();
-    for (; next != strings.end() && next->row_mask >> bit == 1; ++next) {
-      if (next->row_mask == unit(bit)) {
-        common = common * next->odd;
+    varying.clear();
+    for (const PhaseNumbers<C>& s : strings) {
+      if (((s.row_mask >> bit) & 1) == 0) continue;
+      const Mask lower = s.row_mask & (unit(bit) - 1);
+      if (lower == 0) {
+        common = common * s.odd;
+        continue;
+      }
+      const auto same = std::find_if(varying.begin(), varying.end(), [&](const auto& v) { return v.mask == lower; });
+      if (same == varying.end()) {
+        varying.push_back({lower, s.odd});
       } else {
-        joining.push_back(&*next);
+        same->even = same->even * s.odd;
       }
     }
     const Index rows = Index{1} << bit;
-    if (joining.empty()) {
-      for (Index r = 0; r < rows; ++r) table[rows + r] = table[r] * common;
-    }
-    for (std::size_t j = 0; j < joining.size(); j += 3) {
-      const int count = static_cast<int>(std::min<std::size_t>(3, joining.size() - j));
-      join_phases(table, rows, joining.data() + j, count, common, j == 0);
+    const PhaseFactor<C>* source = table;
+    const PhaseFactor<C> one{C{} + 1, C{}};
+    const auto left = static_cast<std::ptrdiff_t>(varying.size());
+    for (std::ptrdiff_t j = 0; j == 0 || j < left; j += 3) {
+      const PhaseFactor<C>& factor = j == 0 ? common : one;
+      switch (left - j) {
+        case 0: multiply_varying<0>(table, rows, source, varying.data(), factor); break;
+        case 1: multiply_varying<1>(table, rows, source, varying.data() + j, factor); break;
+        case 2: multiply_varying<2>(table, rows, source, varying.data() + j, factor); break;
+        default: multiply_varying<3>(table, rows, source, varying.data() + j, factor);
+      }
+      source = table + rows;
     }
   }
 }

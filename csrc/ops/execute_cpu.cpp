@@ -58,11 +58,12 @@ Tensor empty(std::vector<Index> shape, ScalarType type) { return torch::stable::
 template <class T>
 Tensor empty_ket(Index batch, Index size) {
   const std::size_t bytes = 2 * sizeof(T) * static_cast<std::size_t>(batch * size);
-  if (bytes < smallest_kept_block) return empty({batch, size}, complex_type<T>);
+  if (bytes < smallest_large_block) return empty({batch, size}, complex_type<T>);
   const std::vector<Index> shape{batch, size};
   const std::vector<Index> strides{size, 1};
   const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
-  return torch::stable::from_blob(take_block(bytes), shape, strides, cpu, complex_type<T>, &give_back_block);
+  const auto give_back = [bytes](void* block) { give_back_block(block, bytes); };
+  return torch::stable::from_blob(take_block(bytes), shape, strides, cpu, complex_type<T>, give_back);
 }
 
 template <class T>
