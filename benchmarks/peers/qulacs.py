@@ -1,0 +1,99 @@
+"""Qulacs: adjoint gradients by `backprop`, one sample at a time; it computes in complex128."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import qulacs
+
+from workloads import Gate, Inputs, Workload
+
+from .base import Answer, answer
+from .excitations import pauli_rotations
+
+LETTERS = {"X": 1, "Y": 2, "Z": 3}
+WORDS: dict[str, list[tuple[str, float]]] = {
+    "IsingXX": [("XX", 1.0)],
+    "IsingZZ": [("ZZ", 1.0)],
+    "SingleExcitation": pauli_rotations(2),
+    "DoubleExcitation": pauli_rotations(4),
+}
+
+
+class Backprop:
+    """A parametric circuit, and where its parameters come from; Qulacs rotates the other way round."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.circuits = [parametric(workload.wires, circuit) for circuit in workload.circuits]
+        self.state = qulacs.QuantumState(workload.wires)
+        self.observables = [observable(workload.wires, [(1.0, ((w, "Z"),))]) for w in range(workload.wires)]
+        self.energy = observable(workload.wires, workload.hamiltonian)
+
+    def prepare(self, inputs: Inputs) -> tuple[Any, ...]:
+        """Arrays in double precision."""
+        return tuple(x.astype(np.float64) for x in (inputs.data, inputs.weights, inputs.targets))
+
+    def step(self, given: tuple[Any, ...]) -> tuple[float, list[Any]]:
+        """Value and gradient."""
+        return self.squared_error(*given) if self.workload.batch else self.total_energy(given[1])
+
+    def read(self, found: tuple[float, list[Any]]) -> Answer:
+        """As they are."""
+        return answer(self.workload, *found)
+
+    def total_energy(self, weights: Any) -> tuple[float, list[Any]]:
+        """⟨H⟩ of all circuits."""
+        total, gradient = 0.0, np.zeros_like(weights)
+        for circuit, slots in self.circuits:
+            self.run(circuit, slots, {"weights": weights})
+            total += self.energy.get_expectation_value(self.state)
+            for (_, index, factor), g in zip(slots, circuit.backprop(self.energy), strict=True):
+                gradient[index] += factor * g
+        return total, [gradient]
+
+    def squared_error(self, data: Any, weights: Any, targets: Any) -> tuple[float, list[Any]]:
+        """Sample by sample: the values first, then the gradient of the observable Σ g_w Z_w."""
+        ((circuit, slots),) = self.circuits
+        loss, by_data, by_weights = 0.0, np.zeros_like(data), np.zeros_like(weights)
+        for sample, target, row in zip(data, targets, by_data, strict=True):
+            self.run(circuit, slots, {"data": sample, "weights": weights})
+            error = np.array([z.get_expectation_value(self.state) for z in self.observables]) - target
+            loss += (error**2).sum() / data.size
+            terms = [(2 * e / data.size, ((w, "Z"),)) for w, e in enumerate(error)]
+            gradients = {"data": row, "weights": by_weights}
+            for (source, index, factor), g in zip(slots, circuit.backprop(observable(len(target), terms)), strict=True):
+                gradients[source][index] += factor * g
+        return loss, [by_data, by_weights]
+
+    def run(self, circuit: Any, slots: list[tuple[str, int, float]], values: dict[str, Any]) -> None:
+        """Sets the parameters and computes the state."""
+        for position, (source, index, factor) in enumerate(slots):
+            circuit.set_parameter(position, factor * values[source][index])
+        self.state.set_zero_state()
+        circuit.update_quantum_state(self.state)
+
+
+def observable(n: int, terms: Any) -> Any:
+    found = qulacs.Observable(n)
+    for coefficient, word in terms:
+        found.add_operator(coefficient, " ".join(f"{letter} {w}" for w, letter in word))
+    return found
+
+
+def parametric(n: int, gates: tuple[Gate, ...]) -> tuple[Any, list[tuple[str, int, float]]]:
+    """The circuit, and for each of its parameters (input, column, factor)."""
+    circuit, slots = qulacs.ParametricQuantumCircuit(n), []
+    for gate in gates:
+        if gate.slot is None:
+            getattr(circuit, f"add_{gate.name}_gate")(*gate.wires)
+            continue
+        for word, factor in WORDS.get(gate.name, [("", 1.0)]):
+            slots.append((*gate.slot, -factor))
+            if word:
+                letters = [LETTERS[letter] for letter in word]
+                circuit.add_parametric_multi_Pauli_rotation_gate(list(gate.wires), letters, 0.0)
+            else:
+                getattr(circuit, f"add_parametric_{gate.name}_gate")(gate.wires[0], 0.0)
+    return circuit, slots

@@ -1,0 +1,121 @@
+"""A library in a process of its own, started by `rounds.py`: it answers once and times calls when its parent asks.
+
+What libraries print goes to the error stream. Messages go both ways through one inherited socket.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import resource
+import sys
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from peers import PEERS
+from peers.base import NotSupportedError
+from workloads import Workload, find, inputs
+
+MOST_CALLS = 200
+"""In one turn."""
+
+
+def resident(field: str) -> int:
+    """Bytes of this process: "VmRSS" now, "VmHWM" at most."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith(field):
+                return 1024 * int(line.split()[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class Session:
+    """One library at one workload."""
+
+    def __init__(self, peer: str, workload: Workload) -> None:
+        self.peer = PEERS[peer]
+        self.workload = workload
+        self.adapter: Any = None
+        self.last = 0.0
+        self.idle_memory = 0
+
+    def load(self) -> dict[str, str]:
+        """Import; the versions of what was imported."""
+        versions = {"python": platform.python_version()}
+        for package in self.peer.packages:
+            try:
+                versions[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                raise ModuleNotFoundError(f"{package} is not installed") from None
+        module, name = self.peer.adapter.split(":")
+        self.make = getattr(importlib.import_module(f"peers.{module}"), name)
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # start the high-water mark anew
+        self.idle_memory = resident("VmRSS")
+        return versions
+
+    def first(self, seed: int) -> dict[str, Any]:
+        """Build, and call once."""
+        given = inputs(self.workload, seed)
+        begun = time.perf_counter()
+        self.adapter = self.make(self.workload)
+        found = self.adapter.step(self.adapter.prepare(given))
+        self.last = time.perf_counter() - begun
+        return {"seconds": self.last, "answer": self.adapter.read(found), "memory": self.memory()}
+
+    def turn(self, seed: int, seconds: float) -> dict[str, Any]:
+        """Timed calls for about so long, one at least; short ones after one that is not timed, to warm the caches."""
+        times: list[float] = []
+        seeds = iter(range(MOST_CALLS * seed, MOST_CALLS * (seed + 1)))
+        if self.last < seconds:
+            self.call(next(seeds))
+        while not times or (sum(times) < seconds and len(times) < MOST_CALLS - 1):
+            times.append(self.call(next(seeds)))
+        return {"times": times, "memory": self.memory()}
+
+    def call(self, seed: int) -> float:
+        """One value and gradient, with new parameters."""
+        given = self.adapter.prepare(inputs(self.workload, seed))
+        begun = time.perf_counter()
+        self.adapter.step(given)
+        self.last = time.perf_counter() - begun
+        return self.last
+
+    def memory(self) -> int:
+        """The most bytes that were in use at once, above those of the interpreter with the library imported."""
+        return resident("VmHWM") - self.idle_memory
+
+
+def main() -> None:
+    """Serve until the parent hangs up."""
+    connection = Connection(int(sys.argv[1]))
+    os.dup2(2, 1)
+    with suppress(OSError):  # should memory end, let it be this process that is ended
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    session = Session(sys.argv[2], find(sys.argv[3]))
+    while True:
+        try:
+            name, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            reply = ("ok", getattr(session, name)(*arguments))
+        except ModuleNotFoundError as error:
+            reply = ("not installed", str(error))
+        except NotSupportedError as error:
+            reply = ("not supported", str(error))
+        except MemoryError:
+            reply = ("out of memory", "")
+        except Exception as error:
+            reply = ("failed", f"{type(error).__name__}: {error}"[:2000])
+        connection.send(reply)
+
+
+if __name__ == "__main__":
+    main()
