@@ -216,7 +216,8 @@ double workspace_bytes(const Call<T>& call, bool backward, bool keeps_ket) {
   // In lanes, a task has factors of phases that its samples do not share, and products of all amplitudes: one and a half
   // states more. A single state's are of a tile.
   const bool in_result = !backward && keeps_ket && !regime.lanes;  // a single state is written where it is kept
-  const double states = (backward ? 2 : 1) - (in_result ? 1 : 0) + (call.extent().needs_scratch ? 2 : 0) + (regime.lanes ? 1.5 : 0);
+  const double states =
+      (backward ? 2 : 1) - (in_result ? 1 : 0) + (call.extent().needs_scratch ? 2 : 0) + (regime.lanes ? 1.5 : 0);
   const double per_lane = states * static_cast<double>(call.dimension()) * 2 * sizeof(T);
   // Sums are taken in T and added up in double; the cotangent of a density matrix is as large as its sum.
   const double sums = static_cast<double>(call.extent().largest_sum) * (2 * sizeof(T) + sizeof(double));
