@@ -85,6 +85,14 @@ class Builder {
     for (int w = 1; w + 1 < wires(); w += 2) add("IsingXX", {w, w + 1}, 0);
   }
 
+  // Rotations and, as it goes with them, a ring or a brickwork.
+  void layers(const std::vector<std::string_view>& names) {
+    for (int layer = 0; layer < layers_; ++layer) {
+      rotations(names, 0);
+      names[0] == "RZ" ? ring() : brickwork();
+    }
+  }
+
   Term word(double scale, std::string letters, std::vector<int> on) {
     return {scale, {}, std::move(on), std::move(letters), {}};
   }
@@ -127,8 +135,6 @@ class Builder {
     return workload_;
   }
 
-  int layers() const { return layers_; }
-
  private:
   int layers_;
   Workload workload_;
@@ -138,28 +144,14 @@ class Builder {
 Workload qml(int n, int layers, Index batch, const std::vector<std::string_view>& names = {"RZ", "RY", "RZ"}) {
   Builder b(n, layers);
   b.rotations({"RX"}, 1);
-  for (int layer = 0; layer < layers; ++layer) {
-    b.rotations(names, 0);
-    if (names[0] == "RZ") {
-      b.ring();
-    } else {
-      b.brickwork();
-    }
-  }
+  b.layers(names);
   b.each_z();
   return b.finish(batch);
 }
 
 Workload vqe(int n, int layers, const std::vector<std::string_view>& names = {"RZ", "RY", "RZ"}) {
   Builder b(n, layers);
-  for (int layer = 0; layer < layers; ++layer) {
-    b.rotations(names, 0);
-    if (names[0] == "RZ") {
-      b.ring();
-    } else {
-      b.brickwork();
-    }
-  }
+  b.layers(names);
   b.ising();
   return b.finish();
 }
