@@ -105,9 +105,4 @@ void give_back_block(void* block, std::size_t bytes) noexcept {
   blocks().keep(block, size);
 }
 
-std::size_t kept_bytes() {
-  const std::lock_guard lock(blocks().mutex);
-  return blocks().kept_bytes;
-}
-
 }  // namespace ketgrad

@@ -20,7 +20,4 @@ void* take_block(std::size_t bytes);
 // `block` came from take_block(bytes), or is null.
 void give_back_block(void* block, std::size_t bytes) noexcept;
 
-// Bytes of all blocks that are kept at the moment.
-std::size_t kept_bytes();
-
 }  // namespace ketgrad

@@ -23,7 +23,6 @@ class TileGeometry {
   Mask flip(Mask physical) const { return coordinates_.of(physical); }
   Mask parity(Mask physical) const;
 
-  int num_tiles_bits() const { return num_bits_ - span_.size(); }
   IndexMap rows() const { return IndexMap(0, row_vectors_); }
 
   // The bases of all tiles. Those in origin + `live` come first; `active` is their number. Bases are chosen so that

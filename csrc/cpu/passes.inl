@@ -361,16 +361,8 @@ class PassRunner {
     undo_turns<true>(ket, bra, block, angles, groups, found);
     for (std::size_t j = 0; j < block.turns.size(); ++j) {
       const double sign = n.sign[j] * (odd_parity(block.tile_sign[j] & base) ? -1 : 1);
-      add_sum(found[j], lane_signs<T>(block.lane_sign[j]), sign * n.scale_before * n.scale_before, sums + j * width);
-    }
-  }
-
-  // Adds factor * sum of a vector's lanes, or lane by lane.
-  static void add_sum(const Row<T>& v, const Row<T>& signs, double factor, double* out) {
-    if constexpr (single) {
-      out[0] += factor * static_cast<double>(sum_lanes(v * signs));
-    } else {
-      for (int l = 0; l < width; ++l) out[l] += factor * static_cast<double>(v[l]);
+      TileRunner<V>::add_sum(found[j], lane_signs<T>(block.lane_sign[j]), sign * n.scale_before * n.scale_before,
+                             sums + j * width);
     }
   }
 
@@ -391,7 +383,7 @@ class PassRunner {
       const Row<T>& sum = work.products[Sums::vector(place)];
       for (const int t : s.turns) {
         const bool negative = plan_.turns[t].word.negative != odd_parity(s.tile_mask & base);
-        add_sum(sum, signs, negative ? -factor : factor, sums);
+        TileRunner<V>::add_sum(sum, signs, negative ? -factor : factor, sums);
         sums += width;
       }
     }

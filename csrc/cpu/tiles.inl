@@ -55,6 +55,15 @@ class TileRunner {
 
   TileRunner(const Call<T>& call, const Team& team) : call_(call), team_(team) {}
 
+  // Adds factor * sum of a vector's lanes, or lane by lane.
+  static void add_sum(const Row<T>& v, const Row<T>& signs, double factor, double* out) {
+    if constexpr (single) {
+      out[0] += factor * static_cast<double>(sum_lanes(v * signs));
+    } else {
+      for (int l = 0; l < lane_width<V>; ++l) out[l] += factor * static_cast<double>(v[l]);
+    }
+  }
+
   // What is kept in workspaces is of some version of the numbers behind it; they outlive a sample.
   Index next_version() { return ++version_; }
 

@@ -136,14 +136,6 @@ class WordRunner {
     return count;
   }
 
-  static void add_sum(const Row<T>& v, const Row<T>& signs, double factor, double* out) {
-    if constexpr (single) {
-      out[0] += factor * static_cast<double>(sum_lanes(v * signs));
-    } else {
-      for (int l = 0; l < width; ++l) out[l] += factor * static_cast<double>(v[l]);
-    }
-  }
-
   static Row<T> weight(const double* weights) {
     Row<T> w{};
     for (int l = 0; l < batch_lanes<T>; ++l) w[l] = static_cast<T>(weights[single ? 0 : l]);
@@ -199,7 +191,8 @@ class WordRunner {
         for (int j = 0; j < size; ++j) total[j] += signs[odd_source(words[j], r)] * x.inner(source(words[j], ket, r));
       }
       for (int j = 0; j < count; ++j)
-        add_sum(total[j], source_signs(words[j]), sign(words[j].member, base), sums + words[j].number * width);
+        TileRunner<V>::add_sum(total[j], source_signs(words[j]), sign(words[j].member, base),
+                               sums + words[j].number * width);
     });
   }
 
@@ -242,7 +235,7 @@ class WordRunner {
     for (const Member& m : part.group.members) {
       if (is_imaginary(m) == part.imaginary) {
         const Mask place = Sums::place(m.row_mask, m.lane_mask);
-        add_sum(work.products[Sums::vector(place)], Sums::signs(place), sign(m, base), at);
+        TileRunner<V>::add_sum(work.products[Sums::vector(place)], Sums::signs(place), sign(m, base), at);
       }
       at += width;
     }
