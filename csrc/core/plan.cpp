@@ -186,21 +186,31 @@ class StretchPlanner {
 
   // --- blocks --------------------------------------------------------------------------------------------------------
 
-  bool moves_lanes(const TileGeometry& tile, int t) const {
-    return (tile.flip(word(t).x) & (unit(lane_bits()) - 1)) != 0;
+  // What a turn trades: only turns of the same kind share a block.
+  struct Flip {
+    Mask row;
+    Mask lane;
+
+    bool is_like(const Flip& o) const { return (row == 0) == (o.row == 0) && (lane == 0) == (o.lane == 0); }
+  };
+
+  Flip flip(const TileGeometry& tile, int turn) const {
+    const Mask local = tile.flip(word(turn).x);
+    return {local >> lane_bits(), local & (unit(lane_bits()) - 1)};
   }
 
-  // Whether a turn may join others: pairs of rows that do not meet, and the same input, because at a call one may be
-  // batched and the other shared.
+  // Whether a turn may join others: pairs that do not meet, rows that are told apart by which turns they are traded by,
+  // and the same input, because at a call one may be batched and the other shared.
   bool may_join(const TileGeometry& tile, const std::vector<int>& block, int t) const {
-    if (static_cast<int>(block.size()) == TurnBlock::most || moves_lanes(tile, t)) return false;
-    Span flips;
+    const Flip own = flip(tile, t);
+    if (static_cast<int>(block.size()) == TurnBlock::most || !own.is_like(flip(tile, block[0]))) return false;
+    Span rows;
     for (const int b : block) {
       if (plan_.turns[b].angle.input != plan_.turns[t].angle.input) return false;
       if (odd_parity(word(b).x & word(t).z) || odd_parity(word(b).z & word(t).x)) return false;
-      flips.add(word(b).x);
+      rows.add(flip(tile, b).row);
     }
-    return flips.add(word(t).x);
+    return own.row == 0 || rows.add(own.row);
   }
 
   std::vector<std::vector<int>> blocks(const TileGeometry& tile, std::vector<int> left) const {
@@ -211,7 +221,7 @@ class StretchPlanner {
       Barrier barrier;
       for (std::size_t i = 1; i < left.size(); ++i) {
         const int t = left[i];
-        if (!moves_lanes(tile, left[0]) && barrier.lets_pass(word(t)) && may_join(tile, block, t)) {
+        if (barrier.lets_pass(word(t)) && may_join(tile, block, t)) {
           block.push_back(t);
         } else {
           barrier.add(word(t));
@@ -228,26 +238,22 @@ class StretchPlanner {
     TurnBlock block;
     block.turns = turns;
     const int parts = plan_.layout.part_bits;
-    const Mask lanes = unit(lane_bits()) - 1;
-    std::vector<Mask> row_signs;
     for (const int t : turns) {
-      const Mask flip = tile.flip(word(t).x);
+      const Flip traded = flip(tile, t);
       const Mask parity = tile.parity(word(t).z);
-      block.row_flip.push_back(static_cast<Index>((flip >> lane_bits()) << parts));
-      block.lane_flip = flip & lanes;
-      block.lane_sign.push_back(parity & lanes);
+      block.row_flip.push_back(static_cast<Index>(traded.row << parts));
+      block.lane_flip.push_back(traded.lane);
+      block.lane_sign.push_back(parity & (unit(lane_bits()) - 1));
+      block.row_sign.push_back((parity >> lane_bits()) << parts);
       block.tile_sign.push_back(word(t).z);
-      row_signs.push_back((parity >> lane_bits()) << parts);
     }
-    if (block.lane_flip != 0) block.row_sign = row_signs[0];
-    enumerate_groups(block, row_signs, pass, tile);
+    enumerate_groups(block, pass, tile);
     return block;
   }
 
   // One row of each group, first those that may hold anything but zeros. Of the rows of a group the one is chosen at
-  // which all row signs are even.
-  void enumerate_groups(TurnBlock& block, const std::vector<Mask>& row_signs, const Pass& pass,
-                        const TileGeometry& tile) const {
+  // which all row signs are even, unless lanes have signs that go with them.
+  void enumerate_groups(TurnBlock& block, const Pass& pass, const TileGeometry& tile) const {
     const int parts = plan_.layout.part_bits;
     const int row_bits = tile.span().size() - lane_bits() + parts;
     Span flips;
@@ -272,11 +278,11 @@ class StretchPlanner {
     }
     for (int b = 0; b < row_bits; ++b) take(unit(b));
     if (!local_live_) block.active = Index{1} << basis.size();
-    if (block.lane_flip == 0) {
-      for (std::size_t j = 0; j < row_signs.size(); ++j) {
-        const auto flip = static_cast<Mask>(block.row_flip[j]);
-        for (Mask& v : basis) v ^= odd_parity(v & row_signs[j]) ? flip : 0;
-        origin ^= odd_parity(origin & row_signs[j]) ? flip : 0;
+    if (!block.trades_lanes()) {
+      for (std::size_t j = 0; j < block.turns.size(); ++j) {
+        const auto other = static_cast<Mask>(block.row_flip[j]);
+        for (Mask& v : basis) v ^= odd_parity(v & block.row_sign[j]) ? other : 0;
+        origin ^= odd_parity(origin & block.row_sign[j]) ? other : 0;
       }
     }
     block.groups = IndexMap(origin, basis);

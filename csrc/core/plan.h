@@ -37,12 +37,16 @@ struct TurnBlock {
   std::vector<Index> row_flip;  // per turn: the partner of a row
   std::vector<Mask> tile_sign;  // per turn: the parity of (tile's base & this) turns its angle around
   std::vector<Mask> lane_sign;  // per turn: the parity of (lane & this) too
-  Mask lane_flip = 0;           // of a single turn: the partner of a lane
-  Mask row_sign = 0;            // of a single turn with a lane flip: and the parity of (row & this)
+  std::vector<Mask> lane_flip;  // per turn: the partner of a lane; of some turn zero, of all
+  std::vector<Mask>
+      row_sign;  // per turn: the parity of (row & this) too; even on the first rows, if no lanes are traded
   // Turns are applied without their cosines, which phases absorb later on. Where none follow (going forward, or going
   // back), the last block has to.
   bool closes_forward = false;
   bool closes_backward = false;
+
+  bool trades_lanes() const { return lane_flip[0] != 0; }
+  bool stays_in_rows() const { return row_flip[0] == 0; }
 };
 
 // exp(-i sum_m angle_m/2 (-1)^parity_m) over all strings m.

@@ -18,6 +18,7 @@ class PassRunner {
   static constexpr bool single = width == 1;
   using Cell = typename TileRunner<V>::Cell;
   using Sums = typename TileRunner<V>::Sums;
+  using Factor = typename Workspace<V>::Factor;
 
  public:
   PassRunner(const Call<T>& call, const Plan& plan, bool inverse, TileRunner<V>& tiles)
@@ -55,7 +56,7 @@ class PassRunner {
   void forward(int index, T* state) {
     const Pass& pass = plan_.passes[index];
     tiles_.for_each(pass, some_nan_ ? pass.tiles.size() : pass.active_tiles, 0, nullptr,
-                    [&](Index tile, Workspace<T>& work, double*) {
+                    [&](Index tile, Workspace<V>& work, double*) {
                       const Mask base = static_cast<Mask>(pass.tiles[tile]);
                       T* rows = tiles_.gather(pass, base, state, work.ket);
                       for (std::size_t k = 0; k < pass.operations.size(); ++k) {
@@ -84,7 +85,7 @@ class PassRunner {
     sums_.assign(turns.size() * width, 0.0);
     const Index size = static_cast<Index>(sums_.size());
     tiles_.for_each(pass, some_nan_ ? pass.tiles.size() : pass.active_tiles, size, sums_.data(),
-                    [&](Index tile, Workspace<T>& work, double* sums) {
+                    [&](Index tile, Workspace<V>& work, double* sums) {
                       const Mask base = static_cast<Mask>(pass.tiles[tile]);
                       T* ket_rows = tiles_.gather(pass, base, source, work.ket);
                       T* bra_rows = tiles_.gather(pass, base, bra, work.bra);
@@ -213,7 +214,7 @@ class PassRunner {
         for (int l = 0; l < batch_lanes<T>; ++l) n.some_nan |= std::isnan(n.strings.back().start.re[l]);
         n.tile_masks.push_back(s.tile_mask);
       } else if (first) {
-        shared.push_back(shared_numbers(s));
+        shared.push_back(lane_numbers(s, 0));
         n.some_nan |= std::isnan(shared.back().start.re);
       }
     }
@@ -236,7 +237,8 @@ class PassRunner {
 
   void fill_shared(const Numbers& n, LaneVector<PhaseFactor<T>>& table) const {
     table.resize(call_.dimension());
-    fill_phases(table.data(), call_.program().num_wires, n.shared_strings, n.shared_scale);
+    LaneVector<VaryingFactor<T>> varying;
+    fill_phases(table.data(), call_.program().num_wires, n.shared_strings, n.shared_scale, varying);
   }
 
   double string_angle(const PhaseString& s, int lane) const {
@@ -245,26 +247,29 @@ class PassRunner {
     return total;
   }
 
-  PhaseNumbers<T> shared_numbers(const PhaseString& s) const {
-    const double a = string_angle(s, 0);
+  // exp(-i angle/2), and from it exp(i angle).
+  PhaseNumbers<T> lane_numbers(const PhaseString& s, int lane) const {
+    const double half = 0.5 * string_angle(s, lane);
+    const double cosine = std::cos(half);
+    const double sine = std::sin(half);
     return {s.row_mask,
-            {static_cast<T>(std::cos(a / 2)), static_cast<T>(-std::sin(a / 2))},
-            {static_cast<T>(std::cos(a)), static_cast<T>(std::sin(a))}};
+            {static_cast<T>(cosine), static_cast<T>(-sine)},
+            {static_cast<T>((cosine - sine) * (cosine + sine)), static_cast<T>(2 * cosine * sine)}};
   }
 
   PhaseNumbers<Row<T>> own_numbers(const PhaseString& s) const {
     PhaseNumbers<Row<T>> n;
     n.row_mask = s.row_mask;
-    double a = string_angle(s, 0);
+    PhaseNumbers<T> one = lane_numbers(s, 0);
     for (int l = 0; l < batch_lanes<T>; ++l) {
-      if (!single && l > 0 && l < group_.count) a = string_angle(s, l);
+      if (!single && l > 0 && l < group_.count) one = lane_numbers(s, l);
       // Of a pair cell, imaginary parts alternate in sign (see PhaseFactor).
-      const double sign =
+      const T sign =
           (single && (l & 1) == 0 ? -1 : 1) * (single && odd_parity(static_cast<Mask>(l / 2) & s.lane_mask) ? -1 : 1);
-      n.start.re[l] = static_cast<T>(std::cos(a / 2));
-      n.start.im[l] = static_cast<T>(-sign * std::sin(a / 2));
-      n.odd.re[l] = static_cast<T>(std::cos(a));
-      n.odd.im[l] = static_cast<T>(sign * std::sin(a));
+      n.start.re[l] = one.start.re;
+      n.start.im[l] = sign * one.start.im;
+      n.odd.re[l] = one.odd.re;
+      n.odd.im[l] = sign * one.odd.im;
     }
     return n;
   }
@@ -285,47 +290,47 @@ class PassRunner {
   static Index cells(const Pass& pass) { return pass.rows.size(); }
 
   // The factors of strings of their own, for this tile.
-  const PhaseFactor<Row<T>>* factors(const Numbers& n, const Pass& pass, Mask base, Workspace<T>& work) const {
-    std::vector<bool> signs;
-    if (pass.tiles.size() > 1) {
-      for (const Mask m : n.tile_masks) signs.push_back(odd_parity(m & base));
-      if (work.filled_for == &n && work.filled_version == version_ && work.filled_signs == signs)
+  const Factor* factors(const Numbers& n, const Pass& pass, Mask base, Workspace<V>& work) const {
+    const bool varies = pass.tiles.size() > 1;
+    if (varies) {
+      work.signs.clear();
+      for (const Mask m : n.tile_masks) work.signs.push_back(odd_parity(m & base) ? 1 : 0);
+      if (work.filled_for == &n && work.filled_version == version_ && work.filled_signs == work.signs)
         return work.factors.data();
-    }
-    LaneVector<PhaseNumbers<Row<T>>> strings = n.strings;
-    for (std::size_t m = 0; m < signs.size(); ++m) {
-      if (!signs[m]) continue;
-      strings[m].start = conj(strings[m].start);
-      strings[m].odd = conj(strings[m].odd);
+      work.strings = n.strings;
+      for (std::size_t m = 0; m < work.signs.size(); ++m) {
+        if (work.signs[m] == 0) continue;
+        work.strings[m].start = conj(work.strings[m].start);
+        work.strings[m].odd = conj(work.strings[m].odd);
+      }
+      work.filled_signs.swap(work.signs);
     }
     work.factors.resize(cells(pass));
     const int row_bits = std::countr_zero(static_cast<Mask>(cells(pass)));
-    fill_phases(work.factors.data(), row_bits, strings, Row<T>{} + static_cast<T>(n.factor_scale));
-    work.filled_for = pass.tiles.size() > 1 ? &n : nullptr;
+    fill_phases(work.factors.data(), row_bits, varies ? work.strings : n.strings,
+                Row<T>{} + static_cast<T>(n.factor_scale), work.varying);
+    work.filled_for = varies ? &n : nullptr;
     work.filled_version = version_;
-    work.filled_signs = std::move(signs);
     return work.factors.data();
   }
 
-  void apply(const Operation& op, const Numbers& n, const Pass& pass, Mask base, T* rows, Workspace<T>& work) const {
-    if (const auto* block = std::get_if<TurnBlock>(&op)) {
-      return apply_turns(rows, *block, angles_in_tile(*block, n, base), groups_to_visit(*block));
-    }
-    multiply_phases(n, pass, base, {rows}, work);
-  }
-
-  void multiply_phases(const Numbers& n, const Pass& pass, Mask base, std::initializer_list<T*> states,
-                       Workspace<T>& work) const {
+  // Calls f(table) for what a tile is multiplied by: factors that all samples share, and the others.
+  template <class F>
+  void for_each_table(const Numbers& n, const Pass& pass, Mask base, Workspace<V>& work, const F& f) const {
     if constexpr (!single) {
       if (!n.shared_strings.empty()) {
         if (n.shared_factors.empty()) fill_shared(n, work.shared_factors);
-        const auto& table = n.shared_factors.empty() ? work.shared_factors : n.shared_factors;
-        for (T* state : states) apply_phases<Cell>(state, table.data(), cells(pass));
+        f((n.shared_factors.empty() ? work.shared_factors : n.shared_factors).data());
       }
     }
-    if (n.strings.empty() && n.factor_scale == 1) return;
-    const PhaseFactor<Row<T>>* table = factors(n, pass, base, work);
-    for (T* state : states) apply_phases<Cell>(state, table, cells(pass));
+    if (!n.strings.empty() || n.factor_scale != 1) f(factors(n, pass, base, work));
+  }
+
+  void apply(const Operation& op, const Numbers& n, const Pass& pass, Mask base, T* rows, Workspace<V>& work) const {
+    if (const auto* block = std::get_if<TurnBlock>(&op)) {
+      return apply_turns(rows, *block, angles_in_tile(*block, n, base), groups_to_visit(*block));
+    }
+    for_each_table(n, pass, base, work, [&](const auto* table) { apply_phases<Cell>(rows, table, cells(pass)); });
   }
 
   static Index turn_count(const Operation& op) {
@@ -343,12 +348,10 @@ class PassRunner {
     for (const PhaseString& s : std::get<Phases>(op).strings) turns.insert(turns.end(), s.turns.begin(), s.turns.end());
   }
 
-  void undo(const Operation& op, const Numbers& n, const Pass& pass, Mask base, T* ket, T* bra, Workspace<T>& work,
+  void undo(const Operation& op, const Numbers& n, const Pass& pass, Mask base, T* ket, T* bra, Workspace<V>& work,
             const std::vector<char>& wanted, double* sums) const {
     if (const auto* block = std::get_if<TurnBlock>(&op)) return undo_block(*block, n, base, ket, bra, wanted, sums);
-    const Phases& phases = std::get<Phases>(op);
-    phase_overlaps(phases, n, pass, base, ket, bra, work, wanted, sums);
-    multiply_phases(n, pass, base, {ket, bra}, work);
+    undo_phases_of(std::get<Phases>(op), n, pass, base, ket, bra, work, wanted, sums);
   }
 
   void undo_block(const TurnBlock& block, const Numbers& n, Mask base, T* ket, T* bra, const std::vector<char>& wanted,
@@ -366,15 +369,22 @@ class PassRunner {
     }
   }
 
-  void phase_overlaps(const Phases& phases, const Numbers& n, const Pass& pass, Mask base, const T* ket, const T* bra,
-                      Workspace<T>& work, const std::vector<char>& wanted, double* sums) const {
+  void undo_phases_of(const Phases& phases, const Numbers& n, const Pass& pass, Mask base, T* ket, T* bra,
+                      Workspace<V>& work, const std::vector<char>& wanted, double* sums) const {
     bool any = false;
     for (const PhaseString& s : phases.strings) {
       for (const int t : s.turns) any |= wanted[t] != 0;
     }
+    if (any) work.products.resize(Sums::vectors(cells(pass)));
+    bool left = any;
+    for_each_table(n, pass, base, work, [&](const auto* table) {
+      if (std::exchange(left, false)) {
+        undo_phases<Cell, true>(ket, bra, table, cells(pass), work.products.data());
+      } else {
+        undo_phases<Cell, false>(ket, bra, table, cells(pass), work.products.data());
+      }
+    });
     if (!any) return;
-    work.products.resize(Sums::vectors(cells(pass)));
-    imaginary_products(static_cast<Cell*>(nullptr), bra, ket, cells(pass), work.products.data());
     hadamard(work.products.data(), static_cast<Index>(work.products.size()));
     const double factor = n.scale_before * n.scale_before;
     for (const PhaseString& s : phases.strings) {

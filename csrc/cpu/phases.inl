@@ -56,10 +56,6 @@ template <class C>
 struct PhaseFactor {
   C re;
   C im;
-
-  friend PhaseFactor operator*(const PhaseFactor& a, const PhaseFactor& b) {
-    return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
-  }
 };
 
 template <class T>
@@ -70,6 +66,33 @@ inline PairCell<T> times_phase(const PairCell<T>& x, const PhaseFactor<Row<T>>& 
 template <class T, class C>
 inline LaneCell<T> times_phase(const LaneCell<T>& x, const PhaseFactor<C>& f) {
   return {f.re * x.re - f.im * x.im, f.re * x.im + f.im * x.re};
+}
+
+template <class C>
+inline PhaseFactor<C> times_phase(const PhaseFactor<C>& x, const PhaseFactor<C>& f) {
+  return {x.re * f.re - x.im * f.im, x.re * f.im + x.im * f.re};
+}
+
+// Tables hold factors of lane cells as they are, those of pair cells in half the space, as pairs themselves.
+
+template <class C>
+inline void pack_factor(const PhaseFactor<C>& f, PhaseFactor<C>& packed) {
+  packed = f;
+}
+
+template <class T>
+inline void pack_factor(const PhaseFactor<Row<T>>& f, PairCell<T>& packed) {
+  for (int l = 0; l < batch_lanes<T>; ++l) packed.v[l] = (l & 1) == 0 ? f.re[l] : f.im[l];
+}
+
+template <class C>
+inline PhaseFactor<C> unpack_factor(const PhaseFactor<C>& f) {
+  return f;
+}
+
+template <class T>
+inline PhaseFactor<Row<T>> unpack_factor(const PairCell<T>& f) {
+  return {first_parts(f.v), first_negated(second_parts(f.v))};
 }
 
 // --- tables of factors ------------------------------------------------------------------------------------------------
@@ -96,32 +119,32 @@ struct VaryingFactor {
 
 // table[rows + r] = source[r] * common * the varying factors, of which there are `count`: their product for each pattern of
 // parities is formed beforehand.
-template <int count, class C>
-void multiply_varying(PhaseFactor<C>* table, Index rows, const PhaseFactor<C>* source, const VaryingFactor<C>* varying,
+template <int count, class F, class C>
+void multiply_varying(F* table, Index rows, const F* source, const VaryingFactor<C>* varying,
                       const PhaseFactor<C>& common) {
   PhaseFactor<C> product[1 << count];
   for (int pattern = 0; pattern < 1 << count; ++pattern) {
     product[pattern] = common;
     for (int j = 0; j < count; ++j)
-      product[pattern] = product[pattern] * ((pattern >> j) & 1 ? conj(varying[j].even) : varying[j].even);
+      product[pattern] = times_phase(product[pattern], (pattern >> j) & 1 ? conj(varying[j].even) : varying[j].even);
   }
   Mask masks[count == 0 ? 1 : count];
   for (int j = 0; j < count; ++j) masks[j] = varying[j].mask;
   for (Index r = 0; r < rows; ++r) {
     int pattern = 0;
     for (int j = 0; j < count; ++j) pattern |= int{odd_parity(static_cast<Mask>(r) & masks[j])} << j;
-    table[rows + r] = source[r] * product[pattern];
+    table[rows + r] = times_phase(source[r], product[pattern]);
   }
 }
 
 // Factors of all 2^row_bits rows, bit by bit: with the bit, each string that has it turns around, from what it is on the
 // row without it. That depends on the string's lower bits, if it has some; strings that have the same turn together.
-template <class C>
-void fill_phases(PhaseFactor<C>* table, int row_bits, const LaneVector<PhaseNumbers<C>>& strings, const C& scale) {
+template <class F, class C>
+void fill_phases(F* table, int row_bits, const LaneVector<PhaseNumbers<C>>& strings, const C& scale,
+                 LaneVector<VaryingFactor<C>>& varying) {
   PhaseFactor<C> start{scale, C{}};
-  for (const PhaseNumbers<C>& s : strings) start = start * s.start;
-  table[0] = start;
-  LaneVector<VaryingFactor<C>> varying;
+  for (const PhaseNumbers<C>& s : strings) start = times_phase(start, s.start);
+  pack_factor(start, table[0]);
   for (int bit = 0; bit < row_bits; ++bit) {
     PhaseFactor<C> common{C{} + 1, C{}};
     varying.clear();
@@ -129,18 +152,18 @@ void fill_phases(PhaseFactor<C>* table, int row_bits, const LaneVector<PhaseNumb
       if (((s.row_mask >> bit) & 1) == 0) continue;
       const Mask lower = s.row_mask & (unit(bit) - 1);
       if (lower == 0) {
-        common = common * s.odd;
+        common = times_phase(common, s.odd);
         continue;
       }
       const auto same = std::find_if(varying.begin(), varying.end(), [&](const auto& v) { return v.mask == lower; });
       if (same == varying.end()) {
         varying.push_back({lower, s.odd});
       } else {
-        same->even = same->even * s.odd;
+        same->even = times_phase(same->even, s.odd);
       }
     }
     const Index rows = Index{1} << bit;
-    const PhaseFactor<C>* source = table;
+    const F* source = table;
     const PhaseFactor<C> one{C{} + 1, C{}};
     const auto left = static_cast<std::ptrdiff_t>(varying.size());
     for (std::ptrdiff_t j = 0; j == 0 || j < left; j += 3) {
@@ -156,9 +179,9 @@ void fill_phases(PhaseFactor<C>* table, int row_bits, const LaneVector<PhaseNumb
   }
 }
 
-template <class Cell, class C>
-void apply_phases(typename Cell::Real* state, const PhaseFactor<C>* table, Index rows) {
-  for (Index r = 0; r < rows; ++r) times_phase(Cell::load(state, r), table[r]).store(state, r);
+template <class Cell, class F>
+void apply_phases(typename Cell::Real* state, const F* table, Index rows) {
+  for (Index r = 0; r < rows; ++r) times_phase(Cell::load(state, r), unpack_factor(table[r])).store(state, r);
 }
 
 // --- sums with signs --------------------------------------------------------------------------------------------------
@@ -187,22 +210,39 @@ inline FloatLanes high_pairs(const FloatLanes& v) {
 inline DoubleLanes low_pairs(const DoubleLanes& v) { return __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3); }
 inline DoubleLanes high_pairs(const DoubleLanes& v) { return __builtin_shufflevector(v, v, 4, 4, 5, 5, 6, 6, 7, 7); }
 
-// Im(conj(bra) ket) of each amplitude.
+// Im(conj(bra) ket) of the amplitudes of two pair cells.
 template <class T>
-void imaginary_products(PairCell<T>*, const T* bra, const T* ket, Index rows, Row<T>* out) {
-  for (Index r = 0; r < rows; r += 2) {
-    const Row<T> first = PairCell<T>::load(bra, r).v * trade_parts(PairCell<T>::load(ket, r).v);
-    const Row<T> second = PairCell<T>::load(bra, r + 1).v * trade_parts(PairCell<T>::load(ket, r + 1).v);
-    out[r / 2] = even_lanes(first, second) - odd_lanes(first, second);
-  }
+inline Row<T> imaginary_products(const PairCell<T>* bra, const PairCell<T>* ket) {
+  const Row<T> first = bra[0].v * trade_parts(ket[0].v);
+  const Row<T> second = bra[1].v * trade_parts(ket[1].v);
+  return even_lanes(first, second) - odd_lanes(first, second);
 }
 
+// And of one lane cell.
 template <class T>
-void imaginary_products(LaneCell<T>*, const T* bra, const T* ket, Index rows, Row<T>* out) {
-  for (Index r = 0; r < rows; ++r) {
-    const LaneCell<T> x = LaneCell<T>::load(ket, r);
-    const LaneCell<T> y = LaneCell<T>::load(bra, r);
-    out[r] = y.re * x.im - y.im * x.re;
+inline Row<T> imaginary_products(const LaneCell<T>* bra, const LaneCell<T>* ket) {
+  return bra->re * ket->im - bra->im * ket->re;
+}
+
+// Multiplies ket and bra by the factors, which are the inverse's. With `wanted`, writes Im(conj(bra) ket) of each
+// amplitude, which no phase changes.
+template <class Cell, bool wanted, class F>
+void undo_phases(typename Cell::Real* ket, typename Cell::Real* bra, const F* table, Index rows,
+                 Row<typename Cell::Real>* products) {
+  constexpr int together = Cell::is_pair ? 2 : 1;
+  for (Index r = 0; r < rows; r += together) {
+    Cell x[together];
+    Cell y[together];
+    for (int i = 0; i < together; ++i) {
+      x[i] = Cell::load(ket, r + i);
+      y[i] = Cell::load(bra, r + i);
+    }
+    if constexpr (wanted) products[r / together] = imaginary_products(y, x);
+    for (int i = 0; i < together; ++i) {
+      const auto factor = unpack_factor(table[r + i]);
+      times_phase(x[i], factor).store(ket, r + i);
+      times_phase(y[i], factor).store(bra, r + i);
+    }
   }
 }
 

@@ -55,6 +55,16 @@ inline FloatLanes trade_parts(const FloatLanes& v) {
 }
 inline DoubleLanes trade_parts(const DoubleLanes& v) { return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6); }
 
+// (re, im) -> (re, re) and (im, im).
+inline FloatLanes first_parts(const FloatLanes& v) {
+  return __builtin_shufflevector(v, v, 0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14);
+}
+inline FloatLanes second_parts(const FloatLanes& v) {
+  return __builtin_shufflevector(v, v, 1, 1, 3, 3, 5, 5, 7, 7, 9, 9, 11, 11, 13, 13, 15, 15);
+}
+inline DoubleLanes first_parts(const DoubleLanes& v) { return __builtin_shufflevector(v, v, 0, 0, 2, 2, 4, 4, 6, 6); }
+inline DoubleLanes second_parts(const DoubleLanes& v) { return __builtin_shufflevector(v, v, 1, 1, 3, 3, 5, 5, 7, 7); }
+
 // trade_lanes where the flip changes from row to row: one instruction where a machine has a permutation by a vector.
 template <class V>
 inline V trade_lanes_by(const V& v, Mask flip) {
@@ -66,7 +76,9 @@ inline V trade_lanes_by(const V& v, Mask flip) {
   return __builtin_shuffle(v, from ^ static_cast<Lane>(2 * flip));
 #else
   V found = v;
-  with_flip(flip, [&](auto f) { found = trade_lanes<f>(v); });
+  if ((flip & 1) != 0) found = trade_lanes<1>(found);
+  if ((flip & 2) != 0) found = trade_lanes<2>(found);
+  if ((flip & 4) != 0) found = trade_lanes<4>(found);
   return found;
 #endif
 }
@@ -81,7 +93,7 @@ inline V trade_lanes_and_parts(const V& v, Mask flip, bool parts) {
   for (int l = 0; l < lane_width<V>; ++l) from[l] = l;
   return __builtin_shuffle(v, from ^ static_cast<Lane>(2 * flip + (parts ? 1 : 0)));
 #else
-  const V traded = flip == 0 ? v : trade_lanes_by(v, flip);
+  const V traded = trade_lanes_by(v, flip);
   return parts ? trade_parts(traded) : traded;
 #endif
 }
@@ -107,15 +119,20 @@ inline void finish_streaming() {
 #endif
 }
 
-// i v for each pair of v: (re, im) -> (-im, re).
-inline FloatLanes times_i(const FloatLanes& v) {
+// (re, im) -> (-re, im) in each pair.
+inline FloatLanes first_negated(const FloatLanes& v) {
   constexpr FloatLanes sign = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1};
-  return sign * trade_parts(v);
+  return sign * v;
+}
+inline DoubleLanes first_negated(const DoubleLanes& v) {
+  constexpr DoubleLanes sign = {-1, 1, -1, 1, -1, 1, -1, 1};
+  return sign * v;
 }
 
-inline DoubleLanes times_i(const DoubleLanes& v) {
-  constexpr DoubleLanes sign = {-1, 1, -1, 1, -1, 1, -1, 1};
-  return sign * trade_parts(v);
+// i v for each pair of v: (re, im) -> (-im, re).
+template <class V>
+inline V times_i(const V& v) {
+  return first_negated(trade_parts(v));
 }
 
 template <class V>
@@ -237,68 +254,101 @@ void undo_rows(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, 
   }
 }
 
-// --- turns that move amplitudes within their rows ---------------------------------------------------------------------
+// --- turns that trade lanes -------------------------------------------------------------------------------------------
 
-// x' = a x -+ b partner, the partner's lanes already in place.
-template <bool fast, class V>
-inline V turned(const V& x, const V& partner, bool odd, const V& a, const V& b) {
-  if constexpr (fast) {
-    return odd ? x + b * partner : x - b * partner;
-  } else {
-    return odd ? a * x + b * partner : a * x - b * partner;
-  }
-}
+// A turn's partner of row m of a group: row m ^ 2^j, or the row itself where no rows are traded; its lanes are traded in
+// either case. The sign of b is a row's and a lane's together, so that both may be odd.
+template <int k, bool in_rows, class T>
+struct LaneBlock {
+  static constexpr int rows = in_rows ? 1 : 1 << k;
+  Index at[rows];
+  Mask lane_flip[k];
+  Mask row_sign[k];
+  unsigned odd[k];  // bit m: the row sign of row m, where that of the group's first row is even
+  Row<T> a[k];
+  Row<T> b[k][2];  // by the row's sign
 
-// One or two rows, the turn's pairs being among their lanes. Calls f(x, partner, odd) for each row, which returns what is
-// stored.
-template <int flip, class T, class F>
-inline void for_row_pair(T* rows, const TurnBlock& block, Index group, const F& f) {
-  T* first = rows + group * batch_lanes<T>;
-  const bool odd = odd_parity(static_cast<Mask>(group) & block.row_sign);
-  const Row<T> x = load_row(first);
-  if (block.row_flip[0] == 0) return store_row(first, f(x, trade_lanes<flip>(x), odd));
-  T* second = rows + (group ^ block.row_flip[0]) * batch_lanes<T>;
-  const Row<T> y = load_row(second);
-  store_row(first, f(x, trade_lanes<flip>(y), odd));
-  store_row(second,
-            f(y, trade_lanes<flip>(x), odd_parity(static_cast<Mask>(group ^ block.row_flip[0]) & block.row_sign)));
-}
-
-template <int flip, bool fast, class T>
-void turn_lanes(T* rows, const TurnBlock& block, const Angles<T>& angles, Index begin, Index end) {
-  const LocalAngles<1, T> local(angles);
-  for_each_index(block.groups, begin, end, [&](Index group) KETGRAD_ALWAYS_INLINE {
-    for_row_pair<flip>(rows, block, group, [&](const Row<T>& x, const Row<T>& partner, bool odd) KETGRAD_ALWAYS_INLINE {
-      return turned<fast>(x, partner, odd, local.a[0], local.b[0]);
-    });
-  });
-}
-
-// (-i P ket) on the rows of a group is -+ the partner.
-template <int flip, class T>
-inline Row<T> lane_overlap(const T* ket, const T* bra, const TurnBlock& block, Index group) {
-  const auto of_row = [&](Index row) KETGRAD_ALWAYS_INLINE {
-    const Row<T> partner = trade_lanes<flip>(load_row(ket + (row ^ block.row_flip[0]) * batch_lanes<T>));
-    const Row<T> product = load_row(bra + row * batch_lanes<T>) * partner;
-    return odd_parity(static_cast<Mask>(row) & block.row_sign) ? product : -product;
-  };
-  const Row<T> sum = of_row(group);
-  return block.row_flip[0] == 0 ? sum : sum + of_row(group ^ block.row_flip[0]);
-}
-
-template <int flip, bool fast, bool wanted, class T>
-void undo_lanes(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index begin, Index end, Row<T>* sums) {
-  const LocalAngles<1, T> local(angles);
-  Row<T> sum = {};
-  for_each_index(block.groups, begin, end, [&](Index group) KETGRAD_ALWAYS_INLINE {
-    if constexpr (wanted) sum += lane_overlap<flip>(ket, bra, block, group);
-    for (T* state : {ket, bra}) {
-      for_row_pair<flip>(state, block, group,
-                         [&](const Row<T>& x, const Row<T>& partner, bool odd)
-                             KETGRAD_ALWAYS_INLINE { return turned<fast>(x, partner, odd, local.a[0], local.b[0]); });
+  LaneBlock(const TurnBlock& block, const Angles<T>& angles) {
+    for (int m = 0; m < rows; ++m) {
+      at[m] = 0;
+      for (int j = 0; j < k; ++j) at[m] ^= (m >> j) & 1 ? block.row_flip[j] : 0;
     }
+    for (int j = 0; j < k; ++j) {
+      lane_flip[j] = block.lane_flip[j];
+      row_sign[j] = block.row_sign[j];
+      odd[j] = 0;
+      for (int m = 0; m < rows; ++m) odd[j] |= unsigned{odd_parity(static_cast<Mask>(at[m]) & row_sign[j])} << m;
+      a[j] = angles.a[j];
+      b[j][0] = -angles.b[j];
+      b[j][1] = angles.b[j];
+    }
+    for (int m = 0; m < rows; ++m) at[m] *= batch_lanes<T>;
+  }
+
+  static constexpr int partner(int m, int j) { return in_rows ? m : m ^ 1 << j; }
+
+  // Bit m: the sign of row m of a group.
+  unsigned signs(Index group, int j) const {
+    return odd_parity(static_cast<Mask>(group) & row_sign[j]) ? ~odd[j] : odd[j];
+  }
+
+  template <bool fast>
+  void turn(Row<T>* x, const unsigned* sign) const {
+    for (int j = 0; j < k; ++j) {
+      Row<T> traded[rows];
+      for (int m = 0; m < rows; ++m) traded[m] = trade_lanes_by(x[m], lane_flip[j]);
+      for (int m = 0; m < rows; ++m) {
+        const Row<T>& factor = b[j][(sign[j] >> m) & 1];
+        x[m] = (fast ? x[m] : a[j] * x[m]) + factor * traded[partner(m, j)];
+      }
+    }
+  }
+};
+
+template <int k, bool in_rows, bool fast, class T>
+void turn_lanes(T* rows, const TurnBlock& block, const Angles<T>& angles, Index begin, Index end) {
+  const LaneBlock<k, in_rows, T> local(block, angles);
+  for_each_index(block.groups, begin, end, [&](Index group) KETGRAD_ALWAYS_INLINE {
+    const Index base = group * batch_lanes<T>;
+    unsigned sign[k];
+    for (int j = 0; j < k; ++j) sign[j] = local.signs(group, j);
+    Row<T> x[local.rows];
+    for (int m = 0; m < local.rows; ++m) x[m] = load_row(rows + (base ^ local.at[m]));
+    local.template turn<fast>(x, sign);
+    for (int m = 0; m < local.rows; ++m) store_row(rows + (base ^ local.at[m]), x[m]);
   });
-  if constexpr (wanted) sums[0] += sum;
+}
+
+// Overlaps as in undo_rows: (-i P ket) at a row is -+ the partner.
+template <int k, bool in_rows, bool fast, bool wanted, class T>
+void undo_lanes(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index begin, Index end, Row<T>* sums) {
+  const LaneBlock<k, in_rows, T> local(block, angles);
+  const Row<T> one[2] = {Row<T>{} - T(1), Row<T>{} + T(1)};
+  Row<T> sum[k] = {};
+  for_each_index(block.groups, begin, end, [&](Index group) KETGRAD_ALWAYS_INLINE {
+    const Index base = group * batch_lanes<T>;
+    unsigned sign[k];
+    for (int j = 0; j < k; ++j) sign[j] = local.signs(group, j);
+    Row<T> x[local.rows];
+    Row<T> y[local.rows];
+    for (int m = 0; m < local.rows; ++m) {
+      x[m] = load_row(ket + (base ^ local.at[m]));
+      y[m] = load_row(bra + (base ^ local.at[m]));
+    }
+    if constexpr (wanted) {
+      for (int j = 0; j < k; ++j) {
+        for (int m = 0; m < local.rows; ++m)
+          sum[j] += one[(sign[j] >> m) & 1] * y[m] * trade_lanes_by(x[local.partner(m, j)], local.lane_flip[j]);
+      }
+    }
+    local.template turn<fast>(x, sign);
+    for (int m = 0; m < local.rows; ++m) store_row(ket + (base ^ local.at[m]), x[m]);
+    local.template turn<fast>(y, sign);
+    for (int m = 0; m < local.rows; ++m) store_row(bra + (base ^ local.at[m]), y[m]);
+  });
+  if constexpr (wanted) {
+    for (int j = 0; j < k; ++j) sums[j] += sum[j];
+  }
 }
 
 // --- the first groups of a block, whatever its shape ------------------------------------------------------------------
@@ -317,24 +367,17 @@ inline void with_shape(std::size_t k, bool fast, const F& f) {
 template <class T>
 void apply_turns(T* rows, const TurnBlock& block, const Angles<T>& angles, Index groups) {
   with_shape(block.turns.size(), angles.fast, [&](auto k, auto fast) {
-    if constexpr (k == 1) {
-      if (block.lane_flip != 0) {
-        return with_flip(block.lane_flip, [&](auto flip) { turn_lanes<flip, fast>(rows, block, angles, 0, groups); });
-      }
-    }
-    turn_rows<k, fast>(rows, block, angles, 0, groups);
+    if (!block.trades_lanes()) return turn_rows<k, fast>(rows, block, angles, 0, groups);
+    if (block.stays_in_rows()) return turn_lanes<k, true, fast>(rows, block, angles, 0, groups);
+    turn_lanes<k, false, fast>(rows, block, angles, 0, groups);
   });
 }
 
 template <bool wanted, class T>
 void undo_turns(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index groups, Row<T>* sums) {
   with_shape(block.turns.size(), angles.fast, [&](auto k, auto fast) {
-    if constexpr (k == 1) {
-      if (block.lane_flip != 0) {
-        return with_flip(block.lane_flip,
-                         [&](auto flip) { undo_lanes<flip, fast, wanted>(ket, bra, block, angles, 0, groups, sums); });
-      }
-    }
-    undo_rows<k, fast, wanted>(ket, bra, block, angles, 0, groups, sums);
+    if (!block.trades_lanes()) return undo_rows<k, fast, wanted>(ket, bra, block, angles, 0, groups, sums);
+    if (block.stays_in_rows()) return undo_lanes<k, true, fast, wanted>(ket, bra, block, angles, 0, groups, sums);
+    undo_lanes<k, false, fast, wanted>(ket, bra, block, angles, 0, groups, sums);
   });
 }

@@ -1,43 +1,52 @@
 // Goes over a state tile by tile. Included by walk.inl after phases.inl.
 
-// What one thread needs to work on a tile.
-template <class T>
+// What one thread needs to work on a tile. V is the scalar for a single state, the vector of lanes for a batch.
+template <class V>
 struct Workspace {
+  using T = Scalar<V>;
+  static constexpr bool single = lane_width<V> == 1;
+  using Cell = std::conditional_t<single, PairCell<T>, LaneCell<T>>;
+  using Factor = std::conditional_t<single, PairCell<T>, PhaseFactor<Row<T>>>;
+
   LaneVector<Row<T>> ket;  // a tile of each, where the state has several
   LaneVector<Row<T>> bra;
-  LaneVector<PhaseFactor<Row<T>>> factors;
+  LaneVector<Factor> factors;
   LaneVector<PhaseFactor<T>> shared_factors;
   LaneVector<Row<T>> products;
   // Whose factors these are, of which samples, and in tiles of which signs.
   const void* filled_for = nullptr;
   Index filled_version = 0;
-  std::vector<bool> filled_signs;
+  std::vector<char> filled_signs;
+  // While they are filled.
+  std::vector<char> signs;
+  LaneVector<PhaseNumbers<Row<T>>> strings;
+  LaneVector<VaryingFactor<Row<T>>> varying;
 };
 
 // As many workspaces as there are threads at work; kept for the next pass.
-template <class T>
+template <class V>
 class Workshop {
  public:
-  Workspace<T>* take() {
+  Workspace<V>* take() {
     const std::lock_guard lock(mutex_);
     if (free_.empty()) {
-      all_.push_back(std::make_unique<Workspace<T>>());
+      all_.push_back(std::make_unique<Workspace<V>>());
       return all_.back().get();
     }
-    Workspace<T>* found = free_.back();
+    Workspace<V>* found = free_.back();
     free_.pop_back();
     return found;
   }
 
-  void give_back(Workspace<T>* workspace) {
+  void give_back(Workspace<V>* workspace) {
     const std::lock_guard lock(mutex_);
     free_.push_back(workspace);
   }
 
  private:
   std::mutex mutex_;
-  std::vector<std::unique_ptr<Workspace<T>>> all_;
-  std::vector<Workspace<T>*> free_;
+  std::vector<std::unique_ptr<Workspace<V>>> all_;
+  std::vector<Workspace<V>*> free_;
 };
 
 // Tiles are taken in so many portions, each with sums of its own, whatever the number of threads: so sums are the same.
@@ -49,8 +58,8 @@ class TileRunner {
   using T = Scalar<V>;
 
  public:
-  static constexpr bool single = lane_width<V> == 1;
-  using Cell = std::conditional_t<single, PairCell<T>, LaneCell<T>>;
+  static constexpr bool single = Workspace<V>::single;
+  using Cell = typename Workspace<V>::Cell;
   using Sums = SignSums<Cell>;
 
   TileRunner(const Call<T>& call, const Team& team) : call_(call), team_(team) {}
@@ -76,7 +85,7 @@ class TileRunner {
     const Index portions = pass.tiles.size() == 1 ? 1 : std::min(count, most_portions);
     std::vector<double> partial(portions > 1 ? portions * size : 0, 0.0);
     const auto portion = [&](Index p) {
-      Workspace<T>* work = workshop_.take();
+      Workspace<V>* work = workshop_.take();
       double* sums = portions > 1 ? partial.data() + p * size : out;
       for (Index tile = p * count / portions; tile < (p + 1) * count / portions && !call_.should_stop(); ++tile)
         f(tile, *work, sums);
@@ -148,7 +157,7 @@ class TileRunner {
 
   const Call<T>& call_;
   const Team& team_;
-  Workshop<T> workshop_;
+  Workshop<V> workshop_;
   unsigned asked_ = 0;
   Index version_ = 0;
 };

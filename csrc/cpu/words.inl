@@ -40,7 +40,7 @@ class WordRunner {
     for (const ObservablePass& pass : plan_.observables) {
       const Index size = members(pass) * width;
       tiles_.for_each(
-          pass, pass.tiles.size(), size, found.data() + first, [&](Index tile, Workspace<T>& work, double* sums) {
+          pass, pass.tiles.size(), size, found.data() + first, [&](Index tile, Workspace<V>& work, double* sums) {
             const Mask base = static_cast<Mask>(pass.tiles[tile]);
             const T* rows = tiles_.gather(pass, base, ket, work.ket);
             for_each_part(
@@ -55,7 +55,7 @@ class WordRunner {
   void write_bra(const T* ket, T* bra, const std::vector<double>& weights) {
     Index first = 0;
     for (const ObservablePass& pass : plan_.observables) {
-      tiles_.for_each(pass, pass.tiles.size(), 0, nullptr, [&](Index tile, Workspace<T>& work, double*) {
+      tiles_.for_each(pass, pass.tiles.size(), 0, nullptr, [&](Index tile, Workspace<V>& work, double*) {
         const Mask base = static_cast<Mask>(pass.tiles[tile]);
         const T* ket_rows = tiles_.gather(pass, base, ket, work.ket);
         const bool is_first = &pass == &plan_.observables.front();
@@ -227,7 +227,7 @@ class WordRunner {
     return partner.inner(part.imaginary ? x.times_i() : x);
   }
 
-  void group_overlaps(const Part& part, Mask base, const T* ket, Index rows, Workspace<T>& work, double* sums) const {
+  void group_overlaps(const Part& part, Mask base, const T* ket, Index rows, Workspace<V>& work, double* sums) const {
     work.products.resize(Sums::vectors(rows));
     with_flip(part.group.lane_flip, [&](auto flip) { write_products<flip>(part, ket, rows, work.products.data()); });
     hadamard(work.products.data(), static_cast<Index>(work.products.size()));
@@ -255,7 +255,7 @@ class WordRunner {
   }
 
   // The weights as a function on the amplitudes: it is that of the members' signs, transformed.
-  void add_group(const Part& part, Mask base, const T* ket, T* bra, Index rows, Workspace<T>& work,
+  void add_group(const Part& part, Mask base, const T* ket, T* bra, Index rows, Workspace<V>& work,
                  const double* weights) const {
     const Index size = Sums::vectors(rows);
     work.products.assign(size, Row<T>{});
