@@ -155,7 +155,7 @@ class StretchPlanner {
 
   void add_operations(Pass& pass, const TileGeometry& tile, const std::vector<int>& round) {
     if (word(round[0]).is_diagonal()) {
-      pass.operations.push_back(phases(tile, round));
+      pass.operations.push_back(phases(pass, tile, round));
       return;
     }
     for (const std::vector<int>& block : blocks(tile, round)) {
@@ -167,20 +167,78 @@ class StretchPlanner {
 
   // --- phases --------------------------------------------------------------------------------------------------------
 
-  Phases phases(const TileGeometry& tile, const std::vector<int>& round) const {
+  Phases phases(const Pass& pass, const TileGeometry& tile, const std::vector<int>& round) const {
     Phases found;
+    std::vector<Mask> parities;
     std::map<Mask, std::size_t> position;
     for (const int t : round) {
       const Mask z = word(t).z;
       const auto [at, is_new] = position.try_emplace(z, found.strings.size());
       if (is_new) {
         const Mask local = tile.parity(z);
-        found.strings.push_back({local >> lane_bits(), local & (unit(lane_bits()) - 1), z, {}});
+        parities.push_back(local >> lane_bits());
+        found.strings.push_back({0, local & (unit(lane_bits()) - 1), z, false, {}});
       }
       found.strings[at->second].turns.push_back(t);
     }
+    Rows rows = live_rows(pass, tile);
+    // Larger states are gone over in the order of memory, which the machine foresees.
+    if (pass.tiles.size() == 1 && lane_bits() > 0) tell_apart(rows.live, parities);
+    found.active = Index{1} << rows.live.size();
+    std::vector<Mask> basis = rows.live;
+    complete(basis, row_bits(tile));
+    found.rows = IndexMap(rows.origin, basis);
+    for (std::size_t m = 0; m < parities.size(); ++m) {
+      PhaseString& s = found.strings[m];
+      s.negative = odd_parity(rows.origin & parities[m]);
+      for (std::size_t i = 0; i < basis.size(); ++i) s.row_mask |= Mask{odd_parity(basis[i] & parities[m])} << i;
+    }
     return found;
   }
+
+  // Turns a basis into one of the same span on whose vectors few parities are odd: as many parities as are independent
+  // are odd on one vector each.
+  static void tell_apart(std::vector<Mask>& basis, const std::vector<Mask>& parities) {
+    std::size_t told = 0;
+    for (const Mask p : parities) {
+      const auto odd = [&](Mask v) { return odd_parity(v & p); };
+      const auto found = std::find_if(basis.begin() + static_cast<std::ptrdiff_t>(told), basis.end(), odd);
+      if (found == basis.end()) continue;
+      std::swap(basis[told], *found);
+      for (std::size_t k = 0; k < basis.size(); ++k) basis[k] ^= k != told && odd(basis[k]) ? basis[told] : 0;
+      ++told;
+    }
+  }
+
+  static void complete(std::vector<Mask>& basis, int bits) {
+    Span taken;
+    for (const Mask v : basis) taken.add(v);
+    for (int b = 0; b < bits; ++b) {
+      if (taken.add(unit(b))) basis.push_back(unit(b));
+    }
+  }
+
+  // Rows of the tiles that are visited which may hold anything but zeros: origin + span of `live`.
+  struct Rows {
+    Mask origin = 0;
+    std::vector<Mask> live;
+  };
+
+  Rows live_rows(const Pass& pass, const TileGeometry& tile) const {
+    Rows rows;
+    if (!local_live_) {
+      complete(rows.live, row_bits(tile));
+      return rows;
+    }
+    rows.origin = tile.flip(live_.origin ^ static_cast<Mask>(pass.tiles[0])) >> lane_bits();
+    Span span;
+    for (const Mask v : live_.span.basis()) span.add(tile.flip(v) >> lane_bits());
+    rows.live = span.basis();
+    std::sort(rows.live.begin(), rows.live.end());
+    return rows;
+  }
+
+  int row_bits(const TileGeometry& tile) const { return tile.span().size() - lane_bits(); }
 
   int lane_bits() const { return std::min(plan_.layout.lane_bits, num_bits_); }
 
@@ -255,7 +313,7 @@ class StretchPlanner {
   // which all row signs are even, unless lanes have signs that go with them.
   void enumerate_groups(TurnBlock& block, const Pass& pass, const TileGeometry& tile) const {
     const int parts = plan_.layout.part_bits;
-    const int row_bits = tile.span().size() - lane_bits() + parts;
+    const Rows rows = live_rows(pass, tile);
     Span flips;
     for (const Index f : block.row_flip) flips.add(static_cast<Mask>(f));
     Span taken = flips;
@@ -264,20 +322,11 @@ class StretchPlanner {
       v = flips.reduce(v);
       if (taken.add(v)) basis.push_back(v);
     };
-    Mask origin = 0;
-    if (local_live_) {
-      if (parts != 0) take(1);
-      const Mask first = tile.flip(live_.origin ^ static_cast<Mask>(pass.tiles[0]));
-      origin = (first >> lane_bits()) << parts;
-      Span rows;
-      for (const Mask v : live_.span.basis()) rows.add((tile.flip(v) >> lane_bits()) << parts);
-      std::vector<Mask> sorted = rows.basis();
-      std::sort(sorted.begin(), sorted.end());
-      for (const Mask v : sorted) take(v);
-      block.active = Index{1} << basis.size();
-    }
-    for (int b = 0; b < row_bits; ++b) take(unit(b));
-    if (!local_live_) block.active = Index{1} << basis.size();
+    Mask origin = rows.origin << parts;
+    if (parts != 0) take(1);
+    for (const Mask v : rows.live) take(v << parts);
+    block.active = Index{1} << basis.size();
+    for (int b = 0; b < row_bits(tile) + parts; ++b) take(unit(b));
     if (!block.trades_lanes()) {
       for (std::size_t j = 0; j < block.turns.size(); ++j) {
         const auto other = static_cast<Mask>(block.row_flip[j]);

@@ -51,13 +51,17 @@ struct TurnBlock {
 
 // exp(-i sum_m angle_m/2 (-1)^parity_m) over all strings m.
 struct PhaseString {
-  Mask row_mask = 0;
+  Mask row_mask = 0;  // over the numbers of the rows
   Mask lane_mask = 0;
   Mask tile_mask = 0;
+  bool negative = false;   // its sign on the first row
   std::vector<int> turns;  // several turns of one word, up to the sign
 };
 
+// Rows are gone over in an order in which few strings change with each bit of their numbers.
 struct Phases {
+  IndexMap rows;
+  Index active = 0;  // so many of them, from the first on, are not zero yet
   std::vector<PhaseString> strings;
 };
 

@@ -243,7 +243,7 @@ class PassRunner {
 
   double string_angle(const PhaseString& s, int lane) const {
     double total = 0;
-    for (const int t : s.turns) total += plan_.turns[t].word.negative ? -angle(t, lane) : angle(t, lane);
+    for (const int t : s.turns) total += plan_.turns[t].word.negative != s.negative ? -angle(t, lane) : angle(t, lane);
     return total;
   }
 
@@ -287,10 +287,12 @@ class PassRunner {
   // NaN is NaN even where it meets zeros.
   Index groups_to_visit(const TurnBlock& block) const { return some_nan_ ? block.groups.size() : block.active; }
 
-  static Index cells(const Pass& pass) { return pass.rows.size(); }
+  Index rows_to_visit(const Phases& phases) const {
+    return some_nan_ ? phases.rows.size() : std::max<Index>(phases.active, Cell::packed_together);
+  }
 
   // The factors of strings of their own, for this tile.
-  const Factor* factors(const Numbers& n, const Pass& pass, Mask base, Workspace<V>& work) const {
+  const Factor* factors(const Phases& phases, const Numbers& n, const Pass& pass, Mask base, Workspace<V>& work) const {
     const bool varies = pass.tiles.size() > 1;
     if (varies) {
       work.signs.clear();
@@ -305,8 +307,9 @@ class PassRunner {
       }
       work.filled_signs.swap(work.signs);
     }
-    work.factors.resize(cells(pass));
-    const int row_bits = std::countr_zero(static_cast<Mask>(cells(pass)));
+    const Index rows = rows_to_visit(phases);
+    work.factors.resize(rows);
+    const int row_bits = std::countr_zero(static_cast<Mask>(rows));
     fill_phases(work.factors.data(), row_bits, varies ? work.strings : n.strings,
                 Row<T>{} + static_cast<T>(n.factor_scale), work.varying);
     work.filled_for = varies ? &n : nullptr;
@@ -316,21 +319,24 @@ class PassRunner {
 
   // Calls f(table) for what a tile is multiplied by: factors that all samples share, and the others.
   template <class F>
-  void for_each_table(const Numbers& n, const Pass& pass, Mask base, Workspace<V>& work, const F& f) const {
+  void for_each_table(const Phases& phases, const Numbers& n, const Pass& pass, Mask base, Workspace<V>& work,
+                      const F& f) const {
     if constexpr (!single) {
       if (!n.shared_strings.empty()) {
         if (n.shared_factors.empty()) fill_shared(n, work.shared_factors);
         f((n.shared_factors.empty() ? work.shared_factors : n.shared_factors).data());
       }
     }
-    if (!n.strings.empty() || n.factor_scale != 1) f(factors(n, pass, base, work));
+    if (!n.strings.empty() || n.factor_scale != 1) f(factors(phases, n, pass, base, work));
   }
 
   void apply(const Operation& op, const Numbers& n, const Pass& pass, Mask base, T* rows, Workspace<V>& work) const {
     if (const auto* block = std::get_if<TurnBlock>(&op)) {
       return apply_turns(rows, *block, angles_in_tile(*block, n, base), groups_to_visit(*block));
     }
-    for_each_table(n, pass, base, work, [&](const auto* table) { apply_phases<Cell>(rows, table, cells(pass)); });
+    const Phases& phases = std::get<Phases>(op);
+    for_each_table(phases, n, pass, base, work,
+                   [&](const auto* table) { apply_phases<Cell>(rows, table, phases.rows, rows_to_visit(phases)); });
   }
 
   static Index turn_count(const Operation& op) {
@@ -375,24 +381,25 @@ class PassRunner {
     for (const PhaseString& s : phases.strings) {
       for (const int t : s.turns) any |= wanted[t] != 0;
     }
-    if (any) work.products.resize(Sums::vectors(cells(pass)));
+    const Index rows = rows_to_visit(phases);
+    if (any) work.products.resize(rows / Cell::packed_together);
     bool left = any;
-    for_each_table(n, pass, base, work, [&](const auto* table) {
+    for_each_table(phases, n, pass, base, work, [&](const auto* table) {
       if (std::exchange(left, false)) {
-        undo_phases<Cell, true>(ket, bra, table, cells(pass), work.products.data());
+        undo_phases<Cell, true>(ket, bra, table, phases.rows, rows, work.products.data());
       } else {
-        undo_phases<Cell, false>(ket, bra, table, cells(pass), work.products.data());
+        undo_phases<Cell, false>(ket, bra, table, phases.rows, rows, work.products.data());
       }
     });
     if (!any) return;
     hadamard(work.products.data(), static_cast<Index>(work.products.size()));
     const double factor = n.scale_before * n.scale_before;
     for (const PhaseString& s : phases.strings) {
-      const Mask place = Sums::place(s.row_mask, s.lane_mask);
+      const Mask place = Sums::place(s.row_mask & static_cast<Mask>(rows - 1), s.lane_mask);
       const Row<T> signs = Sums::signs(place);
       const Row<T>& sum = work.products[Sums::vector(place)];
       for (const int t : s.turns) {
-        const bool negative = plan_.turns[t].word.negative != odd_parity(s.tile_mask & base);
+        const bool negative = (plan_.turns[t].word.negative != s.negative) != odd_parity(s.tile_mask & base);
         TileRunner<V>::add_sum(sum, signs, negative ? -factor : factor, sums);
         sums += width;
       }

@@ -8,6 +8,7 @@ struct PairCell {
   using Real = T;
   using V = Row<T>;
   static constexpr bool is_pair = true;
+  static constexpr int packed_together = 2;  // rows whose real numbers, one an amplitude, fill a vector
   V v;
 
   static PairCell load(const T* state, Index row) { return {load_row(state + row * batch_lanes<T>)}; }
@@ -24,6 +25,7 @@ struct LaneCell {
   using Real = T;
   using V = Row<T>;
   static constexpr bool is_pair = false;
+  static constexpr int packed_together = 1;
   V re;
   V im;
 
@@ -117,23 +119,33 @@ struct VaryingFactor {
   PhaseFactor<C> even;
 };
 
-// table[rows + r] = source[r] * common * the varying factors, of which there are `count`: their product for each pattern of
-// parities is formed beforehand.
-template <int count, class F, class C>
-void multiply_varying(F* table, Index rows, const F* source, const VaryingFactor<C>* varying,
+// So many factors at a time: their product is formed beforehand for each pattern of parities.
+constexpr int most_varying = 6;
+
+// table[rows + r] = source[r] * common * the varying factors.
+template <class F, class C>
+void multiply_varying(F* table, Index rows, const F* source, const VaryingFactor<C>* varying, int count,
                       const PhaseFactor<C>& common) {
-  PhaseFactor<C> product[1 << count];
-  for (int pattern = 0; pattern < 1 << count; ++pattern) {
-    product[pattern] = common;
-    for (int j = 0; j < count; ++j)
-      product[pattern] = times_phase(product[pattern], (pattern >> j) & 1 ? conj(varying[j].even) : varying[j].even);
+  PhaseFactor<C> product[1 << most_varying];
+  product[0] = common;
+  for (int j = 0; j < count; ++j) {
+    for (int p = 0; p < 1 << j; ++p) {
+      product[p | 1 << j] = times_phase(product[p], conj(varying[j].even));
+      product[p] = times_phase(product[p], varying[j].even);
+    }
   }
-  Mask masks[count == 0 ? 1 : count];
-  for (int j = 0; j < count; ++j) masks[j] = varying[j].mask;
-  for (Index r = 0; r < rows; ++r) {
-    int pattern = 0;
-    for (int j = 0; j < count; ++j) pattern |= int{odd_parity(static_cast<Mask>(r) & masks[j])} << j;
-    table[rows + r] = times_phase(source[r], product[pattern]);
+  const auto pattern = [&](Index row) {
+    unsigned found = 0;
+    for (int j = 0; j < count; ++j) found |= unsigned{odd_parity(static_cast<Mask>(row) & varying[j].mask)} << j;
+    return found;
+  };
+  constexpr Index run = 16;
+  unsigned low[run];
+  for (Index i = 0; i < run; ++i) low[i] = pattern(i);
+  for (Index first = 0; first < rows; first += run) {
+    const unsigned high = pattern(first);
+    for (Index i = 0; i < std::min(run, rows); ++i)
+      table[rows + first + i] = times_phase(source[first + i], product[high ^ low[i]]);
   }
 }
 
@@ -165,23 +177,22 @@ void fill_phases(F* table, int row_bits, const LaneVector<PhaseNumbers<C>>& stri
     const Index rows = Index{1} << bit;
     const F* source = table;
     const PhaseFactor<C> one{C{} + 1, C{}};
-    const auto left = static_cast<std::ptrdiff_t>(varying.size());
-    for (std::ptrdiff_t j = 0; j == 0 || j < left; j += 3) {
-      const PhaseFactor<C>& factor = j == 0 ? common : one;
-      switch (left - j) {
-        case 0: multiply_varying<0>(table, rows, source, varying.data(), factor); break;
-        case 1: multiply_varying<1>(table, rows, source, varying.data() + j, factor); break;
-        case 2: multiply_varying<2>(table, rows, source, varying.data() + j, factor); break;
-        default: multiply_varying<3>(table, rows, source, varying.data() + j, factor);
-      }
+    // Patterns must be far fewer than rows.
+    const int most = std::clamp(bit - 3, 1, most_varying);
+    const int count = static_cast<int>(varying.size());
+    for (int j = 0; j == 0 || j < count; j += most) {
+      multiply_varying(table, rows, source, varying.data() + j, std::min(most, count - j), j == 0 ? common : one);
       source = table + rows;
     }
   }
 }
 
+// Multiplies the rows with numbers in [0, end) by the factors of these numbers.
 template <class Cell, class F>
-void apply_phases(typename Cell::Real* state, const F* table, Index rows) {
-  for (Index r = 0; r < rows; ++r) times_phase(Cell::load(state, r), unpack_factor(table[r])).store(state, r);
+void apply_phases(typename Cell::Real* state, const F* table, const IndexMap& rows, Index end) {
+  for_each_group<1>(rows, end, [&](Index r, const Index* row) KETGRAD_ALWAYS_INLINE {
+    times_phase(Cell::load(state, *row), unpack_factor(table[r])).store(state, *row);
+  });
 }
 
 // --- sums with signs --------------------------------------------------------------------------------------------------
@@ -227,23 +238,23 @@ inline Row<T> imaginary_products(const LaneCell<T>* bra, const LaneCell<T>* ket)
 // Multiplies ket and bra by the factors, which are the inverse's. With `wanted`, writes Im(conj(bra) ket) of each
 // amplitude, which no phase changes.
 template <class Cell, bool wanted, class F>
-void undo_phases(typename Cell::Real* ket, typename Cell::Real* bra, const F* table, Index rows,
+void undo_phases(typename Cell::Real* ket, typename Cell::Real* bra, const F* table, const IndexMap& rows, Index end,
                  Row<typename Cell::Real>* products) {
-  constexpr int together = Cell::is_pair ? 2 : 1;
-  for (Index r = 0; r < rows; r += together) {
+  constexpr int together = Cell::packed_together;
+  for_each_group<together>(rows, end, [&](Index r, const Index* row) KETGRAD_ALWAYS_INLINE {
     Cell x[together];
     Cell y[together];
     for (int i = 0; i < together; ++i) {
-      x[i] = Cell::load(ket, r + i);
-      y[i] = Cell::load(bra, r + i);
+      x[i] = Cell::load(ket, row[i]);
+      y[i] = Cell::load(bra, row[i]);
     }
     if constexpr (wanted) products[r / together] = imaginary_products(y, x);
     for (int i = 0; i < together; ++i) {
       const auto factor = unpack_factor(table[r + i]);
-      times_phase(x[i], factor).store(ket, r + i);
-      times_phase(y[i], factor).store(bra, r + i);
+      times_phase(x[i], factor).store(ket, row[i]);
+      times_phase(y[i], factor).store(bra, row[i]);
     }
-  }
+  });
 }
 
 // The Walsh-Hadamard transform: out[m] = sum_r (-1)^popcount(r & m) in[r]. In place, up to three bits at a time.
