@@ -23,12 +23,22 @@ class PassRunner {
  public:
   PassRunner(const Call<T>& call, const Plan& plan, bool inverse, TileRunner<V>& tiles)
       : call_(call), plan_(plan), inverse_(inverse), tiles_(tiles) {
+    int operations = 0;
+    first_operation_.reserve(plan.passes.size());
     for (const Pass& pass : plan.passes) {
-      first_operation_.push_back(static_cast<int>(numbers_.size()));
+      first_operation_.push_back(operations);
+      operations += static_cast<int>(pass.operations.size());
+    }
+    numbers_.resize(operations);
+    auto n = numbers_.begin();
+    for (const Pass& pass : plan.passes) {
       for (const Operation& op : pass.operations) {
-        numbers_.emplace_back();
-        numbers_.back().own = reads_batched(op);
-        some_own_ |= numbers_.back().own;
+        n->own = reads_batched(op);
+        n->first_string = static_cast<int>(strings_.size());
+        strings_.resize(strings_.size() + own_strings(op));
+        n->end_string = static_cast<int>(strings_.size());
+        some_own_ |= n->own;
+        ++n;
       }
     }
   }
@@ -80,9 +90,9 @@ class PassRunner {
   void backward(int index, const T* source, T* ket, T* bra, bool last, const std::vector<char>& wanted,
                 std::vector<double>& overlaps) {
     const Pass& pass = plan_.passes[index];
-    std::vector<int> turns;
-    for (const Operation& op : pass.operations) append_turns(op, turns);
-    sums_.assign(turns.size() * width, 0.0);
+    turns_.clear();
+    for (const Operation& op : pass.operations) append_turns(op, turns_);
+    sums_.assign(turns_.size() * width, 0.0);
     const Index size = static_cast<Index>(sums_.size());
     tiles_.for_each(pass, some_nan_ ? pass.tiles.size() : pass.active_tiles, size, sums_.data(),
                     [&](Index tile, Workspace<V>& work, double* sums) {
@@ -100,8 +110,8 @@ class PassRunner {
                       tiles_.scatter(pass, base, ket_rows, ket);
                       tiles_.scatter(pass, base, bra_rows, bra);
                     });
-    for (std::size_t j = 0; j < turns.size(); ++j) {
-      for (int l = 0; l < width; ++l) overlaps[turns[j] * width + l] += sums_[j * width + l];
+    for (std::size_t j = 0; j < turns_.size(); ++j) {
+      for (int l = 0; l < width; ++l) overlaps[turns_[j] * width + l] += sums_[j * width + l];
     }
   }
 
@@ -112,11 +122,10 @@ class PassRunner {
     bool some_nan = false;    // of any sample so far
     double scale_before = 1;  // true state = this times the state in memory, before the operation
     double scale_after = 1;
-    Angles<T> angles;          // of a block, tile signs left out
-    std::vector<double> sign;  // per turn: of its word
-    // Of phases: those that lanes share have one table for all of them, made once.
-    LaneVector<PhaseNumbers<Row<T>>> strings;
-    std::vector<Mask> tile_masks;  // of these
+    Angles<T> angles;  // of a block, tile signs left out
+    // Of phases: the strings of which samples have their own, and those that lanes share, with one table made once.
+    int first_string = 0;
+    int end_string = 0;
     LaneVector<PhaseNumbers<T>> shared_strings;
     T shared_scale = 1;
     LaneVector<PhaseFactor<T>> shared_factors;
@@ -138,6 +147,15 @@ class PassRunner {
     if (const auto* block = std::get_if<TurnBlock>(&op)) return reads_batched(block->turns);
     const auto& strings = std::get<Phases>(op).strings;
     return std::any_of(strings.begin(), strings.end(), [&](const PhaseString& s) { return reads_batched(s.turns); });
+  }
+
+  bool is_own(const PhaseString& s) const { return single || reads_batched(s.turns); }
+
+  std::size_t own_strings(const Operation& op) const {
+    const auto* phases = std::get_if<Phases>(&op);
+    if (phases == nullptr) return 0;
+    const auto& strings = phases->strings;
+    return std::count_if(strings.begin(), strings.end(), [&](const PhaseString& s) { return is_own(s); });
   }
 
   double angle(int turn, int lane) const {
@@ -169,14 +187,13 @@ class PassRunner {
     double cosines = n.scale_before;
     double cosine[TurnBlock::most][width];
     double sine[TurnBlock::most][width];
-    n.sign.resize(k);
     for (std::size_t j = 0; j < k; ++j) {
-      n.sign[j] = sign_of(plan_.turns[block.turns[j]].word);
+      const double sign = sign_of(plan_.turns[block.turns[j]].word);
       const int lanes = n.own ? width : 1;
       for (int l = 0; l < lanes; ++l) {
         const double half = 0.5 * angle(block.turns[j], l);
         cosine[j][l] = std::cos(half);
-        sine[j][l] = n.sign[j] * std::sin(half);
+        sine[j][l] = sign * std::sin(half);
       }
       for (int l = 0; l < lanes; ++l) n.some_nan |= std::isnan(cosine[j][l]);
       cosines *= cosine[j][0];
@@ -204,15 +221,14 @@ class PassRunner {
 
   void prepare_phases(const Phases& phases, Numbers& n) {
     const bool first = !n.ready;
-    n.strings.clear();
-    n.tile_masks.clear();
     n.scale_after = 1;
     LaneVector<PhaseNumbers<T>> shared;
+    PhaseNumbers<Row<T>>* own = strings_.data() + n.first_string;
     for (const PhaseString& s : phases.strings) {
-      if (single || reads_batched(s.turns)) {
-        n.strings.push_back(own_numbers(s));
-        for (int l = 0; l < batch_lanes<T>; ++l) n.some_nan |= std::isnan(n.strings.back().start.re[l]);
-        n.tile_masks.push_back(s.tile_mask);
+      if (is_own(s)) {
+        *own = own_numbers(s);
+        for (int l = 0; l < width; ++l) n.some_nan |= std::isnan(own->start.re[l]);
+        ++own;
       } else if (first) {
         shared.push_back(lane_numbers(s, 0));
         n.some_nan |= std::isnan(shared.back().start.re);
@@ -238,7 +254,8 @@ class PassRunner {
   void fill_shared(const Numbers& n, LaneVector<PhaseFactor<T>>& table) const {
     table.resize(call_.dimension());
     LaneVector<VaryingFactor<T>> varying;
-    fill_phases(table.data(), call_.program().num_wires, n.shared_strings, n.shared_scale, varying);
+    fill_phases(table.data(), call_.program().num_wires, std::span<const PhaseNumbers<T>>(n.shared_strings),
+                n.shared_scale, varying);
   }
 
   double string_angle(const PhaseString& s, int lane) const {
@@ -296,10 +313,10 @@ class PassRunner {
     const bool varies = pass.tiles.size() > 1;
     if (varies) {
       work.signs.clear();
-      for (const Mask m : n.tile_masks) work.signs.push_back(odd_parity(m & base) ? 1 : 0);
+      for (const PhaseString& s : phases.strings) work.signs.push_back(odd_parity(s.tile_mask & base) ? 1 : 0);
       if (work.filled_for == &n && work.filled_version == version_ && work.filled_signs == work.signs)
         return work.factors.data();
-      work.strings = n.strings;
+      work.strings.assign(strings_.begin() + n.first_string, strings_.begin() + n.end_string);
       for (std::size_t m = 0; m < work.signs.size(); ++m) {
         if (work.signs[m] == 0) continue;
         work.strings[m].start = conj(work.strings[m].start);
@@ -310,7 +327,8 @@ class PassRunner {
     const Index rows = rows_to_visit(phases);
     work.factors.resize(rows);
     const int row_bits = std::countr_zero(static_cast<Mask>(rows));
-    fill_phases(work.factors.data(), row_bits, varies ? work.strings : n.strings,
+    const std::span<const PhaseNumbers<Row<T>>> own{strings_.begin() + n.first_string, strings_.begin() + n.end_string};
+    fill_phases(work.factors.data(), row_bits, varies ? std::span<const PhaseNumbers<Row<T>>>(work.strings) : own,
                 Row<T>{} + static_cast<T>(n.factor_scale), work.varying);
     work.filled_for = varies ? &n : nullptr;
     work.filled_version = version_;
@@ -327,7 +345,7 @@ class PassRunner {
         f((n.shared_factors.empty() ? work.shared_factors : n.shared_factors).data());
       }
     }
-    if (!n.strings.empty() || n.factor_scale != 1) f(factors(phases, n, pass, base, work));
+    if (n.first_string != n.end_string || n.factor_scale != 1) f(factors(phases, n, pass, base, work));
   }
 
   void apply(const Operation& op, const Numbers& n, const Pass& pass, Mask base, T* rows, Workspace<V>& work) const {
@@ -369,7 +387,7 @@ class PassRunner {
     Row<T> found[TurnBlock::most] = {};
     undo_turns<true>(ket, bra, block, angles, groups, found);
     for (std::size_t j = 0; j < block.turns.size(); ++j) {
-      const double sign = n.sign[j] * (odd_parity(block.tile_sign[j] & base) ? -1 : 1);
+      const double sign = sign_of(plan_.turns[block.turns[j]].word) * (odd_parity(block.tile_sign[j] & base) ? -1 : 1);
       TileRunner<V>::add_sum(found[j], lane_signs<T>(block.lane_sign[j]), sign * n.scale_before * n.scale_before,
                              sums + j * width);
     }
@@ -417,5 +435,7 @@ class PassRunner {
   Index version_ = 0;  // of the numbers
   std::vector<int> first_operation_;
   LaneVector<Numbers> numbers_;
+  LaneVector<PhaseNumbers<Row<T>>> strings_;  // of all operations
+  std::vector<int> turns_;                    // of a pass
   std::vector<double> sums_;
 };
