@@ -1,8 +1,12 @@
 #include "core/blocks.h"
 
+#include <algorithm>
+#include <array>
+#include <bit>
 #include <deque>
 #include <mutex>
 #include <new>
+#include <vector>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -80,16 +84,54 @@ struct Blocks {
   static constexpr std::size_t most_kept = 64;
 };
 
+// Small ones by their size, a power of two: aligned memory of the standard library is slow to be had.
+struct SmallBlocks {
+  static constexpr int sizes = std::bit_width(smallest_kept_block / line_bytes);
+  static constexpr std::size_t most_kept = 64;
+
+  std::mutex mutex;
+  std::array<std::vector<void*>, sizes> kept;
+
+  static int size_index(std::size_t bytes) { return std::bit_width((std::max<std::size_t>(bytes, 1) - 1) / line_bytes); }
+
+  void* take(std::size_t bytes) {
+    const int index = size_index(bytes);
+    {
+      const std::lock_guard lock(mutex);
+      std::vector<void*>& free = kept[index];
+      if (!free.empty()) {
+        void* block = free.back();
+        free.pop_back();
+        return block;
+      }
+      free.reserve(most_kept);
+    }
+    return ::operator new(line_bytes << index, std::align_val_t{line_bytes});
+  }
+
+  void give_back(void* block, std::size_t bytes) {
+    std::vector<void*>& free = kept[size_index(bytes)];
+    const std::lock_guard lock(mutex);
+    if (free.size() < most_kept) return free.push_back(block);
+    ::operator delete(block, std::align_val_t{line_bytes});
+  }
+};
+
 // Never destroyed: tensors may outlive static objects.
 Blocks& blocks() {
   static auto* instance = new Blocks();
   return *instance;
 }
 
+SmallBlocks& small_blocks() {
+  static auto* instance = new SmallBlocks();
+  return *instance;
+}
+
 }  // namespace
 
 void* take_block(std::size_t bytes) {
-  if (bytes < smallest_kept_block) return ::operator new(bytes, std::align_val_t{line_bytes});
+  if (bytes < smallest_kept_block) return small_blocks().take(bytes);
   const std::size_t size = rounded(bytes);
   if (void* block = blocks().find(size)) return block;
   void* block = ::operator new(size, alignment(size));
@@ -99,7 +141,7 @@ void* take_block(std::size_t bytes) {
 
 void give_back_block(void* block, std::size_t bytes) noexcept {
   if (block == nullptr) return;
-  if (bytes < smallest_kept_block) return ::operator delete(block, std::align_val_t{line_bytes});
+  if (bytes < smallest_kept_block) return small_blocks().give_back(block, bytes);
   const std::size_t size = rounded(bytes);
   let_system_take(block, size);
   blocks().keep(block, size);
