@@ -92,7 +92,9 @@ struct SmallBlocks {
   std::mutex mutex;
   std::array<std::vector<void*>, sizes> kept;
 
-  static int size_index(std::size_t bytes) { return std::bit_width((std::max<std::size_t>(bytes, 1) - 1) / line_bytes); }
+  static int size_index(std::size_t bytes) {
+    return std::bit_width((std::max<std::size_t>(bytes, 1) - 1) / line_bytes);
+  }
 
   void* take(std::size_t bytes) {
     const int index = size_index(bytes);

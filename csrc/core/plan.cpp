@@ -68,7 +68,7 @@ class StretchPlanner {
   const PauliWord& word(int turn) const { return plan_.turns[turn].word; }
 
   void plan_pass() {
-    TileGeometry tile(num_bits_, plan_.layout.lane_bits, plan_.layout.tile_bits);
+    TileGeometry tile(num_bits_, plan_.layout.lane_bits, plan_.layout.tile_bits, plan_.layout.run_bits);
     const Window window = choose_tile(tile);
     const std::vector<Window> rounds = schedule(tile, window);
     std::vector<Mask> parities;
@@ -470,7 +470,7 @@ void plan_observables(Plan& plan, const WordsByFlip& words) {
   std::vector<Mask> left;
   for (const auto& [x, list] : words) left.push_back(x);
   while (!left.empty()) {
-    TileGeometry tile(n, plan.layout.lane_bits, tile_bits);
+    TileGeometry tile(n, plan.layout.lane_bits, tile_bits, plan.layout.run_bits);
     if (tile_bits >= n) tile.fill();
     std::vector<Mask> held;
     std::vector<Mask> rest;

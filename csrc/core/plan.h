@@ -22,12 +22,13 @@ struct Layout {
   int lane_bits = 0;  // a row holds 2^lane_bits neighbouring amplitudes
   int part_bits = 0;  // and rows of real and imaginary parts alternate, if this is 1
   int tile_bits = 0;  // a tile has at most 2^tile_bits amplitudes; at least one row
+  int run_bits =
+      0;  // 2^run_bits neighbouring rows are in one tile, for memory hands them out faster than scattered ones
 
   friend bool operator==(const Layout&, const Layout&) = default;
 };
 
-// Up to `most` turns on disjoint pairs of rows: together they mix the 2^k rows of a group. Where a turn also moves
-// amplitudes within their rows it is alone in its block.
+// Up to `most` turns that trade rows, or lanes, or both: turns that trade rows together mix the 2^k rows of a group.
 struct TurnBlock {
   static constexpr int most = 3;
 

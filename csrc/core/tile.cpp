@@ -4,12 +4,13 @@
 
 namespace ketgrad {
 
-TileGeometry::TileGeometry(int num_bits, int lane_bits, int tile_bits)
+TileGeometry::TileGeometry(int num_bits, int lane_bits, int tile_bits, int run_bits)
     : num_bits_(num_bits), lane_bits_(std::min(lane_bits, num_bits)), tile_bits_(std::min(tile_bits, num_bits)) {
   for (int b = 0; b < lane_bits_; ++b) {
     span_.add(unit(b));
     coordinates_.add(unit(b));
   }
+  for (int b = lane_bits_; b < std::min(lane_bits_ + run_bits, num_bits); ++b) reach(unit(b));
 }
 
 bool TileGeometry::reach(Mask flip) {

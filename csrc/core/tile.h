@@ -10,7 +10,7 @@ namespace ketgrad {
 // Coordinates of the tile: lane bits first, then row bits.
 class TileGeometry {
  public:
-  TileGeometry(int num_bits, int lane_bits, int tile_bits);
+  TileGeometry(int num_bits, int lane_bits, int tile_bits, int run_bits);
 
   // Makes room for a flip; false where the tile is full.
   bool reach(Mask flip);

@@ -184,7 +184,7 @@ TEST(the_last_block_closes) {
 TEST(geometry) {
   Random random(3);
   for (int round = 0; round < 100; ++round) {
-    TileGeometry tile(9, 2, 5);
+    TileGeometry tile(9, 2, 5, 0);
     std::vector<Mask> held;
     for (int j = 0; j < 6; ++j) {
       const Mask flip = static_cast<Mask>(random.below(512));
