@@ -1,5 +1,6 @@
 // What the planner makes of gates and measurements, and that it loses nothing.
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <vector>
 
@@ -142,6 +143,33 @@ TEST(blocks_hold_three_turns) {
   CHECK(shape(plan_of(7, gates)) == Shape({3, 3, 1}));
 }
 
+// Rows of four amplitudes: wires 4 and 5 are lanes.
+constexpr Layout single{2, 0, max_wires};
+
+TEST(turns_that_trade_lanes_have_blocks_of_their_own) {
+  std::vector<Gate> gates;
+  for (int w = 0; w < 6; ++w) gates.push_back(rotation("RY", w));
+  const Plan plan = plan_of(6, gates, single);
+  CHECK(shape(plan) == Shape({3, 1, 2}));
+  const TurnBlock& lanes = std::get<TurnBlock>(plan.passes[0].operations[2]);
+  CHECK(lanes.trades_lanes() && lanes.stays_in_rows());
+  CHECK(lanes.lane_flip == std::vector<Mask>({0b10, 0b01}));
+  CHECK(lanes.groups.size() == 16);
+}
+
+// Behind CNOTs, turns on wires 0 and 1 flip lanes as well. That on wire 2 flips another row, that on 3 the same lanes.
+TEST(turns_that_trade_rows_and_lanes_share_a_block) {
+  std::vector<Gate> gates;
+  for (int w = 0; w < 4; ++w) gates.push_back(make_gate("CNOT", {w, 4 + w % 2}));
+  for (int w = 0; w < 4; ++w) gates.push_back(rotation("RY", w));
+  const Plan plan = plan_of(6, gates, single);
+  CHECK(shape(plan) == Shape({3, 1}));
+  const TurnBlock& block = std::get<TurnBlock>(plan.passes[0].operations[0]);
+  CHECK(block.trades_lanes() && !block.stays_in_rows());
+  CHECK(block.lane_flip == std::vector<Mask>({0b10, 0b01, 0b10}));
+  CHECK(block.groups.size() == 2);
+}
+
 TEST(turns_of_one_wire_are_not_in_one_block) {
   CHECK(shape(plan_of(2, {rotation("RY", 0), rotation("RY", 0)})) == Shape({1, 1}));
 }
@@ -166,6 +194,34 @@ TEST(phases_of_neighbouring_layers_merge) {
 
 TEST(phases_of_one_word_are_one_string) {
   CHECK(shape(plan_of(2, {rotation("RZ", 0), make_gate("S", {0}), rotation("PhaseShift", 0)})) == Shape({-2}));
+}
+
+// Before the first turns there is one row to multiply, behind those of three wires all rows are.
+TEST(phases_leave_out_rows_that_are_zero) {
+  std::vector<Gate> gates;
+  for (int w = 0; w < 6; ++w) gates.push_back(rotation("RZ", w));
+  for (int w = 0; w < 3; ++w) gates.push_back(rotation("RY", w));
+  for (int w = 0; w < 6; ++w) gates.push_back(rotation("RZ", w));
+  const Plan plan = plan_of(6, gates, single);
+  CHECK(shape(plan) == Shape({-6, 3, -3}));  // those of the other wires have no turn to wait for
+  CHECK(std::get<Phases>(plan.passes[0].operations[0]).active == 1);
+  CHECK(std::get<Phases>(plan.passes[0].operations[2]).active == 8);
+}
+
+// The order of rows is such that independent strings change with one bit each.
+TEST(phases_tell_strings_apart) {
+  std::vector<Gate> gates;
+  for (int w = 0; w < 6; ++w) gates.push_back(rotation("RY", w));
+  for (int w = 0; w < 3; ++w) gates.push_back(make_gate("CNOT", {w, w + 1}));
+  for (int w = 0; w < 4; ++w) gates.push_back(rotation("RZ", w));
+  const Plan plan = plan_of(6, gates, single);
+  const Phases& phases = std::get<Phases>(plan.passes[0].operations.back());
+  CHECK(phases.active == 16);
+  for (const PhaseString& s : phases.strings) CHECK(std::popcount(s.row_mask) == 1);
+  std::vector<Index> rows;
+  for (Index r = 0; r < 16; ++r) rows.push_back(phases.rows[r]);
+  std::sort(rows.begin(), rows.end());
+  for (Index r = 0; r < 16; ++r) CHECK(rows[r] == r);
 }
 
 // What is left out of fast turns is put back by phases, or by the last block.
@@ -212,6 +268,16 @@ TEST(geometry) {
       for (const Mask p : parities) CHECK(odd_parity(tile.parity(p) & local) == odd_parity(p & flip));
     }
   }
+}
+
+TEST(tiles_hold_runs_of_neighbouring_rows) {
+  TileGeometry tile(9, 2, 6, 2);
+  CHECK(tile.reach(unit(8)));
+  CHECK(tile.reach(unit(7)));
+  CHECK(!tile.reach(unit(6)));
+  const IndexMap rows = tile.rows();
+  CHECK(rows.size() == 16);
+  for (Index r = 0; r < 4; ++r) CHECK(rows[r] == 4 * r);
 }
 
 int turns_planned(const Plan& plan) {
