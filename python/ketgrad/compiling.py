@@ -281,7 +281,7 @@ class Compiled:
         plan = self._plans.get(key)
         if plan is None:
             plan = self._find(_Given(args, kwargs, static, tensors), key)
-        else:
+        elif len(self._plans) > _MOST_PLANS // 2:  # before, nothing is about to be forgotten
             self._touch(key)
         if plan.lifted:
             outer = _read(plan)

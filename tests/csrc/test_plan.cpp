@@ -349,7 +349,8 @@ TEST(words_are_grouped_by_what_they_flip) {
   }
   program.measurements = {m};
   std::vector<std::size_t> sizes;
-  for (const WordGroup& g : make_plan(program, whole).observables.at(0).groups) sizes.push_back(g.members.size());
+  const Plan plan = make_plan(program, whole);
+  for (const WordGroup& g : plan.observables.at(0).groups) sizes.push_back(g.members.size());
   CHECK(sizes == std::vector<std::size_t>({2, 1, 3}));
 }
 
