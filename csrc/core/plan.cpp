@@ -183,7 +183,7 @@ class StretchPlanner {
     }
     Rows rows = live_rows(pass, tile);
     // Larger states are gone over in the order of memory, which the machine foresees.
-    if (pass.tiles.size() == 1 && lane_bits() > 0) tell_apart(rows.live, parities);
+    if (pass.tiles.size() == 1 && plan_.layout.part_bits == 0) tell_apart(rows.live, parities);
     found.active = Index{1} << rows.live.size();
     std::vector<Mask> basis = rows.live;
     complete(basis, row_bits(tile));

@@ -9,7 +9,6 @@
 
 #include "cpu/coefficients.h"
 #include "cpu/gradient_sink.h"
-#include "cpu/lanes.h"
 #include "cpu/level.h"
 #include "cpu/walk.h"
 
@@ -47,9 +46,9 @@ constexpr Index largest_cached_state = Index{48} << 20;
 std::atomic<int> chosen_tile_bits{0};
 
 template <class T>
-Layout layout_of(bool lanes, Index dimension) {
+Layout layout_of(const WalkLevel& level, bool lanes, Index dimension) {
   if (lanes) return {0, 1, max_wires};
-  const int lane_bits = std::countr_zero(static_cast<unsigned>(batch_lanes<T>)) - 1;
+  const int lane_bits = std::countr_zero(static_cast<unsigned>(level.lanes<T>())) - 1;
   if (const int forced = chosen_tile_bits.load(); forced != 0) {
     const int tile_bits = std::max(forced, lane_bits + 1);
     return {lane_bits, 0, tile_bits, std::min(tile_bits - lane_bits - 1, 1)};
@@ -63,8 +62,8 @@ Layout layout_of(bool lanes, Index dimension) {
 // Time per amplitude of all samples, in units of a sample that fills its vectors: a batch in lanes pays for whole groups,
 // single states pay twice as much, for turns within rows, and for every operation as much as some eight rows.
 template <class T>
-bool prefers_lanes(const Call<T>& call) {
-  constexpr double width = batch_lanes<T>;
+bool prefers_lanes(const Call<T>& call, const WalkLevel& level) {
+  const double width = level.lanes<T>();
   const double threads = call.threads;
   const double batch = static_cast<double>(call.batch);
   const double rows = 2 * static_cast<double>(call.dimension()) / width;
@@ -75,13 +74,13 @@ bool prefers_lanes(const Call<T>& call) {
 }
 
 template <class T>
-Regime choose_regime(const Call<T>& call) {
-  constexpr Index width = batch_lanes<T>;
+Regime choose_regime(const Call<T>& call, const WalkLevel& level) {
+  const Index width = level.lanes<T>();
   Regime regime;
   const Index lane_state_bytes = call.dimension() * 2 * width * static_cast<Index>(sizeof(T));
   const Index lane_sum_bytes = call.extent().largest_sum * width * static_cast<Index>(sizeof(T));
   regime.lanes = call.program().num_wires < smallest_single ||
-                 (prefers_lanes(call) && std::max(lane_state_bytes, lane_sum_bytes) <= largest_lane_state &&
+                 (prefers_lanes(call, level) && std::max(lane_state_bytes, lane_sum_bytes) <= largest_lane_state &&
                   call.extent().largest_block <= largest_lane_block);
   const Index group = regime.lanes ? width : 1;
   const Index groups = (call.batch + group - 1) / group;
@@ -95,8 +94,8 @@ Regime choose_regime(const Call<T>& call) {
 }
 
 template <class T>
-const Plan& plan_of(const Call<T>& call, const Regime& regime) {
-  return call.planned->plan(layout_of<T>(regime.lanes, call.dimension()));
+const Plan& plan_of(const Call<T>& call, const WalkLevel& level, const Regime& regime) {
+  return call.planned->plan(layout_of<T>(level, regime.lanes, call.dimension()));
 }
 
 template <class T>
@@ -184,10 +183,11 @@ void set_tile_bits(int bits) {
 template <class T>
 void execute(const Call<T>& call, const Results<T>& results) {
   if (call.batch == 0) return;
-  const Regime regime = choose_regime(call);
-  const Plan& plan = plan_of(call, regime);
+  const WalkLevel& level = current_walk();
+  const Regime regime = choose_regime(call, level);
+  const Plan& plan = plan_of(call, level, regime);
   const SharedSteps<T> shared = shared_steps(call, plan, false);
-  const Walk<T>& walk = current_walk().of<T>();
+  const Walk<T>& walk = level.of<T>();
   const auto forward = regime.lanes ? walk.forward_lanes : walk.forward_solo;
   run_tasks(call, regime, [&](Index, const Task& task) { forward(call, plan, shared, results, task); });
 }
@@ -195,10 +195,11 @@ void execute(const Call<T>& call, const Results<T>& results) {
 template <class T>
 void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents) {
   if (call.batch == 0) return;
-  const Regime regime = choose_regime(call);
-  const Plan& plan = plan_of(call, regime);
+  const WalkLevel& level = current_walk();
+  const Regime regime = choose_regime(call, level);
+  const Plan& plan = plan_of(call, level, regime);
   const SharedSteps<T> shared = shared_steps(call, plan, true);
-  const Walk<T>& walk = current_walk().of<T>();
+  const Walk<T>& walk = level.of<T>();
   const auto backward = regime.lanes ? walk.backward_lanes : walk.backward_solo;
   const int first_pass = first_wanted_pass(call, plan, cotangents);
   std::vector<std::unique_ptr<TaskState<T>>> states;
@@ -216,14 +217,16 @@ CallPlan plan_call(const PlannedProgram& program, Index batch, int threads) {
   call.planned = &program;
   call.batch = batch;
   call.threads = threads;
-  const Regime regime = choose_regime(call);
-  return {&plan_of(call, regime), regime.lanes, regime.parallel_passes, regime.tasks};
+  const WalkLevel& level = current_walk();
+  const Regime regime = choose_regime(call, level);
+  return {&plan_of(call, level, regime), regime.lanes, regime.parallel_passes, regime.tasks};
 }
 
 template <class T>
 double workspace_bytes(const Call<T>& call, bool backward, bool keeps_ket) {
-  const Regime regime = choose_regime(call);
-  const Index lanes = regime.lanes ? batch_lanes<T> : 1;
+  const WalkLevel& level = current_walk();
+  const Regime regime = choose_regime(call, level);
+  const Index lanes = regime.lanes ? level.lanes<T>() : 1;
   // In lanes, a task has factors of phases that its samples do not share, and products of all amplitudes: one and a half
   // states more. A single state's are of a tile.
   const bool in_result = !backward && keeps_ket && !regime.lanes;  // a single state is written where it is kept

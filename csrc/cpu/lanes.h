@@ -5,15 +5,21 @@
 // imaginary part of each amplitude.
 #pragma once
 
-#include <cstdint>
+#include <type_traits>
 
 namespace ketgrad {
 
-typedef float FloatLanes __attribute__((vector_size(64)));
-typedef double DoubleLanes __attribute__((vector_size(64)));
+// A vector of so many bytes; each instruction set has its own.
+template <class T, int bytes>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(bytes)));
+};
 
 template <class V>
-struct LaneTraits;
+struct LaneTraits {
+  using Scalar = std::remove_cvref_t<decltype(V{}[0])>;
+  static constexpr int width = sizeof(V) / sizeof(Scalar);
+};
 
 template <>
 struct LaneTraits<float> {
@@ -26,34 +32,6 @@ struct LaneTraits<double> {
   using Scalar = double;
   static constexpr int width = 1;
 };
-
-template <>
-struct LaneTraits<FloatLanes> {
-  using Scalar = float;
-  static constexpr int width = 16;
-};
-
-template <>
-struct LaneTraits<DoubleLanes> {
-  using Scalar = double;
-  static constexpr int width = 8;
-};
-
-template <class T>
-struct BatchLanes;
-
-template <>
-struct BatchLanes<float> {
-  using type = FloatLanes;
-};
-
-template <>
-struct BatchLanes<double> {
-  using type = DoubleLanes;
-};
-
-template <class T>
-inline constexpr int batch_lanes = LaneTraits<typename BatchLanes<T>::type>::width;
 
 template <class V>
 inline constexpr int lane_width = LaneTraits<V>::width;

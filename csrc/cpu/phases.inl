@@ -200,26 +200,31 @@ void apply_phases(typename Cell::Real* state, const F* table, const IndexMap& ro
 // What is written for the cells of a tile, a real number an amplitude: of pair cells as packed vectors, of lane cells as
 // a vector of samples each.
 
-inline FloatLanes even_lanes(const FloatLanes& a, const FloatLanes& b) {
-  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+template <int first, int step_num, int step_den>
+struct Strided {
+  static constexpr int at(int l) { return first + l * step_num / step_den; }
+};
+
+template <class V>
+inline V even_lanes(const V& a, const V& b) {
+  return shuffled<Strided<0, 2, 1>>(a, b);
 }
-inline FloatLanes odd_lanes(const FloatLanes& a, const FloatLanes& b) {
-  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+
+template <class V>
+inline V odd_lanes(const V& a, const V& b) {
+  return shuffled<Strided<1, 2, 1>>(a, b);
 }
-inline DoubleLanes even_lanes(const DoubleLanes& a, const DoubleLanes& b) {
-  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+
+// Each of the lower, or upper, half of the lanes twice.
+template <class V>
+inline V low_pairs(const V& v) {
+  return shuffled<Strided<0, 1, 2>>(v, v);
 }
-inline DoubleLanes odd_lanes(const DoubleLanes& a, const DoubleLanes& b) {
-  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+
+template <class V>
+inline V high_pairs(const V& v) {
+  return shuffled<Strided<lane_width<V> / 2, 1, 2>>(v, v);
 }
-inline FloatLanes low_pairs(const FloatLanes& v) {
-  return __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-}
-inline FloatLanes high_pairs(const FloatLanes& v) {
-  return __builtin_shufflevector(v, v, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15);
-}
-inline DoubleLanes low_pairs(const DoubleLanes& v) { return __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3); }
-inline DoubleLanes high_pairs(const DoubleLanes& v) { return __builtin_shufflevector(v, v, 4, 4, 5, 5, 6, 6, 7, 7); }
 
 // Im(conj(bra) ket) of the amplitudes of two pair cells.
 template <class T>

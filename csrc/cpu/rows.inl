@@ -6,32 +6,46 @@
 // cosine out (a = 1, b = +-tan): half the arithmetic, and as accurate, since the factor that is missing is one number
 // for the whole state, which phases absorb later.
 
+constexpr int row_bytes = KETGRAD_ROW_BYTES;
+
 template <class T>
-using Row = typename BatchLanes<T>::type;
+using Row = typename VectorOf<T, row_bytes>::type;
+
+// Numbers in a row: lanes of a batch.
+template <class T>
+constexpr int batch_lanes = row_bytes / static_cast<int>(sizeof(T));
 
 // A row at any address that a T may have; it may alias T.
-typedef float FloatRowAnywhere __attribute__((vector_size(64), aligned(4), may_alias));
-typedef double DoubleRowAnywhere __attribute__((vector_size(64), aligned(8), may_alias));
+typedef float FloatRowAnywhere __attribute__((vector_size(row_bytes), aligned(4), may_alias));
+typedef double DoubleRowAnywhere __attribute__((vector_size(row_bytes), aligned(8), may_alias));
 
-inline FloatLanes load_row(const float* p) { return *reinterpret_cast<const FloatRowAnywhere*>(p); }
-inline DoubleLanes load_row(const double* p) { return *reinterpret_cast<const DoubleRowAnywhere*>(p); }
-inline void store_row(float* p, const FloatLanes& v) { *reinterpret_cast<FloatRowAnywhere*>(p) = v; }
-inline void store_row(double* p, const DoubleLanes& v) { *reinterpret_cast<DoubleRowAnywhere*>(p) = v; }
+inline Row<float> load_row(const float* p) { return *reinterpret_cast<const FloatRowAnywhere*>(p); }
+inline Row<double> load_row(const double* p) { return *reinterpret_cast<const DoubleRowAnywhere*>(p); }
+inline void store_row(float* p, const Row<float>& v) { *reinterpret_cast<FloatRowAnywhere*>(p) = v; }
+inline void store_row(double* p, const Row<double>& v) { *reinterpret_cast<DoubleRowAnywhere*>(p) = v; }
 
 // --- lanes ------------------------------------------------------------------------------------------------------------
 
-// Trades the (re, im) pairs at lane l and l ^ flip.
-template <int flip>
-inline FloatLanes trade_lanes(const FloatLanes& v) {
-  constexpr int f = 2 * flip;
-  return __builtin_shufflevector(v, v, 0 ^ f, 1 ^ f, 2 ^ f, 3 ^ f, 4 ^ f, 5 ^ f, 6 ^ f, 7 ^ f, 8 ^ f, 9 ^ f, 10 ^ f,
-                                 11 ^ f, 12 ^ f, 13 ^ f, 14 ^ f, 15 ^ f);
+// (a, b)[F::at(l)] for each lane l, the lanes of b counting on from those of a.
+template <class F, class V, std::size_t... l>
+inline V shuffled(const V& a, const V& b, std::index_sequence<l...>) {
+  return __builtin_shufflevector(a, b, F::at(static_cast<int>(l))...);
+}
+
+template <class F, class V>
+inline V shuffled(const V& a, const V& b) {
+  return shuffled<F>(a, b, std::make_index_sequence<lane_width<V>>());
 }
 
 template <int flip>
-inline DoubleLanes trade_lanes(const DoubleLanes& v) {
-  constexpr int f = 2 * (flip & 3);
-  return __builtin_shufflevector(v, v, 0 ^ f, 1 ^ f, 2 ^ f, 3 ^ f, 4 ^ f, 5 ^ f, 6 ^ f, 7 ^ f);
+struct Flipped {
+  static constexpr int at(int l) { return l ^ flip; }
+};
+
+// Trades the (re, im) pairs at lane l and l ^ flip.
+template <int flip, class V>
+inline V trade_lanes(const V& v) {
+  return shuffled<Flipped<(2 * flip) & (lane_width<V> - 1)>>(v, v);
 }
 
 // Calls f with the flip as a constant, 0 included.
@@ -50,27 +64,36 @@ inline void with_flip(Mask flip, const F& f) {
 }
 
 // (re, im) -> (im, re) in each pair.
-inline FloatLanes trade_parts(const FloatLanes& v) {
-  return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+template <class V>
+inline V trade_parts(const V& v) {
+  return shuffled<Flipped<1>>(v, v);
 }
-inline DoubleLanes trade_parts(const DoubleLanes& v) { return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6); }
+
+struct First {
+  static constexpr int at(int l) { return l & ~1; }
+};
+
+struct Second {
+  static constexpr int at(int l) { return l | 1; }
+};
 
 // (re, im) -> (re, re) and (im, im).
-inline FloatLanes first_parts(const FloatLanes& v) {
-  return __builtin_shufflevector(v, v, 0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14);
+template <class V>
+inline V first_parts(const V& v) {
+  return shuffled<First>(v, v);
 }
-inline FloatLanes second_parts(const FloatLanes& v) {
-  return __builtin_shufflevector(v, v, 1, 1, 3, 3, 5, 5, 7, 7, 9, 9, 11, 11, 13, 13, 15, 15);
+
+template <class V>
+inline V second_parts(const V& v) {
+  return shuffled<Second>(v, v);
 }
-inline DoubleLanes first_parts(const DoubleLanes& v) { return __builtin_shufflevector(v, v, 0, 0, 2, 2, 4, 4, 6, 6); }
-inline DoubleLanes second_parts(const DoubleLanes& v) { return __builtin_shufflevector(v, v, 1, 1, 3, 3, 5, 5, 7, 7); }
 
 // trade_lanes where the flip changes from row to row: one instruction where a machine has a permutation by a vector.
 template <class V>
 inline V trade_lanes_by(const V& v, Mask flip) {
-#if defined(KETGRAD_AVX512)
+#if defined(KETGRAD_VECTOR_PERMUTES)
   using Lane = std::conditional_t<sizeof(v[0]) == sizeof(float), std::int32_t, std::int64_t>;
-  typedef Lane Lanes __attribute__((vector_size(64)));
+  typedef Lane Lanes __attribute__((vector_size(row_bytes)));
   Lanes from;
   for (int l = 0; l < lane_width<V>; ++l) from[l] = l;
   return __builtin_shuffle(v, from ^ static_cast<Lane>(2 * flip));
@@ -86,9 +109,9 @@ inline V trade_lanes_by(const V& v, Mask flip) {
 // And where the parts of each pair trade places as well.
 template <class V>
 inline V trade_lanes_and_parts(const V& v, Mask flip, bool parts) {
-#if defined(KETGRAD_AVX512)
+#if defined(KETGRAD_VECTOR_PERMUTES)
   using Lane = std::conditional_t<sizeof(v[0]) == sizeof(float), std::int32_t, std::int64_t>;
-  typedef Lane Lanes __attribute__((vector_size(64)));
+  typedef Lane Lanes __attribute__((vector_size(row_bytes)));
   Lanes from;
   for (int l = 0; l < lane_width<V>; ++l) from[l] = l;
   return __builtin_shuffle(v, from ^ static_cast<Lane>(2 * flip + (parts ? 1 : 0)));
@@ -101,11 +124,17 @@ inline V trade_lanes_and_parts(const V& v, Mask flip, bool parts) {
 // Stores past the caches, to an address aligned to the row.
 template <class T>
 inline void stream_row(T* p, const Row<T>& v) {
-#if defined(KETGRAD_AVX512)
+#if defined(__AVX512F__)
   if constexpr (sizeof(T) == sizeof(float)) {
     __builtin_ia32_movntps512(p, v);
   } else {
     __builtin_ia32_movntpd512(p, v);
+  }
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == sizeof(float)) {
+    __builtin_ia32_movntps256(p, v);
+  } else {
+    __builtin_ia32_movntpd256(p, v);
   }
 #else
   store_row(p, v);
@@ -114,18 +143,16 @@ inline void stream_row(T* p, const Row<T>& v) {
 
 // Makes streamed rows visible to other threads.
 inline void finish_streaming() {
-#if defined(KETGRAD_AVX512)
+#if defined(__AVX2__)
   __builtin_ia32_sfence();
 #endif
 }
 
 // (re, im) -> (-re, im) in each pair.
-inline FloatLanes first_negated(const FloatLanes& v) {
-  constexpr FloatLanes sign = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1};
-  return sign * v;
-}
-inline DoubleLanes first_negated(const DoubleLanes& v) {
-  constexpr DoubleLanes sign = {-1, 1, -1, 1, -1, 1, -1, 1};
+template <class V>
+inline V first_negated(const V& v) {
+  V sign;
+  for (int l = 0; l < lane_width<V>; ++l) sign[l] = (l & 1) == 0 ? -1 : 1;
   return sign * v;
 }
 

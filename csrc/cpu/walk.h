@@ -52,6 +52,7 @@ struct Walk {
 };
 
 struct WalkLevel {
+  int row_bytes = 0;  // of a vector, which is what a row of a tile holds and a lane for each sample of a batch
   Walk<float> single;
   Walk<double> twice;
 
@@ -62,6 +63,11 @@ struct WalkLevel {
     } else {
       return twice;
     }
+  }
+
+  template <class T>
+  int lanes() const {
+    return row_bytes / static_cast<int>(sizeof(T));
   }
 };
 

@@ -2,9 +2,10 @@
 // instruction set is chosen; everything here lives in an anonymous namespace, so that no linker merges code of
 // different sets.
 //
-// Needs before it: <algorithm>, <bit>, <cmath>, <memory>, <mutex>, <optional>, <type_traits>, <utility>,
-// <variant>, <vector>, "core/plan.h",
-// "cpu/buffer.h", "cpu/coefficients.h", "cpu/gradient_sink.h", "cpu/lanes.h", "cpu/profile.h", "cpu/walk.h".
+// Needs before it: <algorithm>, <bit>, <cmath>, <memory>, <mutex>, <optional>, <span>, <type_traits>, <utility>,
+// <variant>, <vector>, "core/plan.h", "cpu/buffer.h", "cpu/coefficients.h", "cpu/gradient_sink.h", "cpu/lanes.h",
+// "cpu/profile.h", "cpu/walk.h"; KETGRAD_ROW_BYTES, the size of the set's vectors; and KETGRAD_VECTOR_PERMUTES, if a
+// vector can be permuted by another in one instruction.
 
 namespace ketgrad {
 namespace {
@@ -817,11 +818,11 @@ void backward(const Call<Scalar<V>>& call, const Plan& plan, const SharedSteps<S
 
 template <class T>
 Walk<T> walk_of() {
-  using V = typename BatchLanes<T>::type;
+  using V = Row<T>;
   return {forward<T>, forward<V>, backward<T>, backward<V>};
 }
 
-WalkLevel this_level() { return {walk_of<float>(), walk_of<double>()}; }
+WalkLevel this_level() { return {row_bytes, walk_of<float>(), walk_of<double>()}; }
 
 }  // namespace
 }  // namespace ketgrad

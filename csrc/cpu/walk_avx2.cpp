@@ -22,6 +22,8 @@
 #ifdef KETGRAD_X86_LEVELS
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
+#define KETGRAD_ROW_BYTES 32
+#define KETGRAD_VECTOR_PERMUTES 1
 #include "cpu/walk.inl"
 
 namespace ketgrad {

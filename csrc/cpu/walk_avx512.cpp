@@ -22,7 +22,8 @@
 #ifdef KETGRAD_X86_LEVELS
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")
-#define KETGRAD_AVX512 1
+#define KETGRAD_ROW_BYTES 64
+#define KETGRAD_VECTOR_PERMUTES 1
 #include "cpu/walk.inl"
 
 namespace ketgrad {

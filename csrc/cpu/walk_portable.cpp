@@ -19,6 +19,7 @@
 #include "cpu/profile.h"
 #include "cpu/walk.h"
 
+#define KETGRAD_ROW_BYTES 16
 #include "cpu/walk.inl"
 
 namespace ketgrad {
