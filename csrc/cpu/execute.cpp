@@ -60,7 +60,7 @@ Layout layout_of(const WalkLevel& level, bool lanes, Index dimension) {
 }
 
 // Time per amplitude of all samples, in units of a sample that fills its vectors: a batch in lanes pays for whole groups,
-// single states pay twice as much, for turns within rows, and for every operation as much as some eight rows.
+// single states pay a third more, for turns within rows, and for every operation as much as some eight rows.
 template <class T>
 bool prefers_lanes(const Call<T>& call, const WalkLevel& level) {
   const double width = level.lanes<T>();
@@ -69,7 +69,7 @@ bool prefers_lanes(const Call<T>& call, const WalkLevel& level) {
   const double rows = 2 * static_cast<double>(call.dimension()) / width;
   const double lanes = std::ceil(std::ceil(batch / width) / threads) * width;
   const bool spread = call.dimension() >= smallest_parallel_state;
-  const double single = (spread ? batch / threads : std::ceil(batch / threads)) * 2 * (1 + 8 / rows);
+  const double single = (spread ? batch / threads : std::ceil(batch / threads)) * (4.0 / 3) * (1 + 8 / rows);
   return lanes < single;
 }
 

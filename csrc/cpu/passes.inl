@@ -203,8 +203,8 @@ class PassRunner {
     n.scale_after = n.angles.fast ? cosines : (single || !n.own || closes) ? 1 : n.scale_before;
     const double absorbed = n.angles.fast || n.scale_after != 1 ? 1 : n.scale_before;
     for (std::size_t j = 0; j < k; ++j) {
-      Row<T> a;
-      Row<T> b;
+      Row<T> a{};
+      Row<T> b{};
       for (int l = 0; l < batch_lanes<T>; ++l) {
         const int from = n.own && !single ? l : 0;
         const double scale = j == 0 ? absorbed : 1;

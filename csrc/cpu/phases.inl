@@ -308,7 +308,7 @@ struct SignSums {
   static Index vector(Mask place) { return static_cast<Index>(place >> packed_bits); }
 
   static V signs(Mask place) {
-    V found;
+    V found{};
     for (int l = 0; l < batch_lanes<T>; ++l)
       found[l] = Cell::is_pair && odd_parity(static_cast<Mask>(l) & place) ? -1 : 1;
     return found;

@@ -94,7 +94,7 @@ inline V trade_lanes_by(const V& v, Mask flip) {
 #if defined(KETGRAD_VECTOR_PERMUTES)
   using Lane = std::conditional_t<sizeof(v[0]) == sizeof(float), std::int32_t, std::int64_t>;
   typedef Lane Lanes __attribute__((vector_size(row_bytes)));
-  Lanes from;
+  Lanes from{};
   for (int l = 0; l < lane_width<V>; ++l) from[l] = l;
   return __builtin_shuffle(v, from ^ static_cast<Lane>(2 * flip));
 #else
@@ -112,7 +112,7 @@ inline V trade_lanes_and_parts(const V& v, Mask flip, bool parts) {
 #if defined(KETGRAD_VECTOR_PERMUTES)
   using Lane = std::conditional_t<sizeof(v[0]) == sizeof(float), std::int32_t, std::int64_t>;
   typedef Lane Lanes __attribute__((vector_size(row_bytes)));
-  Lanes from;
+  Lanes from{};
   for (int l = 0; l < lane_width<V>; ++l) from[l] = l;
   return __builtin_shuffle(v, from ^ static_cast<Lane>(2 * flip + (parts ? 1 : 0)));
 #else
@@ -151,7 +151,7 @@ inline void finish_streaming() {
 // (re, im) -> (-re, im) in each pair.
 template <class V>
 inline V first_negated(const V& v) {
-  V sign;
+  V sign{};
   for (int l = 0; l < lane_width<V>; ++l) sign[l] = (l & 1) == 0 ? -1 : 1;
   return sign * v;
 }
@@ -172,7 +172,7 @@ inline Scalar<V> sum_lanes(const V& v) {
 // 1 or -1 for each pair of a row, by the parity of its lane's bits under the mask.
 template <class T>
 Row<T> lane_signs(Mask lane_mask) {
-  Row<T> signs;
+  Row<T> signs{};
   for (int l = 0; l < batch_lanes<T>; ++l) signs[l] = odd_parity(static_cast<Mask>(l / 2) & lane_mask) ? -1 : 1;
   return signs;
 }
