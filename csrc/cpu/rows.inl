@@ -124,13 +124,13 @@ inline V trade_lanes_and_parts(const V& v, Mask flip, bool parts) {
 // Stores past the caches, to an address aligned to the row.
 template <class T>
 inline void stream_row(T* p, const Row<T>& v) {
-#if defined(__AVX512F__)
+#if KETGRAD_ROW_BYTES == 64
   if constexpr (sizeof(T) == sizeof(float)) {
     __builtin_ia32_movntps512(p, v);
   } else {
     __builtin_ia32_movntpd512(p, v);
   }
-#elif defined(__AVX2__)
+#elif KETGRAD_ROW_BYTES == 32
   if constexpr (sizeof(T) == sizeof(float)) {
     __builtin_ia32_movntps256(p, v);
   } else {
@@ -143,7 +143,7 @@ inline void stream_row(T* p, const Row<T>& v) {
 
 // Makes streamed rows visible to other threads.
 inline void finish_streaming() {
-#if defined(__AVX2__)
+#if KETGRAD_ROW_BYTES > 16
   __builtin_ia32_sfence();
 #endif
 }

@@ -122,7 +122,7 @@ class TileRunner {
     const bool streams = pass.tiles.size() * pass.rows.size() * Index{sizeof(Row<T>)} >= smallest_streamed_state &&
                          reinterpret_cast<std::uintptr_t>(state) % sizeof(Row<T>) == 0;
     if (streams) {
-      scatter_by(pass, base, rows, state, stream_row<T>);
+      scatter_by(pass, base, rows, state, [](T* p, const Row<T>& v) { stream_row<T>(p, v); });
       finish_streaming();
     } else {
       scatter_by(pass, base, rows, state, [](T* p, const Row<T>& v) { store_row(p, v); });
