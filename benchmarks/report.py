@@ -122,7 +122,7 @@ def markdown(results: Results, machine: Machine, header: dict[str, Any]) -> str:
         matrix(results, "memory", 1 / 2**20),
     ]
     notes = [
-        f"- `{name}`, {PEERS[peer].label}: {result['status']}, {result['note'].splitlines()[0][:200]}"
+        f"- `{name}`, {PEERS[peer].label}: {result['status']}, {result['note']}"
         for name, found in results.items()
         for peer, result in found.items()
         if result.get("note") and result["status"] not in {"not installed", "not supported"}

@@ -12,6 +12,7 @@ import platform
 import resource
 import sys
 import time
+import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -113,7 +114,8 @@ def main() -> None:
         except MemoryError:
             reply = ("out of memory", "")
         except Exception as error:
-            reply = ("failed", f"{type(error).__name__}: {error}"[:2000])
+            traceback.print_exc()  # whole into the log; compilers write pages, with the paths of this machine
+            reply = ("failed", f"{type(error).__name__}: {error}".splitlines()[0][:200])
         connection.send(reply)
 
 
