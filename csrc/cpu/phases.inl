@@ -190,7 +190,7 @@ void fill_phases(F* table, int row_bits, std::span<const PhaseNumbers<C>> string
 // Multiplies the rows with numbers in [0, end) by the factors of these numbers.
 template <class Cell, class F>
 void apply_phases(typename Cell::Real* state, const F* table, const IndexMap& rows, Index end) {
-  for_each_group<1>(rows, 0, end, [&](Index r, const Index* row) KETGRAD_ALWAYS_INLINE {
+  for_each_group<1>(rows, end, [&](Index r, const Index* row) KETGRAD_ALWAYS_INLINE {
     times_phase(Cell::load(state, *row), unpack_factor(table[r])).store(state, *row);
   });
 }
@@ -246,7 +246,7 @@ template <class Cell, bool wanted, class F>
 void undo_phases(typename Cell::Real* ket, typename Cell::Real* bra, const F* table, const IndexMap& rows, Index end,
                  Row<typename Cell::Real>* products) {
   constexpr int together = Cell::packed_together;
-  for_each_group<together>(rows, 0, end, [&](Index r, const Index* row) KETGRAD_ALWAYS_INLINE {
+  for_each_group<together>(rows, end, [&](Index r, const Index* row) KETGRAD_ALWAYS_INLINE {
     Cell x[together];
     Cell y[together];
     for (int i = 0; i < together; ++i) {

@@ -216,7 +216,7 @@ template <int k, bool fast, class T>
 void turn_rows(T* rows, const TurnBlock& block, const Angles<T>& angles, Index groups) {
   const GroupOffsets<k, T> offsets(block);
   const LocalAngles<k, T> local(angles);
-  for_each_index(block.groups, 0, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
+  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     Row<T> x[1 << k];
     for (int m = 0; m < 1 << k; ++m) x[m] = load_row(rows + (base ^ offsets.at[m]));
@@ -232,7 +232,7 @@ void undo_rows(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, 
   const GroupOffsets<k, T> offsets(block);
   const LocalAngles<k, T> local(angles);
   Row<T> sum[k] = {};
-  for_each_index(block.groups, 0, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
+  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     Row<T> x[1 << k];
     Row<T> y[1 << k];
@@ -311,7 +311,7 @@ struct LaneBlock {
 template <int k, bool in_rows, bool fast, class T>
 void turn_lanes(T* rows, const TurnBlock& block, const Angles<T>& angles, Index groups) {
   const LaneBlock<k, in_rows, T> local(block, angles);
-  for_each_index(block.groups, 0, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
+  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     unsigned sign[k];
     local.signs(group, sign);
@@ -328,7 +328,7 @@ void undo_lanes(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles,
   const LaneBlock<k, in_rows, T> local(block, angles);
   const Row<T> one[2] = {Row<T>{} - T(1), Row<T>{} + T(1)};
   Row<T> sum[k] = {};
-  for_each_index(block.groups, 0, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
+  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     unsigned sign[k];
     local.signs(group, sign);
