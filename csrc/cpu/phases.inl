@@ -42,13 +42,13 @@ struct LaneCell {
   V inner(const LaneCell& o) const { return re * o.re + im * o.im; }
 };
 
-template <class T>
-inline PairCell<T> trade(const PairCell<T>& cell, Mask flip) {
-  return {trade_lanes(cell.v, flip)};
+template <int flip, class T>
+inline PairCell<T> trade(const PairCell<T>& cell) {
+  return {trade_lanes<flip>(cell.v)};
 }
 
-template <class T>
-inline LaneCell<T> trade(const LaneCell<T>& cell, Mask) {
+template <int flip, class T>
+inline LaneCell<T> trade(const LaneCell<T>& cell) {
   return cell;
 }
 
@@ -303,6 +303,7 @@ struct SignSums {
   static constexpr int packed_bits = Cell::is_pair ? std::bit_width(static_cast<unsigned>(batch_lanes<T>)) - 1 : 0;
   static constexpr int lane_bits = Cell::is_pair ? packed_bits - 1 : 0;
 
+  static Index vectors(Index rows) { return Cell::is_pair ? rows / 2 : rows; }
   static Mask place(Mask row_mask, Mask lane_mask) { return row_mask << lane_bits | lane_mask; }
   static Index vector(Mask place) { return static_cast<Index>(place >> packed_bits); }
 

@@ -220,15 +220,16 @@ class WordRunner {
   // --- many words that flip the same bits ----------------------------------------------------------------------------
 
   // Per cell: the partner's conjugate times psi or i psi.
+  template <int flip>
   static Row<T> product(const Part& part, const T* ket, Index row) {
     const Cell x = Cell::load(ket, row);
-    const Cell partner = trade(Cell::load(ket, row ^ part.group.row_flip), part.group.lane_flip);
+    const Cell partner = trade<flip>(Cell::load(ket, row ^ part.group.row_flip));
     return partner.inner(part.imaginary ? x.times_i() : x);
   }
 
   void group_overlaps(const Part& part, Mask base, const T* ket, Index rows, Workspace<V>& work, double* sums) const {
-    work.products.resize(rows / Cell::packed_together);
-    write_products(part, ket, rows, work.products.data());
+    work.products.resize(Sums::vectors(rows));
+    with_flip(part.group.lane_flip, [&](auto flip) { write_products<flip>(part, ket, rows, work.products.data()); });
     hadamard(work.products.data(), static_cast<Index>(work.products.size()));
     double* at = sums + part.first * width;
     for (const Member& m : part.group.members) {
@@ -240,22 +241,23 @@ class WordRunner {
     }
   }
 
+  template <int flip>
   static void write_products(const Part& part, const T* ket, Index rows, Row<T>* out) {
     if constexpr (single) {
       for (Index r = 0; r < rows; r += 2) {
-        const Row<T> first = product(part, ket, r);
-        const Row<T> second = product(part, ket, r + 1);
+        const Row<T> first = product<flip>(part, ket, r);
+        const Row<T> second = product<flip>(part, ket, r + 1);
         out[r / 2] = even_lanes(first, second) + odd_lanes(first, second);
       }
     } else {
-      for (Index r = 0; r < rows; ++r) out[r] = product(part, ket, r);
+      for (Index r = 0; r < rows; ++r) out[r] = product<flip>(part, ket, r);
     }
   }
 
   // The weights as a function on the amplitudes: it is that of the members' signs, transformed.
   void add_group(const Part& part, Mask base, const T* ket, T* bra, Index rows, Workspace<V>& work,
                  const double* weights) const {
-    const Index size = rows / Cell::packed_together;
+    const Index size = Sums::vectors(rows);
     work.products.assign(size, Row<T>{});
     const double* at = weights + part.first * width;
     for (const Member& m : part.group.members) {
@@ -266,12 +268,14 @@ class WordRunner {
       at += width;
     }
     hadamard(work.products.data(), size);
-    for (Index r = 0; r < rows; ++r) {
-      const Cell x = Cell::load(ket, r);
-      const Cell turned = (part.imaginary ? x.times_i() : x).times(function_at(work.products.data(), r));
-      const Index partner = r ^ part.group.row_flip;
-      Cell::load(bra, partner).plus(trade(turned, part.group.lane_flip)).store(bra, partner);
-    }
+    with_flip(part.group.lane_flip, [&](auto flip) {
+      for (Index r = 0; r < rows; ++r) {
+        const Cell x = Cell::load(ket, r);
+        const Cell turned = (part.imaginary ? x.times_i() : x).times(function_at(work.products.data(), r));
+        const Index partner = r ^ part.group.row_flip;
+        Cell::load(bra, partner).plus(trade<flip>(turned)).store(bra, partner);
+      }
+    });
   }
 
   // The real function's value at the amplitudes of a row.
