@@ -282,7 +282,7 @@ LONG_CALL = """
 import ketgrad as kg
 n = 22
 layer = [gate for w in range(n) for gate in (kg.RX(0.1 * w, wires=w), kg.CNOT(wires=[w, (w + 1) % n]))]
-tape = kg.Tape(40 * layer, [kg.expval(kg.Z(0))])
+tape = kg.Tape(200 * layer, [kg.expval(kg.Z(0))])
 print("ready", flush=True)
 try:
     kg.execute([tape])

@@ -1,0 +1,98 @@
+// The words that kernels are written in. For nvcc they mean the GPU; for any other compiler they mean the emulation of
+// one on the host (emulation.h), under which the same kernels are tested and sanitized where there is no GPU. Nothing
+// else differs between the two builds.
+//
+//   KETGRAD_KERNEL, KETGRAD_DEVICE                what a kernel, and a function that kernels call, is declared with
+//   thread_index(), block_threads()               this thread within its block, and how many those are
+//   block_index()                                 this block within the launch
+//   barrier()                                     all threads of the block
+//   shuffle_xor(value, mask)                      the value of lane (this ^ mask) of the warp; all 32 lanes take part
+//   Shared<T>(byte_offset, count)                 an array in the block's shared memory: get(i), set(i, value)
+//   launch(queue, blocks, threads, shared_bytes, kernel, arguments...)
+#pragma once
+
+#include "core/bits.h"
+
+namespace ketgrad::cuda {
+
+inline constexpr int warp_size = 32;
+
+}  // namespace ketgrad::cuda
+
+#if defined(__CUDACC__)
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <stdexcept>
+#include <string>
+
+#define KETGRAD_KERNEL static __global__ void
+#define KETGRAD_DEVICE __device__ __forceinline__
+
+namespace ketgrad::cuda {
+
+// Where launches go, one after the other.
+struct Queue {
+  cudaStream_t stream = nullptr;
+};
+
+KETGRAD_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+KETGRAD_DEVICE int block_threads() { return static_cast<int>(blockDim.x); }
+KETGRAD_DEVICE Index block_index() { return static_cast<Index>(blockIdx.x); }
+KETGRAD_DEVICE void barrier() { __syncthreads(); }
+
+template <class T>
+KETGRAD_DEVICE T shuffle_xor(T value, int mask) {
+  return __shfl_xor_sync(0xffffffffu, value, mask);
+}
+
+template <class T>
+class Shared {
+ public:
+  KETGRAD_DEVICE Shared(std::size_t byte_offset, Index) {
+    extern __shared__ __align__(16) unsigned char shared_memory[];
+    data_ = reinterpret_cast<T*>(shared_memory + byte_offset);
+  }
+  KETGRAD_DEVICE T get(Index i) const { return data_[i]; }
+  KETGRAD_DEVICE void set(Index i, const T& value) { data_[i] = value; }
+
+ private:
+  T* data_;
+};
+
+KETGRAD_DEVICE bool odd(Mask bits) { return (__popcll(bits) & 1) != 0; }
+KETGRAD_DEVICE bool odd(unsigned bits) { return (__popc(bits) & 1) != 0; }
+
+// sin and cos of pi x.
+KETGRAD_DEVICE void sine_cosine_pi(float x, float& sine, float& cosine) { sincospif(x, &sine, &cosine); }
+KETGRAD_DEVICE void sine_cosine_pi(double x, double& sine, double& cosine) { sincospi(x, &sine, &cosine); }
+
+inline void require_success(cudaError_t error, const char* what) {
+  if (error != cudaSuccess)
+    throw std::runtime_error(std::string("ketgrad: ") + what + " failed: " + cudaGetErrorString(error));
+}
+
+// A block has this much shared memory without asking.
+inline constexpr std::size_t shared_without_asking = std::size_t{48} << 10;
+
+template <class... Parameters, class... Arguments>
+void launch(const Queue& queue, Index blocks, int threads, std::size_t shared_bytes, void (*kernel)(Parameters...),
+            const Arguments&... arguments) {
+  if (blocks == 0) return;
+  if (shared_bytes > shared_without_asking) {
+    require_success(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                         cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+                    "asking for shared memory");
+  }
+  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes, queue.stream>>>(arguments...);
+  require_success(cudaGetLastError(), "a launch");
+}
+
+}  // namespace ketgrad::cuda
+
+#else
+
+#include "cuda/emulation.h"
+
+#endif
