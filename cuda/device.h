@@ -3,6 +3,7 @@
 // else differs between the two builds.
 //
 //   KETGRAD_KERNEL, KETGRAD_DEVICE                what a kernel, and a function that kernels call, is declared with
+//   KETGRAD_BOUNDS(threads, blocks)               most threads of a block, and blocks a multiprocessor shall hold
 //   thread_index(), block_threads()               this thread within its block, and how many those are
 //   block_index()                                 this block within the launch
 //   barrier()                                     all threads of the block
@@ -12,6 +13,7 @@
 #pragma once
 
 #include "core/bits.h"
+#include "cuda/queue.h"
 
 namespace ketgrad::cuda {
 
@@ -28,14 +30,10 @@ inline constexpr int warp_size = 32;
 #include <string>
 
 #define KETGRAD_KERNEL static __global__ void
+#define KETGRAD_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
 #define KETGRAD_DEVICE __device__ __forceinline__
 
 namespace ketgrad::cuda {
-
-// Where launches go, one after the other.
-struct Queue {
-  cudaStream_t stream = nullptr;
-};
 
 KETGRAD_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
 KETGRAD_DEVICE int block_threads() { return static_cast<int>(blockDim.x); }
@@ -85,13 +83,16 @@ void launch(const Queue& queue, Index blocks, int threads, std::size_t shared_by
                                          cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
                     "asking for shared memory");
   }
-  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes, queue.stream>>>(arguments...);
+  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes,
+           static_cast<cudaStream_t>(queue.stream)>>>(arguments...);
   require_success(cudaGetLastError(), "a launch");
 }
 
 }  // namespace ketgrad::cuda
 
 #else
+
+#define KETGRAD_BOUNDS(threads, blocks)
 
 #include "cuda/emulation.h"
 

@@ -6,6 +6,8 @@
 
 #include <cmath>
 
+#include "core/host_device.h"
+
 namespace ketgrad {
 
 struct Dual {
@@ -22,7 +24,7 @@ constexpr Dual operator-(Dual a) { return {-a.value, -a.slope}; }
 constexpr Dual operator*(Dual a, Dual b) { return {a.value * b.value, a.value * b.slope + a.slope * b.value}; }
 constexpr Dual& operator+=(Dual& a, Dual b) { return a = a + b; }
 
-inline Dual sin(Dual a) { return {std::sin(a.value), a.slope * std::cos(a.value)}; }
-inline Dual cos(Dual a) { return {std::cos(a.value), -a.slope * std::sin(a.value)}; }
+KETGRAD_HOST_DEVICE inline Dual sin(Dual a) { return {std::sin(a.value), a.slope * std::cos(a.value)}; }
+KETGRAD_HOST_DEVICE inline Dual cos(Dual a) { return {std::cos(a.value), -a.slope * std::sin(a.value)}; }
 
 }  // namespace ketgrad

@@ -8,32 +8,33 @@
 #include "core/complex.h"
 #include "core/dual.h"
 #include "core/gate_table.h"
+#include "core/host_device.h"
 
 namespace ketgrad {
 
 namespace formulas {
 
 template <class R>
-Complex<R> phase(R angle) {  // exp(i angle)
+KETGRAD_HOST_DEVICE Complex<R> phase(R angle) {  // exp(i angle)
   using std::cos;
   using std::sin;
   return {cos(angle), sin(angle)};
 }
 
 template <class R>
-R cos_half(R angle) {
+KETGRAD_HOST_DEVICE R cos_half(R angle) {
   using std::cos;
   return cos(R(0.5) * angle);
 }
 
 template <class R>
-R sin_half(R angle) {
+KETGRAD_HOST_DEVICE R sin_half(R angle) {
   using std::sin;
   return sin(R(0.5) * angle);
 }
 
 template <class R>
-void fill2(Complex<R>* m, Complex<R> a, Complex<R> b, Complex<R> c, Complex<R> d) {
+KETGRAD_HOST_DEVICE void fill2(Complex<R>* m, Complex<R> a, Complex<R> b, Complex<R> c, Complex<R> d) {
   m[0] = a;
   m[1] = b;
   m[2] = c;
@@ -42,7 +43,7 @@ void fill2(Complex<R>* m, Complex<R> a, Complex<R> b, Complex<R> c, Complex<R> d
 
 // Plane rotation by theta/2 between the local states `low` and `high`, a common phase exp(+-i theta/2) on all others.
 template <class R>
-void excitation(Complex<R>* m, R theta, int size, int low, int high, double sign) {
+KETGRAD_HOST_DEVICE void excitation(Complex<R>* m, R theta, int size, int low, int high, double sign) {
   const Complex<R> other = phase(R(0.5 * sign) * theta);
   for (int i = 0; i < size * size; ++i) m[i] = {};
   for (int i = 0; i < size; ++i) m[i * size + i] = other;
@@ -58,7 +59,7 @@ void excitation(Complex<R>* m, R theta, int size, int low, int high, double sign
 
 // Writes the row-major block_size x block_size matrix of a formula at parameters p.
 template <class R>
-void block_matrix(Formula formula, const R* p, Complex<R>* m) {
+KETGRAD_HOST_DEVICE void block_matrix(Formula formula, const R* p, Complex<R>* m) {
   using namespace formulas;
   using C = Complex<R>;
   const C zero{};

@@ -1,4 +1,4 @@
-// What one operator call hands to the walk: a program, its inputs, where results and gradients go.
+// One operator call as the walk gets it: a program, its inputs, and the pool to run on.
 #pragma once
 
 #include <atomic>
@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/call.h"
 #include "core/interrupt.h"
 #include "core/registry.h"
 
@@ -36,32 +37,6 @@ void run_parallel(ParallelFor parallel, Index tasks, const Body& body) {
       &shared);
   if (shared.out_of_memory) throw std::bad_alloc();
 }
-
-// Complex inputs are interleaved; `numel` counts complex numbers once.
-template <class T>
-struct InputView {
-  const T* data = nullptr;
-  bool batched = false;
-  bool is_complex = false;
-  Index numel = 0;
-
-  const T* of_sample(Index sample) const { return data + (batched ? sample * numel * (is_complex ? 2 : 1) : 0); }
-};
-
-template <class T>
-struct Results {
-  T* real = nullptr;     // [B, R]
-  T* complex = nullptr;  // [B, C] complex
-  T* ket = nullptr;      // [B, 2^n] complex, or null where nobody needs it
-};
-
-template <class T>
-struct Cotangents {
-  const T* ket = nullptr;  // as the forward pass left it, or null: it is computed again
-  const T* real = nullptr;
-  const T* complex = nullptr;
-  std::vector<T*> gradients;  // per input, zeroed, in the input's shape; null where it is not wanted
-};
 
 template <class T>
 struct Call {

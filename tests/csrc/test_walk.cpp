@@ -10,133 +10,11 @@
 #include <utility>
 #include <vector>
 
-#include "check.h"
-#include "circuits.h"
+#include "cases.h"
 #include "cpu/level.h"
-#include "dense.h"
 
 namespace ketgrad::testing {
 namespace {
-
-// float: a few dozen roundings of 6e-8 each, added up over some hundred numbers of a direction. double: the same, of
-// 1e-16.
-template <class T>
-constexpr double tolerance = sizeof(T) == sizeof(float) ? 1e-4 : 1e-11;
-
-// --- the dense side -------------------------------------------------------------------------------------------------
-
-struct Case {
-  ProgramHandle program;
-  Index batch = 1;
-  std::vector<Values> values;
-  std::vector<double> g_real;
-  std::vector<double> g_complex;
-  std::vector<double> expected_real;
-  std::vector<double> expected_complex;
-  std::vector<std::vector<double>> directions;          // per input, a number for each of its entries
-  std::vector<std::vector<double>> expected_gradients;  // per input and row, the slope of the loss along the direction
-};
-
-// The inputs of one sample, moving along the direction of input `moved`.
-SampleInputs<Dual> sample_inputs(const Case& c, Index sample, std::size_t moved) {
-  SampleInputs<Dual> inputs;
-  for (std::size_t i = 0; i < c.values.size(); ++i) {
-    const Values& values = c.values[i];
-    inputs.emplace_back();
-    for (Index e = values.row_of(sample); e < values.row_of(sample) + values.row_size; ++e) {
-      inputs[i].push_back(Dual(values.rows[e], i == moved ? c.directions[i][e] : 0));
-    }
-  }
-  return inputs;
-}
-
-// The cotangents are those of the loss sum g_real x + Re sum conj(g_complex) z.
-double slope_of_loss(const Case& c, const DenseResults<Dual>& results, Index sample) {
-  double slope = 0;
-  const double* g = c.g_real.data() + sample * static_cast<Index>(results.real.size());
-  for (const Dual& x : results.real) slope += *g++ * x.slope;
-  g = c.g_complex.data() + 2 * sample * static_cast<Index>(results.complex.size());
-  for (const Complex<Dual>& z : results.complex) {
-    slope += *g++ * z.re.slope;
-    slope += *g++ * z.im.slope;
-  }
-  return slope;
-}
-
-void keep_values(Case& c, const DenseResults<Dual>& results) {
-  for (const Dual& x : results.real) c.expected_real.push_back(x.value);
-  for (const Complex<Dual>& z : results.complex) {
-    c.expected_complex.push_back(z.re.value);
-    c.expected_complex.push_back(z.im.value);
-  }
-}
-
-void solve(Case& c) {
-  for (std::size_t i = 0; i < c.values.size(); ++i) {
-    c.expected_gradients.emplace_back(c.values[i].batched ? c.batch : 1, 0.0);
-    for (Index sample = 0; sample < c.batch; ++sample) {
-      const DenseResults<Dual> results = dense_run(c.program->program, sample_inputs(c, sample, i));
-      if (i == 0) keep_values(c, results);
-      c.expected_gradients[i][c.values[i].batched ? sample : 0] += slope_of_loss(c, results, sample);
-    }
-  }
-}
-
-// Without the dense side: for comparisons of the walk with itself.
-Case unsolved_case(Random& random, const Circuit& circuit, Index batch) {
-  Case c;
-  c.program = register_program(circuit.program);
-  c.batch = batch;
-  c.values = random_values(random, circuit, batch);
-  c.g_real = random_numbers(random, batch * circuit.program.real_results());
-  c.g_complex = random_numbers(random, 2 * batch * circuit.program.complex_results());
-  for (const Values& v : c.values) c.directions.push_back(random_numbers(random, static_cast<Index>(v.rows.size())));
-  return c;
-}
-
-Case make_case(Random& random, const Circuit& circuit, Index batch) {
-  Case c = unsolved_case(random, circuit, batch);
-  solve(c);
-  return c;
-}
-
-// --- comparing ------------------------------------------------------------------------------------------------------
-
-std::string description(const Case& c) {
-  std::string text = "batch " + std::to_string(c.batch) + ", level " + current_level() + ", " +
-                     std::to_string(c.program->program.num_wires) + " wires, gates:";
-  for (const Gate& g : c.program->program.gates) {
-    text += " " + std::string(gate_info(g.opcode).name) + (g.inverse ? "^-1" : "");
-  }
-  return text;
-}
-
-template <class T>
-void check_close(const Case& c, double value, double expected, const char* what, std::size_t index) {
-  if (CHECK_NEAR(value, expected, tolerance<T> * std::max(1.0, std::abs(expected)))) return;
-  note(std::string(what) + " " + std::to_string(index) + ", " + description(c));
-}
-
-template <class T>
-void check_results(const Case& c, const std::vector<T>& results, const std::vector<double>& expected,
-                   const char* what) {
-  CHECK(results.size() == expected.size());
-  for (std::size_t e = 0; e < expected.size(); ++e) check_close<T>(c, results[e], expected[e], what, e);
-}
-
-template <class T>
-void check_gradients(const Case& c, const Run<T>& run) {
-  for (std::size_t i = 0; i < c.values.size(); ++i) {
-    const Index size = c.values[i].row_size;
-    for (std::size_t row = 0; row < c.expected_gradients[i].size(); ++row) {
-      double slope = 0;
-      for (Index e = static_cast<Index>(row) * size; e < static_cast<Index>(row + 1) * size; ++e) {
-        slope += run.gradients[i][e] * c.directions[i][e];
-      }
-      check_close<T>(c, slope, c.expected_gradients[i][row], "gradient of input", i);
-    }
-  }
-}
 
 template <class T>
 void check_run(const Case& c, int threads) {
@@ -145,7 +23,7 @@ void check_run(const Case& c, int threads) {
   check_results(c, run.real, c.expected_real, "real result");
   check_results(c, run.complex, c.expected_complex, "complex result");
   run.backward(c.g_real, c.g_complex);
-  check_gradients(c, run);
+  check_gradients(c, run.gradients);
 }
 
 void check_case(const Case& c, int threads) {
@@ -156,14 +34,6 @@ void check_case(const Case& c, int threads) {
 }
 
 // --- against the dense simulator ------------------------------------------------------------------------------------
-
-void add_rotations(Circuit& circuit) {
-  const char* names[] = {"RX", "RY", "RZ"};
-  for (int w = 0; w < circuit.program.num_wires; ++w) {
-    circuit.program.gates.push_back(make_gate(names[w % 3], {w}, {{0, w % 4, 1, 0.3 * w}}));
-    circuit.program.gates.push_back(make_gate(names[(w + 1) % 3], {w}, {{1, w % 3, 0.7, 0.1 * w}}));
-  }
-}
 
 // Alone between layers of rotations, as it is and inverted, with and without further controls.
 TEST(every_gate) {
@@ -180,18 +50,6 @@ TEST(every_gate) {
       check_case(make_case(random, circuit, 1 + 2 * round), 1);
     }
   }
-}
-
-std::vector<std::string> words_of(std::string_view letters, std::size_t length) {
-  std::vector<std::string> words{""};
-  for (std::size_t j = 0; j < length; ++j) {
-    std::vector<std::string> longer;
-    for (const std::string& word : words) {
-      for (const char letter : letters) longer.push_back(word + letter);
-    }
-    words = std::move(longer);
-  }
-  return words;
 }
 
 // Every number of Y up to four, which each bring their own power of i.
@@ -268,7 +126,7 @@ void check_wanted(const Case& c, const std::vector<bool>& wanted) {
   Run<T> all(c.program, c.values, c.batch, 2);
   all.forward(false);
   all.backward(c.g_real, c.g_complex);
-  check_gradients(c, all);
+  check_gradients(c, all.gradients);
   Run<T> some(c.program, c.values, c.batch, 2);
   some.forward();
   some.backward(c.g_real, c.g_complex, wanted);
@@ -465,25 +323,6 @@ TEST(tasks_agree_with_the_dense_simulator) {
 }
 
 // --- passes spread over threads -------------------------------------------------------------------------------------
-
-// Every kind of step and measurement on a state large enough that its passes are spread.
-Circuit large_circuit(Random& random, int num_wires) {
-  Circuit circuit = empty_circuit(num_wires);
-  add_rotations(circuit);
-  for (const char* name : {"CNOT", "CRX", "MultiRZ", "PauliRot", "PauliRot", "QubitUnitary", "DiagonalQubitUnitary",
-                           "SWAP", "Toffoli", "IsingXY", "DoubleExcitation", "GlobalPhase"}) {
-    circuit.program.gates.push_back(random_gate(random, circuit, opcode_of(name), 1));
-  }
-  add_rotations(circuit);
-  for (int kind = 0; kind < 5; ++kind) {
-    circuit.program.measurements.push_back(random_measurement(random, circuit, static_cast<MeasurementKind>(kind)));
-  }
-  std::vector<int> most(num_wires - 1);
-  for (int w = 1; w < num_wires; ++w) most[w - 1] = w;
-  circuit.program.measurements.push_back({MeasurementKind::probs, most, {}});
-  circuit.program.measurements.push_back({MeasurementKind::probs, {num_wires - 1, 0}, {}});
-  return circuit;
-}
 
 TEST(large_states_agree_with_the_dense_simulator) {
   Random random(10);

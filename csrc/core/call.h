@@ -1,0 +1,36 @@
+// What an operator call brings, for any backend: where its inputs are, and where results and gradients go.
+#pragma once
+
+#include <vector>
+
+#include "core/bits.h"
+
+namespace ketgrad {
+
+// Complex inputs are interleaved; `numel` counts complex numbers once.
+template <class T>
+struct InputView {
+  const T* data = nullptr;
+  bool batched = false;
+  bool is_complex = false;
+  Index numel = 0;
+
+  const T* of_sample(Index sample) const { return data + (batched ? sample * numel * (is_complex ? 2 : 1) : 0); }
+};
+
+template <class T>
+struct Results {
+  T* real = nullptr;     // [B, R]
+  T* complex = nullptr;  // [B, C] complex
+  T* ket = nullptr;      // [B, 2^n] complex, or null where nobody needs it
+};
+
+template <class T>
+struct Cotangents {
+  const T* ket = nullptr;  // as the forward pass left it, or null: it is computed again
+  const T* real = nullptr;
+  const T* complex = nullptr;
+  std::vector<T*> gradients;  // per input, zeroed, in the input's shape; null where it is not wanted
+};
+
+}  // namespace ketgrad

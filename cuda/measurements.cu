@@ -1,0 +1,392 @@
+#include "cuda/measurements.h"
+
+#include <algorithm>
+
+#include "cuda/grid.h"
+
+namespace ketgrad::cuda {
+
+namespace {
+
+// --- numbers of a sample ----------------------------------------------------------------------------------------------
+
+template <class T>
+KETGRAD_KERNEL weights_kernel(Index each, Index samples, StateCall<T> c, Index real_results, Weight<T> w, double* out) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  const Index sample = c.samples.first + item.sample;
+  double value = w.factor;
+  if (w.cotangents != nullptr) value *= static_cast<double>(w.cotangents[sample * real_results + w.result]);
+  if (w.coefficient >= 0) value *= coefficient_of(c.t, c.t.coefficients[w.coefficient], c.inputs, sample);
+  if (w.mean != nullptr) value *= w.mean[item.sample];
+  out[item.sample] = value;
+}
+
+template <class T>
+KETGRAD_KERNEL add_result_kernel(Index each, Index samples, StateCall<T> c, Index real_results, Index result,
+                                 double factor, const double* a, const double* b, T* real) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  T& out = real[(c.samples.first + item.sample) * real_results + result];
+  out = static_cast<T>(static_cast<double>(out) + factor * a[item.sample] * b[item.sample]);
+}
+
+KETGRAD_KERNEL multiply_kernel(Index each, Index samples, const double* weight, const Complex<double>* value,
+                               double* out) {
+  const Item item = Item::of(each, samples);
+  if (item.exists) out[item.sample] = weight[item.sample] * value[item.sample].re;
+}
+
+// --- states -----------------------------------------------------------------------------------------------------------
+
+template <class T>
+KETGRAD_KERNEL word_kernel(Index each, Index samples, PauliWord word, const Complex<T>* in, Complex<T>* out) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  const Index from = item.number ^ static_cast<Index>(word.x);
+  const int quarter = word.y_count + (odd(static_cast<Mask>(from) & word.z) != word.negative ? 2 : 0);
+  out[item.sample * each + item.number] = turned(in[item.sample * each + from], quarter);
+}
+
+template <class T>
+KETGRAD_KERNEL add_scaled_kernel(Index each, Index samples, const double* weight, const Complex<T>* in,
+                                 const double* scale, Complex<T>* out) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  const Index i = item.sample * each + item.number;
+  const T before = scale == nullptr ? T(1) : static_cast<T>(scale[item.sample]);
+  out[i] = before * out[i] + static_cast<T>(weight[item.sample]) * in[i];
+}
+
+template <class T>
+KETGRAD_KERNEL project_kernel(Index each, Index samples, StateCall<T> c, Map groups, Map offsets, Index kept,
+                              Complex<T>* states) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  const Index a = item.number / groups.size();
+  if (a == kept) return;
+  const Index place = at(c.t, groups, item.number % groups.size()) ^ at(c.t, offsets, a);
+  states[(item.sample << c.num_bits) + place] = {};
+}
+
+// <phi|state> on one group, the same for all threads of the block.
+template <class T>
+KETGRAD_DEVICE Complex<double> project_amplitude(const StateCall<T>& c, int input, Index sample, Index base,
+                                                 const Map& offsets, const Complex<T>* state) {
+  Complex<double> sum{};
+  for (Index a = thread_index(); a < offsets.size(); a += block_threads())
+    sum += widened(inner(complex_at(c.inputs[input], c.samples.first + sample, a), state[base ^ at(c.t, offsets, a)]));
+  return block_sum(sum);
+}
+
+// Block (sample, group).
+template <class T>
+KETGRAD_KERNEL project_on_state_kernel(StateCall<T> c, int input, Map groups, Map offsets, Complex<T>* states) {
+  const Index sample = block_index() / groups.size();
+  const Index base = at(c.t, groups, block_index() % groups.size());
+  Complex<T>* state = states + (sample << c.num_bits);
+  const Complex<T> amplitude = narrowed<T>(project_amplitude(c, input, sample, base, offsets, state));
+  for (Index a = thread_index(); a < offsets.size(); a += block_threads())
+    state[base ^ at(c.t, offsets, a)] = complex_at(c.inputs[input], c.samples.first + sample, a) * amplitude;
+}
+
+// What a kernel needs of a sparse factor.
+struct Sparse {
+  std::int32_t input = 0;
+  Map groups;
+  Map offsets;
+  Range columns;
+  Range row_starts;
+  Range row_entries;
+};
+
+template <class T>
+KETGRAD_KERNEL sparse_rows_kernel(Index each, Index samples, StateCall<T> c, Sparse f, const Complex<T>* in,
+                                  Complex<T>* out) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  const Index a = item.number / f.groups.size();
+  const Index base = (item.sample << c.num_bits) + at(c.t, f.groups, item.number % f.groups.size());
+  Complex<T> sum{};
+  for (Index k = c.t.entries[f.row_starts.first + a]; k < c.t.entries[f.row_starts.first + a + 1]; ++k) {
+    const Index entry = c.t.entries[f.row_entries.first + k];
+    const Index column = c.t.entries[f.columns.first + entry];
+    sum += complex_at(c.inputs[f.input], c.samples.first + item.sample, entry) * in[base ^ at(c.t, f.offsets, column)];
+  }
+  out[base ^ at(c.t, f.offsets, a)] = sum;
+}
+
+template <class T>
+KETGRAD_KERNEL copy_kernel(Index each, Index samples, const Complex<T>* in, Complex<T>* out) {
+  const Item item = Item::of(each, samples);
+  if (item.exists) out[item.sample * each + item.number] = in[item.sample * each + item.number];
+}
+
+// --- results ----------------------------------------------------------------------------------------------------------
+
+template <class T>
+KETGRAD_KERNEL real_kernel(Index each, Index samples, StateCall<T> c, Index real_results, Index first_result,
+                           const Complex<double>* sums, T* real) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  real[(c.samples.first + item.sample) * real_results + first_result + item.number] =
+      static_cast<T>(sums[item.sample * each + item.number].re);
+}
+
+template <class T>
+KETGRAD_DEVICE void write_number(T* complex, Index at, const Complex<T>& z) {
+  complex[2 * at] = z.re;
+  complex[2 * at + 1] = z.im;
+}
+
+template <class T>
+KETGRAD_KERNEL complex_kernel(Index each, Index samples, StateCall<T> c, Index complex_results, Index first_result,
+                              const Complex<double>* sums, T* complex) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  write_number(complex, (c.samples.first + item.sample) * complex_results + first_result + item.number,
+               narrowed<T>(conj(sums[item.sample * each + item.number])));
+}
+
+template <class T>
+KETGRAD_KERNEL state_kernel(Index each, Index samples, StateCall<T> c, Index complex_results, Index first_result,
+                            Map offsets, const Complex<T>* ket, T* complex) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  write_number(complex, (c.samples.first + item.sample) * complex_results + first_result + item.number,
+               ket[item.sample * each + at(c.t, offsets, item.number)]);
+}
+
+// --- bras -------------------------------------------------------------------------------------------------------------
+
+template <class T>
+KETGRAD_KERNEL probs_bra_kernel(Index each, Index samples, StateCall<T> c, Index real_results, Index first_result,
+                                Map groups, Map offsets, const T* cotangents, const Complex<T>* ket, Complex<T>* bra) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  const Index a = item.number / groups.size();
+  const Index i = (item.sample << c.num_bits) + (at(c.t, groups, item.number % groups.size()) ^ at(c.t, offsets, a));
+  bra[i] += cotangents[(c.samples.first + item.sample) * real_results + first_result + a] * ket[i];
+}
+
+template <class T>
+KETGRAD_DEVICE Complex<T> number_at(const T* complex, Index at) {
+  return {complex[2 * at], complex[2 * at + 1]};
+}
+
+template <class T>
+KETGRAD_KERNEL state_bra_kernel(Index each, Index samples, StateCall<T> c, Index complex_results, Index first_result,
+                                Map offsets, const T* cotangents, Complex<T>* bra) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  const Index from = (c.samples.first + item.sample) * complex_results + first_result + item.number;
+  bra[item.sample * each + at(c.t, offsets, item.number)] += T(0.5) * number_at(cotangents, from);
+}
+
+template <class T>
+KETGRAD_KERNEL density_bra_kernel(Index each, Index samples, StateCall<T> c, Index complex_results, Index first_result,
+                                  Map groups, Map offsets, const T* cotangents, const Complex<T>* ket,
+                                  Complex<T>* bra) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  const Index size = offsets.size();
+  const Index a = item.number / groups.size();
+  const Index base = (item.sample << c.num_bits) + at(c.t, groups, item.number % groups.size());
+  const T* matrix = cotangents + 2 * ((c.samples.first + item.sample) * complex_results + first_result);
+  Complex<T> sum{};
+  for (Index b = 0; b < size; ++b) {
+    const Complex<T> hermitian = number_at(matrix, a * size + b) + conj(number_at(matrix, b * size + a));
+    sum += hermitian * ket[base ^ at(c.t, offsets, b)];
+  }
+  bra[base ^ at(c.t, offsets, a)] += T(0.5) * sum;
+}
+
+// --- gradients --------------------------------------------------------------------------------------------------------
+
+template <class T>
+KETGRAD_KERNEL weighted_gradient_kernel(Index each, Index rows, StateCall<T> c, int input, bool batched,
+                                        const double* weight, bool conjugate, const Complex<double>* sums) {
+  const Item item = Item::of(each, rows);
+  if (!item.exists) return;
+  add_complex_gradient(c.inputs[input], c.samples, item, batched, [&](Index s) {
+    const Complex<double> g = sums[s * each + item.number];
+    return weight[s] * (conjugate ? conj(g) : g);
+  });
+}
+
+// Block (sample, group): <phi|psi> and <phi|u>.
+template <class T>
+KETGRAD_KERNEL inner_products_kernel(StateCall<T> c, int input, Map groups, Map offsets, const Complex<T>* u,
+                                     const Complex<T>* psi, Complex<double>* products) {
+  const Index sample = block_index() / groups.size();
+  const Index base = (sample << c.num_bits) + at(c.t, groups, block_index() % groups.size());
+  const Complex<double> of_psi = project_amplitude(c, input, sample, base, offsets, psi);
+  const Complex<double> of_u = project_amplitude(c, input, sample, base, offsets, u);
+  if (thread_index() != 0) return;
+  products[2 * block_index()] = of_psi;
+  products[2 * block_index() + 1] = of_u;
+}
+
+// u_a conj(<phi|psi>) + psi_a conj(<phi|u>), over all groups
+template <class T>
+KETGRAD_KERNEL projector_gradient_kernel(Index each, Index samples, StateCall<T> c, Map groups, Map offsets,
+                                         const Complex<T>* u, const Complex<T>* psi, const Complex<double>* products,
+                                         Complex<double>* sums) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  Complex<double> total{};
+  for (Index r = 0; r < groups.size(); ++r) {
+    const Index i = (item.sample << c.num_bits) + (at(c.t, groups, r) ^ at(c.t, offsets, item.number));
+    const Complex<double>* of_group = products + 2 * (item.sample * groups.size() + r);
+    total += widened(u[i]) * conj(of_group[0]) + widened(psi[i]) * conj(of_group[1]);
+  }
+  sums[item.sample * each + item.number] = total;
+}
+
+constexpr std::size_t sum_bytes = item_threads / warp_size * sizeof(double);
+
+template <class T>
+Index dimension(const StateCall<T>& call) {
+  return Index{1} << call.num_bits;
+}
+
+}  // namespace
+
+template <class T>
+void set_weights(const Queue& queue, const StateCall<T>& call, Index real_results, const Weight<T>& weight,
+                 double* out) {
+  launch_items(queue, 1, call.samples.count, weights_kernel<T>, call, real_results, weight, out);
+}
+
+template <class T>
+void add_to_result(const Queue& queue, const StateCall<T>& call, Index real_results, Index result, double factor,
+                   const double* a, const double* b, T* real) {
+  launch_items(queue, 1, call.samples.count, add_result_kernel<T>, call, real_results, result, factor, a, b, real);
+}
+
+template <class T>
+void multiply(const Queue& queue, const StateCall<T>& call, const double* weight, const Complex<double>* value,
+              double* out) {
+  launch_items(queue, 1, call.samples.count, multiply_kernel, weight, value, out);
+}
+
+template <class T>
+void write_word(const Queue& queue, const StateCall<T>& call, const PauliWord& word, const Complex<T>* in,
+                Complex<T>* out) {
+  launch_items(queue, dimension(call), call.samples.count, word_kernel<T>, word, in, out);
+}
+
+template <class T>
+void add_scaled(const Queue& queue, const StateCall<T>& call, const double* weight, const Complex<T>* in,
+                const double* scale, Complex<T>* out) {
+  launch_items(queue, dimension(call), call.samples.count, add_scaled_kernel<T>, weight, in, scale, out);
+}
+
+template <class T>
+void apply_factor(const Queue& queue, const StateCall<T>& call, const ObservableFactor& f, const Input<T>* host_input,
+                  Complex<T>* states, Complex<T>* spare) {
+  const Index samples = call.samples.count;
+  switch (f.kind) {
+    case FactorKind::hermitian: {
+      const Index stride = host_input->batched != 0 ? host_input->numel : 0;
+      const auto* matrix = reinterpret_cast<const Complex<T>*>(host_input->data) + call.samples.first * stride;
+      return apply_matrix(queue, call, f.groups, f.offsets, matrix, stride, states);
+    }
+    case FactorKind::projector:
+      return launch_items(queue, dimension(call), samples, project_kernel<T>, call, f.groups, f.offsets, f.kept,
+                          states);
+    case FactorKind::state_projector:
+      return launch(queue, samples * f.groups.size(), item_threads, sum_bytes, project_on_state_kernel<T>, call,
+                    f.input, f.groups, f.offsets, states);
+    case FactorKind::sparse: {
+      const Sparse sparse{f.input, f.groups, f.offsets, f.entry_columns, f.row_starts, f.row_entries};
+      launch_items(queue, dimension(call), samples, copy_kernel<T>, states, spare);
+      return launch_items(queue, dimension(call), samples, sparse_rows_kernel<T>, call, sparse, spare, states);
+    }
+  }
+}
+
+template <class T>
+void write_real(const Queue& queue, const StateCall<T>& call, Index real_results, Index first_result, Index count,
+                const Complex<double>* sums, T* real) {
+  launch_items(queue, count, call.samples.count, real_kernel<T>, call, real_results, first_result, sums, real);
+}
+
+template <class T>
+void write_complex(const Queue& queue, const StateCall<T>& call, Index complex_results, Index first_result, Index count,
+                   const Complex<double>* sums, T* complex) {
+  launch_items(queue, count, call.samples.count, complex_kernel<T>, call, complex_results, first_result, sums, complex);
+}
+
+template <class T>
+void write_state(const Queue& queue, const StateCall<T>& call, Index complex_results, Index first_result,
+                 const Map& offsets, const Complex<T>* ket, T* complex) {
+  launch_items(queue, dimension(call), call.samples.count, state_kernel<T>, call, complex_results, first_result,
+               offsets, ket, complex);
+}
+
+template <class T>
+void add_probs_bra(const Queue& queue, const StateCall<T>& call, Index real_results, const TableMeasurement& m,
+                   const T* cotangents, const Complex<T>* ket, Complex<T>* bra) {
+  launch_items(queue, dimension(call), call.samples.count, probs_bra_kernel<T>, call, real_results, m.first_result,
+               m.groups, m.offsets, cotangents, ket, bra);
+}
+
+template <class T>
+void add_state_bra(const Queue& queue, const StateCall<T>& call, Index complex_results, const TableMeasurement& m,
+                   const T* cotangents, Complex<T>* bra) {
+  launch_items(queue, dimension(call), call.samples.count, state_bra_kernel<T>, call, complex_results, m.first_result,
+               m.offsets, cotangents, bra);
+}
+
+template <class T>
+void add_density_bra(const Queue& queue, const StateCall<T>& call, Index complex_results, const TableMeasurement& m,
+                     const T* cotangents, const Complex<T>* ket, Complex<T>* bra) {
+  launch_items(queue, dimension(call), call.samples.count, density_bra_kernel<T>, call, complex_results, m.first_result,
+               m.groups, m.offsets, cotangents, ket, bra);
+}
+
+template <class T>
+void add_weighted_gradient(const Queue& queue, const StateCall<T>& call, int input, bool batched, Index count,
+                           const double* weight, bool conjugate, const Complex<double>* sums) {
+  launch_items(queue, count, batched ? call.samples.count : 1, weighted_gradient_kernel<T>, call, input, batched,
+               weight, conjugate, sums);
+}
+
+template <class T>
+void state_projector_sums(const Queue& queue, const StateCall<T>& call, const ObservableFactor& f, const Complex<T>* u,
+                          const Complex<T>* psi, Complex<double>* inner_products, Complex<double>* sums) {
+  launch(queue, call.samples.count * f.groups.size(), item_threads, sum_bytes, inner_products_kernel<T>, call, f.input,
+         f.groups, f.offsets, u, psi, inner_products);
+  launch_items(queue, f.offsets.size(), call.samples.count, projector_gradient_kernel<T>, call, f.groups, f.offsets, u,
+               psi, inner_products, sums);
+}
+
+#define KETGRAD_MEASUREMENTS(T)                                                                                        \
+  template void set_weights(const Queue&, const StateCall<T>&, Index, const Weight<T>&, double*);                      \
+  template void add_to_result(const Queue&, const StateCall<T>&, Index, Index, double, const double*, const double*,   \
+                              T*);                                                                                     \
+  template void multiply(const Queue&, const StateCall<T>&, const double*, const Complex<double>*, double*);           \
+  template void write_word(const Queue&, const StateCall<T>&, const PauliWord&, const Complex<T>*, Complex<T>*);       \
+  template void add_scaled(const Queue&, const StateCall<T>&, const double*, const Complex<T>*, const double*,         \
+                           Complex<T>*);                                                                               \
+  template void apply_factor(const Queue&, const StateCall<T>&, const ObservableFactor&, const Input<T>*, Complex<T>*, \
+                             Complex<T>*);                                                                             \
+  template void write_real(const Queue&, const StateCall<T>&, Index, Index, Index, const Complex<double>*, T*);        \
+  template void write_complex(const Queue&, const StateCall<T>&, Index, Index, Index, const Complex<double>*, T*);     \
+  template void write_state(const Queue&, const StateCall<T>&, Index, Index, const Map&, const Complex<T>*, T*);       \
+  template void add_probs_bra(const Queue&, const StateCall<T>&, Index, const TableMeasurement&, const T*,             \
+                              const Complex<T>*, Complex<T>*);                                                         \
+  template void add_state_bra(const Queue&, const StateCall<T>&, Index, const TableMeasurement&, const T*,             \
+                              Complex<T>*);                                                                            \
+  template void add_density_bra(const Queue&, const StateCall<T>&, Index, const TableMeasurement&, const T*,           \
+                                const Complex<T>*, Complex<T>*);                                                       \
+  template void add_weighted_gradient(const Queue&, const StateCall<T>&, int, bool, Index, const double*, bool,        \
+                                      const Complex<double>*);                                                         \
+  template void state_projector_sums(const Queue&, const StateCall<T>&, const ObservableFactor&, const Complex<T>*,    \
+                                     const Complex<T>*, Complex<double>*, Complex<double>*);
+KETGRAD_MEASUREMENTS(float)
+KETGRAD_MEASUREMENTS(double)
+#undef KETGRAD_MEASUREMENTS
+
+}  // namespace ketgrad::cuda

@@ -1,0 +1,250 @@
+#include "cuda/numbers.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace ketgrad::cuda {
+
+namespace {
+
+constexpr int threads = 128;
+
+constexpr Index blocks_for(Index items) { return (items + threads - 1) / threads; }
+
+// The number of this thread among all of a launch.
+KETGRAD_DEVICE Index item() { return block_index() * block_threads() + thread_index(); }
+
+template <class T>
+struct SomeInputs {
+  Input<T> inputs[inputs_in_launch];
+};
+
+template <class T>
+KETGRAD_KERNEL write_inputs(SomeInputs<T> some, int count, Input<T>* to) {
+  if (thread_index() < count) to[thread_index()] = some.inputs[thread_index()];
+}
+
+// Half an angle in whole turns, modulo 1, by the nearest fraction.
+template <class T>
+KETGRAD_DEVICE PhaseAngle<T> fixed_point(double angle) {
+  using Unsigned = typename FixedPoint<T>::Unsigned;
+  constexpr double inverse = 0.07957747154594766788;  // 1 / (4 pi)
+  const double turns = angle * inverse;
+  const double part = turns - std::floor(turns);
+  const T poison = static_cast<T>(angle - angle);  // NaN of what is not finite
+  if (!(part >= 0)) return {0, poison};
+  // Two halves: a double has not bits enough to be scaled to 2^64 at once, and 1.0 must wrap.
+  constexpr int half_bits = 4 * sizeof(Unsigned);
+  const double high = std::floor(part * static_cast<double>(Unsigned{1} << half_bits));
+  const double low =
+      (part * static_cast<double>(Unsigned{1} << half_bits) - high) * static_cast<double>(Unsigned{1} << half_bits);
+  return {static_cast<Unsigned>((static_cast<Unsigned>(high) << half_bits) + static_cast<Unsigned>(low + 0.5)), poison};
+}
+
+template <class T>
+KETGRAD_KERNEL write_angles(TablesView t, Index angles, const Input<T>* inputs, Samples samples, Rotation<T>* rotations,
+                            PhaseAngle<T>* phases) {
+  if (item() >= angles * samples.count) return;
+  const Index sample = item() / angles;
+  const Index number = item() % angles;
+  const Angle angle = t.angles[number];
+  double total = 0;
+  for (int j = 0; j < angle.values.count; ++j)
+    total += value_of(t.values[angle.values.first + j], inputs, samples.first + sample);
+  if (number < t.rotations) {
+    rotations[sample * t.rotations + number] = {static_cast<T>(std::cos(0.5 * total)),
+                                                static_cast<T>(std::sin(0.5 * total))};
+  } else {
+    phases[sample * (angles - t.rotations) + number - t.rotations] = fixed_point<T>(total);
+  }
+}
+
+template <class T>
+KETGRAD_KERNEL write_word_weights(TablesView t, Index words, Index real_results, const Input<T>* inputs,
+                                  Samples samples, const T* cotangents, T* weights) {
+  if (item() >= words * samples.count) return;
+  const Index sample = samples.first + item() / words;
+  const Word& word = t.words[item() % words];
+  const double g = static_cast<double>(cotangents[sample * real_results + word.result]);
+  weights[item()] = static_cast<T>(g * coefficient_of(t, t.coefficients[word.term], inputs, sample));
+}
+
+KETGRAD_DEVICE double sum_of(const double* pieces, Index slots) {
+  double total = 0;
+  for (Index s = 0; s < slots; ++s) total += pieces[s];
+  return total;
+}
+
+// A warp for each result of each sample.
+template <class T>
+KETGRAD_KERNEL write_word_results(TablesView t, Index real_results, const Input<T>* inputs, Samples samples,
+                                  const double* pieces, Index slots, T* real) {
+  const Index sample = block_index() / real_results;
+  const Index result = block_index() % real_results;
+  const Range list = t.result_words[result];
+  double total = 0;
+  for (int k = thread_index(); k < list.count; k += warp_size) {
+    const int w = t.word_lists[list.first + k];
+    total += coefficient_of(t, t.coefficients[t.words[w].term], inputs, samples.first + sample) *
+             sum_of(pieces + (w * samples.count + sample) * slots, slots);
+  }
+  total = warp_sum(total);
+  if (thread_index() == 0) real[(samples.first + sample) * real_results + result] = static_cast<T>(total);
+}
+
+template <class T>
+KETGRAD_KERNEL write_word_terms(TablesView t, Index words, Index real_results, Samples samples, const double* pieces,
+                                Index slots, const T* cotangents, double* terms) {
+  if (item() >= words * samples.count) return;
+  const Index w = item() / samples.count;
+  const Index sample = item() % samples.count;
+  const double g = static_cast<double>(cotangents[(samples.first + sample) * real_results + t.words[w].result]);
+  terms[t.words[w].term * samples.count + sample] = g * sum_of(pieces + item() * slots, slots);
+}
+
+// A coefficient is a product: each of its values sees the product of the others.
+template <class T>
+KETGRAD_KERNEL write_coefficient_sources(TablesView t, Index coefficients, const Input<T>* inputs, Samples samples,
+                                         const double* terms, double* single) {
+  if (item() >= coefficients * samples.count) return;
+  const Index sample = item() % samples.count;
+  const Coefficient& c = t.coefficients[item() / samples.count];
+  for (int j = 0; j < c.values.count; ++j) {
+    double others = c.scale * terms[item()];
+    for (int i = 0; i < c.values.count; ++i) {
+      if (i != j) others *= value_of(t.values[c.values.first + i], inputs, samples.first + sample);
+    }
+    single[(c.first_source + j) * samples.count + sample] = others;
+  }
+}
+
+// A block for each element: of a shared input over all samples, of a batched one for each sample.
+template <class T>
+KETGRAD_KERNEL add_to_gradients(TablesView t, Index first_element, Index angles, const Input<T>* inputs,
+                                Samples samples, const double* overlaps, Index slots, const double* single) {
+  const GradientElement element = t.elements[first_element + block_index()];
+  const Input<T>& input = inputs[element.input];
+  double total = 0;
+  for (int k = 0; k < element.entries.count; ++k) {
+    const GradientEntry entry = t.gradient_entries[element.entries.first + k];
+    const bool is_overlap = entry.source < angles;
+    const Index pieces = is_overlap ? samples.count * slots : samples.count;
+    const double* from = is_overlap ? overlaps + entry.source * pieces : single + (entry.source - angles) * pieces;
+    double sum = 0;
+    for (Index p = thread_index(); p < pieces; p += block_threads()) sum += from[p];
+    total += entry.weight * sum;
+  }
+  total = block_sum(total);
+  if (thread_index() == 0) input.gradient[element.column] += static_cast<T>(total);
+}
+
+template <class T>
+KETGRAD_KERNEL add_to_batched_gradients(TablesView t, Index first_element, Index angles, const Input<T>* inputs,
+                                        Samples samples, const double* overlaps, Index slots, const double* single) {
+  const GradientElement element = t.elements[first_element + block_index() / samples.count];
+  const Index sample = block_index() % samples.count;
+  const Input<T>& input = inputs[element.input];
+  double total = 0;
+  for (int k = 0; k < element.entries.count; ++k) {
+    const GradientEntry entry = t.gradient_entries[element.entries.first + k];
+    if (entry.source < angles) {
+      const double* from = overlaps + (entry.source * samples.count + sample) * slots;
+      double sum = 0;
+      for (Index p = thread_index(); p < slots; p += block_threads()) sum += from[p];
+      total += entry.weight * sum;
+    } else if (thread_index() == 0) {
+      total += entry.weight * single[(entry.source - angles) * samples.count + sample];
+    }
+  }
+  total = block_sum(total);
+  if (thread_index() == 0) input.gradient[input.row(samples.first + sample) + element.column] += static_cast<T>(total);
+}
+
+}  // namespace
+
+template <class T>
+void set_inputs(const Queue& queue, const Input<T>* from, int count, Input<T>* to) {
+  for (int first = 0; first < count; first += inputs_in_launch) {
+    SomeInputs<T> some;
+    const int these = std::min(count - first, inputs_in_launch);
+    std::copy(from + first, from + first + these, some.inputs);
+    launch(queue, 1, warp_size, 0, write_inputs<T>, some, these, to + first);
+  }
+}
+
+template <class T>
+void set_angles(const Queue& queue, const TablesView& t, Index angles, const Input<T>* inputs, const Samples& samples,
+                Rotation<T>* rotations, PhaseAngle<T>* phases) {
+  launch(queue, blocks_for(angles * samples.count), threads, 0, write_angles<T>, t, angles, inputs, samples, rotations,
+         phases);
+}
+
+template <class T>
+void set_word_weights(const Queue& queue, const TablesView& t, Index words, Index real_results, const Input<T>* inputs,
+                      const Samples& samples, const T* cotangents, T* weights) {
+  launch(queue, blocks_for(words * samples.count), threads, 0, write_word_weights<T>, t, words, real_results, inputs,
+         samples, cotangents, weights);
+}
+
+template <class T>
+void finish_words(const Queue& queue, const TablesView& t, Index real_results, const Input<T>* inputs,
+                  const Samples& samples, const double* pieces, Index slots, T* real) {
+  launch(queue, real_results * samples.count, warp_size, 0, write_word_results<T>, t, real_results, inputs, samples,
+         pieces, slots, real);
+}
+
+template <class T>
+void set_word_terms(const Queue& queue, const TablesView& t, Index words, Index real_results, const Samples& samples,
+                    const double* pieces, Index slots, const T* cotangents, double* terms) {
+  launch(queue, blocks_for(words * samples.count), threads, 0, write_word_terms<T>, t, words, real_results, samples,
+         pieces, slots, cotangents, terms);
+}
+
+template <class T>
+void set_coefficient_sources(const Queue& queue, const TablesView& t, Index coefficients, const Input<T>* inputs,
+                             const Samples& samples, const double* terms, double* single) {
+  launch(queue, blocks_for(coefficients * samples.count), threads, 0, write_coefficient_sources<T>, t, coefficients,
+         inputs, samples, terms, single);
+}
+
+template <class T>
+void collect_gradients(const Queue& queue, const TablesView& t, const std::vector<GradientElement>& elements,
+                       Index angles, const Input<T>* inputs, const std::vector<Input<T>>& host_inputs,
+                       const Samples& samples, const double* overlaps, Index slots, const double* single) {
+  // Elements are in the order of their inputs: a launch for each run of elements of one input.
+  const auto end = static_cast<Index>(elements.size());
+  for (Index first = 0, next = 0; first < end; first = next) {
+    while (next < end && elements[next].input == elements[first].input) ++next;
+    const Input<T>& input = host_inputs[elements[first].input];
+    if (input.gradient == nullptr) continue;
+    const Index count = next - first;
+    if (input.batched != 0) {
+      launch(queue, count * samples.count, warp_size, 0, add_to_batched_gradients<T>, t, first, angles, inputs, samples,
+             overlaps, slots, single);
+    } else {
+      launch(queue, count, 256, 8 * sizeof(double), add_to_gradients<T>, t, first, angles, inputs, samples, overlaps,
+             slots, single);
+    }
+  }
+}
+
+#define KETGRAD_NUMBERS(T)                                                                                             \
+  template void set_inputs(const Queue&, const Input<T>*, int, Input<T>*);                                             \
+  template void set_angles(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&, Rotation<T>*,      \
+                           PhaseAngle<T>*);                                                                            \
+  template void set_word_weights(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,       \
+                                 const T*, T*);                                                                        \
+  template void finish_words(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&, const double*,   \
+                             Index, T*);                                                                               \
+  template void set_word_terms(const Queue&, const TablesView&, Index, Index, const Samples&, const double*, Index,    \
+                               const T*, double*);                                                                     \
+  template void set_coefficient_sources(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&,       \
+                                        const double*, double*);                                                       \
+  template void collect_gradients(const Queue&, const TablesView&, const std::vector<GradientElement>&, Index,         \
+                                  const Input<T>*, const std::vector<Input<T>>&, const Samples&, const double*, Index, \
+                                  const double*);
+KETGRAD_NUMBERS(float)
+KETGRAD_NUMBERS(double)
+#undef KETGRAD_NUMBERS
+
+}  // namespace ketgrad::cuda

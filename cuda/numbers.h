@@ -1,0 +1,44 @@
+// Small kernels before and after the walk: the numbers of turns, strings and words, results, gradients.
+#pragma once
+
+#include "cuda/arithmetic.h"
+
+namespace ketgrad::cuda {
+
+// Writes `count` inputs from `first` on. Addresses travel as arguments of launches, of which a CUDA graph keeps a copy.
+inline constexpr int inputs_in_launch = 32;
+template <class T>
+void set_inputs(const Queue& queue, const Input<T>* from, int count, Input<T>* to);
+
+// Of every angle, for every sample: rotations[sample][rotation] and phases[sample][string].
+template <class T>
+void set_angles(const Queue& queue, const TablesView& t, Index angles, const Input<T>* inputs, const Samples& samples,
+                Rotation<T>* rotations, PhaseAngle<T>* phases);
+
+// weights[sample][word] = cotangent of its result * its coefficient
+template <class T>
+void set_word_weights(const Queue& queue, const TablesView& t, Index words, Index real_results, const Input<T>* inputs,
+                      const Samples& samples, const T* cotangents, T* weights);
+
+// Sums of pieces [word][sample][slots] into real results (those of expectation values; begins them).
+template <class T>
+void finish_words(const Queue& queue, const TablesView& t, Index real_results, const Input<T>* inputs,
+                  const Samples& samples, const double* pieces, Index slots, T* real);
+
+// terms[word's term][sample] = cotangent * the word's value: what its coefficient's gradient is made of.
+template <class T>
+void set_word_terms(const Queue& queue, const TablesView& t, Index words, Index real_results, const Samples& samples,
+                    const double* pieces, Index slots, const T* cotangents, double* terms);
+
+// single[source][sample] of every coefficient's values, from terms[coefficient][sample].
+template <class T>
+void set_coefficient_sources(const Queue& queue, const TablesView& t, Index coefficients, const Input<T>* inputs,
+                             const Samples& samples, const double* terms, double* single);
+
+// Adds overlaps [angle][sample][slots] and single sources [source][sample] to the gradients of real inputs.
+template <class T>
+void collect_gradients(const Queue& queue, const TablesView& t, const std::vector<GradientElement>& elements,
+                       Index angles, const Input<T>* inputs, const std::vector<Input<T>>& host_inputs,
+                       const Samples& samples, const double* overlaps, Index slots, const double* single);
+
+}  // namespace ketgrad::cuda

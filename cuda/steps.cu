@@ -1,0 +1,447 @@
+#include "cuda/steps.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/gate_matrix.h"
+#include "cuda/grid.h"
+
+namespace ketgrad::cuda {
+
+namespace {
+
+KETGRAD_DEVICE Index offset_at(const TablesView& t, const Offsets& offsets, Index a) {
+  return offsets.is_list != 0 ? static_cast<Index>(t.vectors[offsets.list.first + a]) : at(t, offsets.map, a);
+}
+
+// --- beginnings -------------------------------------------------------------------------------------------------------
+
+template <class T>
+KETGRAD_KERNEL begin_kernel(Index each, Index samples, Index index, Complex<T>* states) {
+  const Item item = Item::of(each, samples);
+  if (item.exists) states[item.sample * each + item.number] = {item.number == index ? T(1) : T(0), T(0)};
+}
+
+template <class T>
+KETGRAD_KERNEL load_initial_kernel(Index each, Index samples, StateCall<T> c, int input, Map offsets,
+                                   Complex<T>* states) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  states[(item.sample << c.num_bits) + at(c.t, offsets, item.number)] =
+      complex_at(c.inputs[input], c.samples.first + item.sample, item.number);
+}
+
+template <class T>
+KETGRAD_KERNEL initial_gradient_kernel(Index each, Index samples, StateCall<T> c, int input, Map offsets, bool batched,
+                                       const Complex<T>* bra) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  const Index place = at(c.t, offsets, item.number);
+  add_complex_gradient(c.inputs[input], c.samples, item, batched,
+                       [&](Index s) { return 2.0 * widened(bra[(s << c.num_bits) + place]); });
+}
+
+// --- coefficients -----------------------------------------------------------------------------------------------------
+
+template <class T>
+KETGRAD_DEVICE double parameter(const StateCall<T>& c, const GateStep& step, int j, Index sample) {
+  return value_of(c.t.values[step.values.first + j], c.inputs, sample);
+}
+
+// Entry e of the row-major matrix, or of the diagonal, of an input.
+template <class T>
+KETGRAD_KERNEL copy_matrix_kernel(Index each, Index rows, StateCall<T> c, GateStep step, bool dagger,
+                                  Complex<T>* coefficients) {
+  const Item item = Item::of(each, rows);
+  if (!item.exists) return;
+  Index from = item.number;
+  if (dagger && step.kind == StepKind::dense) from = (item.number % step.size) * step.size + item.number / step.size;
+  const Complex<T> z = complex_at(c.inputs[step.input], c.samples.first + item.sample, from);
+  coefficients[item.sample * each + item.number] = dagger ? conj(z) : z;
+}
+
+template <class T>
+KETGRAD_KERNEL formula_kernel(Index each, Index rows, StateCall<T> c, GateStep step, bool dagger,
+                              Complex<T>* coefficients) {
+  const Item item = Item::of(each, rows);
+  if (!item.exists) return;
+  const Index sample = c.samples.first + item.sample;
+  if (step.kind == StepKind::pauli_rotation) {
+    const double half = (dagger ? -0.5 : 0.5) * parameter(c, step, 0, sample);
+    coefficients[item.sample] = {static_cast<T>(std::cos(half)), static_cast<T>(std::sin(half))};
+    return;
+  }
+  double p[max_parameters];
+  for (int j = 0; j < step.values.count; ++j) p[j] = parameter(c, step, j, sample);
+  Complex<double> m[max_block_size * max_block_size];
+  block_matrix(step.formula, p, m);
+  const int size = step.size;
+  if (step.kind == StepKind::diagonal) {
+    Complex<T>* out = coefficients + item.sample * size;
+    for (int a = 0; a < size; ++a) out[a] = narrowed<T>(dagger ? conj(m[a * (size + 1)]) : m[a * (size + 1)]);
+    return;
+  }
+  Complex<T>* out = coefficients + item.sample * size * size;
+  for (int a = 0; a < size; ++a) {
+    for (int b = 0; b < size; ++b) out[a * size + b] = narrowed<T>(dagger ? conj(m[b * size + a]) : m[a * size + b]);
+  }
+}
+
+// --- application ------------------------------------------------------------------------------------------------------
+
+// A block takes as many groups as have a thread for each amplitude, one at least.
+template <class T>
+KETGRAD_KERNEL matrix_kernel(StateCall<T> c, Map groups, Offsets offsets, const Complex<T>* matrix, Index stride,
+                             Index groups_in_block, Complex<T>* states) {
+  const Index blocks = (groups.size() + groups_in_block - 1) / groups_in_block;
+  const Index sample = block_index() / blocks;
+  const Index first = block_index() % blocks * groups_in_block;
+  Complex<T>* state = states + (sample << c.num_bits);
+  const Complex<T>* m = matrix + sample * stride;
+  const Index size = offsets.size;
+  const Index here = (groups.size() - first < groups_in_block ? groups.size() - first : groups_in_block) * size;
+  Shared<Complex<T>> rows(0, groups_in_block * size);
+  const auto place = [&](Index e) { return at(c.t, groups, first + e / size) ^ offset_at(c.t, offsets, e % size); };
+  for (Index e = thread_index(); e < here; e += block_threads()) rows.set(e, state[place(e)]);
+  barrier();
+  for (Index e = thread_index(); e < here; e += block_threads()) {
+    const Index group = e / size * size;
+    const Complex<T>* row = m + e % size * size;
+    Complex<T> sum{};
+    for (Index b = 0; b < size; ++b) sum += row[b] * rows.get(group + b);
+    state[place(e)] = sum;
+  }
+}
+
+template <class T>
+KETGRAD_KERNEL diagonal_kernel(Index each, Index samples, StateCall<T> c, Map groups, Offsets offsets,
+                               const Complex<T>* diagonal, Index stride, Complex<T>* states) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  const Index a = item.number / groups.size();
+  const Index place = at(c.t, groups, item.number % groups.size()) ^ offset_at(c.t, offsets, a);
+  Complex<T>& amplitude = states[(item.sample << c.num_bits) + place];
+  amplitude = diagonal[item.sample * stride + a] * amplitude;
+}
+
+template <class T>
+KETGRAD_KERNEL exchange_kernel(Index each, Index samples, StateCall<T> c, Map groups, Offsets offsets,
+                               Complex<T>* states) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  Complex<T>* state = states + (item.sample << c.num_bits);
+  const Index base = at(c.t, groups, item.number);
+  Complex<T>& a = state[base ^ offset_at(c.t, offsets, 0)];
+  Complex<T>& b = state[base ^ offset_at(c.t, offsets, 1)];
+  const Complex<T> before = a;
+  a = b;
+  b = before;
+}
+
+// -i P |j> = i^quarter (-1)^parity(j) |j ^ x>: what it brings to row i from its partner.
+template <class T>
+KETGRAD_DEVICE Complex<T> generated(const PauliWord& word, Index from, const Complex<T>& amplitude) {
+  const int quarter = word.y_count + 3 + (odd(static_cast<Mask>(from) & word.z) != word.negative ? 2 : 0);
+  return turned(amplitude, quarter);
+}
+
+template <class T>
+KETGRAD_KERNEL rotation_kernel(Index each, Index samples, StateCall<T> c, Map groups, PauliWord word,
+                               const Complex<T>* coefficients, Index stride, Complex<T>* states) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  Complex<T>* state = states + (item.sample << c.num_bits);
+  const Complex<T> cs = coefficients[item.sample * stride];
+  const Index i = at(c.t, groups, item.number);
+  const Index j = i ^ static_cast<Index>(word.x);
+  const Complex<T> at_i = state[i];
+  const Complex<T> at_j = state[j];
+  state[i] = cs.re * at_i + cs.im * generated(word, j, at_j);
+  if (i != j) state[j] = cs.re * at_j + cs.im * generated(word, i, at_i);
+}
+
+// --- sums -------------------------------------------------------------------------------------------------------------
+
+// A sum over so many groups is cut into pieces, a block for each.
+constexpr Index groups_in_piece = 4096;
+// With fewer groups than this, a thread takes an entry by itself.
+constexpr Index few_groups = 64;
+
+constexpr Index pieces_of(Index groups) { return std::min<Index>(std::max<Index>(groups / groups_in_piece, 1), 256); }
+
+struct Entry {
+  Index a = 0;
+  Index b = 0;
+};
+
+KETGRAD_DEVICE Entry entry_at(const TablesView& t, const Entries& entries, const Offsets& offsets, Index e) {
+  switch (entries.kind) {
+    case Entries::Kind::all: return {offset_at(t, offsets, e / offsets.size), offset_at(t, offsets, e % offsets.size)};
+    case Entries::Kind::diagonal: return {offset_at(t, offsets, e), offset_at(t, offsets, e)};
+    default:
+      return {offset_at(t, offsets, t.entries[entries.rows.first + e]),
+              offset_at(t, offsets, t.entries[entries.columns.first + e])};
+  }
+}
+
+template <class T>
+KETGRAD_DEVICE Complex<double> sum_of_groups(const StateCall<T>& c, const Map& groups, const Entry& entry,
+                                             const Complex<T>* x, const Complex<T>* y, Index first, Index step,
+                                             Index end) {
+  Complex<double> sum{};
+  for (Index r = first; r < end; r += step) {
+    const Index base = at(c.t, groups, r);
+    sum += widened(inner(x[base ^ entry.a], y[base ^ entry.b]));
+  }
+  return sum;
+}
+
+template <class T>
+KETGRAD_KERNEL few_sums_kernel(Index each, Index samples, StateCall<T> c, Map groups, Offsets offsets, Entries entries,
+                               const Complex<T>* x, const Complex<T>* y, Complex<double>* sums) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  const Index state = item.sample << c.num_bits;
+  const Entry entry = entry_at(c.t, entries, offsets, item.number);
+  sums[item.sample * each + item.number] = sum_of_groups(c, groups, entry, x + state, y + state, 0, 1, groups.size());
+}
+
+// Block (sample, entry, piece).
+template <class T>
+KETGRAD_KERNEL sums_kernel(StateCall<T> c, Map groups, Offsets offsets, Entries entries, Index pieces,
+                           const Complex<T>* x, const Complex<T>* y, Complex<double>* sums) {
+  const Index piece = block_index() % pieces;
+  const Index number = block_index() / pieces % entries.count;
+  const Index state = (block_index() / pieces / entries.count) << c.num_bits;
+  const Entry entry = entry_at(c.t, entries, offsets, number);
+  const Index length = groups.size() / pieces;
+  const Complex<double> sum = block_sum(sum_of_groups(
+      c, groups, entry, x + state, y + state, piece * length + thread_index(), block_threads(), (piece + 1) * length));
+  if (thread_index() == 0) sums[block_index()] = sum;
+}
+
+template <class T>
+KETGRAD_KERNEL rotation_sums_kernel(StateCall<T> c, Map groups, PauliWord word, Index pieces, const Complex<T>* bra,
+                                    const Complex<T>* ket, Complex<double>* sums) {
+  const Index piece = block_index() % pieces;
+  const Index state = (block_index() / pieces) << c.num_bits;
+  const Index length = groups.size() / pieces;
+  double sum = 0;
+  for (Index r = piece * length + thread_index(); r < (piece + 1) * length; r += block_threads()) {
+    const Index i = at(c.t, groups, r);
+    const Index j = i ^ static_cast<Index>(word.x);
+    sum += inner(widened(bra[state + i]), widened(generated(word, j, ket[state + j]))).re;
+    if (i != j) sum += inner(widened(bra[state + j]), widened(generated(word, i, ket[state + i]))).re;
+  }
+  sum = block_sum(sum);
+  if (thread_index() == 0) sums[block_index()] = {sum, 0};
+}
+
+KETGRAD_KERNEL fold_kernel(Index each, Index samples, Index pieces, const Complex<double>* from, Complex<double>* to) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  const Index e = item.sample * each + item.number;
+  Complex<double> total{};
+  for (Index p = 0; p < pieces; ++p) total += from[e * pieces + p];
+  to[e] = total;
+}
+
+// --- gradients --------------------------------------------------------------------------------------------------------
+
+// 2 Re sum_ab (dV)[a, b] W[a, b]; of V^dagger, whose derivative is (dV)^dagger, with conj(W[b, a]) instead.
+KETGRAD_DEVICE double contracted(const GateStep& step, const Complex<Dual>* m, const Complex<double>* w) {
+  const int size = step.size;
+  double total = 0;
+  for (int a = 0; a < size; ++a) {
+    for (int b = 0; b < size; ++b) {
+      if (step.kind == StepKind::diagonal && a != b) continue;
+      const Complex<Dual> entry = m[a * size + b];
+      const Index at = step.kind == StepKind::diagonal ? a : step.inverse != 0 ? b * size + a : a * size + b;
+      const Complex<double> overlap = step.inverse != 0 ? conj(w[at]) : w[at];
+      total += entry.re.slope * overlap.re - entry.im.slope * overlap.im;
+    }
+  }
+  return 2 * total;
+}
+
+template <class T>
+KETGRAD_KERNEL step_sources_kernel(Index each, Index samples, StateCall<T> c, GateStep step, Index count,
+                                   const Complex<double>* sums, double* single) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  const auto j = static_cast<int>(item.number);
+  const Complex<double>* w = sums + item.sample * count;
+  double& out = single[(step.first_source + j) * samples + item.sample];
+  if (step.kind == StepKind::pauli_rotation) {
+    out = (step.inverse != 0 ? -1 : 1) * w[0].re;
+    return;
+  }
+  Dual p[max_parameters];
+  for (int k = 0; k < step.values.count; ++k) p[k] = Dual(parameter(c, step, k, c.samples.first + item.sample), k == j);
+  Complex<Dual> m[max_block_size * max_block_size];
+  block_matrix(step.formula, p, m);
+  out = contracted(step, m, w);
+}
+
+// torch's gradient of the matrix itself is 2 conj(W), of one that is inverted 2 W^T.
+template <class T>
+KETGRAD_KERNEL matrix_gradient_kernel(Index each, Index rows, StateCall<T> c, GateStep step, bool batched,
+                                      const Complex<double>* sums) {
+  const Item item = Item::of(each, rows);
+  if (!item.exists) return;
+  const bool transposes = step.inverse != 0 && step.kind == StepKind::dense;
+  const Index from = transposes ? item.number % step.size * step.size + item.number / step.size : item.number;
+  add_complex_gradient(c.inputs[step.input], c.samples, item, batched, [&](Index s) {
+    const Complex<double> w = sums[s * each + from];
+    return 2.0 * (step.inverse != 0 ? w : conj(w));
+  });
+}
+
+}  // namespace
+
+// --- launches ---------------------------------------------------------------------------------------------------------
+
+template <class T>
+void begin_states(const Queue& queue, const StateCall<T>& call, Index index, Complex<T>* states) {
+  launch_items(queue, Index{1} << call.num_bits, call.samples.count, begin_kernel<T>, index, states);
+}
+
+template <class T>
+void load_initial_state(const Queue& queue, const StateCall<T>& call, int input, const Map& offsets,
+                        Complex<T>* states) {
+  launch_items(queue, offsets.size(), call.samples.count, load_initial_kernel<T>, call, input, offsets, states);
+}
+
+template <class T>
+void add_initial_gradient(const Queue& queue, const StateCall<T>& call, const Input<T>& host_input, int input,
+                          const Map& offsets, const Complex<T>* bra) {
+  const bool batched = host_input.batched != 0;
+  launch_items(queue, offsets.size(), batched ? call.samples.count : 1, initial_gradient_kernel<T>, call, input,
+               offsets, batched, bra);
+}
+
+Index coefficient_count(const GateStep& step) {
+  switch (step.kind) {
+    case StepKind::dense: return Index{step.size} * step.size;
+    case StepKind::diagonal: return step.size;
+    case StepKind::exchange: return 0;
+    case StepKind::pauli_rotation: return 1;
+  }
+  return 0;
+}
+
+Index overlap_count(const GateStep& step) { return coefficient_count(step); }
+
+template <class T>
+void set_coefficients(const Queue& queue, const StateCall<T>& call, const GateStep& step, bool inverse, Index rows,
+                      Complex<T>* coefficients) {
+  if (step.kind == StepKind::exchange) return;
+  const bool dagger = inverse != (step.inverse != 0);
+  if (step.input != no_input) {
+    launch_items(queue, coefficient_count(step), rows, copy_matrix_kernel<T>, call, step, dagger, coefficients);
+  } else {
+    launch_items(queue, 1, rows, formula_kernel<T>, call, step, dagger, coefficients);
+  }
+}
+
+namespace {
+
+template <class T>
+void launch_matrix(const Queue& queue, const StateCall<T>& call, const Map& groups, const Offsets& offsets,
+                   const Complex<T>* matrix, Index stride, Complex<T>* states) {
+  const Index groups_in_block = std::max<Index>(item_threads / offsets.size, 1);
+  const Index blocks = (groups.size() + groups_in_block - 1) / groups_in_block;
+  launch(queue, call.samples.count * blocks, item_threads, groups_in_block * offsets.size * sizeof(Complex<T>),
+         matrix_kernel<T>, call, groups, offsets, matrix, stride, groups_in_block, states);
+}
+
+}  // namespace
+
+template <class T>
+void apply_step(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<T>* coefficients,
+                Index stride, Complex<T>* states) {
+  const Offsets offsets = Offsets::of(step.offsets);
+  const Index groups = step.groups.size();
+  switch (step.kind) {
+    case StepKind::dense: return launch_matrix(queue, call, step.groups, offsets, coefficients, stride, states);
+    case StepKind::diagonal:
+      return launch_items(queue, groups * step.size, call.samples.count, diagonal_kernel<T>, call, step.groups, offsets,
+                          coefficients, stride, states);
+    case StepKind::exchange:
+      return launch_items(queue, groups, call.samples.count, exchange_kernel<T>, call, step.groups, offsets, states);
+    case StepKind::pauli_rotation:
+      return launch_items(queue, groups, call.samples.count, rotation_kernel<T>, call, step.groups, step.word,
+                          coefficients, stride, states);
+  }
+}
+
+template <class T>
+void apply_matrix(const Queue& queue, const StateCall<T>& call, const Map& groups, const Map& offsets,
+                  const Complex<T>* matrix, Index stride, Complex<T>* states) {
+  launch_matrix(queue, call, groups, Offsets::of(offsets), matrix, stride, states);
+}
+
+template <class T>
+void set_step_sources(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<double>* sums,
+                      double* single) {
+  if (step.values.count == 0) return;
+  launch_items(queue, step.values.count, call.samples.count, step_sources_kernel<T>, call, step, overlap_count(step),
+               sums, single);
+}
+
+template <class T>
+void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const GateStep& step, bool batched,
+                         const Complex<double>* sums) {
+  launch_items(queue, overlap_count(step), batched ? call.samples.count : 1, matrix_gradient_kernel<T>, call, step,
+               batched, sums);
+}
+
+Index sum_scratch_count(Index groups, Index entries, Index samples) {
+  const Index pieces = pieces_of(groups);
+  return pieces == 1 ? 0 : pieces * entries * samples;
+}
+
+template <class T>
+void sum_over_groups(const Queue& queue, const StateCall<T>& call, const Map& groups, const Offsets& offsets,
+                     const Entries& entries, const Complex<T>* x, const Complex<T>* y, Complex<double>* sums,
+                     Complex<double>* scratch) {
+  if (entries.count == 0) return;
+  if (groups.size() < few_groups) {
+    return launch_items(queue, entries.count, call.samples.count, few_sums_kernel<T>, call, groups, offsets, entries, x,
+                        y, sums);
+  }
+  const Index pieces = pieces_of(groups.size());
+  launch(queue, call.samples.count * entries.count * pieces, item_threads, item_threads / warp_size * sizeof(double),
+         sums_kernel<T>, call, groups, offsets, entries, pieces, x, y, pieces == 1 ? sums : scratch);
+  if (pieces > 1) launch_items(queue, entries.count, call.samples.count, fold_kernel, pieces, scratch, sums);
+}
+
+template <class T>
+void sum_rotation(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<T>* bra,
+                  const Complex<T>* ket, Complex<double>* sums, Complex<double>* scratch) {
+  const Index pieces = pieces_of(step.groups.size());
+  launch(queue, call.samples.count * pieces, item_threads, item_threads / warp_size * sizeof(double),
+         rotation_sums_kernel<T>, call, step.groups, step.word, pieces, bra, ket, pieces == 1 ? sums : scratch);
+  if (pieces > 1) launch_items(queue, 1, call.samples.count, fold_kernel, pieces, scratch, sums);
+}
+
+#define KETGRAD_STEPS(T)                                                                                               \
+  template void begin_states(const Queue&, const StateCall<T>&, Index, Complex<T>*);                                   \
+  template void load_initial_state(const Queue&, const StateCall<T>&, int, const Map&, Complex<T>*);                   \
+  template void add_initial_gradient(const Queue&, const StateCall<T>&, const Input<T>&, int, const Map&,              \
+                                     const Complex<T>*);                                                               \
+  template void set_coefficients(const Queue&, const StateCall<T>&, const GateStep&, bool, Index, Complex<T>*);        \
+  template void apply_step(const Queue&, const StateCall<T>&, const GateStep&, const Complex<T>*, Index, Complex<T>*); \
+  template void apply_matrix(const Queue&, const StateCall<T>&, const Map&, const Map&, const Complex<T>*, Index,      \
+                             Complex<T>*);                                                                             \
+  template void set_step_sources(const Queue&, const StateCall<T>&, const GateStep&, const Complex<double>*, double*); \
+  template void add_matrix_gradient(const Queue&, const StateCall<T>&, const GateStep&, bool, const Complex<double>*); \
+  template void sum_over_groups(const Queue&, const StateCall<T>&, const Map&, const Offsets&, const Entries&,         \
+                                const Complex<T>*, const Complex<T>*, Complex<double>*, Complex<double>*);             \
+  template void sum_rotation(const Queue&, const StateCall<T>&, const GateStep&, const Complex<T>*, const Complex<T>*, \
+                             Complex<double>*, Complex<double>*);
+KETGRAD_STEPS(float)
+KETGRAD_STEPS(double)
+#undef KETGRAD_STEPS
+
+}  // namespace ketgrad::cuda

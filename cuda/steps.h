@@ -1,0 +1,95 @@
+// Kernels over whole states in memory: how a state begins, the gates that are passes of their own, and sums over groups
+// of amplitudes, from which their gradients come.
+#pragma once
+
+#include "cuda/arithmetic.h"
+
+namespace ketgrad::cuda {
+
+// States of a chunk of samples, [sample][2^num_bits].
+template <class T>
+struct StateCall {
+  TablesView t;
+  Samples samples;
+  int num_bits = 0;
+  const Input<T>* inputs = nullptr;
+  int multiprocessors = 1;
+};
+
+// |index>
+template <class T>
+void begin_states(const Queue& queue, const StateCall<T>& call, Index index, Complex<T>* states);
+
+// Scatters an input's amplitudes into states of zeros; and takes the gradient, 2 bra, of the same places.
+template <class T>
+void load_initial_state(const Queue& queue, const StateCall<T>& call, int input, const Map& offsets,
+                        Complex<T>* states);
+template <class T>
+void add_initial_gradient(const Queue& queue, const StateCall<T>& call, const Input<T>& host_input, int input,
+                          const Map& offsets, const Complex<T>* bra);
+
+// --- steps ------------------------------------------------------------------------------------------------------------
+
+// Complex numbers that a step's coefficients take: its matrix, its diagonal, or (cosine, sine).
+Index coefficient_count(const GateStep& step);
+// Complex numbers of the overlaps of bra and ket that its gradients come from.
+Index overlap_count(const GateStep& step);
+
+// Coefficients of `rows` samples (1 where all share them), of the gate or of its inverse.
+template <class T>
+void set_coefficients(const Queue& queue, const StateCall<T>& call, const GateStep& step, bool inverse, Index rows,
+                      Complex<T>* coefficients);
+
+// `stride`: from the coefficients of one sample to those of the next; 0 where all share them.
+template <class T>
+void apply_step(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<T>* coefficients,
+                Index stride, Complex<T>* states);
+
+// A square matrix on groups of amplitudes, in place.
+template <class T>
+void apply_matrix(const Queue& queue, const StateCall<T>& call, const Map& groups, const Map& offsets,
+                  const Complex<T>* matrix, Index stride, Complex<T>* states);
+
+// Gradients of a step's parameters, into single sources, and of its matrix or diagonal, into the input's gradient, from
+// sums[sample][overlap_count].
+template <class T>
+void set_step_sources(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<double>* sums,
+                      double* single);
+template <class T>
+void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const GateStep& step, bool batched,
+                         const Complex<double>* sums);
+
+// --- sums over groups -------------------------------------------------------------------------------------------------
+
+// Which entries (a, b) of sum over groups r of conj(x[r, a]) y[r, b] are wanted: all, those of the diagonal, or a list.
+struct Entries {
+  enum class Kind : std::int32_t { all, diagonal, listed } kind = Kind::all;
+  Index count = 0;
+  Range rows;  // of a list: where a, and b, are in TablesView::entries
+  Range columns;
+};
+
+// Where a group's amplitudes are: a map, or (of a step) a list among TablesView::vectors.
+struct Offsets {
+  Map map;
+  Range list;
+  std::int32_t is_list = 0;
+  Index size = 0;
+
+  static Offsets of(const Map& map) { return {map, {}, 0, map.size()}; }
+  static Offsets of(const Range& list) { return {{}, list, 1, list.count}; }
+};
+
+// sums[sample][entry]; `scratch` has room for scratch_count numbers more.
+template <class T>
+void sum_over_groups(const Queue& queue, const StateCall<T>& call, const Map& groups, const Offsets& offsets,
+                     const Entries& entries, const Complex<T>* x, const Complex<T>* y, Complex<double>* sums,
+                     Complex<double>* scratch);
+Index sum_scratch_count(Index groups, Index entries, Index samples);
+
+// sums[sample][0] = Re<bra| -i P |ket> over the step's groups.
+template <class T>
+void sum_rotation(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<T>* bra,
+                  const Complex<T>* ket, Complex<double>* sums, Complex<double>* scratch);
+
+}  // namespace ketgrad::cuda

@@ -1,0 +1,547 @@
+#include "cuda/tiles.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace ketgrad::cuda {
+
+namespace {
+
+// A thread has so many rows of a tile at a time: those of a group of three turns, and a batch of as many in phases.
+constexpr int rows_per_thread = 8;
+constexpr int most_threads = 512;
+
+template <class T>
+using Tile = Shared<Complex<T>>;
+
+// A tile of the state of one sample, as one block sees it.
+struct Place {
+  Index sample = 0;
+  Mask base = 0;
+  int tile_bits = 0;
+  bool whole = false;  // the tile is the state, and coordinates are indices
+  Map rows;
+  Index piece = 0;     // of sums, this warp's
+  bool first = false;  // no piece has been written before
+
+  KETGRAD_DEVICE Local size() const { return Local{1} << tile_bits; }
+  KETGRAD_DEVICE Index index(const TablesView& t, Local r) const {
+    return whole ? static_cast<Index>(r) : static_cast<Index>(base) ^ at(t, rows, r);
+  }
+};
+
+// Calls f(r) for this thread's rows.
+template <class F>
+KETGRAD_DEVICE void for_each_row(const Place& place, const F& f) {
+  for (Local r = static_cast<Local>(thread_index()); r < place.size(); r += static_cast<Local>(block_threads())) f(r);
+}
+
+// Adds up over the warp; each warp has a piece of its own, so nothing depends on the order of warps.
+template <class T>
+KETGRAD_DEVICE void add_piece(double* pieces, const Place& place, T value, bool begins) {
+  const T total = warp_sum(value);
+  if (thread_index() % warp_size != 0) return;
+  double& piece = pieces[place.piece];
+  piece = (begins ? 0.0 : piece) + static_cast<double>(total);
+}
+
+// --- turns ------------------------------------------------------------------------------------------------------------
+
+template <class T, int turns>
+struct Angles {
+  Rotation<T> turn[turns];
+  T sign[turns];
+};
+
+template <class T, int turns>
+KETGRAD_DEVICE Angles<T, turns> angles_in(const Operation& op, const Rotation<T>* rotations, Mask base) {
+  Angles<T, turns> a;
+#pragma unroll
+  for (int j = 0; j < turns; ++j) {
+    a.turn[j] = rotations[op.first_angle + j];
+    a.sign[j] = odd(op.tile_sign[j] & base) ? T(-1) : T(1);
+    a.turn[j].sine *= a.sign[j];
+  }
+  return a;
+}
+
+// The slot of row k of a group, the first row's left out.
+template <int turns>
+KETGRAD_DEVICE Local row_slot(const Operation& op, int k) {
+  Local s = 0;
+#pragma unroll
+  for (int j = 0; j < turns; ++j) s ^= ((k >> j) & 1) != 0 ? op.flip[j] : 0;
+  return s;
+}
+
+template <class T, int turns>
+KETGRAD_DEVICE void load_group(const Tile<T>& tile, const Operation& op, Local first, Complex<T>* rows) {
+#pragma unroll
+  for (int k = 0; k < 1 << turns; ++k) rows[k] = tile.get(first ^ row_slot<turns>(op, k));
+}
+
+template <class T, int turns>
+KETGRAD_DEVICE void store_group(Tile<T>& tile, const Operation& op, Local first, const Complex<T>* rows) {
+#pragma unroll
+  for (int k = 0; k < 1 << turns; ++k) tile.set(first ^ row_slot<turns>(op, k), rows[k]);
+}
+
+// (a, b) -> (c a - s b, c b + s a) on the pairs of turn j
+template <class T, int turns>
+KETGRAD_DEVICE void turn_pairs(Complex<T>* rows, int j, T c, T s) {
+#pragma unroll
+  for (int k = 0; k < 1 << turns; ++k) {
+    if (((k >> j) & 1) != 0) continue;
+    const Complex<T> a = rows[k];
+    const Complex<T> b = rows[k ^ (1 << j)];
+    rows[k] = {c * a.re - s * b.re, c * a.im - s * b.im};
+    rows[k ^ (1 << j)] = {c * b.re + s * a.re, c * b.im + s * a.im};
+  }
+}
+
+// Re<bra| -i P |ket> on the pairs of turn j: Re(conj(bra_b) ket_a - conj(bra_a) ket_b)
+template <class T, int turns>
+KETGRAD_DEVICE T overlap_pairs(const Complex<T>* ket, const Complex<T>* bra, int j) {
+  T sum = 0;
+#pragma unroll
+  for (int k = 0; k < 1 << turns; ++k) {
+    if (((k >> j) & 1) != 0) continue;
+    const int partner = k ^ (1 << j);
+    sum += bra[partner].re * ket[k].re + bra[partner].im * ket[k].im;
+    sum -= bra[k].re * ket[partner].re + bra[k].im * ket[partner].im;
+  }
+  return sum;
+}
+
+template <class T, int turns>
+KETGRAD_DEVICE void apply_turns(const TablesView& t, const Operation& op, const Rotation<T>* rotations,
+                                const Place& place, Tile<T>& ket) {
+  const Angles<T, turns> angles = angles_in<T, turns>(op, rotations, place.base);
+  const Local groups = place.size() >> turns;
+  for (Local g = static_cast<Local>(thread_index()); g < groups; g += static_cast<Local>(block_threads())) {
+    const Local first = at(t, op.groups, g);
+    Complex<T> rows[1 << turns];
+    load_group<T, turns>(ket, op, first, rows);
+#pragma unroll
+    for (int j = 0; j < turns; ++j) turn_pairs<T, turns>(rows, j, angles.turn[j].cosine, angles.turn[j].sine);
+    store_group<T, turns>(ket, op, first, rows);
+  }
+}
+
+template <class T, int turns>
+KETGRAD_DEVICE void undo_turns(const TablesView& t, const Operation& op, const Rotation<T>* rotations,
+                               const Place& place, Tile<T>& ket, Tile<T>& bra, double* overlaps, Index stride) {
+  const Angles<T, turns> angles = angles_in<T, turns>(op, rotations, place.base);
+  const Local groups = place.size() >> turns;
+  T sums[turns] = {};
+  for (Local g = static_cast<Local>(thread_index()); g < groups; g += static_cast<Local>(block_threads())) {
+    const Local first = at(t, op.groups, g);
+    Complex<T> of_ket[1 << turns];
+    Complex<T> of_bra[1 << turns];
+    load_group<T, turns>(ket, op, first, of_ket);
+    load_group<T, turns>(bra, op, first, of_bra);
+#pragma unroll
+    for (int j = 0; j < turns; ++j) {
+      sums[j] += overlap_pairs<T, turns>(of_ket, of_bra, j);
+      turn_pairs<T, turns>(of_ket, j, angles.turn[j].cosine, -angles.turn[j].sine);
+      turn_pairs<T, turns>(of_bra, j, angles.turn[j].cosine, -angles.turn[j].sine);
+    }
+    store_group<T, turns>(ket, op, first, of_ket);
+    store_group<T, turns>(bra, op, first, of_bra);
+  }
+#pragma unroll
+  for (int j = 0; j < turns; ++j) {
+    const int number = op.first_angle + j;
+    if (t.angles[number].is_constant == 0)
+      add_piece(overlaps + number * stride, place, angles.sign[j] * sums[j], place.first);
+  }
+}
+
+// --- phases -----------------------------------------------------------------------------------------------------------
+
+// This thread's rows of a batch: first + u * threads, u < rows_per_thread. The two have no bit in common, so the parity
+// of a row is that of `first` times that of u * threads, which is the same for all threads.
+struct Batch {
+  Local first = 0;
+  Local threads = 0;
+
+  KETGRAD_DEVICE Local row(int u) const { return first + static_cast<Local>(u) * threads; }
+  KETGRAD_DEVICE bool odd_step(Local mask, int u) const { return odd(mask & (static_cast<Local>(u) * threads)); }
+};
+
+template <class F>
+KETGRAD_DEVICE void for_each_batch(const Place& place, const F& f) {
+  const auto threads = static_cast<Local>(block_threads());
+  for (Local start = 0; start < place.size(); start += rows_per_thread * threads)
+    f(Batch{start + static_cast<Local>(thread_index()), threads}, start == 0);
+}
+
+// exp(-i sum_s angle_s/2 (-1)^parity_s) of each row of a batch.
+template <class T>
+KETGRAD_DEVICE void phase_factors(const TablesView& t, const Operation& op, const PhaseAngle<T>* phases,
+                                  const Place& place, const Batch& batch, Complex<T>* factors) {
+  using Unsigned = typename FixedPoint<T>::Unsigned;
+  using Signed = typename FixedPoint<T>::Signed;
+  Unsigned fraction[rows_per_thread] = {};
+  T poison = 0;
+  const int first = op.first_angle - t.rotations;
+  for (int s = first; s < first + op.strings; ++s) {
+    const String string = t.strings[s];
+    const PhaseAngle<T> angle = phases[s];
+    const bool negative = odd(string.tile_mask & place.base) != odd(string.row_mask & batch.first);
+    const Unsigned own = negative ? Unsigned{0} - angle.fraction : angle.fraction;
+    poison += angle.poison;
+#pragma unroll
+    for (int u = 0; u < rows_per_thread; ++u)
+      fraction[u] += batch.odd_step(string.row_mask, u) ? Unsigned{0} - own : own;
+  }
+  // A fraction of 1/2 is an angle of pi.
+  constexpr T unit = T(2) / static_cast<T>(Unsigned{1} << (4 * sizeof(Unsigned))) /
+                     static_cast<T>(Unsigned{1} << (4 * sizeof(Unsigned)));
+#pragma unroll
+  for (int u = 0; u < rows_per_thread; ++u) {
+    T sine, cosine;
+    sine_cosine_pi(static_cast<T>(static_cast<Signed>(fraction[u])) * unit, sine, cosine);
+    factors[u] = {cosine + poison, -sine};
+  }
+}
+
+template <class T>
+KETGRAD_DEVICE void apply_phases(const TablesView& t, const Operation& op, const PhaseAngle<T>* phases,
+                                 const Place& place, Tile<T>& ket) {
+  for_each_batch(place, [&](const Batch& batch, bool) {
+    Complex<T> factors[rows_per_thread];
+    phase_factors(t, op, phases, place, batch, factors);
+#pragma unroll
+    for (int u = 0; u < rows_per_thread; ++u) {
+      if (batch.row(u) >= place.size()) continue;
+      const Local s = slot(batch.row(u));
+      ket.set(s, factors[u] * ket.get(s));
+    }
+  });
+}
+
+// With w = Im(conj(bra) ket), the overlap of a string is the sum of +-w.
+template <class T>
+KETGRAD_DEVICE void add_string_overlaps(const TablesView& t, const Operation& op, const Place& place,
+                                        const Batch& batch, bool is_first_batch, const T* w, double* overlaps,
+                                        Index stride) {
+  for (int s = 0; s < op.strings; ++s) {
+    const int number = op.first_angle + s;
+    if (t.angles[number].is_constant != 0) continue;
+    const String string = t.strings[number - t.rotations];
+    T sum = 0;
+#pragma unroll
+    for (int u = 0; u < rows_per_thread; ++u) sum += batch.odd_step(string.row_mask, u) ? -w[u] : w[u];
+    const bool negative = odd(string.tile_mask & place.base) != odd(string.row_mask & batch.first);
+    add_piece(overlaps + number * stride, place, negative ? -sum : sum, place.first && is_first_batch);
+  }
+}
+
+template <class T>
+KETGRAD_DEVICE void undo_phases(const TablesView& t, const Operation& op, const PhaseAngle<T>* phases,
+                                const Place& place, Tile<T>& ket, Tile<T>& bra, double* overlaps, Index stride) {
+  for_each_batch(place, [&](const Batch& batch, bool is_first) {
+    Complex<T> factors[rows_per_thread];
+    phase_factors(t, op, phases, place, batch, factors);
+    T w[rows_per_thread];
+#pragma unroll
+    for (int u = 0; u < rows_per_thread; ++u) {
+      w[u] = 0;
+      if (batch.row(u) >= place.size()) continue;
+      const Local s = slot(batch.row(u));
+      const Complex<T> psi = ket.get(s);
+      const Complex<T> lambda = bra.get(s);
+      w[u] = lambda.re * psi.im - lambda.im * psi.re;
+      ket.set(s, inner(factors[u], psi));
+      bra.set(s, inner(factors[u], lambda));
+    }
+    add_string_overlaps(t, op, place, batch, is_first, w, overlaps, stride);
+  });
+}
+
+// --- words ------------------------------------------------------------------------------------------------------------
+
+// <P> is the sum over rows q of Re(i^quarter (-1)^parity(q) conj(psi_(q ^ flip)) psi_q).
+template <class T>
+KETGRAD_DEVICE void add_word_values(const TablesView& t, const Range& groups, const Place& place, const Tile<T>& ket,
+                                    double* pieces, Index stride) {
+  for_each_batch(place, [&](const Batch& batch, bool is_first) {
+    for (int g = groups.first; g < groups.first + groups.count; ++g) {
+      const FlipGroup group = t.flip_groups[g];
+      Complex<T> product[rows_per_thread];
+#pragma unroll
+      for (int u = 0; u < rows_per_thread; ++u) {
+        product[u] = {};
+        const Local r = batch.row(u);
+        if (r < place.size()) product[u] = inner(ket.get(slot(r ^ group.flip)), ket.get(slot(r)));
+      }
+      for (int m = group.words.first; m < group.words.first + group.words.count; ++m) {
+        const Word word = t.words[m];
+        T sum = 0;
+#pragma unroll
+        for (int u = 0; u < rows_per_thread; ++u) {
+          const T part = (word.quarter & 1) != 0 ? -product[u].im : product[u].re;
+          sum += batch.odd_step(word.row_mask, u) ? -part : part;
+        }
+        const bool negative =
+            (odd(word.tile_mask & place.base) != odd(word.row_mask & batch.first)) != (word.quarter >= 2);
+        add_piece(pieces + m * stride, place, negative ? -sum : sum, place.first && is_first);
+      }
+    }
+  });
+}
+
+// The rows of a batch of sum_w weight_w P_w psi: row r has i^quarter (-1)^parity(q) psi_q of q = r ^ flip.
+template <class T>
+KETGRAD_DEVICE void word_rows(const TablesView& t, const Range& groups, const Place& place, const Batch& batch,
+                              const Tile<T>& ket, const T* weights, Complex<T>* rows) {
+#pragma unroll
+  for (int u = 0; u < rows_per_thread; ++u) rows[u] = {};
+  for (int g = groups.first; g < groups.first + groups.count; ++g) {
+    const FlipGroup group = t.flip_groups[g];
+    T real[rows_per_thread] = {};
+    T imaginary[rows_per_thread] = {};
+    for (int m = group.words.first; m < group.words.first + group.words.count; ++m) {
+      const Word word = t.words[m];
+      const bool negative =
+          (odd(word.tile_mask & place.base) != odd(word.row_mask & (batch.first ^ group.flip))) != (word.quarter >= 2);
+      const T weight = negative ? -weights[m] : weights[m];
+#pragma unroll
+      for (int u = 0; u < rows_per_thread; ++u) {
+        const T signed_weight = batch.odd_step(word.row_mask, u) ? -weight : weight;
+        ((word.quarter & 1) != 0 ? imaginary[u] : real[u]) += signed_weight;
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < rows_per_thread; ++u) {
+      if (batch.row(u) >= place.size()) continue;
+      rows[u] += Complex<T>{real[u], imaginary[u]} * ket.get(slot(batch.row(u) ^ group.flip));
+    }
+  }
+}
+
+// --- kernels ----------------------------------------------------------------------------------------------------------
+
+// Calls f(place) for each tile of this block.
+template <class F>
+KETGRAD_DEVICE void for_each_tile(const TablesView& t, const TileGrid& grid, const Map& tiles, const Map& rows,
+                                  int tile_bits, const F& f) {
+  Place place;
+  place.sample = block_index() / grid.parts;
+  const Index part = block_index() % grid.parts;
+  place.tile_bits = tile_bits;
+  place.whole = grid.tiles == 1;
+  place.rows = rows;
+  place.piece = place.sample * grid.pieces() + part * (block_threads() / warp_size) + thread_index() / warp_size;
+  for (Index tile = part; tile < grid.tiles; tile += grid.parts) {
+    place.base = place.whole ? 0 : static_cast<Mask>(at(t, tiles, tile));
+    place.first = tile == part;
+    f(place);
+    barrier();  // the next tile goes where this one is
+  }
+}
+
+template <class T>
+KETGRAD_DEVICE void load_tile(const TablesView& t, const Place& place, const Complex<T>* state, Tile<T>& tile) {
+  for_each_row(place, [&](Local r) { tile.set(slot(r), state[place.index(t, r)]); });
+}
+
+template <class T>
+KETGRAD_DEVICE void store_tile(const TablesView& t, const Place& place, const Tile<T>& tile, Complex<T>* state) {
+  for_each_row(place, [&](Local r) { state[place.index(t, r)] = tile.get(slot(r)); });
+}
+
+template <class T>
+KETGRAD_DEVICE void apply(const TablesView& t, const Operation& op, const Rotation<T>* rotations,
+                          const PhaseAngle<T>* phases, const Place& place, Tile<T>& ket) {
+  switch (op.turns) {
+    case 0: return apply_phases(t, op, phases, place, ket);
+    case 1: return apply_turns<T, 1>(t, op, rotations, place, ket);
+    case 2: return apply_turns<T, 2>(t, op, rotations, place, ket);
+    default: return apply_turns<T, 3>(t, op, rotations, place, ket);
+  }
+}
+
+template <class T>
+KETGRAD_DEVICE void undo(const TablesView& t, const Operation& op, const Rotation<T>* rotations,
+                         const PhaseAngle<T>* phases, const Place& place, Tile<T>& ket, Tile<T>& bra, double* overlaps,
+                         Index stride) {
+  switch (op.turns) {
+    case 0: return undo_phases(t, op, phases, place, ket, bra, overlaps, stride);
+    case 1: return undo_turns<T, 1>(t, op, rotations, place, ket, bra, overlaps, stride);
+    case 2: return undo_turns<T, 2>(t, op, rotations, place, ket, bra, overlaps, stride);
+    default: return undo_turns<T, 3>(t, op, rotations, place, ket, bra, overlaps, stride);
+  }
+}
+
+template <class T>
+KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, sizeof(T) == sizeof(float) ? 2 : 1)
+    forward_kernel(TileCall<T> c, ForwardTiles<T> f, TileGrid grid, int tile_bits, Range groups) {
+  const TablesView& t = c.t;
+  const bool some = f.first_pass < f.end_pass;
+  const TilePass pass = some ? t.passes[f.first_pass] : TilePass{};
+  for_each_tile(t, grid, pass.tiles, pass.rows, tile_bits, [&](const Place& place) {
+    Tile<T> ket(0, place.size());
+    const Index state = place.sample << c.num_bits;
+    if (f.prepares) {
+      for_each_row(place,
+                   [&](Local r) { ket.set(slot(r), {place.index(t, r) == f.initial_index ? T(1) : T(0), T(0)}); });
+    } else {
+      load_tile(t, place, f.ket + state, ket);
+    }
+    for (int p = f.first_pass; p < f.end_pass; ++p) {
+      const Range operations = t.passes[p].operations;
+      for (int k = operations.first; k < operations.first + operations.count; ++k) {
+        barrier();
+        apply(t, t.operations[k], c.rotations + place.sample * t.rotations, c.phases + place.sample * c.strings, place,
+              ket);
+      }
+    }
+    barrier();
+    if (f.into != nullptr) store_tile(t, place, ket, f.into + state);
+    if (f.measures) add_word_values(t, groups, place, ket, f.pieces, c.samples.count * grid.pieces());
+  });
+}
+
+template <class T>
+KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, sizeof(T) == sizeof(float) ? 2 : 1)
+    backward_kernel(TileCall<T> c, BackwardTiles<T> b, TileGrid grid, int tile_bits, Range groups, Index words) {
+  const TablesView& t = c.t;
+  const bool some = b.first_pass < b.end_pass;
+  const TilePass pass = some ? t.passes[b.first_pass] : TilePass{};
+  const Index stride = c.samples.count * b.overlap_pieces;
+  for_each_tile(t, grid, pass.tiles, pass.rows, tile_bits, [&](Place place) {
+    Tile<T> ket(0, place.size());
+    Tile<T> bra(sizeof(Complex<T>) << place.tile_bits, place.size());
+    const Index state = place.sample << c.num_bits;
+    // The pieces of a pass with fewer blocks than the largest leave the others alone, which are zero.
+    place.piece += place.sample * (b.overlap_pieces - grid.pieces());
+    load_tile(t, place, b.source + state, ket);
+    if (b.weights != nullptr) {
+      barrier();
+      for_each_batch(place, [&](const Batch& batch, bool) {
+        Complex<T> rows[rows_per_thread];
+        word_rows(t, groups, place, batch, ket, b.weights + place.sample * words, rows);
+#pragma unroll
+        for (int u = 0; u < rows_per_thread; ++u) {
+          if (batch.row(u) < place.size()) bra.set(slot(batch.row(u)), rows[u]);
+        }
+      });
+    } else {
+      load_tile(t, place, static_cast<const Complex<T>*>(b.bra) + state, bra);
+    }
+    for (int p = b.end_pass - 1; p >= b.first_pass; --p) {
+      const Range operations = t.passes[p].operations;
+      for (int k = operations.first + operations.count - 1; k >= operations.first; --k) {
+        barrier();
+        undo(t, t.operations[k], c.rotations + place.sample * t.rotations, c.phases + place.sample * c.strings, place,
+             ket, bra, b.overlaps, stride);
+      }
+    }
+    barrier();
+    if (b.ket != nullptr) store_tile(t, place, ket, b.ket + state);
+    if (b.writes_bra) store_tile(t, place, bra, b.bra + state);
+  });
+}
+
+template <class T>
+KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, 1)
+    measure_kernel(TileCall<T> c, WordPass pass, TileGrid grid, const Complex<T>* kets, double* pieces, Index stride) {
+  for_each_tile(c.t, grid, pass.tiles, pass.rows, pass.tile_bits, [&](const Place& place) {
+    Tile<T> ket(0, place.size());
+    load_tile(c.t, place, kets + (place.sample << c.num_bits), ket);
+    barrier();
+    Place own = place;
+    own.piece += place.sample * (stride - grid.pieces());
+    add_word_values(c.t, pass.groups, own, ket, pieces, c.samples.count * stride);
+  });
+}
+
+template <class T>
+KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, 1)
+    bra_kernel(TileCall<T> c, WordPass pass, TileGrid grid, const Complex<T>* kets, Complex<T>* bras, const T* weights,
+               Index words, bool begins) {
+  for_each_tile(c.t, grid, pass.tiles, pass.rows, pass.tile_bits, [&](const Place& place) {
+    Tile<T> ket(0, place.size());
+    const Index state = place.sample << c.num_bits;
+    load_tile(c.t, place, kets + state, ket);
+    barrier();
+    for_each_batch(place, [&](const Batch& batch, bool) {
+      Complex<T> rows[rows_per_thread];
+      word_rows(c.t, pass.groups, place, batch, ket, weights + place.sample * words, rows);
+#pragma unroll
+      for (int u = 0; u < rows_per_thread; ++u) {
+        if (batch.row(u) >= place.size()) continue;
+        Complex<T>& out = bras[state + place.index(c.t, batch.row(u))];
+        out = begins ? rows[u] : out + rows[u];
+      }
+    });
+  });
+}
+
+Range all_groups(const Tables& tables) { return tables.word_passes.empty() ? Range{} : tables.word_passes[0].groups; }
+
+// Whole states where there is no pass to say otherwise.
+int tile_bits_of(const Tables& tables, int first_pass, int end_pass) {
+  return first_pass < end_pass ? tables.passes[first_pass].tile_bits : tables.num_wires;
+}
+
+}  // namespace
+
+TileGrid grid_of(int tile_bits, int num_bits, Index samples, int multiprocessors) {
+  // So many blocks keep a multiprocessor busy while some of them wait for memory.
+  constexpr Index blocks_each = 8;
+  TileGrid grid;
+  grid.tiles = Index{1} << (num_bits - tile_bits);
+  grid.parts = std::clamp<Index>(blocks_each * multiprocessors / std::max<Index>(samples, 1), 1, grid.tiles);
+  grid.threads = std::clamp((1 << tile_bits) / rows_per_thread, warp_size, most_threads);
+  return grid;
+}
+
+template <class T>
+void run_forward(const Queue& queue, const Tables& tables, const TileCall<T>& call, const ForwardTiles<T>& f) {
+  const int tile_bits = tile_bits_of(tables, f.first_pass, f.end_pass);
+  const TileGrid grid = grid_of(tile_bits, call.num_bits, call.chunk, call.multiprocessors);
+  launch(queue, call.samples.count * grid.parts, grid.threads, tile_bytes<T>(tile_bits, 1), forward_kernel<T>, call, f,
+         grid, tile_bits, all_groups(tables));
+}
+
+template <class T>
+void run_backward(const Queue& queue, const Tables& tables, const TileCall<T>& call, const BackwardTiles<T>& b) {
+  const int tile_bits = tile_bits_of(tables, b.first_pass, b.end_pass);
+  const TileGrid grid = grid_of(tile_bits, call.num_bits, call.chunk, call.multiprocessors);
+  launch(queue, call.samples.count * grid.parts, grid.threads, tile_bytes<T>(tile_bits, 2), backward_kernel<T>, call, b,
+         grid, tile_bits, all_groups(tables), static_cast<Index>(tables.words.size()));
+}
+
+template <class T>
+void measure_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int word_pass,
+                   const Complex<T>* ket, double* pieces, Index piece_stride) {
+  const WordPass& pass = tables.word_passes[word_pass];
+  const TileGrid grid = grid_of(pass.tile_bits, call.num_bits, call.chunk, call.multiprocessors);
+  launch(queue, call.samples.count * grid.parts, grid.threads, tile_bytes<T>(pass.tile_bits, 1), measure_kernel<T>,
+         call, pass, grid, ket, pieces, piece_stride);
+}
+
+template <class T>
+void add_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int word_pass, const Complex<T>* ket,
+               Complex<T>* bra, const T* weights, bool begins) {
+  const WordPass& pass = tables.word_passes[word_pass];
+  const TileGrid grid = grid_of(pass.tile_bits, call.num_bits, call.chunk, call.multiprocessors);
+  launch(queue, call.samples.count * grid.parts, grid.threads, tile_bytes<T>(pass.tile_bits, 1), bra_kernel<T>, call,
+         pass, grid, ket, bra, weights, static_cast<Index>(tables.words.size()), begins);
+}
+
+#define KETGRAD_TILES(T)                                                                                        \
+  template void run_forward(const Queue&, const Tables&, const TileCall<T>&, const ForwardTiles<T>&);           \
+  template void run_backward(const Queue&, const Tables&, const TileCall<T>&, const BackwardTiles<T>&);         \
+  template void measure_words(const Queue&, const Tables&, const TileCall<T>&, int, const Complex<T>*, double*, \
+                              Index);                                                                           \
+  template void add_words(const Queue&, const Tables&, const TileCall<T>&, int, const Complex<T>*, Complex<T>*, \
+                          const T*, bool);
+KETGRAD_TILES(float)
+KETGRAD_TILES(double)
+#undef KETGRAD_TILES
+
+}  // namespace ketgrad::cuda

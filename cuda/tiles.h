@@ -1,0 +1,80 @@
+// Kernels that hold tiles of states in shared memory and run the operations of passes on them: turns, phases, Pauli
+// words. Where one tile holds the whole state, a launch runs any number of passes and what is measured after them.
+#pragma once
+
+#include "cuda/arithmetic.h"
+
+namespace ketgrad::cuda {
+
+// What every tile kernel gets. Blocks share a sample's tiles: block `part` of `parts` takes every parts-th.
+template <class T>
+struct TileCall {
+  TablesView t;
+  Samples samples;
+  int num_bits = 0;
+  Index strings = 0;
+  const Rotation<T>* rotations = nullptr;  // [sample][t.rotations]
+  const PhaseAngle<T>* phases = nullptr;   // [sample][strings]
+  int multiprocessors = 1;
+  Index chunk = 1;  // samples of the largest chunk, by which blocks are shared out: the same for every chunk of a call
+};
+
+// Blocks that share a sample's tiles, and the pieces that each of its sums comes in.
+struct TileGrid {
+  Index tiles = 1;
+  Index parts = 1;
+  int threads = warp_size;
+
+  KETGRAD_HOST_DEVICE Index pieces() const { return parts * (threads / warp_size); }
+};
+
+TileGrid grid_of(int tile_bits, int num_bits, Index samples, int multiprocessors);
+
+// Bytes of shared memory that ket and bra of a tile take.
+template <class T>
+constexpr std::size_t tile_bytes(int tile_bits, int states) {
+  return states * (sizeof(Complex<T>) << tile_bits);
+}
+
+template <class T>
+struct ForwardTiles {
+  int first_pass = 0;
+  int end_pass = 0;
+  bool prepares = false;  // begin with |initial index>; else with what `ket` holds
+  Index initial_index = 0;
+  Complex<T>* ket = nullptr;   // [sample][2^n]; null where nobody needs it and nothing is read
+  Complex<T>* into = nullptr;  // where the ket goes; null: nowhere
+  bool measures = false;       // the words of the only word pass, of whole states
+  double* pieces = nullptr;    // [word][sample][pieces]
+};
+
+template <class T>
+void run_forward(const Queue& queue, const Tables& tables, const TileCall<T>& call, const ForwardTiles<T>& f);
+
+template <class T>
+struct BackwardTiles {
+  int first_pass = 0;  // the passes from end_pass - 1 down to first_pass
+  int end_pass = 0;
+  const Complex<T>* source = nullptr;  // the ket is read from here
+  Complex<T>* ket = nullptr;           // and written here, as is the bra; null: nobody needs them
+  Complex<T>* bra = nullptr;           // [sample][2^n]
+  const T* weights = nullptr;          // [sample][word]: the bra begins as these words; null: it is read
+  double* overlaps = nullptr;          // [angle][sample][overlap_pieces]
+  Index overlap_pieces = 0;
+  bool writes_bra = true;
+};
+
+template <class T>
+void run_backward(const Queue& queue, const Tables& tables, const TileCall<T>& call, const BackwardTiles<T>& b);
+
+// pieces[word][sample][pieces of the pass's own grid], for the words of one pass over states of several tiles.
+template <class T>
+void measure_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int word_pass,
+                   const Complex<T>* ket, double* pieces, Index piece_stride);
+
+// bra = or += sum of weight * word psi
+template <class T>
+void add_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int word_pass, const Complex<T>* ket,
+               Complex<T>* bra, const T* weights, bool begins);
+
+}  // namespace ketgrad::cuda

@@ -1,0 +1,53 @@
+// One operator call on a GPU: the order of launches. Nothing here waits for the device or reads what it computed.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "core/call.h"
+#include "cuda/queue.h"
+#include "cuda/tables.h"
+
+namespace ketgrad::cuda {
+
+// What a call runs on.
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  // Memory of the device that lives as long as this object; on a multiple of 256 bytes.
+  virtual void* allocate(std::size_t bytes) = 0;
+  virtual void zero(void* memory, std::size_t bytes) = 0;
+  virtual void copy(void* to, const void* from, std::size_t bytes) = 0;
+
+  Queue queue;
+  int multiprocessors = 1;
+  std::size_t shared_bytes = 0;     // that a block can have
+  std::size_t workspace_bytes = 0;  // that the states of a call may take; more samples go in chunks
+};
+
+// Tables and their copy on the device.
+struct DeviceTables {
+  Tables tables;
+  TablesView view;
+};
+
+template <class T>
+struct DeviceCall {
+  const DeviceTables* tables = nullptr;
+  Index batch = 0;
+  std::vector<InputView<T>> inputs;  // addresses on the device
+};
+
+// How states are cut into tiles on a device: whole where ket and bra fit into a block's shared memory.
+template <class T>
+Layout layout_on(int num_wires, std::size_t shared_bytes);
+
+// Throws std::invalid_argument where a matrix is larger than a block's shared memory.
+template <class T>
+void execute(Device& device, const DeviceCall<T>& call, const Results<T>& results);
+
+template <class T>
+void execute_vjp(Device& device, const DeviceCall<T>& call, const Cotangents<T>& cotangents);
+
+}  // namespace ketgrad::cuda
