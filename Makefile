@@ -22,8 +22,9 @@ COMPILED := build/.compiled
 
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 CMAKE := $(BIN)/cmake
-CPP_FILES = $(shell find csrc tests/csrc benchmarks/csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
-LIBRARY_FILES := $(shell find csrc -type f 2>/dev/null)
+CPP_FILES = $(shell find csrc cuda tests/csrc tests/cuda benchmarks/csrc \
+	-name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.inl')
+LIBRARY_FILES := $(shell find csrc cuda -type f ! -name '*.py' 2>/dev/null)
 
 # ninja and cmake are the ones in the environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -31,7 +32,7 @@ export CXX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help check build demo bench peers count test test-cpp test-python lint format sanitize clean
+.PHONY: help check build demo bench peers count test test-cpp test-python lint cuda-check gpu-check format sanitize clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1:/p' $(MAKEFILE_LIST) | awk -F: '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -83,6 +84,13 @@ lint: $(HAVE_DEV)  ## check style, types, import directions and workflows
 	PYTHONPATH=python $(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet .github/workflows
+
+cuda-check: $(HAVE_BUILD)  ## compile the CUDA sources and list what their kernels take; needs nvcc, no GPU
+	$(BIN)/python cuda/compile_check.py $(ARGS)
+
+# With the Python that has the CUDA build of PyTorch, not with .venv: nothing is installed for it.
+gpu-check:  ## build, test and time on a GPU (ARGS=--quick is shorter; PYTHON=... names a Python with CUDA torch)
+	$(PYTHON) benchmarks/gpu_check.py $(ARGS)
 
 format: $(HAVE_DEV)  ## rewrite the files as `make lint` wants them
 	$(BIN)/ruff check --fix .

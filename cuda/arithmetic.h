@@ -8,20 +8,20 @@
 
 namespace ketgrad::cuda {
 
-// Sum of vectors[j] over the bits j of r.
+// Sum of vectors[j] over the bits j of r, of `count` bits: no branches, so that loads do not wait for each other.
 template <class V, class R>
-KETGRAD_DEVICE V combine(const V* vectors, R r) {
+KETGRAD_DEVICE V combine(const V* vectors, int count, R r) {
   V sum = 0;
-  for (int j = 0; r != 0; ++j, r >>= 1) sum ^= (r & 1) != 0 ? vectors[j] : V{0};
+  for (int j = 0; j < count; ++j) sum ^= vectors[j] & (V{0} - static_cast<V>((r >> j) & 1));
   return sum;
 }
 
 KETGRAD_DEVICE Index at(const TablesView& t, const Map& map, Index r) {
-  return static_cast<Index>(map.origin ^ combine(t.vectors + map.vectors.first, static_cast<Mask>(r)));
+  return static_cast<Index>(map.origin ^ combine(t.vectors + map.vectors.first, map.vectors.count, r));
 }
 
 KETGRAD_DEVICE Local at(const TablesView& t, const LocalMap& map, Local r) {
-  return map.origin ^ combine(t.local_vectors + map.vectors.first, r);
+  return map.origin ^ combine(t.local_vectors + map.vectors.first, map.vectors.count, r);
 }
 
 // conj(a) b

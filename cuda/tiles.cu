@@ -1,7 +1,8 @@
 #include "cuda/tiles.h"
 
 #include <algorithm>
-#include <stdexcept>
+
+#include "core/gpu_layout.h"
 
 namespace ketgrad::cuda {
 
@@ -9,7 +10,10 @@ namespace {
 
 // A thread has so many rows of a tile at a time: those of a group of three turns, and a batch of as many in phases.
 constexpr int rows_per_thread = 8;
-constexpr int most_threads = 512;
+constexpr int most_threads = 256;
+// Blocks that a multiprocessor shall hold: with more, or with more threads, the way back would not fit into registers.
+template <class T>
+constexpr int blocks_held = sizeof(T) == sizeof(float) ? 3 : 2;
 
 template <class T>
 using Tile = Shared<Complex<T>>;
@@ -50,8 +54,13 @@ KETGRAD_DEVICE void add_piece(double* pieces, const Place& place, T value, bool 
 template <class T, int turns>
 struct Angles {
   Rotation<T> turn[turns];
-  T sign[turns];
 };
+
+// A tile at whose base a turn's sign is odd turns the other way.
+template <class T>
+KETGRAD_DEVICE T sign_in(const Operation& op, int turn, Mask base) {
+  return odd(op.tile_sign[turn] & base) ? T(-1) : T(1);
+}
 
 template <class T, int turns>
 KETGRAD_DEVICE Angles<T, turns> angles_in(const Operation& op, const Rotation<T>* rotations, Mask base) {
@@ -59,8 +68,7 @@ KETGRAD_DEVICE Angles<T, turns> angles_in(const Operation& op, const Rotation<T>
 #pragma unroll
   for (int j = 0; j < turns; ++j) {
     a.turn[j] = rotations[op.first_angle + j];
-    a.sign[j] = odd(op.tile_sign[j] & base) ? T(-1) : T(1);
-    a.turn[j].sine *= a.sign[j];
+    a.turn[j].sine *= sign_in<T>(op, j, base);
   }
   return a;
 }
@@ -153,7 +161,7 @@ KETGRAD_DEVICE void undo_turns(const TablesView& t, const Operation& op, const R
   for (int j = 0; j < turns; ++j) {
     const int number = op.first_angle + j;
     if (t.angles[number].is_constant == 0)
-      add_piece(overlaps + number * stride, place, angles.sign[j] * sums[j], place.first);
+      add_piece(overlaps + number * stride, place, sign_in<T>(op, j, place.base) * sums[j], place.first);
   }
 }
 
@@ -376,7 +384,7 @@ KETGRAD_DEVICE void undo(const TablesView& t, const Operation& op, const Rotatio
 }
 
 template <class T>
-KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, sizeof(T) == sizeof(float) ? 2 : 1)
+KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     forward_kernel(TileCall<T> c, ForwardTiles<T> f, TileGrid grid, int tile_bits, Range groups) {
   const TablesView& t = c.t;
   const bool some = f.first_pass < f.end_pass;
@@ -405,7 +413,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, sizeof(T) == sizeof(float) ? 2 : 1)
 }
 
 template <class T>
-KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, sizeof(T) == sizeof(float) ? 2 : 1)
+KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     backward_kernel(TileCall<T> c, BackwardTiles<T> b, TileGrid grid, int tile_bits, Range groups, Index words) {
   const TablesView& t = c.t;
   const bool some = b.first_pass < b.end_pass;
@@ -446,7 +454,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, sizeof(T) == sizeof(float) ? 2 : 1)
 }
 
 template <class T>
-KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, 1)
+KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     measure_kernel(TileCall<T> c, WordPass pass, TileGrid grid, const Complex<T>* kets, double* pieces, Index stride) {
   for_each_tile(c.t, grid, pass.tiles, pass.rows, pass.tile_bits, [&](const Place& place) {
     Tile<T> ket(0, place.size());
@@ -459,7 +467,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, 1)
 }
 
 template <class T>
-KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, 1)
+KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     bra_kernel(TileCall<T> c, WordPass pass, TileGrid grid, const Complex<T>* kets, Complex<T>* bras, const T* weights,
                Index words, bool begins) {
   for_each_tile(c.t, grid, pass.tiles, pass.rows, pass.tile_bits, [&](const Place& place) {
@@ -503,16 +511,16 @@ template <class T>
 void run_forward(const Queue& queue, const Tables& tables, const TileCall<T>& call, const ForwardTiles<T>& f) {
   const int tile_bits = tile_bits_of(tables, f.first_pass, f.end_pass);
   const TileGrid grid = grid_of(tile_bits, call.num_bits, call.chunk, call.multiprocessors);
-  launch(queue, call.samples.count * grid.parts, grid.threads, tile_bytes<T>(tile_bits, 1), forward_kernel<T>, call, f,
-         grid, tile_bits, all_groups(tables));
+  launch(queue, call.samples.count * grid.parts, grid.threads, gpu_tile_bytes(tile_bits, 1, sizeof(T)),
+         forward_kernel<T>, call, f, grid, tile_bits, all_groups(tables));
 }
 
 template <class T>
 void run_backward(const Queue& queue, const Tables& tables, const TileCall<T>& call, const BackwardTiles<T>& b) {
   const int tile_bits = tile_bits_of(tables, b.first_pass, b.end_pass);
   const TileGrid grid = grid_of(tile_bits, call.num_bits, call.chunk, call.multiprocessors);
-  launch(queue, call.samples.count * grid.parts, grid.threads, tile_bytes<T>(tile_bits, 2), backward_kernel<T>, call, b,
-         grid, tile_bits, all_groups(tables), static_cast<Index>(tables.words.size()));
+  launch(queue, call.samples.count * grid.parts, grid.threads, gpu_tile_bytes(tile_bits, 2, sizeof(T)),
+         backward_kernel<T>, call, b, grid, tile_bits, all_groups(tables), static_cast<Index>(tables.words.size()));
 }
 
 template <class T>
@@ -520,8 +528,8 @@ void measure_words(const Queue& queue, const Tables& tables, const TileCall<T>& 
                    const Complex<T>* ket, double* pieces, Index piece_stride) {
   const WordPass& pass = tables.word_passes[word_pass];
   const TileGrid grid = grid_of(pass.tile_bits, call.num_bits, call.chunk, call.multiprocessors);
-  launch(queue, call.samples.count * grid.parts, grid.threads, tile_bytes<T>(pass.tile_bits, 1), measure_kernel<T>,
-         call, pass, grid, ket, pieces, piece_stride);
+  launch(queue, call.samples.count * grid.parts, grid.threads, gpu_tile_bytes(pass.tile_bits, 1, sizeof(T)),
+         measure_kernel<T>, call, pass, grid, ket, pieces, piece_stride);
 }
 
 template <class T>
@@ -529,8 +537,8 @@ void add_words(const Queue& queue, const Tables& tables, const TileCall<T>& call
                Complex<T>* bra, const T* weights, bool begins) {
   const WordPass& pass = tables.word_passes[word_pass];
   const TileGrid grid = grid_of(pass.tile_bits, call.num_bits, call.chunk, call.multiprocessors);
-  launch(queue, call.samples.count * grid.parts, grid.threads, tile_bytes<T>(pass.tile_bits, 1), bra_kernel<T>, call,
-         pass, grid, ket, bra, weights, static_cast<Index>(tables.words.size()), begins);
+  launch(queue, call.samples.count * grid.parts, grid.threads, gpu_tile_bytes(pass.tile_bits, 1, sizeof(T)),
+         bra_kernel<T>, call, pass, grid, ket, bra, weights, static_cast<Index>(tables.words.size()), begins);
 }
 
 #define KETGRAD_TILES(T)                                                                                        \

@@ -30,12 +30,6 @@ struct TileGrid {
 
 TileGrid grid_of(int tile_bits, int num_bits, Index samples, int multiprocessors);
 
-// Bytes of shared memory that ket and bra of a tile take.
-template <class T>
-constexpr std::size_t tile_bytes(int tile_bits, int states) {
-  return states * (sizeof(Complex<T>) << tile_bits);
-}
-
 template <class T>
 struct ForwardTiles {
   int first_pass = 0;

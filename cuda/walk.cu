@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "core/gpu_layout.h"
 #include "cuda/measurements.h"
 #include "cuda/numbers.h"
 #include "cuda/steps.h"
@@ -12,17 +13,6 @@
 namespace ketgrad::cuda {
 
 namespace {
-
-// A whole circuit in one launch beats many launches of passes, at whatever occupancy; a tile of a larger state leaves
-// room for a second block, which loads while the first one computes.
-constexpr std::size_t reserved_shared_bytes = 1024;
-
-template <class T>
-int largest_tile_bits(std::size_t shared_bytes) {
-  int bits = 5;
-  while (2 * (sizeof(Complex<T>) << (bits + 1)) + reserved_shared_bytes <= shared_bytes) ++bits;
-  return bits;
-}
 
 template <class T>
 class Walk {
@@ -140,7 +130,7 @@ class Walk {
     for (const TilePass& p : tables_.passes) {
       if (p.step == Element::none && p.tile_bits < tables_.num_wires) return false;
     }
-    return tile_bytes<T>(tables_.num_wires, 2) + reserved_shared_bytes <= device_.shared_bytes;
+    return gpu_tile_bytes(tables_.num_wires, 2, sizeof(T)) + reserved_shared_bytes <= device_.shared_bytes;
   }
 
   void check_matrices() const {
@@ -661,16 +651,6 @@ class Walk {
 }  // namespace
 
 template <class T>
-Layout layout_on(int num_wires, std::size_t shared_bytes) {
-  const int most = largest_tile_bits<T>(shared_bytes);
-  Layout layout;
-  // 128 neighbouring bytes are what memory hands out at once.
-  layout.run_bits = sizeof(T) == sizeof(float) ? 4 : 3;
-  layout.tile_bits = num_wires <= most ? num_wires : most - 1;
-  return layout;
-}
-
-template <class T>
 void execute(Device& device, const DeviceCall<T>& call, const Results<T>& results) {
   if (call.batch > 0) Walk<T>(device, call, {}).forward(results);
 }
@@ -680,8 +660,16 @@ void execute_vjp(Device& device, const DeviceCall<T>& call, const Cotangents<T>&
   if (call.batch > 0) Walk<T>(device, call, cotangents.gradients).backward(cotangents);
 }
 
-template Layout layout_on<float>(int, std::size_t);
-template Layout layout_on<double>(int, std::size_t);
+std::vector<int> architectures() {
+#if defined(__CUDA_ARCH_LIST__)
+  std::vector<int> list{__CUDA_ARCH_LIST__};
+  for (int& architecture : list) architecture /= 10;
+  return list;
+#else
+  return {};
+#endif
+}
+
 template void execute(Device&, const DeviceCall<float>&, const Results<float>&);
 template void execute(Device&, const DeviceCall<double>&, const Results<double>&);
 template void execute_vjp(Device&, const DeviceCall<float>&, const Cotangents<float>&);

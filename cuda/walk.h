@@ -39,15 +39,14 @@ struct DeviceCall {
   std::vector<InputView<T>> inputs;  // addresses on the device
 };
 
-// How states are cut into tiles on a device: whole where ket and bra fit into a block's shared memory.
-template <class T>
-Layout layout_on(int num_wires, std::size_t shared_bytes);
-
 // Throws std::invalid_argument where a matrix is larger than a block's shared memory.
 template <class T>
 void execute(Device& device, const DeviceCall<T>& call, const Results<T>& results);
 
 template <class T>
 void execute_vjp(Device& device, const DeviceCall<T>& call, const Cotangents<T>& cotangents);
+
+// What this was compiled for: 80 of sm_80; nothing under the emulation.
+std::vector<int> architectures();
 
 }  // namespace ketgrad::cuda

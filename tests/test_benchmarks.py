@@ -7,11 +7,14 @@ import json
 import math
 import subprocess
 import sys
+import time
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -139,3 +142,61 @@ def test_a_run_writes_its_files(tmp_path: Path):
         assert result["checked_against"]
     assert "`qml(3,1,4)`" in (tmp_path / "results.md").read_text(encoding="utf-8")
     assert (tmp_path / "performance.png").stat().st_size > 1000
+
+
+# --- on a GPU --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_check_says_so_in_one_line():
+    done = subprocess.run([sys.executable, BENCHMARKS / "gpu_check.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("gpu-check: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_check_tells_what_failed_from_what_could_not_run(module, tmp_path: Path):
+    files = {
+        "test_a.py": "def test_right(): pass\ndef test_wrong(): assert 1 == 2",
+        "test_b.py": "import a_package_that_is_not_there\ndef test_it(): pass",
+        "test_c.py": "import pytest\ndef test_one(): pytest.importorskip('another')\ndef test_two(): pytest.skip('no')",
+        "test_d.py": "syntax error",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--continue-on-collection-errors",
+        "--junitxml=report.xml",
+        "-c",
+        "/dev/null",
+    ]
+    subprocess.run([*command, "--rootdir", "."], cwd=tmp_path, capture_output=True, check=False)
+    found = module("gpu_check").counted(ElementTree.parse(tmp_path / "report.xml"))
+    assert (found["tests"], found["passed"]) == (6, 1)
+    assert [line.split(":")[0] for line in found["failed"]] == ["test_d", "test_a"]
+    assert found["not run for"] == {"a_package_that_is_not_there": ["test_b"], "another": ["test_c::test_one"]}
+    assert found["skipped"] == {"no": 1}
+
+
+def test_the_check_stops_what_takes_too_long(module):
+    check = module("gpu_check")
+    check.GRACE = 0.2
+    begun = time.monotonic()
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGINT, lambda *_: None); print('here', flush=True); time.sleep(60)"
+    )
+    done = check.run([sys.executable, "-c", stubborn], 1.0)
+    assert (done.code, done.tail()) == (None, ["here"])
+    assert time.monotonic() - begun < 20
+
+
+def test_how_far_an_answer_is_off(module):
+    worker, answer = module("gpu_worker"), module("peers.base").Answer
+    right = answer(2.0, {"weights": np.array([1.0, -4.0])})
+    assert worker.deviation(right, right) == 0
+    assert worker.deviation(answer(2.0, {"weights": np.array([1.0, -3.0])}), right) == 0.25
+    assert math.isnan(worker.deviation(answer(2.0, {"weights": np.array([math.nan, -4.0])}), right))
+    assert math.isnan(worker.deviation(answer(math.nan, right.gradients), right))

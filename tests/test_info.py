@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import pytest
 import torch
 
 import ketgrad as kg
+from ketgrad import __main__, _library
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -32,3 +36,64 @@ def test_a_level_is_forced_by_the_environment() -> None:
 
 def test_an_unknown_command_is_refused() -> None:
     assert "choose from" in run("inform").stderr
+
+
+# --- CUDA: what is said of it ----------------------------------------------------------------------------------------
+
+
+def test_the_cuda_line_has_devices_or_a_reason() -> None:
+    lines = dict(line.split(maxsplit=1) for line in run("info").stdout.splitlines())
+    missing = _library.NO_CUDA or ("" if torch.cuda.is_available() else "no GPU is visible")
+    assert lines["CUDA"] == f"no: {missing}" if missing else f"CUDA {torch.version.cuda}" in lines["CUDA"]
+
+
+def test_no_gpu_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(__main__, "NO_CUDA", "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert re.search(r"^CUDA +no: no GPU is visible$", __main__.info(), flags=re.MULTILINE)
+
+
+def test_every_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    extension = SimpleNamespace(architectures=lambda: [80, 90])
+    monkeypatch.setattr(__main__, "NO_CUDA", "")
+    monkeypatch.setattr(__main__, "import_module", {"ketgrad._C_cuda": extension}.get)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", ["One", "Two"].__getitem__)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", [(9, 0), (8, 0)].__getitem__)
+    expected = "One (compute capability 9.0), Two (compute capability 8.0); PyTorch's CUDA 13.0; built for sm_80, sm_90"
+    assert expected in __main__.info()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ModuleNotFoundError("No module named 'ketgrad._C_cuda'"), "built without CUDA (no nvcc was found, or KETGRAD"),
+        (ImportError("libc10_cuda.so: undefined symbol"), "the extension does not load: libc10_cuda.so: undefined"),
+    ],
+    ids=["absent", "broken"],
+)
+def test_an_extension_that_does_not_load_leaves_a_reason(
+    monkeypatch: pytest.MonkeyPatch, error: ImportError, reason: str
+) -> None:
+    def refuse(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(_library, "import_module", refuse)
+    assert _library._load_cuda().startswith(reason)
+
+
+def test_the_extension_is_handed_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[int] = []
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(_library, "import_module", lambda name: SimpleNamespace(connect=handed.append))
+    assert _library._load_cuda() == ""
+    assert handed == [_library._C.registry_address()]
+    assert handed[0] > 0
+
+
+def test_a_cpu_build_has_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert _library._load_cuda() == "PyTorch is a CPU build"

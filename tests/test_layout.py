@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -16,8 +17,10 @@ import ketgrad
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "python" / "ketgrad"
 CSRC = ROOT / "csrc"
+CUDA = ROOT / "cuda"
 
 CPP_FILES = sorted(p.relative_to(CSRC) for p in CSRC.rglob("*") if p.suffix in {".cpp", ".h", ".inl"})
+CUDA_FILES = sorted(p.name for p in CUDA.iterdir() if p.suffix in {".cu", ".cpp", ".h", ".inl"})
 PRODUCT_MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "reference.py")
 
 # Which folders of csrc/ a folder may include from.
@@ -31,6 +34,10 @@ REACH = {
 EXCEPTIONS = {"bindings": {"cpu/execute.h", "cpu/level.h", "cpu/profile.h"}}
 # Folders that may know of a library, by the first part of the library's include path.
 LIBRARY_OWNERS = {"torch": "ops", "ATen": "none", "c10": "none", "pybind11": "bindings", "Python.h": "bindings"}
+# Files of cuda/ that may know of these libraries, and of what csrc/ops makes of them; the others know the core only.
+CUDA_LIBRARY_OWNERS = {"execute_cuda.cpp", "module.cpp"}
+# What of cuda/ is no part of the extension: a GPU for the tests.
+CUDA_TEST_SOURCES = {"emulation.cpp"}
 
 
 def read(path: Path) -> str:
@@ -42,7 +49,12 @@ def pyproject() -> dict:
 
 
 def includes(path: Path) -> list[str]:
-    return re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', read(CSRC / path), flags=re.MULTILINE)
+    return re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', read(path), flags=re.MULTILINE)
+
+
+def listed_sources(listing: Path) -> list[str]:
+    lines = (line.split("#")[0].strip() for line in read(listing).splitlines())
+    return [line for line in lines if line]
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -63,16 +75,14 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def test_sources_txt_lists_every_source_once():
-    lines = (line.split("#")[0].strip() for line in read(CSRC / "sources.txt").splitlines())
-    listed = [line for line in lines if line]
     there = [f"csrc/{path.as_posix()}" for path in CPP_FILES if path.suffix == ".cpp"]
-    assert sorted(listed) == there
+    assert sorted(listed_sources(CSRC / "sources.txt")) == there
 
 
 @pytest.mark.parametrize("path", CPP_FILES, ids=str)
 def test_includes_point_one_way(path: Path):
     folder = path.parts[0]
-    for name in includes(path):
+    for name in includes(CSRC / path):
         head = name.split("/")[0]
         if head in LIBRARY_OWNERS:
             assert folder == LIBRARY_OWNERS[head], f"csrc/{path} includes {name}"
@@ -83,6 +93,44 @@ def test_includes_point_one_way(path: Path):
         else:
             # The standard library and the system: no file of ours goes by a path without its folder.
             assert not (CSRC / folder / name).exists(), f"csrc/{path}: write {folder}/{name}"
+
+
+def test_cuda_sources_txt_lists_every_source_once():
+    sources = [name for name in CUDA_FILES if Path(name).suffix in {".cu", ".cpp"}]
+    there = [f"cuda/{name}" for name in sources if name not in CUDA_TEST_SOURCES]
+    assert sorted(listed_sources(CUDA / "sources.txt")) == there
+    # Objects go by the stem: those of execute.cu and execute.cpp would be one file.
+    assert len({Path(name).stem for name in sources}) == len(sources)
+
+
+@pytest.mark.parametrize("file", CUDA_FILES)
+def test_includes_of_cuda_point_one_way(file: str):
+    for name in includes(CUDA / file):
+        head = name.split("/")[0]
+        if head in LIBRARY_OWNERS:
+            assert LIBRARY_OWNERS[head] != "none", f"cuda/{file} includes {name}"
+            assert file in CUDA_LIBRARY_OWNERS, f"cuda/{file} includes {name}"
+        elif head == "cuda":
+            assert (ROOT / name).is_file(), f"cuda/{file} includes {name}, which does not exist"
+        elif (CSRC / head).is_dir():
+            reach = {"core", "ops"} if file in CUDA_LIBRARY_OWNERS else {"core"}
+            assert head in reach, f"cuda/{file} includes {name}"
+            assert (CSRC / name).is_file(), f"cuda/{file} includes {name}, which does not exist"
+        else:
+            assert not (CUDA / name).exists(), f"cuda/{file}: write cuda/{name}"
+
+
+def test_the_cuda_module_has_what_python_calls():
+    """Where torch is a CPU build nothing else would notice."""
+    assert {"connect", "architectures"} <= set(re.findall(r'm\.def\(\s*"(\w+)"', read(CUDA / "module.cpp")))
+
+
+def test_the_compile_check_compiles_as_setup_does():
+    setup, check = read(ROOT / "setup.py"), read(CUDA / "compile_check.py")
+    flags = ast.literal_eval(re.search(r"^NVCC_FLAGS = (\[.*?\])", setup, flags=re.DOTALL | re.MULTILINE)[1])
+    assert all(f'"{flag}"' in check for flag in flags)
+    version = re.search(r'"TORCH_TARGET_VERSION", "(\w+)"', setup)[1]
+    assert f'"-DTORCH_TARGET_VERSION={version}"' in check
 
 
 @pytest.mark.parametrize("path", PRODUCT_MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -141,3 +189,60 @@ def test_build_without_a_fitting_torch_says_so_in_three_lines(torch: str, compla
     assert complaint in run.stderr
     assert "--no-build-isolation" in run.stderr
     assert len(run.stderr.strip().splitlines()) == 3
+
+
+def run_setup(before: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """setup.py after some other lines, up to the extensions' names, which it prints."""
+    show = "setuptools.setup = lambda ext_modules, **_: [print(e.name, e.extra_compile_args) for e in ext_modules]"
+    script = f"import setuptools, torch; {show}\n{before}\nimport runpy; runpy.run_path('setup.py')"
+    names = ("KETGRAD_CUDA", "CUDA_HOME", "CUDA_PATH", "TORCH_CUDA_ARCH_LIST")
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=kept | environment)
+
+
+CPU_TORCH = "torch.version.cuda = None"
+CUDA_TORCH = (
+    "torch.version.cuda, torch.cuda._is_compiled = '13.0', lambda: True; "
+    "torch.cuda.is_available, torch.cuda.device_count = lambda: False, lambda: 0"
+)
+NO_TOOLKIT = "import pathlib; pathlib.Path.is_file = lambda self: False"
+
+
+@pytest.mark.parametrize(
+    ("before", "complaint"),
+    [(CPU_TORCH, "is a CPU build"), (f"{CUDA_TORCH}; {NO_TOOLKIT}", "no toolkit was found")],
+    ids=["CPU torch", "no toolkit"],
+)
+def test_a_build_that_must_have_cuda_says_in_three_lines_what_is_missing(before: str, complaint: str):
+    run = run_setup(before, KETGRAD_CUDA="1")
+    assert run.returncode == 1
+    assert complaint in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 3
+
+
+def test_a_wish_that_means_nothing_is_refused():
+    run = run_setup(CPU_TORCH, KETGRAD_CUDA="yes")
+    assert run.returncode == 1
+    assert "KETGRAD_CUDA=yes means nothing" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "environment"),
+    [(CPU_TORCH, {}), (CUDA_TORCH, {"KETGRAD_CUDA": "0"}), (f"{CUDA_TORCH}; {NO_TOOLKIT}", {"KETGRAD_CUDA": "auto"})],
+    ids=["CPU torch", "refused", "no toolkit"],
+)
+def test_a_build_without_cuda_has_one_extension(before: str, environment: dict[str, str]):
+    run = run_setup(before, **environment)
+    assert [line.split()[0] for line in run.stdout.splitlines()] == ["ketgrad._C"]
+    assert run.returncode == 0
+
+
+@pytest.mark.parametrize("wish", ["auto", "1"])
+def test_a_build_with_cuda_has_two_extensions(wish: str, tmp_path: Path):
+    for name in ("bin/nvcc", "include/cuda_runtime.h"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    run = run_setup(CUDA_TORCH, KETGRAD_CUDA=wish, CUDA_HOME=str(tmp_path))
+    assert [line.split()[0] for line in run.stdout.splitlines()] == ["ketgrad._C", "ketgrad._C_cuda"], run.stderr
+    assert str(tmp_path / "include") in run.stdout

@@ -15,16 +15,17 @@ from .torch_like import Angles, TorchAdapter, angles
 
 
 class Simulated(TorchAdapter):
-    """States are (batch, 2^n); batch 1 stands for none."""
+    """States are (batch, 2^n); batch 1 stands for none. What is constant is on the device that the inputs come from."""
 
-    def __init__(self, workload: Workload, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, workload: Workload, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
         super().__init__(workload, dtype)
         n = workload.wires
-        self.index = torch.arange(2**n)
+        self.index = torch.arange(2**n, device=device)
         self.bit = [(self.index >> (n - 1 - w)) & 1 for w in range(n)]
         self.sign = torch.stack([1.0 - 2.0 * bit for bit in self.bit])
-        self.masks = flip_masks(workload.hamiltonian, n)
+        self.masks = [(mask, factor.to(device)) for mask, factor in flip_masks(workload.hamiltonian, n)]
         self.relabelled = cache(self._relabelled)
+        self.constant = cache(lambda name: MATRICES[name]().to(device))
 
     def loss(self, data: Tensor, weights: Tensor, targets: Tensor) -> Tensor:
         """The workload's loss."""
@@ -36,7 +37,7 @@ class Simulated(TorchAdapter):
 
     def state(self, circuit: tuple[Gate, ...], values: Angles, batch: int) -> Tensor:
         """The final state."""
-        state = torch.zeros(batch, 2**self.workload.wires, dtype=torch.complex64)
+        state = torch.zeros(batch, 2**self.workload.wires, dtype=torch.complex64, device=self.index.device)
         state[:, 0] = 1
         for gate in circuit:
             if gate.name in {"CNOT", "SWAP"}:
@@ -47,7 +48,8 @@ class Simulated(TorchAdapter):
                 angle = values[gate.slot[0]][gate.slot[1]] / 2 if gate.slot else 0
                 state = state * torch.exp(-1j * angle * (self.sign[gate.wires[0]] * self.sign[gate.wires[1]]))
             else:
-                matrix = MATRICES[gate.name](*(values[gate.slot[0]][gate.slot[1]],) if gate.slot else ())
+                angle = values[gate.slot[0]][gate.slot[1]] if gate.slot else None
+                matrix = self.constant(gate.name) if angle is None else MATRICES[gate.name](angle)
                 state = self.applied(state, matrix, gate.wires)
         return state
 
@@ -109,17 +111,17 @@ def rz(angle: Tensor) -> Tensor:
 
 
 def ising_xx(angle: Tensor) -> Tensor:
-    flip = torch.eye(4, dtype=torch.complex64).flip(0)
-    return torch.cos(angle / 2) * torch.eye(4) - 1j * torch.sin(angle / 2) * flip
+    same = torch.eye(4, dtype=torch.complex64, device=angle.device)
+    return torch.cos(angle / 2) * same - 1j * torch.sin(angle / 2) * same.flip(0)
 
 
 def excitation(angle: Tensor, size: int) -> Tensor:
     """The rotation between 0…01…1 and 1…10…0, as PennyLane has it."""
     low, high = 2 ** (size // 2) - 1, 2**size - 2 ** (size // 2)
-    same, turn = torch.zeros(2, 2**size, 2**size)
+    same, turn = torch.zeros(2, 2**size, 2**size, device=angle.device)
     same[low, low] = same[high, high] = 1
     turn[low, high], turn[high, low] = -1, 1
-    fixed = torch.eye(2**size) - same
+    fixed = torch.eye(2**size, device=angle.device) - same
     return (fixed + torch.cos(angle / 2) * same + torch.sin(angle / 2) * turn).to(torch.complex64)
 
 

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -11,6 +12,7 @@
 
 #include "core/cost.h"
 #include "core/gate_table.h"
+#include "core/gpu_layout.h"
 #include "core/interrupt.h"
 #include "core/memory.h"
 #include "core/program.h"
@@ -191,22 +193,32 @@ py::dict describe_observables(const Plan& plan, const ObservablePass& pass, int 
   return d;
 }
 
-py::dict describe_plan(const PlannedProgram& p, Index batch, bool twice, int threads) {
-  const CallPlan call = twice ? plan_call<double>(p, batch, threads) : plan_call<float>(p, batch, threads);
-  const int number_bytes = twice ? 8 : 4;
+// Passes and observables; `number_bytes` of a real number.
+py::dict describe_passes(const Plan& plan, int number_bytes) {
   py::list passes;
-  for (const Pass& pass : call.plan->passes) passes.append(describe_pass(*call.plan, pass, number_bytes));
+  for (const Pass& pass : plan.passes) passes.append(describe_pass(plan, pass, number_bytes));
   py::list observables;
-  for (const ObservablePass& pass : call.plan->observables)
-    observables.append(describe_observables(*call.plan, pass, number_bytes));
+  for (const ObservablePass& pass : plan.observables)
+    observables.append(describe_observables(plan, pass, number_bytes));
   py::dict d;
-  d["lanes"] = call.lanes;
-  d["parallel_passes"] = call.parallel_passes;
-  d["tasks"] = call.tasks;
-  d["tile_bits"] = std::min(call.plan->layout.tile_bits, p.program.num_wires);
+  d["tile_bits"] = std::min(plan.layout.tile_bits, plan.program->num_wires);
   d["passes"] = passes;
   d["observables"] = observables;
   return d;
+}
+
+py::dict describe_plan(const PlannedProgram& p, Index batch, bool twice, int threads) {
+  const CallPlan call = twice ? plan_call<double>(p, batch, threads) : plan_call<float>(p, batch, threads);
+  py::dict d = describe_passes(*call.plan, twice ? 8 : 4);
+  d["lanes"] = call.lanes;
+  d["parallel_passes"] = call.parallel_passes;
+  d["tasks"] = call.tasks;
+  return d;
+}
+
+py::dict describe_gpu_plan(const PlannedProgram& p, bool twice, std::size_t shared_bytes) {
+  const int number_bytes = twice ? 8 : 4;
+  return describe_passes(p.plan(gpu_layout(p.program.num_wires, number_bytes, shared_bytes)), number_bytes);
 }
 
 py::dict profile_of(std::int64_t id) {
@@ -269,6 +281,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def_readonly("id", &PlannedProgram::id)
       .def("describe", &describe)
       .def("describe_plan", &describe_plan, py::arg("batch"), py::arg("twice"), py::arg("threads"))
+      .def("describe_gpu_plan", &describe_gpu_plan, py::arg("twice"), py::arg("shared_bytes"))
       .def("input_axes", &input_axes);
   py::class_<ProgramBuilder>(m, "ProgramBuilder")
       .def(py::init<int>(), py::arg("num_wires"))
@@ -283,6 +296,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       "find_program", [](std::int64_t id) { return std::const_pointer_cast<PlannedProgram>(find_program(id)); },
       py::arg("id"));
   m.def("pin_program", &pin_program, py::arg("id"));
+  m.def(
+      "registry_address", [] { return reinterpret_cast<std::uintptr_t>(&find_program); },
+      "the address of find_program, for other extensions: programs are known to this one alone");
   m.def("gate_table", &gate_list, "(name, wires, controls, parameters) of every gate; -1 wires: any number");
   m.def("available_memory", &available_memory, "bytes");
   m.def("require_memory", &require_memory, py::arg("bytes"), py::arg("what"));

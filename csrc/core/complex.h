@@ -6,8 +6,9 @@
 
 namespace ketgrad {
 
+// Of plain numbers both parts are on one boundary, so that a GPU moves them as one.
 template <class R>
-struct Complex {
+struct alignas(sizeof(R) <= sizeof(double) ? 2 * sizeof(R) : alignof(R)) Complex {
   R re{};
   R im{};
 };

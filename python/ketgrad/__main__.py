@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+from importlib import import_module
 
 import torch
 
 from . import __version__
-from ._library import _C
+from ._library import _C, NO_CUDA
 
 
 def info() -> str:
@@ -24,17 +25,24 @@ def info() -> str:
         ("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"),
         ("memory", f"{gib:.1f} GiB available"),
         ("build", _C.build_flags()),
-        ("CUDA", f"no: this build of ketgrad is for the CPU ({_torch_cuda()})"),
+        ("CUDA", _cuda()),
         ("PennyLane", _pennylane()),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _torch_cuda() -> str:
-    if torch.version.cuda is None:
-        return "torch has no CUDA either"
-    return f"torch has CUDA {torch.version.cuda}, {torch.cuda.device_count()} devices"
+def _cuda() -> str:
+    """The GPUs and what was built for them, or why circuits do not run there."""
+    missing = NO_CUDA or ("" if torch.cuda.is_available() else "no GPU is visible")
+    if missing:
+        return f"no: {missing}"
+    devices = [
+        "{} (compute capability {}.{})".format(torch.cuda.get_device_name(i), *torch.cuda.get_device_capability(i))
+        for i in range(torch.cuda.device_count())
+    ]
+    architectures = [f"sm_{number}" for number in import_module("ketgrad._C_cuda").architectures()]
+    return f"{', '.join(devices)}; PyTorch's CUDA {torch.version.cuda}; built for {', '.join(architectures)}"
 
 
 def _pennylane() -> str:

@@ -1,6 +1,8 @@
-"""Loads the extension `ketgrad._C`, which registers the operators `torch.ops.ketgrad.*`."""
+"""Loads the extensions, which register the operators `torch.ops.ketgrad.*`: `_C` and, for CUDA, `_C_cuda`."""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 import torch
 
@@ -19,4 +21,25 @@ except ImportError as error:
         "    python -m pip install --no-build-isolation --force-reinstall --no-deps ketgrad"
     ) from error
 
-__all__ = ["_C"]
+
+def _load_cuda() -> str:
+    """Load the operators for CUDA; why there are none, or "".
+
+    No error and no warning: everything else works, and a call with parameters on CUDA says what is missing.
+    """
+    if torch.version.cuda is None:
+        return "PyTorch is a CPU build"
+    try:
+        extension = import_module("ketgrad._C_cuda")
+    except ModuleNotFoundError:
+        return "built without CUDA (no nvcc was found, or KETGRAD_CUDA=0)"
+    except ImportError as error:
+        return f"the extension does not load: {error}"
+    extension.connect(_C.registry_address())
+    return ""
+
+
+NO_CUDA = _load_cuda()
+"""Why there are no operators for CUDA; "" where there are."""
+
+__all__ = ["NO_CUDA", "_C"]

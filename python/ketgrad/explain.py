@@ -94,17 +94,29 @@ class Explanation:
         return "\n".join([title, "", *_table(rows), "", note])
 
 
-def explain(tape: Tape, dtype: torch.dtype | None = None, measure: bool = False) -> Explanation:
+# Bytes of shared memory that a block can have on an H100, for which a plan is made where no GPU is there to ask.
+_H100_SHARED_BYTES = 227 * 1024
+
+
+def explain(
+    tape: Tape,
+    dtype: torch.dtype | None = None,
+    measure: bool = False,
+    device: torch.device | str | None = None,
+) -> Explanation:
     """The plan of a tape: passes over the state, tiles, fused gates, and what they are expected to cost.
 
     Args:
         tape: a circuit without shots, of ketgrad.
         dtype: torch.float32 or torch.float64, the precision to plan for; default: that of the tape's parameters.
         measure: also run the tape forward and backward, every parameter wanted, and measure the time of each pass.
+        device: "cpu" or "cuda", what to plan for; default: where the tape's parameters are. The plan for a GPU needs none:
+            it is that of an H100 where no GPU is visible.
 
     Raises:
         TypeError: not a tape of ketgrad.
-        ValueError: a tape with shots, or what `execute` raises for its parameters.
+        ValueError: a tape with shots, another kind of device, or what `execute` raises for the tape's parameters.
+        NotImplementedError: `measure` on a GPU (`torch.profiler` shows the kernels there).
 
     >>> import ketgrad as kg
     >>> layer = [kg.RY(0.1 * w, wires=w) for w in range(6)] + [kg.CNOT(wires=[w, w + 1]) for w in range(5)]
@@ -112,6 +124,10 @@ def explain(tape: Tape, dtype: torch.dtype | None = None, measure: bool = False)
     1 circuit, 6 wires, 11 gates, complex128: ...
     <BLANKLINE>
     pass  tiles  work ...
+    >>> layer = kg.Tape([kg.RX(0.1, wires=w) for w in range(20)], [kg.expval(kg.Z(0))])
+    >>> plan = kg.explain(layer, dtype=torch.float32, device="cuda")
+    >>> sum(p.turns > 0 for p in plan.passes)  # over the state, beside that of the observable
+    2
     """
     if not isinstance(tape, Tape):
         raise TypeError(f"explain takes a tape of ketgrad, not {type(tape).__name__}")
@@ -120,7 +136,17 @@ def explain(tape: Tape, dtype: torch.dtype | None = None, measure: bool = False)
     (group,) = group_tapes([tape], dtype)
     encoding = group.encoding
     twice = group.inputs[0].dtype is torch.float64
-    plan = encoding.program.describe_plan(group.batch, twice, torch.get_num_threads())
+    where = group.inputs[0].device if device is None else torch.device(device)
+    if where.type not in ("cpu", "cuda"):
+        raise ValueError(f"explain plans for 'cpu' or 'cuda', not for {str(where)!r}")
+    if measure and where.type != "cpu":
+        raise NotImplementedError("passes are measured on the CPU only; on a GPU, torch.profiler shows each kernel")
+    if where.type == "cpu":
+        plan = encoding.program.describe_plan(group.batch, twice, torch.get_num_threads())
+        regime = _regime(plan)
+    else:
+        plan = encoding.program.describe_gpu_plan(twice, _shared_bytes(where))
+        regime = _gpu_regime(plan)
     times = _measure(group) if measure else None
     passes = [_pass_report(tape, i, p, times) for i, p in enumerate(plan["passes"])]
     observables = plan["observables"]
@@ -133,7 +159,7 @@ def explain(tape: Tape, dtype: torch.dtype | None = None, measure: bool = False)
         gates=len(tape.operations),
         batch=group.batch,
         dtype=group.inputs[0].dtype.to_complex(),
-        regime=_regime(plan),
+        regime=regime,
         tile_bits=plan["tile_bits"],
         passes=tuple(passes),
     )
@@ -159,6 +185,18 @@ def _regime(plan: dict[str, Any]) -> str:
     return f"one circuit at a time, {layout}" + (
         ", on all threads" if plan["parallel_passes"] else _tasks(plan["tasks"])
     )
+
+
+def _shared_bytes(device: torch.device) -> int:
+    if not torch.cuda.is_available():
+        return _H100_SHARED_BYTES
+    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
+
+
+def _gpu_regime(plan: dict[str, Any]) -> str:
+    if all(p["tiles"] == 1 for p in plan["passes"]):
+        return "a block of threads for each circuit, its states in shared memory"
+    return f"tiles of 2^{plan['tile_bits']} amplitudes in shared memory, a launch for each pass"
 
 
 def _tasks(tasks: int) -> str:

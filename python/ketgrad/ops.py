@@ -10,7 +10,7 @@ Routes (design: one derivative, native; what differs is how torch gets there):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -37,6 +37,14 @@ def _raise_interrupt() -> None:
     raised = _C.take_interrupt()
     if raised is not None:
         raise raised from None
+
+
+def _raise_as_users_know_it(error: RuntimeError | MemoryError, inputs: Sequence[Tensor]) -> NoReturn:
+    """Raise what ended a native function: an interrupt, a GPU without memory as torch reports it, or the error itself."""
+    _raise_interrupt()
+    if isinstance(error, MemoryError) and inputs[0].is_cuda:
+        raise torch.OutOfMemoryError(str(error)) from None
+    raise error
 
 
 def has_kernels(device_type: str) -> bool:
@@ -70,15 +78,14 @@ def run_execute(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple
 
     Raises:
         ValueError: an input of a wrong shape, dtype or device.
-        MemoryError: states and results do not fit; the message has the bytes.
+        MemoryError: states and results do not fit; the message has the bytes. On a GPU it is torch.OutOfMemoryError.
         IndexError: no such program.
     """
     try:
         with _BelowAutograd():
             return _execute(program, inputs, keep_ket)  # type: ignore[no-any-return]
-    except (RuntimeError, MemoryError):
-        _raise_interrupt()
-        raise
+    except (RuntimeError, MemoryError) as error:
+        _raise_as_users_know_it(error, inputs)
 
 
 def run_execute_vjp(
@@ -102,9 +109,8 @@ def run_execute_vjp(
     try:
         with _BelowAutograd():
             return _execute_vjp(program, inputs, ket, g_real, g_complex, wanted)  # type: ignore[no-any-return]
-    except (RuntimeError, MemoryError):
-        _raise_interrupt()
-        raise
+    except (RuntimeError, MemoryError) as error:
+        _raise_as_users_know_it(error, inputs)
 
 
 def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool = True) -> tuple[Tensor, Tensor]:

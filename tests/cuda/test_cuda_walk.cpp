@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cases.h"
+#include "core/gpu_layout.h"
 #include "cuda/device.h"
 #include "cuda/walk.h"
 
@@ -56,7 +57,7 @@ class EmulatedRun {
   EmulatedRun(ProgramHandle program, const std::vector<Values>& values, Index batch, const Setting& setting)
       : program_(std::move(program)), setting_(setting) {
     const int n = program_->program.num_wires;
-    Layout layout = cuda::layout_on<T>(n, std::size_t{64} << 10);
+    Layout layout = gpu_layout(n, sizeof(T), EmulatedDevice().shared_bytes);
     if (setting.tile_bits > 0) {
       layout.tile_bits = setting.tile_bits;
       layout.run_bits = 1;

@@ -1,0 +1,191 @@
+// What the operators check before anything runs, whatever the device: inputs and cotangents against the program.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/call.h"
+#include "core/registry.h"
+
+namespace ketgrad::ops {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+template <class T>
+inline constexpr ScalarType real_type = sizeof(T) == sizeof(float) ? ScalarType::Float : ScalarType::Double;
+template <class T>
+inline constexpr ScalarType complex_type =
+    sizeof(T) == sizeof(float) ? ScalarType::ComplexFloat : ScalarType::ComplexDouble;
+
+inline std::string shape_text(const std::vector<Index>& shape) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+inline std::vector<Index> shape_of(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  return {sizes.begin(), sizes.end()};
+}
+
+// `message` is a function: to put the text together would take longer than a small circuit.
+template <class F>
+void require(bool condition, const F& message) {
+  if (!condition) throw std::invalid_argument("ketgrad: " + message());
+}
+
+// What a message calls a tensor.
+inline std::string input_name(std::size_t position) { return "input " + std::to_string(position); }
+
+inline std::string device_text(const Tensor& tensor) {
+  if (tensor.is_cpu()) return "the CPU";
+  return (tensor.is_cuda() ? "cuda:" : "device ") + std::to_string(tensor.get_device_index());
+}
+
+inline bool on_one_device(const Tensor& a, const Tensor& b) {
+  if (a.is_cpu() || b.is_cpu()) return a.is_cpu() && b.is_cpu();
+  return a.is_cuda() == b.is_cuda() && a.get_device_index() == b.get_device_index();
+}
+
+template <class F>
+void require_device(const Tensor& tensor, const Tensor& first, const F& name) {
+  require(on_one_device(tensor, first), [&] {
+    return name() + " is on " + device_text(tensor) + ", the first input on " + device_text(first) +
+           "; all must be on one device";
+  });
+}
+
+// The tensor itself where it is contiguous already, without asking torch for it.
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+template <class T>
+T* data(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data_ptr());
+}
+
+// The inputs of a call, and what keeps them alive.
+template <class T>
+struct Arguments {
+  ProgramHandle program;
+  std::vector<Tensor> inputs;  // contiguous
+  std::vector<InputView<T>> views;
+  Index batch = -1;
+
+  // The batch axis is there or not: shape, or (B,) + shape.
+  void add(const Tensor& tensor, const InputSpec& spec, const Tensor& first, std::size_t position) {
+    require_device(tensor, first, [&] { return input_name(position); });
+    const ScalarType type = spec.is_complex ? complex_type<T> : real_type<T>;
+    require(tensor.scalar_type() == type,
+            [&] { return input_name(position) + " has another dtype than the first input's precision asks for"; });
+    const auto shape = tensor.sizes();
+    const bool batched = shape.size() == spec.shape.size() + 1;
+    const bool fits = (batched || shape.size() == spec.shape.size()) &&
+                      std::equal(spec.shape.begin(), spec.shape.end(), shape.begin() + (batched ? 1 : 0));
+    require(fits, [&] {
+      return input_name(position) + " has shape " + shape_text(shape_of(tensor)) + ", the program needs " +
+             shape_text(spec.shape) + " or that behind a batch axis";
+    });
+    if (batched) {
+      require(batch < 0 || batch == shape[0], [&] {
+        return input_name(position) + " has batch size " + std::to_string(shape[0]) + ", another input has " +
+               std::to_string(batch);
+      });
+      batch = shape[0];
+    }
+    inputs.push_back(as_contiguous(tensor));
+    views.push_back({data<const T>(inputs.back()), batched, spec.is_complex, spec.numel()});
+  }
+};
+
+template <class T>
+Arguments<T> check_arguments(ProgramHandle program, const std::vector<Tensor>& inputs) {
+  Arguments<T> arguments;
+  arguments.program = std::move(program);
+  const std::vector<InputSpec>& specs = arguments.program->program.inputs;
+  require(inputs.size() == specs.size(),
+          [&] { return std::to_string(inputs.size()) + " inputs, the program needs " + std::to_string(specs.size()); });
+  arguments.inputs.reserve(inputs.size());
+  arguments.views.reserve(inputs.size());
+  for (std::size_t i = 0; i < inputs.size(); ++i) arguments.add(inputs[i], specs[i], inputs[0], i);
+  if (arguments.batch < 0) arguments.batch = 1;
+  return arguments;
+}
+
+inline Tensor check_cotangent(const Tensor& tensor, const Tensor& first, const std::vector<Index>& shape,
+                              ScalarType type, const char* what) {
+  require_device(tensor, first, [&] { return std::string(what); });
+  require(tensor.scalar_type() == type, [&] { return std::string(what) + " has another dtype than its result"; });
+  require(shape_of(tensor) == shape, [&] {
+    return std::string(what) + " has shape " + shape_text(shape_of(tensor)) + ", its result has " + shape_text(shape);
+  });
+  return as_contiguous(tensor);
+}
+
+// The tensors of a call of execute_vjp beside its inputs, contiguous.
+template <class T>
+struct CheckedCotangents {
+  bool has_ket = false;
+  Tensor ket;
+  Tensor real;
+  Tensor complex;
+
+  CheckedCotangents(const Arguments<T>& arguments, const Tensor& first, const Tensor& kept, const Tensor& g_real,
+                    const Tensor& g_complex)
+      : has_ket(kept.numel() != 0), ket(kept), real(g_real), complex(g_complex) {
+    const Program& program = arguments.program->program;
+    const Index batch = arguments.batch;
+    if (has_ket) ket = check_cotangent(kept, first, {batch, Index{1} << program.num_wires}, complex_type<T>, "the ket");
+    real = check_cotangent(g_real, first, {batch, program.real_results()}, real_type<T>, "the real cotangent");
+    complex =
+        check_cotangent(g_complex, first, {batch, program.complex_results()}, complex_type<T>, "the complex cotangent");
+  }
+
+  Cotangents<T> view(std::size_t num_inputs) const {
+    Cotangents<T> cotangents{has_ket ? data<const T>(ket) : nullptr, data<const T>(real), data<const T>(complex), {}};
+    cotangents.gradients.resize(num_inputs, nullptr);
+    return cotangents;
+  }
+};
+
+inline void check_wanted(const std::vector<Index>& wanted, std::size_t num_inputs) {
+  std::vector<bool> seen(num_inputs, false);
+  for (const Index input : wanted) {
+    require(input >= 0 && input < static_cast<Index>(num_inputs),
+            [&] { return "no input " + std::to_string(input) + " to differentiate"; });
+    require(!seen[input], [&] { return "input " + std::to_string(input) + " is wanted twice"; });
+    seen[input] = true;
+  }
+}
+
+// Memory of no elements has no address; nothing is written there, but null would read as "not wanted".
+template <class T>
+T* gradient_address(const Tensor& gradient) {
+  static T nothing[2];
+  T* address = data<T>(gradient);
+  return address == nullptr ? nothing : address;
+}
+
+inline bool is_single(const std::vector<Tensor>& inputs) {
+  require(!inputs.empty(), [] { return std::string("a call needs its first input, which settles dtype and device"); });
+  const ScalarType type = inputs[0].scalar_type();
+  require(type == ScalarType::Float || type == ScalarType::Double,
+          [] { return std::string("the first input must be float32 or float64"); });
+  return type == ScalarType::Float;
+}
+
+inline std::string call_text(const PlannedProgram& program, Index batch) {
+  const std::string circuits = batch == 1 ? "a circuit" : "a batch of " + std::to_string(batch) + " circuits";
+  return circuits + " on " + std::to_string(program.program.num_wires) + " wires";
+}
+
+}  // namespace ketgrad::ops

@@ -1,0 +1,288 @@
+// The operators on CUDA: checks what torch hands over, allocates from torch's caching allocator, calls the walk on the
+// current stream of the first input's device.
+#include <cuda_runtime.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "core/gpu_layout.h"
+#include "core/memory.h"
+#include "cuda/connection.h"
+#include "cuda/walk.h"
+#include "ops/arguments.h"
+
+namespace ketgrad::cuda {
+namespace {
+
+using ops::Arguments;
+using ops::complex_type;
+using ops::data;
+using ops::real_type;
+using ops::ScalarType;
+using torch::stable::Tensor;
+
+void require_success(cudaError_t error, const char* what) {
+  if (error != cudaSuccess)
+    throw std::runtime_error(std::string("ketgrad: ") + what + " failed: " + cudaGetErrorString(error));
+}
+
+// In Python it becomes torch.OutOfMemoryError, which people's retry code knows.
+[[noreturn]] void throw_out_of_memory(double bytes, int device) {
+  throw OutOfMemory("CUDA out of memory: ketgrad asked for " + std::to_string(static_cast<std::int64_t>(bytes)) +
+                    " bytes on cuda:" + std::to_string(device));
+}
+
+// --- memory -----------------------------------------------------------------------------------------------------------
+
+// Of torch's caching allocator, on the current stream; given back when this ends.
+class Block {
+ public:
+  Block(std::size_t bytes, int device) {
+    if (aoti_torch_cuda_caching_allocator_raw_alloc(bytes, &memory_) != AOTI_TORCH_SUCCESS)
+      throw_out_of_memory(static_cast<double>(bytes), device);
+  }
+  Block(Block&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)) {}
+  Block& operator=(Block&& other) noexcept {
+    std::swap(memory_, other.memory_);
+    return *this;
+  }
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+  ~Block() {
+    if (memory_ != nullptr) aoti_torch_cuda_caching_allocator_raw_delete(memory_);
+  }
+
+  unsigned char* address() const { return static_cast<unsigned char*>(memory_); }
+
+ private:
+  void* memory_ = nullptr;
+};
+
+struct Limits {
+  int multiprocessors = 0;
+  std::size_t shared_bytes = 0;
+  std::size_t memory_bytes = 0;
+};
+
+// Asked once for each device.
+Limits limits_of(int device) {
+  static std::mutex mutex;
+  static std::map<int, Limits> known;
+  const std::lock_guard lock(mutex);
+  const auto [at, is_new] = known.try_emplace(device);
+  if (is_new) {
+    cudaDeviceProp properties;
+    require_success(cudaGetDeviceProperties(&properties, device), "reading the device's properties");
+    at->second = {properties.multiProcessorCount, properties.sharedMemPerBlockOptin, properties.totalGlobalMem};
+  }
+  return at->second;
+}
+
+class TorchDevice final : public Device {
+ public:
+  explicit TorchDevice(int index) : index_(index) {
+    const Limits limits = limits_of(index);
+    multiprocessors = limits.multiprocessors;
+    shared_bytes = limits.shared_bytes;
+    workspace_bytes = limits.memory_bytes / 4;
+    if (aoti_torch_get_current_cuda_stream(index, &queue.stream) != AOTI_TORCH_SUCCESS)
+      throw std::runtime_error("ketgrad: torch has no current stream for cuda:" + std::to_string(index));
+  }
+
+  // Small pieces share a block: asking for each would take longer than a small circuit.
+  void* allocate(std::size_t bytes) override {
+    constexpr std::size_t alignment = 256;
+    constexpr std::size_t small_block = std::size_t{1} << 20;
+    bytes = (bytes + alignment - 1) / alignment * alignment;
+    if (bytes > left_) {
+      const std::size_t taken = std::max(bytes, small_block);
+      blocks_.emplace_back(taken, index_);
+      if (taken > bytes || left_ == 0) {
+        next_ = blocks_.back().address();
+        left_ = taken;
+      } else {
+        return blocks_.back().address();
+      }
+    }
+    left_ -= bytes;
+    return std::exchange(next_, next_ + bytes);
+  }
+
+  void zero(void* memory, std::size_t bytes) override {
+    if (bytes > 0) require_success(cudaMemsetAsync(memory, 0, bytes, stream()), "clearing memory");
+  }
+  void copy(void* to, const void* from, std::size_t bytes) override {
+    require_success(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()), "copying a state");
+  }
+
+  cudaStream_t stream() const { return static_cast<cudaStream_t>(queue.stream); }
+  int index() const { return index_; }
+
+ private:
+  int index_;
+  std::vector<Block> blocks_;
+  unsigned char* next_ = nullptr;
+  std::size_t left_ = 0;
+};
+
+// --- tables -----------------------------------------------------------------------------------------------------------
+
+// A program's tables on a device. They are made at its first call there and live as long as the program.
+class TableCache {
+ public:
+  template <class T>
+  const DeviceTables& find(const ProgramHandle& program, TorchDevice& device) {
+    const std::lock_guard lock(mutex_);
+    const Key key{program->id, device.index(), static_cast<int>(sizeof(T))};
+    const auto at = entries_.find(key);
+    if (at != entries_.end() && !at->second.program.expired()) return *at->second.tables;
+    require_no_capture(device);
+    forget_expired();
+    const Layout layout = gpu_layout(program->program.num_wires, sizeof(T), device.shared_bytes);
+    Entry entry{program, Block(1, device.index()), std::make_unique<DeviceTables>()};
+    upload(make_tables(program->plan(layout)), device, entry);
+    return *entries_.insert_or_assign(key, std::move(entry)).first->second.tables;
+  }
+
+ private:
+  struct Key {
+    std::int64_t program;
+    int device;
+    int number_bytes;
+    friend auto operator<=>(const Key&, const Key&) = default;
+  };
+  struct Entry {
+    std::weak_ptr<const PlannedProgram> program;
+    Block memory;
+    std::unique_ptr<DeviceTables> tables;
+  };
+
+  static void require_no_capture(const TorchDevice& device) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    require_success(cudaStreamIsCapturing(device.stream(), &status), "asking about a capture");
+    if (status != cudaStreamCaptureStatusNone)
+      throw std::runtime_error(
+          "ketgrad: a circuit's first call on a device copies its tables there, which a CUDA graph cannot capture; "
+          "run it once before the capture (warm-up)");
+  }
+
+  // A launch that reads tables may still be waiting.
+  void forget_expired() {
+    const auto expired = [](const auto& e) { return e.second.program.expired(); };
+    if (std::none_of(entries_.begin(), entries_.end(), expired)) return;
+    require_success(cudaDeviceSynchronize(), "waiting for the device");
+    std::erase_if(entries_, expired);
+  }
+
+  // Other streams may call the program next, so this waits: once for each program and device.
+  static void upload(Tables tables, const TorchDevice& device, Entry& entry) {
+    std::vector<unsigned char> bytes(tables.bytes());
+    entry.memory = Block(std::max<std::size_t>(bytes.size(), 1), device.index());
+    entry.tables->view = tables.place(entry.memory.address(), [&](std::size_t offset, const void* from, std::size_t n) {
+      std::memcpy(bytes.data() + offset, from, n);
+    });
+    entry.tables->tables = std::move(tables);
+    require_success(
+        cudaMemcpyAsync(entry.memory.address(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice, device.stream()),
+        "copying a program's tables");
+    require_success(cudaStreamSynchronize(device.stream()), "copying a program's tables");
+  }
+
+  std::mutex mutex_;
+  std::map<Key, Entry> entries_;
+};
+
+// Never destroyed: at exit the allocator may be gone already.
+TableCache& table_cache() {
+  static auto* cache = new TableCache;
+  return *cache;
+}
+
+// --- the operators ----------------------------------------------------------------------------------------------------
+
+Tensor empty(const std::vector<Index>& shape, ScalarType type, const Tensor& like) {
+  try {
+    return torch::stable::empty(shape, type, std::nullopt, like.device());
+  } catch (const std::exception&) {
+    double numbers = 1;
+    for (const Index size : shape) numbers *= static_cast<double>(size);
+    const bool single = type == ScalarType::Float || type == ScalarType::ComplexFloat;
+    const bool complex = type == ScalarType::ComplexFloat || type == ScalarType::ComplexDouble;
+    throw_out_of_memory(numbers * (single ? 4 : 8) * (complex ? 2 : 1), like.get_device_index());
+  }
+}
+
+template <class T>
+DeviceCall<T> device_call(const Arguments<T>& arguments, TorchDevice& device) {
+  return {&table_cache().find<T>(arguments.program, device), arguments.batch, arguments.views};
+}
+
+using Executed = std::tuple<Tensor, Tensor, Tensor>;
+
+template <class T>
+Executed execute_as(const ProgramHandle& program, const std::vector<Tensor>& inputs, bool keep_ket) {
+  const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
+  TorchDevice device(inputs[0].get_device_index());
+  const DeviceCall<T> call = device_call(arguments, device);
+  const Program& p = program->program;
+  const Tensor real = empty({arguments.batch, p.real_results()}, real_type<T>, inputs[0]);
+  const Tensor complex = empty({arguments.batch, p.complex_results()}, complex_type<T>, inputs[0]);
+  const Tensor ket = empty({arguments.batch, keep_ket ? Index{1} << p.num_wires : 0}, complex_type<T>, inputs[0]);
+  execute<T>(device, call, {data<T>(real), data<T>(complex), keep_ket ? data<T>(ket) : nullptr});
+  return {real, complex, ket};
+}
+
+template <class T>
+std::vector<Tensor> execute_vjp_as(const ProgramHandle& program, const std::vector<Tensor>& inputs, const Tensor& ket,
+                                   const Tensor& g_real, const Tensor& g_complex, const std::vector<Index>& wanted) {
+  const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
+  const ops::CheckedCotangents<T> checked(arguments, inputs[0], ket, g_real, g_complex);
+  ops::check_wanted(wanted, inputs.size());
+  TorchDevice device(inputs[0].get_device_index());
+  const DeviceCall<T> call = device_call(arguments, device);
+  Cotangents<T> cotangents = checked.view(inputs.size());
+  std::vector<Tensor> gradients;
+  for (const Index input : wanted) {
+    gradients.push_back(empty(ops::shape_of(inputs[input]), inputs[input].scalar_type(), inputs[0]));
+    const Tensor& gradient = gradients.back();
+    device.zero(data<T>(gradient), gradient.numel() * (arguments.views[input].is_complex ? 2 : 1) * sizeof(T));
+    cotangents.gradients[input] = ops::gradient_address<T>(gradient);
+  }
+  execute_vjp<T>(device, call, cotangents);
+  return gradients;
+}
+
+Executed execute_cuda(int64_t program, std::vector<Tensor> inputs, bool keep_ket) {
+  const bool single = ops::is_single(inputs);
+  const torch::stable::accelerator::DeviceGuard guard(inputs[0].get_device_index());
+  const ProgramHandle found = connected_program(program);
+  return single ? execute_as<float>(found, inputs, keep_ket) : execute_as<double>(found, inputs, keep_ket);
+}
+
+std::vector<Tensor> execute_vjp_cuda(int64_t program, std::vector<Tensor> inputs, const Tensor& ket,
+                                     const Tensor& g_real, const Tensor& g_complex, std::vector<int64_t> wanted) {
+  const bool single = ops::is_single(inputs);
+  const torch::stable::accelerator::DeviceGuard guard(inputs[0].get_device_index());
+  const ProgramHandle found = connected_program(program);
+  const std::vector<Index> list(wanted.begin(), wanted.end());
+  return single ? execute_vjp_as<float>(found, inputs, ket, g_real, g_complex, list)
+                : execute_vjp_as<double>(found, inputs, ket, g_real, g_complex, list);
+}
+
+}  // namespace
+}  // namespace ketgrad::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(ketgrad, CUDA, m) {
+  m.impl("execute", TORCH_BOX(&ketgrad::cuda::execute_cuda));
+  m.impl("execute_vjp", TORCH_BOX(&ketgrad::cuda::execute_vjp_cuda));
+}
