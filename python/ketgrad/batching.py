@@ -85,7 +85,7 @@ def group_tapes(tapes: Sequence[Tape], dtype: torch.dtype | None = None, share_t
 def _group(
     tapes: list[Tape], positions: list[int], real: torch.dtype, device: torch.device, share_trainable: bool
 ) -> Group:
-    encoding = encode(tapes[0])
+    encoding = encode(tapes[0], device.type)
     rows = tuple(1 if tape.batch_size is None else tape.batch_size for tape in tapes)
     inputs, shared = [], []
     for source in encoding.sources:

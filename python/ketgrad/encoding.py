@@ -83,15 +83,18 @@ class Statistics:
 statistics = Statistics()
 
 
-def encode(tape: Tape) -> Encoding:
+def encode(tape: Tape, device_type: str = "cpu") -> Encoding:
     """The encoding of a tape's structure, from the cache where an equal one was encoded before.
 
     Raises:
-        MemoryError: the state would not fit into any memory.
+        MemoryError: the state or a result would not fit into the memory of the CPU, if that is the device; elsewhere
+            the device's allocator says so.
     """
     structure = tape.structure
     found = _cache.get(structure)
     if found is None:
+        if device_type == "cpu":
+            require_room(tape)
         found = _encode(tape)
         statistics.encoded += 1
         _cache[structure] = found
@@ -100,14 +103,16 @@ def encode(tape: Tape) -> Encoding:
     return found
 
 
-def require_state(num_wires: int) -> None:
-    """Raise MemoryError where a state on so many wires would not fit into any memory."""
+def require_room(tape: Tape) -> None:
+    """Raise MemoryError where the state of a tape, or one of its results, would not fit into the CPU's memory."""
     # Beyond 2^1000 bytes it does not matter how many.
-    _C.require_memory(float(8 << min(num_wires, 1000)), f"a state on {num_wires} wires")
+    _C.require_memory(float(8 << min(tape.num_wires, 1000)), f"a state on {tape.num_wires} wires")
+    for measurement in tape.measurements:
+        is_complex, size = _result_size(measurement, tape.num_wires)
+        _C.require_memory(float((8 if is_complex else 4) * size), f"the result of {measurement!r}")
 
 
 def _encode(tape: Tape) -> Encoding:
-    require_state(tape.num_wires)
     kinds, layouts = describe_parameters(tape)
     sources = _sources(kinds, layouts, frozenset(tape.trainable_params))
     place = {
@@ -156,9 +161,6 @@ def write_program(
         inputs: for each input whether it is complex, and its shape without the batch axis.
         slot: (parameter, column) → where a scalar, or a column of a vector of coefficients, is read from.
         source: parameter → the input that is a matrix, a diagonal, a state or the values of a sparse matrix.
-
-    Raises:
-        MemoryError: a result would not fit into any memory.
     """
     return _Writer(tape, slot, source).run(inputs)
 
@@ -184,7 +186,6 @@ class _Writer:
         filled = {True: 0, False: 0}
         for measurement in self.tape.measurements:
             is_complex, size = _result_size(measurement, self.tape.num_wires)
-            _C.require_memory(float((8 if is_complex else 4) * size), f"the result of {measurement!r}")
             self.add_measurement(measurement, first)
             first += len(measurement.parameters)
             results.append(Result(measurement.kind, is_complex, filled[is_complex], size))

@@ -110,8 +110,8 @@ def explain(
         tape: a circuit without shots, of ketgrad.
         dtype: torch.float32 or torch.float64, the precision to plan for; default: that of the tape's parameters.
         measure: also run the tape forward and backward, every parameter wanted, and measure the time of each pass.
-        device: "cpu" or "cuda", what to plan for; default: where the tape's parameters are. The plan for a GPU needs none:
-            it is that of an H100 where no GPU is visible.
+        device: "cpu" or "cuda", what to plan for; default: where the tape's parameters are. The plan for a GPU is that
+            of an H100 where none is visible.
 
     Raises:
         TypeError: not a tape of ketgrad.
@@ -190,7 +190,7 @@ def _regime(plan: dict[str, Any]) -> str:
 def _shared_bytes(device: torch.device) -> int:
     if not torch.cuda.is_available():
         return _H100_SHARED_BYTES
-    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
+    return int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin"))  # noqa: B009 (no stub has it)
 
 
 def _gpu_regime(plan: dict[str, Any]) -> str:

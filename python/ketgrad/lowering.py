@@ -18,7 +18,7 @@ from torch import Tensor
 from ._library import _C
 from ._typing import Array
 from .batching import common_type
-from .encoding import SCALAR_KINDS, VECTOR_KIND, Result, Slot, describe_parameters, require_state, write_program
+from .encoding import SCALAR_KINDS, VECTOR_KIND, Result, Slot, describe_parameters, require_room, write_program
 from .tape import Tape
 from .tracing import Lifted, Node, Ref, Trace
 from .vectorise import Use, Vectoriser
@@ -380,7 +380,8 @@ class _CallBuilder:
     def run(self, positions: tuple[int, ...]) -> tuple[Call, list[str]]:
         """The call, and the expressions of the tensors that it takes."""
         tape = self.tapes[0]
-        require_state(tape.num_wires)
+        if self.device.type == "cpu":
+            require_room(tape)
         self.place_all()
         inputs = {**self.reals, **self.denses}
         place = {key: position for position, key in enumerate(inputs)}

@@ -40,7 +40,7 @@ def _raise_interrupt() -> None:
 
 
 def _raise_as_users_know_it(error: RuntimeError | MemoryError, inputs: Sequence[Tensor]) -> NoReturn:
-    """Raise what ended a native function: an interrupt, a GPU without memory as torch reports it, or the error itself."""
+    """Raise what ended a native function: an interrupt, a GPU's lack of memory as torch reports it, or the error."""
     _raise_interrupt()
     if isinstance(error, MemoryError) and inputs[0].is_cuda:
         raise torch.OutOfMemoryError(str(error)) from None
