@@ -20,10 +20,6 @@ KETGRAD_DEVICE Index at(const TablesView& t, const Map& map, Index r) {
   return static_cast<Index>(map.origin ^ combine(t.vectors + map.vectors.first, map.vectors.count, r));
 }
 
-KETGRAD_DEVICE Local at(const TablesView& t, const LocalMap& map, Local r) {
-  return map.origin ^ combine(t.local_vectors + map.vectors.first, map.vectors.count, r);
-}
-
 // conj(a) b
 template <class T>
 KETGRAD_DEVICE Complex<T> inner(const Complex<T>& a, const Complex<T>& b) {

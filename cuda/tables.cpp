@@ -46,10 +46,29 @@ class TableMaker {
 
   Map map_of(const IndexMap& map) { return {static_cast<Mask>(map[0]), append(tables_.vectors, basis_of(map))}; }
 
-  LocalMap slots_of(const IndexMap& map) {
-    std::vector<Local> basis;
-    for (const Mask v : basis_of(map)) basis.push_back(slot(static_cast<Local>(v)));
-    return {slot(static_cast<Local>(map[0])), append(tables_.local_vectors, basis)};
+  // Blocks of later layers often have the groups of earlier ones.
+  std::int32_t slots_of(const IndexMap& map) {
+    std::vector<Mask> key = basis_of(map);
+    key.push_back(static_cast<Mask>(map[0]));
+    const auto [at, is_new] = group_slots_.try_emplace(key, static_cast<std::int32_t>(tables_.slots.size()));
+    for (Index g = 0; is_new && g < map.size(); ++g)
+      tables_.slots.push_back(static_cast<std::uint16_t>(slot(static_cast<Local>(map[g]))));
+    return at->second;
+  }
+
+  // Sorts by pattern; the list begins at `first` of its array.
+  template <class E>
+  static Patterns sort_patterns(std::vector<E>& list, int tile_bits, std::size_t first) {
+    const int shift = std::countr_zero(static_cast<unsigned>(threads_of(tile_bits)));
+    const auto pattern = [&](const E& e) { return static_cast<int>((e.row_mask >> shift) & (steps - 1)); };
+    std::stable_sort(list.begin(), list.end(), [&](const E& a, const E& b) { return pattern(a) < pattern(b); });
+    Patterns patterns;
+    patterns.first = static_cast<std::int32_t>(first);
+    for (int p = 0; p < steps; ++p) {
+      const auto count = std::count_if(list.begin(), list.end(), [&](const E& e) { return pattern(e) <= p; });
+      patterns.end[p] = static_cast<std::int32_t>(first + static_cast<std::size_t>(count));
+    }
+    return patterns;
   }
 
   // A functional on indices as one on the coordinates of a tile.
@@ -145,13 +164,17 @@ class TableMaker {
 
   // Phases go over all coordinates in their own order, whatever order the plan has for them.
   Operation phases(const Phases& phases, const Pass& pass) {
+    struct Found : String {
+      const PhaseString* string;
+    };
+    std::vector<Found> found;
+    for (const PhaseString& s : phases.strings) found.push_back({{parity(s.tile_mask, pass.rows), s.tile_mask}, &s});
     Operation op;
-    op.first_angle = static_cast<std::int32_t>(tables_.angles.size());
-    op.strings = static_cast<std::int32_t>(phases.strings.size());
-    for (const PhaseString& s : phases.strings) {
+    op.strings = sort_patterns(found, bits_of(pass.rows), tables_.strings.size());
+    for (const Found& f : found) {
+      tables_.strings.push_back(f);
       tables_.angles.emplace_back();
-      add_angle(static_cast<int>(tables_.angles.size()) - 1, s.turns);
-      tables_.strings.push_back({parity(s.tile_mask, pass.rows), s.tile_mask});
+      add_angle(static_cast<int>(tables_.angles.size()) - 1, f.string->turns);
     }
     return op;
   }
@@ -186,22 +209,32 @@ class TableMaker {
   void add_words() {
     tables_.real_results = program_.real_results();
     tables_.complex_results = program_.complex_results();
-    std::vector<std::vector<std::int32_t>> of_result(tables_.real_results);
     for (const ObservablePass& pass : plan_.observables) {
       std::vector<FlipGroup> groups;
-      for (const WordGroup& group : pass.groups) {
-        std::vector<Word> words;
-        for (const WordGroup::Member& m : group.members) {
-          of_result[m.result].push_back(static_cast<std::int32_t>(tables_.words.size() + words.size()));
-          words.push_back({static_cast<Local>(m.row_mask), m.tile_mask, m.quarter, static_cast<std::int32_t>(m.result),
-                           add_coefficient(*m.term)});
-        }
-        groups.push_back({static_cast<Local>(group.row_flip), append(tables_.words, words)});
-      }
+      for (const WordGroup& group : pass.groups) groups.push_back(flip_group(group, bits_of(pass.rows)));
       tables_.word_passes.push_back(
           {bits_of(pass.rows), map_of(pass.tiles), map_of(pass.rows), append(tables_.flip_groups, groups)});
     }
+    std::vector<std::vector<std::int32_t>> of_result(tables_.real_results);
+    for (std::size_t w = 0; w < tables_.words.size(); ++w)
+      of_result[tables_.words[w].result].push_back(static_cast<std::int32_t>(w));
     for (const auto& list : of_result) tables_.result_words.push_back(append(tables_.word_lists, list));
+  }
+
+  FlipGroup flip_group(const WordGroup& group, int tile_bits) {
+    FlipGroup found;
+    found.flip = static_cast<Local>(group.row_flip);
+    for (const bool imaginary : {false, true}) {
+      std::vector<Word> words;
+      for (const WordGroup::Member& m : group.members) {
+        if (((m.quarter & 1) != 0) == imaginary)
+          words.push_back({static_cast<Local>(m.row_mask), m.tile_mask, m.quarter, static_cast<std::int32_t>(m.result),
+                           add_coefficient(*m.term)});
+      }
+      (imaginary ? found.imaginary : found.real) = sort_patterns(words, tile_bits, tables_.words.size());
+      append(tables_.words, words);
+    }
+    return found;
   }
 
   void add_measurement(const PlannedMeasurement& m) {
@@ -276,6 +309,7 @@ class TableMaker {
   Tables tables_;
   int rotations_ = 0;
   std::map<std::pair<int, int>, std::vector<GradientEntry>> gradients_;  // by input and column
+  std::map<std::vector<Mask>, std::int32_t> group_slots_;
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 // kept as slots already.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 #include <vector>
@@ -30,11 +31,6 @@ struct Map {
   KETGRAD_HOST_DEVICE Index size() const { return Index{1} << vectors.count; }
 };
 
-struct LocalMap {
-  Local origin = 0;
-  Range vectors;  // of Tables::local_vectors
-};
-
 // scale * input[column] + offset; of no input, the offset.
 struct Value {
   std::int32_t input = no_input;
@@ -49,14 +45,28 @@ struct Angle {
   std::int32_t is_constant = 0;
 };
 
+// A thread goes through phases and words with so many rows at a time, of every threads-th each: rows start + thread +
+// step * threads. The parity of a mask over them is that of (start + thread) times that of the step, and the latter is
+// the same for all threads: a pattern, three bits of the mask. What has one pattern lies together in the tables.
+inline constexpr int step_bits = 3;
+inline constexpr int steps = 1 << step_bits;
+
+constexpr int threads_of(int tile_bits) { return std::clamp((1 << tile_bits) / steps, 32, 256); }
+
+// A list in the order of patterns: those of pattern p end at end[p].
+struct Patterns {
+  std::int32_t first = 0;
+  std::int32_t end[steps] = {};
+};
+
 // A block of turns that mix the 2^turns rows of a group, or phases (turns = 0).
 struct Operation {
   std::int32_t turns = 0;
-  std::int32_t first_angle = 0;  // of the block's turns, or of the phases' strings, one after the other
-  std::int32_t strings = 0;
+  std::int32_t first_angle = 0;          // of the block's turns, one after the other
   Local flip[TurnBlock::most] = {};      // slots
   Mask tile_sign[TurnBlock::most] = {};  // the parity of (tile's base & this) turns the angle around
-  LocalMap groups;                       // the slot of each group's first row
+  std::int32_t groups = 0;               // where the slots of the groups' first rows are among Tables::slots
+  Patterns strings;
 };
 
 struct String {
@@ -82,8 +92,9 @@ struct Word {
 };
 
 struct FlipGroup {
-  Local flip = 0;  // coordinates
-  Range words;
+  Local flip = 0;      // coordinates
+  Patterns real;       // words of even quarter
+  Patterns imaginary;  // and of odd
 };
 
 struct WordPass {
@@ -159,7 +170,7 @@ struct GradientEntry {
 // What kernels get: addresses on the device.
 struct TablesView {
   const Mask* vectors = nullptr;
-  const Local* local_vectors = nullptr;
+  const std::uint16_t* slots = nullptr;
   const Value* values = nullptr;
   const Angle* angles = nullptr;
   const Operation* operations = nullptr;
@@ -178,7 +189,7 @@ struct TablesView {
 
 struct Tables {
   std::vector<Mask> vectors;
-  std::vector<Local> local_vectors;
+  std::vector<std::uint16_t> slots;
   std::vector<Value> values;
   std::vector<Angle> angles;
   std::vector<Operation> operations;
@@ -248,7 +259,7 @@ TablesView Tables::place(unsigned char* base, const Copy& copy) const {
     offset += detail::aligned(array.size() * sizeof(E));
   };
   put(vectors, view.vectors);
-  put(local_vectors, view.local_vectors);
+  put(slots, view.slots);
   put(values, view.values);
   put(angles, view.angles);
   put(operations, view.operations);

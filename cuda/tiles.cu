@@ -8,9 +8,7 @@ namespace ketgrad::cuda {
 
 namespace {
 
-// A thread has so many rows of a tile at a time: those of a group of three turns, and a batch of as many in phases.
-constexpr int rows_per_thread = 8;
-constexpr int most_threads = 256;
+constexpr int most_threads = threads_of(30);
 // Blocks that a multiprocessor shall hold: with more, or with more threads, the way back would not fit into registers.
 template <class T>
 constexpr int blocks_held = sizeof(T) == sizeof(float) ? 3 : 2;
@@ -40,14 +38,22 @@ KETGRAD_DEVICE void for_each_row(const Place& place, const F& f) {
   for (Local r = static_cast<Local>(thread_index()); r < place.size(); r += static_cast<Local>(block_threads())) f(r);
 }
 
-// Adds up over the warp; each warp has a piece of its own, so nothing depends on the order of warps.
+// Each warp has a piece of its own, so nothing depends on the order of warps. One lane sets it.
+template <class T>
+KETGRAD_DEVICE void set_piece(double* pieces, const Place& place, T value, bool begins) {
+  double& piece = pieces[place.piece];
+  piece = (begins ? 0.0 : piece) + static_cast<double>(value);
+}
+
+// The sum over the warp.
 template <class T>
 KETGRAD_DEVICE void add_piece(double* pieces, const Place& place, T value, bool begins) {
   const T total = warp_sum(value);
-  if (thread_index() % warp_size != 0) return;
-  double& piece = pieces[place.piece];
-  piece = (begins ? 0.0 : piece) + static_cast<double>(total);
+  if (thread_index() % warp_size == 0) set_piece(pieces, place, total, begins);
 }
+
+// Operations begin with what does not look at the tile, and then wait for the one before them to end: there is a barrier
+// in each.
 
 // --- turns ------------------------------------------------------------------------------------------------------------
 
@@ -126,8 +132,9 @@ KETGRAD_DEVICE void apply_turns(const TablesView& t, const Operation& op, const 
                                 const Place& place, Tile<T>& ket) {
   const Angles<T, turns> angles = angles_in<T, turns>(op, rotations, place.base);
   const Local groups = place.size() >> turns;
+  barrier();
   for (Local g = static_cast<Local>(thread_index()); g < groups; g += static_cast<Local>(block_threads())) {
-    const Local first = at(t, op.groups, g);
+    const Local first = t.slots[op.groups + g];
     Complex<T> rows[1 << turns];
     load_group<T, turns>(ket, op, first, rows);
 #pragma unroll
@@ -142,8 +149,9 @@ KETGRAD_DEVICE void undo_turns(const TablesView& t, const Operation& op, const R
   const Angles<T, turns> angles = angles_in<T, turns>(op, rotations, place.base);
   const Local groups = place.size() >> turns;
   T sums[turns] = {};
+  barrier();
   for (Local g = static_cast<Local>(thread_index()); g < groups; g += static_cast<Local>(block_threads())) {
-    const Local first = at(t, op.groups, g);
+    const Local first = t.slots[op.groups + g];
     Complex<T> of_ket[1 << turns];
     Complex<T> of_bra[1 << turns];
     load_group<T, turns>(ket, op, first, of_ket);
@@ -167,20 +175,54 @@ KETGRAD_DEVICE void undo_turns(const TablesView& t, const Operation& op, const R
 
 // --- phases -----------------------------------------------------------------------------------------------------------
 
-// This thread's rows of a batch: first + u * threads, u < rows_per_thread. The two have no bit in common, so the parity
-// of a row is that of `first` times that of u * threads, which is the same for all threads.
+// This thread's rows of a batch, one a step. `first` has no bit of the steps.
 struct Batch {
   Local first = 0;
   Local threads = 0;
 
-  KETGRAD_DEVICE Local row(int u) const { return first + static_cast<Local>(u) * threads; }
-  KETGRAD_DEVICE bool odd_step(Local mask, int u) const { return odd(mask & (static_cast<Local>(u) * threads)); }
+  KETGRAD_DEVICE Local row(int step) const { return first + static_cast<Local>(step) * threads; }
 };
+
+// values[step] = sum over patterns p of (-1)^parity(step & p) values[p]
+template <class T>
+KETGRAD_DEVICE void hadamard(T* values) {
+#pragma unroll
+  for (int bit = 1; bit < steps; bit *= 2) {
+#pragma unroll
+    for (int p = 0; p < steps; ++p) {
+      if ((p & bit) != 0) continue;
+      const T a = values[p];
+      const T b = values[p | bit];
+      values[p] = a + b;
+      values[p | bit] = a - b;
+    }
+  }
+}
+
+// The same over the lanes of a warp: lane q gets the sum over lanes l of (-1)^parity(l & q) value.
+template <class T>
+KETGRAD_DEVICE T lane_hadamard(T value) {
+  for (int bit = 1; bit < warp_size; bit *= 2) {
+    const T other = shuffle_xor(value, bit);
+    value = (thread_index() & bit) != 0 ? other - value : value + other;
+  }
+  return value;
+}
+
+// Calls f(e, p) for the elements e of a list, p being their pattern, a constant.
+template <class F>
+KETGRAD_DEVICE void for_each_pattern(const Patterns& list, const F& f) {
+  int e = list.first;
+#pragma unroll
+  for (int p = 0; p < steps; ++p) {
+    for (; e < list.end[p]; ++e) f(e, p);
+  }
+}
 
 template <class F>
 KETGRAD_DEVICE void for_each_batch(const Place& place, const F& f) {
   const auto threads = static_cast<Local>(block_threads());
-  for (Local start = 0; start < place.size(); start += rows_per_thread * threads)
+  for (Local start = 0; start < place.size(); start += steps * threads)
     f(Batch{start + static_cast<Local>(thread_index()), threads}, start == 0);
 }
 
@@ -190,24 +232,21 @@ KETGRAD_DEVICE void phase_factors(const TablesView& t, const Operation& op, cons
                                   const Place& place, const Batch& batch, Complex<T>* factors) {
   using Unsigned = typename FixedPoint<T>::Unsigned;
   using Signed = typename FixedPoint<T>::Signed;
-  Unsigned fraction[rows_per_thread] = {};
+  Unsigned fraction[steps] = {};
   T poison = 0;
-  const int first = op.first_angle - t.rotations;
-  for (int s = first; s < first + op.strings; ++s) {
+  for_each_pattern(op.strings, [&](int s, int pattern) {
     const String string = t.strings[s];
     const PhaseAngle<T> angle = phases[s];
     const bool negative = odd(string.tile_mask & place.base) != odd(string.row_mask & batch.first);
-    const Unsigned own = negative ? Unsigned{0} - angle.fraction : angle.fraction;
+    fraction[pattern] += negative ? Unsigned{0} - angle.fraction : angle.fraction;
     poison += angle.poison;
-#pragma unroll
-    for (int u = 0; u < rows_per_thread; ++u)
-      fraction[u] += batch.odd_step(string.row_mask, u) ? Unsigned{0} - own : own;
-  }
+  });
+  hadamard(fraction);
   // A fraction of 1/2 is an angle of pi.
   constexpr T unit = T(2) / static_cast<T>(Unsigned{1} << (4 * sizeof(Unsigned))) /
                      static_cast<T>(Unsigned{1} << (4 * sizeof(Unsigned)));
 #pragma unroll
-  for (int u = 0; u < rows_per_thread; ++u) {
+  for (int u = 0; u < steps; ++u) {
     T sine, cosine;
     sine_cosine_pi(static_cast<T>(static_cast<Signed>(fraction[u])) * unit, sine, cosine);
     factors[u] = {cosine + poison, -sine};
@@ -217,11 +256,12 @@ KETGRAD_DEVICE void phase_factors(const TablesView& t, const Operation& op, cons
 template <class T>
 KETGRAD_DEVICE void apply_phases(const TablesView& t, const Operation& op, const PhaseAngle<T>* phases,
                                  const Place& place, Tile<T>& ket) {
-  for_each_batch(place, [&](const Batch& batch, bool) {
-    Complex<T> factors[rows_per_thread];
+  for_each_batch(place, [&](const Batch& batch, bool is_first) {
+    Complex<T> factors[steps];
     phase_factors(t, op, phases, place, batch, factors);
+    if (is_first) barrier();
 #pragma unroll
-    for (int u = 0; u < rows_per_thread; ++u) {
+    for (int u = 0; u < steps; ++u) {
       if (batch.row(u) >= place.size()) continue;
       const Local s = slot(batch.row(u));
       ket.set(s, factors[u] * ket.get(s));
@@ -229,32 +269,35 @@ KETGRAD_DEVICE void apply_phases(const TablesView& t, const Operation& op, const
   });
 }
 
-// With w = Im(conj(bra) ket), the overlap of a string is the sum of +-w.
+// With w = Im(conj(bra) ket), the overlap of a string is the sum of +-w. The sums of all signs at once are a transform,
+// over steps in registers and over lanes by shuffles: the sum of a string's signs ends up in the lane of its mask.
 template <class T>
 KETGRAD_DEVICE void add_string_overlaps(const TablesView& t, const Operation& op, const Place& place,
-                                        const Batch& batch, bool is_first_batch, const T* w, double* overlaps,
-                                        Index stride) {
-  for (int s = 0; s < op.strings; ++s) {
-    const int number = op.first_angle + s;
-    if (t.angles[number].is_constant != 0) continue;
-    const String string = t.strings[number - t.rotations];
-    T sum = 0;
+                                        const Batch& batch, bool is_first_batch, T* w, double* overlaps, Index stride) {
+  hadamard(w);
 #pragma unroll
-    for (int u = 0; u < rows_per_thread; ++u) sum += batch.odd_step(string.row_mask, u) ? -w[u] : w[u];
-    const bool negative = odd(string.tile_mask & place.base) != odd(string.row_mask & batch.first);
-    add_piece(overlaps + number * stride, place, negative ? -sum : sum, place.first && is_first_batch);
-  }
+  for (int p = 0; p < steps; ++p) w[p] = lane_hadamard(w[p]);
+  constexpr Local lanes = warp_size - 1;
+  const Local warp = batch.first & ~lanes;
+  for_each_pattern(op.strings, [&](int s, int pattern) {
+    const String string = t.strings[s];
+    const int number = t.rotations + s;
+    if ((string.row_mask & lanes) != (batch.first & lanes) || t.angles[number].is_constant != 0) return;
+    const bool negative = odd(string.tile_mask & place.base) != odd(string.row_mask & warp);
+    set_piece(overlaps + number * stride, place, negative ? -w[pattern] : w[pattern], place.first && is_first_batch);
+  });
 }
 
 template <class T>
 KETGRAD_DEVICE void undo_phases(const TablesView& t, const Operation& op, const PhaseAngle<T>* phases,
                                 const Place& place, Tile<T>& ket, Tile<T>& bra, double* overlaps, Index stride) {
   for_each_batch(place, [&](const Batch& batch, bool is_first) {
-    Complex<T> factors[rows_per_thread];
+    Complex<T> factors[steps];
     phase_factors(t, op, phases, place, batch, factors);
-    T w[rows_per_thread];
+    T w[steps];
+    if (is_first) barrier();
 #pragma unroll
-    for (int u = 0; u < rows_per_thread; ++u) {
+    for (int u = 0; u < steps; ++u) {
       w[u] = 0;
       if (batch.row(u) >= place.size()) continue;
       const Local s = slot(batch.row(u));
@@ -276,26 +319,28 @@ KETGRAD_DEVICE void add_word_values(const TablesView& t, const Range& groups, co
                                     double* pieces, Index stride) {
   for_each_batch(place, [&](const Batch& batch, bool is_first) {
     for (int g = groups.first; g < groups.first + groups.count; ++g) {
-      const FlipGroup group = t.flip_groups[g];
-      Complex<T> product[rows_per_thread];
+      const FlipGroup& group = t.flip_groups[g];
+      T real[steps];
+      T imaginary[steps];
 #pragma unroll
-      for (int u = 0; u < rows_per_thread; ++u) {
-        product[u] = {};
+      for (int u = 0; u < steps; ++u) {
+        Complex<T> product{};
         const Local r = batch.row(u);
-        if (r < place.size()) product[u] = inner(ket.get(slot(r ^ group.flip)), ket.get(slot(r)));
+        if (r < place.size()) product = inner(ket.get(slot(r ^ group.flip)), ket.get(slot(r)));
+        real[u] = product.re;
+        imaginary[u] = -product.im;
       }
-      for (int m = group.words.first; m < group.words.first + group.words.count; ++m) {
-        const Word word = t.words[m];
-        T sum = 0;
-#pragma unroll
-        for (int u = 0; u < rows_per_thread; ++u) {
-          const T part = (word.quarter & 1) != 0 ? -product[u].im : product[u].re;
-          sum += batch.odd_step(word.row_mask, u) ? -part : part;
-        }
-        const bool negative =
-            (odd(word.tile_mask & place.base) != odd(word.row_mask & batch.first)) != (word.quarter >= 2);
-        add_piece(pieces + m * stride, place, negative ? -sum : sum, place.first && is_first);
-      }
+      const auto add = [&](const Patterns& list, T* sums) {
+        hadamard(sums);
+        for_each_pattern(list, [&](int m, int pattern) {
+          const Word word = t.words[m];
+          const bool negative =
+              (odd(word.tile_mask & place.base) != odd(word.row_mask & batch.first)) != (word.quarter >= 2);
+          add_piece(pieces + m * stride, place, negative ? -sums[pattern] : sums[pattern], place.first && is_first);
+        });
+      };
+      add(group.real, real);
+      add(group.imaginary, imaginary);
     }
   });
 }
@@ -305,24 +350,24 @@ template <class T>
 KETGRAD_DEVICE void word_rows(const TablesView& t, const Range& groups, const Place& place, const Batch& batch,
                               const Tile<T>& ket, const T* weights, Complex<T>* rows) {
 #pragma unroll
-  for (int u = 0; u < rows_per_thread; ++u) rows[u] = {};
+  for (int u = 0; u < steps; ++u) rows[u] = {};
   for (int g = groups.first; g < groups.first + groups.count; ++g) {
-    const FlipGroup group = t.flip_groups[g];
-    T real[rows_per_thread] = {};
-    T imaginary[rows_per_thread] = {};
-    for (int m = group.words.first; m < group.words.first + group.words.count; ++m) {
-      const Word word = t.words[m];
-      const bool negative =
-          (odd(word.tile_mask & place.base) != odd(word.row_mask & (batch.first ^ group.flip))) != (word.quarter >= 2);
-      const T weight = negative ? -weights[m] : weights[m];
+    const FlipGroup& group = t.flip_groups[g];
+    T real[steps] = {};
+    T imaginary[steps] = {};
+    const auto add = [&](const Patterns& list, T* sums) {
+      for_each_pattern(list, [&](int m, int pattern) {
+        const Word word = t.words[m];
+        const bool negative = (odd(word.tile_mask & place.base) != odd(word.row_mask & (batch.first ^ group.flip))) !=
+                              (word.quarter >= 2);
+        sums[pattern] += negative ? -weights[m] : weights[m];
+      });
+      hadamard(sums);
+    };
+    add(group.real, real);
+    add(group.imaginary, imaginary);
 #pragma unroll
-      for (int u = 0; u < rows_per_thread; ++u) {
-        const T signed_weight = batch.odd_step(word.row_mask, u) ? -weight : weight;
-        ((word.quarter & 1) != 0 ? imaginary[u] : real[u]) += signed_weight;
-      }
-    }
-#pragma unroll
-    for (int u = 0; u < rows_per_thread; ++u) {
+    for (int u = 0; u < steps; ++u) {
       if (batch.row(u) >= place.size()) continue;
       rows[u] += Complex<T>{real[u], imaginary[u]} * ket.get(slot(batch.row(u) ^ group.flip));
     }
@@ -401,7 +446,6 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     for (int p = f.first_pass; p < f.end_pass; ++p) {
       const Range operations = t.passes[p].operations;
       for (int k = operations.first; k < operations.first + operations.count; ++k) {
-        barrier();
         apply(t, t.operations[k], c.rotations + place.sample * t.rotations, c.phases + place.sample * c.strings, place,
               ket);
       }
@@ -429,10 +473,10 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     if (b.weights != nullptr) {
       barrier();
       for_each_batch(place, [&](const Batch& batch, bool) {
-        Complex<T> rows[rows_per_thread];
+        Complex<T> rows[steps];
         word_rows(t, groups, place, batch, ket, b.weights + place.sample * words, rows);
 #pragma unroll
-        for (int u = 0; u < rows_per_thread; ++u) {
+        for (int u = 0; u < steps; ++u) {
           if (batch.row(u) < place.size()) bra.set(slot(batch.row(u)), rows[u]);
         }
       });
@@ -442,7 +486,6 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     for (int p = b.end_pass - 1; p >= b.first_pass; --p) {
       const Range operations = t.passes[p].operations;
       for (int k = operations.first + operations.count - 1; k >= operations.first; --k) {
-        barrier();
         undo(t, t.operations[k], c.rotations + place.sample * t.rotations, c.phases + place.sample * c.strings, place,
              ket, bra, b.overlaps, stride);
       }
@@ -476,10 +519,10 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     load_tile(c.t, place, kets + state, ket);
     barrier();
     for_each_batch(place, [&](const Batch& batch, bool) {
-      Complex<T> rows[rows_per_thread];
+      Complex<T> rows[steps];
       word_rows(c.t, pass.groups, place, batch, ket, weights + place.sample * words, rows);
 #pragma unroll
-      for (int u = 0; u < rows_per_thread; ++u) {
+      for (int u = 0; u < steps; ++u) {
         if (batch.row(u) >= place.size()) continue;
         Complex<T>& out = bras[state + place.index(c.t, batch.row(u))];
         out = begins ? rows[u] : out + rows[u];
@@ -503,7 +546,7 @@ TileGrid grid_of(int tile_bits, int num_bits, Index samples, int multiprocessors
   TileGrid grid;
   grid.tiles = Index{1} << (num_bits - tile_bits);
   grid.parts = std::clamp<Index>(blocks_each * multiprocessors / std::max<Index>(samples, 1), 1, grid.tiles);
-  grid.threads = std::clamp((1 << tile_bits) / rows_per_thread, warp_size, most_threads);
+  grid.threads = threads_of(tile_bits);
   return grid;
 }
 

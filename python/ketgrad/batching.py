@@ -7,7 +7,7 @@ shared, so that its gradient is summed natively; others are stacked along the ba
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -186,17 +186,24 @@ def _is_shared(source: Source, tapes: list[Tape], first: list[Parameter]) -> boo
 def _pack_one(source: Source, values: list[Parameter], dtype: torch.dtype, device: torch.device) -> Tensor:
     """One tape's parameters: columns (k,) or (B, k), or the single parameter."""
     if source.layout == "n":
-        return torch.tensor(values, dtype=dtype, device=device) if values else _no_numbers(dtype, device)
+        return _numbers(values, dtype, device)
     tensors = _tensors(values, dtype, device)
     if not source.is_column:
         return tensors[0]
     return torch.stack(tensors, dim=-1)
 
 
-@cache
-def _no_numbers(dtype: torch.dtype, device: torch.device) -> Tensor:
+def _numbers(values: list[Parameter], dtype: torch.dtype, device: torch.device) -> Tensor:
+    if values and device.type == "cpu":
+        return torch.tensor(values, dtype=dtype, device=device)
+    return _kept_numbers(tuple(values), dtype, device)
+
+
+# To copy numbers to another device is to wait for it, and no CUDA graph can capture it.
+@lru_cache(maxsize=1024)
+def _kept_numbers(values: tuple[Parameter, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # it is saved for backward passes
-        return torch.empty(0, dtype=dtype, device=device)
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def _pack_scalars(
