@@ -24,7 +24,6 @@ class EmulatedDevice : public cuda::Device {
  public:
   EmulatedDevice() {
     multiprocessors = 2;
-    shared_bytes = std::size_t{64} << 10;
     workspace_bytes = std::size_t{1} << 30;
   }
 
@@ -40,10 +39,12 @@ class EmulatedDevice : public cuda::Device {
   std::vector<std::unique_ptr<unsigned char[]>> pieces_;
 };
 
-// How a case is run: the size of tiles (0: whole states), and how many states the workspace may hold (0: all).
+// How a case is run: the size of tiles (0: whole states), how many states the workspace may hold (0: all), and the
+// shared memory of a block.
 struct Setting {
   int tile_bits = 0;
   Index states = 0;
+  std::size_t shared_bytes = std::size_t{64} << 10;
 };
 
 template <class T>
@@ -57,7 +58,7 @@ class EmulatedRun {
   EmulatedRun(ProgramHandle program, const std::vector<Values>& values, Index batch, const Setting& setting)
       : program_(std::move(program)), setting_(setting) {
     const int n = program_->program.num_wires;
-    Layout layout = gpu_layout(n, sizeof(T), EmulatedDevice().shared_bytes);
+    Layout layout = gpu_layout(n, sizeof(T), setting.shared_bytes);
     if (setting.tile_bits > 0) {
       layout.tile_bits = setting.tile_bits;
       layout.run_bits = 1;
@@ -104,6 +105,7 @@ class EmulatedRun {
  private:
   EmulatedDevice device() const {
     EmulatedDevice device;
+    device.shared_bytes = setting_.shared_bytes;
     if (setting_.states > 0)
       device.workspace_bytes = setting_.states * (sizeof(Complex<T>) << program_->program.num_wires);
     return device;
@@ -228,6 +230,53 @@ TEST(tiles_agree_with_the_dense_simulator) {
     for (int round = 0; round < 4; ++round)
       check_case(make_case(random, random_circuit(random, 6 + round % 3, 25), 3), {tile_bits, round % 2 == 0 ? 0 : 13});
   }
+}
+
+// --- tiles of many warps, against the kernels of the CPU ---------------------------------------------------------------
+
+template <class T>
+void check_like_cpu(const Case& c, const Setting& setting) {
+  Run<T> expected(c.program, c.values, c.batch, 1);
+  expected.forward();
+  expected.backward(c.g_real, c.g_complex);
+  EmulatedRun<T> found(c.program, c.values, c.batch, setting);
+  found.forward();
+  found.backward(c.g_real, c.g_complex);
+  check_results(c, found.real, {expected.real.begin(), expected.real.end()}, "real result");
+  check_results(c, found.complex, {expected.complex.begin(), expected.complex.end()}, "complex result");
+  for (std::size_t i = 0; i < expected.gradients.size(); ++i) {
+    for (std::size_t e = 0; e < expected.gradients[i].size(); ++e)
+      check_close<T>(c, found.gradients[i][e], expected.gradients[i][e], "gradient of input", i);
+  }
+}
+
+// Blocks of 256 threads that go through a tile once and several times.
+TEST(large_tiles_agree_with_the_cpu) {
+  Random random(23);
+  constexpr std::size_t hopper = std::size_t{227} << 10;
+  for (const int n : {11, 12}) {
+    Circuit circuit = empty_circuit(n);
+    for (int layer = 0; layer < 3; ++layer) {
+      add_rotations(circuit);
+      for (int w = 0; w < n; ++w) circuit.program.gates.push_back(make_gate("CNOT", {w, (w + 1) % n}));
+      for (int w = 0; w + 1 < n; ++w)
+        circuit.program.gates.push_back(make_gate("IsingZZ", {w, w + 1}, {random_slot(random, circuit.program)}));
+    }
+    circuit.program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
+    for (int w = 0; w < n; ++w)
+      circuit.program.measurements.push_back({MeasurementKind::expval, {}, {{1, {{0, w % 4, 1, 0}}, {w}, "Z", {}}}});
+    const Case c = unsolved_case(random, circuit, 2);
+    check_like_cpu<float>(c, {0, 0, hopper});
+    check_like_cpu<double>(c, {0, 0, hopper});
+    check_like_cpu<double>(c, {10, 0, hopper});
+  }
+}
+
+// Several parts of a sample's tiles, sums over groups in several pieces, and every kind of step and measurement.
+TEST(large_states_agree_with_the_cpu) {
+  Random random(24);
+  const Case c = unsolved_case(random, large_circuit(random, 13), 1);
+  check_like_cpu<double>(c, {});
 }
 
 // --- what a call may leave out --------------------------------------------------------------------------------------
