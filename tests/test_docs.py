@@ -171,15 +171,15 @@ def spans_of(document: Path) -> set[str]:
 @cache
 def sources() -> frozenset[str]:
     """Every word in the code."""
-    files = [path for folder in ("csrc", "python", "tests") for path in (ROOT / folder).rglob("*")]
+    files = [path for folder in ("csrc", "cuda", "python", "tests") for path in (ROOT / folder).rglob("*")]
     files += [ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "setup.py"]
-    texts = [f.read_text(encoding="utf-8") for f in files if f.suffix in {".py", ".pyi", ".cpp", ".h", ".inl"}]
+    texts = [f.read_text(encoding="utf-8") for f in files if f.suffix in {".py", ".pyi", ".cpp", ".cu", ".h", ".inl"}]
     texts += [f.read_text(encoding="utf-8") for f in files[-3:]]
     return frozenset(word for text in texts for word in re.findall(r"\w+", text))
 
 
 def test_files_that_the_architecture_names_exist() -> None:
-    paths = [s for s in spans_of(ARCHITECTURE) if re.fullmatch(r"[\w./]+\.(py|pyi|cpp|h|inl|txt|toml|md)", s)]
+    paths = [s for s in spans_of(ARCHITECTURE) if re.fullmatch(r"[\w./]+\.(py|pyi|cpp|cu|h|inl|txt|toml|md)", s)]
     assert len(paths) > 30
     bases = [ROOT, ROOT / "csrc", ROOT / "python" / "ketgrad"]
     assert [p for p in paths if not any((base / p).is_file() for base in bases)] == []
@@ -187,6 +187,6 @@ def test_files_that_the_architecture_names_exist() -> None:
 
 def test_names_that_the_architecture_uses_exist() -> None:
     names = [s for s in spans_of(ARCHITECTURE) if re.fullmatch(r"\w+(?:(?:::|\.)\w+)*", s)]
-    names = [s for s in names if not re.search(r"\.(py|pyi|cpp|h|inl|txt|toml|md)$", s)]
+    names = [s for s in names if not re.search(r"\.(py|pyi|cpp|cu|h|inl|txt|toml|md)$", s)]
     assert len(names) > 100
     assert [n for n in names if not set(re.split(r"::|\.", n)) <= sources()] == []
