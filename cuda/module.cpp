@@ -1,4 +1,9 @@
 // The Python module ketgrad._C_cuda: the operators register themselves; what is left is the way to the programs.
+
+// The copy of pybind11 that comes with some versions of torch refuses to be included beside the stable ABI, of which
+// nothing here makes use.
+#undef TORCH_TARGET_VERSION
+#undef TORCH_STABLE_ONLY
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

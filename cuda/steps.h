@@ -13,7 +13,6 @@ struct StateCall {
   Samples samples;
   int num_bits = 0;
   const Input<T>* inputs = nullptr;
-  int multiprocessors = 1;
 };
 
 // |index>

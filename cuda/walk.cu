@@ -123,7 +123,7 @@ class Walk {
     return {view(), samples_, tables_.num_wires, string_count(), rotations_, phases_, device_.multiprocessors, chunk_};
   }
   StateCall<T> state_call() const {
-    return {view(), samples_, tables_.num_wires, device_inputs_, device_.multiprocessors};
+    return {view(), samples_, tables_.num_wires, device_inputs_};
   }
 
   bool is_whole() const {

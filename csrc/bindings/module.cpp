@@ -1,9 +1,15 @@
 // The Python module ketgrad._C: everything that is not a tensor. Importing it also registers the operators.
+#include <cstdint>
+
+// The copy of pybind11 that comes with some versions of torch refuses to be included beside the stable ABI, of which
+// nothing here makes use.
+static constexpr std::uint64_t torch_target_version = TORCH_TARGET_VERSION;  // 0x020b…: 2.11
+#undef TORCH_TARGET_VERSION
+#undef TORCH_STABLE_ONLY
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <chrono>
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -267,8 +273,8 @@ std::string build_flags() {
 #if defined(_OPENMP)
   text += ", OpenMP";
 #endif
-  const auto target = static_cast<std::uint64_t>(TORCH_TARGET_VERSION);  // 0x020b…: 2.11
-  text += ", stable ABI of torch " + std::to_string(target >> 56) + "." + std::to_string((target >> 48) & 0xff);
+  text += ", stable ABI of torch " + std::to_string(torch_target_version >> 56) + "." +
+          std::to_string((torch_target_version >> 48) & 0xff);
   return text;
 }
 
