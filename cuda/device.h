@@ -71,6 +71,8 @@ inline void require_success(cudaError_t error, const char* what) {
     throw std::runtime_error(std::string("ketgrad: ") + what + " failed: " + cudaGetErrorString(error));
 }
 
+inline constexpr Index most_blocks = 0x7fffffff;
+
 // A block has this much shared memory without asking.
 inline constexpr std::size_t shared_without_asking = std::size_t{48} << 10;
 
@@ -78,6 +80,8 @@ template <class... Parameters, class... Arguments>
 void launch(const Queue& queue, Index blocks, int threads, std::size_t shared_bytes, void (*kernel)(Parameters...),
             const Arguments&... arguments) {
   if (blocks == 0) return;
+  if (blocks > most_blocks)
+    throw std::runtime_error("ketgrad: more work than one launch can take; use a smaller batch");
   if (shared_bytes > shared_without_asking) {
     require_success(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                          cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),

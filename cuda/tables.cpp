@@ -59,7 +59,7 @@ class TableMaker {
   // Sorts by pattern; the list begins at `first` of its array.
   template <class E>
   static Patterns sort_patterns(std::vector<E>& list, int tile_bits, std::size_t first) {
-    const int shift = std::countr_zero(static_cast<unsigned>(threads_of(tile_bits)));
+    const int shift = thread_bits_of(tile_bits);
     const auto pattern = [&](const E& e) { return static_cast<int>((e.row_mask >> shift) & (steps - 1)); };
     std::stable_sort(list.begin(), list.end(), [&](const E& a, const E& b) { return pattern(a) < pattern(b); });
     Patterns patterns;

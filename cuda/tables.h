@@ -5,7 +5,6 @@
 // kept as slots already.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 #include <vector>
@@ -51,7 +50,11 @@ struct Angle {
 inline constexpr int step_bits = 3;
 inline constexpr int steps = 1 << step_bits;
 
-constexpr int threads_of(int tile_bits) { return std::clamp((1 << tile_bits) / steps, 32, 256); }
+// Threads of a block, as a power of two: whole warps, and as many as leave each enough registers for the way back.
+KETGRAD_HOST_DEVICE constexpr int thread_bits_of(int tile_bits) {
+  return tile_bits - step_bits < 5 ? 5 : tile_bits - step_bits > 8 ? 8 : tile_bits - step_bits;
+}
+KETGRAD_HOST_DEVICE constexpr int threads_of(int tile_bits) { return 1 << thread_bits_of(tile_bits); }
 
 // A list in the order of patterns: those of pattern p end at end[p].
 struct Patterns {

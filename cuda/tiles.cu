@@ -32,10 +32,47 @@ struct Place {
   }
 };
 
-// Calls f(r) for this thread's rows.
+// This thread's rows of a batch, one a step. `first` has no bit of the steps.
+struct Batch {
+  Local first = 0;
+  Local threads = 0;
+
+  KETGRAD_DEVICE Local row(int step) const { return first + static_cast<Local>(step) * threads; }
+};
+
 template <class F>
-KETGRAD_DEVICE void for_each_row(const Place& place, const F& f) {
-  for (Local r = static_cast<Local>(thread_index()); r < place.size(); r += static_cast<Local>(block_threads())) f(r);
+KETGRAD_DEVICE void for_each_batch(const Place& place, const F& f) {
+  const auto threads = static_cast<Local>(block_threads());
+  for (Local start = 0; start < place.size(); start += steps * threads)
+    f(Batch{start + static_cast<Local>(thread_index()), threads}, start == 0);
+}
+
+// Calls f(row, index, step) for those of a batch's rows that the tile has. A row's index is that of the batch's first row
+// plus a vector for each bit of its step.
+template <class F>
+KETGRAD_DEVICE void for_each_index(const TablesView& t, const Place& place, const Batch& batch, const F& f) {
+  const int first_bit = thread_bits_of(place.tile_bits);
+  Index vectors[step_bits];
+#pragma unroll
+  for (int b = 0; b < step_bits; ++b) {
+    vectors[b] = place.whole ? static_cast<Index>(batch.threads) << b : 0;
+    if (!place.whole && first_bit + b < place.rows.vectors.count)
+      vectors[b] = static_cast<Index>(t.vectors[place.rows.vectors.first + first_bit + b]);
+  }
+  const Index first = place.index(t, batch.first);
+#pragma unroll
+  for (int u = 0; u < steps; ++u) {
+    Index index = first;
+#pragma unroll
+    for (int b = 0; b < step_bits; ++b) index ^= ((u >> b) & 1) != 0 ? vectors[b] : 0;
+    if (batch.row(u) < place.size()) f(batch.row(u), index, u);
+  }
+}
+
+// The same for all of this thread's rows.
+template <class F>
+KETGRAD_DEVICE void for_each_index(const TablesView& t, const Place& place, const F& f) {
+  for_each_batch(place, [&](const Batch& batch, bool) { for_each_index(t, place, batch, f); });
 }
 
 // Each warp has a piece of its own, so nothing depends on the order of warps. One lane sets it.
@@ -175,14 +212,6 @@ KETGRAD_DEVICE void undo_turns(const TablesView& t, const Operation& op, const R
 
 // --- phases -----------------------------------------------------------------------------------------------------------
 
-// This thread's rows of a batch, one a step. `first` has no bit of the steps.
-struct Batch {
-  Local first = 0;
-  Local threads = 0;
-
-  KETGRAD_DEVICE Local row(int step) const { return first + static_cast<Local>(step) * threads; }
-};
-
 // values[step] = sum over patterns p of (-1)^parity(step & p) values[p]
 template <class T>
 KETGRAD_DEVICE void hadamard(T* values) {
@@ -217,13 +246,6 @@ KETGRAD_DEVICE void for_each_pattern(const Patterns& list, const F& f) {
   for (int p = 0; p < steps; ++p) {
     for (; e < list.end[p]; ++e) f(e, p);
   }
-}
-
-template <class F>
-KETGRAD_DEVICE void for_each_batch(const Place& place, const F& f) {
-  const auto threads = static_cast<Local>(block_threads());
-  for (Local start = 0; start < place.size(); start += steps * threads)
-    f(Batch{start + static_cast<Local>(thread_index()), threads}, start == 0);
 }
 
 // exp(-i sum_s angle_s/2 (-1)^parity_s) of each row of a batch.
@@ -397,12 +419,12 @@ KETGRAD_DEVICE void for_each_tile(const TablesView& t, const TileGrid& grid, con
 
 template <class T>
 KETGRAD_DEVICE void load_tile(const TablesView& t, const Place& place, const Complex<T>* state, Tile<T>& tile) {
-  for_each_row(place, [&](Local r) { tile.set(slot(r), state[place.index(t, r)]); });
+  for_each_index(t, place, [&](Local r, Index i, int) { tile.set(slot(r), state[i]); });
 }
 
 template <class T>
 KETGRAD_DEVICE void store_tile(const TablesView& t, const Place& place, const Tile<T>& tile, Complex<T>* state) {
-  for_each_row(place, [&](Local r) { state[place.index(t, r)] = tile.get(slot(r)); });
+  for_each_index(t, place, [&](Local r, Index i, int) { state[i] = tile.get(slot(r)); });
 }
 
 template <class T>
@@ -438,8 +460,8 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     Tile<T> ket(0, place.size());
     const Index state = place.sample << c.num_bits;
     if (f.prepares) {
-      for_each_row(place,
-                   [&](Local r) { ket.set(slot(r), {place.index(t, r) == f.initial_index ? T(1) : T(0), T(0)}); });
+      for_each_index(t, place,
+                     [&](Local r, Index i, int) { ket.set(slot(r), {i == f.initial_index ? T(1) : T(0), T(0)}); });
     } else {
       load_tile(t, place, f.ket + state, ket);
     }
@@ -521,12 +543,10 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     for_each_batch(place, [&](const Batch& batch, bool) {
       Complex<T> rows[steps];
       word_rows(c.t, pass.groups, place, batch, ket, weights + place.sample * words, rows);
-#pragma unroll
-      for (int u = 0; u < steps; ++u) {
-        if (batch.row(u) >= place.size()) continue;
-        Complex<T>& out = bras[state + place.index(c.t, batch.row(u))];
+      for_each_index(c.t, place, batch, [&](Local, Index i, int u) {
+        Complex<T>& out = bras[state + i];
         out = begins ? rows[u] : out + rows[u];
-      }
+      });
     });
   });
 }
