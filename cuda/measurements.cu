@@ -28,7 +28,8 @@ KETGRAD_KERNEL add_result_kernel(Index each, Index samples, StateCall<T> c, Inde
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   T& out = real[(c.samples.first + item.sample) * real_results + result];
-  out = static_cast<T>(static_cast<double>(out) + factor * a[item.sample] * b[item.sample]);
+  const double product = b == nullptr ? a[item.sample] : a[item.sample] * b[item.sample];
+  out = static_cast<T>(static_cast<double>(out) + factor * product);
 }
 
 KETGRAD_KERNEL multiply_kernel(Index each, Index samples, const double* weight, const Complex<double>* value,

@@ -22,7 +22,7 @@ template <class T>
 void set_weights(const Queue& queue, const StateCall<T>& call, Index real_results, const Weight<T>& weight,
                  double* out);
 
-// real[sample][result] += factor * a[sample] * b[sample]
+// real[sample][result] += factor * a[sample] * b[sample]; of a null b, 1.
 template <class T>
 void add_to_result(const Queue& queue, const StateCall<T>& call, Index real_results, Index result, double factor,
                    const double* a, const double* b, T* real);

@@ -77,3 +77,34 @@ def test_what_cannot_be_explained() -> None:
         kg.explain([])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="without shots"):
         kg.explain(kg.Tape([kg.RX(0.1, wires=0)], [kg.expval(kg.Z(0))], shots=10))
+
+
+# --- for a GPU, with or without one ----------------------------------------------------------------------------------
+
+
+def test_a_layer_on_twenty_wires_takes_few_passes_on_a_gpu() -> None:
+    tape = kg.Tape([kg.RX(0.1 * w, wires=w) for w in range(20)], [kg.expval(kg.Z(0))])
+    plan = kg.explain(tape, dtype=torch.float32, device="cuda")
+    assert 1 <= sum(p.turns > 0 for p in plan.passes) <= 3
+    assert sum(p.turns for p in plan.passes) == 20
+    assert "tiles" in plan.regime and "launch" in plan.regime
+
+
+@pytest.mark.parametrize(("dtype", "wires"), [(torch.float32, 13), (torch.float64, 12)], ids=str)
+def test_a_state_that_fits_shared_memory_is_one_tile(dtype: torch.dtype, wires: int) -> None:
+    """Ket and bra in the 227 KiB of a block of an H100."""
+    if torch.cuda.is_available():
+        pytest.skip("a visible GPU may have other limits")
+    for n, whole in ((wires, True), (wires + 1, False)):
+        tape = kg.Tape([kg.RY(0.1, wires=w) for w in range(n)], [kg.expval(kg.Z(0))])
+        plan = kg.explain(tape, dtype=dtype, device="cuda:0")
+        assert (plan.passes[0].tiles == 1) is whole
+        assert ("shared memory" in plan.regime) and ("a block of threads for each circuit" in plan.regime) is whole
+
+
+def test_what_cannot_be_explained_for_a_device() -> None:
+    tape = kg.Tape([kg.RX(0.1, wires=0)], [kg.expval(kg.Z(0))])
+    with pytest.raises(ValueError, match="'cpu' or 'cuda', not for 'mps'"):
+        kg.explain(tape, device="mps")
+    with pytest.raises(NotImplementedError, match=r"torch\.profiler"):
+        kg.explain(tape, device="cuda", measure=True)

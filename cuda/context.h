@@ -1,0 +1,122 @@
+// What every part of a call on a GPU needs: its tables and inputs, the chunk of samples at hand, and memory.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "cuda/numbers.h"
+#include "cuda/steps.h"
+#include "cuda/walk.h"
+
+namespace ketgrad::cuda {
+
+template <class T>
+class Context {
+ public:
+  Context(Device& device, const DeviceCall<T>& call, const std::vector<T*>& gradients)
+      : device_(device), call_(call), dimension_(Index{1} << tables().num_wires) {
+    for (std::size_t i = 0; i < call.inputs.size(); ++i) {
+      const InputView<T>& view = call.inputs[i];
+      inputs_.push_back({view.data, gradients.empty() ? nullptr : gradients[i], view.numel, view.batched ? 1 : 0,
+                         view.is_complex ? 1 : 0});
+    }
+    device_inputs_ = take<Input<T>>(static_cast<Index>(inputs_.size()));
+    set_inputs(queue(), inputs_.data(), static_cast<int>(inputs_.size()), device_inputs_);
+  }
+
+  Device& device() const { return device_; }
+  const Queue& queue() const { return device_.queue; }
+  const Tables& tables() const { return call_.tables->tables; }
+  const TablesView& view() const { return call_.tables->view; }
+  const std::vector<Input<T>>& inputs() const { return inputs_; }
+  const Input<T>* device_inputs() const { return device_inputs_; }
+  Index dimension() const { return dimension_; }
+
+  bool wants(int input) const { return input != no_input && inputs_[input].gradient != nullptr; }
+
+  bool wants(const Range& values) const {
+    for (int j = 0; j < values.count; ++j) {
+      if (wants(tables().values[values.first + j].input)) return true;
+    }
+    return false;
+  }
+
+  // --- chunks --------------------------------------------------------------------------------------------------------
+
+  // `states`: so many states a sample may be needed.
+  template <class F>
+  void for_each_chunk(double states, const F& f) {
+    const double each = states * static_cast<double>(dimension_) * sizeof(Complex<T>);
+    const auto fit = static_cast<double>(device_.workspace_bytes) / each;
+    chunk_ = std::clamp<Index>(static_cast<Index>(std::min(fit, 1e15)), 1, std::max<Index>(call_.batch, 1));
+    for (Index first = 0; first < call_.batch; first += chunk_) {
+      samples_ = {first, std::min(chunk_, call_.batch - first)};
+      f();
+    }
+  }
+
+  const Samples& samples() const { return samples_; }
+  Index chunk() const { return chunk_; }  // samples of the largest chunk
+  StateCall<T> state_call() const { return {view(), samples_, tables().num_wires, device_inputs_}; }
+
+  // --- memory --------------------------------------------------------------------------------------------------------
+
+  template <class E>
+  E* take(Index count) {
+    return static_cast<E*>(device_.allocate(std::max<Index>(count, 1) * sizeof(E)));
+  }
+
+  // A state a sample of a chunk, taken when it is first needed and kept for the next chunks.
+  Complex<T>* own(Complex<T>*& states) {
+    if (states == nullptr) states = take<Complex<T>>(chunk_ * dimension_);
+    return states;
+  }
+
+  // Numbers a sample, likewise.
+  template <class E>
+  E* own_numbers(E*& numbers, Index each) {
+    if (numbers == nullptr) numbers = take<E>(chunk_ * each);
+    return numbers;
+  }
+
+  void zero_states(Complex<T>* states) { device_.zero(states, sizeof(Complex<T>) * samples_.count * dimension_); }
+  void zero_numbers(double* numbers, Index each) { device_.zero(numbers, sizeof(double) * samples_.count * each); }
+
+  // --- sums over groups ----------------------------------------------------------------------------------------------
+
+  // Room for so many sums, and for so many pieces of sums.
+  Complex<double>* room_for_sums(Index count) { return grown(sums_, count); }
+  Complex<double>* room_for_pieces(Index count) { return grown(pieces_, count); }
+
+  // The sums of sum_over_groups, [sample][entry], valid until the next.
+  const Complex<double>* sum_groups(const Map& groups, const Offsets& offsets, const Entries& entries,
+                                    const Complex<T>* x, const Complex<T>* y) {
+    Complex<double>* sums = room_for_sums(entries.count * samples_.count);
+    Complex<double>* pieces = room_for_pieces(sum_scratch_count(groups.size(), entries.count, samples_.count));
+    sum_over_groups(queue(), state_call(), groups, offsets, entries, x, y, sums, pieces);
+    return sums;
+  }
+
+ private:
+  struct Numbers {
+    Complex<double>* data = nullptr;
+    Index capacity = 0;
+  };
+
+  Complex<double>* grown(Numbers& numbers, Index count) {
+    if (numbers.capacity < count) numbers = {take<Complex<double>>(count), count};
+    return numbers.data;
+  }
+
+  Device& device_;
+  const DeviceCall<T>& call_;
+  const Index dimension_;
+  std::vector<Input<T>> inputs_;
+  Input<T>* device_inputs_ = nullptr;
+  Index chunk_ = 1;
+  Samples samples_;
+  Numbers sums_;
+  Numbers pieces_;
+};
+
+}  // namespace ketgrad::cuda
