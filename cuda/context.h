@@ -43,11 +43,10 @@ class Context {
 
   // --- chunks --------------------------------------------------------------------------------------------------------
 
-  // `states`: so many states a sample may be needed.
+  // As many samples at a time as fit the workspace, of so many bytes each.
   template <class F>
-  void for_each_chunk(double states, const F& f) {
-    const double each = states * static_cast<double>(dimension_) * sizeof(Complex<T>);
-    const auto fit = static_cast<double>(device_.workspace_bytes) / each;
+  void for_each_chunk(double bytes_each, const F& f) {
+    const auto fit = static_cast<double>(device_.workspace_bytes) / bytes_each;
     chunk_ = std::clamp<Index>(static_cast<Index>(std::min(fit, 1e15)), 1, std::max<Index>(call_.batch, 1));
     for (Index first = 0; first < call_.batch; first += chunk_) {
       samples_ = {first, std::min(chunk_, call_.batch - first)};

@@ -137,19 +137,27 @@ class TorchDevice final : public Device {
 
 // --- tables -----------------------------------------------------------------------------------------------------------
 
-// A program's tables on a device. They are made at its first call there and live as long as the program.
+// A program's tables on a device. They are made at its first call there, and go with the first call of another program
+// after it has gone itself.
 class TableCache {
  public:
   template <class T>
   const DeviceTables& find(const ProgramHandle& program, TorchDevice& device) {
     const std::lock_guard lock(mutex_);
     const Key key{program->id, device.index(), static_cast<int>(sizeof(T))};
+    const bool captures = is_capturing(device);
     const auto at = entries_.find(key);
-    if (at != entries_.end() && !at->second.program.expired()) return *at->second.tables;
-    require_no_capture(device);
-    forget_expired();
+    if (at != entries_.end() && !at->second.program.expired()) {
+      if (captures) at->second.captured = program;
+      return *at->second.tables;
+    }
+    if (captures)
+      throw std::runtime_error(
+          "ketgrad: a circuit's first call on a device copies its tables there, which a CUDA graph cannot capture; "
+          "run it once before the capture (warm-up)");
+    forget_expired(device);
     const Layout layout = gpu_layout(program->program.num_wires, sizeof(T), device.shared_bytes);
-    Entry entry{program, Block(1, device.index()), std::make_unique<DeviceTables>()};
+    Entry entry{program, nullptr, Block(1, device.index()), std::make_unique<DeviceTables>()};
     upload(make_tables(program->plan(layout)), device, entry);
     return *entries_.insert_or_assign(key, std::move(entry)).first->second.tables;
   }
@@ -163,25 +171,26 @@ class TableCache {
   };
   struct Entry {
     std::weak_ptr<const PlannedProgram> program;
+    ProgramHandle captured;  // a graph that may be replayed at any time reads the tables: they stay for good
     Block memory;
     std::unique_ptr<DeviceTables> tables;
   };
 
-  static void require_no_capture(const TorchDevice& device) {
+  static bool is_capturing(const TorchDevice& device) {
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     require_success(cudaStreamIsCapturing(device.stream(), &status), "asking about a capture");
-    if (status != cudaStreamCaptureStatusNone)
-      throw std::runtime_error(
-          "ketgrad: a circuit's first call on a device copies its tables there, which a CUDA graph cannot capture; "
-          "run it once before the capture (warm-up)");
+    return status != cudaStreamCaptureStatusNone;
   }
 
-  // A launch that reads tables may still be waiting.
-  void forget_expired() {
-    const auto expired = [](const auto& e) { return e.second.program.expired(); };
-    if (std::none_of(entries_.begin(), entries_.end(), expired)) return;
+  // Of this device, for which it waits: a launch that reads tables may still be pending.
+  void forget_expired(const TorchDevice& device) {
+    std::vector<Key> expired;
+    for (const auto& [key, entry] : entries_) {
+      if (key.device == device.index() && entry.program.expired()) expired.push_back(key);
+    }
+    if (expired.empty()) return;
     require_success(cudaDeviceSynchronize(), "waiting for the device");
-    std::erase_if(entries_, expired);
+    for (const Key& key : expired) entries_.erase(key);
   }
 
   // Other streams may call the program next, so this waits: once for each program and device.
@@ -214,6 +223,8 @@ Tensor empty(const std::vector<Index>& shape, ScalarType type, const Tensor& lik
   try {
     return torch::stable::empty(shape, type, std::nullopt, like.device());
   } catch (const std::exception&) {
+    const cudaError_t error = cudaPeekAtLastError();
+    if (error != cudaErrorMemoryAllocation) require_success(error, "an allocation");
     double numbers = 1;
     for (const Index size : shape) numbers *= static_cast<double>(size);
     const bool single = type == ScalarType::Float || type == ScalarType::ComplexFloat;

@@ -1,6 +1,7 @@
 #include "cuda/measurements.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "cuda/grid.h"
 
@@ -22,14 +23,19 @@ KETGRAD_KERNEL weights_kernel(Index each, Index samples, StateCall<T> c, Index r
   out[item.sample] = value;
 }
 
-template <class T>
-KETGRAD_KERNEL add_result_kernel(Index each, Index samples, StateCall<T> c, Index real_results, Index result,
-                                 double factor, const double* a, const double* b, T* real) {
+KETGRAD_KERNEL accumulate_kernel(Index each, Index samples, double factor, const double* a, const double* b,
+                                 bool begins, double* total) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
-  T& out = real[(c.samples.first + item.sample) * real_results + result];
-  const double product = b == nullptr ? a[item.sample] : a[item.sample] * b[item.sample];
-  out = static_cast<T>(static_cast<double>(out) + factor * product);
+  const double product = factor * a[item.sample] * (b == nullptr ? 1.0 : b[item.sample]);
+  total[item.sample] = (begins ? 0.0 : total[item.sample]) + product;
+}
+
+template <class T>
+KETGRAD_KERNEL add_result_kernel(Index each, Index samples, StateCall<T> c, Index real_results, Index result,
+                                 const double* value, T* real) {
+  const Item item = Item::of(each, samples);
+  if (item.exists) real[(c.samples.first + item.sample) * real_results + result] += static_cast<T>(value[item.sample]);
 }
 
 KETGRAD_KERNEL multiply_kernel(Index each, Index samples, const double* weight, const Complex<double>* value,
@@ -228,21 +234,33 @@ KETGRAD_KERNEL inner_products_kernel(StateCall<T> c, int input, Map groups, Map 
   products[2 * block_index() + 1] = of_u;
 }
 
-// u_a conj(<phi|psi>) + psi_a conj(<phi|u>), over all groups
+// u_a conj(<phi|psi>) + psi_a conj(<phi|u>), over one of `pieces` of the groups: sums[sample][a][piece].
 template <class T>
 KETGRAD_KERNEL projector_gradient_kernel(Index each, Index samples, StateCall<T> c, Map groups, Map offsets,
-                                         const Complex<T>* u, const Complex<T>* psi, const Complex<double>* products,
-                                         Complex<double>* sums) {
+                                         Index pieces, const Complex<T>* u, const Complex<T>* psi,
+                                         const Complex<double>* products, Complex<double>* sums) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
+  const Index offset = at(c.t, offsets, item.number / pieces);
+  const Index length = groups.size() / pieces;
+  const Index first = item.number % pieces * length;
   Complex<double> total{};
-  for (Index r = 0; r < groups.size(); ++r) {
-    const Index i = (item.sample << c.num_bits) + (at(c.t, groups, r) ^ at(c.t, offsets, item.number));
+  for (Index r = first; r < first + length; ++r) {
+    const Index i = (item.sample << c.num_bits) + (at(c.t, groups, r) ^ offset);
     const Complex<double>* of_group = products + 2 * (item.sample * groups.size() + r);
     total += widened(u[i]) * conj(of_group[0]) + widened(psi[i]) * conj(of_group[1]);
   }
   sums[item.sample * each + item.number] = total;
 }
+
+// A sum over groups is cut so that some ten thousand threads take part, of a few groups each at least.
+Index projector_pieces(const ObservableFactor& f) {
+  const Index wanted = std::min((Index{1} << 14) / f.offsets.size(), f.groups.size() / 16);
+  return std::bit_floor(static_cast<Mask>(std::max<Index>(wanted, 1)));
+}
+
+// Of a block that takes one group.
+int group_threads(const ObservableFactor& f) { return f.offsets.size() < item_threads ? warp_size : item_threads; }
 
 constexpr std::size_t sum_bytes = item_threads / warp_size * sizeof(double);
 
@@ -260,9 +278,15 @@ void set_weights(const Queue& queue, const StateCall<T>& call, Index real_result
 }
 
 template <class T>
-void add_to_result(const Queue& queue, const StateCall<T>& call, Index real_results, Index result, double factor,
-                   const double* a, const double* b, T* real) {
-  launch_items(queue, 1, call.samples.count, add_result_kernel<T>, call, real_results, result, factor, a, b, real);
+void accumulate(const Queue& queue, const StateCall<T>& call, double factor, const double* a, const double* b,
+                bool begins, double* total) {
+  launch_items(queue, 1, call.samples.count, accumulate_kernel, factor, a, b, begins, total);
+}
+
+template <class T>
+void add_to_result(const Queue& queue, const StateCall<T>& call, Index real_results, Index result, const double* value,
+                   T* real) {
+  launch_items(queue, 1, call.samples.count, add_result_kernel<T>, call, real_results, result, value, real);
 }
 
 template <class T>
@@ -297,7 +321,7 @@ void apply_factor(const Queue& queue, const StateCall<T>& call, const Observable
       return launch_items(queue, dimension(call), samples, project_kernel<T>, call, f.groups, f.offsets, f.kept,
                           states);
     case FactorKind::state_projector:
-      return launch(queue, samples * f.groups.size(), item_threads, sum_bytes, project_on_state_kernel<T>, call,
+      return launch(queue, samples * f.groups.size(), group_threads(f), sum_bytes, project_on_state_kernel<T>, call,
                     f.input, f.groups, f.offsets, states);
     case FactorKind::sparse: {
       const Sparse sparse{f.input, f.groups, f.offsets, f.entry_columns, f.row_starts, f.row_entries};
@@ -354,19 +378,28 @@ void add_weighted_gradient(const Queue& queue, const StateCall<T>& call, int inp
                weight, conjugate, sums);
 }
 
+Index projector_scratch_count(const ObservableFactor& f, Index samples) {
+  return samples * (2 * f.groups.size() + projector_pieces(f) * f.offsets.size());
+}
+
 template <class T>
 void state_projector_sums(const Queue& queue, const StateCall<T>& call, const ObservableFactor& f, const Complex<T>* u,
-                          const Complex<T>* psi, Complex<double>* inner_products, Complex<double>* sums) {
-  launch(queue, call.samples.count * f.groups.size(), item_threads, sum_bytes, inner_products_kernel<T>, call, f.input,
-         f.groups, f.offsets, u, psi, inner_products);
-  launch_items(queue, f.offsets.size(), call.samples.count, projector_gradient_kernel<T>, call, f.groups, f.offsets, u,
-               psi, inner_products, sums);
+                          const Complex<T>* psi, Complex<double>* scratch, Complex<double>* sums) {
+  const Index samples = call.samples.count;
+  const Index pieces = projector_pieces(f);
+  Complex<double>* products = scratch;
+  Complex<double>* parts = scratch + 2 * samples * f.groups.size();
+  launch(queue, samples * f.groups.size(), group_threads(f), sum_bytes, inner_products_kernel<T>, call, f.input,
+         f.groups, f.offsets, u, psi, products);
+  launch_items(queue, f.offsets.size() * pieces, samples, projector_gradient_kernel<T>, call, f.groups, f.offsets,
+               pieces, u, psi, products, parts);
+  fold_sums(queue, f.offsets.size(), samples, pieces, parts, sums);
 }
 
 #define KETGRAD_MEASUREMENTS(T)                                                                                        \
   template void set_weights(const Queue&, const StateCall<T>&, Index, const Weight<T>&, double*);                      \
-  template void add_to_result(const Queue&, const StateCall<T>&, Index, Index, double, const double*, const double*,   \
-                              T*);                                                                                     \
+  template void accumulate(const Queue&, const StateCall<T>&, double, const double*, const double*, bool, double*);    \
+  template void add_to_result(const Queue&, const StateCall<T>&, Index, Index, const double*, T*);                     \
   template void multiply(const Queue&, const StateCall<T>&, const double*, const Complex<double>*, double*);           \
   template void write_word(const Queue&, const StateCall<T>&, const PauliWord&, const Complex<T>*, Complex<T>*);       \
   template void add_scaled(const Queue&, const StateCall<T>&, const double*, const Complex<T>*, const double*,         \

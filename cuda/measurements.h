@@ -22,10 +22,15 @@ template <class T>
 void set_weights(const Queue& queue, const StateCall<T>& call, Index real_results, const Weight<T>& weight,
                  double* out);
 
-// real[sample][result] += factor * a[sample] * b[sample]; of a null b, 1.
+// total[sample] = or += factor * a[sample] * b[sample]; of a null b, 1.
 template <class T>
-void add_to_result(const Queue& queue, const StateCall<T>& call, Index real_results, Index result, double factor,
-                   const double* a, const double* b, T* real);
+void accumulate(const Queue& queue, const StateCall<T>& call, double factor, const double* a, const double* b,
+                bool begins, double* total);
+
+// real[sample][result] += value[sample]
+template <class T>
+void add_to_result(const Queue& queue, const StateCall<T>& call, Index real_results, Index result, const double* value,
+                   T* real);
 
 // out[sample] = weight[sample] * value[sample], of which only the real part counts.
 template <class T>
@@ -89,10 +94,10 @@ template <class T>
 void add_weighted_gradient(const Queue& queue, const StateCall<T>& call, int input, bool batched, Index count,
                            const double* weight, bool conjugate, const Complex<double>* sums);
 
-// Gradient sums[sample][a] of Re<u|phi><phi|psi> by phi; `inner_products` has room for two numbers a group and sample.
+// Gradient sums[sample][a] of Re<u|phi><phi|psi> by phi; `scratch` has room for projector_scratch_count numbers.
+Index projector_scratch_count(const ObservableFactor& factor, Index samples);
 template <class T>
 void state_projector_sums(const Queue& queue, const StateCall<T>& call, const ObservableFactor& factor,
-                          const Complex<T>* u, const Complex<T>* psi, Complex<double>* inner_products,
-                          Complex<double>* sums);
+                          const Complex<T>* u, const Complex<T>* psi, Complex<double>* scratch, Complex<double>* sums);
 
 }  // namespace ketgrad::cuda

@@ -8,6 +8,8 @@ namespace ketgrad::cuda {
 namespace {
 
 constexpr int threads = 128;
+// Of a block that adds up what a whole batch, or all blocks of a large state, left.
+constexpr int many_threads = 256;
 
 constexpr Index blocks_for(Index items) { return (items + threads - 1) / threads; }
 
@@ -32,7 +34,7 @@ KETGRAD_DEVICE PhaseAngle<T> fixed_point(double angle) {
   const double turns = angle * inverse;
   const double part = turns - std::floor(turns);
   const T poison = static_cast<T>(angle - angle);  // NaN of what is not finite
-  if (!(part >= 0)) return {0, poison};
+  if (!(part >= 0)) return {0, poison};  // NaN, or a fraction so near to 0 that a fused product comes out below it
   // Two halves: a double has not bits enough to be scaled to 2^64 at once, and 1.0 must wrap.
   constexpr int half_bits = 4 * sizeof(Unsigned);
   const double high = std::floor(part * static_cast<double>(Unsigned{1} << half_bits));
@@ -69,37 +71,34 @@ KETGRAD_KERNEL write_word_weights(TablesView t, Index words, Index real_results,
   weights[item()] = static_cast<T>(g * coefficient_of(t, t.coefficients[word.term], inputs, sample));
 }
 
-KETGRAD_DEVICE double sum_of(const double* pieces, Index slots) {
-  double total = 0;
-  for (Index s = 0; s < slots; ++s) total += pieces[s];
-  return total;
-}
-
-// A warp for each result of each sample.
+// A block for each result of each sample.
 template <class T>
 KETGRAD_KERNEL write_word_results(TablesView t, Index real_results, const Input<T>* inputs, Samples samples,
-                                  const double* pieces, Index slots, T* real) {
-  const Index sample = block_index() / real_results;
-  const Index result = block_index() % real_results;
-  const Range list = t.result_words[result];
+                                  const double* pieces, Index pieces_each, T* real) {
+  const WordResult& result = t.word_results[block_index() / samples.count];
+  const Index sample = block_index() % samples.count;
   double total = 0;
-  for (int k = thread_index(); k < list.count; k += warp_size) {
-    const int w = t.word_lists[list.first + k];
+  for (Index p = thread_index(); p < result.words.count * pieces_each; p += block_threads()) {
+    const int w = t.word_lists[result.words.first + p / pieces_each];
     total += coefficient_of(t, t.coefficients[t.words[w].term], inputs, samples.first + sample) *
-             sum_of(pieces + (w * samples.count + sample) * slots, slots);
+             pieces[(w * samples.count + sample) * pieces_each + p % pieces_each];
   }
-  total = warp_sum(total);
-  if (thread_index() == 0) real[(samples.first + sample) * real_results + result] = static_cast<T>(total);
+  total = block_sum(total);
+  if (thread_index() == 0) real[(samples.first + sample) * real_results + result.result] = static_cast<T>(total);
 }
 
+// A warp for each word of each sample.
 template <class T>
-KETGRAD_KERNEL write_word_terms(TablesView t, Index words, Index real_results, Samples samples, const double* pieces,
-                                Index slots, const T* cotangents, double* terms) {
-  if (item() >= words * samples.count) return;
-  const Index w = item() / samples.count;
-  const Index sample = item() % samples.count;
+KETGRAD_KERNEL write_word_terms(TablesView t, Index real_results, Samples samples, const double* pieces,
+                                Index pieces_each, const T* cotangents, double* terms) {
+  const Index w = block_index() / samples.count;
+  const Index sample = block_index() % samples.count;
+  double total = 0;
+  for (Index p = thread_index(); p < pieces_each; p += warp_size) total += pieces[block_index() * pieces_each + p];
+  total = warp_sum(total);
+  if (thread_index() != 0) return;
   const double g = static_cast<double>(cotangents[(samples.first + sample) * real_results + t.words[w].result]);
-  terms[t.words[w].term * samples.count + sample] = g * sum_of(pieces + item() * slots, slots);
+  terms[t.words[w].term * samples.count + sample] = g * total;
 }
 
 // A coefficient is a product: each of its values sees the product of the others.
@@ -121,14 +120,14 @@ KETGRAD_KERNEL write_coefficient_sources(TablesView t, Index coefficients, const
 // A block for each element: of a shared input over all samples, of a batched one for each sample.
 template <class T>
 KETGRAD_KERNEL add_to_gradients(TablesView t, Index first_element, Index angles, const Input<T>* inputs,
-                                Samples samples, const double* overlaps, Index slots, const double* single) {
+                                Samples samples, const double* overlaps, Index pieces_each, const double* single) {
   const GradientElement element = t.elements[first_element + block_index()];
   const Input<T>& input = inputs[element.input];
   double total = 0;
   for (int k = 0; k < element.entries.count; ++k) {
     const GradientEntry entry = t.gradient_entries[element.entries.first + k];
     const bool is_overlap = entry.source < angles;
-    const Index pieces = is_overlap ? samples.count * slots : samples.count;
+    const Index pieces = is_overlap ? samples.count * pieces_each : samples.count;
     const double* from = is_overlap ? overlaps + entry.source * pieces : single + (entry.source - angles) * pieces;
     double sum = 0;
     for (Index p = thread_index(); p < pieces; p += block_threads()) sum += from[p];
@@ -140,7 +139,8 @@ KETGRAD_KERNEL add_to_gradients(TablesView t, Index first_element, Index angles,
 
 template <class T>
 KETGRAD_KERNEL add_to_batched_gradients(TablesView t, Index first_element, Index angles, const Input<T>* inputs,
-                                        Samples samples, const double* overlaps, Index slots, const double* single) {
+                                        Samples samples, const double* overlaps, Index pieces_each,
+                                        const double* single) {
   const GradientElement element = t.elements[first_element + block_index() / samples.count];
   const Index sample = block_index() % samples.count;
   const Input<T>& input = inputs[element.input];
@@ -148,9 +148,9 @@ KETGRAD_KERNEL add_to_batched_gradients(TablesView t, Index first_element, Index
   for (int k = 0; k < element.entries.count; ++k) {
     const GradientEntry entry = t.gradient_entries[element.entries.first + k];
     if (entry.source < angles) {
-      const double* from = overlaps + (entry.source * samples.count + sample) * slots;
+      const double* from = overlaps + (entry.source * samples.count + sample) * pieces_each;
       double sum = 0;
-      for (Index p = thread_index(); p < slots; p += block_threads()) sum += from[p];
+      for (Index p = thread_index(); p < pieces_each; p += block_threads()) sum += from[p];
       total += entry.weight * sum;
     } else if (thread_index() == 0) {
       total += entry.weight * single[(entry.source - angles) * samples.count + sample];
@@ -187,17 +187,18 @@ void set_word_weights(const Queue& queue, const TablesView& t, Index words, Inde
 }
 
 template <class T>
-void finish_words(const Queue& queue, const TablesView& t, Index real_results, const Input<T>* inputs,
-                  const Samples& samples, const double* pieces, Index slots, T* real) {
-  launch(queue, real_results * samples.count, warp_size, 0, write_word_results<T>, t, real_results, inputs, samples,
-         pieces, slots, real);
+void finish_words(const Queue& queue, const TablesView& t, Index results, Index real_results, const Input<T>* inputs,
+                  const Samples& samples, const double* pieces, Index pieces_each, T* real) {
+  const int block = pieces_each < warp_size ? warp_size : many_threads;
+  launch(queue, results * samples.count, block, many_threads / warp_size * sizeof(double), write_word_results<T>, t,
+         real_results, inputs, samples, pieces, pieces_each, real);
 }
 
 template <class T>
 void set_word_terms(const Queue& queue, const TablesView& t, Index words, Index real_results, const Samples& samples,
-                    const double* pieces, Index slots, const T* cotangents, double* terms) {
-  launch(queue, blocks_for(words * samples.count), threads, 0, write_word_terms<T>, t, words, real_results, samples,
-         pieces, slots, cotangents, terms);
+                    const double* pieces, Index pieces_each, const T* cotangents, double* terms) {
+  launch(queue, words * samples.count, warp_size, 0, write_word_terms<T>, t, real_results, samples, pieces, pieces_each,
+         cotangents, terms);
 }
 
 template <class T>
@@ -210,7 +211,7 @@ void set_coefficient_sources(const Queue& queue, const TablesView& t, Index coef
 template <class T>
 void collect_gradients(const Queue& queue, const TablesView& t, const std::vector<GradientElement>& elements,
                        Index angles, const Input<T>* inputs, const std::vector<Input<T>>& host_inputs,
-                       const Samples& samples, const double* overlaps, Index slots, const double* single) {
+                       const Samples& samples, const double* overlaps, Index pieces_each, const double* single) {
   // Elements are in the order of their inputs: a launch for each run of elements of one input.
   const auto end = static_cast<Index>(elements.size());
   for (Index first = 0, next = 0; first < end; first = next) {
@@ -220,10 +221,10 @@ void collect_gradients(const Queue& queue, const TablesView& t, const std::vecto
     const Index count = next - first;
     if (input.batched != 0) {
       launch(queue, count * samples.count, warp_size, 0, add_to_batched_gradients<T>, t, first, angles, inputs, samples,
-             overlaps, slots, single);
+             overlaps, pieces_each, single);
     } else {
-      launch(queue, count, 256, 8 * sizeof(double), add_to_gradients<T>, t, first, angles, inputs, samples, overlaps,
-             slots, single);
+      launch(queue, count, many_threads, many_threads / warp_size * sizeof(double), add_to_gradients<T>, t, first,
+             angles, inputs, samples, overlaps, pieces_each, single);
     }
   }
 }
@@ -234,8 +235,8 @@ void collect_gradients(const Queue& queue, const TablesView& t, const std::vecto
                            PhaseAngle<T>*);                                                                            \
   template void set_word_weights(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,       \
                                  const T*, T*);                                                                        \
-  template void finish_words(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&, const double*,   \
-                             Index, T*);                                                                               \
+  template void finish_words(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,           \
+                             const double*, Index, T*);                                                                \
   template void set_word_terms(const Queue&, const TablesView&, Index, Index, const Samples&, const double*, Index,    \
                                const T*, double*);                                                                     \
   template void set_coefficient_sources(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&,       \

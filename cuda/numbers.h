@@ -20,25 +20,25 @@ template <class T>
 void set_word_weights(const Queue& queue, const TablesView& t, Index words, Index real_results, const Input<T>* inputs,
                       const Samples& samples, const T* cotangents, T* weights);
 
-// Sums of pieces [word][sample][slots] into real results (those of expectation values; begins them).
+// Sums of pieces [word][sample][pieces_each] into those `results` that are sums of words.
 template <class T>
-void finish_words(const Queue& queue, const TablesView& t, Index real_results, const Input<T>* inputs,
-                  const Samples& samples, const double* pieces, Index slots, T* real);
+void finish_words(const Queue& queue, const TablesView& t, Index results, Index real_results, const Input<T>* inputs,
+                  const Samples& samples, const double* pieces, Index pieces_each, T* real);
 
 // terms[word's term][sample] = cotangent * the word's value: what its coefficient's gradient is made of.
 template <class T>
 void set_word_terms(const Queue& queue, const TablesView& t, Index words, Index real_results, const Samples& samples,
-                    const double* pieces, Index slots, const T* cotangents, double* terms);
+                    const double* pieces, Index pieces_each, const T* cotangents, double* terms);
 
 // single[source][sample] of every coefficient's values, from terms[coefficient][sample].
 template <class T>
 void set_coefficient_sources(const Queue& queue, const TablesView& t, Index coefficients, const Input<T>* inputs,
                              const Samples& samples, const double* terms, double* single);
 
-// Adds overlaps [angle][sample][slots] and single sources [source][sample] to the gradients of real inputs.
+// Adds overlaps [angle][sample][pieces_each] and single sources [source][sample] to the gradients of real inputs.
 template <class T>
 void collect_gradients(const Queue& queue, const TablesView& t, const std::vector<GradientElement>& elements,
                        Index angles, const Input<T>* inputs, const std::vector<Input<T>>& host_inputs,
-                       const Samples& samples, const double* overlaps, Index slots, const double* single);
+                       const Samples& samples, const double* overlaps, Index pieces_each, const double* single);
 
 }  // namespace ketgrad::cuda

@@ -33,7 +33,7 @@ class Observables {
 
   void measure(const TableMeasurement& m, const Results<T>& results) {
     switch (m.kind) {
-      case MeasurementKind::expval: return measure_terms(m, ket_, results);
+      case MeasurementKind::expval: return measure_expval(m, results);
       case MeasurementKind::var: return measure_var(m, results);
       case MeasurementKind::probs:
         return write_real(c_.queue(), c_.state_call(), c_.tables().real_results, m.first_result, m.offsets.size(),
@@ -49,25 +49,38 @@ class Observables {
     }
   }
 
-  // Adds coefficient * Re<u|term|ket> of each term.
-  void measure_terms(const TableMeasurement& m, const Complex<T>* u, const Results<T>& results) {
-    for (const ObservableTerm& term : m.terms) {
-      const Complex<T>* applied = written_term(ket_, term);
-      Weight<T> coefficient = one();
-      coefficient.coefficient = term.coefficient;
-      real_overlap(u, applied, weights(coefficient), c_.own_numbers(overlap_, 1));
-      add_to_result(c_.queue(), c_.state_call(), c_.tables().real_results, m.first_result, 1.0, overlap_, nullptr,
-                    results.real);
-    }
+  // Sums are taken in double, of all terms, and rounded once: a variance is a small difference of large numbers.
+  void measure_expval(const TableMeasurement& m, const Results<T>& results) {
+    if (m.terms.empty()) return;
+    add_terms(m, ket_, true);
+    add_total(m, results);
   }
 
   // <O O> - <O>^2 with v = O psi: Re<v|O|psi> - <psi|v>^2.
   void measure_var(const TableMeasurement& m, const Results<T>& results) {
     const Complex<T>* v = observed(m);
     mean_of(v);
-    add_to_result(c_.queue(), c_.state_call(), c_.tables().real_results, m.first_result, -1.0, mean_, mean_,
-                  results.real);
-    measure_terms(m, v, results);
+    accumulate(c_.queue(), c_.state_call(), -1.0, mean_, mean_, true, c_.own_numbers(total_, 1));
+    add_terms(m, v, false);
+    add_total(m, results);
+  }
+
+  // Adds coefficient * Re<u|term|ket> of each term to the total.
+  void add_terms(const TableMeasurement& m, const Complex<T>* u, bool begins) {
+    for (const ObservableTerm& term : m.terms) {
+      const Complex<T>* applied = written_term(ket_, term);
+      Weight<T> coefficient;
+      coefficient.coefficient = term.coefficient;
+      real_overlap(u, applied, weights(coefficient), c_.own_numbers(overlap_, 1));
+      accumulate(c_.queue(), c_.state_call(), 1.0, overlap_, static_cast<const double*>(nullptr), begins,
+                 c_.own_numbers(total_, 1));
+      begins = false;
+    }
+  }
+
+  void add_total(const TableMeasurement& m, const Results<T>& results) {
+    add_to_result(c_.queue(), c_.state_call(), c_.tables().real_results, m.first_result,
+                  static_cast<const double*>(total_), results.real);
   }
 
   // v = O psi
@@ -205,8 +218,8 @@ class Observables {
   const Complex<double>* projector_sums(const Complex<T>* u, const Complex<T>* rest, const ObservableFactor& f,
                                         Index count) {
     Complex<double>* sums = c_.room_for_sums(count * c_.samples().count);
-    Complex<double>* products = c_.room_for_pieces(2 * f.groups.size() * c_.samples().count);
-    state_projector_sums(c_.queue(), c_.state_call(), f, u, rest, products, sums);
+    Complex<double>* scratch = c_.room_for_pieces(projector_scratch_count(f, c_.samples().count));
+    state_projector_sums(c_.queue(), c_.state_call(), f, u, rest, scratch, sums);
     return sums;
   }
 
@@ -228,6 +241,7 @@ class Observables {
   double* twice_ = nullptr;
   double* mean_ = nullptr;
   double* overlap_ = nullptr;
+  double* total_ = nullptr;
 };
 
 }  // namespace ketgrad::cuda

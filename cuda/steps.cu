@@ -60,7 +60,10 @@ KETGRAD_KERNEL copy_matrix_kernel(Index each, Index rows, StateCall<T> c, GateSt
   coefficients[item.sample * each + item.number] = dagger ? conj(z) : z;
 }
 
-template <class T>
+// Only two formulas have more rows: a thread that has room for them all has little left.
+constexpr int few_rows = 4;
+
+template <class T, int most_rows>
 KETGRAD_KERNEL formula_kernel(Index each, Index rows, StateCall<T> c, GateStep step, bool dagger,
                               Complex<T>* coefficients) {
   const Item item = Item::of(each, rows);
@@ -73,7 +76,7 @@ KETGRAD_KERNEL formula_kernel(Index each, Index rows, StateCall<T> c, GateStep s
   }
   double p[max_parameters];
   for (int j = 0; j < step.values.count; ++j) p[j] = parameter(c, step, j, sample);
-  Complex<double> m[max_block_size * max_block_size];
+  Complex<double> m[most_rows * most_rows];
   block_matrix(step.formula, p, m);
   const int size = step.size;
   if (step.kind == StepKind::diagonal) {
@@ -264,7 +267,7 @@ KETGRAD_DEVICE double contracted(const GateStep& step, const Complex<Dual>* m, c
   return 2 * total;
 }
 
-template <class T>
+template <class T, int most_rows>
 KETGRAD_KERNEL step_sources_kernel(Index each, Index samples, StateCall<T> c, GateStep step, Index count,
                                    const Complex<double>* sums, double* single) {
   const Item item = Item::of(each, samples);
@@ -278,7 +281,7 @@ KETGRAD_KERNEL step_sources_kernel(Index each, Index samples, StateCall<T> c, Ga
   }
   Dual p[max_parameters];
   for (int k = 0; k < step.values.count; ++k) p[k] = Dual(parameter(c, step, k, c.samples.first + item.sample), k == j);
-  Complex<Dual> m[max_block_size * max_block_size];
+  Complex<Dual> m[most_rows * most_rows];
   block_matrix(step.formula, p, m);
   out = contracted(step, m, w);
 }
@@ -340,7 +343,9 @@ void set_coefficients(const Queue& queue, const StateCall<T>& call, const GateSt
   if (step.input != no_input) {
     launch_items(queue, coefficient_count(step), rows, copy_matrix_kernel<T>, call, step, dagger, coefficients);
   } else {
-    launch_items(queue, 1, rows, formula_kernel<T>, call, step, dagger, coefficients);
+    launch_items(queue, 1, rows,
+                 step.size <= few_rows ? formula_kernel<T, few_rows> : formula_kernel<T, max_block_size>, call, step,
+                 dagger, coefficients);
   }
 }
 
@@ -385,8 +390,9 @@ template <class T>
 void set_step_sources(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<double>* sums,
                       double* single) {
   if (step.values.count == 0) return;
-  launch_items(queue, step.values.count, call.samples.count, step_sources_kernel<T>, call, step, overlap_count(step),
-               sums, single);
+  launch_items(queue, step.values.count, call.samples.count,
+               step.size <= few_rows ? step_sources_kernel<T, few_rows> : step_sources_kernel<T, max_block_size>, call,
+               step, overlap_count(step), sums, single);
 }
 
 template <class T>
@@ -394,6 +400,11 @@ void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const Gat
                          const Complex<double>* sums) {
   launch_items(queue, overlap_count(step), batched ? call.samples.count : 1, matrix_gradient_kernel<T>, call, step,
                batched, sums);
+}
+
+void fold_sums(const Queue& queue, Index count, Index samples, Index pieces, const Complex<double>* from,
+               Complex<double>* to) {
+  launch_items(queue, count, samples, fold_kernel, pieces, from, to);
 }
 
 Index sum_scratch_count(Index groups, Index entries, Index samples) {
@@ -413,7 +424,7 @@ void sum_over_groups(const Queue& queue, const StateCall<T>& call, const Map& gr
   const Index pieces = pieces_of(groups.size());
   launch(queue, call.samples.count * entries.count * pieces, item_threads, item_threads / warp_size * sizeof(double),
          sums_kernel<T>, call, groups, offsets, entries, pieces, x, y, pieces == 1 ? sums : scratch);
-  if (pieces > 1) launch_items(queue, entries.count, call.samples.count, fold_kernel, pieces, scratch, sums);
+  if (pieces > 1) fold_sums(queue, entries.count, call.samples.count, pieces, scratch, sums);
 }
 
 template <class T>
@@ -422,7 +433,7 @@ void sum_rotation(const Queue& queue, const StateCall<T>& call, const GateStep& 
   const Index pieces = pieces_of(step.groups.size());
   launch(queue, call.samples.count * pieces, item_threads, item_threads / warp_size * sizeof(double),
          rotation_sums_kernel<T>, call, step.groups, step.word, pieces, bra, ket, pieces == 1 ? sums : scratch);
-  if (pieces > 1) launch_items(queue, 1, call.samples.count, fold_kernel, pieces, scratch, sums);
+  if (pieces > 1) fold_sums(queue, 1, call.samples.count, pieces, scratch, sums);
 }
 
 #define KETGRAD_STEPS(T)                                                                                               \

@@ -79,12 +79,16 @@ struct Offsets {
   static Offsets of(const Range& list) { return {{}, list, 1, list.count}; }
 };
 
-// sums[sample][entry]; `scratch` has room for scratch_count numbers more.
+// sums[sample][entry]; `scratch` has room for sum_scratch_count numbers.
 template <class T>
 void sum_over_groups(const Queue& queue, const StateCall<T>& call, const Map& groups, const Offsets& offsets,
                      const Entries& entries, const Complex<T>* x, const Complex<T>* y, Complex<double>* sums,
                      Complex<double>* scratch);
 Index sum_scratch_count(Index groups, Index entries, Index samples);
+
+// to[sample][e] = sum over p of from[sample][e][p]
+void fold_sums(const Queue& queue, Index count, Index samples, Index pieces, const Complex<double>* from,
+               Complex<double>* to);
 
 // sums[sample][0] = Re<bra| -i P |ket> over the step's groups.
 template <class T>

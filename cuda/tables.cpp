@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 #include <map>
+#include <stdexcept>
 #include <utility>
 
 namespace ketgrad::cuda {
@@ -31,6 +33,8 @@ class TableMaker {
  private:
   template <class E>
   static Range append(std::vector<E>& array, const std::vector<E>& more) {
+    if (array.size() + more.size() > std::numeric_limits<std::int32_t>::max())
+      throw std::invalid_argument("ketgrad: a circuit of more parts than a GPU's tables can count; run it on the CPU");
     const Range range{static_cast<std::int32_t>(array.size()), static_cast<std::int32_t>(more.size())};
     array.insert(array.end(), more.begin(), more.end());
     return range;
@@ -60,11 +64,11 @@ class TableMaker {
   template <class E>
   static Patterns sort_patterns(std::vector<E>& list, int tile_bits, std::size_t first) {
     const int shift = thread_bits_of(tile_bits);
-    const auto pattern = [&](const E& e) { return static_cast<int>((e.row_mask >> shift) & (steps - 1)); };
+    const auto pattern = [&](const E& e) { return static_cast<int>((e.row_mask >> shift) & (own_rows - 1)); };
     std::stable_sort(list.begin(), list.end(), [&](const E& a, const E& b) { return pattern(a) < pattern(b); });
     Patterns patterns;
     patterns.first = static_cast<std::int32_t>(first);
-    for (int p = 0; p < steps; ++p) {
+    for (int p = 0; p < own_rows; ++p) {
       const auto count = std::count_if(list.begin(), list.end(), [&](const E& e) { return pattern(e) <= p; });
       patterns.end[p] = static_cast<std::int32_t>(first + static_cast<std::size_t>(count));
     }
@@ -164,7 +168,7 @@ class TableMaker {
 
   // Phases go over all coordinates in their own order, whatever order the plan has for them.
   Operation phases(const Phases& phases, const Pass& pass) {
-    struct Found : String {
+    struct Found : ZString {
       const PhaseString* string;
     };
     std::vector<Found> found;
@@ -218,7 +222,10 @@ class TableMaker {
     std::vector<std::vector<std::int32_t>> of_result(tables_.real_results);
     for (std::size_t w = 0; w < tables_.words.size(); ++w)
       of_result[tables_.words[w].result].push_back(static_cast<std::int32_t>(w));
-    for (const auto& list : of_result) tables_.result_words.push_back(append(tables_.word_lists, list));
+    for (std::size_t r = 0; r < of_result.size(); ++r) {
+      if (!of_result[r].empty())
+        tables_.word_results.push_back({static_cast<std::int32_t>(r), append(tables_.word_lists, of_result[r])});
+    }
   }
 
   FlipGroup flip_group(const WordGroup& group, int tile_bits) {

@@ -38,28 +38,28 @@ struct Value {
   double offset = 0;
 };
 
-// A sum of values: what a turn, or all turns of one diagonal word, turn by. `is_constant`: no gradient is wanted of it.
+// A sum of values: what a turn, or all turns of one diagonal word, turn by. `is_constant`: it reads no input.
 struct Angle {
   Range values;  // of Tables::values
   std::int32_t is_constant = 0;
 };
 
-// A thread goes through phases and words with so many rows at a time, of every threads-th each: rows start + thread +
-// step * threads. The parity of a mask over them is that of (start + thread) times that of the step, and the latter is
-// the same for all threads: a pattern, three bits of the mask. What has one pattern lies together in the tables.
-inline constexpr int step_bits = 3;
-inline constexpr int steps = 1 << step_bits;
+// A thread goes through phases and words with so many rows of its own at a time: rows start + thread + u * threads. The
+// parity of a mask over them is that of (start + thread) times that of u * threads, and the latter is the same for all
+// threads: a pattern, three bits of the mask. What has one pattern lies together in the tables.
+inline constexpr int own_row_bits = 3;
+inline constexpr int own_rows = 1 << own_row_bits;
 
 // Threads of a block, as a power of two: whole warps, and as many as leave each enough registers for the way back.
 KETGRAD_HOST_DEVICE constexpr int thread_bits_of(int tile_bits) {
-  return tile_bits - step_bits < 5 ? 5 : tile_bits - step_bits > 8 ? 8 : tile_bits - step_bits;
+  return tile_bits - own_row_bits < 5 ? 5 : tile_bits - own_row_bits > 8 ? 8 : tile_bits - own_row_bits;
 }
 KETGRAD_HOST_DEVICE constexpr int threads_of(int tile_bits) { return 1 << thread_bits_of(tile_bits); }
 
 // A list in the order of patterns: those of pattern p end at end[p].
 struct Patterns {
   std::int32_t first = 0;
-  std::int32_t end[steps] = {};
+  std::int32_t end[own_rows] = {};
 };
 
 // A block of turns that mix the 2^turns rows of a group, or phases (turns = 0).
@@ -72,7 +72,7 @@ struct Operation {
   Patterns strings;
 };
 
-struct String {
+struct ZString {
   Local row_mask = 0;  // over coordinates
   Mask tile_mask = 0;
 };
@@ -92,6 +92,12 @@ struct Word {
   std::int32_t quarter = 0;
   std::int32_t result = 0;
   std::int32_t term = 0;
+};
+
+// A real result that is a sum of words: a range of Tables::word_lists.
+struct WordResult {
+  std::int32_t result = 0;
+  Range words;
 };
 
 struct FlipGroup {
@@ -177,12 +183,12 @@ struct TablesView {
   const Value* values = nullptr;
   const Angle* angles = nullptr;
   const Operation* operations = nullptr;
-  const String* strings = nullptr;  // string s has the angle first_string_angle + s
+  const ZString* strings = nullptr;  // string s has the angle rotations + s
   const TilePass* passes = nullptr;
   const Word* words = nullptr;
   const FlipGroup* flip_groups = nullptr;
   const Coefficient* coefficients = nullptr;
-  const Range* result_words = nullptr;  // per real result: a range of `word_lists`
+  const WordResult* word_results = nullptr;
   const std::int32_t* word_lists = nullptr;
   const std::int64_t* entries = nullptr;  // of sparse matrices
   const GradientElement* elements = nullptr;
@@ -196,12 +202,12 @@ struct Tables {
   std::vector<Value> values;
   std::vector<Angle> angles;
   std::vector<Operation> operations;
-  std::vector<String> strings;
+  std::vector<ZString> strings;
   std::vector<TilePass> passes;
   std::vector<Word> words;
   std::vector<FlipGroup> flip_groups;
   std::vector<Coefficient> coefficients;
-  std::vector<Range> result_words;
+  std::vector<WordResult> word_results;
   std::vector<std::int32_t> word_lists;
   std::vector<std::int64_t> entries;
   std::vector<GradientElement> elements;
@@ -228,9 +234,10 @@ struct Tables {
 
   Index angle_count() const { return static_cast<Index>(angles.size()); }
 
-  // Bytes of the arrays together, each on a multiple of 16; copy(destination offset, source, bytes) is called for each,
-  // and the view has the addresses from `base` on.
+  // Bytes of the arrays together, each on a multiple of 16.
   std::size_t bytes() const;
+
+  // Calls copy(offset, source, bytes) for each array; the view has the addresses from `base` on.
   template <class Copy>
   TablesView place(unsigned char* base, const Copy& copy) const;
 };
@@ -271,7 +278,7 @@ TablesView Tables::place(unsigned char* base, const Copy& copy) const {
   put(words, view.words);
   put(flip_groups, view.flip_groups);
   put(coefficients, view.coefficients);
-  put(result_words, view.result_words);
+  put(word_results, view.word_results);
   put(word_lists, view.word_lists);
   put(entries, view.entries);
   put(elements, view.elements);

@@ -32,8 +32,8 @@ struct Place {
   }
 };
 
-// This thread's rows of a batch, one a step. `first` has no bit of the steps.
-struct Batch {
+// This thread's rows of a round, one a step. `first` has no bit of the own_rows.
+struct Rows {
   Local first = 0;
   Local threads = 0;
 
@@ -41,38 +41,38 @@ struct Batch {
 };
 
 template <class F>
-KETGRAD_DEVICE void for_each_batch(const Place& place, const F& f) {
+KETGRAD_DEVICE void for_each_rows(const Place& place, const F& f) {
   const auto threads = static_cast<Local>(block_threads());
-  for (Local start = 0; start < place.size(); start += steps * threads)
-    f(Batch{start + static_cast<Local>(thread_index()), threads}, start == 0);
+  for (Local start = 0; start < place.size(); start += own_rows * threads)
+    f(Rows{start + static_cast<Local>(thread_index()), threads}, start == 0);
 }
 
-// Calls f(row, index, step) for those of a batch's rows that the tile has. A row's index is that of the batch's first row
+// Calls f(row, index, step) for those of a round's rows that the tile has. A row's index is that of the round's first row
 // plus a vector for each bit of its step.
 template <class F>
-KETGRAD_DEVICE void for_each_index(const TablesView& t, const Place& place, const Batch& batch, const F& f) {
+KETGRAD_DEVICE void for_each_index(const TablesView& t, const Place& place, const Rows& mine, const F& f) {
   const int first_bit = thread_bits_of(place.tile_bits);
-  Index vectors[step_bits];
+  Index vectors[own_row_bits];
 #pragma unroll
-  for (int b = 0; b < step_bits; ++b) {
-    vectors[b] = place.whole ? static_cast<Index>(batch.threads) << b : 0;
+  for (int b = 0; b < own_row_bits; ++b) {
+    vectors[b] = place.whole ? static_cast<Index>(mine.threads) << b : 0;
     if (!place.whole && first_bit + b < place.rows.vectors.count)
       vectors[b] = static_cast<Index>(t.vectors[place.rows.vectors.first + first_bit + b]);
   }
-  const Index first = place.index(t, batch.first);
+  const Index first = place.index(t, mine.first);
 #pragma unroll
-  for (int u = 0; u < steps; ++u) {
+  for (int u = 0; u < own_rows; ++u) {
     Index index = first;
 #pragma unroll
-    for (int b = 0; b < step_bits; ++b) index ^= ((u >> b) & 1) != 0 ? vectors[b] : 0;
-    if (batch.row(u) < place.size()) f(batch.row(u), index, u);
+    for (int b = 0; b < own_row_bits; ++b) index ^= ((u >> b) & 1) != 0 ? vectors[b] : 0;
+    if (mine.row(u) < place.size()) f(mine.row(u), index, u);
   }
 }
 
 // The same for all of this thread's rows.
 template <class F>
 KETGRAD_DEVICE void for_each_index(const TablesView& t, const Place& place, const F& f) {
-  for_each_batch(place, [&](const Batch& batch, bool) { for_each_index(t, place, batch, f); });
+  for_each_rows(place, [&](const Rows& mine, bool) { for_each_index(t, place, mine, f); });
 }
 
 // Each warp has a piece of its own, so nothing depends on the order of warps. One lane sets it.
@@ -216,9 +216,9 @@ KETGRAD_DEVICE void undo_turns(const TablesView& t, const Operation& op, const R
 template <class T>
 KETGRAD_DEVICE void hadamard(T* values) {
 #pragma unroll
-  for (int bit = 1; bit < steps; bit *= 2) {
+  for (int bit = 1; bit < own_rows; bit *= 2) {
 #pragma unroll
-    for (int p = 0; p < steps; ++p) {
+    for (int p = 0; p < own_rows; ++p) {
       if ((p & bit) != 0) continue;
       const T a = values[p];
       const T b = values[p | bit];
@@ -243,23 +243,23 @@ template <class F>
 KETGRAD_DEVICE void for_each_pattern(const Patterns& list, const F& f) {
   int e = list.first;
 #pragma unroll
-  for (int p = 0; p < steps; ++p) {
+  for (int p = 0; p < own_rows; ++p) {
     for (; e < list.end[p]; ++e) f(e, p);
   }
 }
 
-// exp(-i sum_s angle_s/2 (-1)^parity_s) of each row of a batch.
+// exp(-i sum_s angle_s/2 (-1)^parity_s) of each row of a mine.
 template <class T>
 KETGRAD_DEVICE void phase_factors(const TablesView& t, const Operation& op, const PhaseAngle<T>* phases,
-                                  const Place& place, const Batch& batch, Complex<T>* factors) {
+                                  const Place& place, const Rows& mine, Complex<T>* factors) {
   using Unsigned = typename FixedPoint<T>::Unsigned;
   using Signed = typename FixedPoint<T>::Signed;
-  Unsigned fraction[steps] = {};
+  Unsigned fraction[own_rows] = {};
   T poison = 0;
   for_each_pattern(op.strings, [&](int s, int pattern) {
-    const String string = t.strings[s];
+    const ZString string = t.strings[s];
     const PhaseAngle<T> angle = phases[s];
-    const bool negative = odd(string.tile_mask & place.base) != odd(string.row_mask & batch.first);
+    const bool negative = odd(string.tile_mask & place.base) != odd(string.row_mask & mine.first);
     fraction[pattern] += negative ? Unsigned{0} - angle.fraction : angle.fraction;
     poison += angle.poison;
   });
@@ -268,7 +268,7 @@ KETGRAD_DEVICE void phase_factors(const TablesView& t, const Operation& op, cons
   constexpr T unit = T(2) / static_cast<T>(Unsigned{1} << (4 * sizeof(Unsigned))) /
                      static_cast<T>(Unsigned{1} << (4 * sizeof(Unsigned)));
 #pragma unroll
-  for (int u = 0; u < steps; ++u) {
+  for (int u = 0; u < own_rows; ++u) {
     T sine, cosine;
     sine_cosine_pi(static_cast<T>(static_cast<Signed>(fraction[u])) * unit, sine, cosine);
     factors[u] = {cosine + poison, -sine};
@@ -278,58 +278,58 @@ KETGRAD_DEVICE void phase_factors(const TablesView& t, const Operation& op, cons
 template <class T>
 KETGRAD_DEVICE void apply_phases(const TablesView& t, const Operation& op, const PhaseAngle<T>* phases,
                                  const Place& place, Tile<T>& ket) {
-  for_each_batch(place, [&](const Batch& batch, bool is_first) {
-    Complex<T> factors[steps];
-    phase_factors(t, op, phases, place, batch, factors);
+  for_each_rows(place, [&](const Rows& mine, bool is_first) {
+    Complex<T> factors[own_rows];
+    phase_factors(t, op, phases, place, mine, factors);
     if (is_first) barrier();
 #pragma unroll
-    for (int u = 0; u < steps; ++u) {
-      if (batch.row(u) >= place.size()) continue;
-      const Local s = slot(batch.row(u));
+    for (int u = 0; u < own_rows; ++u) {
+      if (mine.row(u) >= place.size()) continue;
+      const Local s = slot(mine.row(u));
       ket.set(s, factors[u] * ket.get(s));
     }
   });
 }
 
 // With w = Im(conj(bra) ket), the overlap of a string is the sum of +-w. The sums of all signs at once are a transform,
-// over steps in registers and over lanes by shuffles: the sum of a string's signs ends up in the lane of its mask.
+// over own_rows in registers and over lanes by shuffles: the sum of a string's signs ends up in the lane of its mask.
 template <class T>
-KETGRAD_DEVICE void add_string_overlaps(const TablesView& t, const Operation& op, const Place& place,
-                                        const Batch& batch, bool is_first_batch, T* w, double* overlaps, Index stride) {
+KETGRAD_DEVICE void add_string_overlaps(const TablesView& t, const Operation& op, const Place& place, const Rows& mine,
+                                        bool is_first, T* w, double* overlaps, Index stride) {
   hadamard(w);
 #pragma unroll
-  for (int p = 0; p < steps; ++p) w[p] = lane_hadamard(w[p]);
+  for (int p = 0; p < own_rows; ++p) w[p] = lane_hadamard(w[p]);
   constexpr Local lanes = warp_size - 1;
-  const Local warp = batch.first & ~lanes;
+  const Local warp = mine.first & ~lanes;
   for_each_pattern(op.strings, [&](int s, int pattern) {
-    const String string = t.strings[s];
+    const ZString string = t.strings[s];
     const int number = t.rotations + s;
-    if ((string.row_mask & lanes) != (batch.first & lanes) || t.angles[number].is_constant != 0) return;
+    if ((string.row_mask & lanes) != (mine.first & lanes) || t.angles[number].is_constant != 0) return;
     const bool negative = odd(string.tile_mask & place.base) != odd(string.row_mask & warp);
-    set_piece(overlaps + number * stride, place, negative ? -w[pattern] : w[pattern], place.first && is_first_batch);
+    set_piece(overlaps + number * stride, place, negative ? -w[pattern] : w[pattern], place.first && is_first);
   });
 }
 
 template <class T>
 KETGRAD_DEVICE void undo_phases(const TablesView& t, const Operation& op, const PhaseAngle<T>* phases,
                                 const Place& place, Tile<T>& ket, Tile<T>& bra, double* overlaps, Index stride) {
-  for_each_batch(place, [&](const Batch& batch, bool is_first) {
-    Complex<T> factors[steps];
-    phase_factors(t, op, phases, place, batch, factors);
-    T w[steps];
+  for_each_rows(place, [&](const Rows& mine, bool is_first) {
+    Complex<T> factors[own_rows];
+    phase_factors(t, op, phases, place, mine, factors);
+    T w[own_rows];
     if (is_first) barrier();
 #pragma unroll
-    for (int u = 0; u < steps; ++u) {
+    for (int u = 0; u < own_rows; ++u) {
       w[u] = 0;
-      if (batch.row(u) >= place.size()) continue;
-      const Local s = slot(batch.row(u));
+      if (mine.row(u) >= place.size()) continue;
+      const Local s = slot(mine.row(u));
       const Complex<T> psi = ket.get(s);
       const Complex<T> lambda = bra.get(s);
       w[u] = lambda.re * psi.im - lambda.im * psi.re;
       ket.set(s, inner(factors[u], psi));
       bra.set(s, inner(factors[u], lambda));
     }
-    add_string_overlaps(t, op, place, batch, is_first, w, overlaps, stride);
+    add_string_overlaps(t, op, place, mine, is_first, w, overlaps, stride);
   });
 }
 
@@ -339,15 +339,15 @@ KETGRAD_DEVICE void undo_phases(const TablesView& t, const Operation& op, const 
 template <class T>
 KETGRAD_DEVICE void add_word_values(const TablesView& t, const Range& groups, const Place& place, const Tile<T>& ket,
                                     double* pieces, Index stride) {
-  for_each_batch(place, [&](const Batch& batch, bool is_first) {
+  for_each_rows(place, [&](const Rows& mine, bool is_first) {
     for (int g = groups.first; g < groups.first + groups.count; ++g) {
       const FlipGroup& group = t.flip_groups[g];
-      T real[steps];
-      T imaginary[steps];
+      T real[own_rows];
+      T imaginary[own_rows];
 #pragma unroll
-      for (int u = 0; u < steps; ++u) {
+      for (int u = 0; u < own_rows; ++u) {
         Complex<T> product{};
-        const Local r = batch.row(u);
+        const Local r = mine.row(u);
         if (r < place.size()) product = inner(ket.get(slot(r ^ group.flip)), ket.get(slot(r)));
         real[u] = product.re;
         imaginary[u] = -product.im;
@@ -357,7 +357,7 @@ KETGRAD_DEVICE void add_word_values(const TablesView& t, const Range& groups, co
         for_each_pattern(list, [&](int m, int pattern) {
           const Word word = t.words[m];
           const bool negative =
-              (odd(word.tile_mask & place.base) != odd(word.row_mask & batch.first)) != (word.quarter >= 2);
+              (odd(word.tile_mask & place.base) != odd(word.row_mask & mine.first)) != (word.quarter >= 2);
           add_piece(pieces + m * stride, place, negative ? -sums[pattern] : sums[pattern], place.first && is_first);
         });
       };
@@ -367,21 +367,21 @@ KETGRAD_DEVICE void add_word_values(const TablesView& t, const Range& groups, co
   });
 }
 
-// The rows of a batch of sum_w weight_w P_w psi: row r has i^quarter (-1)^parity(q) psi_q of q = r ^ flip.
+// The rows of a round of sum_w weight_w P_w psi: row r has i^quarter (-1)^parity(q) psi_q of q = r ^ flip.
 template <class T>
-KETGRAD_DEVICE void word_rows(const TablesView& t, const Range& groups, const Place& place, const Batch& batch,
+KETGRAD_DEVICE void word_rows(const TablesView& t, const Range& groups, const Place& place, const Rows& mine,
                               const Tile<T>& ket, const T* weights, Complex<T>* rows) {
 #pragma unroll
-  for (int u = 0; u < steps; ++u) rows[u] = {};
+  for (int u = 0; u < own_rows; ++u) rows[u] = {};
   for (int g = groups.first; g < groups.first + groups.count; ++g) {
     const FlipGroup& group = t.flip_groups[g];
-    T real[steps] = {};
-    T imaginary[steps] = {};
+    T real[own_rows] = {};
+    T imaginary[own_rows] = {};
     const auto add = [&](const Patterns& list, T* sums) {
       for_each_pattern(list, [&](int m, int pattern) {
         const Word word = t.words[m];
-        const bool negative = (odd(word.tile_mask & place.base) != odd(word.row_mask & (batch.first ^ group.flip))) !=
-                              (word.quarter >= 2);
+        const bool negative =
+            (odd(word.tile_mask & place.base) != odd(word.row_mask & (mine.first ^ group.flip))) != (word.quarter >= 2);
         sums[pattern] += negative ? -weights[m] : weights[m];
       });
       hadamard(sums);
@@ -389,9 +389,9 @@ KETGRAD_DEVICE void word_rows(const TablesView& t, const Range& groups, const Pl
     add(group.real, real);
     add(group.imaginary, imaginary);
 #pragma unroll
-    for (int u = 0; u < steps; ++u) {
-      if (batch.row(u) >= place.size()) continue;
-      rows[u] += Complex<T>{real[u], imaginary[u]} * ket.get(slot(batch.row(u) ^ group.flip));
+    for (int u = 0; u < own_rows; ++u) {
+      if (mine.row(u) >= place.size()) continue;
+      rows[u] += Complex<T>{real[u], imaginary[u]} * ket.get(slot(mine.row(u) ^ group.flip));
     }
   }
 }
@@ -494,12 +494,12 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     load_tile(t, place, b.source + state, ket);
     if (b.weights != nullptr) {
       barrier();
-      for_each_batch(place, [&](const Batch& batch, bool) {
-        Complex<T> rows[steps];
-        word_rows(t, groups, place, batch, ket, b.weights + place.sample * words, rows);
+      for_each_rows(place, [&](const Rows& mine, bool) {
+        Complex<T> rows[own_rows];
+        word_rows(t, groups, place, mine, ket, b.weights + place.sample * words, rows);
 #pragma unroll
-        for (int u = 0; u < steps; ++u) {
-          if (batch.row(u) < place.size()) bra.set(slot(batch.row(u)), rows[u]);
+        for (int u = 0; u < own_rows; ++u) {
+          if (mine.row(u) < place.size()) bra.set(slot(mine.row(u)), rows[u]);
         }
       });
     } else {
@@ -540,10 +540,10 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     const Index state = place.sample << c.num_bits;
     load_tile(c.t, place, kets + state, ket);
     barrier();
-    for_each_batch(place, [&](const Batch& batch, bool) {
-      Complex<T> rows[steps];
-      word_rows(c.t, pass.groups, place, batch, ket, weights + place.sample * words, rows);
-      for_each_index(c.t, place, batch, [&](Local, Index i, int u) {
+    for_each_rows(place, [&](const Rows& mine, bool) {
+      Complex<T> rows[own_rows];
+      word_rows(c.t, pass.groups, place, mine, ket, weights + place.sample * words, rows);
+      for_each_index(c.t, place, mine, [&](Local, Index i, int u) {
         Complex<T>& out = bras[state + i];
         out = begins ? rows[u] : out + rows[u];
       });

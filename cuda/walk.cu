@@ -22,7 +22,7 @@ class Walk {
   }
 
   void forward(const Results<T>& results) {
-    c_.for_each_chunk(2.0 + (c_.tables().needs_scratch ? 3.0 : 0.0), [&] {
+    c_.for_each_chunk(bytes_each(false), [&] {
       begin_chunk();
       ket_ = nullptr;
       if (results.ket != nullptr) {
@@ -31,7 +31,7 @@ class Walk {
         ket_ = c_.own(own_ket_);
       }
       run_circuit(true);
-      if (results.real != nullptr && c_.tables().real_results > 0) finish_real(results);
+      begin_real(results);
       observables_.measure(ket_, results);
     });
   }
@@ -39,7 +39,7 @@ class Walk {
   void backward(const Cotangents<T>& cotangents) {
     cotangents_ = cotangents;
     first_pass_ = first_wanted_pass();
-    c_.for_each_chunk(3.0 + (c_.tables().needs_scratch ? 3.0 : 0.0), [&] {
+    c_.for_each_chunk(bytes_each(true), [&] {
       begin_chunk();
       begin_sums();
       if (cotangents.ket != nullptr) {
@@ -57,8 +57,7 @@ class Walk {
                              c_.tables().initial_input, c_.tables().initial_offsets,
                              static_cast<const Complex<T>*>(bra_));
       if (wants_coefficients_)
-        set_coefficient_sources(c_.queue(), c_.view(), coefficient_count_all(), c_.device_inputs(), c_.samples(),
-                                terms_, single_);
+        set_coefficient_sources(c_.queue(), c_.view(), term_count(), c_.device_inputs(), c_.samples(), terms_, single_);
       collect_gradients(c_.queue(), c_.view(), c_.tables().elements, c_.tables().angle_count(), c_.device_inputs(),
                         c_.inputs(), c_.samples(), overlaps_, overlap_pieces_, single_);
     });
@@ -66,6 +65,39 @@ class Walk {
 
  private:
   // --- the plan ------------------------------------------------------------------------------------------------------
+
+  // Bytes of memory that a sample takes.
+  double bytes_each(bool backward) const {
+    const Tables& t = c_.tables();
+    const double states = (backward ? 2 : 1) + (t.needs_scratch ? 3 : 0);
+    const double angles = static_cast<double>(t.angle_count()) * sizeof(Rotation<T>);
+    const double pieces =
+        static_cast<double>(pieces_of_overlaps(1) * t.angle_count() + pieces_of_words(1) * word_count());
+    const double sums = 2 * static_cast<double>(largest_sum(backward)) * sizeof(Complex<double>);
+    const double matrix = static_cast<double>(t.largest_step) * t.largest_step * sizeof(Complex<T>);
+    return states * static_cast<double>(c_.dimension()) * sizeof(Complex<T>) + angles + pieces * sizeof(double) + sums +
+           matrix;
+  }
+
+  // Numbers in the largest sum over groups.
+  Index largest_sum(bool backward) const {
+    Index largest = 1;
+    for (const TableMeasurement& m : c_.tables().measurements) {
+      const Index size = m.offsets.size();
+      largest = std::max(largest, m.kind == MeasurementKind::density_matrix ? size * size : size);
+      for (const ObservableTerm& t : m.terms) {
+        for (const ObservableFactor& f : t.factors) {
+          if (backward && c_.wants(f.input)) largest = std::max(largest, c_.inputs()[f.input].numel);
+          if (backward && f.kind == FactorKind::state_projector)
+            largest = std::max(largest, projector_scratch_count(f, 1));
+        }
+      }
+    }
+    for (const GateStep& step : c_.tables().steps) {
+      if (backward) largest = std::max(largest, overlap_count(step));
+    }
+    return largest;
+  }
 
   void begin_chunk() {
     c_.own_numbers(rotations_, c_.tables().rotations);
@@ -75,12 +107,13 @@ class Walk {
 
   Index string_count() const { return c_.tables().angle_count() - c_.tables().rotations; }
   Index word_count() const { return static_cast<Index>(c_.tables().words.size()); }
-  Index coefficient_count_all() const { return static_cast<Index>(c_.tables().coefficients.size()); }
+  Index term_count() const { return static_cast<Index>(c_.tables().coefficients.size()); }
 
   TileCall<T> tile_call() const {
     return {c_.view(),  c_.samples(), c_.tables().num_wires,       string_count(),
             rotations_, phases_,      c_.device().multiprocessors, c_.chunk()};
   }
+
   bool is_whole() const {
     for (const TilePass& p : c_.tables().passes) {
       if (p.step == Element::none && p.tile_bits < c_.tables().num_wires) return false;
@@ -119,26 +152,24 @@ class Walk {
     return end;
   }
 
-  // Results of words are measured where `measures`.
+  // Words are measured where `measures`.
   void run_circuit(bool measures) {
     measures = measures && word_count() > 0;
     bool has_begun = prepare();
-    if (pass_count() == 0 && whole_ && (measures || !has_begun)) {
-      launch_forward(0, 0, has_begun, measures);
-      return;
-    }
+    // Of whole states the last launch measures too; without any pass it is a launch of its own.
+    const bool last_measures = measures && whole_ && (pass_count() == 0 || !is_step(pass_count() - 1));
     for (int p = 0; p < pass_count();) {
       const int end = is_step(p) ? p + 1 : end_of_launch(p);
       if (is_step(p)) {
         apply(c_.tables().steps[c_.tables().passes[p].step], false, ket_);
       } else {
-        launch_forward(p, end, has_begun, measures && whole_ && end == pass_count());
+        launch_forward(p, end, has_begun, last_measures && end == pass_count());
       }
       has_begun = true;
       p = end;
     }
-    const bool measured = whole_ && pass_count() > 0 && !is_step(pass_count() - 1);
-    if (measures && !measured) measure_all_words(ket_);
+    if (pass_count() == 0 && whole_ && (measures || !has_begun)) launch_forward(0, 0, has_begun, measures);
+    if (measures && !last_measures) measure_all_words(ket_);
   }
 
   // False where the first launch begins the state.
@@ -168,39 +199,50 @@ class Walk {
     f.ket = ket_;
     f.into = ket_;
     f.measures = measures;
-    if (measures) f.pieces = word_pieces_of(whole_pieces());
+    if (measures) f.pieces = room_for_words(grid(c_.tables().num_wires, c_.chunk()).pieces());
     run_forward(c_.queue(), c_.tables(), tile_call(), f);
   }
 
   // --- words ---------------------------------------------------------------------------------------------------------
 
-  Index whole_pieces() const {
-    return grid_of(c_.tables().num_wires, c_.tables().num_wires, c_.chunk(), c_.device().multiprocessors).pieces();
+  TileGrid grid(int tile_bits, Index samples) const {
+    return grid_of(tile_bits, c_.tables().num_wires, samples, c_.device().multiprocessors);
   }
 
-  Index pieces_of_words() const {
+  // Pieces in which the sums of a call of so many samples come: of the pass with the most.
+  Index pieces_of_words(Index samples) const {
     Index most = 1;
-    for (const WordPass& pass : c_.tables().word_passes)
-      most = std::max(most,
-                      grid_of(pass.tile_bits, c_.tables().num_wires, c_.chunk(), c_.device().multiprocessors).pieces());
+    for (const WordPass& pass : c_.tables().word_passes) most = std::max(most, grid(pass.tile_bits, samples).pieces());
     return most;
   }
 
-  double* word_pieces_of(Index pieces) {
+  Index pieces_of_overlaps(Index samples) const {
+    Index most = 1;
+    for (const TilePass& pass : c_.tables().passes) {
+      if (pass.step == Element::none) most = std::max(most, grid(pass.tile_bits, samples).pieces());
+    }
+    return most;
+  }
+
+  double* room_for_words(Index pieces) {
     word_pieces_ = pieces;
     return c_.own_numbers(words_, word_count() * pieces);
   }
 
   void measure_all_words(const Complex<T>* ket) {
-    double* pieces = word_pieces_of(pieces_of_words());
+    double* pieces = room_for_words(pieces_of_words(c_.chunk()));
     c_.zero_numbers(pieces, word_count() * word_pieces_);
     for (std::size_t p = 0; p < c_.tables().word_passes.size(); ++p)
       measure_words(c_.queue(), c_.tables(), tile_call(), static_cast<int>(p), ket, pieces, word_pieces_);
   }
 
-  void finish_real(const Results<T>& results) {
-    finish_words(c_.queue(), c_.view(), c_.tables().real_results, c_.device_inputs(), c_.samples(), words_,
-                 word_pieces_, results.real);
+  // Results begin as the sums of their words, or as zero.
+  void begin_real(const Results<T>& results) {
+    const Index count = c_.tables().real_results;
+    if (count == 0) return;
+    c_.device().zero(results.real + c_.samples().first * count, sizeof(T) * c_.samples().count * count);
+    finish_words(c_.queue(), c_.view(), static_cast<Index>(c_.tables().word_results.size()), count, c_.device_inputs(),
+                 c_.samples(), static_cast<const double*>(words_), word_pieces_, results.real);
   }
 
   // --- backward ------------------------------------------------------------------------------------------------------
@@ -221,18 +263,12 @@ class Walk {
   }
 
   void begin_sums() {
-    overlap_pieces_ = 1;
-    for (const TilePass& p : c_.tables().passes) {
-      if (p.step == Element::none)
-        overlap_pieces_ =
-            std::max(overlap_pieces_,
-                     grid_of(p.tile_bits, c_.tables().num_wires, c_.chunk(), c_.device().multiprocessors).pieces());
-    }
+    overlap_pieces_ = pieces_of_overlaps(c_.chunk());
     const Index overlaps = c_.tables().angle_count() * overlap_pieces_;
     c_.zero_numbers(c_.own_numbers(overlaps_, overlaps), overlaps);
     c_.zero_numbers(c_.own_numbers(single_, c_.tables().single_sources), c_.tables().single_sources);
     wants_coefficients_ = wants_any_coefficient();
-    if (wants_coefficients_) c_.zero_numbers(c_.own_numbers(terms_, coefficient_count_all()), coefficient_count_all());
+    if (wants_coefficients_) c_.zero_numbers(c_.own_numbers(terms_, term_count()), term_count());
   }
 
   // Whether the launch that undoes the last passes begins the bra as well.
@@ -327,23 +363,31 @@ class Walk {
     apply_step(c_.queue(), c_.state_call(), step, static_cast<const Complex<T>*>(coefficients_), stride, states);
   }
 
-  // The overlaps are of the bra after the gate and the ket before it.
+  // The overlaps are of the bra after the gate and the ket before it; those of a rotation, which commutes with what it is
+  // generated by, of both before it.
   void undo(const GateStep& step) {
     Complex<T>* ket = own_source();
     const Index stride = set_step(step, true);
-    apply_step(c_.queue(), c_.state_call(), step, static_cast<const Complex<T>*>(coefficients_), stride, ket);
-    const bool wants_matrix = c_.wants(step.input);
-    const bool is_rotation = step.kind == StepKind::pauli_rotation;
-    if (wants_matrix || c_.wants(step.values)) {
-      if (is_rotation)
-        apply_step(c_.queue(), c_.state_call(), step, static_cast<const Complex<T>*>(coefficients_), stride, bra_);
-      const Complex<double>* sums = sum_overlaps(step, ket);
-      set_step_sources(c_.queue(), c_.state_call(), step, sums, single_);
-      if (wants_matrix)
-        add_matrix_gradient(c_.queue(), c_.state_call(), step, c_.inputs()[step.input].batched != 0, sums);
-      if (is_rotation) return;
+    const auto undo_in = [&](Complex<T>* states) {
+      apply_step(c_.queue(), c_.state_call(), step, static_cast<const Complex<T>*>(coefficients_), stride, states);
+    };
+    undo_in(ket);
+    if (step.kind == StepKind::pauli_rotation) {
+      undo_in(bra_);
+      add_step_gradients(step, ket);
+    } else {
+      add_step_gradients(step, ket);
+      undo_in(bra_);
     }
-    apply_step(c_.queue(), c_.state_call(), step, static_cast<const Complex<T>*>(coefficients_), stride, bra_);
+  }
+
+  void add_step_gradients(const GateStep& step, const Complex<T>* ket) {
+    const bool wants_matrix = c_.wants(step.input);
+    if (!wants_matrix && !c_.wants(step.values)) return;
+    const Complex<double>* sums = sum_overlaps(step, ket);
+    set_step_sources(c_.queue(), c_.state_call(), step, sums, single_);
+    if (wants_matrix)
+      add_matrix_gradient(c_.queue(), c_.state_call(), step, c_.inputs()[step.input].batched != 0, sums);
   }
 
   const Complex<double>* sum_overlaps(const GateStep& step, const Complex<T>* ket) {

@@ -23,7 +23,7 @@ class Device {
   Queue queue;
   int multiprocessors = 1;
   std::size_t shared_bytes = 0;     // that a block can have
-  std::size_t workspace_bytes = 0;  // that the states of a call may take; more samples go in chunks
+  std::size_t workspace_bytes = 0;  // that a call may take; more samples than fit go in chunks
 };
 
 // Tables and their copy on the device.
