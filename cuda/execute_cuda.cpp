@@ -1,17 +1,18 @@
 // The operators on CUDA: checks what torch hands over, allocates from torch's caching allocator, calls the walk on the
 // current stream of the first input's device.
+#include "cuda/execute_cuda.h"
+
 #include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -238,8 +239,6 @@ DeviceCall<T> device_call(const Arguments<T>& arguments, TorchDevice& device) {
   return {&table_cache().find<T>(arguments.program, device), arguments.batch, arguments.views};
 }
 
-using Executed = std::tuple<Tensor, Tensor, Tensor>;
-
 template <class T>
 Executed execute_as(const ProgramHandle& program, const std::vector<Tensor>& inputs, bool keep_ket) {
   const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
@@ -273,27 +272,34 @@ std::vector<Tensor> execute_vjp_as(const ProgramHandle& program, const std::vect
   return gradients;
 }
 
-Executed execute_cuda(int64_t program, std::vector<Tensor> inputs, bool keep_ket) {
+// The first input's device is the current one. Where that is the CPU, the arguments are refused by name later on.
+class OnDevice {
+ public:
+  explicit OnDevice(const Tensor& first) {
+    if (first.is_cuda()) guard_.emplace(first.get_device_index());
+  }
+
+ private:
+  std::optional<torch::stable::accelerator::DeviceGuard> guard_;
+};
+
+}  // namespace
+
+Executed execute_cuda(std::int64_t program, std::vector<Tensor> inputs, bool keep_ket) {
   const bool single = ops::is_single(inputs);
-  const torch::stable::accelerator::DeviceGuard guard(inputs[0].get_device_index());
+  const OnDevice guard(inputs[0]);
   const ProgramHandle found = connected_program(program);
   return single ? execute_as<float>(found, inputs, keep_ket) : execute_as<double>(found, inputs, keep_ket);
 }
 
-std::vector<Tensor> execute_vjp_cuda(int64_t program, std::vector<Tensor> inputs, const Tensor& ket,
-                                     const Tensor& g_real, const Tensor& g_complex, std::vector<int64_t> wanted) {
+std::vector<Tensor> execute_vjp_cuda(std::int64_t program, std::vector<Tensor> inputs, const Tensor& ket,
+                                     const Tensor& g_real, const Tensor& g_complex, std::vector<std::int64_t> wanted) {
   const bool single = ops::is_single(inputs);
-  const torch::stable::accelerator::DeviceGuard guard(inputs[0].get_device_index());
+  const OnDevice guard(inputs[0]);
   const ProgramHandle found = connected_program(program);
   const std::vector<Index> list(wanted.begin(), wanted.end());
   return single ? execute_vjp_as<float>(found, inputs, ket, g_real, g_complex, list)
                 : execute_vjp_as<double>(found, inputs, ket, g_real, g_complex, list);
 }
 
-}  // namespace
 }  // namespace ketgrad::cuda
-
-STABLE_TORCH_LIBRARY_IMPL(ketgrad, CUDA, m) {
-  m.impl("execute", TORCH_BOX(&ketgrad::cuda::execute_cuda));
-  m.impl("execute_vjp", TORCH_BOX(&ketgrad::cuda::execute_vjp_cuda));
-}

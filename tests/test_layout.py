@@ -35,7 +35,7 @@ EXCEPTIONS = {"bindings": {"cpu/execute.h", "cpu/level.h", "cpu/profile.h"}}
 # Folders that may know of a library, by the first part of the library's include path.
 LIBRARY_OWNERS = {"torch": "ops", "ATen": "none", "c10": "none", "pybind11": "bindings", "Python.h": "bindings"}
 # Files of cuda/ that may know of these libraries, and of what csrc/ops makes of them; the others know the core only.
-CUDA_LIBRARY_OWNERS = {"execute_cuda.cpp", "module.cpp"}
+CUDA_LIBRARY_OWNERS = {"execute_cuda.cpp", "execute_cuda.h", "module.cpp", "registration.cpp"}
 # What of cuda/ is no part of the extension: a GPU for the tests.
 CUDA_TEST_SOURCES = {"emulation.cpp"}
 

@@ -218,7 +218,8 @@ def _pack_scalars(
     stacked = stacked.view(len(tapes), len(source.parameters))
     if all(count == 1 for count in rows):
         return stacked
-    return stacked.repeat_interleave(torch.tensor(rows, device=device), dim=0)
+    counts = _numbers(list(rows), torch.int64, device)
+    return stacked.repeat_interleave(counts, dim=0, output_size=sum(rows))  # without the size a GPU is asked for it
 
 
 def _tensors(values: list[Parameter], dtype: torch.dtype, device: torch.device) -> list[Tensor]:

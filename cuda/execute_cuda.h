@@ -1,0 +1,22 @@
+// The operators on CUDA, as they are registered.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+#include <tuple>
+#include <vector>
+
+namespace ketgrad::cuda {
+
+using Executed = std::tuple<torch::stable::Tensor, torch::stable::Tensor, torch::stable::Tensor>;
+
+Executed execute_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs, bool keep_ket);
+
+std::vector<torch::stable::Tensor> execute_vjp_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs,
+                                                    const torch::stable::Tensor& ket,
+                                                    const torch::stable::Tensor& g_real,
+                                                    const torch::stable::Tensor& g_complex,
+                                                    std::vector<std::int64_t> wanted);
+
+}  // namespace ketgrad::cuda

@@ -1,0 +1,9 @@
+// Where torch finds the operators for CUDA tensors.
+#include <torch/csrc/stable/library.h>
+
+#include "cuda/execute_cuda.h"
+
+STABLE_TORCH_LIBRARY_IMPL(ketgrad, CUDA, m) {
+  m.impl("execute", TORCH_BOX(&ketgrad::cuda::execute_cuda));
+  m.impl("execute_vjp", TORCH_BOX(&ketgrad::cuda::execute_vjp_cuda));
+}

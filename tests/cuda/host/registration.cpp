@@ -1,0 +1,16 @@
+// The operators of CUDA for tensors of the CPU, beside the CPU's own: torch.ops.ketgrad_emulated.
+#include <torch/csrc/stable/library.h>
+
+#include "cuda/execute_cuda.h"
+
+STABLE_TORCH_LIBRARY(ketgrad_emulated, m) {
+  m.def("execute(int program, Tensor[] inputs, bool keep_ket) -> (Tensor real, Tensor complex, Tensor ket)");
+  m.def(
+      "execute_vjp(int program, Tensor[] inputs, Tensor ket, Tensor g_real, Tensor g_complex, int[] wanted) -> "
+      "Tensor[]");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ketgrad_emulated, CPU, m) {
+  m.impl("execute", TORCH_BOX(&ketgrad::cuda::execute_cuda));
+  m.impl("execute_vjp", TORCH_BOX(&ketgrad::cuda::execute_vjp_cuda));
+}
