@@ -27,7 +27,8 @@ inline constexpr int warp_size = 32;
 
 #include <cstddef>
 #include <stdexcept>
-#include <string>
+
+#include "cuda/errors.h"
 
 #define KETGRAD_KERNEL static __global__ void
 #define KETGRAD_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
@@ -65,11 +66,6 @@ KETGRAD_DEVICE bool odd(unsigned bits) { return (__popc(bits) & 1) != 0; }
 // sin and cos of pi x.
 KETGRAD_DEVICE void sine_cosine_pi(float x, float& sine, float& cosine) { sincospif(x, &sine, &cosine); }
 KETGRAD_DEVICE void sine_cosine_pi(double x, double& sine, double& cosine) { sincospi(x, &sine, &cosine); }
-
-inline void require_success(cudaError_t error, const char* what) {
-  if (error != cudaSuccess)
-    throw std::runtime_error(std::string("ketgrad: ") + what + " failed: " + cudaGetErrorString(error));
-}
 
 inline constexpr Index most_blocks = 0x7fffffff;
 

@@ -19,6 +19,7 @@
 #include "core/gpu_layout.h"
 #include "core/memory.h"
 #include "cuda/connection.h"
+#include "cuda/errors.h"
 #include "cuda/walk.h"
 #include "ops/arguments.h"
 
@@ -31,11 +32,6 @@ using ops::data;
 using ops::real_type;
 using ops::ScalarType;
 using torch::stable::Tensor;
-
-void require_success(cudaError_t error, const char* what) {
-  if (error != cudaSuccess)
-    throw std::runtime_error(std::string("ketgrad: ") + what + " failed: " + cudaGetErrorString(error));
-}
 
 // In Python it becomes torch.OutOfMemoryError, which people's retry code knows.
 [[noreturn]] void throw_out_of_memory(double bytes, int device) {

@@ -32,12 +32,12 @@ struct Place {
   }
 };
 
-// This thread's rows of a round, one a step. `first` has no bit of the own_rows.
+// This thread's rows of one round through the tile: first + u * threads, u < own_rows. The two have no bit in common.
 struct Rows {
   Local first = 0;
   Local threads = 0;
 
-  KETGRAD_DEVICE Local row(int step) const { return first + static_cast<Local>(step) * threads; }
+  KETGRAD_DEVICE Local row(int u) const { return first + static_cast<Local>(u) * threads; }
 };
 
 template <class F>
@@ -47,8 +47,8 @@ KETGRAD_DEVICE void for_each_rows(const Place& place, const F& f) {
     f(Rows{start + static_cast<Local>(thread_index()), threads}, start == 0);
 }
 
-// Calls f(row, index, step) for those of a round's rows that the tile has. A row's index is that of the round's first row
-// plus a vector for each bit of its step.
+// Calls f(row, index, u) for those of a round's rows that the tile has. A row's index is that of the first plus a vector
+// for each bit of u.
 template <class F>
 KETGRAD_DEVICE void for_each_index(const TablesView& t, const Place& place, const Rows& mine, const F& f) {
   const int first_bit = thread_bits_of(place.tile_bits);
@@ -94,26 +94,20 @@ KETGRAD_DEVICE void add_piece(double* pieces, const Place& place, T value, bool 
 
 // --- turns ------------------------------------------------------------------------------------------------------------
 
-template <class T, int turns>
-struct Angles {
-  Rotation<T> turn[turns];
-};
-
 // A tile at whose base a turn's sign is odd turns the other way.
 template <class T>
 KETGRAD_DEVICE T sign_in(const Operation& op, int turn, Mask base) {
   return odd(op.tile_sign[turn] & base) ? T(-1) : T(1);
 }
 
+// The rotations of a block's turns in a tile.
 template <class T, int turns>
-KETGRAD_DEVICE Angles<T, turns> angles_in(const Operation& op, const Rotation<T>* rotations, Mask base) {
-  Angles<T, turns> a;
+KETGRAD_DEVICE void load_rotations(const Operation& op, const Rotation<T>* rotations, Mask base, Rotation<T>* turn) {
 #pragma unroll
   for (int j = 0; j < turns; ++j) {
-    a.turn[j] = rotations[op.first_angle + j];
-    a.turn[j].sine *= sign_in<T>(op, j, base);
+    turn[j] = rotations[op.first_angle + j];
+    turn[j].sine *= sign_in<T>(op, j, base);
   }
-  return a;
 }
 
 // The slot of row k of a group, the first row's left out.
@@ -167,7 +161,8 @@ KETGRAD_DEVICE T overlap_pairs(const Complex<T>* ket, const Complex<T>* bra, int
 template <class T, int turns>
 KETGRAD_DEVICE void apply_turns(const TablesView& t, const Operation& op, const Rotation<T>* rotations,
                                 const Place& place, Tile<T>& ket) {
-  const Angles<T, turns> angles = angles_in<T, turns>(op, rotations, place.base);
+  Rotation<T> turn[turns];
+  load_rotations<T, turns>(op, rotations, place.base, turn);
   const Local groups = place.size() >> turns;
   barrier();
   for (Local g = static_cast<Local>(thread_index()); g < groups; g += static_cast<Local>(block_threads())) {
@@ -175,7 +170,7 @@ KETGRAD_DEVICE void apply_turns(const TablesView& t, const Operation& op, const 
     Complex<T> rows[1 << turns];
     load_group<T, turns>(ket, op, first, rows);
 #pragma unroll
-    for (int j = 0; j < turns; ++j) turn_pairs<T, turns>(rows, j, angles.turn[j].cosine, angles.turn[j].sine);
+    for (int j = 0; j < turns; ++j) turn_pairs<T, turns>(rows, j, turn[j].cosine, turn[j].sine);
     store_group<T, turns>(ket, op, first, rows);
   }
 }
@@ -183,7 +178,8 @@ KETGRAD_DEVICE void apply_turns(const TablesView& t, const Operation& op, const 
 template <class T, int turns>
 KETGRAD_DEVICE void undo_turns(const TablesView& t, const Operation& op, const Rotation<T>* rotations,
                                const Place& place, Tile<T>& ket, Tile<T>& bra, double* overlaps, Index stride) {
-  const Angles<T, turns> angles = angles_in<T, turns>(op, rotations, place.base);
+  Rotation<T> turn[turns];
+  load_rotations<T, turns>(op, rotations, place.base, turn);
   const Local groups = place.size() >> turns;
   T sums[turns] = {};
   barrier();
@@ -196,8 +192,8 @@ KETGRAD_DEVICE void undo_turns(const TablesView& t, const Operation& op, const R
 #pragma unroll
     for (int j = 0; j < turns; ++j) {
       sums[j] += overlap_pairs<T, turns>(of_ket, of_bra, j);
-      turn_pairs<T, turns>(of_ket, j, angles.turn[j].cosine, -angles.turn[j].sine);
-      turn_pairs<T, turns>(of_bra, j, angles.turn[j].cosine, -angles.turn[j].sine);
+      turn_pairs<T, turns>(of_ket, j, turn[j].cosine, -turn[j].sine);
+      turn_pairs<T, turns>(of_bra, j, turn[j].cosine, -turn[j].sine);
     }
     store_group<T, turns>(ket, op, first, of_ket);
     store_group<T, turns>(bra, op, first, of_bra);
@@ -398,17 +394,18 @@ KETGRAD_DEVICE void word_rows(const TablesView& t, const Range& groups, const Pl
 
 // --- kernels ----------------------------------------------------------------------------------------------------------
 
-// Calls f(place) for each tile of this block.
+// Calls f(place) for each tile of this block. Sums have `pieces_each` pieces a sample; a grid of fewer leaves the others
+// alone, which are zero.
 template <class F>
 KETGRAD_DEVICE void for_each_tile(const TablesView& t, const TileGrid& grid, const Map& tiles, const Map& rows,
-                                  int tile_bits, const F& f) {
+                                  int tile_bits, Index pieces_each, const F& f) {
   Place place;
   place.sample = block_index() / grid.parts;
   const Index part = block_index() % grid.parts;
   place.tile_bits = tile_bits;
   place.whole = grid.tiles == 1;
   place.rows = rows;
-  place.piece = place.sample * grid.pieces() + part * (block_threads() / warp_size) + thread_index() / warp_size;
+  place.piece = place.sample * pieces_each + part * (block_threads() / warp_size) + thread_index() / warp_size;
   for (Index tile = part; tile < grid.tiles; tile += grid.parts) {
     place.base = place.whole ? 0 : static_cast<Mask>(at(t, tiles, tile));
     place.first = tile == part;
@@ -456,7 +453,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
   const TablesView& t = c.t;
   const bool some = f.first_pass < f.end_pass;
   const TilePass pass = some ? t.passes[f.first_pass] : TilePass{};
-  for_each_tile(t, grid, pass.tiles, pass.rows, tile_bits, [&](const Place& place) {
+  for_each_tile(t, grid, pass.tiles, pass.rows, tile_bits, grid.pieces(), [&](const Place& place) {
     Tile<T> ket(0, place.size());
     const Index state = place.sample << c.num_bits;
     if (f.prepares) {
@@ -485,12 +482,10 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
   const bool some = b.first_pass < b.end_pass;
   const TilePass pass = some ? t.passes[b.first_pass] : TilePass{};
   const Index stride = c.samples.count * b.overlap_pieces;
-  for_each_tile(t, grid, pass.tiles, pass.rows, tile_bits, [&](Place place) {
+  for_each_tile(t, grid, pass.tiles, pass.rows, tile_bits, b.overlap_pieces, [&](const Place& place) {
     Tile<T> ket(0, place.size());
     Tile<T> bra(sizeof(Complex<T>) << place.tile_bits, place.size());
     const Index state = place.sample << c.num_bits;
-    // The pieces of a pass with fewer blocks than the largest leave the others alone, which are zero.
-    place.piece += place.sample * (b.overlap_pieces - grid.pieces());
     load_tile(t, place, b.source + state, ket);
     if (b.weights != nullptr) {
       barrier();
@@ -520,14 +515,13 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
 
 template <class T>
 KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
-    measure_kernel(TileCall<T> c, WordPass pass, TileGrid grid, const Complex<T>* kets, double* pieces, Index stride) {
-  for_each_tile(c.t, grid, pass.tiles, pass.rows, pass.tile_bits, [&](const Place& place) {
+    measure_kernel(TileCall<T> c, WordPass pass, TileGrid grid, const Complex<T>* kets, double* pieces,
+                   Index pieces_each) {
+  for_each_tile(c.t, grid, pass.tiles, pass.rows, pass.tile_bits, pieces_each, [&](const Place& place) {
     Tile<T> ket(0, place.size());
     load_tile(c.t, place, kets + (place.sample << c.num_bits), ket);
     barrier();
-    Place own = place;
-    own.piece += place.sample * (stride - grid.pieces());
-    add_word_values(c.t, pass.groups, own, ket, pieces, c.samples.count * stride);
+    add_word_values(c.t, pass.groups, place, ket, pieces, c.samples.count * pieces_each);
   });
 }
 
@@ -535,7 +529,7 @@ template <class T>
 KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     bra_kernel(TileCall<T> c, WordPass pass, TileGrid grid, const Complex<T>* kets, Complex<T>* bras, const T* weights,
                Index words, bool begins) {
-  for_each_tile(c.t, grid, pass.tiles, pass.rows, pass.tile_bits, [&](const Place& place) {
+  for_each_tile(c.t, grid, pass.tiles, pass.rows, pass.tile_bits, grid.pieces(), [&](const Place& place) {
     Tile<T> ket(0, place.size());
     const Index state = place.sample << c.num_bits;
     load_tile(c.t, place, kets + state, ket);

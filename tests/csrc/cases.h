@@ -134,6 +134,16 @@ void check_gradients(const Case& c, const std::vector<std::vector<T>>& gradients
   }
 }
 
+// A run of any backend, forward and backward.
+template <class R>
+void check_both_ways(const Case& c, R& run) {
+  run.forward();
+  check_results(c, run.real, c.expected_real, "real result");
+  check_results(c, run.complex, c.expected_complex, "complex result");
+  run.backward(c.g_real, c.g_complex);
+  check_gradients(c, run.gradients);
+}
+
 // --- circuits that several tests have ---------------------------------------------------------------------------------
 
 inline void add_rotations(Circuit& circuit) {
@@ -173,6 +183,72 @@ inline Circuit large_circuit(Random& random, int num_wires) {
   circuit.program.measurements.push_back({MeasurementKind::probs, most, {}});
   circuit.program.measurements.push_back({MeasurementKind::probs, {num_wires - 1, 0}, {}});
   return circuit;
+}
+
+// A gate between layers, on a state large enough to be cut into small tiles.
+inline Circuit tiled_circuit(Random& random, int opcode) {
+  Circuit circuit = empty_circuit(7);
+  add_rotations(circuit);
+  for (int w = 0; w < 7; ++w) circuit.program.gates.push_back(make_gate("CNOT", {w, (w + 1) % 7}));
+  circuit.program.gates.push_back(random_gate(random, circuit, static_cast<Opcode>(opcode), 2));
+  add_rotations(circuit);
+  circuit.program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
+  circuit.program.measurements.push_back(random_measurement(random, circuit, static_cast<MeasurementKind>(opcode % 5)));
+  return circuit;
+}
+
+// --- cases that every backend runs -----------------------------------------------------------------------------------
+
+// Each gate alone between layers of rotations: as it is and inverted, with and without further controls.
+template <class F>
+void for_each_gate_case(int rounds, const F& f) {
+  Random random(1);
+  for (int opcode = 0; opcode < num_gates; ++opcode) {
+    for (int round = 0; round < rounds; ++round) {
+      const int own = std::max<int>(gate_info(static_cast<Opcode>(opcode)).num_wires, 1);
+      Circuit circuit = empty_circuit(std::max(own + round, 2));
+      add_rotations(circuit);
+      circuit.program.gates.push_back(random_gate(random, circuit, static_cast<Opcode>(opcode), round));
+      circuit.program.gates.back().inverse = round == 1;
+      add_rotations(circuit);
+      circuit.program.measurements.push_back({MeasurementKind::state, {}, {}});
+      f(make_case(random, circuit, 1 + 2 * round));
+    }
+  }
+}
+
+// Every number of Y up to four, which each bring their own power of i.
+inline Case pauli_word_case() {
+  Random random(16);
+  Circuit circuit = empty_circuit(4);
+  add_rotations(circuit);
+  circuit.program.measurements = {{MeasurementKind::expval, {}, {}}};
+  for (const std::string& word : words_of("IXYZ", 4)) {
+    if (word[0] != 'Y' && word[3] != 'I') continue;
+    Gate gate = make_gate("PauliRot", random.wires(4, 4), {random_slot(random, circuit.program)});
+    gate.word = word;
+    gate.inverse = random.chance(0.5);
+    circuit.program.gates.push_back(gate);
+  }
+  for (const std::string& word : words_of("XYZ", 4)) {
+    circuit.program.measurements[0].terms.push_back(
+        {random.uniform(-1, 1), {{0, 0, 1, 0}}, random.wires(4, 4), word, {}});
+  }
+  return make_case(random, circuit, 3);
+}
+
+template <class F>
+void for_each_measurement_case(const F& f) {
+  Random random(2);
+  for (int kind = 0; kind < 5; ++kind) {
+    for (int n = 1; n <= 5; ++n) {
+      Circuit circuit = empty_circuit(n);
+      add_rotations(circuit);
+      for (int w = 0; w + 1 < n; ++w) circuit.program.gates.push_back(make_gate("CNOT", {w, w + 1}));
+      circuit.program.measurements.push_back(random_measurement(random, circuit, static_cast<MeasurementKind>(kind)));
+      f(make_case(random, circuit, n));
+    }
+  }
 }
 
 }  // namespace ketgrad::testing

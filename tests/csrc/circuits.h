@@ -320,53 +320,78 @@ inline void on_threads(Index tasks, void (*body)(void*, Index), void* context) {
   for (std::thread& thread : threads) thread.join();
 }
 
-// A call and its memory, each piece exactly as large as the kernels may take it to be.
+// The memory of a call, each piece exactly as large as the kernels may take it to be.
 template <class T>
-class Run {
+class CallMemory {
  public:
-  Call<T> call;
   std::vector<T> real;
   std::vector<T> complex;
   std::vector<T> ket;
   std::vector<std::vector<T>> gradients;
 
-  Run(ProgramHandle program, const std::vector<Values>& values, Index batch, int threads)
-      : program_(std::move(program)) {
-    call.planned = program_.get();
-    call.batch = batch;
-    call.parallel = on_threads;
-    call.threads = threads;
+ protected:
+  CallMemory(ProgramHandle program, const std::vector<Values>& values, Index batch)
+      : program_(std::move(program)), batch_(batch) {
+    for (const Values& v : values) inputs_.emplace_back(v.rows.begin(), v.rows.end());
     for (std::size_t i = 0; i < values.size(); ++i) {
-      const InputSpec& spec = call.program().inputs[i];
-      inputs_.emplace_back(values[i].rows.begin(), values[i].rows.end());
-      call.inputs.push_back({inputs_.back().data(), values[i].batched, spec.is_complex, spec.numel()});
+      const InputSpec& spec = program_->program.inputs[i];
+      views_.push_back({inputs_[i].data(), values[i].batched, spec.is_complex, spec.numel()});
     }
   }
 
-  void forward(bool keep_ket = true) {
-    real.assign(call.batch * call.program().real_results(), T(-7));
-    complex.assign(2 * call.batch * call.program().complex_results(), T(-7));
-    ket.assign(keep_ket ? 2 * call.batch * call.dimension() : 0, T(-7));
-    execute<T>(call, {real.data(), complex.data(), keep_ket ? ket.data() : nullptr});
+  Results<T> results(bool keep_ket) {
+    const Program& program = program_->program;
+    real.assign(batch_ * program.real_results(), T(-7));
+    complex.assign(2 * batch_ * program.complex_results(), T(-7));
+    ket.assign(keep_ket ? 2 * batch_ << program.num_wires : 0, T(-7));
+    return {real.data(), complex.data(), keep_ket ? ket.data() : nullptr};
   }
 
-  // Uses the ket of `forward` where that kept it. An empty `wanted` wants every input.
-  void backward(const std::vector<double>& g_real, const std::vector<double>& g_complex,
-                const std::vector<bool>& wanted = {}) {
-    const std::vector<T> of_real(g_real.begin(), g_real.end());
-    const std::vector<T> of_complex(g_complex.begin(), g_complex.end());
-    Cotangents<T> cotangents{ket.empty() ? nullptr : ket.data(), of_real.data(), of_complex.data(), {}};
+  // Uses the ket of `results` where that kept it. An empty `wanted` wants every input.
+  Cotangents<T> cotangents(const std::vector<double>& g_real, const std::vector<double>& g_complex,
+                           const std::vector<bool>& wanted) {
+    g_real_.assign(g_real.begin(), g_real.end());
+    g_complex_.assign(g_complex.begin(), g_complex.end());
+    Cotangents<T> found{ket.empty() ? nullptr : ket.data(), g_real_.data(), g_complex_.data(), {}};
     gradients.clear();
     for (std::size_t i = 0; i < inputs_.size(); ++i) {
       gradients.emplace_back(wanted.empty() || wanted[i] ? inputs_[i].size() : 0, T(0));
-      cotangents.gradients.push_back(gradients[i].empty() ? nullptr : gradients[i].data());
+      found.gradients.push_back(gradients[i].empty() ? nullptr : gradients[i].data());
     }
-    execute_vjp<T>(call, cotangents);
+    return found;
   }
 
- private:
   ProgramHandle program_;
+  const Index batch_;
   std::vector<std::vector<T>> inputs_;
+  std::vector<InputView<T>> views_;
+
+ private:
+  std::vector<T> g_real_;
+  std::vector<T> g_complex_;
+};
+
+// A call of the CPU's kernels.
+template <class T>
+class Run : public CallMemory<T> {
+ public:
+  Call<T> call;
+
+  Run(ProgramHandle program, const std::vector<Values>& values, Index batch, int threads)
+      : CallMemory<T>(std::move(program), values, batch) {
+    call.planned = this->program_.get();
+    call.batch = batch;
+    call.inputs = this->views_;
+    call.parallel = on_threads;
+    call.threads = threads;
+  }
+
+  void forward(bool keep_ket = true) { execute<T>(call, this->results(keep_ket)); }
+
+  void backward(const std::vector<double>& g_real, const std::vector<double>& g_complex,
+                const std::vector<bool>& wanted = {}) {
+    execute_vjp<T>(call, this->cotangents(g_real, g_complex, wanted));
+  }
 };
 
 inline std::vector<double> random_numbers(Random& random, Index count) {

@@ -19,11 +19,7 @@ namespace {
 template <class T>
 void check_run(const Case& c, int threads) {
   Run<T> run(c.program, c.values, c.batch, threads);
-  run.forward();
-  check_results(c, run.real, c.expected_real, "real result");
-  check_results(c, run.complex, c.expected_complex, "complex result");
-  run.backward(c.g_real, c.g_complex);
-  check_gradients(c, run.gradients);
+  check_both_ways(c, run);
 }
 
 void check_case(const Case& c, int threads) {
@@ -35,54 +31,14 @@ void check_case(const Case& c, int threads) {
 
 // --- against the dense simulator ------------------------------------------------------------------------------------
 
-// Alone between layers of rotations, as it is and inverted, with and without further controls.
 TEST(every_gate) {
-  Random random(1);
-  for (int opcode = 0; opcode < num_gates; ++opcode) {
-    for (int round = 0; round < 3; ++round) {
-      const int own = std::max<int>(gate_info(static_cast<Opcode>(opcode)).num_wires, 1);
-      Circuit circuit = empty_circuit(std::max(own + round, 2));
-      add_rotations(circuit);
-      circuit.program.gates.push_back(random_gate(random, circuit, static_cast<Opcode>(opcode), round));
-      circuit.program.gates.back().inverse = round == 1;
-      add_rotations(circuit);
-      circuit.program.measurements.push_back({MeasurementKind::state, {}, {}});
-      check_case(make_case(random, circuit, 1 + 2 * round), 1);
-    }
-  }
+  for_each_gate_case(3, [](const Case& c) { check_case(c, 1); });
 }
 
-// Every number of Y up to four, which each bring their own power of i.
-TEST(every_pauli_word) {
-  Random random(16);
-  Circuit circuit = empty_circuit(4);
-  add_rotations(circuit);
-  circuit.program.measurements = {{MeasurementKind::expval, {}, {}}};
-  for (const std::string& word : words_of("IXYZ", 4)) {
-    if (word[0] != 'Y' && word[3] != 'I') continue;
-    Gate gate = make_gate("PauliRot", random.wires(4, 4), {random_slot(random, circuit.program)});
-    gate.word = word;
-    gate.inverse = random.chance(0.5);
-    circuit.program.gates.push_back(gate);
-  }
-  for (const std::string& word : words_of("XYZ", 4)) {
-    circuit.program.measurements[0].terms.push_back(
-        {random.uniform(-1, 1), {{0, 0, 1, 0}}, random.wires(4, 4), word, {}});
-  }
-  check_case(make_case(random, circuit, 3), 1);
-}
+TEST(every_pauli_word) { check_case(pauli_word_case(), 1); }
 
 TEST(every_measurement) {
-  Random random(2);
-  for (int kind = 0; kind < 5; ++kind) {
-    for (int n = 1; n <= 5; ++n) {
-      Circuit circuit = empty_circuit(n);
-      add_rotations(circuit);
-      for (int w = 0; w + 1 < n; ++w) circuit.program.gates.push_back(make_gate("CNOT", {w, w + 1}));
-      circuit.program.measurements.push_back(random_measurement(random, circuit, static_cast<MeasurementKind>(kind)));
-      check_case(make_case(random, circuit, n), 1);
-    }
-  }
+  for_each_measurement_case([](const Case& c) { check_case(c, 1); });
 }
 
 // Batches of one, of less than a group of lanes, of an uneven number of groups.
@@ -177,15 +133,7 @@ TEST(tiles_agree_with_the_dense_simulator) {
   for (const int tile_bits : {4, 5, 6}) {
     set_tile_bits(tile_bits);
     for (int opcode = 0; opcode < num_gates; ++opcode) {
-      Circuit circuit = empty_circuit(7);
-      add_rotations(circuit);
-      for (int w = 0; w < 7; ++w) circuit.program.gates.push_back(make_gate("CNOT", {w, (w + 1) % 7}));
-      circuit.program.gates.push_back(random_gate(random, circuit, static_cast<Opcode>(opcode), 2));
-      add_rotations(circuit);
-      circuit.program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
-      circuit.program.measurements.push_back(
-          random_measurement(random, circuit, static_cast<MeasurementKind>(opcode % 5)));
-      check_case(make_case(random, circuit, 1), 1);
+      check_case(make_case(random, tiled_circuit(random, opcode), 1), 1);
     }
     for (int round = 0; round < 10; ++round)
       check_case(make_case(random, random_circuit(random, 6 + round % 3, 25), 2), 1);

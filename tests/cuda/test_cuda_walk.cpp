@@ -48,22 +48,17 @@ struct Setting {
 };
 
 template <class T>
-class EmulatedRun {
+class EmulatedRun : public CallMemory<T> {
  public:
-  std::vector<T> real;
-  std::vector<T> complex;
-  std::vector<T> ket;
-  std::vector<std::vector<T>> gradients;
-
   EmulatedRun(ProgramHandle program, const std::vector<Values>& values, Index batch, const Setting& setting)
-      : program_(std::move(program)), setting_(setting) {
-    const int n = program_->program.num_wires;
-    Layout layout = gpu_layout(n, sizeof(T), setting.shared_bytes);
+      : CallMemory<T>(std::move(program), values, batch), setting_(setting) {
+    const Program& p = this->program_->program;
+    Layout layout = gpu_layout(p.num_wires, sizeof(T), setting.shared_bytes);
     if (setting.tile_bits > 0) {
       layout.tile_bits = setting.tile_bits;
       layout.run_bits = 1;
     }
-    plan_ = make_plan(program_->program, layout);
+    plan_ = make_plan(p, layout);
     tables_.tables = cuda::make_tables(plan_);
     memory_.resize(tables_.tables.bytes() / sizeof(std::uint64_t) + 2);
     auto* base = reinterpret_cast<unsigned char*>(memory_.data());
@@ -72,34 +67,18 @@ class EmulatedRun {
     });
     call_.tables = &tables_;
     call_.batch = batch;
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      const InputSpec& spec = program_->program.inputs[i];
-      inputs_.emplace_back(values[i].rows.begin(), values[i].rows.end());
-      call_.inputs.push_back({inputs_.back().data(), values[i].batched, spec.is_complex, spec.numel()});
-    }
+    call_.inputs = this->views_;
   }
 
   void forward(bool keep_ket = true) {
-    const Program& program = program_->program;
-    real.assign(call_.batch * program.real_results(), T(-7));
-    complex.assign(2 * call_.batch * program.complex_results(), T(-7));
-    ket.assign(keep_ket ? 2 * call_.batch << program.num_wires : 0, T(-7));
     EmulatedDevice device = this->device();
-    cuda::execute<T>(device, call_, {real.data(), complex.data(), keep_ket ? ket.data() : nullptr});
+    cuda::execute<T>(device, call_, this->results(keep_ket));
   }
 
   void backward(const std::vector<double>& g_real, const std::vector<double>& g_complex,
                 const std::vector<bool>& wanted = {}) {
-    const std::vector<T> of_real(g_real.begin(), g_real.end());
-    const std::vector<T> of_complex(g_complex.begin(), g_complex.end());
-    Cotangents<T> cotangents{ket.empty() ? nullptr : ket.data(), of_real.data(), of_complex.data(), {}};
-    gradients.clear();
-    for (std::size_t i = 0; i < inputs_.size(); ++i) {
-      gradients.emplace_back(wanted.empty() || wanted[i] ? inputs_[i].size() : 0, T(0));
-      cotangents.gradients.push_back(gradients[i].empty() ? nullptr : gradients[i].data());
-    }
     EmulatedDevice device = this->device();
-    cuda::execute_vjp<T>(device, call_, cotangents);
+    cuda::execute_vjp<T>(device, call_, this->cotangents(g_real, g_complex, wanted));
   }
 
  private:
@@ -107,27 +86,21 @@ class EmulatedRun {
     EmulatedDevice device;
     device.shared_bytes = setting_.shared_bytes;
     if (setting_.states > 0)
-      device.workspace_bytes = setting_.states * (sizeof(Complex<T>) << program_->program.num_wires);
+      device.workspace_bytes = setting_.states * (sizeof(Complex<T>) << this->program_->program.num_wires);
     return device;
   }
 
-  ProgramHandle program_;
   Setting setting_;
   Plan plan_;
   DeviceTables tables_;
   std::vector<std::uint64_t> memory_;
-  std::vector<std::vector<T>> inputs_;
   DeviceCall<T> call_;
 };
 
 template <class T>
 void check_run(const Case& c, const Setting& setting) {
   EmulatedRun<T> run(c.program, c.values, c.batch, setting);
-  run.forward();
-  check_results(c, run.real, c.expected_real, "real result");
-  check_results(c, run.complex, c.expected_complex, "complex result");
-  run.backward(c.g_real, c.g_complex);
-  check_gradients(c, run.gradients);
+  check_both_ways(c, run);
 }
 
 void check_case(const Case& c, const Setting& setting = {}) {
@@ -138,51 +111,13 @@ void check_case(const Case& c, const Setting& setting = {}) {
 // --- against the dense simulator ------------------------------------------------------------------------------------
 
 TEST(every_gate) {
-  Random random(1);
-  for (int opcode = 0; opcode < num_gates; ++opcode) {
-    for (int round = 0; round < 2; ++round) {
-      const int own = std::max<int>(gate_info(static_cast<Opcode>(opcode)).num_wires, 1);
-      Circuit circuit = empty_circuit(std::max(own + round, 2));
-      add_rotations(circuit);
-      circuit.program.gates.push_back(random_gate(random, circuit, static_cast<Opcode>(opcode), round));
-      circuit.program.gates.back().inverse = round == 1;
-      add_rotations(circuit);
-      circuit.program.measurements.push_back({MeasurementKind::state, {}, {}});
-      check_case(make_case(random, circuit, 1 + 2 * round));
-    }
-  }
+  for_each_gate_case(2, [](const Case& c) { check_case(c); });
 }
 
-TEST(every_pauli_word) {
-  Random random(16);
-  Circuit circuit = empty_circuit(4);
-  add_rotations(circuit);
-  circuit.program.measurements = {{MeasurementKind::expval, {}, {}}};
-  for (const std::string& word : words_of("IXYZ", 4)) {
-    if (word[0] != 'Y' && word[3] != 'I') continue;
-    Gate gate = make_gate("PauliRot", random.wires(4, 4), {random_slot(random, circuit.program)});
-    gate.word = word;
-    gate.inverse = random.chance(0.5);
-    circuit.program.gates.push_back(gate);
-  }
-  for (const std::string& word : words_of("XYZ", 4)) {
-    circuit.program.measurements[0].terms.push_back(
-        {random.uniform(-1, 1), {{0, 0, 1, 0}}, random.wires(4, 4), word, {}});
-  }
-  check_case(make_case(random, circuit, 3));
-}
+TEST(every_pauli_word) { check_case(pauli_word_case()); }
 
 TEST(every_measurement) {
-  Random random(2);
-  for (int kind = 0; kind < 5; ++kind) {
-    for (int n = 1; n <= 5; ++n) {
-      Circuit circuit = empty_circuit(n);
-      add_rotations(circuit);
-      for (int w = 0; w + 1 < n; ++w) circuit.program.gates.push_back(make_gate("CNOT", {w, w + 1}));
-      circuit.program.measurements.push_back(random_measurement(random, circuit, static_cast<MeasurementKind>(kind)));
-      check_case(make_case(random, circuit, n));
-    }
-  }
+  for_each_measurement_case([](const Case& c) { check_case(c); });
 }
 
 TEST(random_circuits_in_every_batch) {
@@ -217,15 +152,7 @@ TEST(tiles_agree_with_the_dense_simulator) {
   Random random(19);
   for (const int tile_bits : {4, 6}) {
     for (int opcode = 0; opcode < num_gates; ++opcode) {
-      Circuit circuit = empty_circuit(7);
-      add_rotations(circuit);
-      for (int w = 0; w < 7; ++w) circuit.program.gates.push_back(make_gate("CNOT", {w, (w + 1) % 7}));
-      circuit.program.gates.push_back(random_gate(random, circuit, static_cast<Opcode>(opcode), 2));
-      add_rotations(circuit);
-      circuit.program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
-      circuit.program.measurements.push_back(
-          random_measurement(random, circuit, static_cast<MeasurementKind>(opcode % 5)));
-      check_case(make_case(random, circuit, 1), {tile_bits, 0});
+      check_case(make_case(random, tiled_circuit(random, opcode), 1), {tile_bits, 0});
     }
     for (int round = 0; round < 4; ++round)
       check_case(make_case(random, random_circuit(random, 6 + round % 3, 25), 3), {tile_bits, round % 2 == 0 ? 0 : 13});
