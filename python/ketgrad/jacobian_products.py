@@ -208,11 +208,12 @@ class AdjointProducts:
         Args:
             tapes: of ketgrad or PennyLane.
             dy: for each tape the cotangent of its result, nested as the results are; complex ones in PennyLane's
-                convention, ∂L/∂Re z − i ∂L/∂Im z.
+                convention, ∂L/∂Re z − i ∂L/∂Im z. Cotangents may have one axis more, which leads: that many products
+                with the same Jacobian, taken as one native batch.
 
         Returns:
             For each tape the gradients of its trainable parameters: one tensor (P,) where they are scalars, otherwise a
-            tuple of tensors in the shapes of the parameters.
+            tuple of tensors in the shapes of the parameters; behind the additional axis, if there is one.
 
         Raises:
             ValueError: cotangents that do not fit the results.
@@ -221,6 +222,9 @@ class AdjointProducts:
         if len(dy) != len(own):
             raise ValueError(f"cotangents of {len(dy)} tapes for {len(own)} tapes")
         cotangents = [_cotangents(d, tape, position) for position, (d, tape) in enumerate(zip(dy, own, strict=True))]
+        copies = [_copies(of_tape, tape) for of_tape, tape in zip(cotangents, own, strict=True)]
+        if any(count is not None for count in copies):
+            return tuple([self._vjp_of_one(*each) for each in zip(own, cotangents, copies, strict=True)])
         _, run = self.run(own, lambda group: True)
         count = sum(len(tape.trainable_params) for tape in own)
         flat = iter(self.vjp(run, cotangents, [True] * count))
@@ -280,6 +284,15 @@ class AdjointProducts:
             products.append(_nest([_along(derivatives, directions, like) for derivatives, like in of_tape]))
         return tuple([_results_of(of_tape) for of_tape in rows]), tuple(products)
 
+    def _vjp_of_one(self, tape: Tape, cotangents: list[Tensor | None], copies: int | None) -> Any:
+        """The gradients of one tape as `compute_vjp` gives them, for `copies` cotangents of each result."""
+        _, run = self.run((tape,), lambda group: True)
+        rows = _copied(cotangents, tape, copies)
+        found = self._rows(tape, run, rows, copies or 1)
+        gradients = [row if copies is not None else row.squeeze(0) for row in found]
+        are_scalars = all(_shape(tape, index) == () for index in tape.trainable_params)
+        return torch.stack(gradients, -1) if are_scalars and gradients else tuple(gradients)
+
     def _jacobian_rows(self, tape: Tape) -> list[tuple[list[Tensor], Tensor]]:
         """For each measurement the derivatives by each trainable parameter, and its result."""
         if tape.shots is not None:
@@ -292,9 +305,13 @@ class AdjointProducts:
                 "on the real and the imaginary part of a matrix independently; measure real results, or use compute_vjp"
             )
         sizes = [r.numel() * (2 if r.is_complex() else 1) for r in results]
-        copies = sum(sizes)
+        found = self._rows(tape, run, _unit_cotangents(results, sum(sizes)), sum(sizes))
+        rows = [of_parameter.split(sizes) for of_parameter in found]
+        return [([_to_result(of[m], results[m]) for of in rows], results[m]) for m in range(len(results))]
+
+    def _rows(self, tape: Tape, run: Run, cotangents: Sequence[Tensor | None], copies: int) -> list[Tensor]:
+        """For each trainable parameter its gradients for `copies` cotangents, (copies, *parameter shape)."""
         wide = _repeat(run.groups[0], copies)
-        cotangents = _unit_cotangents(results, copies)
         joined = join_cotangents(wide, [cotangents])
         wanted = [i for i, source in enumerate(wide.encoding.sources) if source.trainable]
         found: dict[int, Tensor] = {}
@@ -304,8 +321,7 @@ class AdjointProducts:
             for position, gradient in zip(wanted, gradients, strict=True):
                 found.update(_split_rows(wide, position, gradient, tape, copies))
         zeros = wide.inputs[0].new_zeros
-        rows = [found.get(i, zeros((copies, *_shape(tape, i)))).split(sizes) for i in tape.trainable_params]
-        return [([_to_result(of[m], results[m]) for of in rows], results[m]) for m in range(len(results))]
+        return [found[i] if i in found else zeros((copies, *_shape(tape, i))) for i in tape.trainable_params]
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
@@ -357,10 +373,31 @@ def _require_cotangent(cotangent: Tensor, result: Result, tape: Tape, position: 
     shape = result_shape(result, tape)
     what = f"a cotangent of tape {position}, of its {result.kind},"
     # Axes of size 1 come and go where a scalar is an array of one number.
-    if [n for n in cotangent.shape if n != 1] != [n for n in shape if n != 1]:
+    fits = [n for n in cotangent.shape if n != 1] == [n for n in shape if n != 1]
+    if not fits and cotangent.shape[1:] != shape:
         raise ValueError(f"{what} has shape {tuple(cotangent.shape)}, the result has {shape}")
     if cotangent.is_complex() and not result.is_complex:
         raise ValueError(f"{what} is complex, the result is real")
+
+
+def _copies(cotangents: Sequence[Tensor | None], tape: Tape) -> int | None:
+    """How many cotangents there are for each result; None where they have no axis for that."""
+    if tape.shots is not None:
+        return None
+    counts = set()
+    for cotangent, result in zip(cotangents, encode(tape).results, strict=True):
+        if cotangent is not None:
+            shape = result_shape(result, tape)
+            has_axis = cotangent.dim() == len(shape) + 1 and cotangent.shape[1:] == shape
+            counts.add(cotangent.shape[0] if has_axis else None)
+    if len(counts) > 1:
+        raise ValueError(f"the cotangents of a tape have different numbers of products, {counts}; they must agree")
+    return counts.pop() if counts else None
+
+
+def _copied(cotangents: Sequence[Tensor | None], tape: Tape, copies: int | None) -> list[Tensor | None]:
+    """Cotangents with an axis for copies, as `_repeat` orders them."""
+    return [c if c is None or copies is not None else c[None] for c in cotangents]
 
 
 def _require_tangents(tangents: Sequence[Any], tape: Tape) -> None:

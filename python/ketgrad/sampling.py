@@ -75,13 +75,16 @@ def exact_tapes(tape: Tape) -> tuple[Tape, ...]:
 
 
 @torch.no_grad()
-def draw(tape: Tape, probabilities: Sequence[Tensor], generator: torch.Generator | None) -> Any:
+def draw(
+    tape: Tape, probabilities: Sequence[Tensor], generator: torch.Generator | None, copies: int | None = None
+) -> Any:
     """The results of a tape with shots.
 
     Args:
         tape: one with shots.
         probabilities: the results of its `exact_tapes`; the results have their dtype and device.
         generator: where random numbers come from, on any device; None: the default one of the probabilities' device.
+        copies: draw the shots of a tape without a batch so many times; the results are those of a batch of that size.
 
     Returns:
         The result of the one measurement, or a tuple of results.
@@ -91,7 +94,7 @@ def draw(tape: Tape, probabilities: Sequence[Tensor], generator: torch.Generator
     """
     plan = _Plan(tape)
     shots = [
-        _Shots(_outcomes(of_group, tape, generator), _read_wires(group, tape))
+        _Shots(_outcomes(of_group, tape, copies, generator), _read_wires(group, tape))
         for of_group, group in zip(probabilities, plan.groups, strict=True)
     ]
     results = []
@@ -354,13 +357,14 @@ def _number(bits: Iterable[int]) -> int:
 # Shots
 
 
-def _outcomes(probabilities: Tensor, tape: Tape, generator: torch.Generator | None) -> Tensor:
+def _outcomes(probabilities: Tensor, tape: Tape, copies: int | None, generator: torch.Generator | None) -> Tensor:
     """Basis states drawn with probabilities `(2^k,)` or `(B, 2^k)`: int64, `(shots,)` or `(B, shots)`.
 
     Not by torch.multinomial, which is slower and stops at 2^24 basis states.
     """
     assert tape.shots is not None
-    shape = (tape.shots,) if tape.batch_size is None else (tape.batch_size, tape.shots)
+    batch = tape.batch_size if copies is None else copies
+    shape = (tape.shots,) if batch is None else (batch, tape.shots)
     cumulative = probabilities.to(torch.float64).cumsum(-1)
     total = cumulative[..., -1:]
     wrong = total[~(torch.isfinite(total) & (total > 0))]
@@ -368,9 +372,9 @@ def _outcomes(probabilities: Tensor, tape: Tape, generator: torch.Generator | No
         found = f"its probabilities add up to {wrong[0].item()}"
         raise ValueError(f"no samples can be drawn from the tape: {found}; look for NaN among its parameters")
     source = probabilities.device if generator is None else generator.device
-    uniform = torch.rand(shape, generator=generator, device=source, dtype=torch.float64).to(probabilities.device)
+    uniform = torch.rand(shape, generator=generator, device=source, dtype=torch.float64)
     # To the right of what is equal: a basis state of probability 0 is never drawn.
-    return torch.searchsorted(cumulative, uniform * total, right=True)
+    return torch.searchsorted(cumulative, uniform.to(probabilities.device) * total, right=True)
 
 
 class _Shots:

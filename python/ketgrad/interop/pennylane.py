@@ -33,13 +33,16 @@ from ..observables import (
     SparseHamiltonian,
     Term,
     as_observable,
+    pauli_word,
 )
 from ..operations import OPERATIONS, Composable, H, Identity, Operation, PauliRot, X, Y, Z, adjoint, ctrl
 from ..tape import Tape
+from ._pauli_sums import hamiltonian
 
 try:
     import pennylane as qml
     from pennylane import measurements as mp
+    from pennylane.operation import Operator
     from pennylane.ops import op_math
     from pennylane.ops.mid_measure import MidMeasure
     from pennylane.ops.op_math.adjoint import AdjointOperation
@@ -50,7 +53,7 @@ except ImportError as error:
         f'PennyLane cannot be imported ({error}); install it: pip install "ketgrad[pennylane]"'
     ) from error
 
-__all__ = ["is_supported", "tape_from_pennylane", "tape_to_pennylane"]
+__all__ = ["is_supported", "observable_from_pennylane", "tape_from_pennylane", "tape_to_pennylane"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -80,15 +83,26 @@ def tape_from_pennylane(script: QuantumScript) -> Tape:
     if not isinstance(script, QuantumScript):
         hint = "; of a QNode: pennylane.workflow.construct_tape(qnode)(*args)" if isinstance(script, qml.QNode) else ""
         raise TypeError(f"expected a QuantumScript of PennyLane, not {type(script).__name__}{hint}")
-    tape = _tape(script)
-    if any(measurement.obs is None and not measurement.wires for measurement in script.measurements):
-        script, tape = _in_pennylanes_order(script, tape)
+    if script.shots.has_partitioned_shots:
+        raise NotImplementedError(f"shot vectors are not supported: {script.shots}; give one number of shots")
+    return build_tape(script, script.shots.total_shots, script.trainable_params)
+
+
+def build_tape(script: QuantumScript, shots: int | None, trainable: Sequence[int] | None) -> Tape:
+    """The tape of a script, with another number of shots and other trainable parameters than its own.
+
+    Args:
+        script: as `tape_from_pennylane` takes it; a state may be measured on any wires that include the circuit's, in
+            any order.
+        shots: of the tape.
+        trainable: indices into the script's parameters; None: the torch tensors that require grad.
+    """
     for measurement in script.measurements:
-        if type(measurement) is mp.StateMP and measurement.wires and measurement.wires.labels != tape.wires:
-            given = list(measurement.wires.labels)
-            raise NotImplementedError(
-                f"state is measured on wires {given}, the tape's are {list(tape.wires)}; leave the wires out"
-            )
+        if type(measurement) is mp.StateMP and measurement.wires:
+            return _tape_in_order(script, shots, trainable, measurement.wires.labels)
+    tape = _tape(script, shots, trainable)
+    if any(measurement.obs is None and not measurement.wires for measurement in script.measurements):
+        return _in_pennylanes_order(script, tape, trainable)
     return tape
 
 
@@ -104,27 +118,59 @@ def is_supported(op: Any) -> bool:
     return type(op) in _OPERATIONS
 
 
-def _tape(script: Any) -> Tape:
-    if script.shots.has_partitioned_shots:
-        raise NotImplementedError(f"shot vectors are not supported: {script.shots}; give one number of shots")
+def is_supported_observable(op: Any) -> bool:
+    """Whether an observable of PennyLane has its counterpart."""
+    if op.pauli_rep is not None:
+        return True
+    kind = type(op)
+    if kind is op_math.SProd:
+        return is_supported_observable(op.base)
+    if kind in _COMPOSED:
+        # Matrices on the same wires have no product here.
+        apart = kind is not op_math.Prod or len(op.wires) == sum(len(operand.wires) for operand in op.operands)
+        return apart and all(map(is_supported_observable, op.operands))
+    return kind in _OBSERVABLES or kind in _LETTERS
+
+
+def is_supported_measurement(measurement: Any) -> bool:
+    """Whether a measurement of PennyLane has its counterpart."""
+    kind = _KINDS.get(type(measurement))
+    if kind is None or measurement.mv is not None or measurement._eigvals is not None:
+        return False
+    if (kind == "counts" and measurement.all_outcomes) or (kind == "sample" and measurement._dtype is not None):
+        return False
+    if measurement.obs is None:
+        return kind not in ("expval", "var")
+    return kind != "probs" and is_supported_observable(measurement.obs)
+
+
+def _tape(script: Any, shots: int | None, trainable: Sequence[int] | None, idle_wires: Sequence[Wire] = ()) -> Tape:
     operations = [found for op in script.operations if (found := _operation(op)) is not None]
+    if idle_wires:
+        operations.append(Identity(idle_wires))
     measurements = [_measurement(measurement) for measurement in script.measurements]
-    trainable = _trainable(script, operations, measurements)
-    return Tape(operations, measurements, script.shots.total_shots, trainable)
+    own = None if trainable is None else _trainable(script, trainable, operations, measurements)
+    return Tape(operations, measurements, shots, own)
 
 
-def _trainable(script: Any, operations: Sequence[Operation], measurements: Sequence[Measurement]) -> Sequence[int]:
-    """The script's trainable parameters as indices into the tape's, which lack bits."""
-    given: Sequence[int] = script.trainable_params
+def _trainable(
+    script: Any, given: Sequence[int], operations: Sequence[Operation], measurements: Sequence[Measurement]
+) -> Sequence[int]:
+    """A script's trainable parameters as indices into the tape's, which lack bits."""
     if any(one >= other for one, other in pairwise(given)):
         raise ValueError(f"trainable_params {given} are not in order; script.trainable_params = … sorts them")
     bits = any(op.bits for op in operations[:1])
     if not bits and not any(_has_bits(m.observable) for m in measurements if m.observable is not None):
         return given
-    owners = [*script.operations, *(m.obs for m in script.measurements if m.obs is not None)]
-    kept = [keep for owner in owners for keep in _kept(owner)]
+    kept = has_gradient(script)
     places = list(accumulate(kept, initial=0))
     return [places[index] for index in given if kept[index]]
+
+
+def has_gradient(script: Any) -> list[bool]:
+    """For each parameter of a script, whether it is one of the tape's: bits are not."""
+    owners = [*script.operations, *(m.obs for m in script.measurements if m.obs is not None)]
+    return [keep for owner in owners for keep in _kept(owner)]
 
 
 def _has_bits(observable: Observable) -> bool:
@@ -146,20 +192,34 @@ def _kept(op: Any) -> Iterator[bool]:
         yield from [True] * len(op.data)
 
 
-def _in_pennylanes_order(script: Any, tape: Tape) -> tuple[Any, Tape]:
-    """The script and its tape, on PennyLane's standard wires where PennyLane's order of the wires is another.
+def _in_pennylanes_order(script: Any, tape: Tape, trainable: Sequence[int] | None) -> Tape:
+    """The script's tape, on PennyLane's standard wires where PennyLane's order of the wires is another.
 
     Only wires that are measured and nothing else can make the difference.
     """
     used = {wire for op in tape.operations for wire in op.wires}
     if len(used) == tape.num_wires:
-        return script, tape
+        return tape
     acting = script.copy(operations=[op for op in script.operations if _operation(op) is not None])
     if _order(acting) == tape.wires:
-        return script, tape
-    standard = acting.map_to_standard_wires()
-    standard.trainable_params = script.trainable_params
-    return standard, _tape(standard)
+        return tape
+    return _tape(acting.map_to_standard_wires(), tape.shots, trainable)
+
+
+def _tape_in_order(script: Any, shots: int | None, trainable: Sequence[int] | None, order: tuple[Wire, ...]) -> Tape:
+    """The script's tape on exactly these wires in this order, whatever their labels."""
+    if missing := [wire for wire in script.wires.labels if wire not in order]:
+        raise NotImplementedError(
+            f"state is measured on wires {list(order)}, but the circuit acts on {missing} too; measure their "
+            "density_matrix, or leave the wires out"
+        )
+    used = {wire for op in script.operations for wire in op.wires}
+    tape = _tape(script, shots, trainable, [wire for wire in order if wire not in used])
+    if tape.wires == order:
+        return tape
+    places = {wire: place for place, wire in enumerate(order)}
+    (standard,), _ = qml.map_wires(script, places)
+    return _tape(standard, shots, trainable, [places[wire] for wire in order if wire not in used])
 
 
 def _order(script: Any) -> tuple[Wire, ...]:
@@ -261,6 +321,21 @@ _HINTS = {
 
 
 # ---- observables
+
+
+def observable_from_pennylane(op: Operator) -> Observable:
+    """An observable by itself, outside a script: see `Hamiltonian.from_pennylane`."""
+    if not isinstance(op, Operator):
+        raise TypeError(f"expected an operator of PennyLane, not {type(op).__name__}")
+    sentence = op.pauli_rep
+    if not sentence:
+        return _observable(op)
+    # Without a script to keep in line with, sums of Pauli words need not be taken as they were put together.
+    words = [tuple(word.items()) for word in sentence]
+    coefficients = [_scalar(value) for value in sentence.values()]
+    if any(isinstance(value, Tensor) for value in coefficients):
+        return Hamiltonian(coefficients, [pauli_word(word) for word in words])
+    return hamiltonian(words, coefficients)
 
 
 def _observable(op: Any) -> Observable:

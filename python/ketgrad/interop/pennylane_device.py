@@ -1,0 +1,310 @@
+"""The PennyLane device `ketgrad.qubit`.
+
+With torch's tensors the device is transparent: it executes inside torch's autograd, so that tensors reach the native
+operator as they are and come back with their gradients, whatever PennyLane calls the method. For the other interfaces
+it computes products with the Jacobian from NumPy's arrays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pennylane as qml
+import torch
+from autograd.tracer import trace_stack
+from pennylane.devices import Device, ExecutionConfig, MCMConfig
+from pennylane.devices.modifiers import simulator_tracking, single_tape_support
+from pennylane.devices.preprocess import no_sampling
+from pennylane.exceptions import DeviceError
+from pennylane.math import Interface
+from pennylane.measurements import StateMP
+from pennylane.ops.mid_measure import MidMeasure
+from pennylane.tape import QuantumScript
+from pennylane.transforms.core import CompilePipeline
+from torch import Tensor
+
+from ..jacobian_products import AdjointProducts
+from ..tape import Tape
+from .pennylane import build_tape, has_gradient
+from .pennylane_execution import Executor, as_numpy, real_dtype
+from .pennylane_preprocessing import add_native_transforms, is_collapse, native_measurements
+
+_NATIVE_METHODS = ("adjoint", "backprop", "best", "device")
+_MCM_METHODS = ("deferred", "one-shot")
+_PRECISIONS = {
+    np.dtype(np.complex64): torch.float32,
+    np.dtype(np.complex128): torch.float64,
+    torch.complex64: torch.float32,
+    torch.complex128: torch.float64,
+}
+
+
+@simulator_tracking
+@single_tape_support
+class KetgradQubit(Device):  # type: ignore[misc]
+    """Statevectors on ketgrad's kernels, with adjoint gradients of every result: `qml.device("ketgrad.qubit")`.
+
+    Batches (parameter broadcasting) run natively, and so do all scripts of a batch that have the same structure.
+
+    Args:
+        wires: their number, or labels; None: those of each circuit.
+        shots: the default number of shots (deprecated by PennyLane in favour of `qml.set_shots`).
+        c_dtype: complex64 or complex128 (NumPy's or torch's), the precision to compute in. None: that of torch's
+            tensors, double where precisions are mixed; complex128 for anything else.
+        seed: of the samples: "global" draws one from NumPy's global generator, None from the operating system, and
+            anything else is taken as by `numpy.random.default_rng`.
+
+    Raises:
+        ValueError: another c_dtype.
+
+    Example:
+        >>> import pennylane as qml, torch
+        >>> dev = qml.device("ketgrad.qubit", wires=2)
+        >>> @qml.qnode(dev)
+        ... def circuit(x):
+        ...     qml.RX(x, wires=0)
+        ...     qml.CNOT(wires=[0, 1])
+        ...     return qml.expval(qml.Z(1))
+        >>> x = torch.tensor([0.1, 0.2], requires_grad=True)
+        >>> circuit(x).sum().backward()
+        >>> x.grad
+        tensor([-0.0998, -0.1987])
+    """
+
+    config_filepath = os.path.join(os.path.dirname(__file__), "ketgrad_qubit.toml")
+
+    # PennyLane's snapshots are recorded by the device that has this attribute.
+    _debugger: Any = None
+
+    def __init__(self, wires: Any = None, shots: Any = None, *, c_dtype: Any = None, seed: Any = "global") -> None:
+        super().__init__(wires=wires, shots=shots)
+        self.c_dtype = c_dtype
+        self._dtype = None if c_dtype is None else _precision(c_dtype)
+        if isinstance(seed, str) and seed == "global":
+            seed = np.random.randint(2**31 - 1)  # noqa: NPY002
+        self._generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**63 - 1)))
+
+    @property
+    def name(self) -> str:
+        """The name by which `qml.device` knows the device."""
+        return "ketgrad.qubit"
+
+    # --- configuration ------------------------------------------------------------------------------------------------
+
+    def supports_derivatives(
+        self, execution_config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
+    ) -> bool:
+        """Whether the device differentiates a circuit, that is: whether it has exact results."""
+        if execution_config is None:
+            return True
+        if execution_config.gradient_method not in _NATIVE_METHODS:
+            return False
+        if circuit is None:
+            return True
+        is_transparent = execution_config.interface in (Interface.TORCH, Interface.NUMPY)
+        return not circuit.shots and (is_transparent or not _is_postselected(circuit))
+
+    def supports_vjp(
+        self, execution_config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
+    ) -> bool:
+        """As `supports_derivatives`."""
+        return self.supports_derivatives(execution_config, circuit)
+
+    def supports_jvp(
+        self, execution_config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
+    ) -> bool:
+        """As `supports_derivatives`."""
+        return self.supports_derivatives(execution_config, circuit)
+
+    def setup_execution_config(
+        self, config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
+    ) -> ExecutionConfig:
+        """The configuration with all that is left open.
+
+        For torch, a method of the device becomes "backprop": to PennyLane, that is a device through which torch
+        differentiates by itself. What torch then calls is the adjoint method. For the other interfaces it is "adjoint",
+        by products with the Jacobian: they know no other way to differentiate batches, nor to refuse second derivatives
+        that they do not have. Where higher derivatives are asked for (`max_diff`), all of them are parameter shifts.
+        """
+        config = config or ExecutionConfig()
+        if config.device_options:
+            raise DeviceError(f"{self.name} has no device options, but was given {dict(config.device_options)}")
+        is_torch = config.interface == Interface.TORCH
+        changes: dict[str, Any] = {
+            "mcm_config": _mcm_config(config.mcm_config, circuit),
+            # A cache of results, as higher derivatives have one, is by the values of parameters.
+            "convert_to_numpy": not is_torch or config.derivative_order > 1,
+        }
+        if config.gradient_method in _NATIVE_METHODS:
+            is_first = config.derivative_order == 1
+            method = "backprop" if is_torch else "adjoint"
+            changes |= {
+                "gradient_method": method if is_first else qml.gradients.param_shift,
+                "use_device_gradient": is_first,
+                "use_device_jacobian_product": is_first and not is_torch,
+                "grad_on_execution": False,
+            }
+        return replace(config, **changes)
+
+    def preprocess_transforms(self, execution_config: ExecutionConfig | None = None) -> CompilePipeline:
+        """What is done to scripts before they are executed, outside of what is differentiated."""
+        config = execution_config or ExecutionConfig()
+        pipeline = CompilePipeline()
+        add_native_transforms(pipeline, self.name, self.wires, config.mcm_config.mcm_method)
+        if config.mcm_config.mcm_method == "one-shot":
+            pipeline.add_transform(qml.dynamic_one_shot, postselect_mode=config.mcm_config.postselect_mode)
+        if config.gradient_method in _NATIVE_METHODS:
+            pipeline.add_transform(no_sampling, name=f"{config.gradient_method} + {self.name}")
+        return pipeline
+
+    # --- execution ----------------------------------------------------------------------------------------------------
+
+    def execute(self, circuits: Sequence[QuantumScript], execution_config: ExecutionConfig | None = None) -> Any:
+        """The results of preprocessed circuits: torch's tensors for torch's parameters, otherwise NumPy's arrays."""
+        config = execution_config or ExecutionConfig()
+        executor = Executor(self._dtype, self._generator, config.mcm_config.postselect_mode)
+        scripts = [self._without_snapshots(script, executor) for script in circuits]
+        results = executor.run(scripts)
+        if config.interface == Interface.TORCH or any(map(_has_tensors, circuits)):
+            return results
+        return as_numpy(results)
+
+    def _without_snapshots(self, script: QuantumScript, executor: Executor) -> QuantumScript:
+        """The script without its snapshots, which are recorded where PennyLane asks for them."""
+        if not any(isinstance(op, qml.Snapshot) for op in script.operations):
+            return script
+        kept: list[Any] = []
+        for op in script.operations:
+            if not isinstance(op, qml.Snapshot):
+                kept.append(op)
+            elif self._debugger is not None and self._debugger.active:
+                if any(isinstance(each, MidMeasure) for each in script.operations):
+                    raise DeviceError("snapshots are recorded with mcm_method='deferred' only")
+                self._debugger.snapshots[op.tag] = _recorded(op, kept, script, executor)
+        return script.copy(operations=kept)
+
+    # --- products with the Jacobian -----------------------------------------------------------------------------------
+
+    def compute_vjp(
+        self, circuits: Sequence[QuantumScript], cotangents: Any, execution_config: ExecutionConfig | None = None
+    ) -> Any:
+        """The products of cotangents, nested as the results are, with the Jacobians."""
+        if trace_stack.top >= 0:  # autograd differentiates what is computed here, which is nothing but numbers to it
+            raise NotImplementedError(
+                "ketgrad.qubit has no second derivatives by the adjoint method; give the QNode max_diff=2 for second "
+                "derivatives by parameter shifts"
+            )
+        tapes, products = self._differentiable(circuits)
+        found = products.compute_vjp(tapes, cotangents)
+        return tuple([_aligned(of, circuit) for of, circuit in zip(found, circuits, strict=True)])
+
+    def compute_derivatives(
+        self, circuits: Sequence[QuantumScript], execution_config: ExecutionConfig | None = None
+    ) -> Any:
+        """The Jacobians, nested as PennyLane nests them."""
+        return self.execute_and_compute_derivatives(circuits, execution_config)[1]
+
+    def execute_and_compute_derivatives(
+        self, circuits: Sequence[QuantumScript], execution_config: ExecutionConfig | None = None
+    ) -> Any:
+        """The results and the Jacobians, from one forward pass."""
+        tapes, products = self._differentiable(circuits)
+        results, jacobians = products.execute_and_compute_jacobian(tapes)
+        return _like(circuits, results), _like(circuits, jacobians)
+
+    def compute_jvp(
+        self, circuits: Sequence[QuantumScript], tangents: Any, execution_config: ExecutionConfig | None = None
+    ) -> Any:
+        """The products of the Jacobians with tangents, one for each trainable parameter."""
+        return self.execute_and_compute_jvp(circuits, tangents, execution_config)[1]
+
+    def execute_and_compute_jvp(
+        self, circuits: Sequence[QuantumScript], tangents: Any, execution_config: ExecutionConfig | None = None
+    ) -> Any:
+        """The results and the products of the Jacobians with tangents, from one forward pass."""
+        tapes, products = self._differentiable(circuits)
+        own = [_of_own(of, circuit) for of, circuit in zip(tangents, circuits, strict=True)]
+        results, found = products.execute_and_compute_jvp(tapes, own)
+        return _like(circuits, results), _like(circuits, found)
+
+    def execute_and_compute_vjp(
+        self, circuits: Sequence[QuantumScript], cotangents: Any, execution_config: ExecutionConfig | None = None
+    ) -> Any:
+        """The results and the products of cotangents with the Jacobians."""
+        return self.execute(circuits, execution_config), self.compute_vjp(circuits, cotangents, execution_config)
+
+    def _differentiable(self, circuits: Sequence[QuantumScript]) -> tuple[list[Tape], AdjointProducts]:
+        tapes = [build_tape(circuit, None, circuit.trainable_params) for circuit in circuits]
+        return tapes, AdjointProducts(real_dtype(circuits, self._dtype))
+
+
+def _precision(c_dtype: Any) -> torch.dtype:
+    key = c_dtype if isinstance(c_dtype, torch.dtype) else np.dtype(c_dtype)
+    if key not in _PRECISIONS:
+        raise ValueError(f"c_dtype must be complex64 or complex128, not {c_dtype}")
+    return _PRECISIONS[key]
+
+
+def _mcm_config(config: MCMConfig, circuit: QuantumScript | None) -> MCMConfig:
+    method = config.mcm_method
+    if method is None:
+        method = "one-shot" if circuit is not None and circuit.shots else "deferred"
+    elif method == "device":
+        method = "deferred"
+    if method not in _MCM_METHODS:
+        raise DeviceError(f"mcm_method {method} is not supported by ketgrad.qubit; it has {_MCM_METHODS}")
+    return replace(config, mcm_method=method)
+
+
+def _is_postselected(circuit: QuantumScript) -> bool:
+    return any(is_collapse(op) or getattr(op, "postselect", None) is not None for op in circuit.operations)
+
+
+def _recorded(op: Any, before: Sequence[Any], script: QuantumScript, executor: Executor) -> Any:
+    """What a snapshot records after some operations of a script."""
+    measurement, shots = op.hyperparameters["measurement"], op.hyperparameters["shots"]
+    if measurement.obs is None and not measurement.wires:
+        measurement = copy(measurement)
+        measurement._wires = script.wires
+    if shots == "workflow":
+        shots = None if isinstance(measurement, StateMP) else script.shots
+    measured = QuantumScript(list(before), [measurement], shots=shots)
+    parts, finish = native_measurements(measured)
+    return _like([script], finish(executor.run(parts)))
+
+
+def _has_tensors(script: QuantumScript) -> bool:
+    return any(isinstance(p, Tensor) for p in script.get_parameters(trainable_only=False))
+
+
+def _like(scripts: Sequence[QuantumScript], results: Any) -> Any:
+    """Results as torch's tensors if the scripts have any, otherwise as NumPy's arrays."""
+    return results if any(map(_has_tensors, scripts)) else as_numpy(results)
+
+
+# Bits are parameters to PennyLane, but have no gradient.
+
+
+def _of_own(values: Sequence[Any], script: QuantumScript) -> list[Any]:
+    """Of one value for each trainable parameter of a script, those that belong to the tape's."""
+    kept = has_gradient(script)
+    return [value for value, index in zip(values, script.trainable_params, strict=True) if kept[index]]
+
+
+def _aligned(gradients: Any, script: QuantumScript) -> tuple[Any, ...]:
+    """The gradients of a tape as one for each trainable parameter of its script, in the parameter's precision."""
+    kept = has_gradient(script)
+    rest = iter(gradients.unbind(-1) if isinstance(gradients, Tensor) else gradients)
+    parameters = script.get_parameters(trainable_only=False)
+    if _has_tensors(script):
+        return tuple([next(rest) if kept[i] else torch.zeros_like(parameters[i]) for i in script.trainable_params])
+    found = []
+    for index in script.trainable_params:
+        like = np.asarray(parameters[index])
+        found.append(as_numpy(next(rest)).astype(like.dtype) if kept[index] else np.zeros(like.shape))
+    return tuple(found)
