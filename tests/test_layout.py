@@ -163,9 +163,9 @@ def test_oldest_torch_is_said_alike():
     assert requirement in pyproject()["dependency-groups"]["build"]
 
 
-def test_pennylane_versions_are_said_alike():
-    (requirement,) = pyproject()["project"]["optional-dependencies"]["pennylane"]
-    assert requirement in pyproject()["dependency-groups"]["test"]
+def test_versions_of_optional_libraries_are_said_alike():
+    for requirements in pyproject()["project"]["optional-dependencies"].values():
+        assert set(requirements) <= set(pyproject()["dependency-groups"]["test"])
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])

@@ -11,6 +11,7 @@ from . import measurements, observables, operations
 from .compiling import compile
 from .execute_tapes import ExecuteTapes, execute
 from .explain import Explanation, explain
+from .interop import from_openqasm, from_qiskit
 from .jacobian_products import AdjointProducts
 from .measurements import Measurement, counts, density_matrix, expval, probs, sample, state, var
 from .observables import Hamiltonian, Hermitian, Observable, Projector, SparseHamiltonian
@@ -150,6 +151,8 @@ __all__ = [
     "execute",
     "explain",
     "expval",
+    "from_openqasm",
+    "from_qiskit",
     "measurements",
     "observables",
     "operations",

@@ -325,6 +325,11 @@ def _pauli(gate: Operation) -> tuple[_Product, ...]:
     return (_Product(1.0, (), ((wire, gate.name),), ()),)
 
 
+def pauli_word(word: tuple[tuple[Wire, str], ...]) -> Observable:
+    """The product of Pauli letters on distinct wires: ((0, "X"), (2, "Z")) is what `X(0) @ Z(2)` is, only faster."""
+    return _observable((), (), "", None, tuple(wire for wire, _ in word), (_Product(1.0, (), word, ()),))
+
+
 def as_observable(value: Any) -> Observable:
     """The observable that a gate X, Y, Z, H or Identity stands for; observables come back as they are.
 
@@ -529,6 +534,67 @@ class Hamiltonian(Observable):
                 for product in part._products
             ),
         )
+
+    @staticmethod
+    def from_pennylane(op: Any) -> Observable:
+        """The observable that an operator of PennyLane is: one of Pauli operators, matrices, projectors and their sums.
+
+        Of a sum of Pauli words, like words are merged, and the coefficients become one parameter; tensors among them
+        become a parameter each, and keep their gradients.
+
+        Raises:
+            ImportError: PennyLane is not installed.
+            TypeError: the argument is no operator of PennyLane, or a tensor is not real.
+            ValueError: a coefficient is not real.
+            NotImplementedError: it is no observable that ketgrad has.
+
+        >>> import ketgrad as kg, pennylane as qml
+        >>> kg.Hamiltonian.from_pennylane(0.5 * qml.Z(0) @ qml.Z(1) - qml.X(0))
+        <observable c0[0]*Z(0) @ Z(1) + c0[1]*X(0)>
+        """
+        from .interop.pennylane import observable_from_pennylane
+
+        return observable_from_pennylane(op)
+
+    @staticmethod
+    def from_qiskit(op: Any, coefficients: Sequence[Any] | Array | Tensor | None = None) -> Hamiltonian:
+        """The Hamiltonian of a Qiskit `SparsePauliOp`, with qubit i, the i-th letter from the right, as wire i.
+
+        Args:
+            op: with T terms and real coefficients.
+            coefficients: in place of the operator's own, as the constructor takes them, in the order of the terms: a
+                tensor `(T,)` or `(B, T)` that requires grad makes them trainable.
+
+        Raises:
+            ImportError: Qiskit is not installed.
+            TypeError: the argument is no `SparsePauliOp`, or has parameters as coefficients.
+            ValueError: a coefficient is not real, or coefficients and terms differ in number.
+
+        >>> import ketgrad as kg
+        >>> from qiskit.quantum_info import SparsePauliOp
+        >>> kg.Hamiltonian.from_qiskit(SparsePauliOp(["IZ", "XY"], [0.5, 2.0])).terms[1].word
+        ((0, 'Y'), (1, 'X'))
+        """
+        from .interop.qiskit import hamiltonian_from_qiskit
+
+        return hamiltonian_from_qiskit(op, coefficients)
+
+    @staticmethod
+    def from_openfermion(op: Any, coefficients: Sequence[Any] | Array | Tensor | None = None) -> Hamiltonian:
+        """The Hamiltonian of an OpenFermion `QubitOperator`, with qubit i as wire i.
+
+        Args:
+            op: with T terms and real coefficients.
+            coefficients: as in `from_qiskit`, in the order of `op.terms`.
+
+        Raises:
+            TypeError: the argument is no `QubitOperator` (fermions have to be mapped to qubits first), or has symbols
+                as coefficients.
+            ValueError: a coefficient is not real, or coefficients and terms differ in number.
+        """
+        from .interop.openfermion import hamiltonian_from_openfermion
+
+        return hamiltonian_from_openfermion(op, coefficients)
 
 
 def _coefficient_vector(value: Array | Tensor, count: int) -> Parsed:

@@ -142,6 +142,35 @@ class Tape(Immutable):
 
         return tape_to_pennylane(self)
 
+    def to_openqasm(self, version: str = "3.0", precision: int | None = None) -> str:
+        """The circuit as OpenQASM text, in gates of stdgates.inc (3.0) or qelib1.inc (2.0).
+
+        Other gates are decomposed by Qiskit. The first of the tape's wires is `q[0]`, and so on; tensors are written as
+        their values. Wires that `probs`, `sample` or `counts` measure are measured into `c`, in their order. OpenQASM
+        has no observables: other measurements are not in the text, nor is the number of shots.
+
+        Args:
+            version: "3.0" or "2.0". OpenQASM 2 knows no global phase, and the text is the circuit up to one.
+            precision: significant digits of the angles; default: as many as it takes to read the same numbers.
+
+        Raises:
+            ImportError: Qiskit is not installed.
+            ValueError: another version, a precision below 1, or a parameter that has a batch axis or is not finite.
+
+        >>> import ketgrad as kg
+        >>> print(kg.Tape([kg.RX(0.5, wires=0), kg.CNOT(wires=[0, 1])], [kg.probs(wires=1)]).to_openqasm())
+        OPENQASM 3.0;
+        include "stdgates.inc";
+        qubit[2] q;
+        bit[1] c;
+        rx(0.5) q[0];
+        cx q[0], q[1];
+        c[0] = measure q[1];
+        """
+        from .interop.openqasm import tape_to_openqasm
+
+        return tape_to_openqasm(self, version, precision)
+
     def __str__(self) -> str:
         return self.draw()
 

@@ -1,0 +1,290 @@
+"""Tapes from and to OpenQASM: what is read, what is written, and that what is written is read as the same."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from torch import Tensor
+
+import ketgrad as kg
+from cases import tapes
+from test_interop_qiskit import CONVERTED, Case
+
+pytest.importorskip("qiskit_qasm3_import")
+
+from qiskit import QuantumCircuit, qasm2, qasm3
+from qiskit.circuit.random import random_circuit
+from qiskit.quantum_info import Statevector
+
+# What Qiskit's own reader of OpenQASM 3 calls for `ctrl @`.
+pytestmark = pytest.mark.filterwarnings("ignore:.*argument ``annotated`` is deprecated:DeprecationWarning")
+
+# Hundreds of gates for a matrix on three wires, in double precision; of single precision 7 digits of a matrix.
+TOLERANCE = 1e-11
+SINGLE = 1e-6
+
+VERSIONS = ("2.0", "3.0")
+
+
+def state_of(tape: kg.Tape) -> Tensor:
+    return kg.execute([kg.Tape(tape.operations, [kg.state()])], dtype=torch.float64)[0].detach()
+
+
+def with_state(tape: kg.Tape) -> kg.Tape:
+    return kg.Tape(tape.operations, [kg.state()])
+
+
+def tolerance_of(tape: kg.Tape) -> float:
+    single = any(isinstance(p, Tensor) and p.dtype in (torch.float32, torch.complex64) for p in tape.parameters)
+    return SINGLE if single else TOLERANCE
+
+
+def assert_same(found: Tensor, expected: Tensor, version: str, tolerance: float = TOLERANCE) -> None:
+    """Equal, in version 2 up to a global phase."""
+    if version == "2.0":
+        overlap = torch.vdot(found, expected)
+        found = found * (overlap / overlap.abs())
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+
+
+# ---- round trips
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("case", CONVERTED, ids=str)
+def test_case_comes_back(case: Case, version: str) -> None:
+    tape = with_state(case.tape())
+    back = kg.from_openqasm(tape.to_openqasm(version))
+    assert_same(state_of(back), state_of(tape), version, tolerance_of(tape))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(tape=tapes(max_wires=4))
+def test_random_tape_comes_back(tape: kg.Tape) -> None:
+    assume(all(op.batch_size is None for op in tape.operations) and any(op.wires for op in tape.operations))
+    tape = with_state(tape)
+    for version in VERSIONS:
+        back = kg.from_openqasm(tape.to_openqasm(version))
+        assert_same(state_of(back), state_of(tape), version, tolerance_of(tape))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_qiskit_writes_is_read(seed: int, version: str) -> None:
+    circuit = random_circuit(4, 5, max_operands=3, seed=seed)
+    text = qasm2.dumps(circuit) if version == "2.0" else qasm3.dumps(circuit)
+    expected = torch.from_numpy(Statevector(circuit).reverse_qargs().data)
+    # Qiskit's writers leave out the global phases of gates that they define, and round fractions of π.
+    assert_same(state_of(kg.from_openqasm(text)), expected, "2.0", 1e-7)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_common_gates_come_back_as_they_were(version: str) -> None:
+    operations = [
+        kg.H(0),
+        kg.RX(0.1 + 0.2, wires=1),
+        kg.RY(-1e-13, wires=0),
+        kg.RZ(math.pi / 3 + 1e-12, wires=1),
+        kg.CNOT(wires=[1, 0]),
+        kg.CZ(wires=[0, 2]),
+        kg.CRZ(2.5e300, wires=[0, 2]),
+        kg.adjoint(kg.T(1)),
+        kg.Toffoli(wires=[2, 0, 1]),
+    ]
+    back = kg.from_openqasm(kg.Tape(operations, [kg.state()]).to_openqasm(version))
+    assert [op.structure for op in back.operations] == [op.structure for op in operations]
+    assert back.parameters == kg.Tape(operations, [kg.state()]).parameters
+
+
+# ---- text
+
+
+def test_text_of_version_3() -> None:
+    operations = [kg.RX(0.5, wires="a"), kg.PhaseShift(1e-20, wires="b"), kg.CNOT(["a", "b"]), kg.GlobalPhase(-0.25)]
+    assert kg.Tape(operations, [kg.probs(wires=["b"]), kg.expval(kg.Z("a"))]).to_openqasm() == (
+        "OPENQASM 3.0;\n"
+        'include "stdgates.inc";\n'
+        "qubit[2] q;\n"
+        "bit[1] c;\n"
+        "gphase(0.25);\n"
+        "rx(0.5) q[0];\n"
+        "p(1.0e-20) q[1];\n"
+        "cx q[0], q[1];\n"
+        "c[0] = measure q[1];\n"
+    )
+
+
+def test_text_of_version_2() -> None:
+    operations = [kg.RX(0.5, wires=0), kg.U1(1e-20, wires=1), kg.CNOT(wires=[0, 1]), kg.GlobalPhase(-0.25)]
+    assert kg.Tape(operations, [kg.counts()], shots=10).to_openqasm("2.0") == (
+        "OPENQASM 2.0;\n"
+        'include "qelib1.inc";\n'
+        "qreg q[2];\n"
+        "creg c[2];\n"
+        "rx(0.5) q[0];\n"
+        "u1(1.0e-20) q[1];\n"
+        "cx q[0], q[1];\n"
+        "measure q[0] -> c[0];\n"
+        "measure q[1] -> c[1];\n"
+    )
+
+
+def test_strict_readers_read_version_2() -> None:
+    for case in CONVERTED:
+        qasm2.loads(with_state(case.tape()).to_openqasm("2.0"), strict=True)
+
+
+def test_precision() -> None:
+    tape = kg.Tape([kg.RX(math.pi, wires=0), kg.RX(1e-7 / 3, wires=0), kg.GlobalPhase(1 / 3)], [kg.state()])
+    text = tape.to_openqasm(precision=3)
+    assert "rx(3.14) " in text
+    assert "rx(3.33e-08) " in text
+    assert "gphase(-0.333);" in text
+    with pytest.raises(ValueError, match="precision is a number of significant digits, 1 or more, or None, not 0"):
+        tape.to_openqasm(precision=0)
+
+
+def test_measurements_come_back() -> None:
+    tape = kg.Tape([kg.H(0), kg.CNOT(wires=[0, 2])], [kg.probs(wires=[2, 0])])
+    for version in VERSIONS:
+        back = kg.from_openqasm(tape.to_openqasm(version))
+        torch.testing.assert_close(kg.execute([back]), kg.execute([tape]))
+        assert [m.kind for m in back.measurements] == ["probs"]
+
+
+def test_trained_tensors_are_written_as_their_values() -> None:
+    tape = kg.Tape([kg.RX(torch.tensor(0.5, requires_grad=True), wires=0)], [kg.state()])
+    assert "rx(0.5) q[0];" in tape.to_openqasm()
+
+
+def test_what_cannot_be_written() -> None:
+    tape = kg.Tape([kg.RX(torch.ones(3), wires=0)], [kg.state()])
+    with pytest.raises(ValueError, match="RX on wire 0 has a batch of 3, and Qiskit and OpenQASM have none"):
+        tape.to_openqasm()
+    with pytest.raises(ValueError, match=r"version must be one of '2\.0', '3\.0', not '1\.0'"):
+        tape.to_openqasm("1.0")
+
+
+# ---- reading
+
+PROGRAM_2 = """
+// A comment before the header.
+OPENQASM 2.0;
+include "qelib1.inc";
+gate both(a) x, y { rx(a / 2) x; cx x, y; rzz(2 * a) x, y; }
+qreg q[2];
+creg c[2];
+both(pi / 5) q[1], q[0];
+barrier q;
+measure q[0] -> c[1];
+measure q[1] -> c[0];
+"""
+PROGRAM_3 = """
+/* A comment
+   before the header. */
+OPENQASM 3.0;
+include "stdgates.inc";
+input float[64] theta;
+input angle unused;
+gate both(a) x, y { rx(a / 2) x; cx x, y; gphase(a); }
+qubit[2] q;
+qubit r;
+both(2 * theta) q[1], q[0];
+ctrl @ both(theta) r, q[0], q[1];
+negctrl @ ctrl @ ry(0.7) r, q[0], q[1];
+inv @ s q[0];
+ctrl(2) @ gphase(0.3) q[0], q[1];
+"""
+
+
+def test_program_of_version_2() -> None:
+    tape = kg.from_openqasm(PROGRAM_2)
+    assert [op.name for op in tape.operations] == ["RX", "CNOT", "IsingZZ"]
+    assert [op.wires for op in tape.operations] == [(1,), (1, 0), (1, 0)]
+    assert tape.parameters == (math.pi / 10, 2 * math.pi / 5)
+    assert [m.wires for m in tape.measurements] == [(1, 0)]
+
+
+def test_program_of_version_3() -> None:
+    theta = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    given = {"theta": theta, "unused": 1.0}
+    half = [kg.RX(theta, wires=1), kg.CNOT(wires=[1, 0]), kg.GlobalPhase(-2 * theta)]
+    controlled = [kg.ctrl(op, 2) for op in (kg.RX(theta / 2, wires=0), kg.CNOT(wires=[0, 1]), kg.GlobalPhase(-theta))]
+    rest = [
+        kg.ctrl(kg.RY(0.7, wires=1), [2, 0], [0, 1]),
+        kg.adjoint(kg.S(0)),
+        kg.ctrl(kg.PhaseShift(0.3, wires=1), 0),
+    ]
+    expected = kg.Tape([*half, *controlled, *rest], [kg.state()])
+    found = kg.from_openqasm(PROGRAM_3, None, given)
+    torch.testing.assert_close(state_of(found), state_of(expected), rtol=0, atol=TOLERANCE)
+    gradients = []
+    for operations in (found.operations, expected.operations):
+        (z,) = kg.execute([kg.Tape(operations, [kg.expval(kg.Z(0) @ kg.Z(2))])])
+        gradients.append(torch.autograd.grad(z, theta)[0])
+    torch.testing.assert_close(*gradients)
+    with pytest.raises(ValueError, match="have none: 'theta', 'unused'"):
+        kg.from_openqasm(PROGRAM_3)
+
+
+def test_file(tmp_path: Path) -> None:
+    file = tmp_path / "circuit.qasm"
+    file.write_text(PROGRAM_2, encoding="utf-8")
+    assert kg.from_openqasm(file).structure == kg.from_openqasm(PROGRAM_2).structure
+
+
+def test_given_measurements() -> None:
+    (measurement,) = kg.from_openqasm(PROGRAM_2, [kg.expval(kg.Z(1))]).measurements
+    assert measurement.kind == "expval"
+
+
+@pytest.mark.parametrize(
+    ("source", "exception", "message"),
+    [
+        (
+            "circuit.qasm",
+            ValueError,
+            r"must begin with its version, such as OPENQASM 3\.0; \(a file is given as a Path\)",
+        ),
+        ("qubit q; OPENQASM 3.0;", ValueError, "must begin with its version"),
+        ("OPENQASM 1.0; qreg q[1];", ValueError, r"OpenQASM 1\.0 is not supported, only versions 2 and 3"),
+        ("OPENQASM 2.0;\nqreg q[2];\nfoo q;", ValueError, "^OpenQASM 2: .*3,0: 'foo' is not defined"),
+        ("OPENQASM 2.0;\nqreg q[2;", ValueError, r"^OpenQASM 2: .*2,8: needed '\]', but instead saw ;"),
+        ("OPENQASM 3.0;\nqubit q;\nfoo q;", ValueError, "^OpenQASM 3: 3,0: gate 'foo' is not defined"),
+        ("OPENQASM 3.0;\nqubit[ q;\n", ValueError, "^OpenQASM 3: 2,8: unexpected ';'"),
+        ("OPENQASM 3.0;\nint x = 3;", ValueError, "^OpenQASM 3: 2,0: declarations of type 'int' are not supported"),
+        (b"OPENQASM 3.0;", TypeError, "a string or the pathlib.Path of a file, not bytes"),
+    ],
+)
+def test_what_cannot_be_read(source: Any, exception: type[Exception], message: str) -> None:
+    with pytest.raises(exception, match=message):
+        kg.from_openqasm(source)
+
+
+def test_classical_control_is_refused() -> None:
+    text = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[1]; measure q[0] -> c[0]; if (c == 1) x q[1];'
+    with pytest.raises(NotImplementedError, match=r"^if_else on qubit 1: classical control is not supported"):
+        kg.from_openqasm(text)
+
+
+def test_circuits_that_from_qasm_str_reads_are_read() -> None:
+    """Qiskit has more in qelib1.inc than its strict reader takes."""
+    gates = "h q; sx q[0]; cp(0.3) q[0], q[1]; rxx(0.4) q[1], q[2]; csx q[0], q[2];"
+    text = f'OPENQASM 2.0; include "qelib1.inc"; qreg q[3]; {gates}'
+    circuit = QuantumCircuit.from_qasm_str(text)
+    expected = torch.from_numpy(Statevector(circuit).reverse_qargs().data)
+    torch.testing.assert_close(state_of(kg.from_openqasm(text)), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_missing_parser_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "qiskit_qasm3_import", None)
+    with pytest.raises(
+        ImportError, match=r'reads OpenQASM 3 with qiskit-qasm3-import .*pip install "ketgrad\[qiskit\]"'
+    ):
+        kg.from_openqasm("OPENQASM 3.0; qubit q;")
