@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 from torch.utils import _pytree as pytree
 
 from . import ops
@@ -29,7 +30,8 @@ class ExecuteTapes(torch.autograd.Function):
     With an `AdjointProducts` and its `execute`, tapes of equal structure take one native call forward and one back,
     whose memory autograd owns: a parameter that is changed in place before the backward pass is an error or harmless,
     `retain_graph` works. Any other `execute_fn` and `jpc` are called as PennyLane calls them. Differentiating the
-    gradient again raises.
+    gradient again raises, unless such a `jpc` returns gradients that torch can differentiate (PennyLane's with
+    `max_diff=2`).
 
     Raises:
         KeyError: `kwargs` lacks an entry. TypeError: it is no dictionary, or an entry is of a wrong kind.
@@ -94,9 +96,8 @@ class ExecuteTapes(torch.autograd.Function):
         # None is a node without leaves to pytree; the cotangents are unflattened with a box around each.
         cotangents = _unflatten([(c,) for c in flat_grad_outputs], ctx.out_struct)
         products = ctx.products
-        with torch.no_grad():
-            found = products.gradients(ctx, cotangents, needed)
-        if not torch.is_grad_enabled():
+        found = products.gradients(ctx, cotangents, needed)
+        if not torch.is_grad_enabled() or products.is_differentiable(found, flat_grad_outputs):
             return (None, None, *found)
         present = [g for g in found if g is not None]
         passed = iter(ops.refuse_second_derivative(present, products.parameters()))
@@ -177,7 +178,13 @@ class _Native:
         """What the gradients depend on."""
         return _tensors_of(self.tapes)
 
+    def is_differentiable(self, gradients: Sequence[Tensor | None], cotangents: Sequence[Tensor | None]) -> bool:
+        """Whether the gradients can be differentiated again."""
+        return False
+
+    @torch.no_grad()
     def gradients(self, ctx: Any, cotangents: Sequence[Any], needed: Sequence[bool]) -> list[Tensor | None]:
+        """Gradients of the parameters, None where they are not needed."""
         saved = iter(ctx.saved_tensors)
         kets = [next(saved) for _ in self.groups]
         groups = [group._replace(inputs=[next(saved) for _ in group.encoding.sources]) for group in self.groups]
@@ -225,7 +232,26 @@ class _Foreign:
         """What the gradients depend on."""
         return self.saved
 
+    def is_differentiable(self, gradients: Sequence[Tensor | None], cotangents: Sequence[Tensor | None]) -> bool:
+        """Whether the gradients are functions of the parameters to torch, as PennyLane's with `max_diff=2` are.
+
+        To depend on the cotangents is not enough: half of the second derivative would be missing in silence.
+        """
+        parameters = {get_gradient_edge(p).node for p in self.saved if p.requires_grad}
+        waiting = [get_gradient_edge(g).node for g in gradients if g is not None and g.requires_grad]
+        seen = {get_gradient_edge(c).node for c in cotangents if c is not None and c.requires_grad}
+        while waiting:
+            node = waiting.pop()
+            if node in seen:
+                continue
+            if node in parameters:
+                return True
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions if following is not None]
+        return False
+
     def gradients(self, ctx: Any, cotangents: Sequence[Any], needed: Sequence[bool]) -> list[Tensor | None]:
+        """Gradients of the parameters, None where they are not needed; with their graph where that is wanted."""
         self.saved = ctx.saved_tensors
         boxes = pytree.tree_leaves(cotangents, is_leaf=lambda c: c is None)
         filled = [zero if c is None else c.conj().resolve_conj() for c, zero in zip(boxes, self.zeros, strict=True)]

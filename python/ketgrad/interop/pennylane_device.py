@@ -32,7 +32,7 @@ from ..jacobian_products import AdjointProducts
 from ..tape import Tape
 from .pennylane import build_tape, has_gradient
 from .pennylane_execution import Executor, as_numpy, real_dtype
-from .pennylane_preprocessing import add_native_transforms, is_collapse, native_measurements
+from .pennylane_preprocessing import add_native_transforms, is_collapse, native_scripts
 
 _NATIVE_METHODS = ("adjoint", "backprop", "best", "device")
 _MCM_METHODS = ("deferred", "one-shot")
@@ -168,8 +168,8 @@ class KetgradQubit(Device):  # type: ignore[misc]
         """The results of preprocessed circuits: torch's tensors for torch's parameters, otherwise NumPy's arrays."""
         config = execution_config or ExecutionConfig()
         executor = Executor(self._dtype, self._generator, config.mcm_config.postselect_mode)
-        scripts = [self._without_snapshots(script, executor) for script in circuits]
-        results = executor.run(scripts)
+        scripts, finish = native_scripts([self._without_snapshots(script, executor) for script in circuits])
+        results = finish(executor.run(scripts))
         if config.interface == Interface.TORCH or any(map(_has_tensors, circuits)):
             return results
         return as_numpy(results)
@@ -193,7 +193,10 @@ class KetgradQubit(Device):  # type: ignore[misc]
     def compute_vjp(
         self, circuits: Sequence[QuantumScript], cotangents: Any, execution_config: ExecutionConfig | None = None
     ) -> Any:
-        """The products of cotangents, nested as the results are, with the Jacobians."""
+        """The products of cotangents, nested as the results are, with the Jacobians.
+
+        Cotangents may have one axis more, which leads: that many products at once.
+        """
         if trace_stack.top >= 0:  # autograd differentiates what is computed here, which is nothing but numbers to it
             raise NotImplementedError(
                 "ketgrad.qubit has no second derivatives by the adjoint method; give the QNode max_diff=2 for second "
@@ -207,12 +210,15 @@ class KetgradQubit(Device):  # type: ignore[misc]
         self, circuits: Sequence[QuantumScript], execution_config: ExecutionConfig | None = None
     ) -> Any:
         """The Jacobians, nested as PennyLane nests them."""
-        return self.execute_and_compute_derivatives(circuits, execution_config)[1]
+        return self._jacobians(circuits)[1]
 
     def execute_and_compute_derivatives(
         self, circuits: Sequence[QuantumScript], execution_config: ExecutionConfig | None = None
     ) -> Any:
         """The results and the Jacobians, from one forward pass."""
+        return self._jacobians(circuits)
+
+    def _jacobians(self, circuits: Sequence[QuantumScript]) -> tuple[Any, Any]:
         tapes, products = self._differentiable(circuits)
         results, jacobians = products.execute_and_compute_jacobian(tapes)
         return _like(circuits, results), _like(circuits, jacobians)
@@ -221,12 +227,15 @@ class KetgradQubit(Device):  # type: ignore[misc]
         self, circuits: Sequence[QuantumScript], tangents: Any, execution_config: ExecutionConfig | None = None
     ) -> Any:
         """The products of the Jacobians with tangents, one for each trainable parameter."""
-        return self.execute_and_compute_jvp(circuits, tangents, execution_config)[1]
+        return self._jvps(circuits, tangents)[1]
 
     def execute_and_compute_jvp(
         self, circuits: Sequence[QuantumScript], tangents: Any, execution_config: ExecutionConfig | None = None
     ) -> Any:
         """The results and the products of the Jacobians with tangents, from one forward pass."""
+        return self._jvps(circuits, tangents)
+
+    def _jvps(self, circuits: Sequence[QuantumScript], tangents: Any) -> tuple[Any, Any]:
         tapes, products = self._differentiable(circuits)
         own = [_of_own(of, circuit) for of, circuit in zip(tangents, circuits, strict=True)]
         results, found = products.execute_and_compute_jvp(tapes, own)
@@ -273,9 +282,8 @@ def _recorded(op: Any, before: Sequence[Any], script: QuantumScript, executor: E
         measurement._wires = script.wires
     if shots == "workflow":
         shots = None if isinstance(measurement, StateMP) else script.shots
-    measured = QuantumScript(list(before), [measurement], shots=shots)
-    parts, finish = native_measurements(measured)
-    return _like([script], finish(executor.run(parts)))
+    scripts, finish = native_scripts([QuantumScript(list(before), [measurement], shots=shots)])
+    return _like([script], finish(executor.run(scripts))[0])
 
 
 def _has_tensors(script: QuantumScript) -> bool:

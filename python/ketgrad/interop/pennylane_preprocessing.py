@@ -65,6 +65,28 @@ def add_native_transforms(pipeline: CompilePipeline, name: str, wires: Any, mcm_
     pipeline.add_transform(native_measurements)
 
 
+def native_scripts(scripts: Sequence[QuantumScript]) -> tuple[Sequence[QuantumScript], Callable[[Any], Any]]:
+    """Scripts as ketgrad runs them, of scripts of which some may not have been preprocessed."""
+    if all(map(_is_native, scripts)):
+        return scripts, lambda results: results
+    pipeline = CompilePipeline()
+    pipeline.add_transform(
+        preprocess.decompose, stopping_condition=is_runnable, skip_initial_state_prep=False, name="ketgrad.qubit"
+    )
+    for each in (with_matrices, one_preparation, native_measurements):
+        pipeline.add_transform(each)
+    return pipeline(scripts)  # type: ignore[no-any-return]
+
+
+def _is_native(script: QuantumScript) -> bool:
+    if any(isinstance(op, MidMeasure) for op in script.operations):
+        return True  # its branches are looked at one by one
+    for position, op in enumerate(script.operations):
+        if not (is_supported(op) or is_collapse(op)) or (position and isinstance(op, StatePrepBase)):
+            return False
+    return all(map(is_supported_measurement, script.measurements))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Operations
 
