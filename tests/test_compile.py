@@ -864,7 +864,7 @@ def test_what_cannot_be_compiled_is_refused(name: str) -> None:
     assert compiled.traces == 0
 
 
-def test_pennylane() -> None:
+def test_scripts_of_pennylane() -> None:
     qml = pytest.importorskip("pennylane")
 
     def function(x: Tensor, w: Tensor) -> Any:
@@ -878,8 +878,6 @@ def test_pennylane() -> None:
         assert_close(found, expected, DOUBLE)
         for one, other in zip(gradients(found, [x, w]), gradients(expected, [x, w]), strict=True):
             assert_close(one, other, DOUBLE)
-    with pytest.raises(TypeError, match="not a QNode"):
-        kg.compile(qml.QNode(lambda: qml.expval(qml.Z(0)), qml.device("default.qubit")))
 
 
 def test_tape_with_shots_is_refused() -> None:

@@ -8,6 +8,7 @@ another tensor put there (`self.weight = …`) is noticed.
 from __future__ import annotations
 
 import functools
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -103,10 +104,18 @@ def _parts(place: _Place, namespace: _Namespace) -> Iterable[_Place]:
         return [_Place(f"{text}.{name}", getattr(found, name)) for name in names if hasattr(found, name)]
     if isinstance(found, (type, ModuleType)) or not hasattr(found, "__dict__"):
         return []
+    if is_operator(found):
+        return [_Place(f"{text}.data", found.data)]
     if _is_library(type(found).__module__) and not isinstance(found, nn.Module):
         inner = vars(found).get("__wrapped__")  # of a compiled function
         return [] if inner is None else [_Place(f"{text}.__wrapped__", inner)]
     return _object_parts(found, text, namespace)
+
+
+def is_operator(found: Any) -> bool:
+    """Whether this is an operator of PennyLane, which is loaded where there is one."""
+    pennylane = sys.modules.get("pennylane")
+    return pennylane is not None and isinstance(found, pennylane.operation.Operator)
 
 
 def _object_parts(found: Any, text: str, namespace: _Namespace) -> list[_Place]:

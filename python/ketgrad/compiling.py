@@ -1,27 +1,30 @@
-"""`compile`: a function that returns tapes becomes one that returns their results, traced once per structure."""
+"""`compile`: a function that returns tapes, or a QNode, becomes one native call, traced once per structure."""
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import functools
 import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from . import ops
 from .batching import keeps_state
-from .closures import modules_of
-from .jacobian_products import TapeResult, as_tapes
+from .closures import is_operator, modules_of
+from .explain import CompiledExplanation, StructureExplanation, explain_program
+from .jacobian_products import as_tapes
 from .lowering import Call, Lowering, Plan, same_plan
 from .tape import Tape
-from .tracing import likeness, record
+from .tracing import Recorder, likeness
 
 _MOST_PLANS = 512
 
@@ -197,10 +200,10 @@ def _line(
 
 
 class Compiled:
-    """A function that returns tapes, compiled by `compile`; calling it returns their results.
+    """A function or QNode, compiled by `compile`; calling it returns results.
 
     Attributes:
-        function: the function itself.
+        function: the function or QNode itself.
         dtype: the precision to compute in, or None.
     """
 
@@ -210,13 +213,15 @@ class Compiled:
     def __init__(self, function: Callable[..., Any], dtype: torch.dtype | None = None) -> None:
         if not callable(function):
             raise TypeError(f"kg.compile takes a function that returns tapes, not {type(function).__name__}")
-        if type(function).__module__.startswith("pennylane"):
-            raise TypeError("kg.compile takes a function that returns a tape, not a QNode, which returns results")
         if dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
         if isinstance(function, Compiled):
             dtype = dtype or function.dtype
             function = function.function
+        if _is_qnode(function):
+            from .interop.pennylane_compile import require_compilable
+
+            require_compilable(function)
         self.function = function
         self.dtype = dtype
         self._plans: OrderedDict[_Key, Plan] = OrderedDict()
@@ -231,10 +236,20 @@ class Compiled:
         """How many structures have been traced."""
         return self._traces
 
+    @property
+    def _name(self) -> str:
+        return str(getattr(self.function, "__qualname__", repr(self.function)))
+
     def __repr__(self) -> str:
-        name = getattr(self.function, "__qualname__", repr(self.function))
         precision = "" if self.dtype is None else f", dtype={self.dtype}"
-        return f"<compiled {name}{precision}: {self._traces} trace{'' if self._traces == 1 else 's'}>"
+        return f"<compiled {self._name}{precision}: {self._traces} trace{'' if self._traces == 1 else 's'}>"
+
+    def __getattr__(self, name: str) -> Any:
+        """A compiled QNode has the attributes of the QNode: it goes where that went."""
+        function = vars(self).get("function")
+        if name.startswith("_") or not _is_qnode(function):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(function, name)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """The method of an instance: compiled by itself and kept with the instance."""
@@ -254,23 +269,25 @@ class Compiled:
         return found
 
     def __reduce__(self) -> Any:
-        """Pickled by name where it stands for its function (a decorator), otherwise without its traces."""
+        """Pickled and copied by name where it stands for its function (a decorator), otherwise without its traces."""
         if _by_name(self.function) is self:
             return self.function.__qualname__
         return Compiled, (self.function, self.dtype)
 
-    def __deepcopy__(self, memo: Any) -> Compiled:
-        return Compiled(copy.deepcopy(self.function, memo), self.dtype)
-
     # A call.
 
-    def __call__(self, *args: Any, **kwargs: Any) -> TapeResult:
-        """The result of the tape that the function returns, or a tuple of the results of its tapes."""
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The result of the tape that the function returns, a tuple for several, or what the QNode returns."""
         if torch.compiler.is_compiling():  # tapes are no graph: what is compiled breaks here and goes on behind
             return torch.compiler.disable(self._call)(args, kwargs)
         return self._call(args, kwargs)
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TapeResult:
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        plan, tensors = self._plan(args, kwargs)
+        return _execute(plan, plan.arithmetic(*tensors))
+
+    def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, tuple[Tensor, ...]]:
+        """The plan for some arguments, and what its arithmetic takes."""
         static: Hashable = None
         tensors, key = args, None if kwargs else _plain_key(args)
         if key is None:
@@ -288,7 +305,34 @@ class Compiled:
             if outer is None:  # another tensor is there now
                 plan, outer = self._renew(plan, _Given(args, kwargs, static, tensors), key)
             tensors = (*tensors, *outer)
-        return _execute(plan, plan.arithmetic(*tensors))
+        return plan, tensors
+
+    def explain(self, *args: Any, **kwargs: Any) -> CompiledExplanation:
+        """What a call does: native calls with the passes of each (see `explain`), and torch's arithmetic around them.
+
+        With arguments, what a call with them does; without, what was traced so far.
+
+        Raises:
+            ValueError: there are no arguments, and nothing was traced.
+        """
+        if args or kwargs:
+            plan, tensors = self._plan(args, kwargs)
+            found = [self._explained(plan, _batches(plan, tensors))]
+        elif self._plans:
+            plans = {id(plan): plan for plan in self._plans.values()}.values()
+            found = [self._explained(plan, [circuit.batch for circuit in plan.circuits]) for plan in plans]
+        else:
+            raise ValueError("nothing was traced: give explain the arguments of a call, or call the function first")
+        return CompiledExplanation(self._name, tuple(found))
+
+    def _explained(self, plan: Plan, batches: Sequence[int]) -> StructureExplanation:
+        calls = [
+            explain_program(call.program, circuit._replace(batch=batch), call.device)
+            for call, circuit, batch in zip(plan.calls, plan.circuits, batches, strict=True)
+        ]
+        is_generic = any(plan is generic for generic in self._generic.values())
+        arguments = plan.arguments + (" (any batch from 2 on)" if is_generic else "")
+        return StructureExplanation(arguments, plan.describe(plan.source), tuple(calls), plan.describe(plan.ending))
 
     def _touch(self, key: _Key) -> None:
         """Make a plan the last to be forgotten."""
@@ -360,21 +404,38 @@ class Compiled:
     def _lower(self, given: _Given, tensors: list[Tensor]) -> tuple[Plan, list[Any], int]:
         """Run the function on tensors in place of the given ones; its plan, log and largest integer."""
         args, kwargs = _replaced(given, tensors)
-
-        def traced() -> tuple[tuple[Tape, ...], bool]:
-            result = self.function(*args, **kwargs)
-            is_single = not isinstance(result, (list, tuple))
-            return as_tapes([result] if is_single else result), is_single
-
-        recorder = record(traced, tensors, (self.function, *given.others))
-        tapes, is_single = recorder.trace.result
-        for tape in tapes:
-            if tape.shots is not None:
-                raise NotImplementedError("a compiled function returned a tape with shots; give it to kg.execute")
-        plan = Lowering(recorder.trace, recorder.number, self.dtype).run(tapes, is_single)
+        recorder = Recorder(tensors, (self.function, *given.others))
+        circuits = recorder.run(lambda: self._circuits(args, kwargs))
+        lowering = Lowering(recorder.trace, recorder.number)
+        results = lowering.calls_of(circuits.tapes, self.dtype or circuits.dtype)
+        boundary = len(recorder.trace.nodes)
+        returned = recorder.run(lambda: circuits.finish([r[0] if len(r) == 1 else r for r in results]))
+        plan = lowering.plan(returned, boundary)
         for call in plan.calls:
             ops.require_kernels(call.device)
         return plan, recorder.trace.log, recorder.trace.largest
+
+    def _circuits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Circuits:
+        """Run the function; the circuits that it stands for."""
+        function = self.function.func if _is_qnode(self.function) else self.function  # type: ignore[attr-defined]
+        with _queue() as queue:
+            returned = function(*args, **kwargs)
+        if _has_measurements(returned):
+            from .interop.pennylane_compile import circuits_of_script
+
+            return circuits_of_script(self.function, returned, queue)
+        is_single = not isinstance(returned, (list, tuple))
+        found = [returned] if is_single else returned
+        for item in found:
+            if not hasattr(item, "measurements"):
+                raise TypeError(
+                    "expected tapes or PennyLane's measurements from a compiled function, found "
+                    f"{type(item).__name__}; a QNode is compiled by itself: kg.compile(qnode)"
+                )
+        tapes = as_tapes(found)
+        if any(tape.shots is not None for tape in tapes):
+            raise NotImplementedError("a compiled function returned a tape with shots; give it to kg.execute")
+        return Circuits(tapes, (lambda results: results[0]) if is_single else tuple)
 
     def _renew(self, stale: Plan, given: _Given, key: _Key) -> tuple[Plan, tuple[Tensor, ...]]:
         """Another plan where the tensors outside the function are others than before."""
@@ -387,6 +448,20 @@ class Compiled:
         if outer is None:
             raise RuntimeError("the tensors that a compiled function reads from outside change while it is traced")
         return plan, outer
+
+
+class Circuits(NamedTuple):
+    """What a function stands for.
+
+    Attributes:
+        tapes: to be executed.
+        finish: makes what the function returns of their results.
+        dtype: the precision to compute in, if nothing else is asked for; None: that of the tapes.
+    """
+
+    tapes: Sequence[Tape]
+    finish: Callable[[Sequence[Any]], Any]
+    dtype: torch.dtype | None = None
 
 
 class _Given(NamedTuple):
@@ -464,7 +539,14 @@ def _described(item: Any, tensors: list[Tensor]) -> Hashable:
         return (type(item), *[_described(part, tensors) for part in item])
     if isinstance(item, dict):
         return (type(item), *[(key, _described(part, tensors)) for key, part in item.items()])
+    if is_operator(item) and any(isinstance(parameter, Tensor) for parameter in item.data):
+        raise TypeError(
+            f"an argument of a compiled function is {item.name} of PennyLane with tensors as parameters; pass the "
+            "tensors, and build the operator in the function"
+        )
     try:
+        if isinstance(item, np.ndarray):  # PennyLane's have a hash
+            raise TypeError
         hash(item)
     except TypeError:
         raise TypeError(
@@ -491,6 +573,27 @@ def _rebuilt(item: Any, tensors: Iterator[Tensor]) -> Any:
     return item
 
 
+# --- PennyLane, as far as it is loaded: it is where there is something to compile of it -------------------------------
+
+
+def _is_qnode(function: Any) -> bool:
+    pennylane = sys.modules.get("pennylane")
+    return pennylane is not None and isinstance(function, pennylane.QNode)
+
+
+def _queue() -> AbstractContextManager[Any]:
+    """Takes what a quantum function queues."""
+    pennylane = sys.modules.get("pennylane")
+    return contextlib.nullcontext() if pennylane is None else pennylane.queuing.AnnotatedQueue()
+
+
+def _has_measurements(returned: Any) -> bool:
+    pennylane = sys.modules.get("pennylane")
+    if pennylane is None:
+        return False
+    return any(isinstance(leaf, pennylane.measurements.MeasurementProcess) for leaf in pytree.tree_leaves(returned))
+
+
 # --- a call of a plan -------------------------------------------------------------------------------------------------
 
 
@@ -511,17 +614,21 @@ def _read(plan: Plan) -> tuple[Tensor, ...] | None:
     return tuple(found)
 
 
-def _execute(plan: Plan, handed: tuple[tuple[Tensor, ...], ...]) -> TapeResult:
-    """The results in their nesting."""
-    if plan.is_single:
-        found = _run(plan.calls[0], handed[0])
-        return found[0] if len(found) == 1 else found
-    results: list[TapeResult] = [None] * plan.num_tapes
-    for call, tensors in zip(plan.calls, handed, strict=True):
-        found, width = _run(call, tensors), len(call.results)
-        for t, position in enumerate(call.tapes):
-            results[position] = found[t] if width == 1 else found[t * width : (t + 1) * width]
-    return tuple(results)
+@torch.no_grad()
+def _batches(plan: Plan, tensors: Sequence[Tensor]) -> list[int]:
+    """Circuits in each native call."""
+    handed = plan.arithmetic(*tensors)
+    inputs = [_pack(call, of_call) for call, of_call in zip(plan.calls, handed, strict=False)]
+    pairs = zip(plan.calls, inputs, strict=True)
+    return [of_call[call.batched].shape[0] if call.batched >= 0 else 1 for call, of_call in pairs]
+
+
+def _execute(plan: Plan, handed: tuple[tuple[Tensor, ...], ...]) -> Any:
+    """What the function returns, given what the plan's arithmetic gives."""
+    if len(plan.calls) == 1:
+        return plan.finish(*handed[1], *_run(plan.calls[0], handed[0]))
+    results = [result for call, tensors in zip(plan.calls, handed, strict=False) for result in _run(call, tensors)]
+    return plan.finish(*handed[-1], *results)
 
 
 # --- the public function ----------------------------------------------------------------------------------------------
@@ -536,7 +643,7 @@ def compile(function: None = None, *, dtype: torch.dtype | None = None) -> Calla
 
 
 def compile(function: Callable[..., Any] | None = None, *, dtype: torch.dtype | None = None) -> Any:
-    """Compile a function that returns tapes into one that returns their results, without building tapes.
+    """Compile a function that returns tapes, or a QNode, into one that returns results without building tapes.
 
     The function is traced at the first call for arguments of a structure: what it does with its tensors is recorded
     while it runs. Slices of tensors, multiplied by and added to numbers (`2 * x[..., 0] + 1`), are read by the native
@@ -552,18 +659,21 @@ def compile(function: Callable[..., Any] | None = None, *, dtype: torch.dtype | 
     Args:
         function: takes tensors, also in tuples, lists and dictionaries, and hashable arguments; returns a `Tape`, or a
             list or tuple of tapes. It must have no side effects: it runs twice where there is a batch, and not at all
-            once it has been traced.
+            once it has been traced. Also a QNode, whatever its device, or a quantum function, which queues PennyLane's
+            operations and returns its measurements.
         dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters.
 
     Returns:
         A callable with the function's signature. For a tape it returns its result, `kg.execute([tape])[0]`, for several
-        a tuple of results; tapes of equal structure take one native call. `traces` counts the structures traced.
+        a tuple of results; for a QNode what the QNode returns. Tapes of equal structure take one native call. `traces`
+        counts the structures traced, `explain` shows what a call does.
 
     Raises:
         TypeError: `function` is not callable; at a call, an argument that is neither a tensor nor hashable.
-        ValueError: another dtype; at a call, mixed devices or precisions.
-        NotImplementedError: at a call, a structure that depends on the values of tensors (the message has the line),
-            a tape with shots, a tensor that the trace cannot follow, a torch.func transform; on the second derivative.
+        ValueError: another dtype, a QNode of another interface than torch's; at a call, mixed devices or precisions.
+        NotImplementedError: a QNode with shots, or with a transform that makes more than circuits; at a call, a
+            structure that depends on the values of tensors (the message has the line or the operation), a tape with
+            shots, a tensor that the trace cannot follow, a torch.func transform; on the second derivative.
         MemoryError: a state does not fit.
 
     Example:

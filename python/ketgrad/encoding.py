@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from ._library import _C
 from ._typing import Structure, Wire
@@ -71,6 +72,29 @@ class Encoding:
     results: tuple[Result, ...]
     real_results: int
     complex_results: int
+
+
+class Circuit(NamedTuple):
+    """What a call runs, for people to read.
+
+    Attributes:
+        wires, operations: their numbers.
+        gates: one text for each operation that is no preparation, as the program numbers them.
+        batch: circuits in the call.
+        dtype: torch.float32 or torch.float64.
+    """
+
+    wires: int
+    operations: int
+    gates: tuple[str, ...]
+    batch: int
+    dtype: torch.dtype
+
+
+def describe_circuit(tape: Tape, batch: int, dtype: torch.dtype) -> Circuit:
+    """What a call of tapes of one structure runs."""
+    gates = [f"{op.name} on {', '.join(map(str, op.wires))}" for op in tape.operations if not op.is_preparation]
+    return Circuit(tape.num_wires, len(tape.operations), tuple(gates), batch, dtype)
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ import torch
 from . import ops
 from ._library import _C
 from .batching import Group, group_tapes
+from .encoding import Circuit, describe_circuit
 from .tape import Tape
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -94,6 +95,44 @@ class Explanation:
         return "\n".join([title, "", *_table(rows), "", note])
 
 
+@dataclass(frozen=True)
+class StructureExplanation:
+    """What a call of a compiled function does for arguments of one structure.
+
+    Attributes:
+        arguments: the structure, in words.
+        before: what torch computes for the native calls, as code; empty where there is nothing.
+        calls: the plan of each native call.
+        after: what torch computes of their results, as code; empty where there is nothing.
+    """
+
+    arguments: str
+    before: str
+    calls: tuple[Explanation, ...]
+    after: str
+
+    def __str__(self) -> str:
+        parts = [f"arguments: {self.arguments}", f"before, by torch:{_code(self.before)}"]
+        parts += [f"native call: {call}" for call in self.calls]
+        return "\n\n".join([*parts, f"after, by torch:{_code(self.after)}"])
+
+
+@dataclass(frozen=True)
+class CompiledExplanation:
+    """What the calls of a compiled function do; `str` and `print` give it as text.
+
+    Attributes:
+        name: of the function.
+        structures: of its arguments, one a trace.
+    """
+
+    name: str
+    structures: tuple[StructureExplanation, ...]
+
+    def __str__(self) -> str:
+        return "\n\n".join([f"{self.name}, {_counted(len(self.structures), 'structure')}", *map(str, self.structures)])
+
+
 # Bytes of shared memory that a block can have on an H100, for which a plan is made where no GPU is there to ask.
 _H100_SHARED_BYTES = 227 * 1024
 
@@ -135,30 +174,45 @@ def explain(
         raise ValueError("explain takes a tape without shots: its samples are drawn from exact probabilities")
     (group,) = group_tapes([tape], dtype)
     encoding = group.encoding
-    twice = group.inputs[0].dtype is torch.float64
     where = group.inputs[0].device if device is None else torch.device(device)
     if where.type not in ("cpu", "cuda"):
         raise ValueError(f"explain plans for 'cpu' or 'cuda', not for {str(where)!r}")
     if measure and where.type != "cpu":
         raise NotImplementedError("passes are measured on the CPU only; on a GPU, torch.profiler shows each kernel")
-    if where.type == "cpu":
-        plan = encoding.program.describe_plan(group.batch, twice, torch.get_num_threads())
+    times = _measure(group) if measure else None
+    circuit = describe_circuit(tape, group.batch, group.inputs[0].dtype)
+    return explain_program(encoding.program, circuit, where, times)
+
+
+def explain_program(
+    program: _C.Program, circuit: Circuit, device: torch.device, times: dict[str, Any] | None = None
+) -> Explanation:
+    """The plan of a program.
+
+    Args:
+        program: of a tape.
+        circuit: what the program runs.
+        device: where it runs.
+        times: measured, by part of the program.
+    """
+    twice = circuit.dtype is torch.float64
+    if device.type == "cpu":
+        plan = program.describe_plan(circuit.batch, twice, torch.get_num_threads())
         regime = _regime(plan)
     else:
-        plan = encoding.program.describe_gpu_plan(twice, _shared_bytes(where))
+        plan = program.describe_gpu_plan(twice, _shared_bytes(device))
         regime = _gpu_regime(plan)
-    times = _measure(group) if measure else None
-    passes = [_pass_report(tape, i, p, times) for i, p in enumerate(plan["passes"])]
+    passes = [_pass_report(circuit, i, p, times) for i, p in enumerate(plan["passes"])]
     observables = plan["observables"]
     for i, p in enumerate(observables):
         # Measured as a whole.
         seconds = (times["measure"], times["bra"]) if times and i == len(observables) - 1 else None
         passes.append(_observable_report(p, seconds or ((0.0, 0.0) if times else None)))
     return Explanation(
-        wires=encoding.num_wires,
-        gates=len(tape.operations),
-        batch=group.batch,
-        dtype=group.inputs[0].dtype.to_complex(),
+        wires=circuit.wires,
+        gates=circuit.operations,
+        batch=circuit.batch,
+        dtype=circuit.dtype.to_complex(),
         regime=regime,
         tile_bits=plan["tile_bits"],
         passes=tuple(passes),
@@ -203,13 +257,9 @@ def _tasks(tasks: int) -> str:
     return f", {tasks} tasks" if tasks > 1 else ""
 
 
-def _pass_report(tape: Tape, index: int, found: dict[str, Any], times: dict[str, Any] | None) -> PassReport:
+def _pass_report(circuit: Circuit, index: int, found: dict[str, Any], times: dict[str, Any] | None) -> PassReport:
     costs = found["costs"]
-    if found["gate"] is None:
-        what = _turns(found)
-    else:
-        gate = [op for op in tape.operations if not op.is_preparation][found["gate"]]
-        what = f"{gate.name} on {', '.join(map(str, gate.wires))} by itself"
+    what = _turns(found) if found["gate"] is None else f"{circuit.gates[found['gate']]} by itself"
     return PassReport(
         what=what,
         tiles=found["tiles"],
@@ -242,6 +292,10 @@ def _observable_report(found: dict[str, Any], seconds: tuple[float, float] | Non
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
+
+
+def _code(text: str) -> str:
+    return f"\n{text}" if text else " nothing"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -8,6 +8,7 @@ and one operator call for each distinct structure among the tapes.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,9 +19,19 @@ from torch import Tensor
 from ._library import _C
 from ._typing import Array
 from .batching import common_type
-from .encoding import SCALAR_KINDS, VECTOR_KIND, Result, Slot, describe_parameters, require_room, write_program
+from .encoding import (
+    SCALAR_KINDS,
+    VECTOR_KIND,
+    Circuit,
+    Result,
+    Slot,
+    describe_circuit,
+    describe_parameters,
+    require_room,
+    write_program,
+)
 from .tape import Tape
-from .tracing import Lifted, Node, Ref, Trace
+from .tracing import Lifted, Node, Ref, Trace, name_of
 from .vectorise import Use, Vectoriser
 
 # --- what a plan is ---------------------------------------------------------------------------------------------------
@@ -80,28 +91,49 @@ class Plan(NamedTuple):
     """What is left of a function for arguments of one structure.
 
     Attributes:
-        arithmetic: (arguments, then lifted tensors) → for each call the tensors of its views.
-        source: the code of `arithmetic`, and `objects` what its names stand for.
-        calls: the operator calls.
+        arithmetic: (arguments, then lifted tensors) → for each call the tensors of its views, then what `finish` takes.
+        finish: (tensors of `arithmetic`, then the results of the calls) → what the function returns.
+        source, ending: the code of `arithmetic` and of `finish`, and `objects` what their names stand for.
+        calls: the operator calls, and `circuits` what they ran while tracing.
         lifted: the tensors from outside the function.
+        arguments: the tensors among the arguments, in words.
         batched_arguments: the arguments whose first axis is the tapes' batch axis, as far as one can see.
-        is_single: the function returned a tape, not a sequence.
-        num_tapes: how many tapes it returned.
     """
 
     arithmetic: Callable[..., tuple[tuple[Tensor, ...], ...]]
+    finish: Callable[..., Any]
     source: str
+    ending: str
     objects: dict[str, Any]
     calls: tuple[Call, ...]
+    circuits: tuple[Circuit, ...]
     lifted: tuple[Lifted, ...]
+    arguments: str
     batched_arguments: tuple[int, ...]
-    is_single: bool
-    num_tapes: int
+
+    def describe(self, source: str) -> str:
+        """Its code for people to read, empty where it computes nothing."""
+        if source.count("\n") == 1:
+            return ""
+        return re.sub(r"\bk\d+\b", lambda found: _described(self.objects[found[0]]), source)
+
+
+def _described(found: Any) -> str:
+    """What stands for an object in code that is not run."""
+    if isinstance(found, Tensor):
+        return f"<{describe_tensor(found)}>"
+    return name_of(found) or repr(found)
+
+
+def describe_tensor(tensor: Tensor) -> str:
+    """A tensor's structure in words."""
+    grad = ", requires grad" if tensor.requires_grad else ""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}{grad}"
 
 
 def same_plan(one: Plan, other: Plan) -> bool:
     """Whether two plans do the same."""
-    if one.source != other.source or one.is_single != other.is_single or one.objects.keys() != other.objects.keys():
+    if (one.source, one.ending) != (other.source, other.ending) or one.objects.keys() != other.objects.keys():
         return False
     if not all(_same(found, other.objects[name]) for name, found in one.objects.items()):
         return False
@@ -119,6 +151,8 @@ def _same_call(one: Call, other: Call) -> bool:
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.dtype is other.dtype and not one.is_meta and torch.equal(one, other)
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
     return one is other or (type(one) is type(other) and bool(one == other))
 
 
@@ -173,36 +207,77 @@ class _Input(NamedTuple):
 
 
 class Lowering:
-    """Makes the plan of a trace."""
+    """Makes the plan of a trace: first the calls, `calls_of`, then what becomes of their results, `plan`."""
 
-    def __init__(self, trace: Trace, number: Callable[[Tensor], int], dtype: torch.dtype | None) -> None:
+    def __init__(self, trace: Trace, number: Callable[[Tensor], int]) -> None:
         self.trace = trace
         self.number = number
-        self.dtype = dtype
         self.outer = {*trace.arguments}
         self.needed: set[int] = set()
         self.tail: list[str] = []
         self.objects: dict[str, Any] = {"torch": torch}
         self.vectoriser = Vectoriser(trace, self.uses, self)
+        self.calls: list[Call] = []
+        self.circuits: list[Circuit] = []
+        self.handed: list[str] = []
+        self.results: list[int] = []
+        self.batched: tuple[int, ...] = ()
 
-    def run(self, tapes: Sequence[Tape], is_single: bool) -> Plan:
-        """The plan for the tapes that the function returned."""
+    def calls_of(self, tapes: Sequence[Tape], dtype: torch.dtype | None) -> list[tuple[Tensor, ...]]:
+        """Prepare the calls; returns stand-ins for the results of each tape."""
         groups: dict[Any, list[int]] = {}
         for position, tape in enumerate(tapes):
-            groups.setdefault((tape.structure, *common_type(tape, self.dtype)), []).append(position)
+            groups.setdefault((tape.structure, *common_type(tape, dtype)), []).append(position)
         parameters = [self.parameters(tape) for tape in tapes]
         self.outer.update(lifted.number for lifted in self.trace.lifted)
-        calls, texts = [], []
+        results: list[tuple[Tensor, ...]] = [()] * len(tapes)
         for (_, real, device), positions in groups.items():
             members = [(tapes[i], parameters[i]) for i in positions]
             call, handed = _CallBuilder(self, members, real, device).run(tuple(positions))
-            calls.append(call)
-            texts.append("(" + "".join(f"{text}, " for text in handed) + ")")
-        source = self.code(texts)
-        arithmetic = self.compiled(source)
-        batched = self.batched_arguments(tapes, parameters)
-        lifted = tuple(self.trace.lifted)
-        return Plan(arithmetic, source, self.objects, tuple(calls), lifted, batched, is_single, len(tapes))
+            self.calls.append(call)
+            rows = [tapes[i].batch_size for i in positions]
+            batch = sum(1 if row is None else row for row in rows)
+            self.circuits.append(describe_circuit(tapes[positions[0]], batch, real))
+            self.handed.append("(" + "".join(f"{text}, " for text in handed) + ")")
+            for i in positions:
+                results[i] = tuple([self.stand_in(call, m, tapes[i], real) for m in range(len(call.results))])
+        self.batched = self.batched_arguments(tapes, parameters)
+        return results
+
+    def stand_in(self, call: Call, measurement: int, tape: Tape, real: torch.dtype) -> Tensor:
+        """A tensor without memory of its own in place of a result."""
+        dtype = real.to_complex() if call.results[measurement].is_complex else real
+        batch = () if tape.batch_size is None else (tape.batch_size,)
+        tensor = torch.zeros((), dtype=dtype, device=call.device).expand((*batch, *call.shapes[measurement]))
+        trained = [p for p in tape.get_parameters() if isinstance(p, Tensor) and p.requires_grad]
+        tensor.requires_grad_(bool(trained))
+        self.results.append(self.trace.add(tensor).number)
+        return tensor
+
+    def plan(self, returned: Any, boundary: int) -> Plan:
+        """The plan.
+
+        Args:
+            returned: what the function returns, made of stand-ins for the results.
+            boundary: how many nodes the trace had before anything was done with them.
+        """
+        ending = self.ending(returned, boundary)
+        source = self.code(boundary, ending.kept)
+        namespace = dict(self.objects)
+        for text in (source, ending.source):
+            exec(compile(text, "<ketgrad arithmetic>", "exec"), namespace)
+        return Plan(
+            arithmetic=namespace["arithmetic"],
+            finish=namespace["finish"],
+            source=source,
+            ending=ending.source,
+            objects=self.objects,
+            calls=tuple(self.calls),
+            circuits=tuple(self.circuits),
+            lifted=tuple(self.trace.lifted),
+            arguments="; ".join([describe_tensor(self.trace.values[number].tensor) for number in self.trace.arguments]),
+            batched_arguments=self.batched,
+        )
 
     # Parameters.
 
@@ -292,32 +367,71 @@ class Lowering:
         self.objects[name] = found
         return name
 
-    def code(self, texts: Sequence[str]) -> str:
-        """The function that computes what the calls take."""
+    def code(self, boundary: int, kept: Sequence[int]) -> str:
+        """The function that computes what the calls take, and values that are kept for later."""
         numbers = [*self.trace.arguments, *[lifted.number for lifted in self.trace.lifted]]
+        self.needed.update(kept)
         lines = [f"def arithmetic({', '.join(f'v{number}' for number in numbers)}):"]
+        lines += self.body(self.kept_nodes(self.trace.nodes[:boundary], self.needed))
+        lines += self.tail
+        texts = [*self.handed, "(" + "".join(f"v{number}, " for number in kept) + ")"]
+        lines.append("    return (" + "".join(f"{text}, " for text in texts) + ")")
+        return "\n".join(lines)
+
+    def ending(self, returned: Any, boundary: int) -> _Ending:
+        """The function that computes what is returned."""
+        leaves: list[int] = []
+        text = self.returned_text(returned, leaves)
+        nodes = self.kept_nodes(self.trace.nodes[boundary:], set(leaves))
+        own = {number for node in nodes for number, _ in node.outputs}.union(self.results)
+        used = [*leaves, *[number for node in nodes for number in node.inputs()]]
+        kept = tuple(dict.fromkeys(number for number in used if number not in own))
+        lines = [f"def finish({', '.join(f'v{number}' for number in [*kept, *self.results])}):"]
+        lines += [*self.body(nodes), f"    return {text}"]
+        return _Ending("\n".join(lines), kept)
+
+    def returned_text(self, item: Any, leaves: list[int]) -> str:
+        """The expression of what the function returns; its tensors are added to the leaves."""
+        if isinstance(item, Tensor):
+            leaves.append(self.number(item))
+            return f"v{leaves[-1]}"
+        if type(item) is dict:
+            parts = "".join(f"{self.literal(k)}: {self.returned_text(part, leaves)}, " for k, part in item.items())
+            return f"{{{parts}}}"
+        if type(item) is list:
+            return "[" + "".join(f"{self.returned_text(part, leaves)}, " for part in item) + "]"
+        if isinstance(item, tuple):
+            parts = "".join(f"{self.returned_text(part, leaves)}, " for part in item)
+            return f"{self.name(type(item))}({parts})" if hasattr(item, "_fields") else f"({parts})"
+        if item is None or isinstance(item, (bool, int, float, complex, str, np.generic, np.ndarray)):
+            return self.name(item)
+        raise NotImplementedError(
+            f"a compiled function returns tensors in lists, tuples and dictionaries, not in a {type(item).__name__}"
+        )
+
+    def kept_nodes(self, nodes: Sequence[Node], wanted: set[int]) -> Sequence[Node]:
+        """The nodes on which the wanted values depend; all, where tensors are changed in place."""
+        if self.trace.mutates:
+            return nodes
+        needed, kept = set(wanted), []
+        for node in reversed(nodes):
+            if not node.outputs or any(number in needed for number, _ in node.outputs):
+                kept.append(node)
+                needed.update(node.inputs())
+        return kept[::-1]
+
+    def body(self, nodes: Sequence[Node]) -> list[str]:
+        """The code of nodes."""
+        lines = []
         has_grad = True
-        for node in self.kept_nodes():
+        for node in nodes:
             if node.has_grad != has_grad:
                 has_grad = node.has_grad
                 if not has_grad:
                     lines.append("    with torch.no_grad():")
             indent = "    " if has_grad else "        "
             lines += [indent + line for line in self.lines(node)]
-        lines += self.tail
-        lines.append("    return (" + "".join(f"{text}, " for text in texts) + ")")
-        return "\n".join(lines)
-
-    def kept_nodes(self) -> list[Node]:
-        """The nodes on which the needed values depend; all, where tensors are changed in place."""
-        if self.trace.mutates:
-            return self.trace.nodes
-        needed, kept = set(self.needed), []
-        for node in reversed(self.trace.nodes):
-            if not node.outputs or any(number in needed for number, _ in node.outputs):
-                kept.append(node)
-                needed.update(node.inputs())
-        return kept[::-1]
+        return lines
 
     def lines(self, node: Node) -> list[str]:
         """The code of a node."""
@@ -348,11 +462,12 @@ class Lowering:
             return "{" + ", ".join(f"{key!r}: {self.literal(part)}" for key, part in item.items()) + "}"
         return self.name(item)
 
-    def compiled(self, source: str) -> Callable[..., tuple[tuple[Tensor, ...], ...]]:
-        """The function that the code defines."""
-        namespace = dict(self.objects)
-        exec(compile(source, "<ketgrad arithmetic>", "exec"), namespace)
-        return namespace["arithmetic"]  # type: ignore[no-any-return]
+
+class _Ending(NamedTuple):
+    """The code of `Plan.finish`, and the values that it takes from before the calls."""
+
+    source: str
+    kept: tuple[int, ...]
 
 
 class _CallBuilder:

@@ -8,11 +8,7 @@ in a log, and what it may not learn, their values, is refused: so the same calls
 
 from __future__ import annotations
 
-import contextlib
-import linecache
 import math
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -23,6 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .closures import Location, Surroundings
+from .questions import asker, caller_of_torch, users_line
 
 # --- what is recorded -------------------------------------------------------------------------------------------------
 
@@ -105,7 +102,6 @@ class Trace:
         mutates: some node changes a tensor in place.
         log: what the function learned about tensors, in order.
         largest: the largest integer among the arguments of its torch calls.
-        result: what it returned.
     """
 
     values: list[Value] = field(default_factory=list)
@@ -115,7 +111,6 @@ class Trace:
     mutates: bool = False
     log: list[Any] = field(default_factory=list)
     largest: int = 0
-    result: Any = None
     _numbers: dict[int, int] = field(default_factory=dict)
     _indices: dict[int, Tensor] = field(default_factory=dict)
 
@@ -219,15 +214,6 @@ _FIXED = names(
 _VALUE_SHAPED = names("argwhere masked_select nonzero unique unique_consecutive bincount combinations")
 """The shapes of their results depend on values."""
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
-
-_OWN = frozenset(f"{_PACKAGE}{name}.py" for name in ("_parsing", "operations", "observables", "measurements", "tape"))
-"""Files whose questions about tensors are none of the traced function's."""
-
-_RUNNING = frozenset(f"{_PACKAGE}{name}.py" for name in ("compiling", "execute_tapes", "jacobian_products", "ops"))
-"""Files that look at tensors in order to execute circuits."""
-
 
 def name_of(function: Any) -> str:
     """The name of what a torch function mode sees called; of a property's getter, the property's."""
@@ -286,20 +272,35 @@ class _Shape(Sequence[int]):
 
 
 class Recorder(TorchFunctionMode):
-    """Records what a function does while it runs under this mode."""
+    """Records what functions do while they run under this mode.
+
+    Args:
+        arguments: the tensors among the functions' arguments, each at one place only.
+        roots: from where other tensors are looked for.
+    """
 
     def __init__(self, arguments: Sequence[Tensor], roots: Sequence[Any]) -> None:
         super().__init__()
         self.surroundings = Surroundings(roots)
         self.trace = Trace()
         self.trace.arguments = [self.trace.add(tensor).number for tensor in arguments]
+        self.devices = [tensor.device for tensor in arguments if tensor.device.type == "cuda"]
         self.autocast = _autocast_state()
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """Run a function and record what it does; its result."""
+        with torch.inference_mode(False), torch.enable_grad(), self._untouched_chance(), self:
+            return function()
+
+    def _untouched_chance(self) -> AbstractContextManager[None]:
+        """Random numbers that are drawn while tracing are drawn again when the trace is executed."""
+        return torch.random.fork_rng(devices=list(set(self.devices)))
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name, kwargs = name_of(func), kwargs or {}
-        if name in _FACTS or name in _TEXTS or (name in _INNER_FACTS and _is_called_by_torch()):
+        if name in _FACTS or name in _TEXTS or (name in _INNER_FACTS and caller_of_torch().is_torch):
             return self._fact(func, name, args, kwargs)
         taken, given = self._take((args, kwargs)), _given((args, kwargs))
         inputs = [self.trace.values[number] for number in dict.fromkeys(_refs(taken))]
@@ -320,10 +321,12 @@ class Recorder(TorchFunctionMode):
 
     def _fact(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*_given(args), **_given(kwargs))
-        caller = self._caller()
-        if caller in _OWN or name in _TEXTS:
+        who = asker()
+        if name in _TEXTS:
+            return self._text(args[0], result) if who.is_library else result
+        if who.is_own or who.is_library:
             return result
-        if caller in _RUNNING:
+        if who.is_running:
             self._refuse(
                 "circuits are executed in a function that is being compiled; ",
                 "return their tapes, or compile them by themselves",
@@ -333,13 +336,25 @@ class Recorder(TorchFunctionMode):
         self.trace.log.append(result)
         return result
 
+    def _text(self, tensor: Tensor, text: Any) -> Any:
+        """What a library, which tells operations apart by it, is given for the text of a tensor."""
+        number = self.trace.number_of(tensor)
+        unknown = number is not None and not self.trace.values[number].is_constant
+        return f"<tensor {number}>" if unknown and isinstance(text, str) else text
+
     def _answer(self, name: str, result: Any, inputs: list[Value]) -> Any:
         """A result without tensors: nothing, or values."""
         if all(value.is_constant for value in inputs):
             return result
-        if name == "numpy" and self._caller() in _OWN and not inputs[0].tensor.is_floating_point():
+        who = asker()
+        if name == "numpy" and who.is_own and not inputs[0].tensor.is_floating_point():
             self._expect(inputs[0])  # the pattern of a sparse matrix
             return result
+        if who.checks:
+            return result
+        answer = who.answer(result)
+        if answer is not None:
+            return answer
         if result is None:
             self._refuse(f"torch's {name} is not supported in a compiled function; ", "do it before the call")
         self._refuse(
@@ -380,7 +395,8 @@ class Recorder(TorchFunctionMode):
                 affine = None if changes else self._follow(func, name, taken, inputs, tensor, path)
                 number = self.trace.add(tensor, affine, is_constant).number
             numbers.append((number, path))
-        self.trace.nodes.append(Node(func, taken[0], taken[1], numbers, torch.is_grad_enabled()))
+        args = _with_free_rows(name, taken[0], inputs)
+        self.trace.nodes.append(Node(func, args, taken[1], numbers, torch.is_grad_enabled()))
         if changes:
             self._settle_changes(inputs)
 
@@ -493,43 +509,31 @@ class Recorder(TorchFunctionMode):
 
     # Messages.
 
-    def _caller(self) -> str:
-        """The file of the code that called torch."""
-        frame: Any = sys._getframe(2)
-        while frame.f_back is not None and frame.f_code.co_filename.startswith((_TORCH, __file__)):
-            frame = frame.f_back
-        return str(frame.f_code.co_filename)
-
     def _refuse(self, what: str, instead: str) -> NoReturn:
         refuse(what, instead)
 
 
 def refuse(what: str, instead: str) -> NoReturn:
     """Raise NotImplementedError with the line of the traced function."""
-    raise NotImplementedError(f"{_user_line()}{what}{instead}")
-
-
-def _is_called_by_torch() -> bool:
-    return sys._getframe(2).f_code.co_filename.startswith(_TORCH)
-
-
-def _user_line() -> str:
-    """Where the innermost frame is that is neither torch's nor ours."""
-    frame: Any = sys._getframe(1)
-    libraries = (_TORCH, _PACKAGE, contextlib.__file__)
-    while frame is not None:
-        code = frame.f_code
-        if not code.co_filename.startswith(libraries) and "pennylane" not in str(frame.f_globals.get("__name__")):
-            line = linecache.getline(code.co_filename, frame.f_lineno, frame.f_globals).strip()
-            shown = f", `{line}`" if line else ""
-            return f"{code.co_filename}, line {frame.f_lineno}{shown}: "
-        frame = frame.f_back
-    return ""
+    raise NotImplementedError(f"{users_line()}{what}{instead}")
 
 
 def _autocast_state() -> tuple[Any, ...]:
     kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     return tuple([(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds])
+
+
+def _with_free_rows(name: str, args: tuple[Any, ...], inputs: list[Value]) -> tuple[Any, ...]:
+    """The arguments of a reshape that keeps the rows of its tensor, such that it keeps as many as there are."""
+    if name not in ("reshape", "view") or len(args) < 2:
+        return args
+    own = inputs[0].tensor
+    is_sequence = isinstance(args[1], (tuple, list))
+    sizes = args[1] if is_sequence else args[1:]
+    if not sizes or not own.dim() or sizes[0] != own.shape[0] or not all(type(n) is int and n > 0 for n in sizes):
+        return args
+    free = (-1, *sizes[1:])
+    return (args[0], free) if is_sequence else (args[0], *free)
 
 
 def _has_refs(*items: Any) -> bool:
@@ -562,23 +566,3 @@ def _require_pattern(indices: Tensor, expected: Tensor) -> None:
             "the pattern of a sparse matrix is another one than when the function was traced; pass its values as a "
             "tensor and build the matrix from constant indices, or use kg.execute"
         )
-
-
-def record(function: Callable[[], Any], tensors: Sequence[Tensor], roots: Sequence[Any]) -> Recorder:
-    """Run a function and record what it does; the result is in `trace.result`.
-
-    Args:
-        function: to be traced, its arguments bound.
-        tensors: those among the arguments, each at one place only.
-        roots: from where other tensors are looked for.
-    """
-    recorder = Recorder(tensors, roots)
-    with torch.inference_mode(False), torch.enable_grad(), _untouched_chance(tensors), recorder:
-        recorder.trace.result = function()
-    return recorder
-
-
-def _untouched_chance(tensors: Sequence[Tensor]) -> AbstractContextManager[None]:
-    """Random numbers that are drawn while tracing are drawn again when the trace is executed."""
-    devices = {tensor.device for tensor in tensors if tensor.device.type == "cuda"}
-    return torch.random.fork_rng(devices=list(devices))

@@ -11,12 +11,13 @@ import os
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pennylane as qml
 import torch
-from autograd.tracer import trace_stack
+from autograd.numpy.numpy_boxes import ArrayBox
 from pennylane.devices import Device, ExecutionConfig, MCMConfig
 from pennylane.devices.modifiers import simulator_tracking, single_tape_support
 from pennylane.devices.preprocess import no_sampling
@@ -25,8 +26,11 @@ from pennylane.math import Interface
 from pennylane.measurements import StateMP
 from pennylane.ops.mid_measure import MidMeasure
 from pennylane.tape import QuantumScript
+from pennylane.transforms import convert_to_numpy_parameters
 from pennylane.transforms.core import CompilePipeline
+from pennylane.workflow.interfaces.autograd import autograd_execute
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from ..jacobian_products import AdjointProducts
 from ..tape import Tape
@@ -126,27 +130,27 @@ class KetgradQubit(Device):  # type: ignore[misc]
     ) -> ExecutionConfig:
         """The configuration with all that is left open.
 
-        For torch, a method of the device becomes "backprop": to PennyLane, that is a device through which torch
-        differentiates by itself. What torch then calls is the adjoint method. For the other interfaces it is "adjoint",
-        by products with the Jacobian: they know no other way to differentiate batches, nor to refuse second derivatives
-        that they do not have. Where higher derivatives are asked for (`max_diff`), all of them are parameter shifts.
+        For torch and autograd, a method of the device becomes "backprop": to PennyLane, that is a device through which
+        the interface differentiates by itself. What it then calls is the adjoint method. For JAX it is "adjoint", by
+        products with the Jacobian: PennyLane's other way knows no batches, and second derivatives by it are zero, where
+        this one refuses them. Where higher derivatives are asked for (`max_diff`), all of them are parameter shifts.
         """
         config = config or ExecutionConfig()
         if config.device_options:
             raise DeviceError(f"{self.name} has no device options, but was given {dict(config.device_options)}")
-        is_torch = config.interface == Interface.TORCH
+        is_first = config.derivative_order == 1
         changes: dict[str, Any] = {
             "mcm_config": _mcm_config(config.mcm_config, circuit),
             # A cache of results, as higher derivatives have one, is by the values of parameters.
-            "convert_to_numpy": not is_torch or config.derivative_order > 1,
+            "convert_to_numpy": config.interface != Interface.TORCH or not is_first,
         }
         if config.gradient_method in _NATIVE_METHODS:
-            is_first = config.derivative_order == 1
-            method = "backprop" if is_torch else "adjoint"
+            is_transparent = config.interface in (Interface.TORCH, Interface.AUTOGRAD)
+            method = "backprop" if is_transparent else "adjoint"
             changes |= {
                 "gradient_method": method if is_first else qml.gradients.param_shift,
                 "use_device_gradient": is_first,
-                "use_device_jacobian_product": is_first and not is_torch,
+                "use_device_jacobian_product": is_first and not is_transparent,
                 "grad_on_execution": False,
             }
         return replace(config, **changes)
@@ -167,6 +171,13 @@ class KetgradQubit(Device):  # type: ignore[misc]
     def execute(self, circuits: Sequence[QuantumScript], execution_config: ExecutionConfig | None = None) -> Any:
         """The results of preprocessed circuits: torch's tensors for torch's parameters, otherwise NumPy's arrays."""
         config = execution_config or ExecutionConfig()
+        if config.interface == Interface.AUTOGRAD and config.gradient_method == "backprop":
+            return autograd_execute(circuits, partial(self._run, config=config), _AutogradProducts(self))
+        return self._run(circuits, config)
+
+    def _run(self, circuits: Sequence[QuantumScript], config: ExecutionConfig) -> Any:
+        if config.interface == Interface.AUTOGRAD:
+            circuits, _ = convert_to_numpy_parameters(circuits)
         executor = Executor(self._dtype, self._generator, config.mcm_config.postselect_mode)
         scripts, finish = native_scripts([self._without_snapshots(script, executor) for script in circuits])
         results = finish(executor.run(scripts))
@@ -197,11 +208,6 @@ class KetgradQubit(Device):  # type: ignore[misc]
 
         Cotangents may have one axis more, which leads: that many products at once.
         """
-        if trace_stack.top >= 0:  # autograd differentiates what is computed here, which is nothing but numbers to it
-            raise NotImplementedError(
-                "ketgrad.qubit has no second derivatives by the adjoint method; give the QNode max_diff=2 for second "
-                "derivatives by parameter shifts"
-            )
         tapes, products = self._differentiable(circuits)
         found = products.compute_vjp(tapes, cotangents)
         return tuple([_aligned(of, circuit) for of, circuit in zip(found, circuits, strict=True)])
@@ -250,6 +256,27 @@ class KetgradQubit(Device):  # type: ignore[misc]
     def _differentiable(self, circuits: Sequence[QuantumScript]) -> tuple[list[Tape], AdjointProducts]:
         tapes = [build_tape(circuit, None, circuit.trainable_params) for circuit in circuits]
         return tapes, AdjointProducts(real_dtype(circuits, self._dtype))
+
+
+class _AutogradProducts:
+    """Products with the Jacobian for PennyLane's autograd boundary, which refuse to be differentiated again.
+
+    To autograd they are numbers: without a look for its boxes, second derivatives would be zero in silence.
+    """
+
+    def __init__(self, device: KetgradQubit) -> None:
+        self.device = device
+
+    def compute_vjp(self, tapes: Sequence[QuantumScript], dy: Any) -> Any:
+        """The gradients of the tapes' trainable parameters, tape after tape."""
+        boxes = [p._value for tape in tapes for p in tape.get_parameters() if isinstance(p, ArrayBox)]
+        if any(isinstance(each, ArrayBox) for each in [*boxes, *pytree.tree_leaves(dy)]):
+            raise NotImplementedError(
+                "ketgrad.qubit has no second derivatives by the adjoint method; give the QNode max_diff=2, for "
+                "derivatives by parameter shifts"
+            )
+        numpy_tapes, _ = convert_to_numpy_parameters(tapes)
+        return self.device.compute_vjp(numpy_tapes, qml.math.unwrap(dy))
 
 
 def _precision(c_dtype: Any) -> torch.dtype:
