@@ -35,7 +35,7 @@ from ..observables import (
     as_observable,
     pauli_word,
 )
-from ..operations import OPERATIONS, Composable, H, Identity, Operation, PauliRot, X, Y, Z, adjoint, ctrl
+from ..operations import OPERATIONS, Composable, H, Identity, Operation, PauliRot, QubitUnitary, X, Y, Z, adjoint, ctrl
 from ..tape import Tape
 from ._pauli_sums import hamiltonian
 
@@ -48,6 +48,7 @@ try:
     from pennylane.ops.op_math.adjoint import AdjointOperation
     from pennylane.ops.qubit.observables import BasisStateProjector, StateVectorProjector
     from pennylane.tape import QuantumScript
+    from scipy.sparse import issparse  # PennyLane depends on it
 except ImportError as error:
     raise ImportError(
         f'PennyLane cannot be imported ({error}); install it: pip install "ketgrad[pennylane]"'
@@ -97,6 +98,8 @@ def build_tape(script: QuantumScript, shots: int | None, trainable: Sequence[int
         shots: of the tape.
         trainable: indices into the script's parameters; None: the torch tensors that require grad.
     """
+    if any(isinstance(label, float) for label in script.wires):  # which PennyLane allows
+        (script,), _ = qml.map_wires(script, {label: place for place, label in enumerate(script.wires)})
     for measurement in script.measurements:
         if type(measurement) is mp.StateMP and measurement.wires:
             return _tape_in_order(script, shots, trainable, measurement.wires.labels)
@@ -144,10 +147,12 @@ def is_supported_measurement(measurement: Any) -> bool:
     return kind != "probs" and is_supported_observable(measurement.obs)
 
 
-def _tape(script: Any, shots: int | None, trainable: Sequence[int] | None, idle_wires: Sequence[Wire] = ()) -> Tape:
+def _tape(script: Any, shots: int | None, trainable: Sequence[int] | None, wires: Sequence[Wire] = ()) -> Tape:
+    """The script's tape, which acts on these wires too."""
     operations = [found for op in script.operations if (found := _operation(op)) is not None]
-    if idle_wires:
-        operations.append(Identity(idle_wires))
+    used = {wire for op in operations for wire in op.wires}
+    if idle := [wire for wire in wires if wire not in used]:
+        operations.append(Identity(idle))
     measurements = [_measurement(measurement) for measurement in script.measurements]
     own = None if trainable is None else _trainable(script, trainable, operations, measurements)
     return Tape(operations, measurements, shots, own)
@@ -213,13 +218,11 @@ def _tape_in_order(script: Any, shots: int | None, trainable: Sequence[int] | No
             f"state is measured on wires {list(order)}, but the circuit acts on {missing} too; measure their "
             "density_matrix, or leave the wires out"
         )
-    used = {wire for op in script.operations for wire in op.wires}
-    tape = _tape(script, shots, trainable, [wire for wire in order if wire not in used])
+    tape = _tape(script, shots, trainable, order)
     if tape.wires == order:
         return tape
-    places = {wire: place for place, wire in enumerate(order)}
-    (standard,), _ = qml.map_wires(script, places)
-    return _tape(standard, shots, trainable, [places[wire] for wire in order if wire not in used])
+    (standard,), _ = qml.map_wires(script, {wire: place for place, wire in enumerate(order)})
+    return _tape(standard, shots, trainable, range(len(order)))
 
 
 def _order(script: Any) -> tuple[Wire, ...]:
@@ -271,6 +274,11 @@ def _parametrised(gate: Callable[..., Operation], labels: _Labels) -> _Convert:
     return lambda op: gate(*op.data, labels(op))
 
 
+def _dense(gate: Callable[..., Operation]) -> _Convert:
+    """A gate of a matrix or a state, which may be SciPy's sparse one."""
+    return lambda op: gate(op.data[0].toarray() if issparse(op.data[0]) else op.data[0], op.wires.labels)
+
+
 def _pauli_rot(op: Any) -> Operation:
     return PauliRot(op.data[0], op.hyperparameters["pauli_word"], op.wires.labels)
 
@@ -296,6 +304,7 @@ def _operation_table() -> dict[type, _Convert]:
         labels = _labels_of_controlled if issubclass(theirs, op_math.Controlled) else _labels
         has_data = bool(gate.parameter_kinds) or gate.is_preparation
         table[theirs] = (_parametrised if has_data else _fixed)(gate, labels)
+    table[qml.QubitUnitary] = _dense(QubitUnitary)
     table[qml.PauliRot] = _pauli_rot
     table[qml.BasisEmbedding] = table[qml.BasisState]
     table[qml.AmplitudeEmbedding] = table[qml.StatePrep]

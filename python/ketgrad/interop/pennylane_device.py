@@ -21,7 +21,7 @@ from autograd.numpy.numpy_boxes import ArrayBox
 from pennylane.devices import Device, ExecutionConfig, MCMConfig
 from pennylane.devices.modifiers import simulator_tracking, single_tape_support
 from pennylane.devices.preprocess import no_sampling
-from pennylane.exceptions import DeviceError
+from pennylane.exceptions import DeviceError, QuantumFunctionError
 from pennylane.math import Interface
 from pennylane.measurements import StateMP
 from pennylane.ops.mid_measure import MidMeasure
@@ -35,7 +35,7 @@ from torch.utils import _pytree as pytree
 from ..jacobian_products import AdjointProducts
 from ..tape import Tape
 from .pennylane import build_tape, has_gradient
-from .pennylane_execution import Executor, as_numpy, real_dtype
+from .pennylane_execution import Executor, as_arrays, as_numpy, real_dtype
 from .pennylane_preprocessing import add_native_transforms, is_collapse, native_scripts
 
 _NATIVE_METHODS = ("adjoint", "backprop", "best", "device")
@@ -227,7 +227,7 @@ class KetgradQubit(Device):  # type: ignore[misc]
     def _jacobians(self, circuits: Sequence[QuantumScript]) -> tuple[Any, Any]:
         tapes, products = self._differentiable(circuits)
         results, jacobians = products.execute_and_compute_jacobian(tapes)
-        return _like(circuits, results), _like(circuits, jacobians)
+        return _like(circuits, results), _derivatives_like(circuits, jacobians)
 
     def compute_jvp(
         self, circuits: Sequence[QuantumScript], tangents: Any, execution_config: ExecutionConfig | None = None
@@ -245,7 +245,7 @@ class KetgradQubit(Device):  # type: ignore[misc]
         tapes, products = self._differentiable(circuits)
         own = [_of_own(of, circuit) for of, circuit in zip(tangents, circuits, strict=True)]
         results, found = products.execute_and_compute_jvp(tapes, own)
-        return _like(circuits, results), _like(circuits, found)
+        return _like(circuits, results), _derivatives_like(circuits, found)
 
     def execute_and_compute_vjp(
         self, circuits: Sequence[QuantumScript], cotangents: Any, execution_config: ExecutionConfig | None = None
@@ -254,6 +254,8 @@ class KetgradQubit(Device):  # type: ignore[misc]
         return self.execute(circuits, execution_config), self.compute_vjp(circuits, cotangents, execution_config)
 
     def _differentiable(self, circuits: Sequence[QuantumScript]) -> tuple[list[Tape], AdjointProducts]:
+        if any(circuit.shots for circuit in circuits):
+            raise QuantumFunctionError(f"{self.name} differentiates exact results; leave the shots out")
         tapes = [build_tape(circuit, None, circuit.trainable_params) for circuit in circuits]
         return tapes, AdjointProducts(real_dtype(circuits, self._dtype))
 
@@ -322,6 +324,10 @@ def _like(scripts: Sequence[QuantumScript], results: Any) -> Any:
     return results if any(map(_has_tensors, scripts)) else as_numpy(results)
 
 
+def _derivatives_like(scripts: Sequence[QuantumScript], derivatives: Any) -> Any:
+    return derivatives if any(map(_has_tensors, scripts)) else as_arrays(derivatives)
+
+
 # Bits are parameters to PennyLane, but have no gradient.
 
 
@@ -341,5 +347,5 @@ def _aligned(gradients: Any, script: QuantumScript) -> tuple[Any, ...]:
     found = []
     for index in script.trainable_params:
         like = np.asarray(parameters[index])
-        found.append(as_numpy(next(rest)).astype(like.dtype) if kept[index] else np.zeros(like.shape))
+        found.append(as_arrays(next(rest)).astype(like.dtype) if kept[index] else np.zeros(like.shape))
     return tuple(found)

@@ -62,6 +62,10 @@ class Executor:
         parameters = [parameter for tape in tapes for parameter in tape.get_parameters()]
         return ExecuteTapes.apply({"tapes": tapes, "execute_fn": jpc.execute, "jpc": jpc}, *parameters)  # type: ignore[no-any-return]
 
+    def nothing(self, scripts: Sequence[QuantumScript]) -> Sequence[Any]:
+        """Results of scripts that measure nothing."""
+        return [()] * len(scripts)
+
     # --- shots ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -213,6 +217,8 @@ def _kind(script: QuantumScript) -> Callable[[Executor, Sequence[QuantumScript]]
     """How a script is executed."""
     if any(isinstance(op, MidMeasure) for op in script.operations):
         return Executor.single_shots
+    if not script.measurements:
+        return Executor.nothing
     if any(map(is_collapse, script.operations)):
         return Executor.postselected
     return Executor.sampled if script.shots else Executor.exact
@@ -261,10 +267,17 @@ def _is_floating(parameter: Any) -> bool:
     return isinstance(parameter, Tensor) and (parameter.is_floating_point() or parameter.is_complex())
 
 
-def as_numpy(result: Any) -> Any:
-    """A result without torch: tensors as arrays, single numbers as NumPy's scalars."""
+def as_arrays(result: Any) -> Any:
+    """A result with NumPy's arrays in the place of torch's tensors."""
     if isinstance(result, Tensor):
-        return result.detach().cpu().resolve_conj().numpy()[()]
+        return result.detach().cpu().resolve_conj().numpy()
+    if isinstance(result, (tuple, list)):
+        return type(result)([as_arrays(each) for each in result])
+    return result
+
+
+def as_numpy(result: Any) -> Any:
+    """The same with NumPy's scalars for single numbers."""
     if isinstance(result, (tuple, list)):
         return type(result)([as_numpy(each) for each in result])
-    return result
+    return as_arrays(result)[()] if isinstance(result, Tensor) else result

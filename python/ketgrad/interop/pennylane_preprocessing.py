@@ -17,7 +17,7 @@ from pennylane.devices import preprocess
 from pennylane.exceptions import DeviceError
 from pennylane.operation import StatePrepBase
 from pennylane.ops.mid_measure import MidMeasure
-from pennylane.ops.op_math import Conditional
+from pennylane.ops.op_math import Conditional, Evolution
 from pennylane.ops.qubit.observables import BasisStateProjector
 from pennylane.tape import QuantumScript
 from pennylane.transforms.core import CompilePipeline, transform
@@ -95,6 +95,8 @@ def is_runnable(op: Any) -> bool:
     """Whether an operation is not decomposed: it is native, or all there is of it is its matrix."""
     if isinstance(op, (MidMeasure, Conditional, qml.Snapshot)):
         return True
+    if isinstance(op, Evolution):  # PennyLane's decompositions of it do not take torch's tensors
+        return op.base.pauli_rep is not None or op.has_matrix
     return is_supported(op) or is_collapse(op) or (not op.has_decomposition and op.has_matrix)
 
 
@@ -120,7 +122,16 @@ def _as_unitary(op: Any) -> Any:
     if is_supported(op) or is_collapse(op) or isinstance(op, (MidMeasure, qml.Snapshot, Conditional)):
         return op
     with qml.QueuingManager.stop_recording():
+        if isinstance(op, Evolution) and op.base.pauli_rep is not None and len(op.base.pauli_rep) == 1:
+            return _as_rotation(op)
         return qml.QubitUnitary(op.matrix(), wires=op.wires, unitary_check=False)
+
+
+def _as_rotation(op: Any) -> Any:
+    """exp(−i t c P) of a Pauli word P is a rotation by 2ct."""
+    ((word, coefficient),) = op.base.pauli_rep.items()
+    angle = 2 * np.real(coefficient) * op.param
+    return qml.PauliRot(angle, "".join(word.values()), wires=list(word)) if word else qml.GlobalPhase(angle / 2)
 
 
 @transform  # type: ignore[untyped-decorator]
@@ -267,7 +278,10 @@ def _as_matrix(observable: Any) -> Any:
     if not observable.has_matrix:
         raise DeviceError(f"Observable {observable} not supported on ketgrad.qubit: it has no matrix")
     with qml.QueuingManager.stop_recording():
-        return qml.Hermitian(observable.matrix(), wires=observable.wires)
+        matrix = observable.matrix()
+        if not qml.math.is_abstract(matrix) and not qml.math.allclose(matrix, qml.math.conj(matrix.T), atol=1e-5):
+            raise DeviceError(f"Observable {observable} not supported on ketgrad.qubit: it is not Hermitian")
+        return qml.Hermitian(matrix, wires=observable.wires)
 
 
 def _of_probabilities(measurement: Any) -> Callable[[Any], Any] | None:
