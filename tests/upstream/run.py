@@ -80,7 +80,7 @@ def lines(outcomes: dict[tuple[str, str, str], Outcome]) -> Iterator[str]:
         replaced = "`ExecuteTapes`" if mode == "boundary" else "the device"
         numbers = " | ".join(str(outcome.counts.get(kind, 0)) for kind in KINDS)
         yield f"| {project}: {suite} | {replaced} | {numbers} |"
-    for (project, suite, mode), outcome in outcomes.items():
+    for (project, _, mode), outcome in outcomes.items():
         functions = [name.split("[")[0] for name in outcome.failures]
         for function in dict.fromkeys(functions):
             yield f"{project} {mode}: {functions.count(function)} × {function}"
