@@ -1,8 +1,8 @@
 """One QNode on several devices, and through `kg.compile`: qml(8, 4, 256), value and gradient.
 
-The circuit takes a batch of data in RX on each wire, then layers of RZ RY RZ with shared weights and a ring of CNOT, and
-measures Z on each wire; the loss is a mean squared error, differentiated by data and weights, in float32. Results and
-gradients are compared with default.qubit's first; then the routes take turns, with new weights in every step.
+The circuit takes a batch of data in RX on each wire, then layers of RZ RY RZ with shared weights and a ring of CNOT,
+and measures Z on each wire; the loss is a mean squared error, differentiated by data and weights, in float32. Results
+and gradients are compared with default.qubit's first; then the routes take turns, with new weights in every step.
 
     python benchmarks/bench_pennylane.py
 """
@@ -109,9 +109,8 @@ def main() -> None:
             step(route, data, new)
             times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(of_route) for name, of_route in times.items()}
-    print(
-        f"qml({options.wires}, {options.layers}, {options.batch}), value and gradient, {torch.get_num_threads()} threads"
-    )
+    size = f"{options.wires}, {options.layers}, {options.batch}"
+    print(f"qml({size}), value and gradient, {torch.get_num_threads()} threads")
     print(f"  {'':32} {'ms':>8}  × ketgrad.qubit")
     for name, median in medians.items():
         print(f"  {name:32} {median * 1e3:8.2f} {median / medians['ketgrad.qubit']:8.2f}")

@@ -123,16 +123,20 @@ def is_supported(op: Any) -> bool:
 
 def is_supported_observable(op: Any) -> bool:
     """Whether an observable of PennyLane has its counterpart."""
-    if op.pauli_rep is not None:
-        return True
     kind = type(op)
+    if kind in _LETTERS:
+        return True
     if kind is op_math.SProd:
         return is_supported_observable(op.base)
     if kind in _COMPOSED:
         # Matrices on the same wires have no product here.
-        apart = kind is not op_math.Prod or len(op.wires) == sum(len(operand.wires) for operand in op.operands)
+        apart = kind is not op_math.Prod or _are_letters(op) or len(op.wires) == sum(len(o.wires) for o in op.operands)
         return apart and all(map(is_supported_observable, op.operands))
-    return kind in _OBSERVABLES or kind in _LETTERS
+    return kind in _OBSERVABLES
+
+
+def _are_letters(op: Any) -> bool:
+    return all(type(operand) in _LETTERS for operand in op.operands)
 
 
 def is_supported_measurement(measurement: Any) -> bool:
