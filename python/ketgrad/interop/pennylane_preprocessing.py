@@ -23,6 +23,7 @@ from pennylane.tape import QuantumScript
 from pennylane.transforms.core import CompilePipeline, transform
 from torch import Tensor
 
+from ..operations import OPERATIONS
 from .pennylane import is_supported, is_supported_measurement
 
 Batch = tuple[Sequence[QuantumScript], Callable[[Any], Any]]
@@ -45,12 +46,22 @@ class Request(NamedTuple):
     is_exact: bool = False
 
 
+_NAMES = [*[getattr(qml, name).__name__ for name in OPERATIONS], "MultiControlledX"]
+_GATES = {form.format(name) for name in _NAMES for form in ("{}", "C({})", "Adjoint({})")}
+"""What PennyLane's graph of decompositions, where it is switched on, aims at."""
+
+
 def add_native_transforms(pipeline: CompilePipeline, name: str, wires: Any, mcm_method: str | None) -> None:
     """Add what leaves scripts that ketgrad runs, with mid-circuit measurements unless they are deferred."""
     if mcm_method == "deferred":
         pipeline.add_transform(qml.defer_measurements, allow_postselect=True)
     pipeline.add_transform(
-        preprocess.decompose, stopping_condition=is_runnable, skip_initial_state_prep=False, name=name
+        preprocess.decompose,
+        stopping_condition=is_runnable,
+        skip_initial_state_prep=False,
+        device_wires=wires,
+        target_gates=_GATES,
+        name=name,
     )
     pipeline.add_transform(with_matrices)
     pipeline.add_transform(preprocess.device_resolve_dynamic_wires, wires=wires, allow_resets=mcm_method != "deferred")
