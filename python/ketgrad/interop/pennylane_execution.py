@@ -8,6 +8,7 @@ different histories does.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ class Executor:
         """The results of scripts, each in its turn; differentiable by torch where they are exact."""
         kinds = [_kind(script) for script in scripts]
         results: list[Any] = [None] * len(scripts)
-        for kind in set(kinds):
+        for kind in dict.fromkeys(kinds):  # in order, for the sake of the samples of a seed
             positions = [i for i, each in enumerate(kinds) if each is kind]
             found = kind(self, [scripts[i] for i in positions])
             for i, result in zip(positions, found, strict=True):
@@ -97,7 +98,7 @@ class Executor:
 
     def postselected(self, scripts: Sequence[QuantumScript]) -> list[Any]:
         """Results of circuits whose state is projected on its way."""
-        return [self._postselected(script) for script in scripts]
+        return [self._with_dtype_of(script)._postselected(script) for script in scripts]
 
     def _postselected(self, script: QuantumScript) -> Any:
         branch, shots = _Branch(None, [], {}, None), list(script.shots)
@@ -120,7 +121,7 @@ class Executor:
     @torch.no_grad()
     def single_shots(self, scripts: Sequence[QuantumScript]) -> list[Any]:
         """Results, in NumPy's arrays, of single shots of circuits that are measured on their way."""
-        return [self._single_shots(script) for script in scripts]
+        return [self._with_dtype_of(script)._single_shots(script) for script in scripts]
 
     def _single_shots(self, script: QuantumScript) -> Any:
         branches = [_Branch(None, [], {}, np.arange(script.shots.total_shots))]
@@ -161,19 +162,25 @@ class Executor:
         measurements = [m for m in script.measurements if m.mv is None]
         if not measurements:
             return [[()] * len(branch.shots) for branch in branches]
-        found = []
-        for branch in branches:
-            shots = [1] * len(branch.shots)
-            leaf = QuantumScript(branch.operations(script.wires), measurements, shots=shots)
-            parts, finish = native_measurements(leaf)
-            of_shots = as_numpy(finish(as_numpy(self.run(parts))))
-            bins = of_shots if leaf.shots.has_partitioned_shots else (of_shots,)
-            found.append(bins if len(measurements) > 1 else [(each,) for each in bins])
-        return found
+        leaves = [
+            QuantumScript(branch.operations(script.wires), measurements, shots=[1] * len(branch.shots))
+            for branch in branches
+        ]
+        scripts, finish = native_measurements(leaves)
+        found = as_numpy(finish(as_numpy(self.run(scripts))))
+        bins = [r if leaf.shots.has_partitioned_shots else (r,) for r, leaf in zip(found, leaves, strict=True)]
+        return bins if len(measurements) > 1 else [[(each,) for each in of_branch] for of_branch in bins]
 
     def _states(self, branches: Sequence[_Branch], wires: Any) -> Sequence[Tensor]:
         measurement = mp.StateMP(wires=wires)
         return self.exact([QuantumScript(branch.operations(wires), [measurement]) for branch in branches])
+
+    def _with_dtype_of(self, script: QuantumScript) -> Executor:
+        """The same, with a script's precision for all of its parts."""
+        found = copy(self)
+        if self.dtype is None:
+            found.dtype = torch.float32 if _precisions(script) == {torch.float32} else torch.float64
+        return found
 
     def _uniform(self, count: int) -> Tensor:
         return torch.rand(count, generator=self.generator, dtype=torch.float64)
@@ -254,17 +261,16 @@ def _of_no_shots(measurement: Any) -> Any:
 
 def real_dtype(scripts: Sequence[QuantumScript], dtype: torch.dtype | None) -> torch.dtype | None:
     """The precision to compute in: `dtype` if given, double where a script mixes precisions, None to follow each."""
-    if dtype is not None:
-        return dtype
-    for script in scripts:
-        found = {p.dtype.to_real() for p in script.get_parameters(trainable_only=False) if _is_floating(p)}
-        if len(found) > 1 and torch.float64 in found:
-            return torch.float64
-    return None
+    if dtype is None and any(len(_precisions(script)) > 1 for script in scripts):
+        return torch.float64
+    return dtype
 
 
-def _is_floating(parameter: Any) -> bool:
-    return isinstance(parameter, Tensor) and (parameter.is_floating_point() or parameter.is_complex())
+def _precisions(script: QuantumScript) -> set[torch.dtype]:
+    """Of torch's tensors among the parameters; half precision computes in single."""
+    parameters = script.get_parameters(trainable_only=False)
+    tensors = [p for p in parameters if isinstance(p, Tensor) and (p.is_floating_point() or p.is_complex())]
+    return {torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32 for p in tensors}
 
 
 def as_arrays(result: Any) -> Any:
