@@ -296,6 +296,9 @@ def _mcm_config(config: MCMConfig, circuit: QuantumScript | None) -> MCMConfig:
         method = "deferred"
     if method not in _MCM_METHODS:
         raise DeviceError(f"mcm_method {method} is not supported by ketgrad.qubit; it has {_MCM_METHODS}")
+    if method == "one-shot" and config.postselect_mode == "fill-shots":
+        # To force an outcome would give the outcomes before it their probabilities without it.
+        raise DeviceError("postselect_mode='fill-shots' is supported with mcm_method='deferred' only")
     return replace(config, mcm_method=method)
 
 

@@ -147,8 +147,6 @@ class Executor:
         for branch, state in zip(branches, self._states(branches, wires), strict=True):
             ones, probability = _projected(state, op.wires, [1], wires)
             is_one = self._uniform(len(branch.shots)).lt(float(probability)).numpy()
-            if op.postselect is not None and self.fill_shots:
-                is_one[:] = bool(op.postselect)
             for outcome in (0, 1):
                 shots = branch.shots[is_one == outcome]
                 if len(shots):
