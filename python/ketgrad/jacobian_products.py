@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -362,11 +363,16 @@ def _cotangents(value: Any, tape: Tape, position: int) -> list[Tensor | None]:
     device = next((p.device for p in tape.parameters if isinstance(p, Tensor)), None)
     found: list[Tensor | None] = []
     for result, item in zip(encode(tape).results, items, strict=True):
-        cotangent = None if item is None else torch.as_tensor(item, device=device).conj().resolve_conj()
+        cotangent = None if item is None else _as_double(item, device).conj().resolve_conj()
         if cotangent is not None:
             _require_cotangent(cotangent, result, tape, position)
         found.append(cotangent)
     return found
+
+
+def _as_double(value: Any, device: torch.device | None) -> Tensor:
+    """A tensor as it is; a number in double precision, whatever torch's default is."""
+    return torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value), device=device)
 
 
 def _require_cotangent(cotangent: Tensor, result: Result, tape: Tape, position: int) -> None:
