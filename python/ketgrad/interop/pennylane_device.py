@@ -350,5 +350,7 @@ def _aligned(gradients: Any, script: QuantumScript) -> tuple[Any, ...]:
     found = []
     for index in script.trainable_params:
         like = np.asarray(parameters[index])
-        found.append(as_arrays(next(rest)).astype(like.dtype) if kept[index] else np.zeros(like.shape))
+        # Autograd's and JAX's gradients are the conjugates of torch's.
+        gradient = as_arrays(next(rest)).conj() if kept[index] else np.zeros(like.shape)
+        found.append((gradient if np.iscomplexobj(like) else gradient.real).astype(like.dtype))
     return tuple(found)

@@ -255,9 +255,10 @@ def request(measurement: Any, script: QuantumScript) -> Request:
 
 def _exact(measurement: Any, script: QuantumScript) -> Request:
     if isinstance(measurement, _OF_DENSITY_MATRICES):
-        wires = measurement.wires or script.wires
-        process = partial(_from_density_matrix, measurement, wires)
-        return Request((), qml.density_matrix(wires), process)
+        wires = measurement.wires
+        # PennyLane takes the labels for places in the matrix.
+        placed = measurement.map_wires({wire: place for place, wire in enumerate(wires)})
+        return Request((), qml.density_matrix(wires), partial(_from_density_matrix, placed))
     if _is_diagonal(measurement):
         with qml.QueuingManager.stop_recording():
             gates = tuple(runnable_gates(measurement.diagonalizing_gates()))
@@ -307,8 +308,8 @@ def _moment(eigenvalues: Any, is_variance: bool, probabilities: Any) -> Any:
     return qml.math.sum(probabilities * values**2, axis=-1) - mean**2 if is_variance else mean
 
 
-def _from_density_matrix(measurement: Any, wires: Any, matrix: Any) -> Any:
-    return measurement.process_density_matrix(matrix, wire_order=wires)
+def _from_density_matrix(measurement: Any, matrix: Any) -> Any:
+    return measurement.process_density_matrix(matrix, wire_order=measurement.wires)
 
 
 def _from_state(measurement: Any, wires: Any, state: Any) -> Any:
