@@ -153,6 +153,8 @@ class KetgradQubit(Device):  # type: ignore[misc]
                 "use_device_jacobian_product": is_first and not is_transparent,
                 "grad_on_execution": False,
             }
+            if is_first and config.interface == Interface.JAX_JIT:
+                changes["convert_to_numpy"] = False  # it would mean whole Jacobians
         return replace(config, **changes)
 
     def preprocess_transforms(self, execution_config: ExecutionConfig | None = None) -> CompilePipeline:
@@ -176,7 +178,7 @@ class KetgradQubit(Device):  # type: ignore[misc]
         return self._run(circuits, config)
 
     def _run(self, circuits: Sequence[QuantumScript], config: ExecutionConfig) -> Any:
-        if config.interface == Interface.AUTOGRAD:
+        if config.interface in (Interface.AUTOGRAD, Interface.JAX_JIT):
             circuits, _ = convert_to_numpy_parameters(circuits)
         executor = Executor(self._dtype, self._generator, config.mcm_config.postselect_mode)
         scripts, finish = native_scripts([self._without_snapshots(script, executor) for script in circuits])

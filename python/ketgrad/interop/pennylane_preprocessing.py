@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pennylane as qml
 from pennylane import measurements as mp
+from pennylane.allocation import Allocate, Deallocate
 from pennylane.devices import preprocess
 from pennylane.exceptions import DeviceError
 from pennylane.operation import StatePrepBase
@@ -63,8 +64,8 @@ def add_native_transforms(pipeline: CompilePipeline, name: str, wires: Any, mcm_
         target_gates=_GATES,
         name=name,
     )
-    pipeline.add_transform(with_matrices)
     pipeline.add_transform(preprocess.device_resolve_dynamic_wires, wires=wires, allow_resets=mcm_method != "deferred")
+    pipeline.add_transform(with_matrices)
     pipeline.add_transform(preprocess.validate_device_wires, wires, name=name)
     pipeline.add_transform(
         preprocess.validate_measurements,
@@ -104,7 +105,7 @@ def _is_native(script: QuantumScript) -> bool:
 
 def is_runnable(op: Any) -> bool:
     """Whether an operation is not decomposed: it is native, or all there is of it is its matrix."""
-    if isinstance(op, (MidMeasure, Conditional, qml.Snapshot)):
+    if isinstance(op, (MidMeasure, Conditional, qml.Snapshot, Allocate, Deallocate)):
         return True
     if isinstance(op, Evolution):  # PennyLane's decompositions of it do not take torch's tensors
         return op.base.pauli_rep is not None or op.has_matrix
