@@ -62,7 +62,16 @@ def test_code_runs(document: Path) -> None:
 
 
 def test_the_guides_have_code() -> None:
-    assert [name_of(d) for d in GUIDES if python_blocks(d)] == ["README.md", "docs/concepts.md", "docs/interchange.md"]
+    names = ["README.md", "docs/concepts.md", "docs/interchange.md", "docs/pennylane.md"]
+    assert [name_of(d) for d in GUIDES if python_blocks(d)] == names
+
+
+def test_the_tests_that_the_guide_to_pennylane_names() -> None:
+    table = text_of(ROOT / "docs" / "pennylane.md").split("## What is supported")[1].split("##")[0]
+    tests = (ROOT / "tests" / "test_pennylane_device.py").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+)`", table)
+    assert len(set(named)) > 20
+    assert [name for name in named if f"def {name}(" not in tests] == []
 
 
 # --- links -----------------------------------------------------------------------------------------------------------

@@ -113,3 +113,27 @@ class TestHydrogen:
             for word, coefficient in qml.pauli.pauli_sentence(hamiltonian).items()
         }
         assert computed == pytest.approx(terms, abs=1e-10)
+
+
+class TestPennyLaneClassifier:
+    @pytest.mark.parametrize("arguments", [(), ("--compile",)], ids=["device", "compiled"])
+    def test_learns_two_moons(self, arguments, tmp_path):
+        pytest.importorskip("pennylane")
+        picture = tmp_path / "moons.png"
+        done = run("pennylane_classifier.py", *arguments, "--output", picture)
+        assert done.returncode == 0, done.stderr
+        assert number(r"accuracy on new points ([\d.]+)%", done.stdout) > 85
+        assert "step/s" in done.stderr
+        assert picture.read_bytes().startswith(PNG)
+
+    def test_trains_alike_on_default_qubit(self, tmp_path):
+        pytest.importorskip("pennylane")
+        options = ("--steps", 5, "--output", tmp_path / "moons.png", "--device")
+        losses = [run("pennylane_classifier.py", *options, d).stdout for d in ("ketgrad.qubit", "default.qubit")]
+        one, other = [number(r"loss ([\d.]+)", text) for text in losses]
+        assert one == pytest.approx(other, abs=2e-3)
+
+    def test_refuses_no_steps(self):
+        done = run("pennylane_classifier.py", "--steps", 0)
+        assert done.returncode == 2
+        assert "--steps goes from 1" in done.stderr

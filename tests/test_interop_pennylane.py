@@ -491,8 +491,8 @@ def test_measurement_of_wires_means_the_same(measure: Callable[[], Any]) -> None
         (lambda: qml.expval(qml.X(0) @ qml.RX(0.3, 1)), "RX"),
         (lambda: qml.counts(all_outcomes=True), "all_outcomes"),
         (lambda: qml.sample(wires=0, dtype=float), "without a dtype"),
-        (lambda: qml.measurements.StateMP(wires=qml.wires.Wires([0, 1])), r"state is measured on wires \[0, 1\]"),
-        (lambda: qml.measurements.StateMP(wires=qml.wires.Wires([1, 0])), "leave the wires out"),
+        (lambda: qml.measurements.StateMP(wires=qml.wires.Wires([2, 1])), r"state is measured on wires \[2, 1\]"),
+        (lambda: qml.measurements.StateMP(wires=qml.wires.Wires([1])), "leave the wires out"),
     ],
 )
 def test_unknown_measurement_is_refused(measure: Callable[[], Any], message: str) -> None:
