@@ -291,8 +291,15 @@ except KeyboardInterrupt:
 """
 
 
+def take_signals() -> None:
+    """A shell's background jobs ignore Ctrl-C, and so would a Python that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_a_long_call() -> None:
-    with subprocess.Popen([sys.executable, "-c", LONG_CALL], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", LONG_CALL], stdout=subprocess.PIPE, text=True, preexec_fn=take_signals
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "ready"
         time.sleep(1.0)

@@ -18,7 +18,7 @@ from pennylane.devices import preprocess
 from pennylane.exceptions import DeviceError
 from pennylane.operation import StatePrepBase
 from pennylane.ops.mid_measure import MidMeasure
-from pennylane.ops.op_math import Conditional, Evolution
+from pennylane.ops.op_math import Conditional, Evolution, Exp
 from pennylane.ops.qubit.observables import BasisStateProjector
 from pennylane.tape import QuantumScript
 from pennylane.transforms.core import CompilePipeline, transform
@@ -107,8 +107,10 @@ def is_runnable(op: Any) -> bool:
     """Whether an operation is not decomposed: it is native, or all there is of it is its matrix."""
     if isinstance(op, (MidMeasure, Conditional, qml.Snapshot, Allocate, Deallocate)):
         return True
-    if isinstance(op, Evolution):  # PennyLane's decompositions of it do not take torch's tensors
-        return op.base.pauli_rep is not None or op.has_matrix
+    if isinstance(op, Evolution) and op.base.pauli_rep is not None and len(op.base.pauli_rep) == 1:
+        return True
+    if isinstance(op, Exp) and isinstance(op.coeff, Tensor):  # its decompositions do not take torch's tensors
+        return bool(op.has_matrix)
     return is_supported(op) or is_collapse(op) or (not op.has_decomposition and op.has_matrix)
 
 
