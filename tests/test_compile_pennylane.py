@@ -551,11 +551,6 @@ def branching(x: Tensor) -> Any:
     return z()
 
 
-def of_a_complex_exponent(x: Tensor) -> Any:
-    qml.exp(qml.X(0) @ qml.Z(1), 1j * x)
-    return z()
-
-
 def postselected(x: Tensor) -> Any:
     qml.RX(x, wires=0)
     qml.measure(0, postselect=1)
@@ -571,11 +566,6 @@ inner = qml.QNode(lambda x: (qml.RX(x, 0), z())[1], qml.device("ketgrad.qubit", 
 
 REFUSED: dict[str, tuple[Callable[[Tensor], Any], type[Exception], str]] = {
     "branch": (branching, NotImplementedError, r"`qml.RX\(x if x > 0 else -x, wires=0\)`: .*value of a tensor"),
-    "value in an operation": (
-        of_a_complex_exponent,
-        NotImplementedError,
-        r"^Exp on wires \[0, 1\] of PennyLane: .*value",
-    ),
     "postselection": (postselected, NotImplementedError, "postselection is not supported"),
     "channel": (lambda x: (qml.AmplitudeDamping(x, 0), z())[1], qml.exceptions.DeviceError, "AmplitudeDamping"),
     "sample": (lambda x: (qml.RX(x, 0), qml.sample(wires=0))[1], qml.exceptions.DeviceError, "sample"),
@@ -625,3 +615,12 @@ def test_second_derivatives_are_refused() -> None:
     (gradient,) = torch.autograd.grad(z0, x, create_graph=True)
     with pytest.raises(NotImplementedError, match="second derivatives"):
         gradient.backward()
+
+
+def test_exponentials_of_tensors() -> None:
+    def circuit(x: Tensor) -> Any:
+        qml.RY(0.3, wires=1)
+        qml.exp(qml.X(0) @ qml.Z(1), 1j * x)
+        return z(), qml.probs(wires=[0, 1])
+
+    compare(qml.QNode(circuit, qml.device("default.qubit")), torch.tensor(0.4, dtype=torch.float64, requires_grad=True))
