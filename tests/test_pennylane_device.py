@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -465,6 +466,23 @@ def test_what_is_no_parameter_may_be_anything() -> None:
     assert qnode([0.3, 0.4], wire=0) == pytest.approx(np.cos([0.3, 0.4]))
 
 
+# PennyLane's own warning about the order of the eigenvalues.
+@pytest.mark.filterwarnings("ignore:Using qp.probs with a Hermitian observable")
+def test_probabilities_of_matrices_that_differ_in_values_only() -> None:
+    other = HERMITIAN.conj() + np.diag([0.2, 0.0])
+    compare(measured(lambda: [qml.probs(op=qml.Hermitian(a, 1)) for a in (HERMITIAN, other)]), numbers(3))
+
+
+def test_sparse_matrices_are_those_that_are_dense() -> None:
+    """default.qubit does not multiply them with torch's tensors."""
+    matrix = scipy.sparse.csr_matrix(qml.RX.compute_matrix(0.3))
+    sparse, dense = [
+        by_torch(node(gates(lambda x, m=m: (qml.RY(x, 0), qml.QubitUnitary(m, wires=0)))), [numbers()])
+        for m in (matrix, matrix.toarray())
+    ]
+    assert_alike(sparse, dense)
+
+
 def test_sparse_hamiltonians() -> None:
     compare(
         measured(lambda: qml.expval(qml.SparseHamiltonian(HAMILTONIAN.sparse_matrix(range(3)), range(3)))), numbers(3)
@@ -830,6 +848,10 @@ def test_other_second_derivatives_are_refused(jax: Any) -> None:
         qml.jacobian(qml.grad(qnode))(pnp.array(numbers(2), requires_grad=True))
     with pytest.raises(NotImplementedError, match="max_diff=2"):  # the inner gradient is no constant either
         qml.grad(lambda x: qml.grad(lambda y: qnode(y) ** 2)(x).sum())(pnp.array(numbers(2), requires_grad=True))
+    with pytest.raises(NotImplementedError, match="max_diff=2"):  # by what the circuit itself does not have
+        qml.grad(lambda w: qml.grad(lambda x: w * qnode(x))(pnp.array(numbers(2), requires_grad=True)).sum())(
+            pnp.array(0.4, requires_grad=True)
+        )
     with pytest.raises(ValueError, match="Pure callbacks do not support JVP"):
         jax.hessian(qnode)(jax.numpy.array(numbers(2)))
 
@@ -842,6 +864,10 @@ def test_jax_transforms(jax: Any) -> None:
         assert_alike(transform(qnode)(x), transform(reference)(x))
     batch = jax.numpy.array(numbers(4, 3))
     assert_alike(jax.vmap(qnode)(batch), reference(batch))
+    beside = CASES["batch: embedding and layers"]
+    _, expected = by_torch(node(beside.function, "default.qubit"), beside.args)
+    gradient = jax.grad(lambda *given: contract(node(beside.function)(*given)), argnums=(0, 1))
+    assert_alike(list(jax.jit(gradient)(*map(jax.numpy.array, beside.args))), expected)
     one = node(measured(z))
     whole = torch.tensor(numbers(4, 3), requires_grad=True)
     node(measured(z), "default.qubit")(whole).sum().backward()
@@ -891,6 +917,16 @@ def test_derivatives_vjps_and_jvps_of_the_device() -> None:
         found, expected = [getattr(each, name)(circuits, *given, config) for each in (device, reference)]
         assert_alike(found, expected)
     assert_alike(device.compute_derivatives(one, config), reference.compute_derivatives(one, config))
+
+
+def test_products_of_torchs_tensors_have_one_gradient_for_each_parameter() -> None:
+    """Bits, which are parameters to PennyLane, have zeros."""
+    x = torch.tensor(0.3, dtype=torch.float64)
+    circuit = script([qml.expval(qml.Z(0))], qml.BasisState(torch.tensor([1]), 0), qml.RX(x, 0))
+    circuit.trainable_params = [0, 1]
+    bits, gradient = qml.device(NAME).compute_vjp(circuit, torch.tensor(2.0, dtype=torch.float64))
+    assert torch.equal(bits, torch.zeros_like(bits))
+    torch.testing.assert_close(gradient, 2 * torch.sin(x))
 
 
 def test_products_with_several_cotangents() -> None:
@@ -995,6 +1031,11 @@ def test_shot_vectors_are_independent() -> None:
     assert [each[1].shape for each in (first, *small, last)] == [(SHOTS, 1), *[(3, 1)] * 4, (SHOTS, 1)]
     assert first[0] != last[0]
     within([first[0], last[0]], [0, 0])
+
+
+def test_equal_parts_of_a_shot_vector_are_drawn_anew() -> None:
+    one, other = node(lambda: (qml.H(0), qml.sample(wires=0))[1], shots=((50, 2),))()
+    assert not np.array_equal(one, other)
 
 
 def test_seeds() -> None:
@@ -1117,6 +1158,16 @@ def test_snapshots() -> None:
 
     assert sum(qml.snapshots(node(sampled))()["drawn"].values()) == 50
 
+    def measured_as_the_rest() -> Any:
+        qml.RX(0.9, wires=0)
+        qml.Snapshot("z", measurement=z())
+        qml.Snapshot("state")
+        return z()
+
+    found = qml.snapshots(node(measured_as_the_rest, shots=5))()
+    assert np.isclose(found["z"], [-1, -0.6, -0.2, 0.2, 0.6, 1]).any()
+    np.testing.assert_allclose(found["state"], [np.cos(0.45), -1j * np.sin(0.45)], atol=TOLERANCE)
+
 
 def test_specs_and_drawings_are_default_qubits() -> None:
     own, theirs = node(halfway, wires=3), node(halfway, "default.qubit", wires=3)
@@ -1164,6 +1215,7 @@ def test_layers_of_torch() -> None:
     [
         (lambda x: (qml.DepolarizingChannel(x, 0), z())[1], {}, DeviceError, "does not provide a decomposition"),
         (lambda x: (qml.RX(x, 0), qml.expval(qml.S(0)))[1], {}, DeviceError, "not Hermitian"),
+        (lambda x: (qml.QubitUnitary(np.diag([1, 2]), 0), z())[1], {}, ValueError, "must be unitary"),
         (lambda x: (qml.RX(x, 0), qml.sample())[1], {}, DeviceError, "not accepted for analytic simulation"),
         (lambda x: (qml.RX(x, 0), qml.state())[1], {"shots": 10}, DeviceError, "not accepted with finite shots"),
         (lambda x: (qml.RX(x, 0), z())[1], {"shots": 10, "diff_method": "adjoint"}, QuantumFunctionError, "adjoint"),

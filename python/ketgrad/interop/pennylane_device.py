@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pennylane as qml
 import torch
-from autograd.numpy.numpy_boxes import ArrayBox
+from autograd.tracer import Box
 from pennylane.devices import Device, ExecutionConfig, MCMConfig
 from pennylane.devices.modifiers import simulator_tracking, single_tape_support
 from pennylane.devices.preprocess import no_sampling
@@ -273,8 +273,8 @@ class _AutogradProducts:
 
     def compute_vjp(self, tapes: Sequence[QuantumScript], dy: Any) -> Any:
         """The gradients of the tapes' trainable parameters, tape after tape."""
-        boxes = [p._value for tape in tapes for p in tape.get_parameters() if isinstance(p, ArrayBox)]
-        if any(isinstance(each, ArrayBox) for each in [*boxes, *pytree.tree_leaves(dy)]):
+        boxes = [p._value for tape in tapes for p in tape.get_parameters() if isinstance(p, Box)]
+        if any(isinstance(each, Box) for each in [*boxes, *pytree.tree_leaves(dy)]):
             raise NotImplementedError(
                 "ketgrad.qubit has no second derivatives by the adjoint method; give the QNode max_diff=2, for "
                 "derivatives by parameter shifts"
