@@ -856,6 +856,52 @@ def test_other_second_derivatives_are_refused(jax: Any) -> None:
         jax.hessian(qnode)(jax.numpy.array(numbers(2)))
 
 
+def of_two(x: Any, w: Any) -> Any:
+    qml.RX(x, wires=0)
+    qml.RY(w, wires=0)
+    return z()
+
+
+def test_mixed_second_derivatives_are_refused(jax: Any) -> None:
+    """By two parameters of a circuit, each of which is the variable of one derivative only."""
+    qnode = node(of_two)
+    w = torch.tensor(0.5, requires_grad=True)
+    x = torch.tensor(0.3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(qnode(x, w), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivative"):
+        torch.autograd.grad(gradient, w)
+    x, w = (pnp.array(each, requires_grad=True) for each in (0.3, 0.5))
+    with pytest.raises(NotImplementedError, match="max_diff=2"):
+        qml.grad(lambda w: qml.grad(lambda x: qnode(x, w))(x))(w)
+    with pytest.raises(NotImplementedError, match="max_diff=2"):
+        qml.grad(lambda x: qml.grad(lambda w: qnode(x, w))(w))(x)
+    x, w = jax.numpy.array(0.3), jax.numpy.array(0.5)
+    with pytest.raises(ValueError, match="Pure callbacks do not support JVP"):
+        jax.grad(jax.grad(qnode, argnums=0), argnums=1)(x, w)
+
+
+def test_mixed_second_derivatives_by_parameter_shifts(jax: Any) -> None:
+    qnode = node(of_two, max_diff=2)
+    expected = np.sin(0.3) * np.sin(0.5)
+    x, w = (pnp.array(each, requires_grad=True) for each in (0.3, 0.5))
+    assert qml.grad(lambda w: qml.grad(lambda x: qnode(x, w))(x))(w) == pytest.approx(expected)
+    mixed = jax.grad(jax.grad(qnode, argnums=0), argnums=1)(jax.numpy.array(0.3), jax.numpy.array(0.5))
+    assert float(mixed) == pytest.approx(expected)
+    x, w = (torch.tensor(each, dtype=torch.float64, requires_grad=True) for each in (0.3, 0.5))
+    (gradient,) = torch.autograd.grad(qnode(x, w), x, create_graph=True)
+    assert torch.autograd.grad(gradient, w)[0].item() == pytest.approx(expected)
+
+
+def test_first_derivatives_beside_other_variables_are_not_refused() -> None:
+    qnode = node(of_two)
+    x, w = (pnp.array(each, requires_grad=True) for each in (0.3, 0.5))
+    assert qml.grad(qnode, argnums=[0, 1])(x, w) == pytest.approx(
+        (-np.sin(0.3) * np.cos(0.5), -np.cos(0.3) * np.sin(0.5))
+    )
+    outer = qml.grad(lambda a: a * qml.grad(lambda x: qnode(x, 0.5))(x))(pnp.array(2.0, requires_grad=True))
+    assert outer == pytest.approx(-np.sin(0.3) * np.cos(0.5))
+
+
 def test_jax_transforms(jax: Any) -> None:
     x = jax.numpy.array(numbers(3))
     function = measured(lambda: (z(), qml.probs(wires=[0, 1])))

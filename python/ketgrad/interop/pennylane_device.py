@@ -273,8 +273,11 @@ class _AutogradProducts:
 
     def compute_vjp(self, tapes: Sequence[QuantumScript], dy: Any) -> Any:
         """The gradients of the tapes' trainable parameters, tape after tape."""
-        boxes = [p._value for tape in tapes for p in tape.get_parameters() if isinstance(p, Box)]
-        if any(isinstance(each, Box) for each in [*boxes, *pytree.tree_leaves(dy)]):
+        boxes = [p for tape in tapes for p in tape.get_parameters() if isinstance(p, Box)]
+        inner = [*[box._value for box in boxes], *pytree.tree_leaves(dy)]
+        # Of one gradient all boxes are of one trace. Several traces, in each other or side by side, mean that what is
+        # computed here is differentiated again, by another variable of the circuit or of what is around it.
+        if len({box._trace for box in boxes}) > 1 or any(isinstance(each, Box) for each in inner):
             raise NotImplementedError(
                 "ketgrad.qubit has no second derivatives by the adjoint method; give the QNode max_diff=2, for "
                 "derivatives by parameter shifts"
