@@ -33,4 +33,25 @@ struct Cotangents {
   std::vector<T*> gradients;  // per input, zeroed, in the input's shape; null where it is not wanted
 };
 
+// Derivatives along one direction of the inputs: of the results, and of the gradients.
+template <class T>
+struct Directional {
+  Results<T> results;
+  // `gradients` receive the derivatives of the gradients; the ket is computed again.
+  Cotangents<T> cotangents;
+  const T* real_tangent = nullptr;  // of the cotangents; null where they stand still
+  const T* complex_tangent = nullptr;
+
+  bool wants_gradients() const {
+    for (const T* gradient : cotangents.gradients) {
+      if (gradient != nullptr) return true;
+    }
+    return false;
+  }
+
+  // The direction of the cotangents, where they have one.
+  bool cotangents_move() const { return real_tangent != nullptr || complex_tangent != nullptr; }
+  Cotangents<T> cotangents_tangent() const { return {nullptr, real_tangent, complex_tangent, {}}; }
+};
+
 }  // namespace ketgrad

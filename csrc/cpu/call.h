@@ -43,6 +43,7 @@ struct Call {
   const PlannedProgram* planned = nullptr;
   Index batch = 0;
   std::vector<InputView<T>> inputs;
+  std::vector<InputView<T>> tangents;  // of the inputs, null where one stands still; empty where none moves
   ParallelFor parallel = nullptr;
   int threads = 1;
   CancelHook cancelled = nullptr;
@@ -56,6 +57,22 @@ struct Call {
   // A parameter of a sample: design's (input, column, scale, offset).
   double value(const Slot& slot, Index sample) const {
     return slot.scale * static_cast<double>(inputs[slot.input].of_sample(sample)[slot.column]) + slot.offset;
+  }
+
+  bool moves(int input) const {
+    return input != no_input && !tangents.empty() && tangents[input].data != nullptr;
+  }
+
+  bool moves(const Step& step) const {
+    for (const int input : step.inputs) {
+      if (moves(input)) return true;
+    }
+    return false;
+  }
+
+  // The derivative of `value` along the direction of the call.
+  double tangent(const Slot& slot, Index sample) const {
+    return moves(slot.input) ? slot.scale * static_cast<double>(tangents[slot.input].of_sample(sample)[slot.column]) : 0;
   }
 
   bool shared(const Step& step) const {

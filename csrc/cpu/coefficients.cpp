@@ -73,6 +73,71 @@ Matrix gate_matrix(const Call<T>& call, const Gate& gate, Index sample) {
   return gate.inverse ? conjugate_transpose(m, size) : m;
 }
 
+namespace {
+
+// The derivative of a gate's matrix along the call's tangents.
+template <class T>
+Matrix gate_tangent(const Call<T>& call, const Gate& gate, Index sample) {
+  const GateInfo& info = gate_info(gate.opcode);
+  if (info.family == Family::matrix) {
+    Matrix m(static_cast<std::size_t>(call.inputs[gate.input].numel));
+    if (!call.moves(gate.input)) return m;
+    const T* data = call.tangents[gate.input].of_sample(sample);
+    for (std::size_t i = 0; i < m.size(); ++i) m[i] = complex_at(data, static_cast<Index>(i));
+    return gate.inverse ? conjugate_transpose(m, 1 << gate.targets.size()) : m;
+  }
+  Dual parameters[max_parameters];
+  for (std::size_t j = 0; j < gate.slots.size(); ++j)
+    parameters[j] = Dual(call.value(gate.slots[j], sample), call.tangent(gate.slots[j], sample));
+  const int size = block_size(info);
+  Complex<Dual> duals[max_block_size * max_block_size];
+  block_matrix(info.formula, parameters, duals);
+  Matrix m(static_cast<std::size_t>(size * size));
+  for (std::size_t i = 0; i < m.size(); ++i) m[i] = {duals[i].re.slope, duals[i].im.slope};
+  return gate.inverse ? conjugate_transpose(m, size) : m;
+}
+
+template <class T>
+Matrix diagonal_tangent(const Call<T>& call, const Step& step, Index sample) {
+  const Gate& gate = gate_of(call, step);
+  Matrix d(static_cast<std::size_t>(step.size()));
+  if (gate_info(gate.opcode).family != Family::diagonal) {
+    const Matrix m = gate_tangent(call, gate, sample);
+    for (int i = 0; i < step.size(); ++i) d[i] = m[i * (step.size() + 1)];
+  } else if (call.moves(gate.input)) {
+    for (int i = 0; i < step.size(); ++i) {
+      d[i] = complex_at(call.tangents[gate.input].of_sample(sample), i);
+      if (gate.inverse) d[i] = conj(d[i]);
+    }
+  }
+  return d;
+}
+
+void write_numbers(const Matrix& m, double* out) {
+  for (std::size_t i = 0; i < m.size(); ++i) {
+    out[2 * i] = m[i].re;
+    out[2 * i + 1] = m[i].im;
+  }
+}
+
+Matrix read_numbers(const double* numbers, Index count) {
+  Matrix m(static_cast<std::size_t>(count));
+  for (Index i = 0; i < count; ++i) m[i] = {numbers[2 * i], numbers[2 * i + 1]};
+  return m;
+}
+
+Matrix product(const Matrix& a, const Matrix& b, Index size) {
+  Matrix c(a.size());
+  for (Index i = 0; i < size; ++i) {
+    for (Index k = 0; k < size; ++k) {
+      for (Index j = 0; j < size; ++j) c[i * size + j] += a[i * size + k] * b[k * size + j];
+    }
+  }
+  return c;
+}
+
+}  // namespace
+
 template <class T>
 void step_coefficients(const Call<T>& call, const Step& step, Index sample, double* out) {
   if (step.kind == StepKind::exchange) return;
@@ -85,9 +150,44 @@ void step_coefficients(const Call<T>& call, const Step& step, Index sample, doub
   }
   const Matrix m =
       step.kind == StepKind::dense ? gate_matrix(call, gate_of(call, step), sample) : step_diagonal(call, step, sample);
-  for (std::size_t i = 0; i < m.size(); ++i) {
-    out[2 * i] = m[i].re;
-    out[2 * i + 1] = m[i].im;
+  write_numbers(m, out);
+}
+
+template <class T>
+void step_tangents(const Call<T>& call, const Step& step, Index sample, double* out) {
+  switch (step.kind) {
+    case StepKind::exchange: return;
+    case StepKind::pauli_rotation: {
+      const Gate& gate = gate_of(call, step);
+      const double sign = gate.inverse ? -0.5 : 0.5;
+      const double half = sign * call.value(gate.slots[0], sample);
+      const double slope = sign * call.tangent(gate.slots[0], sample);
+      out[0] = -slope * std::sin(half);
+      out[1] = slope * std::cos(half);
+      return;
+    }
+    case StepKind::diagonal: return write_numbers(diagonal_tangent(call, step, sample), out);
+    case StepKind::dense: return write_numbers(gate_tangent(call, gate_of(call, step), sample), out);
+  }
+}
+
+void invert_tangents(const Step& step, const double* coefficients, double* tangents) {
+  const Index size = step.size();
+  switch (step.kind) {
+    case StepKind::exchange: return;
+    case StepKind::pauli_rotation: tangents[1] = -tangents[1]; return;
+    case StepKind::diagonal: {
+      const Matrix d = read_numbers(coefficients, size);
+      Matrix slope = read_numbers(tangents, size);
+      for (Index a = 0; a < size; ++a) slope[a] = -1.0 * (conj(d[a]) * slope[a] * conj(d[a]));
+      return write_numbers(slope, tangents);
+    }
+    case StepKind::dense: {
+      const Matrix inverse = conjugate_transpose(read_numbers(coefficients, size * size), static_cast<int>(size));
+      Matrix slope = product(product(inverse, read_numbers(tangents, size * size), size), inverse, size);
+      for (Complex<double>& entry : slope) entry = -1.0 * entry;
+      return write_numbers(slope, tangents);
+    }
   }
 }
 
@@ -115,6 +215,8 @@ void invert_coefficients(const Step& step, double* c) {
 
 template Matrix gate_matrix(const Call<float>&, const Gate&, Index);
 template Matrix gate_matrix(const Call<double>&, const Gate&, Index);
+template void step_tangents(const Call<float>&, const Step&, Index, double*);
+template void step_tangents(const Call<double>&, const Step&, Index, double*);
 template void step_coefficients(const Call<float>&, const Step&, Index, double*);
 template void step_coefficients(const Call<double>&, const Step&, Index, double*);
 

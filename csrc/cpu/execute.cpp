@@ -212,6 +212,25 @@ void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents) {
 }
 
 template <class T>
+void execute_tangents(const Call<T>& call, const Directional<T>& directional) {
+  if (call.batch == 0) return;
+  const WalkLevel& level = current_walk();
+  const Regime regime = choose_regime(call, level);
+  const Plan& plan = plan_of(call, level, regime);
+  const SharedSteps<T> shared = shared_steps(call, plan, true);
+  const Walk<T>& walk = level.of<T>();
+  const auto tangents = regime.lanes ? walk.tangents_lanes : walk.tangents_solo;
+  const int first_pass = first_wanted_pass(call, plan, directional.cotangents);
+  std::vector<std::unique_ptr<TaskState<T>>> states;
+  for (Index t = 0; t < regime.tasks; ++t)
+    states.push_back(std::make_unique<TaskState<T>>(call, plan, directional.cotangents, first_pass));
+  run_tasks(call, regime, [&](Index index, const Task& task) {
+    tangents(call, plan, shared, directional, task, states[index]->gradients);
+  });
+  for (const auto& state : states) state->sink.flush();
+}
+
+template <class T>
 CallPlan plan_call(const PlannedProgram& program, Index batch, int threads) {
   Call<T> call;
   call.planned = &program;
@@ -243,15 +262,25 @@ double workspace_bytes(const Call<T>& call, bool backward, bool keeps_ket) {
   return static_cast<double>(regime.tasks * lanes) * (per_lane + sums) + beside;
 }
 
+// Every state has a tangent, those that measurements work on included.
+template <class T>
+double tangents_workspace_bytes(const Call<T>& call, bool backward) {
+  return 2 * workspace_bytes(call, backward);
+}
+
 Index walk_count() { return walks.load(); }
 
 template void execute(const Call<float>&, const Results<float>&);
 template void execute(const Call<double>&, const Results<double>&);
 template void execute_vjp(const Call<float>&, const Cotangents<float>&);
 template void execute_vjp(const Call<double>&, const Cotangents<double>&);
+template void execute_tangents(const Call<float>&, const Directional<float>&);
+template void execute_tangents(const Call<double>&, const Directional<double>&);
 template CallPlan plan_call<float>(const PlannedProgram&, Index, int);
 template CallPlan plan_call<double>(const PlannedProgram&, Index, int);
 template double workspace_bytes(const Call<float>&, bool, bool);
 template double workspace_bytes(const Call<double>&, bool, bool);
+template double tangents_workspace_bytes(const Call<float>&, bool);
+template double tangents_workspace_bytes(const Call<double>&, bool);
 
 }  // namespace ketgrad

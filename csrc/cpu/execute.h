@@ -12,10 +12,18 @@ void execute(const Call<T>& call, const Results<T>& results);
 template <class T>
 void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents);
 
+// Derivatives of both along the call's tangents; of execute_vjp only where a gradient is wanted.
+template <class T>
+void execute_tangents(const Call<T>& call, const Directional<T>& directional);
+
 // Bytes of working memory that a call takes besides inputs and results. Not an integer: a circuit on 48 wires has an
 // answer too. `keeps_ket`: the final states are counted among the results.
 template <class T>
 double workspace_bytes(const Call<T>& call, bool backward, bool keeps_ket = false);
+
+// The same of execute_tangents.
+template <class T>
+double tangents_workspace_bytes(const Call<T>& call, bool backward);
 
 // How a call of so many circuits would be run, in precision T.
 struct CallPlan {

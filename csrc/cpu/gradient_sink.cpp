@@ -99,6 +99,38 @@ void GradientSink<T>::contract(const Step& step, const double* overlaps, Index s
 }
 
 template <class T>
+void GradientSink<T>::contract_gate_tangent(const Gate& gate, Matrix overlap, Matrix tangent, int size, Index sample) {
+  if (gate.inverse) {
+    overlap = conjugate_transpose(overlap, size);
+    tangent = conjugate_transpose(tangent, size);
+  }
+  const GateInfo& info = gate_info(gate.opcode);
+  for (int j = 0; j < info.num_parameters; ++j) {
+    if (!wants(gate.slots[j].input)) continue;
+    HyperDual parameters[max_parameters];
+    for (int p = 0; p < info.num_parameters; ++p)
+      parameters[p] = HyperDual(call_->value(gate.slots[p], sample), p == j ? 1 : 0, call_->tangent(gate.slots[p], sample));
+    Complex<HyperDual> m[max_block_size * max_block_size];
+    block_matrix(info.formula, parameters, m);
+    double gradient = 0;  // 2 Re sum_ab (d_j V)[a, b] dW[a, b] + (d d_j V)[a, b] W[a, b]
+    for (int e = 0; e < size * size; ++e) {
+      gradient += m[e].re.first * tangent[e].re - m[e].im.first * tangent[e].im;
+      gradient += m[e].re.both * overlap[e].re - m[e].im.both * overlap[e].im;
+    }
+    add(gate.slots[j], sample, 2 * gradient);
+  }
+}
+
+template <class T>
+void GradientSink<T>::contract_tangent(const Step& step, const double* overlaps, const double* tangents, Index sample) {
+  const Gate& gate = call_->program().gates[step.gate];
+  const Family family = gate_info(gate.opcode).family;
+  // What is linear in the overlaps is its own derivative.
+  if (family != Family::block) return contract(step, tangents, sample);
+  contract_gate_tangent(gate, overlap_matrix(step, overlaps), overlap_matrix(step, tangents), step.size(), sample);
+}
+
+template <class T>
 void GradientSink<T>::flush() {
   for (std::size_t i = 0; i < shared_.size(); ++i) {
     for (std::size_t e = 0; e < shared_[i].size(); ++e) cotangents_->gradients[i][e] += static_cast<T>(shared_[i][e]);

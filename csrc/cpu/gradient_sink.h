@@ -27,11 +27,15 @@ class GradientSink {
   // diagonal (diagonal), Im<lambda|P|psi> (pauli_rotation).
   void contract(const Step& step, const double* overlaps, Index sample);
 
+  // The derivative of `contract` along the call's tangents, from the overlaps and their derivatives.
+  void contract_tangent(const Step& step, const double* overlaps, const double* tangents, Index sample);
+
   // Adds the shared sums to the gradients themselves; called once per sink, in order.
   void flush();
 
  private:
   void contract_gate(const Gate& gate, Matrix overlap, int size, Index sample);
+  void contract_gate_tangent(const Gate& gate, Matrix overlap, Matrix tangent, int size, Index sample);
   void contract_diagonal_input(const Gate& gate, const double* overlaps, Index sample);
 
   const Call<T>* call_;

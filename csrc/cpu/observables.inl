@@ -120,6 +120,52 @@ void apply_sparse(V* state, const PlannedFactor& f, const V* values, Index begin
   }
 }
 
+// The derivatives of the factors, from those of their inputs.
+
+// (|dphi><phi| + |phi><dphi|) state
+template <class V>
+void project_on_tangent(V* state, const PlannedFactor& f, const V* phi, const V* dphi, Index begin, Index end) {
+  const Index size = f.offsets.size();
+  LaneVector<V> group(2 * size);
+  for (Index r = begin; r < end; ++r) {
+    const Index base = f.groups[r];
+    load_group(state, base, f.offsets, size, group.data());
+    V re, im, d_re, d_im;
+    project_amplitude(phi, group.data(), size, re, im);
+    project_amplitude(dphi, group.data(), size, d_re, d_im);
+    for (Index a = 0; a < size; ++a) {
+      group[2 * a] = dphi[2 * a] * re - dphi[2 * a + 1] * im + phi[2 * a] * d_re - phi[2 * a + 1] * d_im;
+      group[2 * a + 1] = dphi[2 * a] * im + dphi[2 * a + 1] * re + phi[2 * a] * d_im + phi[2 * a + 1] * d_re;
+    }
+    store_group(state, base, f.offsets, size, group.data());
+  }
+}
+
+// (S + S^dagger) / 2 of a sparse matrix with these values.
+template <class V>
+void apply_sparse_hermitian(V* state, const PlannedFactor& f, const V* values, Index begin, Index end) {
+  using T = Scalar<V>;
+  const Index size = f.offsets.size();
+  LaneVector<V> in(2 * size);
+  LaneVector<V> out(2 * size);
+  for (Index r = begin; r < end; ++r) {
+    const Index base = f.groups[r];
+    load_group(state, base, f.offsets, size, in.data());
+    std::fill(out.begin(), out.end(), V{});
+    for (std::size_t k = 0; k < f.factor->rows.size(); ++k) {
+      const Index row = 2 * f.factor->rows[k];
+      const Index column = 2 * f.factor->columns[k];
+      const V re = T(0.5) * values[2 * k];
+      const V im = T(0.5) * values[2 * k + 1];
+      out[row] += re * in[column] - im * in[column + 1];
+      out[row + 1] += re * in[column + 1] + im * in[column];
+      out[column] += re * in[row] + im * in[row + 1];
+      out[column + 1] += re * in[row + 1] - im * in[row];
+    }
+    store_group(state, base, f.offsets, size, out.data());
+  }
+}
+
 // Gradients of a factor's input (in torch's convention) of Re<u|F|psi>, psi being everything else in the term applied
 // to the ket.
 
@@ -178,15 +224,15 @@ void sparse_gradient(const V* u, const V* psi, const PlannedFactor& f, Index beg
   }
 }
 
-// Probabilities over kept wires: group r adds to every outcome a.
+// Probabilities over kept wires, Re(conj(u) psi) summed: group r adds to every outcome a.
 template <class V, class Offsets>
-void add_probabilities(const V* psi, const IndexMap& groups, const Offsets& offsets, Index begin, Index end, V* p) {
+void add_probabilities(const V* u, const V* psi, const IndexMap& groups, const Offsets& offsets, Index begin, Index end, V* p) {
   const Index size = offsets.size();
   for_each_run(groups, begin, end, [&](Index first, Index length) {
     for (Index a = 0; a < size; ++a) {
       V sum{};
       for (Index i = first ^ offsets[a], end_of_run = i + length; i < end_of_run; ++i)
-        sum += psi[2 * i] * psi[2 * i] + psi[2 * i + 1] * psi[2 * i + 1];
+        sum += u[2 * i] * psi[2 * i] + u[2 * i + 1] * psi[2 * i + 1];
       p[a] += sum;
     }
   });
@@ -194,10 +240,10 @@ void add_probabilities(const V* psi, const IndexMap& groups, const Offsets& offs
 
 // The probability of one outcome, over all groups.
 template <class V>
-void add_probability(const V* psi, const IndexMap& groups, Index offset, V& p) {
+void add_probability(const V* u, const V* psi, const IndexMap& groups, Index offset, V& p) {
   for_each_run(groups, 0, groups.size(), [&](Index first, Index length) {
     for (Index i = first ^ offset, end_of_run = i + length; i < end_of_run; ++i)
-      p += psi[2 * i] * psi[2 * i] + psi[2 * i + 1] * psi[2 * i + 1];
+      p += u[2 * i] * psi[2 * i] + u[2 * i + 1] * psi[2 * i + 1];
   });
 }
 

@@ -13,6 +13,7 @@ struct SampleGroup {
 // the scalar for a single state, the vector of lanes for a batch.
 template <class V>
 class PassRunner {
+ protected:
   using T = Scalar<V>;
   static constexpr int width = lane_width<V>;
   static constexpr bool single = width == 1;
@@ -115,7 +116,7 @@ class PassRunner {
     }
   }
 
- private:
+ protected:
   struct Numbers {
     bool own = false;  // some sample has its own
     bool ready = false;
@@ -386,6 +387,10 @@ class PassRunner {
     if (!any) return undo_turns<false>(ket, bra, block, angles, groups, static_cast<Row<T>*>(nullptr));
     Row<T> found[TurnBlock::most] = {};
     undo_turns<true>(ket, bra, block, angles, groups, found);
+    add_block_sums(block, n, base, found, sums);
+  }
+
+  void add_block_sums(const TurnBlock& block, const Numbers& n, Mask base, const Row<T>* found, double* sums) const {
     for (std::size_t j = 0; j < block.turns.size(); ++j) {
       const double sign = sign_of(plan_.turns[block.turns[j]].word) * (odd_parity(block.tile_sign[j] & base) ? -1 : 1);
       TileRunner<V>::add_sum(found[j], lane_signs<T>(block.lane_sign[j]), sign * n.scale_before * n.scale_before,
@@ -395,10 +400,7 @@ class PassRunner {
 
   void undo_phases_of(const Phases& phases, const Numbers& n, const Pass& pass, Mask base, T* ket, T* bra,
                       Workspace<V>& work, const std::vector<char>& wanted, double* sums) const {
-    bool any = false;
-    for (const PhaseString& s : phases.strings) {
-      for (const int t : s.turns) any |= wanted[t] != 0;
-    }
+    const bool any = wants_any(phases, wanted);
     const Index rows = rows_to_visit(phases);
     if (any) work.products.resize(rows / Cell::packed_together);
     bool left = any;
@@ -409,7 +411,19 @@ class PassRunner {
         undo_phases<Cell, false>(ket, bra, table, phases.rows, rows, work.products.data());
       }
     });
-    if (!any) return;
+    if (any) add_phase_sums(phases, n, base, rows, work, sums);
+  }
+
+  static bool wants_any(const Phases& phases, const std::vector<char>& wanted) {
+    bool any = false;
+    for (const PhaseString& s : phases.strings) {
+      for (const int t : s.turns) any |= wanted[t] != 0;
+    }
+    return any;
+  }
+
+  void add_phase_sums(const Phases& phases, const Numbers& n, Mask base, Index rows, Workspace<V>& work,
+                      double* sums) const {
     hadamard(work.products.data(), static_cast<Index>(work.products.size()));
     const double factor = n.scale_before * n.scale_before;
     for (const PhaseString& s : phases.strings) {

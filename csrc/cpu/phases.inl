@@ -313,4 +313,13 @@ struct SignSums {
       found[l] = Cell::is_pair && odd_parity(static_cast<Mask>(l) & place) ? -1 : 1;
     return found;
   }
+
+  // The value, at the amplitudes of a row, of a real function that is laid out in this way.
+  static V function_at(const V* function, Index row) {
+    if constexpr (Cell::is_pair) {
+      return (row & 1) == 0 ? low_pairs(function[row / 2]) : high_pairs(function[row / 2]);
+    } else {
+      return function[row];
+    }
+  }
 };

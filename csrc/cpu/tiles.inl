@@ -10,9 +10,12 @@ struct Workspace {
 
   LaneVector<Row<T>> ket;  // a tile of each, where the state has several
   LaneVector<Row<T>> bra;
+  LaneVector<Row<T>> ket_tangent;
+  LaneVector<Row<T>> bra_tangent;
   LaneVector<Factor> factors;
   LaneVector<PhaseFactor<T>> shared_factors;
   LaneVector<Row<T>> products;
+  LaneVector<Row<T>> more_products;
   // Whose factors these are, of which samples, and in tiles of which signs.
   const void* filled_for = nullptr;
   Index filled_version = 0;

@@ -45,10 +45,15 @@ struct Walk {
   using Backward = void (*)(const Call<T>&, const Plan&, const SharedSteps<T>&, const Cotangents<T>&, const Task&,
                             TaskGradients<T>&);
 
+  using Tangents = void (*)(const Call<T>&, const Plan&, const SharedSteps<T>&, const Directional<T>&, const Task&,
+                            TaskGradients<T>&);
+
   Forward forward_solo;
   Forward forward_lanes;
   Backward backward_solo;
   Backward backward_lanes;
+  Tangents tangents_solo;
+  Tangents tangents_lanes;
 };
 
 struct WalkLevel {

@@ -3,7 +3,7 @@
 // different sets.
 //
 // Needs before it: <algorithm>, <bit>, <cmath>, <memory>, <mutex>, <optional>, <span>, <type_traits>, <utility>,
-// <variant>, <vector>, "core/plan.h", "cpu/buffer.h", "cpu/coefficients.h", "cpu/gradient_sink.h", "cpu/lanes.h",
+// <variant>, <vector>, "core/dual.h", "core/plan.h", "cpu/buffer.h", "cpu/coefficients.h", "cpu/gradient_sink.h", "cpu/lanes.h",
 // "cpu/profile.h", "cpu/walk.h"; KETGRAD_ROW_BYTES, the size of the set's vectors; and KETGRAD_VECTOR_PERMUTES, if a
 // vector can be permuted by another in one instruction.
 
@@ -147,7 +147,7 @@ class GroupWalk {
     if (watch_.on()) add_to_profile(call_.planned->id, times_);
   }
 
- private:
+ protected:
   // --- samples and their numbers -------------------------------------------------------------------------------------
 
   void start_group(Index first, Index end) {
@@ -173,8 +173,9 @@ class GroupWalk {
   }
 
   // A complex input, lane by lane.
-  const V* input_lanes(int input) {
-    const InputView<T>& view = call_.inputs[input];
+  const V* input_lanes(int input) { return input_lanes(call_.inputs[input]); }
+
+  const V* input_lanes(const InputView<T>& view) {
     values_.resize(2 * view.numel);
     for (int l = 0; l < width; ++l) {
       const T* data = view.of_sample(sample(l));
@@ -252,9 +253,9 @@ class GroupWalk {
       if (s == Element::none) {
         turns.forward(static_cast<int>(p), numbers(psi_));
       } else if (call_.shared(plan_.steps[s])) {
-        apply(plan_.steps[s], shared_.forward[s].data());
+        apply(psi_, plan_.steps[s], shared_.forward[s].data());
       } else {
-        apply(plan_.steps[s], own_coefficients(plan_.steps[s], false));
+        apply(psi_, plan_.steps[s], own_coefficients(plan_.steps[s], false));
       }
       watch_.lap(times_.forward[p]);
     }
@@ -288,6 +289,7 @@ class GroupWalk {
     return true;
   }
 
+  // What is wanted of turns is found once, as it is of all samples.
   void find_wanted_turns() {
     if (!wanted_turns_.empty()) return;
     for (const Turn& t : plan_.turns) wanted_turns_.push_back(wants(t.angle.input));
@@ -325,14 +327,13 @@ class GroupWalk {
   }
 
   template <class C>
-  void apply(const Step& step, const C* c) {
-    V* psi = psi_;
+  void apply(V* psi, const Step& step, const C* c) {
     const IndexMap& groups = step.groups;
     const Index* offsets = step.offsets.data();
     team_.for_range(groups.size(), [&](Index begin, Index end) {
       switch (step.kind) {
         case StepKind::dense:
-          if (step.size() == 2) return apply_pair_block(step, c, begin, end);
+          if (step.size() == 2) return apply_pair_block(psi, step, c, begin, end);
           if (step.size() == 4) return apply_block<4>(psi, groups, offsets, c, begin, end);
           return apply_large_block(psi, groups, offsets, step.size(), c, begin, end);
         case StepKind::diagonal: return apply_diagonal(psi, groups, step.offsets, c, begin, end);
@@ -344,12 +345,12 @@ class GroupWalk {
   }
 
   template <class C>
-  void apply_pair_block(const Step& step, const C* c, Index begin, Index end) const {
+  void apply_pair_block(V* psi, const Step& step, const C* c, Index begin, Index end) const {
     if constexpr (width == 1) {
       if (has_vector_runs<T>(step.groups))
-        return apply_block_to_runs(psi_, step.groups, step.offsets.data(), c, begin, end);
+        return apply_block_to_runs(psi, step.groups, step.offsets.data(), c, begin, end);
     }
-    apply_block<2>(psi_, step.groups, step.offsets.data(), c, begin, end);
+    apply_block<2>(psi, step.groups, step.offsets.data(), c, begin, end);
   }
 
   template <bool W, class C>
@@ -515,7 +516,7 @@ class GroupWalk {
 
   // Expectation values begin as the sums of their words.
   void measure_words(const Results<T>& results) {
-    words_.overlaps(numbers(psi_), word_numbers_);
+    words_.overlaps(numbers(psi_), numbers(psi_), word_numbers_);
     std::vector<double>& totals = overlaps_;
     totals.assign(real_stride() * width, 0.0);
     words_.for_each_member([&](const WordGroup::Member& m, Index at) {
@@ -537,9 +538,9 @@ class GroupWalk {
       for (int l = 0; l < count_; ++l)
         word_numbers_[at * width + l] = word_cotangent(m, c, l) * coefficient(*m.term, sample(l));
     });
-    words_.write_bra(numbers(psi_), numbers(lambda_), word_numbers_);
+    words_.write_bra(numbers(psi_), numbers(lambda_), word_numbers_, false);
     if (!wanted) return;
-    words_.overlaps(numbers(psi_), word_numbers_);
+    words_.overlaps(numbers(psi_), numbers(psi_), word_numbers_);
     words_.for_each_member([&](const WordGroup::Member& m, Index at) {
       for (int l = 0; l < count_; ++l)
         add_coefficient_gradients(*m.term, sample(l), word_cotangent(m, c, l) * word_numbers_[at * width + l]);
@@ -606,7 +607,7 @@ class GroupWalk {
     if (size > groups) return measure_many_probs(m, results);
     overlaps_.assign(size * width, 0.0);
     team_.template reduce<V>(groups, size, overlaps_.data(), [&](Index begin, Index end, V* p) {
-      add_probabilities(psi_, m.groups, m.offsets, begin, end, p);
+      add_probabilities(psi_, psi_, m.groups, m.offsets, begin, end, p);
     });
     for (int l = 0; l < count_; ++l) {
       for (Index a = 0; a < size; ++a) real_row(results, m, l)[a] = static_cast<T>(overlaps_[a * width + l]);
@@ -618,7 +619,7 @@ class GroupWalk {
     team_.for_range(m.offsets.size(), [&](Index begin, Index end) {
       for (Index a = begin; a < end; ++a) {
         V p{};
-        add_probability(psi_, m.groups, m.offsets[a], p);
+        add_probability(psi_, psi_, m.groups, m.offsets[a], p);
         for (int l = 0; l < count_; ++l) real_row(results, m, l)[a] = get_lane(p, l);
       }
     });
@@ -642,9 +643,9 @@ class GroupWalk {
     switch (m.measurement->kind) {
       case MeasurementKind::expval: return add_expval_bra(m, c);
       case MeasurementKind::var: return add_var_bra(m, c);
-      case MeasurementKind::probs: return add_probs_bra(m, c);
-      case MeasurementKind::state: return add_state_bra(m, c);
-      case MeasurementKind::density_matrix: return add_density_matrix_bra(m, c);
+      case MeasurementKind::probs: return add_probs_bra(lambda_, psi_, m, c);
+      case MeasurementKind::state: return add_state_bra(lambda_, m, c);
+      case MeasurementKind::density_matrix: return add_density_matrix_bra(lambda_, psi_, m, c);
     }
   }
 
@@ -681,18 +682,18 @@ class GroupWalk {
   }
 
   // lambda_i = g_a psi_i
-  void add_probs_bra(const PlannedMeasurement& m, const Cotangents<T>& c) {
+  void add_probs_bra(V* bra, const V* ket, const PlannedMeasurement& m, const Cotangents<T>& c) {
     const V* g = row_lanes(c.real, real_stride(), m.first_result, m.offsets.size());
     team_.for_range(m.groups.size(),
-                    [&](Index begin, Index end) { add_weighted(lambda_, psi_, m.groups, m.offsets, g, begin, end); });
+                    [&](Index begin, Index end) { add_weighted(bra, ket, m.groups, m.offsets, g, begin, end); });
   }
 
   // lambda = c / 2
-  void add_state_bra(const PlannedMeasurement& m, const Cotangents<T>& c) {
+  void add_state_bra(V* bra, const PlannedMeasurement& m, const Cotangents<T>& c) {
     const V* g = row_lanes(c.complex, 2 * complex_stride(), 2 * m.first_result, 2 * dimension_);
     team_.for_range(dimension_, [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) {
-        V* amplitude = lambda_ + 2 * m.offsets[i];
+        V* amplitude = bra + 2 * m.offsets[i];
         amplitude[0] += T(0.5) * g[2 * i];
         amplitude[1] += T(0.5) * g[2 * i + 1];
       }
@@ -700,12 +701,12 @@ class GroupWalk {
   }
 
   // lambda = (C + C^dagger) / 2 psi on the kept wires
-  void add_density_matrix_bra(const PlannedMeasurement& m, const Cotangents<T>& c) {
+  void add_density_matrix_bra(V* bra, const V* ket, const PlannedMeasurement& m, const Cotangents<T>& c) {
     const Index size = m.offsets.size();
     row_lanes(c.complex, 2 * complex_stride(), 2 * m.first_result, 2 * size * size);
     make_hermitian(values_.data(), size);
     team_.for_range(m.groups.size(), [&](Index begin, Index end) {
-      add_large_block(lambda_, psi_, m.groups, m.offsets, size, values_.data(), begin, end);
+      add_large_block(bra, ket, m.groups, m.offsets, size, values_.data(), begin, end);
     });
   }
 
@@ -753,6 +754,12 @@ class GroupWalk {
     V* rest = second_scratch_.data();
     write_term(rest, ket, t, &f);
     const V* phi = f.factor->kind == FactorKind::state_projector ? input_lanes(f.factor->input) : nullptr;
+    add_factor_gradient(u, rest, f, phi, [&](int l) { return weight(l) * coefficient(*t.term, sample(l)); });
+  }
+
+  // weight(lane) d Re<u|F|rest> / dF; a projector's state is `phi`.
+  template <class F>
+  void add_factor_gradient(const V* u, const V* rest, const PlannedFactor& f, const V* phi, const F& weight) {
     const Index numel = call_.inputs[f.factor->input].numel;
     overlaps_.assign(2 * numel * width, 0.0);
     team_.template reduce<V>(f.groups.size(), 2 * numel, overlaps_.data(), [&](Index begin, Index end, V* g) {
@@ -764,7 +771,7 @@ class GroupWalk {
       }
     });
     for (int l = 0; l < count_; ++l) {
-      const double c = weight(l) * coefficient(*t.term, sample(l));
+      const double c = weight(l);
       for (Index e = 0; e < numel; ++e) {
         const Complex<double> g{overlaps_[2 * e * width + l], overlaps_[(2 * e + 1) * width + l]};
         gradients_->sink->add(f.factor->input, e, sample(l), c * g);
@@ -804,6 +811,8 @@ class GroupWalk {
   std::vector<char> wanted_turns_;
 };
 
+#include "cpu/tangents.inl"
+
 template <class V>
 void forward(const Call<Scalar<V>>& call, const Plan& plan, const SharedSteps<Scalar<V>>& shared,
              const Results<Scalar<V>>& results, const Task& task) {
@@ -816,10 +825,16 @@ void backward(const Call<Scalar<V>>& call, const Plan& plan, const SharedSteps<S
   GroupWalk<V>(call, plan, shared, task).backward(task, cotangents, gradients);
 }
 
+template <class V>
+void tangents(const Call<Scalar<V>>& call, const Plan& plan, const SharedSteps<Scalar<V>>& shared,
+              const Directional<Scalar<V>>& directional, const Task& task, TaskGradients<Scalar<V>>& gradients) {
+  TangentWalk<V>(call, plan, shared, task).run(task, directional, gradients);
+}
+
 template <class T>
 Walk<T> walk_of() {
   using V = Row<T>;
-  return {forward<T>, forward<V>, backward<T>, backward<V>};
+  return {forward<T>, forward<V>, backward<T>, backward<V>, tangents<T>, tangents<V>};
 }
 
 WalkLevel this_level() { return {row_bytes, walk_of<float>(), walk_of<double>()}; }

@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "core/dual.h"
 #include "core/plan.h"
 #include "cpu/buffer.h"
 #include "cpu/coefficients.h"

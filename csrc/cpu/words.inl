@@ -33,8 +33,8 @@ class WordRunner {
     }
   }
 
-  // overlaps[member][lane] = Re<ket|P|ket>
-  void overlaps(const T* ket, std::vector<double>& found) {
+  // overlaps[member][lane] = Re<u|P|ket>
+  void overlaps(const T* u, const T* ket, std::vector<double>& found) {
     found.assign(count_ * width, 0.0);
     Index first = 0;
     for (const ObservablePass& pass : plan_.observables) {
@@ -43,22 +43,25 @@ class WordRunner {
           pass, pass.tiles.size(), size, found.data() + first, [&](Index tile, Workspace<V>& work, double* sums) {
             const Mask base = static_cast<Mask>(pass.tiles[tile]);
             const T* rows = tiles_.gather(pass, base, ket, work.ket);
+            const T* u_rows = u == ket ? rows : tiles_.gather(pass, base, u, work.bra);
             for_each_part(
-                pass, [&](const Part& p) { group_overlaps(p, base, rows, pass.rows.size(), work, sums); },
-                [&](const Lone* lone, int count) { lone_overlaps(lone, count, base, rows, pass.rows.size(), sums); });
+                pass, [&](const Part& p) { group_overlaps(p, base, u_rows, rows, pass.rows.size(), work, sums); },
+                [&](const Lone* lone, int count) {
+                  lone_overlaps(lone, count, base, u_rows, rows, pass.rows.size(), sums);
+                });
           });
       first += size;
     }
   }
 
-  // bra = sum over members of weights[member][lane] P ket
-  void write_bra(const T* ket, T* bra, const std::vector<double>& weights) {
+  // bra = sum over members of weights[member][lane] P ket, or added to the bra
+  void write_bra(const T* ket, T* bra, const std::vector<double>& weights, bool adds) {
     Index first = 0;
     for (const ObservablePass& pass : plan_.observables) {
       tiles_.for_each(pass, pass.tiles.size(), 0, nullptr, [&](Index tile, Workspace<V>& work, double*) {
         const Mask base = static_cast<Mask>(pass.tiles[tile]);
         const T* ket_rows = tiles_.gather(pass, base, ket, work.ket);
-        const bool is_first = &pass == &plan_.observables.front();
+        const bool is_first = !adds && &pass == &plan_.observables.front();
         T* bra_rows = is_first ? tiles_.zeros(pass, bra, work.bra) : tiles_.gather(pass, base, bra, work.bra);
         const double* at = weights.data() + first;
         for_each_part(
@@ -180,14 +183,15 @@ class WordRunner {
     return f(std::integral_constant<int, most_in_sweep>());
   }
 
-  static void lone_overlaps(const Lone* lone, int count, Mask base, const T* ket, Index rows, double* sums) {
+  static void lone_overlaps(const Lone* lone, int count, Mask base, const T* u, const T* ket, Index rows,
+                            double* sums) {
     with_count(count, [&](auto size) {
       Lone words[size];
       for (int j = 0; j < size; ++j) words[j] = lone[j < count ? j : 0];
       const Row<T> signs[2] = {Row<T>{} + T(1), Row<T>{} - T(1)};
       Row<T> total[size] = {};
       for (Index r = 0; r < rows; ++r) {
-        const Cell x = Cell::load(ket, r);
+        const Cell x = Cell::load(u, r);
         for (int j = 0; j < size; ++j) total[j] += signs[odd_source(words[j], r)] * x.inner(source(words[j], ket, r));
       }
       for (int j = 0; j < count; ++j)
@@ -221,15 +225,16 @@ class WordRunner {
 
   // Per cell: the partner's conjugate times psi or i psi.
   template <int flip>
-  static Row<T> product(const Part& part, const T* ket, Index row) {
+  static Row<T> product(const Part& part, const T* u, const T* ket, Index row) {
     const Cell x = Cell::load(ket, row);
-    const Cell partner = trade<flip>(Cell::load(ket, row ^ part.group.row_flip));
+    const Cell partner = trade<flip>(Cell::load(u, row ^ part.group.row_flip));
     return partner.inner(part.imaginary ? x.times_i() : x);
   }
 
-  void group_overlaps(const Part& part, Mask base, const T* ket, Index rows, Workspace<V>& work, double* sums) const {
+  void group_overlaps(const Part& part, Mask base, const T* u, const T* ket, Index rows, Workspace<V>& work,
+                      double* sums) const {
     work.products.resize(Sums::vectors(rows));
-    with_flip(part.group.lane_flip, [&](auto flip) { write_products<flip>(part, ket, rows, work.products.data()); });
+    with_flip(part.group.lane_flip, [&](auto flip) { write_products<flip>(part, u, ket, rows, work.products.data()); });
     hadamard(work.products.data(), static_cast<Index>(work.products.size()));
     double* at = sums + part.first * width;
     for (const Member& m : part.group.members) {
@@ -242,15 +247,15 @@ class WordRunner {
   }
 
   template <int flip>
-  static void write_products(const Part& part, const T* ket, Index rows, Row<T>* out) {
+  static void write_products(const Part& part, const T* u, const T* ket, Index rows, Row<T>* out) {
     if constexpr (single) {
       for (Index r = 0; r < rows; r += 2) {
-        const Row<T> first = product<flip>(part, ket, r);
-        const Row<T> second = product<flip>(part, ket, r + 1);
+        const Row<T> first = product<flip>(part, u, ket, r);
+        const Row<T> second = product<flip>(part, u, ket, r + 1);
         out[r / 2] = even_lanes(first, second) + odd_lanes(first, second);
       }
     } else {
-      for (Index r = 0; r < rows; ++r) out[r] = product<flip>(part, ket, r);
+      for (Index r = 0; r < rows; ++r) out[r] = product<flip>(part, u, ket, r);
     }
   }
 
@@ -271,20 +276,11 @@ class WordRunner {
     with_flip(part.group.lane_flip, [&](auto flip) {
       for (Index r = 0; r < rows; ++r) {
         const Cell x = Cell::load(ket, r);
-        const Cell turned = (part.imaginary ? x.times_i() : x).times(function_at(work.products.data(), r));
+        const Cell turned = (part.imaginary ? x.times_i() : x).times(Sums::function_at(work.products.data(), r));
         const Index partner = r ^ part.group.row_flip;
         Cell::load(bra, partner).plus(trade<flip>(turned)).store(bra, partner);
       }
     });
-  }
-
-  // The real function's value at the amplitudes of a row.
-  static Row<T> function_at(const Row<T>* function, Index row) {
-    if constexpr (single) {
-      return (row & 1) == 0 ? low_pairs(function[row / 2]) : high_pairs(function[row / 2]);
-    } else {
-      return function[row];
-    }
   }
 
   const Plan& plan_;

@@ -74,6 +74,16 @@ Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bo
   return {real, complex, ket};
 }
 
+// A gradient of zeros, known to the call as the place of the input's.
+template <class T>
+Tensor empty_gradient(const Call<T>& call, Index input, const Tensor& like, Cotangents<T>& cotangents) {
+  Tensor gradient = empty(shape_of(like), like.scalar_type());
+  T* address = gradient_address<T>(gradient);
+  std::fill_n(address, gradient.numel() * (call.inputs[input].is_complex ? 2 : 1), T(0));
+  cotangents.gradients[input] = address;
+  return gradient;
+}
+
 template <class T>
 std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tensor>& inputs, const Tensor& ket,
                                    const Tensor& g_real, const Tensor& g_complex, const std::vector<Index>& wanted) {
@@ -85,13 +95,93 @@ std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tens
   Cotangents<T> cotangents = checked.view(inputs.size());
   std::vector<Tensor> gradients;
   for (const Index input : wanted) {
-    gradients.push_back(empty(shape_of(inputs[input]), inputs[input].scalar_type()));
-    T* address = gradient_address<T>(gradients.back());
-    std::fill_n(address, gradients.back().numel() * (call.inputs[input].is_complex ? 2 : 1), T(0));
-    cotangents.gradients[input] = address;
+    gradients.push_back(empty_gradient(call, input, inputs[input], cotangents));
   }
   execute_vjp<T>(call, cotangents);
   return gradients;
+}
+
+// The inputs' tangents, and what keeps them alive.
+template <class T>
+struct PreparedTangents {
+  std::vector<Tensor> kept;
+
+  PreparedTangents(PreparedCall<T>& prepared, const std::vector<Tensor>& tangents, const std::vector<Index>& moving) {
+    require(tangents.size() == moving.size(), [&] {
+      return std::to_string(tangents.size()) + " tangents for " + std::to_string(moving.size()) + " inputs that move";
+    });
+    const std::vector<Tensor>& inputs = prepared.arguments.inputs;
+    check_wanted(moving, inputs.size());
+    Call<T>& call = prepared.call;
+    call.tangents = call.inputs;
+    for (InputView<T>& view : call.tangents) view.data = nullptr;
+    for (std::size_t k = 0; k < moving.size(); ++k) {
+      const Tensor& input = inputs[moving[k]];
+      kept.push_back(check_cotangent(tangents[k], input, shape_of(input), input.scalar_type(), "a tangent"));
+      call.tangents[moving[k]].data = gradient_address<T>(kept.back());
+    }
+  }
+};
+
+using Slopes = std::tuple<Tensor, Tensor, std::vector<Tensor>>;
+
+template <class T>
+Slopes execute_tangents_as(ProgramHandle program, const std::vector<Tensor>& inputs,
+                           const std::vector<Tensor>& tangents, const std::vector<Index>& moving,
+                           const std::vector<Tensor>& cotangents, const std::vector<Index>& wanted) {
+  PreparedCall<T> prepared(std::move(program), inputs);
+  const PreparedTangents<T> directions(prepared, tangents, moving);
+  const Call<T>& call = prepared.call;
+  check_wanted(wanted, inputs.size());
+  require_room(tangents_workspace_bytes(call, !wanted.empty()), *call.planned, call.batch, "the derivatives of ");
+  const std::vector<Index> reals{call.batch, call.program().real_results()};
+  const std::vector<Index> complexes{call.batch, call.program().complex_results()};
+  const Tensor real = empty(reals, real_type<T>);
+  const Tensor complex = empty(complexes, complex_type<T>);
+  Directional<T> directional;
+  directional.results = {data<T>(real), data<T>(complex), nullptr};
+  directional.cotangents.gradients.resize(inputs.size(), nullptr);
+  std::vector<Tensor> kept;
+  const auto read = [&](const Tensor& tensor, const std::vector<Index>& shape, ScalarType type, const char* what) {
+    kept.push_back(check_cotangent(tensor, inputs[0], shape, type, what));
+    return data<const T>(kept.back());
+  };
+  std::vector<Tensor> gradients;
+  if (!wanted.empty()) {
+    directional.cotangents.real = read(cotangents[0], reals, real_type<T>, "the real cotangent");
+    directional.cotangents.complex = read(cotangents[1], complexes, complex_type<T>, "the complex cotangent");
+    if (cotangents[2].numel() > 0)
+      directional.real_tangent = read(cotangents[2], reals, real_type<T>, "the real cotangent's tangent");
+    if (cotangents[3].numel() > 0)
+      directional.complex_tangent = read(cotangents[3], complexes, complex_type<T>, "the complex cotangent's tangent");
+  }
+  for (const Index input : wanted) {
+    gradients.push_back(empty_gradient(call, input, inputs[input], directional.cotangents));
+  }
+  execute_tangents<T>(call, directional);
+  return {real, complex, gradients};
+}
+
+Slopes execute_tangents(int64_t program, const std::vector<Tensor>& inputs, const std::vector<Tensor>& tangents,
+                        const std::vector<int64_t>& moving, const std::vector<Tensor>& cotangents,
+                        const std::vector<int64_t>& wanted) {
+  const std::vector<Index> moves(moving.begin(), moving.end());
+  const std::vector<Index> wants(wanted.begin(), wanted.end());
+  return is_single(inputs)
+             ? execute_tangents_as<float>(find_program(program), inputs, tangents, moves, cotangents, wants)
+             : execute_tangents_as<double>(find_program(program), inputs, tangents, moves, cotangents, wants);
+}
+
+std::tuple<Tensor, Tensor> execute_jvp_cpu(int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
+                                           std::vector<int64_t> moving) {
+  const Slopes found = execute_tangents(program, inputs, tangents, moving, {}, {});
+  return {std::get<0>(found), std::get<1>(found)};
+}
+
+Slopes execute_vjp_jvp_cpu(int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
+                           std::vector<int64_t> moving, const Tensor& g_real, const Tensor& g_complex,
+                           const Tensor& dg_real, const Tensor& dg_complex, std::vector<int64_t> wanted) {
+  return execute_tangents(program, inputs, tangents, moving, {g_real, g_complex, dg_real, dg_complex}, wanted);
 }
 
 Executed execute_cpu(int64_t program, std::vector<Tensor> inputs, bool keep_ket) {
@@ -112,4 +202,6 @@ std::vector<Tensor> execute_vjp_cpu(int64_t program, std::vector<Tensor> inputs,
 STABLE_TORCH_LIBRARY_IMPL(ketgrad, CPU, m) {
   m.impl("execute", TORCH_BOX(&ketgrad::ops::execute_cpu));
   m.impl("execute_vjp", TORCH_BOX(&ketgrad::ops::execute_vjp_cpu));
+  m.impl("execute_jvp", TORCH_BOX(&ketgrad::ops::execute_jvp_cpu));
+  m.impl("execute_vjp_jvp", TORCH_BOX(&ketgrad::ops::execute_vjp_jvp_cpu));
 }

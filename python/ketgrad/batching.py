@@ -247,25 +247,36 @@ def keeps_state(size: int, device: torch.device) -> bool:
     return size <= _SMALL or device.type != "cpu" or size <= _KET_SHARE * _C.available_memory()
 
 
-def split_results(group: Group, real: Tensor, complex_: Tensor) -> list[tuple[Tensor, ...]]:
-    """The results of each tape of a group, one a measurement, the batch axis leading where the tape has one."""
+def split_results(
+    group: Group, real: Tensor, complex_: Tensor, as_views: bool = False
+) -> list[tuple[Tensor, ...]]:
+    """The results of each tape of a group, one a measurement, the batch axis leading where the tape has one.
+
+    Views are differentiable; otherwise each result is a tensor of its own, and the numbers may be taken for one.
+    """
     found = []
     first = 0
     for tape, rows in zip(group.tapes, group.rows, strict=True):
         found.append(
-            tuple([_result(r, tape, complex_ if r.is_complex else real, first, rows) for r in group.encoding.results])
+            tuple(
+                [
+                    _result(r, tape, complex_ if r.is_complex else real, first, rows, as_views)
+                    for r in group.encoding.results
+                ]
+            )
         )
         first += rows
     return found
 
 
-def _result(result: Result, tape: Tape, numbers: Tensor, first: int, rows: int) -> Tensor:
-    if numbers.shape == (rows, result.size):
+def _result(result: Result, tape: Tape, numbers: Tensor, first: int, rows: int, as_view: bool) -> Tensor:
+    if not as_view and numbers.shape == (rows, result.size):
         # It is all there is: no copy. Reshaped in place, because a view returned from a Function could not be changed
         # in place.
         return numbers.resize_(result_shape(result, tape))
     block = numbers[first : first + rows, result.first : result.first + result.size]
-    return block.reshape(result_shape(result, tape)).clone()
+    view = block.reshape(result_shape(result, tape))
+    return view if as_view else view.clone()
 
 
 def result_shape(result: Result, tape: Tape) -> tuple[int, ...]:

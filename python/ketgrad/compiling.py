@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
 from . import ops
@@ -58,43 +60,37 @@ class _Execute(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        if not torch.is_grad_enabled():
-            return _gradients(ctx, cotangents)[0]
-        with torch.no_grad():
-            gradients, tensors = _gradients(ctx, cotangents)
-        passed = iter(ops.refuse_second_derivative([g for g in gradients if g is not None], tensors))
-        return tuple([None if g is None else next(passed) for g in gradients])
-
-
-def _gradients(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[tuple[Tensor | None, ...], list[Tensor]]:
-    """The gradients of a call's tensors, after a None for the call itself; and these tensors."""
-    call, batch, empty = ctx.rest
-    ket, *tensors = ctx.saved_tensors
-    gradients: list[Tensor | None] = [None] * (1 + len(tensors))
-    wanted = [k for k, needed in enumerate(ctx.needs_input_grad) if needed]
-    present = [c for c in cotangents if c is not None]
-    if present and wanted:
-        ops.refuse_transforms(present)
+        call, batch, empty = ctx.rest
+        ket, *tensors = ctx.saved_tensors
+        gradients: list[Tensor | None] = [None] * (1 + len(tensors))
+        wanted = [k for k, needed in enumerate(ctx.needs_input_grad) if needed]
+        if not wanted or all(c is None for c in cotangents):
+            return tuple(gradients)
         views = call.views
         inputs = _pack(call, tensors)
         real, complex_ = _join(call, batch, cotangents, inputs[0], empty)
-        found = ops.run_execute_vjp(call.id, inputs, ket, real, complex_, [views[k - 1].input for k in wanted])
+        found = ops.execute_vjp(call.id, inputs, ket, real, complex_, [views[k - 1].input for k in wanted])
         for k, gradient in zip(wanted, found, strict=True):
             view = views[k - 1]
             if view.is_real:
                 gradient = gradient.real
             # Autograd itself converts a gradient to its tensor's precision, but does not reshape it.
             gradients[k] = gradient if view.shape is None else gradient.view(tensors[k - 1].shape)
-    return tuple(gradients), tensors
+        return tuple(gradients)
 
 
-# `Function.apply` itself only adds the support of functorch transforms, which are refused.
+# `Function.apply` itself only adds the support of functorch transforms, which take another route.
 _apply = torch._C._FunctionBase.__dict__["apply"].__get__(None, _Execute)
 
 
 def _run(call: Call, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The results of a call's tapes, tape after tape."""
-    ops.refuse_transforms(tensors)
+    if ops.is_transforming():
+        inputs = _pack(call, tensors)
+        batch = inputs[call.batched].shape[0] if call.batched >= 0 else 1
+        real, complex_ = ops.execute(call.id, inputs, keeps_state(batch * call.ket_bytes, call.device))
+        return _split_views(call, batch, real, complex_)
+    ops.refuse_legacy_vmap(tensors)
     if torch.is_grad_enabled():
         for tensor in tensors:
             if tensor.requires_grad:
@@ -131,6 +127,20 @@ def _split(call: Call, batch: int, real: Tensor, complex_: Tensor) -> tuple[Tens
     rows = _rows(call, batch)
     blocks = [_split_copy(column, rows) for column in columns]
     return tuple([_shaped(call, m, block[t]) for t in range(len(rows)) for m, block in enumerate(blocks)])
+
+
+def _split_views(call: Call, batch: int, real: Tensor, complex_: Tensor) -> tuple[Tensor, ...]:
+    """The same by operations that torch differentiates and transforms."""
+    columns = []
+    for result in call.results:
+        numbers = complex_ if result.is_complex else real
+        columns.append(numbers.narrow(1, result.first, result.size))
+    blocks = [column.split(_rows(call, batch)) for column in columns]
+    found = []
+    for t, rows in enumerate(_rows(call, batch)):
+        for block, shape in zip(blocks, call.shapes, strict=True):
+            found.append(block[t].reshape((rows, *shape) if call.has_batch else shape))
+    return tuple(found)
 
 
 def _columns(call: Call, real: Tensor, complex_: Tensor) -> list[Tensor]:
@@ -372,7 +382,12 @@ class Compiled:
 
     def _trace(self, given: _Given) -> Plan:
         """Trace the function for arguments of one structure, and see whether the batch size matters."""
-        ops.refuse_transforms(given.tensors)
+        if ops.is_transforming():  # only what the tensors are like matters
+            with temporarily_clear_interpreter_stack():
+                return self._trace_plain(given._replace(tensors=tuple(map(_plain, given.tensors))))
+        return self._trace_plain(given)
+
+    def _trace_plain(self, given: _Given) -> Plan:
         plan, log, largest = self._lower(given, [_alias(tensor) for tensor in given.tensors])
         self._traces += 1
         self._modules = modules_of((self.function, *given.others))
@@ -502,6 +517,18 @@ def _remember(plans: OrderedDict[_Key, Plan], key: _Key, plan: Plan) -> Plan:
     if len(plans) > _MOST_PLANS:
         plans.popitem(last=False)
     return plan
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A tensor without functorch's wrappers and without tangents, in the shape that a transform shows."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        axis = functorch.maybe_get_bdim(tensor) if functorch.is_batchedtensor(tensor) else -1
+        tensor = functorch.get_unwrapped(tensor)
+        if axis >= 0:
+            tensor = tensor.select(axis, 0)
+    requires_grad = tensor.requires_grad
+    return forward_ad.unpack_dual(tensor).primal.detach().requires_grad_(requires_grad)
 
 
 def _alias(tensor: Tensor, rows: int | None = None) -> Tensor:

@@ -62,8 +62,11 @@ class ExecuteTapes(torch.autograd.Function):
         _require_kwargs(kwargs)
         # Inside `forward` torch hides tangents, so they are looked for here, in everything that a tape holds. Without
         # any transform it is enough that the native route looks at the inputs of its calls.
-        if ops.is_transforming() or not _is_native(kwargs):
+        if not _is_native(kwargs):
             ops.refuse_transforms(_tensors_of(kwargs["tapes"]))
+        elif ops.is_transforming():
+            _require_count(kwargs["tapes"], parameters)
+            return kwargs["jpc"].run_transformed(as_aligned_tapes(kwargs["tapes"]))
         out_struct_holder: list[pytree.TreeSpec] = []
         # Past the `apply` of `Function`, which looks at each parameter and adds functorch transforms, refused above.
         flat = super(torch.autograd.Function, cls).apply(out_struct_holder, kwargs, *parameters)  # type: ignore[misc]
@@ -91,7 +94,6 @@ class ExecuteTapes(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *flat_grad_outputs: Tensor | None) -> tuple[Any, ...]:
         """Gradients of the parameters, one each; None for the two arguments before them."""
-        ops.refuse_transforms([c for c in flat_grad_outputs if c is not None])
         needed = ctx.needs_input_grad[2:]
         # None is a node without leaves to pytree; the cotangents are unflattened with a box around each.
         cotangents = _unflatten([(c,) for c in flat_grad_outputs], ctx.out_struct)
@@ -100,7 +102,7 @@ class ExecuteTapes(torch.autograd.Function):
         if not torch.is_grad_enabled() or products.is_differentiable(found, flat_grad_outputs):
             return (None, None, *found)
         present = [g for g in found if g is not None]
-        passed = iter(ops.refuse_second_derivative(present, products.parameters()))
+        passed = iter(ops.refuse_derivative(present, products.parameters(), ops.NO_SECOND_DERIVATIVE))
         return (None, None, *[None if g is None else next(passed) for g in found])
 
 
@@ -171,6 +173,7 @@ class _Native:
             self.tapes, lambda group: trainable and any(s.trainable for s in group.encoding.sources), as_held
         )
         self.groups = [group._replace(inputs=[]) for group in run.groups]
+        self.as_held = as_held
         if trainable:
             ctx.save_for_backward(*run.kets, *[tensor for group in run.groups for tensor in group.inputs])
 
@@ -179,16 +182,17 @@ class _Native:
         return _tensors_of(self.tapes)
 
     def is_differentiable(self, gradients: Sequence[Tensor | None], cotangents: Sequence[Tensor | None]) -> bool:
-        """Whether the gradients can be differentiated again."""
-        return False
+        """Whether the gradients can be differentiated again: where they go to the tensors that the tapes hold."""
+        return self.as_held
 
-    @torch.no_grad()
     def gradients(self, ctx: Any, cotangents: Sequence[Any], needed: Sequence[bool]) -> list[Tensor | None]:
         """Gradients of the parameters, None where they are not needed."""
         saved = iter(ctx.saved_tensors)
         kets = [next(saved) for _ in self.groups]
         groups = [group._replace(inputs=[next(saved) for _ in group.encoding.sources]) for group in self.groups]
         unboxed = [_unbox(c, tape) for c, tape in zip(cotangents, self.tapes, strict=True)]
+        if torch.is_grad_enabled() and self.as_held:
+            groups = self.jpc.pack_again(self.tapes, groups)
         return self.jpc.vjp(Run(self.tapes, groups, kets), unboxed, needed)
 
 

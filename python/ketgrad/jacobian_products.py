@@ -158,6 +158,39 @@ class AdjointProducts:
         groups = [group._replace(positions=tuple(exact[i] for i in group.positions)) for group in groups]
         return tuple(results), Run(tapes, groups, kets)
 
+    def run_transformed(self, tapes: tuple[Tape, ...]) -> tuple[TapeResult, ...]:
+        """Results by operations that torch.func transforms, and forward-mode differentiation, go through.
+
+        Raises:
+            NotImplementedError: a tape with shots.
+        """
+        if any(tape.shots is not None for tape in tapes):
+            raise NotImplementedError("tapes with shots do not run under torch.func transforms; leave the shots out")
+        results: list[TapeResult] = [None] * len(tapes)
+        for group in group_tapes(tapes, self.dtype, share_trainable=True):
+            ops.require_kernels(group.inputs[0].device)
+            real, complex_ = ops.execute(group.encoding.id, group.inputs, keeps_ket(group))
+            for position, found in zip(group.positions, split_results(group, real, complex_, True), strict=True):
+                results[position] = found if len(found) > 1 else found[0]
+        return tuple(results)
+
+    def pack_again(self, tapes: tuple[Tape, ...], groups: list[Group]) -> list[Group]:
+        """The groups of a run with inputs that autograd knows as functions of the tapes' parameters.
+
+        Raises:
+            RuntimeError: a parameter has been changed since the run.
+        """
+        again = []
+        for group in groups:
+            (packed,) = group_tapes([tapes[i] for i in group.positions], self.dtype, share_trainable=True)
+            if not all(map(torch.equal, packed.inputs, group.inputs)):
+                raise RuntimeError(
+                    "a parameter of a circuit was modified by an inplace operation after the circuit was executed, "
+                    "and its gradient is differentiated"
+                )
+            again.append(group._replace(inputs=packed.inputs))
+        return again
+
     def _sample(self, tapes: tuple[Tape, ...], results: list[TapeResult]) -> None:
         """Fill in the results of the tapes with shots."""
         sampled = [position for position, tape in enumerate(tapes) if tape.shots is not None]
@@ -194,7 +227,7 @@ class AdjointProducts:
             joined = join_cotangents(group, [cotangents[i] for i in group.positions]) if wanted else None
             if joined is None:
                 continue
-            gradients = ops.run_execute_vjp(group.encoding.id, group.inputs, ket, *joined, wanted)
+            gradients = ops.execute_vjp(group.encoding.id, group.inputs, ket, *joined, wanted)
             for position, of_tape in zip(group.positions, split_gradients(group, wanted, gradients), strict=True):
                 indices, first = run.tapes[position].trainable_params, firsts[position]
                 found[first : first + len(indices)] = map(of_tape.get, indices)

@@ -2,9 +2,9 @@
 
 Routes (design: one derivative, native; what differs is how torch gets there):
 
-- eager: `_Execute`, an old-style `autograd.Function`, the cheapest;
-- `torch.compile` and `torch.export`: the operator itself, with its fake kernel and `register_autograd`;
-- functorch transforms and forward-mode differentiation are refused.
+- eager: `_Execute`, an old-style `autograd.Function`, the cheapest; differentiated again, `_ExecuteVjp`;
+- functorch transforms and forward-mode differentiation: `transforms.py`;
+- `torch.compile` and `torch.export`: the operator itself, with its fake kernel and `register_autograd`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,23 @@ from torch.autograd.function import once_differentiable
 
 from ._library import _C
 
-SECOND_DERIVATIVE = (
-    "ketgrad has no second derivatives yet: the gradient of a circuit was differentiated again "
-    "(create_graph=True, a Hessian or a gradient penalty)"
+THIRD_DERIVATIVE = (
+    "ketgrad has first and second derivatives: a second derivative of a circuit was differentiated again "
+    "(create_graph=True twice, or three nested transforms)"
+)
+COMPILED_SECOND_DERIVATIVE = (
+    "ketgrad has no second derivatives inside torch.compile: the gradient of a circuit was differentiated again; "
+    "take them in eager mode"
+)
+NO_SECOND_DERIVATIVE = (
+    "the gradient of a circuit was differentiated again (create_graph=True, a Hessian or a gradient penalty), but this "
+    "gradient came from a function that gives first derivatives only"
 )
 
 _execute = torch.ops.ketgrad.execute.default
 _execute_vjp = torch.ops.ketgrad.execute_vjp.default
+_execute_jvp = torch.ops.ketgrad.execute_jvp.default
+_execute_vjp_jvp = torch.ops.ketgrad.execute_vjp_jvp.default
 
 
 # What autograd would do with an operator is Python, and slow; where there is nothing for it to do it is left out.
@@ -113,8 +123,75 @@ def run_execute_vjp(
         _raise_as_users_know_it(error, inputs)
 
 
+def _require_tangents(inputs: Sequence[Tensor]) -> None:
+    device = inputs[0].device.type
+    if not torch._C._dispatch_has_kernel_for_dispatch_key("ketgrad::execute_jvp", device.upper()):
+        raise NotImplementedError(
+            f"second derivatives and forward-mode derivatives of circuits are not there for {device} yet; move the "
+            "parameters to the CPU"
+        )
+
+
+def run_execute_jvp(
+    program: int, inputs: Sequence[Tensor], tangents: Sequence[Tensor], moving: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Derivatives of the results along a direction, without autograd.
+
+    Args:
+        program, inputs: as in `run_execute`.
+        tangents: the direction of each input that moves, in its shape.
+        moving: which inputs these are.
+
+    Returns:
+        The derivatives of the real results (B, R) and of the complex results (B, C).
+
+    Raises:
+        NotImplementedError: the device has no such kernels.
+        ValueError, MemoryError, IndexError: as in `run_execute`.
+    """
+    _require_tangents(inputs)
+    try:
+        with _BelowAutograd():
+            return _execute_jvp(program, inputs, tangents, moving)  # type: ignore[no-any-return]
+    except (RuntimeError, MemoryError) as error:
+        _raise_as_users_know_it(error, inputs)
+
+
+def run_execute_vjp_jvp(
+    program: int,
+    inputs: Sequence[Tensor],
+    tangents: Sequence[Tensor],
+    moving: Sequence[int],
+    cotangents: tuple[Tensor, Tensor],
+    cotangent_tangents: tuple[Tensor, Tensor],
+    wanted: Sequence[int],
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Derivatives of results and gradients along a direction (forward over reverse), without autograd.
+
+    Args:
+        program, inputs, tangents, moving: as in `run_execute_jvp`.
+        cotangents: of the real and of the complex results, as in `run_execute_vjp`.
+        cotangent_tangents: their directions; without elements where they stand still.
+        wanted: the inputs, the derivatives of whose gradients are wanted.
+
+    Returns:
+        What `run_execute_jvp` returns, and the derivatives of what `run_execute_vjp` returns.
+
+    Raises:
+        NotImplementedError, ValueError, MemoryError, IndexError: as in `run_execute_jvp`.
+    """
+    _require_tangents(inputs)
+    try:
+        with _BelowAutograd():
+            return _execute_vjp_jvp(  # type: ignore[no-any-return]
+                program, inputs, tangents, moving, *cotangents, *cotangent_tangents, wanted
+            )
+    except (RuntimeError, MemoryError) as error:
+        _raise_as_users_know_it(error, inputs)
+
+
 def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool = True) -> tuple[Tensor, Tensor]:
-    """Run a batch of circuits; differentiable once in every input.
+    """Run a batch of circuits; twice differentiable in every input.
 
     Args:
         program: the id of an encoded program.
@@ -125,14 +202,18 @@ def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool = True) -> tu
         Real results (B, R) and complex results (B, C).
 
     Raises:
-        NotImplementedError: under a functorch transform (`torch.func`, `vmap`) or forward-mode differentiation, and on
-            the second derivative.
+        NotImplementedError: on the third derivative; on the second under torch.compile, and on a device without it.
         ValueError, MemoryError, IndexError: see `run_execute`.
     """
     if torch.compiler.is_compiling():
         real, complex_, _ = _execute(program, list(inputs), keep_ket)
         return real, complex_
-    refuse_transforms(inputs)
+    if is_transforming():
+        from .transforms import Execute
+
+        real, complex_, _ = Execute.apply(program, keep_ket, *inputs)  # type: ignore[no-untyped-call]
+        return real, complex_
+    refuse_legacy_vmap(inputs)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         return _Execute.apply(program, keep_ket, *inputs)  # type: ignore[no-any-return, no-untyped-call]
     real, complex_, _ = run_execute(program, inputs, keep_ket=False)
@@ -150,17 +231,31 @@ def refuse_transforms(tensors: Sequence[Tensor]) -> None:
     Raises:
         NotImplementedError: a functorch transform is active, or a tensor carries a tangent.
     """
-    functorch = torch._C._functorch
-    # `is_grads_batched` and `vectorize` of torch.autograd use the older vmap, which is known by its tensors only.
-    if functorch.maybe_current_level() is not None or any(map(functorch.is_legacy_batchedtensor, tensors)):
+    if torch._C._functorch.maybe_current_level() is not None:
         raise NotImplementedError(
-            "ketgrad does not run under torch.func transforms (grad, vmap, jvp, jacrev, hessian) yet; "
-            "batch parameters along their first axis instead of vmap, and use torch.autograd for gradients"
+            "this function does not run under torch.func transforms (grad, vmap, jvp, jacrev, hessian); use kg.execute, "
+            "or what kg.compile returns, without a JacobianProductCalculator of your own"
         )
+    refuse_legacy_vmap(tensors)
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
         raise NotImplementedError(
-            "ketgrad has no forward-mode derivatives yet; use reverse mode (backward, autograd.grad)"
+            "this function has no forward-mode derivatives; use kg.execute, or what kg.compile returns, without a "
+            "JacobianProductCalculator of your own"
         )
+
+
+def refuse_legacy_vmap(tensors: Sequence[Tensor]) -> None:
+    """Raise under `is_grads_batched` and `vectorize` of torch.autograd, which use a vmap of their own.
+
+    Raises:
+        NotImplementedError: a tensor is batched by it.
+    """
+    for tensor in tensors:
+        if torch._C._functorch.is_legacy_batchedtensor(tensor):
+            raise NotImplementedError(
+                "ketgrad does not run under is_grads_batched=True and vectorize=True of torch.autograd; use "
+                "torch.func.jacrev, jacfwd or vmap"
+            )
 
 
 class _Execute(torch.autograd.Function):
@@ -177,35 +272,102 @@ class _Execute(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         ket, *inputs = ctx.saved_tensors
         wanted = [i for i, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
-        gradients: list[Tensor | None] = [None] * len(inputs)
-        with torch.no_grad():
-            found = run_execute_vjp(ctx.program, inputs, ket, cotangents[0], cotangents[1], wanted)
-        for i, gradient in zip(wanted, refuse_second_derivative(found, inputs), strict=True):
-            gradients[i] = gradient
-        return (None, None, *gradients)
+        found = execute_vjp(ctx.program, inputs, ket, cotangents[0], cotangents[1], wanted)
+        return (None, None, *spread(found, wanted, len(inputs)))
+
+
+def spread(found: Sequence[Tensor], wanted: Sequence[int], count: int) -> list[Tensor | None]:
+    """The gradients of the wanted inputs among those of all, None for the others."""
+    gradients: list[Tensor | None] = [None] * count
+    for i, gradient in zip(wanted, found, strict=True):
+        gradients[i] = gradient
+    return gradients
+
+
+def execute_vjp(
+    program: int, inputs: Sequence[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor, wanted: Sequence[int]
+) -> Sequence[Tensor]:
+    """`run_execute_vjp` in a backward pass in eager mode: under `create_graph=True` it can be differentiated."""
+    if is_transforming():  # of a result that an outer level computed
+        from .transforms import ExecuteVjp
+
+        return ExecuteVjp.apply(program, tuple(wanted), ket, g_real, g_complex, *inputs)  # type: ignore[no-any-return, no-untyped-call]
+    refuse_legacy_vmap((g_real, g_complex))
+    if torch.is_grad_enabled():
+        return _ExecuteVjp.apply(program, wanted, ket, g_real, g_complex, *inputs)  # type: ignore[no-any-return, no-untyped-call]
+    return run_execute_vjp(program, inputs, ket, g_real, g_complex, wanted)
+
+
+class _ExecuteVjp(torch.autograd.Function):
+    """`run_execute_vjp` with its derivative by inputs and cotangents; that by the ket is part of it.
+
+    For v, the cotangent of the gradients J^T g: the derivative of <v, J^T g> by g is J v, that by the inputs is the
+    derivative of J^T g along v, because second derivatives commute.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, program: int, wanted: Sequence[int], ket: Tensor, g_real: Tensor, g_complex: Tensor, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.call = program, wanted
+        ctx.save_for_backward(g_real, g_complex, *inputs)
+        return tuple(run_execute_vjp(program, inputs, ket, g_real, g_complex, wanted))
+
+    @staticmethod
+    @torch.no_grad()
+    def _derivatives(ctx: Any, directions: Sequence[Tensor | None]) -> list[Tensor | None]:
+        program, wanted = ctx.call
+        g_real, g_complex, *inputs = ctx.saved_tensors
+        refuse_legacy_vmap([v for v in directions if v is not None])
+        moving = [i for i, v in zip(wanted, directions, strict=True) if v is not None]
+        tangents = [v for v in directions if v is not None]
+        needed = [i for i, is_needed in enumerate(ctx.needs_input_grad[5:]) if is_needed]
+        gradients: Sequence[Tensor] = ()
+        if needed:
+            still = (g_real.new_empty(0), g_complex.new_empty(0))
+            real, complex_, gradients = run_execute_vjp_jvp(
+                program, inputs, tangents, moving, (g_real, g_complex), still, needed
+            )
+        else:
+            real, complex_ = run_execute_jvp(program, inputs, tangents, moving)
+        return [real, complex_, *spread(gradients, needed, len(inputs))]
+
+    @staticmethod
+    def backward(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
+        if all(v is None for v in directions):
+            return (None,) * len(ctx.needs_input_grad)
+        found = _ExecuteVjp._derivatives(ctx, directions)
+        if torch.is_grad_enabled():
+            present = [f for f in found if f is not None]
+            on = [*ctx.saved_tensors, *[v for v in directions if v is not None]]
+            refused = iter(refuse_derivative(present, on, THIRD_DERIVATIVE))
+            found = [None if f is None else next(refused) for f in found]
+        return (None, None, None, *found)
 
 
 class _Refuse(torch.autograd.Function):
-    """Passes gradients on and raises when they are differentiated."""
+    """Passes tensors on and raises when they are differentiated."""
 
     @staticmethod
-    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, message: str, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.message = message
         return tuple(tensor.view_as(tensor) for tensor in tensors[:count])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        raise NotImplementedError(SECOND_DERIVATIVE)
+        raise NotImplementedError(ctx.message)
 
 
-def refuse_second_derivative(gradients: Sequence[Tensor], parameters: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Under `create_graph=True`, ties gradients to what they depend on, so that differentiating them raises.
+def refuse_derivative(tensors: Sequence[Tensor], parameters: Sequence[Tensor], message: str) -> Sequence[Tensor]:
+    """Under `create_graph=True`, ties tensors to what they depend on, so that differentiating them raises.
 
-    Without this, torch would take them for constants: the second derivative would be zero in silence.
+    Without this, torch would take them for constants: the derivative would be zero in silence.
     """
-    if not torch.is_grad_enabled() or not gradients:
-        return gradients
-    return _Refuse.apply(len(gradients), *gradients, *parameters)  # type: ignore[no-any-return, no-untyped-call]
+    if not torch.is_grad_enabled() or not tensors:
+        return tensors
+    return _Refuse.apply(message, len(tensors), *tensors, *parameters)  # type: ignore[no-any-return, no-untyped-call]
 
 
 # --- under torch.compile ----------------------------------------------------------------------------------------------
@@ -252,18 +414,42 @@ def _backward_execute(
 ) -> tuple[None, list[Tensor | None], None]:
     ket, *inputs = ctx.saved_tensors
     wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1]) if needed]
-    gradients: list[Tensor | None] = [None] * len(inputs)
     found = _execute_vjp(ctx.program, inputs, ket, g_real, g_complex, wanted)
-    for i, gradient in zip(wanted, found, strict=True):
-        gradients[i] = gradient
-    return None, gradients, None
+    return None, spread(found, wanted, len(inputs)), None
 
 
-def _backward_execute_vjp(ctx: Any, *cotangents: Any) -> None:
-    raise NotImplementedError(SECOND_DERIVATIVE)
+def _refuse_compiled(ctx: Any, *cotangents: Any) -> None:
+    raise NotImplementedError(COMPILED_SECOND_DERIVATIVE)
+
+
+def _no_context(ctx: Any, inputs: Any, output: Any) -> None:
+    """Nothing is kept for a backward pass that raises."""
+
+
+@torch.library.register_fake("ketgrad::execute_jvp")  # type: ignore[untyped-decorator]
+def _execute_jvp_fake(
+    program: int, inputs: list[Tensor], tangents: list[Tensor], moving: list[int]
+) -> tuple[Tensor, Tensor]:
+    real, complex_, _ = _execute_fake(program, inputs, False)
+    return real, complex_
+
+
+@torch.library.register_fake("ketgrad::execute_vjp_jvp")  # type: ignore[untyped-decorator]
+def _execute_vjp_jvp_fake(
+    program: int,
+    inputs: list[Tensor],
+    tangents: list[Tensor],
+    moving: list[int],
+    g_real: Tensor,
+    g_complex: Tensor,
+    dg_real: Tensor,
+    dg_complex: Tensor,
+    wanted: list[int],
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    real, complex_, _ = _execute_fake(program, inputs, False)
+    return real, complex_, [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in wanted]
 
 
 torch.library.register_autograd("ketgrad::execute", _backward_execute, setup_context=_setup_execute)
-torch.library.register_autograd(
-    "ketgrad::execute_vjp", _backward_execute_vjp, setup_context=lambda ctx, inputs, output: None
-)
+for _name in ("execute_vjp", "execute_jvp", "execute_vjp_jvp"):
+    torch.library.register_autograd(f"ketgrad::{_name}", _refuse_compiled, setup_context=_no_context)
