@@ -914,22 +914,6 @@ def test_values_of_constants_may_be_used() -> None:
     assert not has_arithmetic(compare(function, leaf()))
 
 
-def test_functorch_and_second_derivatives_are_refused() -> None:
-    compiled = kg.compile(lambda x: kg.Tape([kg.RX(x, wires=0)], [kg.expval(kg.Z(0))]))
-    x = leaf()
-    compiled(x)
-    for transform in (torch.func.grad(compiled), torch.func.jacfwd(compiled)):
-        with pytest.raises(NotImplementedError):
-            transform(x)
-    with pytest.raises(NotImplementedError):
-        torch.func.vmap(compiled)(leaf(3))
-    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward-mode"):
-        compiled(torch.autograd.forward_ad.make_dual(x.detach(), torch.ones_like(x)))
-    (gradient,) = torch.autograd.grad(compiled(x), x, create_graph=True)
-    with pytest.raises(NotImplementedError, match="second derivatives"):
-        gradient.backward()
-
-
 # --- several tapes ----------------------------------------------------------------------------------------------------
 
 

@@ -112,29 +112,10 @@ def test_conjugate_views_are_resolved() -> None:
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
-def test_routes_that_have_no_derivative_raise() -> None:
-    group = group_of()
-    x = group.inputs[1]
-
-    def function(value: Tensor) -> Tensor:
-        return ops.execute(group.encoding.id, [group.inputs[0], value, *group.inputs[2:]])[0].sum()
-
-    for call in (
-        lambda: torch.func.grad(function)(x),
-        lambda: torch.func.jvp(function, (x,), (torch.ones_like(x),)),
-        lambda: torch.func.vmap(function)(x.expand(3, *x.shape)),
-    ):
-        with pytest.raises(NotImplementedError, match=r"torch\.func"):
-            call()
-    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward-mode"):
-        function(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
-
-
-@pytest.mark.parametrize("route", [ops.execute, lambda p, i: EXECUTE(p, i, True)], ids=["eager", "raw"])
-def test_second_derivatives_raise(route: object) -> None:
+def test_second_derivatives_of_the_raw_operator_raise() -> None:
     group = group_of()
     inputs = [t.clone().requires_grad_() for t in group.inputs]
-    real = route(group.encoding.id, inputs)[0]  # type: ignore[operator]
+    real = EXECUTE(group.encoding.id, inputs, True)[0]
     (gradient,) = torch.autograd.grad(real.sum(), inputs[1], create_graph=True)
     with pytest.raises(NotImplementedError, match="second derivatives"):
         gradient.sum().backward()

@@ -60,13 +60,13 @@ void generate_turns(const T* state, T* tangent, const TurnBlock& block, const An
   });
 }
 
-// tangent -= i f state, f a real function of the rows' numbers.
-template <class Cell>
-void generate_phases(const typename Cell::Real* state, typename Cell::Real* tangent,
-                     const Row<typename Cell::Real>* function, const IndexMap& rows, Index end) {
+// tangent -= i f state, f(r) being a real function of the rows' numbers.
+template <class Cell, class F>
+void generate_phases(const typename Cell::Real* state, typename Cell::Real* tangent, const F& function,
+                     const IndexMap& rows, Index end) {
   for_each_group<1>(rows, end, [&](Index r, const Index* row) KETGRAD_ALWAYS_INLINE {
-    const Cell turned = Cell::load(state, *row).times_i().times(-SignSums<Cell>::function_at(function, r));
-    Cell::load(tangent, *row).plus(turned).store(tangent, *row);
+    const Cell turned = Cell::load(state, *row).times_i().times(function(r));
+    Cell::load(tangent, *row).plus(turned.times(Row<typename Cell::Real>{} - 1)).store(tangent, *row);
   });
 }
 
@@ -82,7 +82,9 @@ class TangentRunner : public PassRunner<V> {
 
  public:
   TangentRunner(const Call<T>& call, const Plan& plan, bool inverse, TileRunner<V>& tiles)
-      : Base(call, plan, inverse, tiles), first_weight_(this->numbers_.size(), -1) {}
+      : Base(call, plan, inverse, tiles),
+        first_weight_(this->numbers_.size(), -1),
+        shared_functions_(Base::single ? 0 : this->numbers_.size()) {}
 
   void start(const SampleGroup& group) {
     const bool is_known = this->started_ && !this->some_own_;
@@ -214,6 +216,29 @@ class TangentRunner : public PassRunner<V> {
     return work.products.data();
   }
 
+  // Calls f with that function, if anything moves. Where all lanes share it, it is made once, of numbers.
+  template <class F>
+  void with_phase_function(const Phases& phases, int at, Mask base, Index rows, Workspace<V>& work, const F& f) const {
+    const int first = first_weight_[at];
+    if (first < 0) return;
+    if constexpr (!Base::single) {
+      if (!this->numbers_[at].own && this->keeps_tables()) {
+        LaneVector<T>& function = shared_functions_[at];
+        if (static_cast<Index>(function.size()) != rows) fill_function(phases, first, rows, function);
+        return f([&](Index r) { return Row<T>{} + function[r]; });
+      }
+    }
+    const Row<T>* function = phase_function(phases, first, base, rows, work);
+    f([&](Index r) { return Sums::function_at(function, r); });
+  }
+
+  void fill_function(const Phases& phases, int first, Index rows, LaneVector<T>& function) const {
+    function.assign(rows, T(0));
+    for (std::size_t j = 0; j < phases.strings.size(); ++j)
+      function[phases.strings[j].row_mask & static_cast<Mask>(rows - 1)] += weights_[first + j][0];
+    hadamard(function.data(), rows);
+  }
+
   // --- a tile --------------------------------------------------------------------------------------------------------
 
   void apply(const Operation& op, int at, const Pass& pass, Mask base, T* rows, T* tangents, Workspace<V>& work) const {
@@ -232,9 +257,9 @@ class TangentRunner : public PassRunner<V> {
       apply_phases<Cell>(rows, table, phases.rows, visited);
       apply_phases<Cell>(tangents, table, phases.rows, visited);
     });
-    if (first_weight_[at] < 0) return;
-    generate_phases<Cell>(rows, tangents, phase_function(phases, first_weight_[at], base, visited, work), phases.rows,
-                          visited);
+    with_phase_function(phases, at, base, visited, work, [&](const auto& function) {
+      generate_phases<Cell>(rows, tangents, function, phases.rows, visited);
+    });
   }
 
   void generate(const TurnBlock& block, int at, Mask base, const T* rows, T* tangents) const {
@@ -294,14 +319,15 @@ class TangentRunner : public PassRunner<V> {
       for (Index i = 0; i < products; ++i) work.products[i] += work.more_products[i];
       this->add_phase_sums(phases, n, base, visited, work, sums);
     }
-    if (first_weight_[at] < 0) return;
-    const Row<T>* function = phase_function(phases, first_weight_[at], base, visited, work);
-    generate_phases<Cell>(rows.ket, rows.ket_tangent, function, phases.rows, visited);
-    generate_phases<Cell>(rows.bra, rows.bra_tangent, function, phases.rows, visited);
+    with_phase_function(phases, at, base, visited, work, [&](const auto& function) {
+      generate_phases<Cell>(rows.ket, rows.ket_tangent, function, phases.rows, visited);
+      generate_phases<Cell>(rows.bra, rows.bra_tangent, function, phases.rows, visited);
+    });
   }
 
   std::vector<int> first_weight_;  // per operation
   LaneVector<Row<T>> weights_;
+  mutable std::vector<LaneVector<T>> shared_functions_;  // per operation, of what lanes share
 };
 
 // --- steps ------------------------------------------------------------------------------------------------------------

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import sys
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -16,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.utils import _pytree as pytree
 
 from . import ops
@@ -131,10 +135,15 @@ def _split(call: Call, batch: int, real: Tensor, complex_: Tensor) -> tuple[Tens
 
 def _split_views(call: Call, batch: int, real: Tensor, complex_: Tensor) -> tuple[Tensor, ...]:
     """The same by operations that torch differentiates and transforms."""
+    if call.are_scalars and len(call.tapes) == 1:
+        return real.unbind(1) if call.has_batch else real.squeeze(0).unbind(0)
     columns = []
     for result in call.results:
         numbers = complex_ if result.is_complex else real
-        columns.append(numbers.narrow(1, result.first, result.size))
+        columns.append(numbers if len(call.results) == 1 else numbers.narrow(1, result.first, result.size))
+    if len(call.tapes) == 1:
+        pairs = zip(columns, call.shapes, strict=True)
+        return tuple([c.reshape((batch, *shape) if call.has_batch else shape) for c, shape in pairs])
     blocks = [column.split(_rows(call, batch)) for column in columns]
     found = []
     for t, rows in enumerate(_rows(call, batch)):
@@ -239,6 +248,7 @@ class Compiled:
         self._modules: list[nn.Module] = []
         self._lock = threading.RLock()
         self._traces = 0
+        self._handle = _handle_of(self)
         functools.update_wrapper(self, function, updated=())
 
     @property
@@ -288,13 +298,36 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The result of the tape that the function returns, a tuple for several, or what the QNode returns."""
-        if torch.compiler.is_compiling():  # tapes are no graph: what is compiled breaks here and goes on behind
-            return torch.compiler.disable(self._call)(args, kwargs)
+        if torch.compiler.is_compiling():
+            return _call_in_graph(self._handle, args, kwargs)
         return self._call(args, kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         plan, tensors = self._plan(args, kwargs)
         return _execute(plan, plan.arithmetic(*tensors))
+
+    def _call_fake(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if ops.is_transforming():
+            raise NotImplementedError(
+                "ketgrad has no torch.func transforms (grad, vmap, jvp, jacrev, hessian) inside torch.compile; take "
+                "them in eager mode"
+            )
+        tensors: list[Tensor] = []
+        _described((args, kwargs), tensors)
+        with unset_fake_temporarily(), temporarily_clear_interpreter_stack(), disable_proxy_modes_tracing(), torch.enable_grad():
+            examples = [_example(tensor) for tensor in tensors]
+            plan = self._plan(*_rebuilt((args, kwargs), iter(examples)))[0]
+        if plan.lifted:
+            raise NotImplementedError(
+                f"inside torch.compile, {self._name} reads tensors from outside the function: pass them as arguments"
+            )
+        handed = plan.arithmetic(*tensors)
+        results: list[Tensor] = []
+        for call, of_call in zip(plan.calls, handed, strict=False):
+            inputs = _pack(call, of_call)
+            batch = inputs[call.batched].shape[0] if call.batched >= 0 else 1
+            results += _split_views(call, batch, *ops.execute(call.id, inputs, True))
+        return plan.finish(*handed[-1], *results)
 
     def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, tuple[Tensor, ...]]:
         """The plan for some arguments, and what its arithmetic takes."""
@@ -531,6 +564,12 @@ def _plain(tensor: Tensor) -> Tensor:
     return forward_ad.unpack_dual(tensor).primal.detach().requires_grad_(requires_grad)
 
 
+def _example(tensor: Tensor) -> Tensor:
+    """A tensor of zeros in the shape of a fake one, with its present size where that may change."""
+    sizes = [int(size) if isinstance(size, int) else size.node.hint for size in tensor.shape]
+    return torch.zeros(sizes, dtype=tensor.dtype, device=tensor.device, requires_grad=tensor.requires_grad)
+
+
 def _alias(tensor: Tensor, rows: int | None = None) -> Tensor:
     """A tensor for a trace: at one place only, so that it is known by itself; with so many rows."""
     with torch.inference_mode(False), torch.no_grad():
@@ -619,6 +658,25 @@ def _has_measurements(returned: Any) -> bool:
     if pennylane is None:
         return False
     return any(isinstance(leaf, pennylane.measurements.MeasurementProcess) for leaf in pytree.tree_leaves(returned))
+
+
+# --- under torch.compile and torch.export ------------------------------------------------------------------------------
+
+# A graph holds numbers, no objects: those that are compiled, by number, for as long as somebody else holds them.
+_by_handle: weakref.WeakValueDictionary[int, Compiled] = weakref.WeakValueDictionary()
+_handles = itertools.count()
+
+
+def _handle_of(compiled: Compiled) -> int:
+    handle = next(_handles)
+    _by_handle[handle] = compiled
+    return handle
+
+
+@torch._dynamo.nonstrict_trace
+def _call_in_graph(handle: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A call with fake tensors: the graph gets the plan's arithmetic and the operators, no Python of ketgrad."""
+    return _by_handle[handle]._call_fake(args, kwargs)
 
 
 # --- a call of a plan -------------------------------------------------------------------------------------------------

@@ -174,12 +174,13 @@ class _Native:
         )
         self.groups = [group._replace(inputs=[]) for group in run.groups]
         self.as_held = as_held
+        self.others = [] if as_held else [p for p in parameters if isinstance(p, Tensor)]
         if trainable:
             ctx.save_for_backward(*run.kets, *[tensor for group in run.groups for tensor in group.inputs])
 
     def parameters(self) -> list[Tensor]:
         """What the gradients depend on."""
-        return _tensors_of(self.tapes)
+        return [*_tensors_of(self.tapes), *self.others]
 
     def is_differentiable(self, gradients: Sequence[Tensor | None], cotangents: Sequence[Tensor | None]) -> bool:
         """Whether the gradients can be differentiated again: where they go to the tensors that the tapes hold."""

@@ -28,8 +28,9 @@ COMPILED_SECOND_DERIVATIVE = (
     "take them in eager mode"
 )
 NO_SECOND_DERIVATIVE = (
-    "the gradient of a circuit was differentiated again (create_graph=True, a Hessian or a gradient penalty), but this "
-    "gradient came from a function that gives first derivatives only"
+    "this gradient of a circuit has no second derivatives, and was differentiated again (create_graph=True, a Hessian or "
+    "a gradient penalty): it came from a JacobianProductCalculator that gives first derivatives only, or went to other "
+    "tensors than the tapes hold"
 )
 
 _execute = torch.ops.ketgrad.execute.default

@@ -28,6 +28,13 @@ def _refuse_third(*_: Any) -> NoReturn:
     raise NotImplementedError(ops.THIRD_DERIVATIVE)
 
 
+def _apply(function: Any, *args: Any) -> Any:
+    """`function.apply(*args)`; without what that costs where no transform is left and nothing requires grad."""
+    if not ops.is_transforming() and not any(isinstance(a, Tensor) and a.requires_grad for a in args):
+        return function.forward(*args)
+    return function.apply(*args)
+
+
 # --- vmap: into the native batch --------------------------------------------------------------------------------------
 
 
@@ -113,7 +120,7 @@ class Execute(torch.autograd.Function):
     def backward(ctx: Any, g_real: Tensor, g_complex: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         ket, *inputs = ctx.saved_tensors
         wanted = tuple(i for i, needed in enumerate(ctx.needs_input_grad[2:]) if needed)
-        found = ExecuteVjp.apply(ctx.program, wanted, ket, g_real, g_complex, *inputs)  # type: ignore[no-untyped-call]
+        found = _apply(ExecuteVjp, ctx.program, wanted, ket, g_real, g_complex, *inputs)
         return (None, None, *ops.spread(found, wanted, len(inputs)))
 
     @staticmethod
@@ -121,13 +128,13 @@ class Execute(torch.autograd.Function):
         inputs = ctx.saved_tensors
         moving = tuple(i for i, tangent in enumerate(tangents) if tangent is not None)
         given = [tangents[i] for i in moving]
-        real, complex_ = ExecuteJvp.apply(ctx.program, moving, *inputs, *given)  # type: ignore[no-untyped-call]
+        real, complex_ = _apply(ExecuteJvp, ctx.program, moving, *inputs, *given)
         return real, complex_, None
 
     @staticmethod
     def vmap(info: Any, in_dims: _Dims, program: int, keep_ket: bool, *inputs: Tensor) -> tuple[Any, Any]:
         fold = _Fold(info, program, in_dims[2:], inputs, ())
-        results = Execute.apply(program, keep_ket, *fold.inputs)  # type: ignore[no-untyped-call]
+        results = _apply(Execute, program, keep_ket, *fold.inputs)
         return tuple(map(fold.apart, results)), (0, 0, 0)
 
 
@@ -157,7 +164,7 @@ class ExecuteVjp(torch.autograd.Function):
         needed = tuple(i for i, is_needed in enumerate(ctx.needs_input_grad[5:]) if is_needed)
         shape = _Shape(program, wanted, needed, len(inputs))
         still = (g_real.new_empty(0), g_complex.new_empty(0))
-        found = ExecuteVjpJvp.apply(shape, *inputs, *directions, g_real, g_complex, *still)  # type: ignore[no-untyped-call]
+        found = _apply(ExecuteVjpJvp, shape, *inputs, *directions, g_real, g_complex, *still)
         return (None, None, None, *found[:2], *ops.spread(found[2:], needed, len(inputs)))
 
     @staticmethod
@@ -170,7 +177,7 @@ class ExecuteVjp(torch.autograd.Function):
         given = [tangents[i] for i in moving]
         slopes = [g.new_empty(0) if d is None else d for g, d in ((g_real, dg_real), (g_complex, dg_complex))]
         shape = _Shape(program, moving, wanted, len(inputs))
-        found = ExecuteVjpJvp.apply(shape, *inputs, *given, g_real, g_complex, *slopes)  # type: ignore[no-untyped-call]
+        found = _apply(ExecuteVjpJvp, shape, *inputs, *given, g_real, g_complex, *slopes)
         return tuple(found[2:])
 
     @staticmethod
@@ -186,7 +193,7 @@ class ExecuteVjp(torch.autograd.Function):
     ) -> tuple[Any, Any]:
         fold = _Fold(info, program, in_dims[5:], inputs, wanted)
         rows = [fold.rows(t, d) for t, d in zip((ket, g_real, g_complex), in_dims[2:5], strict=True)]
-        found = ExecuteVjp.apply(program, wanted, *rows, *fold.inputs)  # type: ignore[no-untyped-call]
+        found = _apply(ExecuteVjp, program, wanted, *rows, *fold.inputs)
         return tuple(map(fold.gradient, wanted, found)), (0,) * len(wanted)
 
 
@@ -217,9 +224,9 @@ class ExecuteJvp(torch.autograd.Function):
         if needed:
             shape = _Shape(program, moving, needed, count)
             still = (g_real.new_empty(0), g_complex.new_empty(0))
-            by_inputs = ExecuteVjpJvp.apply(shape, *tensors, g_real, g_complex, *still)[2:]  # type: ignore[no-untyped-call]
+            by_inputs = _apply(ExecuteVjpJvp, shape, *tensors, g_real, g_complex, *still)[2:]
         no_ket = g_complex.new_empty((g_complex.shape[0], 0))
-        by_tangents = ExecuteVjp.apply(program, moving, no_ket, g_real, g_complex, *inputs)  # type: ignore[no-untyped-call]
+        by_tangents = _apply(ExecuteVjp, program, moving, no_ket, g_real, g_complex, *inputs)
         return (None, None, *ops.spread(by_inputs, needed, count), *by_tangents)
 
     @staticmethod
@@ -232,7 +239,7 @@ class ExecuteJvp(torch.autograd.Function):
         mapped = [i for i, dim in zip(moving, dims[count:], strict=True) if dim is not None]
         fold = _Fold(info, program, dims[:count], tensors[:count], mapped)
         tangents = map(fold.input, moving, tensors[count:], dims[count:])
-        found = ExecuteJvp.apply(program, moving, *fold.inputs, *tangents)  # type: ignore[no-untyped-call]
+        found = _apply(ExecuteJvp, program, moving, *fold.inputs, *tangents)
         return tuple(map(fold.apart, found)), (0, 0)
 
 
@@ -277,6 +284,6 @@ class ExecuteVjpJvp(torch.autograd.Function):
         fold = _Fold(info, shape.program, dims[:count], tensors[:count], (*mapped, *shape.wanted))
         tangents = map(fold.input, shape.moving, tensors[count:-4], dims[count:-4])
         rows = map(fold.rows, tensors[-4:], dims[-4:])
-        found = ExecuteVjpJvp.apply(shape, *fold.inputs, *tangents, *rows)  # type: ignore[no-untyped-call]
+        found = _apply(ExecuteVjpJvp, shape, *fold.inputs, *tangents, *rows)
         results = (*map(fold.apart, found[:2]), *map(fold.gradient, shape.wanted, found[2:]))
         return results, (0,) * len(results)
