@@ -7,7 +7,7 @@ PennyLane's contract.
 
 from __future__ import annotations
 
-from . import measurements, observables, operations
+from . import measurements, nn, observables, operations
 from .compiling import compile
 from .execute_tapes import ExecuteTapes, execute
 from .explain import Explanation, explain
@@ -154,6 +154,7 @@ __all__ = [
     "from_openqasm",
     "from_qiskit",
     "measurements",
+    "nn",
     "observables",
     "operations",
     "probs",

@@ -249,6 +249,7 @@ class Compiled:
         self._lock = threading.RLock()
         self._traces = 0
         self._handle = _handle_of(self)
+        self._reads_outside = False
         functools.update_wrapper(self, function, updated=())
 
     @property
@@ -299,6 +300,8 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The result of the tape that the function returns, a tuple for several, or what the QNode returns."""
         if torch.compiler.is_compiling():
+            if self._reads_outside:  # what it reads is no argument of the graph, which breaks here and goes on behind
+                return torch.compiler.disable(self._call)(args, kwargs)
             return _call_in_graph(self._handle, args, kwargs)
         return self._call(args, kwargs)
 
@@ -423,6 +426,7 @@ class Compiled:
     def _trace_plain(self, given: _Given) -> Plan:
         plan, log, largest = self._lower(given, [_alias(tensor) for tensor in given.tensors])
         self._traces += 1
+        self._reads_outside |= bool(plan.lifted)
         self._modules = modules_of((self.function, *given.others))
         batched = plan.batched_arguments
         if batched and self._is_generic(given, plan, log, largest):
