@@ -43,7 +43,7 @@ def by_hand(layer: kg.nn.CircuitLayer, inputs: Tensor) -> Tensor:
     return torch.cat([z.unsqueeze(-1), p, v.unsqueeze(-1)], -1)
 
 
-# --- the layer ---------------------------------------------------------------------------------------------------------
+# --- the layer --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lead", [(), (1,), (5,), (0,), (2, 3), (2, 1, 3, 2), (0, 4)], ids=str)
@@ -63,10 +63,12 @@ def test_initialisers() -> None:
     assert ((make().weights >= 0) & (make().weights <= 2 * torch.pi)).all()
     assert (make(init=nn.init.zeros_).weights == 0).all()
     layer = make(init={"bias": lambda t: nn.init.constant_(t, 3)})
-    assert layer.bias == 3 and (layer.weights != 0).any()
+    assert layer.bias == 3
+    assert (layer.weights != 0).any()
     given = nn.Parameter(torch.randn(2, 3, 3))
     layer = kg.nn.CircuitLayer(circuit, {"weights": given, "bias": torch.tensor(0.5)})
-    assert layer.weights is given and layer.bias == 0.5
+    assert layer.weights is given
+    assert layer.bias == 0.5
     layer.reset_parameters()
     assert layer.bias == 0.5
 
@@ -109,7 +111,8 @@ def test_autocast() -> None:
     model = nn.Sequential(nn.Linear(5, 3), make(), nn.Linear(6, 2))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         hidden = model[0](torch.randn(4, 5))
-        assert hidden.dtype is torch.bfloat16 and model[1](hidden).dtype is torch.float32
+        assert hidden.dtype is torch.bfloat16
+        assert model[1](hidden).dtype is torch.float32
         loss = model(torch.randn(4, 5)).float().square().mean()
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -132,7 +135,7 @@ def test_accumulation_and_checkpointing() -> None:
     torch.testing.assert_close(gradients_of(model), expected)
 
 
-DDP = '''
+DDP = """
 import os, sys, torch, torch.distributed as dist
 import ketgrad as kg
 rank = int(sys.argv[1])
@@ -148,7 +151,7 @@ parallel(inputs[4 * rank : 4 * rank + 4]).square().mean().backward()
 torch.testing.assert_close(layer.weights1.grad, expected)
 dist.destroy_process_group()
 os._exit(0)  # gloo's threads sometimes abort a process that ends by itself, with any model
-'''
+"""
 
 
 def test_distributed_data_parallel(tmp_path: Path) -> None:
@@ -169,7 +172,8 @@ def test_complex_results_and_layers_without_inputs() -> None:
         return kg.Tape([kg.RX(inputs[..., 0], wires=0), kg.CNOT(wires=[0, 1])], [kg.density_matrix(wires=[0])])
 
     found = kg.nn.CircuitLayer(state, {"weights": (2,)})()
-    assert found.shape == (4,) and found.is_complex()
+    assert found.shape == (4,)
+    assert found.is_complex()
     assert kg.nn.CircuitLayer(density, {})(torch.rand(2, 3, 1)).shape == (2, 3, 2, 2)
 
 
@@ -213,7 +217,7 @@ def test_bad_input(make_and_call: Any, error: type[Exception], message: str) -> 
         make_and_call()
 
 
-# --- torch.compile and torch.export ------------------------------------------------------------------------------------
+# --- torch.compile and torch.export -----------------------------------------------------------------------------------
 
 
 def hybrid() -> nn.Module:
@@ -239,6 +243,14 @@ def test_one_graph_for_every_batch_and_every_weight() -> None:
     assert counter.frame_count == 1
 
 
+def test_a_circuit_that_asks_for_the_batch_size_gets_a_graph_for_each() -> None:
+    asking = kg.compile(lambda x: kg.Tape([kg.RX(x[:, 0] / x.shape[0], wires=0)], [kg.expval(kg.Z(0))]))
+    compiled = torch.compile(lambda x: 2 * asking(x), fullgraph=True, dynamic=True, backend="aot_eager")
+    for size in (4, 7, 3):
+        x = torch.rand(size, 1, dtype=F64)
+        torch.testing.assert_close(compiled(x), 2 * torch.cos(x[:, 0] / size))
+
+
 @pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
 def test_inductor() -> None:
     model = hybrid().float()
@@ -257,9 +269,13 @@ def test_export() -> None:
 def test_what_compiled_code_has_not_is_refused() -> None:
     model, inputs = hybrid(), torch.randn(4, 5, dtype=F64, requires_grad=True)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    with pytest.raises(RuntimeError, match=r"double backward|donated_buffer"):
+
+    def differentiate_twice() -> None:
         (gradient,) = torch.autograd.grad(compiled(inputs).sum(), inputs, create_graph=True)
         torch.autograd.grad(gradient.sum(), inputs)
+
+    with pytest.raises(RuntimeError, match=r"double backward|donated_buffer"):
+        differentiate_twice()
     transforms = {
         "grad": lambda x: torch.func.grad(lambda x: model(x).sum())(x),
         "vmap": lambda x: torch.func.vmap(model)(x),
@@ -288,7 +304,10 @@ def test_a_circuit_that_reads_tensors_from_outside_breaks_the_graph() -> None:
 BLOCKS: dict[str, tuple[kg.nn.Block, Any]] = {}
 for n in (1, 2, 3, 4):
     BLOCKS |= {
-        f"angle-{n}": (kg.nn.AngleEmbedding(n, axis="Y"), lambda x, w, n=n: qml.AngleEmbedding(x, range(n), rotation="Y")),
+        f"angle-{n}": (
+            kg.nn.AngleEmbedding(n, axis="Y"),
+            lambda x, w, n=n: qml.AngleEmbedding(x, range(n), rotation="Y"),
+        ),
         f"amplitude-{n}": (
             kg.nn.AmplitudeEmbedding(n, size=2**n - 1, pad_with=0.5),
             lambda x, w, n=n: qml.AmplitudeEmbedding(x, range(n), pad_with=0.5, normalize=True),

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, MEASUREMENTS, OPERATIONS, Case, Leaves, contract, layer
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.functional import hessian as oracle_hessian
@@ -15,6 +14,7 @@ from torch.autograd.functional import jacobian as oracle_jacobian
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import ketgrad as kg
+from cases import CASES, MEASUREMENTS, OPERATIONS, Case, Leaves, contract, layer
 from ketgrad import ops, reference
 from ketgrad._library import _C
 
@@ -56,7 +56,9 @@ def is_hermitian(tensor: Tensor) -> bool:
 def direction(tensor: Tensor) -> Tensor:
     """Gradients of Hermitian matrices are right along Hermitian directions (docs/concepts.md)."""
     double = torch.complex128 if tensor.is_complex() else F64
-    v = torch.randn(tensor.shape, dtype=double, generator=torch.Generator().manual_seed(tensor.numel())).to(tensor.dtype)
+    v = torch.randn(tensor.shape, dtype=double, generator=torch.Generator().manual_seed(tensor.numel())).to(
+        tensor.dtype
+    )
     return (v + v.mH) / 2 if is_hermitian(tensor) else v
 
 
@@ -109,7 +111,10 @@ def entangled(weights: Tensor, wires: int) -> list[kg.Operation]:
     for of_layer in weights:
         operations += [kg.Rot(*of_layer[w], wires=w) for w in range(wires)]
         operations += [kg.CNOT(wires=[w, (w + 1) % wires]) for w in range(wires)]
-        operations += [kg.IsingXX(of_layer[0, 0], wires=[0, wires - 1]), kg.DoubleExcitation(of_layer[1, 1], [0, 1, 2, 3])]
+        operations += [
+            kg.IsingXX(of_layer[0, 0], wires=[0, wires - 1]),
+            kg.DoubleExcitation(of_layer[1, 1], [0, 1, 2, 3]),
+        ]
     return operations
 
 
@@ -125,7 +130,8 @@ def test_tiles(level: str, wires: int, tile_bits: int) -> None:
     finally:
         _C.set_tile_bits(0)
     expected = hessian_product(reference.execute(tape), [weights])
-    assert found is not None and expected is not None
+    assert found is not None
+    assert expected is not None
     torch.testing.assert_close(found[0], expected[0], rtol=1e-9, atol=1e-9)
 
 
@@ -167,10 +173,11 @@ def test_gradgradcheck(kind: str, batch: int | None) -> None:
 
     assert torch.autograd.gradgradcheck(circuit, (x, w), check_fwd_over_rev=True)
     assert torch.autograd.gradcheck(circuit, (x, w), check_forward_ad=True)
-    compiled = kg.compile(lambda x, w: kg.Tape([kg.RX(x, wires=0), kg.RY(2 * w, wires=1), kg.CZ([0, 1])], measured(kind)))
+    compiled = kg.compile(
+        lambda x, w: kg.Tape([kg.RX(x, wires=0), kg.RY(2 * w, wires=1), kg.CZ([0, 1])], measured(kind))
+    )
     assert torch.autograd.gradgradcheck(compiled, (x, w), check_fwd_over_rev=True)
     assert torch.autograd.gradcheck(compiled, (x, w), check_forward_ad=True)
-
 
 
 def has_angles(entry: Any) -> bool:
@@ -190,7 +197,9 @@ def test_gradgradcheck_of_every_operation(entry: Any) -> None:
 
     def circuit(*angles: Tensor) -> Tensor:
         mine = entry.build(Replay(angles), wires)
-        return kg.execute([kg.Tape([*prepared, mine], [kg.expval(kg.Z(0) @ kg.Y(wires[-1]) if wires[1:] else kg.Y(0))])])[0]
+        return kg.execute(
+            [kg.Tape([*prepared, mine], [kg.expval(kg.Z(0) @ kg.Y(wires[-1]) if wires[1:] else kg.Y(0))])]
+        )[0]
 
     angles = [p.detach().clone().requires_grad_() for p in parameters]
     assert torch.autograd.gradgradcheck(circuit, angles)
@@ -214,7 +223,9 @@ def test_matrices_along_unitary_directions() -> None:
     def circuit(generator: Tensor, x: Tensor) -> Tensor:
         unitary = torch.matrix_exp(generator - generator.mH)
         operations = [kg.RX(x, wires=0), kg.QubitUnitary(unitary, wires=[0, 1]), kg.RY(x, wires=1)]
-        return kg.execute([kg.Tape([*operations, kg.adjoint(kg.QubitUnitary(unitary, [1, 2]))], [kg.probs(wires=[0, 2])])])[0]
+        return kg.execute(
+            [kg.Tape([*operations, kg.adjoint(kg.QubitUnitary(unitary, [1, 2]))], [kg.probs(wires=[0, 2])])]
+        )[0]
 
     assert torch.autograd.gradgradcheck(circuit, (generator, x))
 
@@ -225,7 +236,9 @@ def test_hermitian_matrices_along_hermitian_directions() -> None:
 
     def circuit(half: Tensor, x: Tensor) -> Tensor:
         observable = kg.Hermitian(half + half.mH, wires=0) @ kg.Z(1)
-        tape = kg.Tape([kg.RX(x, wires=0), kg.RY(x, wires=1), kg.CNOT([0, 1])], [kg.expval(observable), kg.var(observable)])
+        tape = kg.Tape(
+            [kg.RX(x, wires=0), kg.RY(x, wires=1), kg.CNOT([0, 1])], [kg.expval(observable), kg.var(observable)]
+        )
         return torch.stack(kg.execute([tape])[0])
 
     assert torch.autograd.gradgradcheck(circuit, (half, x))
@@ -248,7 +261,10 @@ def test_forward_mode_is_the_gradient_along_a_direction(entry: Any) -> None:
 
 
 def tangents_of(tape: kg.Tape, leaves: list[Tensor], tangents: list[Tensor]) -> list[Tensor]:
-    return [next((t for p, t in zip(leaves, tangents, strict=True) if p is q), torch.zeros_like(q)) for q in tape.get_parameters()]
+    return [
+        next((t for p, t in zip(leaves, tangents, strict=True) if p is q), torch.zeros_like(q))
+        for q in tape.get_parameters()
+    ]
 
 
 # --- transforms -------------------------------------------------------------------------------------------------------
@@ -369,7 +385,11 @@ def test_third_derivatives_are_refused(f: Any) -> None:
     with pytest.raises(NotImplementedError, match="first and second derivatives"):
         torch.autograd.grad(second.sum(), w)
     by_weights = lambda w: loss(f)(X[0], w)  # noqa: E731
-    for third in (jacrev(hessian(by_weights)), jacfwd(hessian(by_weights)), grad(lambda w: hessian(by_weights)(w).sum())):
+    for third in (
+        jacrev(hessian(by_weights)),
+        jacfwd(hessian(by_weights)),
+        grad(lambda w: hessian(by_weights)(w).sum()),
+    ):
         with pytest.raises(NotImplementedError, match="ketgrad has"):
             third(W[0])
 

@@ -59,9 +59,7 @@ struct Call {
     return slot.scale * static_cast<double>(inputs[slot.input].of_sample(sample)[slot.column]) + slot.offset;
   }
 
-  bool moves(int input) const {
-    return input != no_input && !tangents.empty() && tangents[input].data != nullptr;
-  }
+  bool moves(int input) const { return input != no_input && !tangents.empty() && tangents[input].data != nullptr; }
 
   bool moves(const Step& step) const {
     for (const int input : step.inputs) {
@@ -72,7 +70,8 @@ struct Call {
 
   // The derivative of `value` along the direction of the call.
   double tangent(const Slot& slot, Index sample) const {
-    return moves(slot.input) ? slot.scale * static_cast<double>(tangents[slot.input].of_sample(sample)[slot.column]) : 0;
+    return moves(slot.input) ? slot.scale * static_cast<double>(tangents[slot.input].of_sample(sample)[slot.column])
+                             : 0;
   }
 
   bool shared(const Step& step) const {

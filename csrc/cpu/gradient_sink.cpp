@@ -109,7 +109,8 @@ void GradientSink<T>::contract_gate_tangent(const Gate& gate, Matrix overlap, Ma
     if (!wants(gate.slots[j].input)) continue;
     HyperDual parameters[max_parameters];
     for (int p = 0; p < info.num_parameters; ++p)
-      parameters[p] = HyperDual(call_->value(gate.slots[p], sample), p == j ? 1 : 0, call_->tangent(gate.slots[p], sample));
+      parameters[p] =
+          HyperDual(call_->value(gate.slots[p], sample), p == j ? 1 : 0, call_->tangent(gate.slots[p], sample));
     Complex<HyperDual> m[max_block_size * max_block_size];
     block_matrix(info.formula, parameters, m);
     double gradient = 0;  // 2 Re sum_ab (d_j V)[a, b] dW[a, b] + (d d_j V)[a, b] W[a, b]

@@ -226,7 +226,8 @@ void sparse_gradient(const V* u, const V* psi, const PlannedFactor& f, Index beg
 
 // Probabilities over kept wires, Re(conj(u) psi) summed: group r adds to every outcome a.
 template <class V, class Offsets>
-void add_probabilities(const V* u, const V* psi, const IndexMap& groups, const Offsets& offsets, Index begin, Index end, V* p) {
+void add_probabilities(const V* u, const V* psi, const IndexMap& groups, const Offsets& offsets, Index begin, Index end,
+                       V* p) {
   const Index size = offsets.size();
   for_each_run(groups, begin, end, [&](Index first, Index length) {
     for (Index a = 0; a < size; ++a) {

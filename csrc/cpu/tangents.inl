@@ -293,8 +293,8 @@ class TangentRunner : public PassRunner<V> {
     generate(block, at, base, rows.bra, rows.bra_tangent);
   }
 
-  void undo_phases_of(const Phases& phases, int at, const Pass& pass, Mask base, const States& rows,
-                      Workspace<V>& work, const std::vector<char>& wanted, double* sums) const {
+  void undo_phases_of(const Phases& phases, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,
+                      const std::vector<char>& wanted, double* sums) const {
     const Numbers& n = this->numbers_[at];
     const bool any = Base::wants_any(phases, wanted);
     const Index visited = this->rows_to_visit(phases);
@@ -508,8 +508,7 @@ class TangentWalk : public GroupWalk<V> {
     team_.for_range(step.groups.size(), [&](Index begin, Index end) {
       switch (step.kind) {
         case StepKind::exchange: return;
-        case StepKind::dense:
-          return add_large_block(out, in, step.groups, step.offsets, step.size(), c, begin, end);
+        case StepKind::dense: return add_large_block(out, in, step.groups, step.offsets, step.size(), c, begin, end);
         case StepKind::diagonal: return add_diagonal(out, in, step.groups, step.offsets, c, begin, end);
         case StepKind::pauli_rotation:
           return for_each_rotated(in, step.groups, step.word, begin, end, [&](Index i, const V& re, const V& im) {
@@ -900,7 +899,8 @@ class TangentWalk : public GroupWalk<V> {
       if (coefficients && this->wants_coefficients(m)) add_term_gradients(u, ket, t, weight);
       for (const PlannedFactor& f : t.factors) {
         if (this->wants(f.factor->input))
-          add_factor_tangents(u, ket, t, f, [&](int l) { return share * weight(l) * coefficient(*t.term, this->sample(l)); });
+          add_factor_tangents(u, ket, t, f,
+                              [&](int l) { return share * weight(l) * coefficient(*t.term, this->sample(l)); });
       }
     }
   }

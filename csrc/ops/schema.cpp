@@ -9,8 +9,7 @@ STABLE_TORCH_LIBRARY(ketgrad, m) {
       "execute_vjp(int program, Tensor[] inputs, Tensor ket, Tensor g_real, Tensor g_complex, int[] wanted) -> "
       "Tensor[]");
   // Derivatives of real and complex along `tangents`, the directions of the inputs that are `moving`.
-  m.def(
-      "execute_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] moving) -> (Tensor real, Tensor complex)");
+  m.def("execute_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] moving) -> (Tensor real, Tensor complex)");
   // The same, and the derivatives of what execute_vjp returns, which depends on the cotangents too: dg_real, dg_complex
   // are their directions, without elements where they stand still.
   m.def(

@@ -247,9 +247,7 @@ def keeps_state(size: int, device: torch.device) -> bool:
     return size <= _SMALL or device.type != "cpu" or size <= _KET_SHARE * _C.available_memory()
 
 
-def split_results(
-    group: Group, real: Tensor, complex_: Tensor, as_views: bool = False
-) -> list[tuple[Tensor, ...]]:
+def split_results(group: Group, real: Tensor, complex_: Tensor, as_views: bool = False) -> list[tuple[Tensor, ...]]:
     """The results of each tape of a group, one a measurement, the batch axis leading where the tape has one.
 
     Views are differentiable; otherwise each result is a tensor of its own, and the numbers may be taken for one.

@@ -317,13 +317,19 @@ class Compiled:
             )
         tensors: list[Tensor] = []
         _described((args, kwargs), tensors)
-        with unset_fake_temporarily(), temporarily_clear_interpreter_stack(), disable_proxy_modes_tracing(), torch.enable_grad():
+        with (
+            unset_fake_temporarily(),
+            temporarily_clear_interpreter_stack(),
+            disable_proxy_modes_tracing(),
+            torch.enable_grad(),
+        ):
             examples = [_example(tensor) for tensor in tensors]
             plan = self._plan(*_rebuilt((args, kwargs), iter(examples)))[0]
         if plan.lifted:
             raise NotImplementedError(
                 f"inside torch.compile, {self._name} reads tensors from outside the function: pass them as arguments"
             )
+        self._settle_sizes(plan, tensors)
         handed = plan.arithmetic(*tensors)
         results: list[Tensor] = []
         for call, of_call in zip(plan.calls, handed, strict=False):
@@ -331,6 +337,14 @@ class Compiled:
             batch = inputs[call.batched].shape[0] if call.batched >= 0 else 1
             results += _split_views(call, batch, *ops.execute(call.id, inputs, True))
         return plan.finish(*handed[-1], *results)
+
+    def _settle_sizes(self, plan: Plan, tensors: Sequence[Tensor]) -> None:
+        """Have the graph made for the present sizes, other than of a batch that the plan takes in any size."""
+        is_generic = any(plan is generic for generic in self._generic.values())
+        for i, tensor in enumerate(tensors):
+            for axis, size in enumerate(tensor.shape):
+                if not (is_generic and axis == 0 and i in plan.batched_arguments):
+                    int(size)  # of a symbol, this is a guard
 
     def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, tuple[Tensor, ...]]:
         """The plan for some arguments, and what its arithmetic takes."""
@@ -564,13 +578,13 @@ def _plain(tensor: Tensor) -> Tensor:
         tensor = functorch.get_unwrapped(tensor)
         if axis >= 0:
             tensor = tensor.select(axis, 0)
-    requires_grad = tensor.requires_grad
-    return forward_ad.unpack_dual(tensor).primal.detach().requires_grad_(requires_grad)
+    primal: Tensor = forward_ad.unpack_dual(tensor).primal
+    return primal.detach().requires_grad_(tensor.requires_grad)
 
 
 def _example(tensor: Tensor) -> Tensor:
     """A tensor of zeros in the shape of a fake one, with its present size where that may change."""
-    sizes = [int(size) if isinstance(size, int) else size.node.hint for size in tensor.shape]
+    sizes = [getattr(getattr(size, "node", None), "hint", size) for size in tensor.shape]  # of a symbol
     return torch.zeros(sizes, dtype=tensor.dtype, device=tensor.device, requires_grad=tensor.requires_grad)
 
 
@@ -664,21 +678,22 @@ def _has_measurements(returned: Any) -> bool:
     return any(isinstance(leaf, pennylane.measurements.MeasurementProcess) for leaf in pytree.tree_leaves(returned))
 
 
-# --- under torch.compile and torch.export ------------------------------------------------------------------------------
+# --- under torch.compile and torch.export -----------------------------------------------------------------------------
 
-# A graph holds numbers, no objects: those that are compiled, by number, for as long as somebody else holds them.
-_by_handle: weakref.WeakValueDictionary[int, Compiled] = weakref.WeakValueDictionary()
+# A graph holds names, no objects (and no numbers, which could become symbols): for as long as somebody else holds what
+# they are of.
+_by_handle: weakref.WeakValueDictionary[str, Compiled] = weakref.WeakValueDictionary()
 _handles = itertools.count()
 
 
-def _handle_of(compiled: Compiled) -> int:
-    handle = next(_handles)
+def _handle_of(compiled: Compiled) -> str:
+    handle = str(next(_handles))
     _by_handle[handle] = compiled
     return handle
 
 
 @torch._dynamo.nonstrict_trace
-def _call_in_graph(handle: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _call_in_graph(handle: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A call with fake tensors: the graph gets the plan's arithmetic and the operators, no Python of ketgrad."""
     return _by_handle[handle]._call_fake(args, kwargs)
 
@@ -762,7 +777,7 @@ def compile(function: Callable[..., Any] | None = None, *, dtype: torch.dtype | 
         ValueError: another dtype, a QNode of another interface than torch's; at a call, mixed devices or precisions.
         NotImplementedError: a QNode with shots, or with a transform that makes more than circuits; at a call, a
             structure that depends on the values of tensors (the message has the line or the operation), a tape with
-            shots, a tensor that the trace cannot follow, a torch.func transform; on the second derivative.
+            shots, a tensor that the trace cannot follow; on the third derivative.
         MemoryError: a state does not fit.
 
     Example:

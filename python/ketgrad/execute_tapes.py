@@ -29,14 +29,15 @@ class ExecuteTapes(torch.autograd.Function):
 
     With an `AdjointProducts` and its `execute`, tapes of equal structure take one native call forward and one back,
     whose memory autograd owns: a parameter that is changed in place before the backward pass is an error or harmless,
-    `retain_graph` works. Any other `execute_fn` and `jpc` are called as PennyLane calls them. Differentiating the
-    gradient again raises, unless such a `jpc` returns gradients that torch can differentiate (PennyLane's with
+    `retain_graph` works, and the gradient can be differentiated once more. Any other `execute_fn` and `jpc` are called
+    as PennyLane calls them. Differentiating a gradient of theirs again raises, unless torch can (PennyLane's with
     `max_diff=2`).
 
     Raises:
         KeyError: `kwargs` lacks an entry. TypeError: it is no dictionary, or an entry is of a wrong kind.
         ValueError: the parameters are not as many as the tapes' trainable ones; mixed devices or precisions.
-        NotImplementedError: under `torch.func` or forward-mode differentiation, and on second derivatives.
+        NotImplementedError: on third derivatives; with a jpc of somebody else's under `torch.func` or forward-mode
+            differentiation, and on second derivatives that it does not give.
 
     Example:
         >>> import torch, ketgrad as kg

@@ -28,9 +28,9 @@ COMPILED_SECOND_DERIVATIVE = (
     "take them in eager mode"
 )
 NO_SECOND_DERIVATIVE = (
-    "this gradient of a circuit has no second derivatives, and was differentiated again (create_graph=True, a Hessian or "
-    "a gradient penalty): it came from a JacobianProductCalculator that gives first derivatives only, or went to other "
-    "tensors than the tapes hold"
+    "this gradient of a circuit has no second derivatives, and was differentiated again (create_graph=True, a Hessian "
+    "or a gradient penalty): it came from a JacobianProductCalculator that gives first derivatives only, or went to "
+    "other tensors than the tapes hold"
 )
 
 _execute = torch.ops.ketgrad.execute.default
@@ -234,8 +234,8 @@ def refuse_transforms(tensors: Sequence[Tensor]) -> None:
     """
     if torch._C._functorch.maybe_current_level() is not None:
         raise NotImplementedError(
-            "this function does not run under torch.func transforms (grad, vmap, jvp, jacrev, hessian); use kg.execute, "
-            "or what kg.compile returns, without a JacobianProductCalculator of your own"
+            "this function does not run under torch.func transforms (grad, vmap, jvp, jacrev, hessian); use "
+            "kg.execute, or what kg.compile returns, without a JacobianProductCalculator of your own"
         )
     refuse_legacy_vmap(tensors)
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):

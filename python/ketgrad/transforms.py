@@ -24,10 +24,6 @@ FORWARD_OVER_FORWARD = (
 )
 
 
-def _refuse_third(*_: Any) -> NoReturn:
-    raise NotImplementedError(ops.THIRD_DERIVATIVE)
-
-
 def _apply(function: Any, *args: Any) -> Any:
     """`function.apply(*args)`; without what that costs where no transform is left and nothing requires grad."""
     if not ops.is_transforming() and not any(isinstance(a, Tensor) and a.requires_grad for a in args):
@@ -169,7 +165,13 @@ class ExecuteVjp(torch.autograd.Function):
 
     @staticmethod
     def jvp(
-        ctx: Any, _: None, __: None, ___: Any, dg_real: Tensor | None, dg_complex: Tensor | None, *tangents: Tensor | None
+        ctx: Any,
+        _: None,
+        __: None,
+        ___: Any,
+        dg_real: Tensor | None,
+        dg_complex: Tensor | None,
+        *tangents: Tensor | None,
     ) -> tuple[Tensor, ...]:
         program, wanted = ctx.call
         g_real, g_complex, *inputs = ctx.saved_tensors
@@ -273,8 +275,13 @@ class ExecuteVjpJvp(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Nothing is kept: it is not differentiated."""
 
-    backward = staticmethod(_refuse_third)
-    jvp = staticmethod(_refuse_third)
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> NoReturn:
+        raise NotImplementedError(ops.THIRD_DERIVATIVE)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
+        raise NotImplementedError(ops.THIRD_DERIVATIVE)
 
     @staticmethod
     def vmap(info: Any, in_dims: _Dims, shape: _Shape, *tensors: Tensor) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ makes a layer of several.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -19,13 +20,13 @@ from ..operations import CNOT, CZ, RX, RY, RZ, H, MultiRZ, Operation, Rot, State
 from ..tape import Tape
 
 Axis = Literal["X", "Y", "Z"]
-_ROTATIONS = {"X": RX, "Y": RY, "Z": RZ}
+_ROTATIONS: dict[str, Callable[..., Operation]] = {"X": RX, "Y": RY, "Z": RZ}
 
 
-def _rotation(axis: str) -> type[Operation]:
+def _rotation(axis: str) -> Callable[..., Operation]:
     if axis not in _ROTATIONS:
         raise ValueError(f"the axis of a rotation is 'X', 'Y' or 'Z', not {axis!r}")
-    return _ROTATIONS[axis]  # type: ignore[return-value]
+    return _ROTATIONS[axis]
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _ring(wires: int) -> list[Operation]:
 
 def _entangled(angles: Tensor, index: int, wires: int) -> list[Operation]:
     """One layer: `Rot` on each wire, CNOTs to a wire that is further away with each layer."""
-    found: list[Operation] = [Rot(*angles[w].unbind(-1), wires=w) for w in range(wires)]
+    found: list[Operation] = [Rot(angles[w, 0], angles[w, 1], angles[w, 2], wires=w) for w in range(wires)]
     if wires > 1:
         distance = index % (wires - 1) + 1
         found += [CNOT(wires=[w, (w + distance) % wires]) for w in range(wires)]
@@ -221,7 +222,7 @@ class DataReuploading(Block):
 class QAOAEmbedding(Block):
     """Layers in the manner of QAOA (arXiv:2001.03622): features as X rotations, an Ising ring and a local field.
 
-    Weights are (layers, 2 · wires), of two wires (layers, 3), of one (layers, 1). The features come once more at the end.
+    Weights are (layers, 2 · wires), of two wires (layers, 3), of one (layers, 1). The features come again at the end.
     """
 
     layers: int = 1
