@@ -7,13 +7,14 @@ PennyLane's contract.
 
 from __future__ import annotations
 
-from . import measurements, nn, observables, operations
+from . import measurements, nn, observables, operations, optim
 from .compiling import compile
 from .execute_tapes import ExecuteTapes, execute
 from .explain import Explanation, explain
 from .interop import from_openqasm, from_qiskit
 from .jacobian_products import AdjointProducts
 from .measurements import Measurement, counts, density_matrix, expval, probs, sample, state, var
+from .metric import metric_tensor, quantum_fisher
 from .observables import Hamiltonian, Hermitian, Observable, Projector, SparseHamiltonian
 from .operations import (
     CCZ,
@@ -154,10 +155,13 @@ __all__ = [
     "from_openqasm",
     "from_qiskit",
     "measurements",
+    "metric_tensor",
     "nn",
     "observables",
     "operations",
+    "optim",
     "probs",
+    "quantum_fisher",
     "sample",
     "state",
     "var",

@@ -1,0 +1,79 @@
+"""The geometry of a circuit's states: the Fubini-Study metric, and the quantum Fisher information, four times as large."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from .compiling import Compiled
+from .measurements import state
+from .tape import Tape
+
+
+def metric_tensor(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
+    """The Fubini-Study metric of the states of a circuit, by its weights.
+
+    G_ij = Re(⟨∂ᵢψ|∂ⱼψ⟩ − ⟨∂ᵢψ|ψ⟩⟨ψ|∂ⱼψ⟩); all derivatives of the state are one native batch of tangents, in the memory of
+    two states for each weight (arXiv:1909.02108).
+
+    Args:
+        function: weights → a tape without a batch; its measurements do not matter. It is compiled, as by `kg.compile`,
+            and kept.
+        weights: real tensors of any shapes, with P elements in all.
+
+    Returns:
+        (P, P), symmetric and positive semidefinite, in the order of the flattened weights, one after the other; without
+        a graph.
+
+    Raises:
+        TypeError: no weights, complex ones, or a function that returns no tape.
+        ValueError: the tape is a batch.
+
+    Example:
+        >>> import torch, ketgrad as kg
+        >>> def circuit(w):
+        ...     return kg.Tape([kg.RY(w[0], wires=0), kg.RZ(w[1], wires=0)], [kg.expval(kg.X(0))])
+        >>> kg.metric_tensor(circuit, torch.tensor([0.0, 1.0], dtype=torch.float64))
+        tensor([[0.2500, 0.0000],
+                [0.0000, 0.0000]], dtype=torch.float64)
+    """
+    if not weights or not all(isinstance(w, Tensor) and w.is_floating_point() for w in weights):
+        raise TypeError("the metric is by weights that are real tensors; give at least one")
+    detached = tuple(w.detach() for w in weights)
+    state_of = _compiled(function)
+    ket = state_of(*detached)
+    if ket.dim() != 1:
+        raise ValueError(f"the metric is that of one circuit, the function returned a batch of {ket.shape[0]}")
+    flat = torch.cat([w.reshape(-1) for w in detached])
+
+    def derivative(direction: Tensor) -> Tensor:
+        parts = direction.split([w.numel() for w in detached])
+        tangents = tuple(part.view_as(w) for part, w in zip(parts, detached, strict=True))
+        return torch.func.jvp(state_of, detached, tangents)[1]  # type: ignore[no-any-return]
+
+    rows = torch.func.vmap(derivative)(torch.eye(flat.numel(), dtype=flat.dtype, device=flat.device))
+    reals = torch.view_as_real(rows).flatten(1)  # the real part of a product of rows is that of these
+    overlap = rows.conj() @ ket
+    return reals @ reals.T - torch.outer(overlap, overlap.conj()).real
+
+
+def quantum_fisher(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
+    """The quantum Fisher information matrix of a circuit's states: four times their `metric_tensor`."""
+    return 4 * metric_tensor(function, *weights)
+
+
+@lru_cache(maxsize=32)
+def _compiled(function: Callable[..., Tape]) -> Compiled:
+    """weights → the final state; kept, so that an optimiser's steps trace the circuit once."""
+    plain = function.function if isinstance(function, Compiled) else function
+
+    def state_tape(*weights: Tensor) -> Tape:
+        tape = plain(*weights)
+        if not isinstance(tape, Tape):
+            raise TypeError(f"the function must return a tape, not {type(tape).__name__}")
+        return Tape(tape.operations, [state()])
+
+    return Compiled(state_tape)

@@ -1,0 +1,83 @@
+"""Optimisers for circuits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from .metric import metric_tensor
+from .tape import Tape
+
+
+class QNG(torch.optim.Optimizer):
+    """Natural gradient descent: steps are measured by how far the circuit's state moves (arXiv:1909.02108).
+
+    w ← w − lr · (G + damping · 1)⁻¹ ∂L/∂w, with the Fubini-Study metric G of the weights (`kg.metric_tensor`).
+
+    Args:
+        params: the circuit's weights, in the order in which `circuit` takes them. All in one group.
+        circuit: weights → a tape without a batch.
+        lr: the step size.
+        damping: what is added to the diagonal; the metric is singular where weights do the same.
+
+    Raises:
+        ValueError: lr or damping is negative, or there is more than one group of parameters.
+
+    Example:
+        >>> import torch, ketgrad as kg
+        >>> def circuit(w):
+        ...     return kg.Tape([kg.RX(w[0], wires=0), kg.RY(w[1], wires=0)], [kg.expval(kg.Z(0))])
+        >>> w = torch.nn.Parameter(torch.tensor([0.3, 0.5]))
+        >>> optimizer = kg.optim.QNG([w], circuit, lr=0.3)
+        >>> for _ in range(30):
+        ...     energy = kg.execute([circuit(w)])[0]
+        ...     optimizer.zero_grad()
+        ...     energy.backward()
+        ...     _ = optimizer.step()
+        >>> bool(energy < -0.99)
+        True
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        circuit: Callable[..., Tape],
+        lr: float = 0.01,
+        damping: float = 1e-3,
+    ) -> None:
+        for name, value in (("lr", lr), ("damping", damping)):
+            if not value >= 0:
+                raise ValueError(f"{name} must not be negative, and is {value}")
+        super().__init__(params, {"lr": lr, "damping": damping})
+        if len(self.param_groups) != 1:
+            raise ValueError("QNG takes the weights of one circuit, in one group of parameters")
+        self.circuit = circuit
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One step; weights without a gradient stay, as if theirs were zero.
+
+        Args:
+            closure: computes the loss and its gradients anew, as of torch's optimisers.
+
+        Returns:
+            What the closure returns, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        (group,) = self.param_groups
+        weights = cast("list[Tensor]", group["params"])
+        gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        gradient = torch.cat([g.reshape(-1) for g in gradients])
+        metric = metric_tensor(self.circuit, *weights).to(gradient.dtype)
+        metric.diagonal().add_(group["damping"])
+        direction = torch.linalg.solve(metric, gradient)
+        for weight, part in zip(weights, direction.split([w.numel() for w in weights]), strict=True):
+            if weight.grad is not None:
+                weight.sub_(group["lr"] * part.view_as(weight))
+        return loss
