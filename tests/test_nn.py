@@ -266,6 +266,21 @@ def test_export() -> None:
         torch.testing.assert_close(exported.module()(inputs), model(inputs))
 
 
+def test_an_exported_model_runs_in_a_fresh_process(tmp_path: Path) -> None:
+    model, inputs = hybrid(), torch.randn(7, 5, dtype=F64)
+    exported = torch.export.export(model, (torch.randn(4, 5, dtype=F64),), dynamic_shapes=({0: torch.export.Dim("n")},))
+    torch.export.save(exported, tmp_path / "model.pt2")
+    torch.save((inputs, model(inputs).detach()), tmp_path / "data.pt")
+    code = (
+        "import sys, torch, ketgrad; inputs, expected = torch.load(sys.argv[2]); "
+        "model = torch.export.load(sys.argv[1]).module(); found = model(inputs); found.sum().backward(); "
+        "torch.testing.assert_close(found, expected); assert model.get_parameter('2.weights').grad is not None"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "model.pt2"), str(tmp_path / "data.pt")], check=True, timeout=120
+    )
+
+
 def test_what_compiled_code_has_not_is_refused() -> None:
     model, inputs = hybrid(), torch.randn(4, 5, dtype=F64, requires_grad=True)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")

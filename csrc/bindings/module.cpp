@@ -278,6 +278,10 @@ std::string build_flags() {
   return text;
 }
 
+std::shared_ptr<PlannedProgram> load_program(const std::string& bytes) {
+  return std::const_pointer_cast<PlannedProgram>(register_program(Program::deserialise(bytes)));
+}
+
 }  // namespace
 }  // namespace ketgrad
 
@@ -288,7 +292,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("describe", &describe)
       .def("describe_plan", &describe_plan, py::arg("batch"), py::arg("twice"), py::arg("threads"))
       .def("describe_gpu_plan", &describe_gpu_plan, py::arg("twice"), py::arg("shared_bytes"))
-      .def("input_axes", &input_axes);
+      .def("input_axes", &input_axes)
+      .def("serialise", [](const PlannedProgram& p) { return py::bytes(p.program.serialise()); });
   py::class_<ProgramBuilder>(m, "ProgramBuilder")
       .def(py::init<int>(), py::arg("num_wires"))
       .def("input", &ProgramBuilder::input, py::arg("is_complex"), py::arg("shape"))
@@ -301,6 +306,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def(
       "find_program", [](std::int64_t id) { return std::const_pointer_cast<PlannedProgram>(find_program(id)); },
       py::arg("id"));
+  m.def("load_program", &load_program, py::arg("bytes"), "of Program.serialise, validated");
   m.def("pin_program", &pin_program, py::arg("id"));
   m.def(
       "registry_address", [] { return reinterpret_cast<std::uintptr_t>(&find_program); },

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <type_traits>
 
 namespace ketgrad {
@@ -175,28 +176,27 @@ struct Validator {
   }
 };
 
+// A program as bytes, and back: `transfer` goes over it in either direction.
 class Writer {
  public:
   template <class T>
-  Writer& number(T value) {
+  void number(const T& value) {
     static_assert(std::is_arithmetic_v<T> || std::is_enum_v<T>);
     char raw[sizeof(T)];
     std::memcpy(raw, &value, sizeof(T));
     bytes_.append(raw, sizeof(T));
-    return *this;
+  }
+
+  template <class Container, class F>
+  void each(const Container& values, const F& f) {
+    number(static_cast<std::uint64_t>(values.size()));
+    for (const auto& v : values) f(v);
   }
 
   template <class Container>
-  Writer& list(const Container& values) {
-    number(values.size());
+  void list(const Container& values) {
+    number(static_cast<std::uint64_t>(values.size()));
     for (const auto& v : values) number(static_cast<typename Container::value_type>(v));
-    return *this;
-  }
-
-  Writer& slots(const std::vector<Slot>& values) {
-    number(values.size());
-    for (const Slot& s : values) number(s.input).number(s.column).number(s.scale).number(s.offset);
-    return *this;
   }
 
   std::string take() { return std::move(bytes_); }
@@ -205,30 +205,122 @@ class Writer {
   std::string bytes_;
 };
 
+class Reader {
+ public:
+  explicit Reader(std::string_view bytes) : bytes_(bytes) {}
+
+  template <class T>
+  void number(T& value) {
+    require(sizeof(T));
+    std::memcpy(&value, bytes_.data(), sizeof(T));
+    bytes_.remove_prefix(sizeof(T));
+  }
+
+  void number(bool& value) {
+    unsigned char raw = 0;
+    number(raw);
+    value = raw != 0;
+  }
+
+  template <class Container, class F>
+  void each(Container& values, const F& f) {
+    values.resize(count());
+    for (auto& v : values) f(v);
+  }
+
+  template <class Container>
+  void list(Container& values) {
+    values.resize(count());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      typename Container::value_type v{};
+      number(v);
+      values[i] = v;
+    }
+  }
+
+  bool at_end() const { return bytes_.empty(); }
+
+ private:
+  void require(std::uint64_t size) const {
+    if (size > bytes_.size()) throw std::invalid_argument("ketgrad: these bytes are no program, they end too early");
+  }
+
+  // Of things that take a byte at least.
+  std::size_t count() {
+    std::uint64_t found = 0;
+    number(found);
+    require(found);
+    return static_cast<std::size_t>(found);
+  }
+
+  std::string_view bytes_;
+};
+
+template <class Archive, class P>
+void transfer(Archive& a, P& program) {
+  const auto slots = [&](auto& list) {
+    a.each(list, [&](auto& s) {
+      a.number(s.input);
+      a.number(s.column);
+      a.number(s.scale);
+      a.number(s.offset);
+    });
+  };
+  a.number(program.num_wires);
+  a.each(program.inputs, [&](auto& spec) {
+    a.number(spec.is_complex);
+    a.list(spec.shape);
+  });
+  a.number(program.initial.kind);
+  a.list(program.initial.wires);
+  a.list(program.initial.bits);
+  a.number(program.initial.input);
+  a.each(program.gates, [&](auto& g) {
+    a.number(g.opcode);
+    a.number(g.inverse);
+    a.list(g.targets);
+    a.list(g.controls);
+    a.list(g.control_values);
+    slots(g.slots);
+    a.number(g.input);
+    a.list(g.word);
+  });
+  a.each(program.measurements, [&](auto& m) {
+    a.number(m.kind);
+    a.list(m.wires);
+    a.each(m.terms, [&](auto& t) {
+      a.number(t.scale);
+      slots(t.coefficients);
+      a.list(t.word_wires);
+      a.list(t.word);
+      a.each(t.factors, [&](auto& f) {
+        a.number(f.kind);
+        a.list(f.wires);
+        a.number(f.input);
+        a.list(f.bits);
+        a.list(f.rows);
+        a.list(f.columns);
+      });
+    });
+  });
+}
+
 }  // namespace
 
 void Program::validate() const { Validator{*this}.run(); }
 
 std::string Program::serialise() const {
-  Writer w;
-  w.number(num_wires).number(inputs.size());
-  for (const InputSpec& spec : inputs) w.number(spec.is_complex).list(spec.shape);
-  w.number(initial.kind).list(initial.wires).list(initial.bits).number(initial.input);
-  w.number(gates.size());
-  for (const Gate& g : gates) {
-    w.number(g.opcode).number(g.inverse).list(g.targets).list(g.controls).list(g.control_values);
-    w.slots(g.slots).number(g.input).list(g.word);
-  }
-  w.number(measurements.size());
-  for (const Measurement& m : measurements) {
-    w.number(m.kind).list(m.wires).number(m.terms.size());
-    for (const Term& t : m.terms) {
-      w.number(t.scale).slots(t.coefficients).list(t.word_wires).list(t.word).number(t.factors.size());
-      for (const Factor& f : t.factors)
-        w.number(f.kind).list(f.wires).number(f.input).list(f.bits).list(f.rows).list(f.columns);
-    }
-  }
-  return w.take();
+  Writer writer;
+  transfer(writer, *this);
+  return writer.take();
+}
+
+Program Program::deserialise(std::string_view bytes) {
+  Reader reader(bytes);
+  Program program;
+  transfer(reader, program);
+  if (!reader.at_end()) throw std::invalid_argument("ketgrad: these bytes are no program, there are more than it has");
+  return program;
 }
 
 bool is_complex_result(MeasurementKind kind) {

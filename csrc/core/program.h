@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/bits.h"
@@ -98,6 +99,9 @@ struct Program {
 
   // The content, byte for byte: equal strings, equal programs.
   std::string serialise() const;
+
+  // And back, unvalidated. Throws std::invalid_argument where the bytes are no program.
+  static Program deserialise(std::string_view bytes);
 
   Index real_results() const;     // real numbers per circuit: expval, var, probs
   Index complex_results() const;  // complex numbers per circuit: state, density_matrix

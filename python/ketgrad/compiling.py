@@ -21,6 +21,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
+from torch.overrides import _pop_mode, _push_mode
 from torch.utils import _pytree as pytree
 
 from . import ops
@@ -317,12 +318,7 @@ class Compiled:
             )
         tensors: list[Tensor] = []
         _described((args, kwargs), tensors)
-        with (
-            unset_fake_temporarily(),
-            temporarily_clear_interpreter_stack(),
-            disable_proxy_modes_tracing(),
-            torch.enable_grad(),
-        ):
+        with _outside_of_graphs():
             examples = [_example(tensor) for tensor in tensors]
             plan = self._plan(*_rebuilt((args, kwargs), iter(examples)))[0]
         if plan.lifted:
@@ -690,6 +686,18 @@ def _handle_of(compiled: Compiled) -> str:
     handle = str(next(_handles))
     _by_handle[handle] = compiled
     return handle
+
+
+@contextlib.contextmanager
+def _outside_of_graphs() -> Iterator[None]:
+    """Real tensors are real here, and what is done with them goes into no graph."""
+    modes = [_pop_mode() for _ in range(torch._C._len_torch_function_stack())]  # that of export records grad modes
+    try:
+        with unset_fake_temporarily(), temporarily_clear_interpreter_stack(), disable_proxy_modes_tracing():
+            yield
+    finally:
+        for mode in reversed(modes):
+            _push_mode(mode)
 
 
 @torch._dynamo.nonstrict_trace

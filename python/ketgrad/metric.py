@@ -1,4 +1,4 @@
-"""The geometry of a circuit's states: the Fubini-Study metric, and the quantum Fisher information, four times as large."""
+"""The geometry of a circuit's states: the Fubini-Study metric, and the quantum Fisher information, four times that."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .tape import Tape
 def metric_tensor(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
     """The Fubini-Study metric of the states of a circuit, by its weights.
 
-    G_ij = Re(⟨∂ᵢψ|∂ⱼψ⟩ − ⟨∂ᵢψ|ψ⟩⟨ψ|∂ⱼψ⟩); all derivatives of the state are one native batch of tangents, in the memory of
-    two states for each weight (arXiv:1909.02108).
+    G_ij = Re(⟨∂ᵢψ|∂ⱼψ⟩ − ⟨∂ᵢψ|ψ⟩⟨ψ|∂ⱼψ⟩); all derivatives of the state are one native batch of tangents, which takes
+    the memory of two states for each weight (arXiv:1909.02108).
 
     Args:
         function: weights → a tape without a batch; its measurements do not matter. It is compiled, as by `kg.compile`,
@@ -40,7 +40,7 @@ def metric_tensor(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
         tensor([[0.2500, 0.0000],
                 [0.0000, 0.0000]], dtype=torch.float64)
     """
-    if not weights or not all(isinstance(w, Tensor) and w.is_floating_point() for w in weights):
+    if not weights or not all(_is_real(w) for w in weights):
         raise TypeError("the metric is by weights that are real tensors; give at least one")
     detached = tuple(w.detach() for w in weights)
     state_of = _compiled(function)
@@ -60,6 +60,10 @@ def metric_tensor(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
     return reals @ reals.T - torch.outer(overlap, overlap.conj()).real
 
 
+def _is_real(weight: object) -> bool:
+    return isinstance(weight, Tensor) and weight.is_floating_point()
+
+
 def quantum_fisher(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
     """The quantum Fisher information matrix of a circuit's states: four times their `metric_tensor`."""
     return 4 * metric_tensor(function, *weights)
@@ -67,7 +71,7 @@ def quantum_fisher(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _compiled(function: Callable[..., Tape]) -> Compiled:
-    """weights → the final state; kept, so that an optimiser's steps trace the circuit once."""
+    """Weights → the final state; kept, so that an optimiser's steps trace the circuit once."""
     plain = function.function if isinstance(function, Compiled) else function
 
     def state_tape(*weights: Tensor) -> Tape:

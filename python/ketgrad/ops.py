@@ -9,6 +9,8 @@ Routes (design: one derivative, native; what differs is how torch gets there):
 
 from __future__ import annotations
 
+import base64
+import functools
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -206,6 +208,8 @@ def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool = True) -> tu
         NotImplementedError: on the third derivative; on the second under torch.compile, and on a device without it.
         ValueError, MemoryError, IndexError: see `run_execute`.
     """
+    if torch.compiler.is_exporting():
+        return _execute_exported(_content(program), list(inputs))  # type: ignore[no-any-return]
     if torch.compiler.is_compiling():
         real, complex_, _ = _execute(program, list(inputs), keep_ket)
         return real, complex_
@@ -451,6 +455,53 @@ def _execute_vjp_jvp_fake(
     return real, complex_, [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in wanted]
 
 
+# --- under torch.export -----------------------------------------------------------------------------------------------
+
+# An exported graph runs in processes that know none of this one's programs: it has the content in place of an id.
+
+_FORMAT = "ketgrad1:"
+
+torch.library.define("ketgrad::execute_exported", "(str program, Tensor[] inputs) -> (Tensor real, Tensor complex)")
+_execute_exported = torch.ops.ketgrad.execute_exported.default
+
+
+def _content(program: int) -> str:
+    return _FORMAT + base64.b64encode(_C.find_program(program).serialise()).decode()
+
+
+@functools.lru_cache(maxsize=1024)
+def _program_of(content: str) -> _C.Program:
+    if not content.startswith(_FORMAT):
+        raise ValueError("a circuit of an exported program was written by a version of ketgrad that this one is not")
+    return _C.load_program(base64.b64decode(content.removeprefix(_FORMAT)))
+
+
+@torch.library.impl("ketgrad::execute_exported", "CompositeExplicitAutograd")
+def _run_exported(program: str, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    real, complex_, _ = run_execute(_program_of(program).id, inputs, False)
+    return real, complex_
+
+
+@torch.library.register_fake("ketgrad::execute_exported")  # type: ignore[untyped-decorator]
+def _execute_exported_fake(program: str, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    real, complex_, _ = _execute_fake(_program_of(program).id, inputs, False)
+    return real, complex_
+
+
+def _setup_exported(ctx: Any, inputs: tuple[str, list[Tensor]], output: tuple[Tensor, Tensor]) -> None:
+    ctx.program = _program_of(inputs[0])
+    ctx.save_for_backward(*inputs[1])
+
+
+def _backward_exported(ctx: Any, g_real: Tensor, g_complex: Tensor) -> tuple[None, list[Tensor | None]]:
+    inputs = ctx.saved_tensors
+    wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1]) if needed]
+    no_ket = g_complex.new_empty((g_complex.shape[0], 0))
+    found = _execute_vjp(ctx.program.id, inputs, no_ket, g_real, g_complex, wanted)
+    return None, spread(found, wanted, len(inputs))
+
+
+torch.library.register_autograd("ketgrad::execute_exported", _backward_exported, setup_context=_setup_exported)
 torch.library.register_autograd("ketgrad::execute", _backward_execute, setup_context=_setup_execute)
 for _name in ("execute_vjp", "execute_jvp", "execute_vjp_jvp"):
     torch.library.register_autograd(f"ketgrad::{_name}", _refuse_compiled, setup_context=_no_context)

@@ -57,7 +57,7 @@ class QNG(torch.optim.Optimizer):
         self.circuit = circuit
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; weights without a gradient stay, as if theirs were zero.
 
         Args:

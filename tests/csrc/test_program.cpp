@@ -175,6 +175,18 @@ TEST(a_factor_on_every_wire_is_no_shift_too_far) {
 
 // --- serialise ------------------------------------------------------------------------------------------------------
 
+TEST(bytes_become_the_same_program) {
+  Random random(5);
+  for (int n = 1; n <= 4; ++n) {
+    const std::string bytes = random_circuit(random, n, 10).program.serialise();
+    CHECK(Program::deserialise(bytes).serialise() == bytes);
+  }
+  const std::string bytes = sample_program().serialise();
+  for (std::size_t size = 0; size < bytes.size(); ++size)
+    CHECK_THROWS(std::invalid_argument, Program::deserialise(std::string_view(bytes).substr(0, size)), "too early");
+  CHECK_THROWS(std::invalid_argument, Program::deserialise(bytes + "x"), "more than it has");
+}
+
 TEST(equal_programs_have_equal_bytes) {
   CHECK(sample_program().serialise() == sample_program().serialise());
   Random random(1);

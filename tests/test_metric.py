@@ -1,0 +1,112 @@
+"""The metric of circuits' states, against PennyLane and finite differences, and the optimiser that uses it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pennylane as qml
+import pytest
+import torch
+from torch import Tensor
+
+import ketgrad as kg
+
+F64 = torch.float64
+
+
+def circuit(w: Tensor, v: Tensor) -> kg.Tape:
+    operations: list[kg.Operation] = []
+    for layer in w:
+        operations += [kg.Rot(layer[i, 0], layer[i, 1], layer[i, 2], wires=i) for i in range(3)]
+        operations += [
+            kg.CNOT(wires=[0, 1]),
+            kg.CRX(2 * v[0], wires=[1, 2]),
+            kg.IsingZZ(v[1] * layer[0, 0], wires=[0, 2]),
+        ]
+    return kg.Tape(operations, [kg.expval(kg.Z(0))])
+
+
+def by_hand(w: Tensor, v: Tensor) -> Tensor:
+    def ket(w: Tensor, v: Tensor) -> Tensor:
+        return torch.view_as_real(kg.execute([kg.Tape(circuit(w, v).operations, [kg.state()])])[0])
+
+    psi = torch.view_as_complex(ket(w, v))
+    parts = torch.autograd.functional.jacobian(ket, (w, v))
+    j = torch.cat([torch.complex(p[:, 0], p[:, 1]).reshape(8, -1) for p in parts], 1)
+    overlap = psi.conj() @ j
+    return (j.mH @ j - torch.outer(overlap.conj(), overlap)).real
+
+
+def test_metric_of_several_weights() -> None:
+    w, v = torch.randn(2, 3, 3, dtype=F64), torch.randn(2, dtype=F64, requires_grad=True)
+    found = kg.metric_tensor(circuit, w, v)
+    torch.testing.assert_close(found, by_hand(w, v.detach()))
+    torch.testing.assert_close(kg.quantum_fisher(circuit, w, v), 4 * found)
+    assert not found.requires_grad
+    assert torch.linalg.eigvalsh(found).min() > -1e-12
+
+
+def test_metric_is_pennylanes() -> None:
+    def quantum(w: Tensor) -> Any:
+        qml.RX(w[0], wires=0)
+        qml.RY(w[1], wires=1)
+        qml.CNOT(wires=[0, 1])
+        qml.RZ(w[2], wires=1)
+        return qml.expval(qml.Z(0))
+
+    def own(w: Tensor) -> kg.Tape:
+        return kg.Tape([kg.RX(w[0], 0), kg.RY(w[1], 1), kg.CNOT([0, 1]), kg.RZ(w[2], 1)], [kg.expval(kg.Z(0))])
+
+    w = torch.randn(3, dtype=F64, requires_grad=True)
+    expected = qml.adjoint_metric_tensor(qml.QNode(quantum, qml.device("default.qubit", wires=2)))(w)
+    torch.testing.assert_close(kg.metric_tensor(own, w), torch.as_tensor(expected).detach())
+
+
+def test_bad_metrics() -> None:
+    with pytest.raises(TypeError, match="at least one"):
+        kg.metric_tensor(circuit)
+    with pytest.raises(TypeError, match="must return a tape"):
+        kg.metric_tensor(lambda w: 3, torch.rand(2))  # type: ignore[arg-type, return-value]
+    with pytest.raises(ValueError, match="a batch of 4"):
+        kg.metric_tensor(lambda w: kg.Tape([kg.RX(w, wires=0)], [kg.state()]), torch.rand(4))
+
+
+def test_natural_gradients_descend() -> None:
+    torch.manual_seed(1)
+    w, v = (torch.nn.Parameter(torch.randn(*shape, dtype=F64)) for shape in ((2, 3, 3), (2,)))
+    optimizer = kg.optim.QNG([w, v], circuit, lr=0.2, damping=1e-2)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        energy = kg.execute([circuit(w, v)])[0]
+        energy.backward()
+        return energy  # type: ignore[no-any-return]
+
+    first = optimizer.step(closure)
+    assert first is not None
+    for _ in range(60):
+        last = optimizer.step(closure)
+    assert last < -0.95 < first
+    again = kg.optim.QNG([w, v], circuit)
+    again.load_state_dict(optimizer.state_dict())
+    assert again.param_groups[0]["lr"] == 0.2
+
+
+def test_one_step_by_hand() -> None:
+    w, v = torch.nn.Parameter(torch.randn(2, 3, 3, dtype=F64)), torch.nn.Parameter(torch.randn(2, dtype=F64))
+    kg.execute([circuit(w, v)])[0].backward()
+    assert w.grad is not None
+    assert v.grad is not None
+    gradient = torch.cat([w.grad.reshape(-1), v.grad])
+    metric = by_hand(w.detach(), v.detach()) + 0.1 * torch.eye(20, dtype=F64)
+    expected = torch.cat([w.detach().reshape(-1), v.detach()]) - 0.3 * torch.linalg.solve(metric, gradient)
+    kg.optim.QNG([w, v], circuit, lr=0.3, damping=0.1).step()
+    torch.testing.assert_close(torch.cat([w.detach().reshape(-1), v.detach()]), expected)
+
+
+def test_bad_optimisers() -> None:
+    w = torch.nn.Parameter(torch.randn(2))
+    with pytest.raises(ValueError, match="lr must not be negative"):
+        kg.optim.QNG([w], circuit, lr=-1)
+    with pytest.raises(ValueError, match="one group"):
+        kg.optim.QNG([{"params": [w]}, {"params": [torch.nn.Parameter(torch.randn(2))]}], circuit)  # type: ignore[list-item]
