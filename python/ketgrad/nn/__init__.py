@@ -1,19 +1,15 @@
-"""Quantum circuits as layers of torch.nn: `CircuitLayer`, and blocks to make circuits of."""
+"""Circuits as layers of torch.nn, and blocks of gates to make them of."""
 
-from .blocks import (
-    AmplitudeEmbedding,
-    AngleEmbedding,
-    BasicEntangler,
-    Block,
-    DataReuploading,
-    HardwareEfficient,
-    IQPEmbedding,
-    QAOAEmbedding,
-    StronglyEntangling,
-)
+from __future__ import annotations
+
+from .block import Block
+from .embeddings import AmplitudeEmbedding, AngleEmbedding, IQPEmbedding
+from .entanglers import BasicEntangler, HardwareEfficient, StronglyEntangling
 from .layer import CircuitLayer
+from .reuploading import QAOA, DataReuploading
 
 __all__ = [
+    "QAOA",
     "AmplitudeEmbedding",
     "AngleEmbedding",
     "BasicEntangler",
@@ -22,6 +18,5 @@ __all__ = [
     "DataReuploading",
     "HardwareEfficient",
     "IQPEmbedding",
-    "QAOAEmbedding",
     "StronglyEntangling",
 ]

@@ -1,239 +1,276 @@
-"""`CircuitLayer`: a function of inputs and weights that returns a tape, as a torch.nn.Module."""
+"""`CircuitLayer`: a circuit as a `torch.nn.Module`."""
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from ..compiling import compile
-from ..measurements import Measurement, expval
-from ..observables import Observable
-from ..operations import Z
+from ..compiling import Compiled
+from ..measurements import Measurement
 from ..tape import Tape
-from .blocks import Block
+from .block import Block
+from .circuit import BlockCircuit, LayerCircuit
 
-Initialiser = Callable[[Tensor], Any]
+Weights: TypeAlias = Mapping[str, int | Sequence[int] | Tensor]
+"""What a layer takes for its weights: a shape or a tensor for each name."""
+
+Init: TypeAlias = Callable[[Tensor], Any]
+"""Fills a tensor in place."""
 
 _HALF = (torch.float16, torch.bfloat16)
 
 
 class CircuitLayer(nn.Module):
-    """A layer whose output is what a quantum circuit measures.
+    """A circuit as a layer: a function of inputs and weights that returns a `Tape`, compiled by `compile`.
 
-    The circuit is compiled (`kg.compile`): it is traced at the first call for inputs of a structure, and a batch is one
-    native call. Under `torch.compile` its operators become part of the graph, without a break.
+    The weights are parameters of the layer, under their names. The function gets a sample `(features,)` or a batch
+    `(B, features)` and indexes it as `inputs[..., i]`; the layer takes inputs of shape `(..., features)`. What is
+    returned depends on the measurements:
+
+    - expectation values, variances (one number each) and probabilities (2^k): real, one after the other along the last
+      axis, `(..., total)`;
+    - `state()` alone: complex, `(..., 2^n)`; `density_matrix` alone: complex, `(..., 2^k, 2^k)`.
+
+    Results have the precision of the weights and inputs, which must agree. float16 and bfloat16, of inputs and of
+    weights, are computed in float32, and so is everything under autocast; the result is float32 then.
 
     Args:
-        circuit: takes tensors by position and returns a `Tape`: the inputs, unless all its parameters are weights, and
-            the weights, by the names of its parameters. Inputs arrive as (features,) or (B, features), so that
-            `inputs[..., i]` is right for both.
-        weights: for each name the shape of the weight, or a tensor to start from (a Parameter is shared).
-        init: fills a weight in place, as the functions of torch.nn.init do; or such functions by name. Weights that are
-            given as tensors stay as they are. None: uniform in [0, 2π).
-        dtype, device: of the weights; None: torch's defaults.
+        function: returns a tape. Its parameters are the weights, by name, and at most one other without a default, the
+            inputs; without one the layer is called without inputs: `layer()`. What `compile` refuses is refused.
+        weights: for each name a shape, or a tensor that is the initial value (copied, but a `torch.nn.Parameter` is
+            taken as it is, so that layers may share it).
+        init: fills a weight that is given by its shape in place, such as `torch.nn.init.normal_`; or a dictionary with
+            such a function for some names. Default: uniform on [0, 2π).
+        device, dtype: of the weights, as in torch's layers; default: torch's defaults, or what a tensor has.
 
-    Shape:
-        - Input: (…, features), with any number of leading axes, none included. Half precision (autocast) is computed
-          in float32.
-        - Output: (…, outputs), the results of all measurements one after the other, real; a single `kg.state()` gives
-          (…, 2^n), a single `kg.density_matrix` (…, 2^k, 2^k), complex. A layer without inputs: without leading axes.
+    Attributes:
+        circuit: the compiled function, with `traces` and `explain`; it takes the inputs and then all weights.
 
     Raises:
-        TypeError: `circuit` cannot be called, or inputs are no real floating-point tensor.
-        ValueError: names of weights that the circuit does not take, or parameters that are no weights; inputs of no
-            axes; results that are not one for each of the inputs; complex beside real results.
+        TypeError: the function is not callable, is compiled already or a QNode; a weight is no shape and no tensor of
+            floating-point numbers; at a call, inputs that are not a floating-point tensor, or that are missing or not
+            expected.
+        ValueError: weights and parameters of the function do not fit; at a call, inputs without an axis of features,
+            inputs and weights of different precision or device, a state beside other measurements, results that are no
+            batch of the inputs' size.
 
-    Example:
-        >>> import torch, ketgrad as kg
-        >>> def circuit(inputs, weights):
-        ...     operations = [kg.RX(inputs[..., w], wires=w) for w in range(2)]
-        ...     operations += [kg.Rot(*weights[w], wires=w) for w in range(2)] + [kg.CNOT(wires=[0, 1])]
-        ...     return kg.Tape(operations, [kg.expval(kg.Z(0)), kg.expval(kg.Z(1))])
-        >>> layer = kg.nn.CircuitLayer(circuit, {"weights": (2, 3)})
-        >>> layer
-        CircuitLayer(circuit, weights=(2, 3), parameters=6)
-        >>> layer(torch.rand(5, 4, 2)).shape
-        torch.Size([5, 4, 2])
+    >>> import torch, ketgrad as kg
+    >>> def circuit(inputs, weights):
+    ...     gates = [kg.RX(inputs[..., w], wires=w) for w in range(2)]
+    ...     gates += [kg.RY(weights[w], wires=w) for w in range(2)] + [kg.CNOT(wires=[0, 1])]
+    ...     return kg.Tape(gates, [kg.expval(kg.Z(0)), kg.probs(wires=1)])
+    >>> layer = kg.nn.CircuitLayer(circuit, {"weights": 2})
+    >>> layer
+    CircuitLayer(circuit, weights=(2,), num_parameters=2)
+    >>> layer(torch.rand(5, 7, 2)).shape
+    torch.Size([5, 7, 3])
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 2), layer, torch.nn.Linear(3, 1))
+    >>> model(torch.rand(8, 4)).sum().backward()
+    >>> layer.weights.grad.shape
+    torch.Size([2])
     """
+
+    circuit: Compiled
+    _circuit: LayerCircuit
 
     def __init__(
         self,
-        circuit: Callable[..., Any],
-        weights: Mapping[str, Sequence[int] | Tensor],
+        function: Callable[..., Tape],
+        weights: Weights,
         *,
-        init: Initialiser | Mapping[str, Initialiser] | None = None,
-        dtype: torch.dtype | None = None,
+        init: Init | Mapping[str, Init] | None = None,
         device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.circuit = compile(circuit)
-        self.order = _order(circuit, weights)
-        self.has_inputs = None in self.order
-        self._init = init
-        self._given = frozenset(name for name, weight in weights.items() if isinstance(weight, Tensor))
-        for name, weight in weights.items():
-            self.register_parameter(name, _parameter(weight, dtype, device))
-        self.reset_parameters()
+        names = tuple(weights)
+        self._circuit = LayerCircuit(function, names)
+        self.circuit = Compiled(self._circuit)
+        self._takes_inputs = self._circuit.takes_inputs
+        self._names = names
+        initial = _initialisers(init, weights)
+        for name, given in weights.items():
+            if hasattr(self, name):
+                raise ValueError(f"weight {name!r}: the layer has an attribute of this name; choose another")
+            self.register_parameter(name, _parameter(name, given, initial.get(name), device, dtype))
 
     @classmethod
-    def of(
+    def from_blocks(
         cls,
-        *blocks: Block,
+        blocks: Sequence[Block],
         measurements: Sequence[Measurement] | None = None,
-        init: Initialiser | Mapping[str, Initialiser] | None = None,
-        dtype: torch.dtype | None = None,
+        *,
+        init: Init | Mapping[str, Init] | None = None,
         device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> CircuitLayer:
-        """A layer of blocks, one after the other; its weights are `weights0`, `weights1` and so on, by block.
+        """A layer of blocks, one after the other; all that take inputs take the same.
 
         Args:
-            blocks: all those with features get the same inputs.
-            measurements: None: ⟨Z⟩ on each wire.
-            init, dtype, device: as of the layer itself.
+            blocks: at least one; those that take inputs take equally many features.
+            measurements: default: the expectation value of Z on each wire, in the order of the tape's wires.
+            init, device, dtype: as for the class.
 
-        Example:
-            >>> import torch, ketgrad as kg
-            >>> layer = kg.nn.CircuitLayer.of(kg.nn.AngleEmbedding(4), kg.nn.StronglyEntangling(4, layers=2))
-            >>> layer(torch.rand(32, 4)).shape
-            torch.Size([32, 4])
+        The weights of the only block that has any are called `weights`; if several have, they are called `weights_0`,
+        `weights_1`, … by the block's place in the list.
+
+        Raises:
+            TypeError: a block is no `Block`.
+            ValueError: no blocks, or blocks of different numbers of features.
+
+        >>> import torch, ketgrad as kg
+        >>> layer = kg.nn.CircuitLayer.from_blocks([kg.nn.AngleEmbedding(4), kg.nn.StronglyEntangling(4, layers=2)])
+        >>> layer
+        CircuitLayer(AngleEmbedding + StronglyEntangling, weights=(2, 4, 3), num_parameters=24)
+        >>> layer(torch.rand(8, 4)).shape
+        torch.Size([8, 4])
         """
         circuit = BlockCircuit(blocks, measurements)
-        return cls(circuit, circuit.weight_shapes, init=init, dtype=dtype, device=device)
-
-    def reset_parameters(self) -> None:
-        """Draw the weights anew, other than those that were given as tensors."""
-        for name, weight in self.named_parameters(recurse=False):
-            if name in self._given:
-                continue
-            init = self._init.get(name) if isinstance(self._init, Mapping) else self._init
-            if init is None:
-                nn.init.uniform_(weight, 0, 2 * math.pi)
-            else:
-                init(weight)
+        return cls(circuit, circuit.weight_shapes, init=init, device=device, dtype=dtype)
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers there are in the weights."""
-        return sum(weight.numel() for weight in self.parameters(recurse=False))
-
-    def draw(self, inputs: Tensor | None = None) -> str:
-        """The circuit as `print(tape)` draws it, for inputs (features,) where it takes some."""
-        if self.has_inputs and inputs is None:
-            raise ValueError("draw needs inputs (features,): the circuit takes some")
-        with torch.no_grad():
-            return str(self.circuit.function(*self._arguments(inputs)))
-
-    def extra_repr(self) -> str:
-        name = getattr(self.circuit.function, "__qualname__", repr(self.circuit.function))
-        shapes = [f"{n}={tuple(w.shape)}" for n, w in self.named_parameters(recurse=False)]
-        return ", ".join([name, *shapes, f"parameters={self.num_parameters}"])
+        """How many numbers the weights have."""
+        return sum(getattr(self, name).numel() for name in self._names)
 
     def forward(self, inputs: Tensor | None = None) -> Tensor:
-        """The results; see the class."""
-        if not self.has_inputs:
+        """The results for inputs `(..., features)`, or of the circuit without inputs."""
+        if not self._takes_inputs:
             if inputs is not None:
-                raise TypeError("the circuit takes no inputs; call the layer without any")
-            return _joined(self.circuit(*self._arguments(None)), None)
-        _require_inputs(inputs)
-        assert inputs is not None
-        if inputs.dim() <= 2:
-            return _joined(self.circuit(*self._arguments(inputs)), inputs)
-        flat = inputs.reshape(-1, inputs.shape[-1])
-        results = _joined(self.circuit(*self._arguments(flat)), flat)
+                raise TypeError(f"{self._title} takes no inputs: call layer()")
+            return self._run((), 0)
+        if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or not inputs.dim():
+            raise _refused(inputs, self._title)
+        if inputs.dim() < 3:
+            return self._run((inputs,), inputs.dim() - 1)
+        results = self._run((inputs.flatten(0, -2),), 1)
         return results.reshape(*inputs.shape[:-1], *results.shape[1:])
 
-    def _arguments(self, inputs: Tensor | None) -> list[Any]:
-        tensors = [inputs if name is None else self._parameters[name] for name in self.order]
-        return [t.float() if t is not None and t.dtype in _HALF else t for t in tensors]
+    def tape(self, inputs: Tensor | None = None) -> Tape:
+        """The circuit of a sample `(features,)` or a batch `(B, features)`, such as for `kg.explain` or `kg.execute`.
+
+        Raises:
+            TypeError: inputs that are missing, not expected, or no tensor.
+        """
+        if self._takes_inputs != isinstance(inputs, Tensor):
+            raise TypeError(f"{self._title} takes {'a tensor as' if self._takes_inputs else 'no'} inputs")
+        taken = (inputs,) if isinstance(inputs, Tensor) else ()
+        return self._circuit.tape((*taken, *[getattr(self, name) for name in self._names]))
+
+    def draw(self, inputs: Tensor | None = None, decimals: int | None = 2, width: int = 100) -> str:
+        """The circuit as text, as `Tape.draw` draws it.
+
+        Args:
+            inputs: a sample or a batch; a layer of blocks also draws without, features being shown as "?".
+            decimals: how many decimals of an angle to show, None to show none of the angles.
+            width: how many characters a line may have before the circuit goes on in a new block.
+
+        >>> import ketgrad as kg
+        >>> blocks = [kg.nn.AngleEmbedding(2), kg.nn.BasicEntangler(2)]
+        >>> print(kg.nn.CircuitLayer.from_blocks(blocks).draw(decimals=None))
+        0: ──RX──RX──╭●──┤ ⟨Z⟩
+        1: ──RX──RX──╰X──┤ ⟨Z⟩
+        """
+        if inputs is None and self._takes_inputs and isinstance(self._circuit.function, BlockCircuit):
+            inputs = torch.empty(self._circuit.function.num_features, device="meta")
+        return self.tape(inputs).draw(decimals, width)
+
+    def extra_repr(self) -> str:
+        """The function, the weights with their shapes, and the number of parameters."""
+        shapes = [f"{name}={tuple(getattr(self, name).shape)}" for name in self._names]
+        return ", ".join([self._circuit.title, *shapes, f"num_parameters={self.num_parameters}"])
+
+    @property
+    def _title(self) -> str:
+        return f"CircuitLayer of {self._circuit.title}"
+
+    def _run(self, inputs: tuple[Tensor, ...], axes: int) -> Tensor:
+        """The results for a sample (0) or a batch (1 axis), joined along the last axis."""
+        tensors = [_widened(t) for t in (*inputs, *[getattr(self, name) for name in self._names])]
+        kind = tensors[0].device.type if tensors else "cpu"
+        if kind != "meta" and torch.is_autocast_enabled(kind):  # meta is no kind that autocast knows
+            with torch.autocast(kind, enabled=False):
+                return _joined(self.circuit(*tensors), axes)
+        return _joined(self.circuit(*tensors), axes)
 
 
-class BlockCircuit:
-    """The function of a layer of blocks: (inputs, *weights) → tape."""
-
-    def __init__(self, blocks: Sequence[Block], measurements: Sequence[Measurement] | None) -> None:
-        if not blocks or not all(isinstance(block, Block) for block in blocks):
-            raise TypeError(f"a layer is made of blocks of kg.nn, not of {blocks!r}")
-        self.blocks = tuple(blocks)
-        wires = max(block.wires for block in blocks)
-        self.measurements = tuple(measurements or [expval(_z(wire)) for wire in range(wires)])
-        self.weight_shapes = {
-            f"weights{i}": block.weight_shape for i, block in enumerate(blocks) if block.weight_shape is not None
-        }
-        names = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_ONLY) for n in self.weight_shapes]
-        if any(block.features for block in blocks):
-            names.insert(0, inspect.Parameter("inputs", inspect.Parameter.POSITIONAL_ONLY))
-        self.__signature__ = inspect.Signature(names)
-        self.__qualname__ = ", ".join(map(repr, self.blocks))
-
-    def __call__(self, *tensors: Tensor) -> Tape:
-        given = dict(zip(self.__signature__.parameters, tensors, strict=True))
-        operations = []
-        for i, block in enumerate(self.blocks):
-            operations += block.operations(given.get("inputs"), given.get(f"weights{i}"))
-        return Tape(operations, self.measurements)
-
-    def __repr__(self) -> str:
-        return self.__qualname__
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in _HALF else tensor
 
 
-def _z(wire: int) -> Observable:
-    return Z(wire)  # type: ignore[return-value]
+def _joined(results: Any, axes: int) -> Tensor:
+    """The results of all measurements along the last axis, behind so many batch axes."""
+    if isinstance(results, Tensor):
+        return results.unsqueeze(-1) if results.dim() == axes else results
+    if all(r.dim() == axes for r in results):
+        return torch.stack(results, -1)
+    return torch.cat([r.unsqueeze(-1) if r.dim() == axes else r for r in results], -1)
 
 
-def _order(circuit: Callable[..., Any], weights: Mapping[str, Any]) -> list[str | None]:
-    """The names of the weights in the order of the circuit's parameters, None where the inputs go."""
-    if not callable(circuit):
-        raise TypeError(f"the circuit must be a function that returns a tape, not {type(circuit).__name__}")
-    known = inspect.signature(circuit).parameters
-    for name in weights:
-        if name not in known:
-            raise ValueError(f"the circuit takes no parameter {name!r}; it takes {', '.join(known) or 'none'}")
-    others = [name for name in known if name not in weights]
-    if len(others) > 1:
-        raise ValueError(
-            f"the circuit's parameters {', '.join(others)} have no weights; one of them can be the inputs, give shapes "
-            "for the others"
-        )
-    return [name if name in weights else None for name in known]
+def _refused(inputs: Any, title: str) -> Exception:
+    """The error for inputs that a layer does not take."""
+    what = f"{title}: inputs must be a floating-point tensor of shape (..., features)"
+    if inputs is None:
+        return TypeError(f"{what}; none are given")
+    if not isinstance(inputs, Tensor):
+        return TypeError(f"{what}, not {type(inputs).__name__}; use torch.as_tensor")
+    if inputs.is_floating_point():
+        return ValueError(f"{what}, not of shape ()")
+    hint = "embed real and imaginary parts" if inputs.is_complex() else "use inputs.float()"
+    return TypeError(f"{what}, not of {inputs.dtype}; {hint}")
 
 
-def _parameter(
-    weight: Sequence[int] | Tensor, dtype: torch.dtype | None, device: torch.device | str | None
-) -> nn.Parameter:
-    if isinstance(weight, nn.Parameter):
-        return weight
-    if isinstance(weight, Tensor):
-        return nn.Parameter(weight.detach().clone().to(dtype=dtype, device=device))
-    shape = (weight,) if isinstance(weight, int) else tuple(weight)
-    return nn.Parameter(torch.empty(shape, dtype=dtype, device=device))
+# --- weights ----------------------------------------------------------------------------------------------------------
 
 
-def _require_inputs(inputs: Any) -> None:
-    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-        found = f"a tensor of {inputs.dtype}" if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise TypeError(f"the inputs of a circuit must be a real floating-point tensor (…, features), not {found}")
-    if inputs.dim() == 0:
-        raise ValueError("the inputs of a circuit are a tensor (…, features), this one has no axes")
+def _initialisers(init: Any, weights: Weights) -> dict[str, Init]:
+    """For each weight that is given by its shape, what fills it."""
+    shaped = [name for name, given in weights.items() if not isinstance(given, Tensor)]
+    if isinstance(init, Mapping):
+        for name in init:
+            if name not in shaped:
+                why = "is given as a tensor" if name in weights else "is no weight of the layer"
+                raise ValueError(f"init has {name!r}, which {why}")
+        chosen = {name: init.get(name, _uniform) for name in shaped}
+    else:
+        chosen = dict.fromkeys(shaped, _uniform if init is None else init)
+    for fill in chosen.values():
+        if not callable(fill):
+            raise TypeError(f"init must be a function that fills a tensor, or a dictionary of such, not {init!r}")
+    return chosen
 
 
-def _joined(results: Any, inputs: Tensor | None) -> Tensor:
-    """The results of all measurements along the last axis; `inputs` are (features,) or (B, features)."""
-    found = list(results) if isinstance(results, (tuple, list)) else [results]
-    axes = 0 if inputs is None else inputs.dim() - 1
-    if axes and inputs is not None and any(r.dim() == 0 or r.shape[0] != inputs.shape[0] for r in found):
-        raise ValueError(
-            f"the circuit gave results of shape {tuple(found[0].shape)} for inputs of shape {tuple(inputs.shape)}: it "
-            "must use its inputs, as inputs[..., i]"
-        )
-    if len(found) == 1:
-        return found[0].unsqueeze(-1) if found[0].dim() == axes else found[0]  # type: ignore[no-any-return]
-    if any(r.is_complex() for r in found):
-        raise ValueError("a state or a density matrix can only be measured alone in a layer: it is complex")
-    if all(r.dim() == axes for r in found):
-        return torch.stack(found, -1)
-    return torch.cat([r.unsqueeze(-1) if r.dim() == axes else r for r in found], -1)
+def _uniform(tensor: Tensor) -> None:
+    nn.init.uniform_(tensor, 0.0, 2 * math.pi)
+
+
+def _parameter(name: str, given: Any, fill: Init | None, device: Any, dtype: torch.dtype | None) -> nn.Parameter:
+    if isinstance(given, Tensor):
+        return _adopted(name, given, device, dtype)
+    sizes = (given,) if isinstance(given, int) else given
+    is_shape = isinstance(sizes, (tuple, list)) and all(isinstance(n, int) and n >= 0 for n in sizes)
+    if not is_shape or fill is None:
+        raise TypeError(f"weight {name!r} must be a shape, such as (3, 4), or a tensor, not {given!r}")
+    tensor = torch.empty(tuple(sizes), device=device, dtype=dtype)
+    _require_real(name, tensor)
+    with torch.no_grad():
+        fill(tensor)
+    return nn.Parameter(tensor)
+
+
+def _adopted(name: str, given: Tensor, device: Any, dtype: torch.dtype | None) -> nn.Parameter:
+    """A parameter of a tensor's values; a `Parameter` itself, unless it has to move."""
+    moved = given.to(device=device, dtype=dtype)
+    _require_real(name, moved)
+    if isinstance(given, nn.Parameter):
+        return given if moved is given else nn.Parameter(moved.detach(), requires_grad=given.requires_grad)
+    return nn.Parameter(moved.detach().clone())
+
+
+def _require_real(name: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point():
+        raise TypeError(f"weight {name!r} must be of floating-point numbers, not of {tensor.dtype}")

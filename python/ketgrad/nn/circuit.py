@@ -1,0 +1,206 @@
+"""What a layer compiles: its function, called with tensors in a fixed order, and what blocks become."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..compiling import Compiled
+from ..measurements import Measurement, expval, probs
+from ..operations import Identity, Z
+from ..tape import Tape
+from .block import Block
+
+_COMPLEX = ("state", "density_matrix")
+
+
+class LayerCircuit:
+    """A layer's function as a function of its tensors in order: the inputs, where it takes them, then the weights.
+
+    `kg.compile` calls it while it traces only, and so are its checks made.
+
+    Attributes:
+        function: the layer's.
+        title: what messages call it.
+        takes_inputs: whether it takes inputs.
+
+    Raises:
+        TypeError: the function is not callable, is compiled already, or a QNode.
+        ValueError: its parameters are not the weights and at most one for the inputs.
+    """
+
+    def __init__(self, function: Callable[..., Tape], weights: Sequence[str]) -> None:
+        _require_plain(function)
+        self.function = function
+        self.title = str(getattr(function, "__qualname__", repr(function)))
+        parameter = _input_parameter(function, self.title, weights)
+        self.takes_inputs = parameter is not None
+        self._names = (*([] if parameter is None else [parameter]), *weights)
+        self.__wrapped__ = function  # where the tensors are looked for that it reads from outside
+
+    def __repr__(self) -> str:
+        return self.title
+
+    def __call__(self, *tensors: Tensor) -> Tape:
+        """The tape of a sample or of a batch, checked."""
+        if self.takes_inputs:
+            self._require_alike(*tensors)
+        tape = self.tape(tensors)
+        self._require_joinable(tape)
+        self._require_batch(tape, tensors)
+        return tape
+
+    def tape(self, tensors: Sequence[Tensor]) -> Tape:
+        """What the function returns.
+
+        Raises:
+            TypeError: it is no tape.
+        """
+        tape = self.function(**dict(zip(self._names, tensors, strict=True)))
+        if not isinstance(tape, Tape):
+            raise TypeError(f"{self.title} must return a kg.Tape for a CircuitLayer, not {type(tape).__name__}")
+        return tape
+
+    def _require_alike(self, inputs: Tensor, *weights: Tensor) -> None:
+        for name, weight in zip(self._names[1:], weights, strict=True):
+            if weight.dtype is not inputs.dtype:
+                raise ValueError(
+                    f"{self.title}: the inputs are of {inputs.dtype} and the weight {name!r} of {weight.dtype}; "
+                    f"convert one of them, as in layer.to(inputs.dtype) or inputs.to({weight.dtype})"
+                )
+            if weight.device != inputs.device:
+                raise ValueError(
+                    f"{self.title}: the inputs are on {inputs.device} and the weight {name!r} on {weight.device}; move "
+                    f"one of them, as in layer.to(inputs.device)"
+                )
+
+    def _require_joinable(self, tape: Tape) -> None:
+        kinds = [measurement.kind for measurement in tape.measurements]
+        for kind in kinds:
+            if kind in _COMPLEX and len(kinds) > 1:
+                raise ValueError(
+                    f"{self.title} measures {', '.join(kinds)}: {kind} is complex and must be a layer's only "
+                    "measurement; make two layers that share their weights"
+                )
+
+    def _require_batch(self, tape: Tape, tensors: Sequence[Tensor]) -> None:
+        expected = None
+        if self.takes_inputs:
+            # Out of sight of the trace, which would be one for each batch size if this depended on it.
+            with torch._C.DisableTorchFunction():
+                expected = tensors[0].shape[0] if tensors[0].dim() == 2 else None
+        if tape.batch_size != expected:
+            found = "one circuit" if tape.batch_size is None else f"a batch of {tape.batch_size} circuits"
+            given = "a single sample" if expected is None else f"a batch of {expected} samples"
+            hint = "; index features as inputs[..., i]" if self.takes_inputs else ""
+            raise ValueError(f"{self.title} makes {found} of {given}{hint}")
+
+
+def _require_plain(function: Any) -> None:
+    if not callable(function):
+        raise TypeError(f"CircuitLayer takes a function that returns a kg.Tape, not {type(function).__name__}")
+    if isinstance(function, Compiled):
+        raise TypeError("CircuitLayer compiles its function: give it the function itself, without kg.compile")
+    if type(function).__name__ == "QNode":
+        raise TypeError("CircuitLayer takes no QNode; use PennyLane's TorchLayer of kg.compile(qnode)")
+
+
+def _input_parameter(function: Callable[..., Tape], title: str, weights: Sequence[str]) -> str | None:
+    """The name of the function's parameter that takes the inputs, if it has one.
+
+    Raises:
+        ValueError: parameters and weights do not fit.
+    """
+    parameters = inspect.signature(function).parameters
+    kinds = {name: parameter.kind for name, parameter in parameters.items()}
+    named = [
+        n
+        for n, kind in kinds.items()
+        if kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    ]
+    if inspect.Parameter.POSITIONAL_ONLY in kinds.values():
+        raise ValueError(f"{title} has positional-only parameters; a CircuitLayer calls it by names")
+    for name in weights:
+        if name not in named and inspect.Parameter.VAR_KEYWORD not in kinds.values():
+            raise ValueError(f"weight {name!r} is no parameter of {title}, which has {', '.join(named) or 'none'}")
+    others = [n for n in named if n not in weights and parameters[n].default is inspect.Parameter.empty]
+    if len(others) > 1:
+        raise ValueError(
+            f"{title} has the parameters {', '.join(others)} without a weight, of which only one can be the inputs; "
+            "give shapes of the others in weights"
+        )
+    return others[0] if others else None
+
+
+class BlockCircuit:
+    """Blocks one after the other, and measurements, as a function of inputs and weights.
+
+    Attributes:
+        num_features: how many features the blocks take, 0 if none takes inputs.
+        weight_shapes: by the name of each weight.
+
+    Raises:
+        TypeError: a block is no `Block`.
+        ValueError: no blocks, or blocks of different numbers of features.
+    """
+
+    def __init__(self, blocks: Iterable[Block], measurements: Iterable[Measurement] | None = None) -> None:
+        self.blocks = tuple(blocks)
+        self.num_features = _num_features(self.blocks)
+        self._names = _names(self.blocks)
+        wires = chain.from_iterable(block.wires for block in self.blocks)
+        self.measurements = _z_of_each(wires) if measurements is None else tuple(measurements)
+        self.__qualname__ = " + ".join(type(block).__name__ for block in self.blocks)
+        self.__signature__ = _signature(self.num_features, self._names)
+        self.__wrapped__ = self.measurements  # whose observables may have coefficients that are tensors
+
+    @property
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each weight."""
+        shapes = [shape for block in self.blocks for shape in block.weight_shapes.values()]
+        return dict(zip([name for name in self._names if name], shapes, strict=True))
+
+    def __call__(self, inputs: Tensor | None = None, **weights: Tensor) -> Tape:
+        """The tape."""
+        operations = []
+        for block, name in zip(self.blocks, self._names, strict=True):
+            taken = [*([inputs] if block.num_features else []), *([weights[name]] if name else [])]
+            operations += block(*taken)
+        return Tape(operations, self.measurements)
+
+
+def _num_features(blocks: Sequence[Block]) -> int:
+    if not blocks:
+        raise ValueError("a layer needs at least one block")
+    for block in blocks:
+        if not isinstance(block, Block):
+            raise TypeError(f"expected blocks, such as kg.nn.AngleEmbedding(4), found {block!r}")
+    taking = [block for block in blocks if block.num_features]
+    for block in taking:
+        if block.num_features != taking[0].num_features:
+            one, other = f"{taking[0]} takes {taking[0].num_features}", f"{block} takes {block.num_features}"
+            raise ValueError(f"all blocks of a layer take the same inputs, but {one} features and {other}")
+    return taking[0].num_features if taking else 0
+
+
+def _names(blocks: Sequence[Block]) -> list[str]:
+    """The name of each block's weight, "" where there is none."""
+    has_weights = [bool(block.weight_shapes) for block in blocks]
+    is_only = sum(has_weights) == 1
+    return [("weights" if is_only else f"weights_{i}") if has else "" for i, has in enumerate(has_weights)]
+
+
+def _z_of_each(wires: Iterable[Any]) -> tuple[Measurement, ...]:
+    """⟨Z⟩ of each wire, in the order that a tape gives them."""
+    tape = Tape([Identity(wires=list(dict.fromkeys(wires)))], [probs()])
+    return tuple([expval(Z(wire)) for wire in tape.wires])
+
+
+def _signature(num_features: int, names: Iterable[str]) -> inspect.Signature:
+    taken = [*(["inputs"] if num_features else []), *filter(None, names)]
+    return inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in taken])

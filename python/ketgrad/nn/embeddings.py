@@ -1,0 +1,145 @@
+"""Embeddings: blocks that bring features into a state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from .._parsing import _set, parse_wires
+from .._typing import Wire
+from ..operations import RZ, H, MultiRZ, Operation, StatePrep
+from .block import Block, positive, rotation_of, wires_of
+
+
+class AngleEmbedding(Block):
+    """A rotation of each wire by a feature, as PennyLane's `AngleEmbedding`. It takes one feature a wire.
+
+    Args:
+        wires: a number n, for the wires 0…n−1, or a sequence of labels.
+        rotation: the axis, "X", "Y" or "Z".
+
+    Raises:
+        ValueError: another rotation, or no wires.
+
+    >>> import torch, ketgrad as kg
+    >>> embedding = kg.nn.AngleEmbedding(2)
+    >>> print(kg.Tape(embedding(torch.tensor([0.1, 0.2])), [kg.expval(kg.Z(0))]))
+    0: ──RX(0.10)──┤ ⟨Z⟩
+    1: ──RX(0.20)──┤
+    """
+
+    rotation: str
+
+    def __init__(self, wires: int | Sequence[Wire], rotation: str = "X") -> None:
+        own = wires_of(wires, "AngleEmbedding")
+        rotation_of(rotation, "AngleEmbedding: rotation")
+        super().__init__(own, len(own), None)
+        _set(self, "rotation", rotation)
+
+    def __call__(self, inputs: Tensor) -> list[Operation]:
+        """The operations for inputs `(n,)` or `(B, n)`."""
+        gate = rotation_of(self.rotation, "rotation")
+        return [gate(x, wires=wire) for x, wire in zip(self._features(inputs), self.wires, strict=True)]
+
+
+class AmplitudeEmbedding(Block):
+    """Features as the amplitudes of a state, as PennyLane's `AmplitudeEmbedding`. Only as the first block.
+
+    Features that are neither of norm 1 nor normalised are an error where a tape is built of values on the CPU: in
+    `kg.execute`, and at the first call of a compiled function or layer. Later calls do not look.
+
+    Args:
+        wires: a number n, for the wires 0…n−1, or a sequence of labels.
+        features: how many features, default 2^n.
+        pad_with: the amplitude of the basis states for which there are no features.
+        normalize: whether to divide by the norm (of the padded vector), through which gradients go.
+
+    Raises:
+        ValueError: more than 2^n features, fewer without `pad_with`, or no wires.
+
+    >>> import torch, ketgrad as kg
+    >>> embedding = kg.nn.AmplitudeEmbedding(2, features=3, pad_with=0.0, normalize=True)
+    >>> tape = kg.Tape(embedding(torch.tensor([1.0, 1.0, 2.0])), [kg.probs()])
+    >>> kg.execute([tape])[0]
+    tensor([0.1667, 0.1667, 0.6667, 0.0000])
+    """
+
+    pad_with: float | None
+    normalize: bool
+
+    def __init__(
+        self,
+        wires: int | Sequence[Wire],
+        features: int | None = None,
+        pad_with: float | None = None,
+        normalize: bool = False,
+    ) -> None:
+        own = wires_of(wires, "AmplitudeEmbedding")
+        most = 1 << len(own)
+        count = most if features is None else positive(features, "AmplitudeEmbedding: features")
+        if count > most:
+            raise ValueError(f"AmplitudeEmbedding: {len(own)} wires hold {most} features, not {count}")
+        if count < most and pad_with is None:
+            raise ValueError(
+                f"AmplitudeEmbedding: {count} features for {most} amplitudes; give pad_with=0.0 for the rest"
+            )
+        super().__init__(own, count, None)
+        _set(self, "pad_with", pad_with)
+        _set(self, "normalize", normalize)
+
+    def __call__(self, inputs: Tensor) -> list[Operation]:
+        """The operations for inputs `(features,)` or `(B, features)`."""
+        self._require_features(inputs)
+        state, missing = inputs, (1 << len(self.wires)) - self.num_features
+        if missing and self.pad_with is not None:
+            state = torch.nn.functional.pad(state, (0, missing), value=self.pad_with)
+        if self.normalize:
+            state = state / torch.linalg.vector_norm(state, dim=-1, keepdim=True)
+        return [StatePrep(state, wires=self.wires)]
+
+
+class IQPEmbedding(Block):
+    """Hadamards, a phase for each feature and for products of two, as PennyLane's `IQPEmbedding`.
+
+    Args:
+        wires: a number n, for the wires 0…n−1, or a sequence of labels. There is one feature a wire.
+        repeats: how often the block is repeated.
+        pattern: the pairs of wires whose features are multiplied; default: all pairs, in order.
+
+    Raises:
+        ValueError: a pair that is none of two of the wires, repeats below 1, or no wires.
+
+    >>> import torch, ketgrad as kg
+    >>> print(kg.nn.IQPEmbedding(2).draw())
+    0: ──H──RZ──╭MultiRZ──
+    1: ──H──RZ──╰MultiRZ──
+    """
+
+    repeats: int
+    pattern: tuple[tuple[Wire, ...], ...]
+
+    def __init__(
+        self, wires: int | Sequence[Wire], repeats: int = 1, pattern: Iterable[Sequence[Wire]] | None = None
+    ) -> None:
+        own = wires_of(wires, "IQPEmbedding")
+        pairs = combinations(own, 2) if pattern is None else [parse_wires(pair, "IQPEmbedding") for pair in pattern]
+        super().__init__(own, len(own), None)
+        _set(self, "repeats", positive(repeats, "IQPEmbedding: repeats"))
+        _set(self, "pattern", tuple(pairs))
+        for pair in self.pattern:
+            if len(pair) != 2 or not set(pair) <= set(own):
+                raise ValueError(f"IQPEmbedding: the pattern has {pair}, which is no pair of the wires {list(own)}")
+
+    def __call__(self, inputs: Tensor) -> list[Operation]:
+        """The operations for inputs `(n,)` or `(B, n)`."""
+        features = dict(zip(self.wires, self._features(inputs), strict=True))
+        products = [(features[one] * features[other], [one, other]) for one, other in self.pattern]
+        operations: list[Operation] = []
+        for _ in range(self.repeats):
+            for wire, x in features.items():
+                operations += [H(wires=wire), RZ(x, wires=wire)]
+            operations += [MultiRZ(product, wires=pair) for product, pair in products]
+        return operations

@@ -1,0 +1,118 @@
+"""Blocks that bring the features in again before each trainable layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .._parsing import _set
+from .._typing import Wire
+from ..operations import RX, H, MultiRZ, Operation
+from .block import Block, neighbours, positive, rotation_of, wires_of
+from .embeddings import AngleEmbedding
+from .entanglers import StronglyEntangling
+
+
+class DataReuploading(Block):
+    """An `AngleEmbedding` before each layer of a `StronglyEntangling`.
+
+    Args:
+        wires: a number n, for the wires 0…n−1, or a sequence of labels. There is one feature a wire.
+        layers: how many layers L; weights are `(L, n, 3)`.
+        rotation: the axis of the embedding, "X", "Y" or "Z".
+
+    Raises:
+        ValueError: another rotation, layers below 1, or no wires.
+
+    >>> import torch, ketgrad as kg
+    >>> block = kg.nn.DataReuploading(2, layers=2)
+    >>> print(block.draw())
+    0: ──RX──Rot──╭●──╭X──RX──Rot──╭●──╭X──
+    1: ──RX──Rot──╰X──╰●──RX──Rot──╰X──╰●──
+    >>> len(block(torch.rand(2), torch.rand(2, 2, 3)))
+    12
+    """
+
+    layers: int
+    rotation: str
+
+    def __init__(self, wires: int | Sequence[Wire], layers: int = 1, rotation: str = "X") -> None:
+        own = wires_of(wires, "DataReuploading")
+        rotation_of(rotation, "DataReuploading: rotation")
+        count = positive(layers, "DataReuploading: layers")
+        super().__init__(own, len(own), (count, len(own), 3))
+        _set(self, "layers", count)
+        _set(self, "rotation", rotation)
+
+    def __call__(self, inputs: Tensor, weights: Tensor) -> list[Operation]:
+        """The operations for inputs `(n,)` or `(B, n)` and weights `(L, n, 3)`."""
+        self._require_features(inputs)
+        self._require_weights(weights)
+        embedding = AngleEmbedding(self.wires, self.rotation)(inputs)
+        entangling = StronglyEntangling(self.wires, self.layers)(weights)
+        size = len(entangling) // self.layers
+        operations: list[Operation] = []
+        for start in range(0, len(entangling), size):
+            operations += [*embedding, *entangling[start : start + size]]
+        return operations
+
+
+class QAOA(Block):
+    """Features in layers like those of QAOA, as PennyLane's `QAOAEmbedding`.
+
+    Each layer rotates the wires by RX of their features, with H on the wires without one, and then has a `MultiRZ` a
+    pair of neighbours on the ring (one on two wires, none on one) and a rotation a wire, all by weights. The features
+    come once more at the end.
+
+    Args:
+        wires: a number n, for the wires 0…n−1, or a sequence of labels.
+        layers: how many layers L; weights are `(L, 2n)`, those of the pairs first; `(L, 3)` for two wires, `(L, 1)` for
+            one.
+        features: how many features, for the first of the wires; default n.
+        local_field: the axis of the rotations by weights, "X", "Y" or "Z".
+
+    Raises:
+        ValueError: more features than wires, another axis, layers below 1, or no wires.
+
+    >>> import torch, ketgrad as kg
+    >>> block = kg.nn.QAOA(2, features=1)
+    >>> block.weight_shapes
+    {'weights': (1, 3)}
+    >>> print(block.draw())
+    0: ──RX──╭MultiRZ──RY──RX──
+    1: ──H───╰MultiRZ──RY──H───
+    """
+
+    layers: int
+    local_field: str
+
+    def __init__(
+        self, wires: int | Sequence[Wire], layers: int = 1, features: int | None = None, local_field: str = "Y"
+    ) -> None:
+        own = wires_of(wires, "QAOA")
+        count = positive(layers, "QAOA: layers")
+        rotation_of(local_field, "QAOA: local_field")
+        taken = len(own) if features is None else positive(features, "QAOA: features")
+        if taken > len(own):
+            raise ValueError(f"QAOA: {len(own)} wires take {len(own)} features or fewer, not {taken}")
+        super().__init__(own, taken, (count, len(neighbours(own)) + len(own)))
+        _set(self, "layers", count)
+        _set(self, "local_field", local_field)
+
+    def __call__(self, inputs: Tensor, weights: Tensor) -> list[Operation]:
+        """The operations for inputs `(features,)` or `(B, features)` and weights `(L, 2n)`."""
+        features = self._features(inputs)
+        self._require_weights(weights)
+        embedding: list[Operation] = [RX(x, wires=wire) for x, wire in zip(features, self.wires, strict=False)]
+        embedding += [H(wires=wire) for wire in self.wires[len(features) :]]
+        operations: list[Operation] = []
+        for layer in weights.unbind(-2):
+            operations += [*embedding, *self._trained(layer.unbind(-1))]
+        return operations + embedding
+
+    def _trained(self, weights: Sequence[Tensor]) -> list[Operation]:
+        gate, pairs = rotation_of(self.local_field, "local_field"), neighbours(self.wires)
+        operations: list[Operation] = [MultiRZ(w, wires=pair) for w, pair in zip(weights, pairs, strict=False)]
+        rest = weights[len(pairs) :]
+        return operations + [gate(w, wires=wire) for w, wire in zip(rest, self.wires, strict=True)]
