@@ -297,6 +297,18 @@ def test_second_derivatives_by_other_tensors_than_the_tapes_hold_are_refused() -
         torch.autograd.grad(gradient, x)
 
 
+def test_transforms_by_other_tensors_than_the_tapes_hold_are_refused() -> None:
+    jpc = kg.AdjointProducts()
+    tape = kg.Tape([kg.RX(torch.tensor(0.3), wires=0)], [kg.expval(kg.Z(0))], trainable_params=[0])
+
+    def circuit(x: Tensor) -> Tensor:
+        return kg.ExecuteTapes.apply({"tapes": [tape], "execute_fn": jpc.execute, "jpc": jpc}, x)[0]  # type: ignore[no-any-return]
+
+    for transform in (torch.func.grad(circuit), torch.func.jacfwd(circuit)):
+        with pytest.raises(NotImplementedError, match="tensors that the tapes hold"):
+            transform(torch.tensor(0.3))
+
+
 def test_transforms_of_a_foreign_jpc_are_refused() -> None:
     def circuit(x: Tensor) -> Tensor:
         tape = kg.Tape([kg.RX(x, wires=0)], [kg.expval(kg.Z(0))], trainable_params=[0])

@@ -67,7 +67,9 @@ class ExecuteTapes(torch.autograd.Function):
             ops.refuse_transforms(_tensors_of(kwargs["tapes"]))
         elif ops.is_transforming():
             _require_count(kwargs["tapes"], parameters)
-            return kwargs["jpc"].run_transformed(as_aligned_tapes(kwargs["tapes"]))
+            tapes = as_aligned_tapes(kwargs["tapes"])
+            _require_held(tapes, parameters)
+            return kwargs["jpc"].run_transformed(tapes)
         out_struct_holder: list[pytree.TreeSpec] = []
         # Past the `apply` of `Function`, which looks at each parameter and adds functorch transforms, refused above.
         flat = super(torch.autograd.Function, cls).apply(out_struct_holder, kwargs, *parameters)  # type: ignore[misc]
@@ -157,6 +159,16 @@ def _require_count(tapes: Sequence[Any], parameters: Sequence[Any]) -> None:
         raise ValueError(
             f"{len(parameters)} parameters for tapes with {expected} trainable ones; "
             "pass [p for t in tapes for p in t.get_parameters()]"
+        )
+
+
+def _require_held(tapes: Sequence[Tape], parameters: Sequence[Any]) -> None:
+    """Raise where a transform would take derivatives by tensors that no tape holds: they would be zero in silence."""
+    held = [p for tape in tapes for p in tape.get_parameters()]
+    if not all(map(operator.is_, parameters, held)):
+        raise NotImplementedError(
+            "under torch.func transforms and forward mode, ExecuteTapes differentiates by the tensors that the tapes "
+            "hold; pass [p for t in tapes for p in t.get_parameters()]"
         )
 
 
