@@ -45,9 +45,6 @@ HOST_FLAGS = [
     # Fast where nobody can tell, but not -ffast-math: NaN must propagate. Not -march=native: wheels travel.
     "-fno-math-errno",
     "-ffp-contract=fast",
-    # GCC 12 compiles clones of the AVX-512 kernels wrongly; clang has no such flag and says so.
-    "-fno-ipa-cp-clone",
-    "-Wno-ignored-optimization-argument",
     # Vector types wider than the base instruction set are passed only between functions of one file.
     "-Wno-psabi",
 ]

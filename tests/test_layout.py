@@ -95,6 +95,18 @@ def test_includes_point_one_way(path: Path):
             assert not (CSRC / folder / name).exists(), f"csrc/{path}: write {folder}/{name}"
 
 
+def test_what_returns_a_pair_cell_is_inlined():
+    """Out of line, GCC 12 was seen to return it wrongly (csrc/cpu/phases.inl)."""
+    found = [
+        line
+        for path in (CSRC / "cpu").glob("*.inl")
+        for line in read(path).splitlines()
+        if re.match(r"\s*(\w+ )*(PairCell(<T>)?|Cell) \w+\(.*\{", line) and "LaneCell" not in line
+    ]
+    assert len(found) >= 7
+    assert [line for line in found if "KETGRAD_ALWAYS_INLINE" not in line] == []
+
+
 def test_cuda_sources_txt_lists_every_source_once():
     sources = [name for name in CUDA_FILES if Path(name).suffix in {".cu", ".cpp"}]
     there = [f"cuda/{name}" for name in sources if name not in CUDA_TEST_SOURCES]

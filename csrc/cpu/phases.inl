@@ -3,6 +3,9 @@
 // A cell is what one row of a tile holds: neighbouring amplitudes of a single state (one vector of (re, im) pairs), or
 // one amplitude of as many samples as there are lanes (a vector of real and a vector of imaginary parts).
 
+// What returns a pair cell must be inlined. Out of line it comes back in a vector register, and GCC 12.2 was seen to clear
+// the upper part of that (vzeroupper) before the return: results were wrong, or not, by what else was inlined.
+
 template <class T>
 struct PairCell {
   using Real = T;
@@ -11,11 +14,13 @@ struct PairCell {
   static constexpr int packed_together = 2;  // rows whose real numbers, one an amplitude, fill a vector
   V v;
 
-  static PairCell load(const T* state, Index row) { return {load_row(state + row * batch_lanes<T>)}; }
+  static KETGRAD_ALWAYS_INLINE PairCell load(const T* state, Index row) {
+    return {load_row(state + row * batch_lanes<T>)};
+  }
   void store(T* state, Index row) const { store_row(state + row * batch_lanes<T>, v); }
-  PairCell times_i() const { return {ketgrad::times_i(v)}; }
-  PairCell times(const V& s) const { return {s * v}; }
-  PairCell plus(const PairCell& o) const { return {v + o.v}; }
+  KETGRAD_ALWAYS_INLINE PairCell times_i() const { return {ketgrad::times_i(v)}; }
+  KETGRAD_ALWAYS_INLINE PairCell times(const V& s) const { return {s * v}; }
+  KETGRAD_ALWAYS_INLINE PairCell plus(const PairCell& o) const { return {v + o.v}; }
   // Re(conj(this) o), before the pairs are added up.
   V inner(const PairCell& o) const { return v * o.v; }
 };
@@ -43,7 +48,7 @@ struct LaneCell {
 };
 
 template <int flip, class T>
-inline PairCell<T> trade(const PairCell<T>& cell) {
+KETGRAD_ALWAYS_INLINE inline PairCell<T> trade(const PairCell<T>& cell) {
   return {trade_lanes<flip>(cell.v)};
 }
 
@@ -61,7 +66,7 @@ struct PhaseFactor {
 };
 
 template <class T>
-inline PairCell<T> times_phase(const PairCell<T>& x, const PhaseFactor<Row<T>>& f) {
+KETGRAD_ALWAYS_INLINE inline PairCell<T> times_phase(const PairCell<T>& x, const PhaseFactor<Row<T>>& f) {
   return {f.re * x.v + f.im * trade_parts(x.v)};
 }
 

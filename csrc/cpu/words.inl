@@ -148,7 +148,7 @@ class WordRunner {
   // --- lone words ----------------------------------------------------------------------------------------------------
 
   // The row of psi or i psi that a word brings to a row, up to the signs below.
-  static Cell source(const Lone& lone, const T* ket, Index row) {
+  static KETGRAD_ALWAYS_INLINE Cell source(const Lone& lone, const T* ket, Index row) {
     const Cell x = Cell::load(ket, row ^ lone.row_flip);
     if constexpr (single) {
       return {trade_lanes_and_parts(x.v, lone.lane_flip, is_imaginary(lone.member))};
