@@ -49,8 +49,6 @@ struct Directional {
     return false;
   }
 
-  // The direction of the cotangents, where they have one.
-  bool cotangents_move() const { return real_tangent != nullptr || complex_tangent != nullptr; }
   Cotangents<T> cotangents_tangent() const { return {nullptr, real_tangent, complex_tangent, {}}; }
 };
 

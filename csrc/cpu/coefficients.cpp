@@ -29,13 +29,31 @@ Complex<double> complex_at(const T* data, Index i) {
 }
 
 template <class T>
-Matrix diagonal_input(const Call<T>& call, const Gate& gate, Index sample) {
-  const InputView<T>& input = call.inputs[gate.input];
-  Matrix d(static_cast<std::size_t>(input.numel));
-  for (Index i = 0; i < input.numel; ++i) {
-    d[i] = complex_at(input.of_sample(sample), i);
-    if (gate.inverse) d[i] = conj(d[i]);
+Matrix read_input(const InputView<T>& input, Index sample) {
+  Matrix m(static_cast<std::size_t>(input.numel));
+  for (Index i = 0; i < input.numel; ++i) m[i] = complex_at(input.of_sample(sample), i);
+  return m;
+}
+
+// A gate's matrix, or diagonal, from an input or an input's tangent; inverted where the gate is.
+template <class T>
+Matrix matrix_input(const InputView<T>& input, const Gate& gate, Index sample) {
+  const Matrix m = read_input(input, sample);
+  return gate.inverse ? conjugate_transpose(m, 1 << gate.targets.size()) : m;
+}
+
+template <class T>
+Matrix diagonal_input(const InputView<T>& input, const Gate& gate, Index sample) {
+  Matrix d = read_input(input, sample);
+  for (Complex<double>& entry : d) {
+    if (gate.inverse) entry = conj(entry);
   }
+  return d;
+}
+
+Matrix diagonal_of(const Matrix& m, int size) {
+  Matrix d;
+  for (int i = 0; i < size; ++i) d.push_back(m[i * (size + 1)]);
   return d;
 }
 
@@ -47,11 +65,8 @@ const Gate& gate_of(const Call<T>& call, const Step& step) {
 template <class T>
 Matrix step_diagonal(const Call<T>& call, const Step& step, Index sample) {
   const Gate& gate = gate_of(call, step);
-  if (gate_info(gate.opcode).family == Family::diagonal) return diagonal_input(call, gate, sample);
-  const Matrix m = gate_matrix(call, gate, sample);
-  Matrix d;
-  for (int i = 0; i < step.size(); ++i) d.push_back(m[i * (step.size() + 1)]);
-  return d;
+  if (gate_info(gate.opcode).family == Family::diagonal) return diagonal_input(call.inputs[gate.input], gate, sample);
+  return diagonal_of(gate_matrix(call, gate, sample), step.size());
 }
 
 }  // namespace
@@ -59,12 +74,7 @@ Matrix step_diagonal(const Call<T>& call, const Step& step, Index sample) {
 template <class T>
 Matrix gate_matrix(const Call<T>& call, const Gate& gate, Index sample) {
   const GateInfo& info = gate_info(gate.opcode);
-  if (info.family == Family::matrix) {
-    const InputView<T>& input = call.inputs[gate.input];
-    Matrix m(static_cast<std::size_t>(input.numel));
-    for (Index i = 0; i < input.numel; ++i) m[i] = complex_at(input.of_sample(sample), i);
-    return gate.inverse ? conjugate_transpose(m, 1 << gate.targets.size()) : m;
-  }
+  if (info.family == Family::matrix) return matrix_input(call.inputs[gate.input], gate, sample);
   double parameters[max_parameters];
   for (std::size_t j = 0; j < gate.slots.size(); ++j) parameters[j] = call.value(gate.slots[j], sample);
   const int size = block_size(info);
@@ -75,17 +85,11 @@ Matrix gate_matrix(const Call<T>& call, const Gate& gate, Index sample) {
 
 namespace {
 
-// The derivative of a gate's matrix along the call's tangents.
+// The derivative of a gate's matrix along the call's tangents, which move something of the gate.
 template <class T>
 Matrix gate_tangent(const Call<T>& call, const Gate& gate, Index sample) {
   const GateInfo& info = gate_info(gate.opcode);
-  if (info.family == Family::matrix) {
-    Matrix m(static_cast<std::size_t>(call.inputs[gate.input].numel));
-    if (!call.moves(gate.input)) return m;
-    const T* data = call.tangents[gate.input].of_sample(sample);
-    for (std::size_t i = 0; i < m.size(); ++i) m[i] = complex_at(data, static_cast<Index>(i));
-    return gate.inverse ? conjugate_transpose(m, 1 << gate.targets.size()) : m;
-  }
+  if (info.family == Family::matrix) return matrix_input(call.tangents[gate.input], gate, sample);
   Dual parameters[max_parameters];
   for (std::size_t j = 0; j < gate.slots.size(); ++j)
     parameters[j] = Dual(call.value(gate.slots[j], sample), call.tangent(gate.slots[j], sample));
@@ -100,17 +104,8 @@ Matrix gate_tangent(const Call<T>& call, const Gate& gate, Index sample) {
 template <class T>
 Matrix diagonal_tangent(const Call<T>& call, const Step& step, Index sample) {
   const Gate& gate = gate_of(call, step);
-  Matrix d(static_cast<std::size_t>(step.size()));
-  if (gate_info(gate.opcode).family != Family::diagonal) {
-    const Matrix m = gate_tangent(call, gate, sample);
-    for (int i = 0; i < step.size(); ++i) d[i] = m[i * (step.size() + 1)];
-  } else if (call.moves(gate.input)) {
-    for (int i = 0; i < step.size(); ++i) {
-      d[i] = complex_at(call.tangents[gate.input].of_sample(sample), i);
-      if (gate.inverse) d[i] = conj(d[i]);
-    }
-  }
-  return d;
+  if (gate_info(gate.opcode).family == Family::diagonal) return diagonal_input(call.tangents[gate.input], gate, sample);
+  return diagonal_of(gate_tangent(call, gate, sample), step.size());
 }
 
 void write_numbers(const Matrix& m, double* out) {

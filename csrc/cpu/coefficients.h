@@ -22,7 +22,7 @@ Matrix gate_matrix(const Call<T>& call, const Gate& gate, Index sample);
 template <class T>
 void step_coefficients(const Call<T>& call, const Step& step, Index sample, double* out);
 
-// Writes the derivatives of these numbers along the call's tangents.
+// Writes the derivatives of these numbers along the call's tangents, where `call.moves(step)`.
 template <class T>
 void step_tangents(const Call<T>& call, const Step& step, Index sample, double* out);
 

@@ -150,11 +150,12 @@ int first_wanted_pass(const Call<T>& call, const Plan& plan, const Cotangents<T>
 
 template <class T>
 struct TaskState {
+  const Plan& plan;
   GradientSink<T> sink;
   TaskGradients<T> gradients;
 
   TaskState(const Call<T>& call, const Plan& plan, const Cotangents<T>& cotangents, int first_pass)
-      : sink(call, cotangents) {
+      : plan(plan), sink(call, cotangents) {
     gradients.sink = &sink;
     gradients.first_pass = first_pass;
     for (const Step& step : plan.steps) {
@@ -163,13 +164,32 @@ struct TaskState {
     }
   }
 
-  void finish(const Plan& plan) {
+  void finish() {
     for (std::size_t s = 0; s < plan.steps.size(); ++s) {
       if (!gradients.overlaps[s].empty()) sink.contract(plan.steps[s], gradients.overlaps[s].data(), 0);
     }
     sink.flush();
   }
 };
+
+// Runs one of the level's walks, solo or in lanes, with a place for the gradients of each task; f(walk, plan, shared,
+// task, gradients).
+template <class T, class Walker, class F>
+std::vector<std::unique_ptr<TaskState<T>>> walk_back(const Call<T>& call, const Cotangents<T>& cotangents,
+                                                     Walker Walk<T>::* solo, Walker Walk<T>::* lanes, const F& f) {
+  const WalkLevel& level = current_walk();
+  const Regime regime = choose_regime(call, level);
+  const Plan& plan = plan_of(call, level, regime);
+  const SharedSteps<T> shared = shared_steps(call, plan, true);
+  const Walker walk = level.of<T>().*(regime.lanes ? lanes : solo);
+  const int first_pass = first_wanted_pass(call, plan, cotangents);
+  std::vector<std::unique_ptr<TaskState<T>>> states;
+  for (Index t = 0; t < regime.tasks; ++t)
+    states.push_back(std::make_unique<TaskState<T>>(call, plan, cotangents, first_pass));
+  run_tasks(call, regime,
+            [&](Index index, const Task& task) { f(walk, plan, shared, task, states[index]->gradients); });
+  return states;
+}
 
 }  // namespace
 
@@ -195,38 +215,18 @@ void execute(const Call<T>& call, const Results<T>& results) {
 template <class T>
 void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents) {
   if (call.batch == 0) return;
-  const WalkLevel& level = current_walk();
-  const Regime regime = choose_regime(call, level);
-  const Plan& plan = plan_of(call, level, regime);
-  const SharedSteps<T> shared = shared_steps(call, plan, true);
-  const Walk<T>& walk = level.of<T>();
-  const auto backward = regime.lanes ? walk.backward_lanes : walk.backward_solo;
-  const int first_pass = first_wanted_pass(call, plan, cotangents);
-  std::vector<std::unique_ptr<TaskState<T>>> states;
-  for (Index t = 0; t < regime.tasks; ++t)
-    states.push_back(std::make_unique<TaskState<T>>(call, plan, cotangents, first_pass));
-  run_tasks(call, regime, [&](Index index, const Task& task) {
-    backward(call, plan, shared, cotangents, task, states[index]->gradients);
-  });
-  for (const auto& state : states) state->finish(plan);
+  const auto states = walk_back(call, cotangents, &Walk<T>::backward_solo, &Walk<T>::backward_lanes,
+                                [&](auto walk, const Plan& plan, const auto& shared, const Task& task,
+                                    auto& gradients) { walk(call, plan, shared, cotangents, task, gradients); });
+  for (const auto& state : states) state->finish();
 }
 
 template <class T>
 void execute_tangents(const Call<T>& call, const Directional<T>& directional) {
   if (call.batch == 0) return;
-  const WalkLevel& level = current_walk();
-  const Regime regime = choose_regime(call, level);
-  const Plan& plan = plan_of(call, level, regime);
-  const SharedSteps<T> shared = shared_steps(call, plan, true);
-  const Walk<T>& walk = level.of<T>();
-  const auto tangents = regime.lanes ? walk.tangents_lanes : walk.tangents_solo;
-  const int first_pass = first_wanted_pass(call, plan, directional.cotangents);
-  std::vector<std::unique_ptr<TaskState<T>>> states;
-  for (Index t = 0; t < regime.tasks; ++t)
-    states.push_back(std::make_unique<TaskState<T>>(call, plan, directional.cotangents, first_pass));
-  run_tasks(call, regime, [&](Index index, const Task& task) {
-    tangents(call, plan, shared, directional, task, states[index]->gradients);
-  });
+  const auto states = walk_back(call, directional.cotangents, &Walk<T>::tangents_solo, &Walk<T>::tangents_lanes,
+                                [&](auto walk, const Plan& plan, const auto& shared, const Task& task,
+                                    auto& gradients) { walk(call, plan, shared, directional, task, gradients); });
   for (const auto& state : states) state->sink.flush();
 }
 

@@ -517,11 +517,18 @@ class GroupWalk {
   // Expectation values begin as the sums of their words.
   void measure_words(const Results<T>& results) {
     words_.overlaps(numbers(psi_), numbers(psi_), word_numbers_);
+    write_word_sums(results, [&](const WordGroup::Member& m, Index at, int l) {
+      return coefficient(*m.term, sample(l)) * word_numbers_[at * width + l];
+    });
+  }
+
+  // f(member, number, lane) is what a word gives.
+  template <class F>
+  void write_word_sums(const Results<T>& results, const F& f) {
     std::vector<double>& totals = overlaps_;
     totals.assign(real_stride() * width, 0.0);
     words_.for_each_member([&](const WordGroup::Member& m, Index at) {
-      for (int l = 0; l < count_; ++l)
-        totals[m.result * width + l] += coefficient(*m.term, sample(l)) * word_numbers_[at * width + l];
+      for (int l = 0; l < count_; ++l) totals[m.result * width + l] += f(m, at, l);
     });
     for (const PlannedMeasurement& m : plan_.measurements) {
       if (m.measurement->kind != MeasurementKind::expval) continue;
@@ -557,9 +564,12 @@ class GroupWalk {
     switch (m.measurement->kind) {
       case MeasurementKind::expval: return measure_expval(m, results);
       case MeasurementKind::var: return measure_var(m, results);
-      case MeasurementKind::probs: return measure_probs(m, results);
+      case MeasurementKind::probs: return measure_probs(psi_, 1, m, results);
       case MeasurementKind::state: return measure_state(m, results);
-      case MeasurementKind::density_matrix: return measure_density_matrix(m, results);
+      case MeasurementKind::density_matrix:
+        return measure_density_matrix(m, results, [&](Index begin, Index end, V* rho) {
+          matrix_gradient(psi_, psi_, m.groups, m.offsets, begin, end, rho);
+        });
     }
   }
 
@@ -601,36 +611,37 @@ class GroupWalk {
     for (int l = 0; l < count_; ++l) *real_row(results, m, l) = static_cast<T>(square[l] - mean[l] * mean[l]);
   }
 
-  void measure_probs(const PlannedMeasurement& m, const Results<T>& results) {
+  // factor * Re(conj(u) psi), outcome by outcome.
+  void measure_probs(const V* u, T factor, const PlannedMeasurement& m, const Results<T>& results) {
     const Index size = m.offsets.size();
     const Index groups = m.groups.size();
-    if (size > groups) return measure_many_probs(m, results);
+    if (size > groups) return measure_many_probs(u, factor, m, results);
     overlaps_.assign(size * width, 0.0);
     team_.template reduce<V>(groups, size, overlaps_.data(), [&](Index begin, Index end, V* p) {
-      add_probabilities(psi_, psi_, m.groups, m.offsets, begin, end, p);
+      add_probabilities(u, psi_, m.groups, m.offsets, begin, end, p);
     });
     for (int l = 0; l < count_; ++l) {
-      for (Index a = 0; a < size; ++a) real_row(results, m, l)[a] = static_cast<T>(overlaps_[a * width + l]);
+      for (Index a = 0; a < size; ++a) real_row(results, m, l)[a] = factor * static_cast<T>(overlaps_[a * width + l]);
     }
   }
 
   // More outcomes than amplitudes in each: outcome by outcome.
-  void measure_many_probs(const PlannedMeasurement& m, const Results<T>& results) {
+  void measure_many_probs(const V* u, T factor, const PlannedMeasurement& m, const Results<T>& results) {
     team_.for_range(m.offsets.size(), [&](Index begin, Index end) {
       for (Index a = begin; a < end; ++a) {
         V p{};
-        add_probability(psi_, psi_, m.groups, m.offsets[a], p);
-        for (int l = 0; l < count_; ++l) real_row(results, m, l)[a] = get_lane(p, l);
+        add_probability(u, psi_, m.groups, m.offsets[a], p);
+        for (int l = 0; l < count_; ++l) real_row(results, m, l)[a] = factor * get_lane(p, l);
       }
     });
   }
 
-  void measure_density_matrix(const PlannedMeasurement& m, const Results<T>& results) {
+  // f(begin, end, rho) adds a range of groups.
+  template <class F>
+  void measure_density_matrix(const PlannedMeasurement& m, const Results<T>& results, const F& f) {
     const Index entries = m.offsets.size() * m.offsets.size();
     overlaps_.assign(2 * entries * width, 0.0);
-    team_.template reduce<V>(m.groups.size(), 2 * entries, overlaps_.data(), [&](Index begin, Index end, V* rho) {
-      matrix_gradient(psi_, psi_, m.groups, m.offsets, begin, end, rho);
-    });
+    team_.template reduce<V>(m.groups.size(), 2 * entries, overlaps_.data(), f);
     for (int l = 0; l < count_; ++l) {
       T* row = results.complex + 2 * (sample(l) * complex_stride() + m.first_result);
       for (Index e = 0; e < 2 * entries; ++e) row[e] = static_cast<T>(overlaps_[e * width + l]);
@@ -811,6 +822,8 @@ class GroupWalk {
   std::vector<char> wanted_turns_;
 };
 
+#include "cpu/tangent_passes.inl"
+// And this walks with them.
 #include "cpu/tangents.inl"
 
 template <class V>

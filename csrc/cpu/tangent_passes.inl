@@ -1,0 +1,325 @@
+// Runs the turns of a plan on states and their tangents (see tangents.inl). Included by walk.inl after GroupWalk.
+
+// --- generators -------------------------------------------------------------------------------------------------------
+
+// tangent += sum_j w_j (-i P_j) state over the groups of a block that trades rows only; w stands where angles have b.
+template <int k, class T>
+void generate_rows(const T* state, T* tangent, const TurnBlock& block, const Angles<T>& weights, Index groups) {
+  const GroupOffsets<k, T> offsets(block);
+  const LocalAngles<k, T> local(weights);
+  for_each_index(block.groups, 0, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
+    const Index base = group * batch_lanes<T>;
+    Row<T> x[1 << k];
+    Row<T> d[1 << k];
+    for (int m = 0; m < 1 << k; ++m) {
+      x[m] = load_row(state + (base ^ offsets.at[m]));
+      d[m] = load_row(tangent + (base ^ offsets.at[m]));
+    }
+    for (int j = 0; j < k; ++j) {
+      for (int m = 0; m < 1 << k; ++m) {
+        if ((m >> j) & 1) continue;
+        d[m] -= local.b[j] * x[m | 1 << j];
+        d[m | 1 << j] += local.b[j] * x[m];
+      }
+    }
+    for (int m = 0; m < 1 << k; ++m) store_row(tangent + (base ^ offsets.at[m]), d[m]);
+  });
+}
+
+// And where lanes are traded.
+template <int k, bool in_rows, class T>
+void generate_lanes(const T* state, T* tangent, const TurnBlock& block, const Angles<T>& weights, Index groups) {
+  const LaneBlock<k, in_rows, T> local(block, weights);
+  for_each_index(block.groups, 0, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
+    const Index base = group * batch_lanes<T>;
+    Row<T> x[local.rows];
+    for (int m = 0; m < local.rows; ++m) x[m] = load_row(state + (base ^ local.at[m]));
+    for (int m = 0; m < local.rows; ++m) {
+      Row<T> d = load_row(tangent + (base ^ local.at[m]));
+      for (int j = 0; j < k; ++j) {
+        const Row<T>& factor = local.b[j][(local.signs(group, j) >> m) & 1];
+        d += factor * trade_lanes_by(x[local.partner(m, j)], local.lane_flip[j]);
+      }
+      store_row(tangent + (base ^ local.at[m]), d);
+    }
+  });
+}
+
+template <class T>
+void generate_turns(const T* state, T* tangent, const TurnBlock& block, const Angles<T>& weights, Index groups) {
+  with_shape(block.turns.size(), false, [&](auto k, auto) {
+    if (!block.trades_lanes()) return generate_rows<k>(state, tangent, block, weights, groups);
+    if (block.stays_in_rows()) return generate_lanes<k, true>(state, tangent, block, weights, groups);
+    generate_lanes<k, false>(state, tangent, block, weights, groups);
+  });
+}
+
+// tangent -= i f state, f(r) being a real function of the rows' numbers.
+template <class Cell, class F>
+void generate_phases(const typename Cell::Real* state, typename Cell::Real* tangent, const F& function,
+                     const IndexMap& rows, Index end) {
+  for_each_group<1>(rows, end, [&](Index r, const Index* row) KETGRAD_ALWAYS_INLINE {
+    const Cell turned = Cell::load(state, *row).times_i().times(function(r));
+    Cell::load(tangent, *row).plus(turned.times(Row<typename Cell::Real>{} - 1)).store(tangent, *row);
+  });
+}
+
+// --- passes -----------------------------------------------------------------------------------------------------------
+
+template <class V>
+class TangentRunner : public PassRunner<V> {
+  using Base = PassRunner<V>;
+  using T = Scalar<V>;
+  using typename Base::Cell;
+  using typename Base::Numbers;
+  using typename Base::Sums;
+
+ public:
+  TangentRunner(const Call<T>& call, const Plan& plan, bool inverse, TileRunner<V>& tiles)
+      : Base(call, plan, inverse, tiles),
+        first_weight_(this->numbers_.size(), -1),
+        shared_functions_(Base::single ? 0 : this->numbers_.size()) {}
+
+  void start(const SampleGroup& group) {
+    const bool is_known = this->started_ && !this->some_own_;
+    Base::start(group);
+    if (is_known) return;
+    weights_.clear();
+    std::size_t at = 0;
+    for (const Pass& pass : this->plan_.passes) {
+      for (const Operation& op : pass.operations) first_weight_[at++] = add_weights(op);
+    }
+  }
+
+  void forward(int index, T* state, T* tangent) {
+    const Pass& pass = this->plan_.passes[index];
+    this->tiles_.for_each(pass, tiles_to_visit(pass), 0, nullptr, [&](Index tile, Workspace<V>& work, double*) {
+      const Mask base = static_cast<Mask>(pass.tiles[tile]);
+      T* rows = this->tiles_.gather(pass, base, state, work.ket);
+      T* tangents = this->tiles_.gather(pass, base, tangent, work.ket_tangent);
+      for (std::size_t k = 0; k < pass.operations.size(); ++k) {
+        if (pass.tiles.size() == 1 && this->tiles_.should_stop()) return;
+        const int at = this->first_operation_[index] + static_cast<int>(k);
+        apply(pass.operations[k], at, pass, base, rows, tangents, work);
+      }
+      this->tiles_.scatter(pass, base, rows, state);
+      this->tiles_.scatter(pass, base, tangents, tangent);
+    });
+  }
+
+  struct States {
+    T* ket;
+    T* ket_tangent;
+    T* bra;
+    T* bra_tangent;
+  };
+
+  // Adds to overlaps[turn][lane] the derivative of what the plain walk adds.
+  void backward(int index, const States& states, bool last, const std::vector<char>& wanted,
+                std::vector<double>& overlaps) {
+    constexpr int width = Base::width;
+    const Pass& pass = this->plan_.passes[index];
+    this->turns_.clear();
+    for (const Operation& op : pass.operations) Base::append_turns(op, this->turns_);
+    this->sums_.assign(this->turns_.size() * width, 0.0);
+    const Index size = static_cast<Index>(this->sums_.size());
+    this->tiles_.for_each(
+        pass, tiles_to_visit(pass), size, this->sums_.data(), [&](Index tile, Workspace<V>& work, double* sums) {
+          const Mask base = static_cast<Mask>(pass.tiles[tile]);
+          const States rows{this->tiles_.gather(pass, base, states.ket, work.ket),
+                            this->tiles_.gather(pass, base, states.ket_tangent, work.ket_tangent),
+                            this->tiles_.gather(pass, base, states.bra, work.bra),
+                            this->tiles_.gather(pass, base, states.bra_tangent, work.bra_tangent)};
+          double* at = sums + size;
+          for (int k = static_cast<int>(pass.operations.size()) - 1; k >= 0; --k) {
+            if (pass.tiles.size() == 1 && this->tiles_.should_stop()) return;
+            at -= Base::turn_count(pass.operations[k]) * width;
+            undo(pass.operations[k], this->first_operation_[index] + k, pass, base, rows, work, wanted, at);
+          }
+          if (last) return;
+          this->tiles_.scatter(pass, base, rows.ket, states.ket);
+          this->tiles_.scatter(pass, base, rows.ket_tangent, states.ket_tangent);
+          this->tiles_.scatter(pass, base, rows.bra, states.bra);
+          this->tiles_.scatter(pass, base, rows.bra_tangent, states.bra_tangent);
+        });
+    for (std::size_t j = 0; j < this->turns_.size(); ++j) {
+      for (int l = 0; l < width; ++l) overlaps[this->turns_[j] * width + l] += this->sums_[j * width + l];
+    }
+  }
+
+ private:
+  Index tiles_to_visit(const Pass& pass) const { return this->some_nan_ ? pass.tiles.size() : pass.active_tiles; }
+
+  // --- what the generators are weighted with: half the angles' derivatives -------------------------------------------
+
+  bool moves(int turn) const { return this->call_.moves(this->plan_.turns[turn].angle.input); }
+
+  Row<T> weight(int turn, double sign) const {
+    const Slot& slot = this->plan_.turns[turn].angle;
+    Row<T> w{};
+    for (int l = 0; l < batch_lanes<T>; ++l) {
+      const double tangent = this->call_.tangent(slot, this->group_.sample(Base::single ? 0 : l));
+      w[l] = static_cast<T>(0.5 * sign * (this->inverse_ ? -tangent : tangent));
+    }
+    return w;
+  }
+
+  // One weight a turn of a block, one a string of phases. Returns where they begin, -1 where nothing moves.
+  int add_weights(const Operation& op) {
+    std::vector<int> turns;
+    Base::append_turns(op, turns);
+    if (std::none_of(turns.begin(), turns.end(), [&](int t) { return moves(t); })) return -1;
+    const int first = static_cast<int>(weights_.size());
+    if (const auto* block = std::get_if<TurnBlock>(&op)) {
+      for (std::size_t j = 0; j < block->turns.size(); ++j) {
+        const int t = block->turns[j];
+        const Row<T> w = weight(t, Base::sign_of(this->plan_.turns[t].word));
+        weights_.push_back(Base::single ? w * lane_signs<T>(block->lane_sign[j]) : w);
+      }
+      return first;
+    }
+    for (const PhaseString& s : std::get<Phases>(op).strings) {
+      Row<T> total{};
+      for (const int t : s.turns) {
+        if (moves(t)) total += weight(t, this->plan_.turns[t].word.negative != s.negative ? -1 : 1);
+      }
+      weights_.push_back(total);
+    }
+    return first;
+  }
+
+  Angles<T> weights_in_tile(const TurnBlock& block, int first, Mask base) const {
+    Angles<T> weights{};
+    for (std::size_t j = 0; j < block.turns.size(); ++j) {
+      const Row<T>& w = weights_[first + j];
+      weights.b[j] = odd_parity(block.tile_sign[j] & base) ? -w : w;
+    }
+    return weights;
+  }
+
+  // sum over strings of weight (-1)^parity, at every row.
+  const Row<T>* phase_function(const Phases& phases, int first, Mask base, Index rows, Workspace<V>& work) const {
+    work.products.assign(Sums::vectors(rows), Row<T>{});
+    for (std::size_t j = 0; j < phases.strings.size(); ++j) {
+      const PhaseString& s = phases.strings[j];
+      const Mask place = Sums::place(s.row_mask & static_cast<Mask>(rows - 1), s.lane_mask);
+      const Row<T> w = weights_[first + j] * Sums::signs(place);
+      work.products[Sums::vector(place)] += odd_parity(s.tile_mask & base) ? -w : w;
+    }
+    hadamard(work.products.data(), static_cast<Index>(work.products.size()));
+    return work.products.data();
+  }
+
+  // Calls f with that function, if anything moves. Where all lanes share it, it is made once, of numbers.
+  template <class F>
+  void with_phase_function(const Phases& phases, int at, Mask base, Index rows, Workspace<V>& work, const F& f) const {
+    const int first = first_weight_[at];
+    if (first < 0) return;
+    if constexpr (!Base::single) {
+      if (!this->numbers_[at].own && this->keeps_tables()) {
+        LaneVector<T>& function = shared_functions_[at];
+        if (static_cast<Index>(function.size()) != rows) fill_function(phases, first, rows, function);
+        return f([&](Index r) { return Row<T>{} + function[r]; });
+      }
+    }
+    const Row<T>* function = phase_function(phases, first, base, rows, work);
+    f([&](Index r) { return Sums::function_at(function, r); });
+  }
+
+  void fill_function(const Phases& phases, int first, Index rows, LaneVector<T>& function) const {
+    function.assign(rows, T(0));
+    for (std::size_t j = 0; j < phases.strings.size(); ++j)
+      function[phases.strings[j].row_mask & static_cast<Mask>(rows - 1)] += weights_[first + j][0];
+    hadamard(function.data(), rows);
+  }
+
+  // --- a tile --------------------------------------------------------------------------------------------------------
+
+  void apply(const Operation& op, int at, const Pass& pass, Mask base, T* rows, T* tangents, Workspace<V>& work) const {
+    const Numbers& n = this->numbers_[at];
+    if (const auto* block = std::get_if<TurnBlock>(&op)) {
+      const Angles<T> angles = this->angles_in_tile(*block, n, base);
+      const Index groups = this->groups_to_visit(*block);
+      apply_turns(rows, *block, angles, groups);
+      apply_turns(tangents, *block, angles, groups);
+      generate(*block, at, base, rows, tangents);
+      return;
+    }
+    const Phases& phases = std::get<Phases>(op);
+    const Index visited = this->rows_to_visit(phases);
+    this->for_each_table(phases, n, pass, base, work, [&](const auto* table) {
+      apply_phases<Cell>(rows, table, phases.rows, visited);
+      apply_phases<Cell>(tangents, table, phases.rows, visited);
+    });
+    with_phase_function(phases, at, base, visited, work, [&](const auto& function) {
+      generate_phases<Cell>(rows, tangents, function, phases.rows, visited);
+    });
+  }
+
+  void generate(const TurnBlock& block, int at, Mask base, const T* rows, T* tangents) const {
+    if (first_weight_[at] < 0) return;
+    generate_turns(rows, tangents, block, weights_in_tile(block, first_weight_[at], base),
+                   this->groups_to_visit(block));
+  }
+
+  void undo(const Operation& op, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,
+            const std::vector<char>& wanted, double* sums) const {
+    if (const auto* block = std::get_if<TurnBlock>(&op)) return undo_block(*block, at, base, rows, wanted, sums);
+    undo_phases_of(std::get<Phases>(op), at, pass, base, rows, work, wanted, sums);
+  }
+
+  void undo_block(const TurnBlock& block, int at, Mask base, const States& rows, const std::vector<char>& wanted,
+                  double* sums) const {
+    const Numbers& n = this->numbers_[at];
+    const Angles<T> angles = this->angles_in_tile(block, n, base);
+    const Index groups = this->groups_to_visit(block);
+    const bool any = std::any_of(block.turns.begin(), block.turns.end(), [&](int t) { return wanted[t] != 0; });
+    if (any) {
+      Row<T> found[TurnBlock::most] = {};
+      undo_turns<true>(rows.ket, rows.bra_tangent, block, angles, groups, found);
+      undo_turns<true>(rows.ket_tangent, rows.bra, block, angles, groups, found);
+      this->add_block_sums(block, n, base, found, sums);
+    } else {
+      undo_turns<false>(rows.ket, rows.bra_tangent, block, angles, groups, static_cast<Row<T>*>(nullptr));
+      undo_turns<false>(rows.ket_tangent, rows.bra, block, angles, groups, static_cast<Row<T>*>(nullptr));
+    }
+    generate(block, at, base, rows.ket, rows.ket_tangent);
+    generate(block, at, base, rows.bra, rows.bra_tangent);
+  }
+
+  void undo_phases_of(const Phases& phases, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,
+                      const std::vector<char>& wanted, double* sums) const {
+    const Numbers& n = this->numbers_[at];
+    const bool any = Base::wants_any(phases, wanted);
+    const Index visited = this->rows_to_visit(phases);
+    const Index products = visited / Cell::packed_together;
+    if (any) {
+      work.products.resize(products);
+      work.more_products.resize(products);
+    }
+    bool left = any;
+    this->for_each_table(phases, n, pass, base, work, [&](const auto* table) {
+      Row<T>* first = work.products.data();
+      Row<T>* second = work.more_products.data();
+      if (std::exchange(left, false)) {
+        undo_phases<Cell, true>(rows.ket, rows.bra_tangent, table, phases.rows, visited, first);
+        undo_phases<Cell, true>(rows.ket_tangent, rows.bra, table, phases.rows, visited, second);
+      } else {
+        undo_phases<Cell, false>(rows.ket, rows.bra_tangent, table, phases.rows, visited, first);
+        undo_phases<Cell, false>(rows.ket_tangent, rows.bra, table, phases.rows, visited, second);
+      }
+    });
+    if (any) {
+      for (Index i = 0; i < products; ++i) work.products[i] += work.more_products[i];
+      this->add_phase_sums(phases, n, base, visited, work, sums);
+    }
+    with_phase_function(phases, at, base, visited, work, [&](const auto& function) {
+      generate_phases<Cell>(rows.ket, rows.ket_tangent, function, phases.rows, visited);
+      generate_phases<Cell>(rows.bra, rows.bra_tangent, function, phases.rows, visited);
+    });
+  }
+
+  std::vector<int> first_weight_;  // per operation
+  LaneVector<Row<T>> weights_;
+  mutable std::vector<LaneVector<T>> shared_functions_;  // per operation, of what lanes share
+};
