@@ -54,7 +54,7 @@ class _Execute(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
         inputs = _pack(call, tensors)
-        batch = inputs[call.batched].shape[0] if call.batched >= 0 else 1
+        batch = _batch_of(call, inputs)
         keep = keeps_state(batch * call.ket_bytes, call.device)
         real, complex_, ket = ops.run_execute(call.id, inputs, keep)
         ctx.set_materialize_grads(False)
@@ -91,10 +91,7 @@ _apply = torch._C._FunctionBase.__dict__["apply"].__get__(None, _Execute)
 def _run(call: Call, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The results of a call's tapes, tape after tape."""
     if ops.is_transforming():
-        inputs = _pack(call, tensors)
-        batch = inputs[call.batched].shape[0] if call.batched >= 0 else 1
-        real, complex_ = ops.execute(call.id, inputs, keeps_state(batch * call.ket_bytes, call.device))
-        return _split_views(call, batch, real, complex_)
+        return _run_in_torch(call, tensors)
     ops.refuse_legacy_vmap(tensors)
     if torch.is_grad_enabled():
         for tensor in tensors:
@@ -102,9 +99,23 @@ def _run(call: Call, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
                 return _apply(call, *tensors)  # type: ignore[no-any-return]
     with torch.no_grad():
         inputs = _pack(call, tensors)
-        batch = inputs[call.batched].shape[0] if call.batched >= 0 else 1
+        batch = _batch_of(call, inputs)
         real, complex_, _ = ops.run_execute(call.id, inputs, False)
         return _split(call, batch, real, complex_)
+
+
+def _run_in_torch(call: Call, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The same by operations that torch differentiates, transforms and puts into graphs."""
+    inputs = _pack(call, tensors)
+    batch = _batch_of(call, inputs)
+    # A graph for any batch size cannot depend on how much memory is free.
+    keep = torch.compiler.is_compiling() or keeps_state(batch * call.ket_bytes, call.device)
+    return _split_views(call, batch, *ops.execute(call.id, inputs, keep))
+
+
+def _batch_of(call: Call, inputs: Sequence[Tensor]) -> int:
+    """Circuits in a call."""
+    return inputs[call.batched].shape[0] if call.batched >= 0 else 1
 
 
 def _pack(call: Call, tensors: Sequence[Tensor]) -> list[Any]:
@@ -142,15 +153,14 @@ def _split_views(call: Call, batch: int, real: Tensor, complex_: Tensor) -> tupl
     for result in call.results:
         numbers = complex_ if result.is_complex else real
         columns.append(numbers if len(call.results) == 1 else numbers.narrow(1, result.first, result.size))
-    if len(call.tapes) == 1:
-        pairs = zip(columns, call.shapes, strict=True)
-        return tuple([c.reshape((batch, *shape) if call.has_batch else shape) for c, shape in pairs])
-    blocks = [column.split(_rows(call, batch)) for column in columns]
-    found = []
-    for t, rows in enumerate(_rows(call, batch)):
-        for block, shape in zip(blocks, call.shapes, strict=True):
-            found.append(block[t].reshape((rows, *shape) if call.has_batch else shape))
-    return tuple(found)
+    rows = _rows(call, batch)
+    blocks = [(column,) if len(rows) == 1 else column.split(rows) for column in columns]
+    pairs = [
+        (t, count, block, shape)
+        for t, count in enumerate(rows)
+        for block, shape in zip(blocks, call.shapes, strict=True)
+    ]
+    return tuple([block[t].reshape((count, *shape) if call.has_batch else shape) for t, count, block, shape in pairs])
 
 
 def _columns(call: Call, real: Tensor, complex_: Tensor) -> list[Tensor]:
@@ -327,11 +337,8 @@ class Compiled:
             )
         self._settle_sizes(plan, tensors)
         handed = plan.arithmetic(*tensors)
-        results: list[Tensor] = []
-        for call, of_call in zip(plan.calls, handed, strict=False):
-            inputs = _pack(call, of_call)
-            batch = inputs[call.batched].shape[0] if call.batched >= 0 else 1
-            results += _split_views(call, batch, *ops.execute(call.id, inputs, True))
+        pairs = zip(plan.calls, handed, strict=False)
+        results = [result for call, of_call in pairs for result in _run_in_torch(call, of_call)]
         return plan.finish(*handed[-1], *results)
 
     def _settle_sizes(self, plan: Plan, tensors: Sequence[Tensor]) -> None:
@@ -732,7 +739,7 @@ def _batches(plan: Plan, tensors: Sequence[Tensor]) -> list[int]:
     handed = plan.arithmetic(*tensors)
     inputs = [_pack(call, of_call) for call, of_call in zip(plan.calls, handed, strict=False)]
     pairs = zip(plan.calls, inputs, strict=True)
-    return [of_call[call.batched].shape[0] if call.batched >= 0 else 1 for call, of_call in pairs]
+    return [_batch_of(call, of_call) for call, of_call in pairs]
 
 
 def _execute(plan: Plan, handed: tuple[tuple[Tensor, ...], ...]) -> Any:

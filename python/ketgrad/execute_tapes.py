@@ -162,10 +162,14 @@ def _require_count(tapes: Sequence[Any], parameters: Sequence[Any]) -> None:
         )
 
 
+def _are_held(tapes: Sequence[Tape], parameters: Sequence[Any]) -> bool:
+    """Whether the parameters are the very objects that the tapes hold."""
+    return all(map(operator.is_, parameters, [p for tape in tapes for p in tape.get_parameters()]))
+
+
 def _require_held(tapes: Sequence[Tape], parameters: Sequence[Any]) -> None:
     """Raise where a transform would take derivatives by tensors that no tape holds: they would be zero in silence."""
-    held = [p for tape in tapes for p in tape.get_parameters()]
-    if not all(map(operator.is_, parameters, held)):
+    if not _are_held(tapes, parameters):
         raise NotImplementedError(
             "under torch.func transforms and forward mode, ExecuteTapes differentiates by the tensors that the tapes "
             "hold; pass [p for t in tapes for p in t.get_parameters()]"
@@ -179,9 +183,8 @@ class _Native:
         self.jpc = jpc
         self.tapes = as_aligned_tapes(tapes)
         trainable = any(ctx.needs_input_grad[2:])
-        held = [p for tape in self.tapes for p in tape.get_parameters()]
         # Autograd adds up what a tensor gets at its several places, if it is that tensor at all of them.
-        as_held = all(map(operator.is_, parameters, held))
+        as_held = _are_held(self.tapes, parameters)
         self.results, run = jpc.run(
             self.tapes, lambda group: trainable and any(s.trainable for s in group.encoding.sources), as_held
         )

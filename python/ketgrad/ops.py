@@ -60,6 +60,15 @@ def _raise_as_users_know_it(error: RuntimeError | MemoryError, inputs: Sequence[
     raise error
 
 
+def _native(operator: Any, program: int, inputs: Sequence[Tensor], *others: Any) -> Any:
+    """Call an operator without autograd; errors as users know them."""
+    try:
+        with _BelowAutograd():
+            return operator(program, inputs, *others)
+    except (RuntimeError, MemoryError) as error:
+        _raise_as_users_know_it(error, inputs)
+
+
 def has_kernels(device_type: str) -> bool:
     """Whether this build has the operators for a kind of device, "cpu" or "cuda"."""
     return torch._C._dispatch_has_kernel_for_dispatch_key("ketgrad::execute", device_type.upper())
@@ -94,11 +103,7 @@ def run_execute(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple
         MemoryError: states and results do not fit; the message has the bytes. On a GPU it is torch.OutOfMemoryError.
         IndexError: no such program.
     """
-    try:
-        with _BelowAutograd():
-            return _execute(program, inputs, keep_ket)  # type: ignore[no-any-return]
-    except (RuntimeError, MemoryError) as error:
-        _raise_as_users_know_it(error, inputs)
+    return _native(_execute, program, inputs, keep_ket)  # type: ignore[no-any-return]
 
 
 def run_execute_vjp(
@@ -119,11 +124,7 @@ def run_execute_vjp(
     Raises:
         ValueError, MemoryError, IndexError: as in `run_execute`.
     """
-    try:
-        with _BelowAutograd():
-            return _execute_vjp(program, inputs, ket, g_real, g_complex, wanted)  # type: ignore[no-any-return]
-    except (RuntimeError, MemoryError) as error:
-        _raise_as_users_know_it(error, inputs)
+    return _native(_execute_vjp, program, inputs, ket, g_real, g_complex, wanted)  # type: ignore[no-any-return]
 
 
 def _require_tangents(inputs: Sequence[Tensor]) -> None:
@@ -153,11 +154,7 @@ def run_execute_jvp(
         ValueError, MemoryError, IndexError: as in `run_execute`.
     """
     _require_tangents(inputs)
-    try:
-        with _BelowAutograd():
-            return _execute_jvp(program, inputs, tangents, moving)  # type: ignore[no-any-return]
-    except (RuntimeError, MemoryError) as error:
-        _raise_as_users_know_it(error, inputs)
+    return _native(_execute_jvp, program, inputs, tangents, moving)  # type: ignore[no-any-return]
 
 
 def run_execute_vjp_jvp(
@@ -184,13 +181,8 @@ def run_execute_vjp_jvp(
         NotImplementedError, ValueError, MemoryError, IndexError: as in `run_execute_jvp`.
     """
     _require_tangents(inputs)
-    try:
-        with _BelowAutograd():
-            return _execute_vjp_jvp(  # type: ignore[no-any-return]
-                program, inputs, tangents, moving, *cotangents, *cotangent_tangents, wanted
-            )
-    except (RuntimeError, MemoryError) as error:
-        _raise_as_users_know_it(error, inputs)
+    cotangent_pairs = (*cotangents, *cotangent_tangents)
+    return _native(_execute_vjp_jvp, program, inputs, tangents, moving, *cotangent_pairs, wanted)  # type: ignore[no-any-return]
 
 
 def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool = True) -> tuple[Tensor, Tensor]:
@@ -418,9 +410,16 @@ def _backward_execute(
     ctx: Any, g_real: Tensor, g_complex: Tensor, _: Tensor | None
 ) -> tuple[None, list[Tensor | None], None]:
     ket, *inputs = ctx.saved_tensors
+    return None, _gradients(ctx, ctx.program, inputs, ket, g_real, g_complex), None
+
+
+def _gradients(
+    ctx: Any, program: int, inputs: Sequence[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor
+) -> list[Tensor | None]:
+    """The gradients of a graph's inputs, which are its operator's second argument."""
     wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1]) if needed]
-    found = _execute_vjp(ctx.program, inputs, ket, g_real, g_complex, wanted)
-    return None, spread(found, wanted, len(inputs)), None
+    found = _execute_vjp(program, inputs, ket, g_real, g_complex, wanted)
+    return spread(found, wanted, len(inputs))
 
 
 def _refuse_compiled(ctx: Any, *cotangents: Any) -> None:
@@ -494,11 +493,8 @@ def _setup_exported(ctx: Any, inputs: tuple[str, list[Tensor]], output: tuple[Te
 
 
 def _backward_exported(ctx: Any, g_real: Tensor, g_complex: Tensor) -> tuple[None, list[Tensor | None]]:
-    inputs = ctx.saved_tensors
-    wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1]) if needed]
     no_ket = g_complex.new_empty((g_complex.shape[0], 0))
-    found = _execute_vjp(ctx.program.id, inputs, no_ket, g_real, g_complex, wanted)
-    return None, spread(found, wanted, len(inputs))
+    return None, _gradients(ctx, ctx.program.id, ctx.saved_tensors, no_ket, g_real, g_complex)
 
 
 torch.library.register_autograd("ketgrad::execute_exported", _backward_exported, setup_context=_setup_exported)
