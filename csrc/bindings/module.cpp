@@ -208,6 +208,7 @@ py::dict describe_passes(const Plan& plan, int number_bytes) {
     observables.append(describe_observables(plan, pass, number_bytes));
   py::dict d;
   d["tile_bits"] = std::min(plan.layout.tile_bits, plan.program->num_wires);
+  d["dropped"] = plan.dropped;
   d["passes"] = passes;
   d["observables"] = observables;
   return d;

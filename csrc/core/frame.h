@@ -39,6 +39,10 @@ class Frame {
   bool offset(int wire) const { return offset_[wire]; }
   int num_wires() const { return static_cast<int>(flip_.size()); }
 
+  // One letter on one wire.
+  PauliWord x(int wire) const { return {flip_[wire], 0, 0, false}; }
+  PauliWord z(int wire) const { return {0, parity_[wire], 0, offset_[wire]}; }
+
   // `letters[j]` of IXYZ acts on wires[j].
   PauliWord word(const std::string& letters, const std::vector<int>& wires) const;
 

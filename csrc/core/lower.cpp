@@ -208,6 +208,21 @@ std::vector<Index> block_offsets(const GateInfo& info, const IndexMap& local) {
   return all;
 }
 
+// Words of which the gate is a polynomial.
+std::vector<PauliWord> words_of(const Gate& gate, StepKind kind, const Frame& frame) {
+  std::vector<PauliWord> words;
+  for (const int w : gate.controls) words.push_back(frame.z(w));
+  if (kind == StepKind::pauli_rotation) {
+    words.push_back(frame.word(gate.word, gate.targets));
+    return words;
+  }
+  for (const int w : gate.targets) {
+    words.push_back(frame.z(w));
+    if (kind != StepKind::diagonal) words.push_back(frame.x(w));
+  }
+  return words;
+}
+
 // The groups of a step fix its controls at their values and its targets where `local` starts from.
 Step step_of(const Program& program, int index, const Frame& frame) {
   const Gate& gate = program.gates[index];
@@ -215,6 +230,7 @@ Step step_of(const Program& program, int index, const Frame& frame) {
   Step step;
   step.kind = kind_of(info);
   step.gate = index;
+  step.words = words_of(gate, step.kind, frame);
   std::vector<int> wires = gate.controls;
   std::vector<bool> bits = gate.control_values;
   const auto fix = [&](int wire) {
@@ -238,7 +254,7 @@ Step step_of(const Program& program, int index, const Frame& frame) {
 
 class Lowering {
  public:
-  explicit Lowering(const Program& program) : program_(program), found_{{}, {}, {}, Frame(program.num_wires)} {}
+  explicit Lowering(const Program& program) : program_(program), found_{{}, {}, {}, Frame(program.num_wires), 0} {}
 
   Lowered run() {
     for (int i = 0; i < static_cast<int>(program_.gates.size()); ++i) {
@@ -249,20 +265,20 @@ class Lowering {
         found_.order.push_back({Element::none, static_cast<int>(found_.steps.size())});
         found_.steps.push_back(step_of(program_, i, found_.frame));
       }
-      for (const Primitive& p : list) add(p);
+      for (const Primitive& p : list) add(p, i);
     }
     return std::move(found_);
   }
 
  private:
-  void add(const Primitive& p) {
+  void add(const Primitive& p, int gate) {
     switch (p.kind) {
       case Primitive::Kind::flip: return found_.frame.flip_wire(p.wires[0]);
       case Primitive::Kind::cnot: return found_.frame.cnot(p.wires[0], p.wires[1]);
       case Primitive::Kind::swap: return found_.frame.swap(p.wires[0], p.wires[1]);
       case Primitive::Kind::turn:
         found_.order.push_back({static_cast<int>(found_.turns.size()), Element::none});
-        found_.turns.push_back({found_.frame.word(p.letters, p.wires), p.angle});
+        found_.turns.push_back({found_.frame.word(p.letters, p.wires), p.angle, gate});
     }
   }
 

@@ -15,7 +15,8 @@ namespace ketgrad {
 
 struct Turn {
   PauliWord word;
-  Slot angle;  // of no input where the angle is a constant
+  Slot angle;    // of no input where the angle is a constant
+  int gate = 0;  // index into program.gates
 };
 
 enum class StepKind : std::uint8_t {
@@ -33,8 +34,9 @@ struct Step {
   IndexMap groups;
   std::vector<Index> offsets;  // of the amplitudes of a group, to be added by XOR
   PauliWord word;
-  int gate = 0;             // index into program.gates
-  std::vector<int> inputs;  // that the gate reads, without repeats
+  std::vector<PauliWord> words;  // of which it is a polynomial
+  int gate = 0;                  // index into program.gates
+  std::vector<int> inputs;       // that the gate reads, without repeats
 
   int size() const { return static_cast<int>(offsets.size()); }
 };
@@ -54,7 +56,8 @@ struct Lowered {
   std::vector<Turn> turns;
   std::vector<Step> steps;
   std::vector<Element> order;
-  Frame frame;  // at the end of the circuit
+  Frame frame;      // at the end of the circuit
+  int dropped = 0;  // gates outside the light cone: see light_cone.h
 };
 
 Lowered lower(const Program& program);

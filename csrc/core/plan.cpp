@@ -4,6 +4,8 @@
 #include <map>
 #include <utility>
 
+#include "core/commutant.h"
+#include "core/light_cone.h"
 #include "core/tile.h"
 
 namespace ketgrad {
@@ -13,37 +15,6 @@ namespace {
 void add_input(std::vector<int>& inputs, int input) {
   if (input != no_input && std::find(inputs.begin(), inputs.end(), input) == inputs.end()) inputs.push_back(input);
 }
-
-// What lies in the way of later turns: those that do not commute with all of it must wait.
-class Barrier {
- public:
-  bool lets_pass(const PauliWord& word) const {
-    for (const PauliWord& b : basis_) {
-      if (!commute(b, word)) return false;
-    }
-    return true;
-  }
-
-  // Commuting with a word is linear in it, so a basis of the words is enough.
-  void add(PauliWord word) {
-    ++count_;
-    for (const PauliWord& b : basis_) {
-      const bool by_x = b.x != 0;
-      if (by_x ? (word.x & b.x & -b.x) != 0 : (word.z & b.z & -b.z) != 0) {
-        word.x ^= b.x;
-        word.z ^= b.z;
-      }
-    }
-    if (word.x != 0 || word.z != 0) basis_.push_back(word);
-  }
-
-  // Looking further than this costs more than it finds.
-  bool is_dense() const { return count_ > 256; }
-
- private:
-  std::vector<PauliWord> basis_;
-  int count_ = 0;
-};
 
 // Amplitudes that may be other than zero: origin + span.
 struct Live {
@@ -64,6 +35,9 @@ class StretchPlanner {
 
  private:
   using Window = std::vector<int>;  // turns, in order
+
+  // Looking beyond so many turns that wait costs more than it finds.
+  static constexpr int most_waiting = 256;
 
   const PauliWord& word(int turn) const { return plan_.turns[turn].word; }
 
@@ -94,12 +68,12 @@ class StretchPlanner {
       return remaining_;
     }
     Window window;
-    Barrier barrier;
+    Commutant free;  // to go before those that wait
     for (const int t : remaining_) {
-      if (barrier.is_dense()) break;
+      if (free.count() > most_waiting) break;
       window.push_back(t);
       const PauliWord& w = word(t);
-      if (!barrier.lets_pass(w) || (!w.is_diagonal() && !tile.reach(w.x))) barrier.add(w);
+      if (!free.contains(w) || (!w.is_diagonal() && !tile.reach(w.x))) free.narrow(w);
     }
     tile.fill();
     return window;
@@ -140,12 +114,12 @@ class StretchPlanner {
   Window take(Window& left, const F& wanted) const {
     Window taken;
     Window rest;
-    Barrier barrier;
+    Commutant free;  // to go before those that wait
     for (const int t : left) {
-      if (wanted(word(t)) && barrier.lets_pass(word(t))) {
+      if (wanted(word(t)) && free.contains(word(t))) {
         taken.push_back(t);
       } else {
-        barrier.add(word(t));
+        free.narrow(word(t));
         rest.push_back(t);
       }
     }
@@ -276,13 +250,13 @@ class StretchPlanner {
     while (!left.empty()) {
       std::vector<int> block{left[0]};
       std::vector<int> rest;
-      Barrier barrier;
+      Commutant free;
       for (std::size_t i = 1; i < left.size(); ++i) {
         const int t = left[i];
-        if (barrier.lets_pass(word(t)) && may_join(tile, block, t)) {
+        if (free.contains(word(t)) && may_join(tile, block, t)) {
           block.push_back(t);
         } else {
-          barrier.add(word(t));
+          free.narrow(word(t));
           rest.push_back(t);
         }
       }
@@ -539,11 +513,13 @@ Extent extent_of(const Program& program) {
 
 Plan make_plan(const Program& program, const Layout& layout) {
   Lowered lowered = lower(program);
+  keep_light_cone(program, lowered);
   Plan plan;
   plan.program = &program;
   plan.layout = layout;
   plan.turns = std::move(lowered.turns);
   plan.steps = std::move(lowered.steps);
+  plan.dropped = lowered.dropped;
   const Frame start(program.num_wires);
   if (program.initial.kind == Preparation::state) plan.initial_offsets = start.local(program.initial.wires);
   for (std::size_t j = 0; j < program.initial.bits.size(); ++j)

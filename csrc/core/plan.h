@@ -139,6 +139,7 @@ struct Plan {
   std::vector<ObservablePass> observables;
   IndexMap initial_offsets;  // of a prepared state's amplitudes
   Index initial_index = 0;   // of |bits>
+  int dropped = 0;           // gates outside the light cone of the measurements
 };
 
 // What a call needs beside the states, whatever the layout.

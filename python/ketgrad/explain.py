@@ -50,6 +50,7 @@ class Explanation:
 
     Attributes:
         wires, gates, batch: of the circuit.
+        dropped: how many of the gates are outside the light cone of what is measured, and are not run.
         dtype: torch.complex64 or torch.complex128, of the state.
         regime: how the batch is run, in words.
         tile_bits: amplitudes in a tile, as a power of two.
@@ -58,6 +59,7 @@ class Explanation:
 
     wires: int
     gates: int
+    dropped: int
     batch: int
     dtype: torch.dtype
     regime: str
@@ -84,7 +86,8 @@ class Explanation:
             total.append(_pair((sum(s[0] for s in seconds), sum(s[1] for s in seconds)), _milliseconds))
         rows.append(total)
         precision = str(self.dtype).removeprefix("torch.")
-        counts = (_counted(self.batch, "circuit"), _counted(self.wires, "wire"), _counted(self.gates, "gate"))
+        gates = _counted(self.gates, "gate") + (f" ({self.dropped} outside the light cone)" if self.dropped else "")
+        counts = (_counted(self.batch, "circuit"), _counted(self.wires, "wire"), gates)
         title = f"{', '.join(counts)}, {precision}: {self.regime}"
         note = (
             "multiply-adds, bytes"
@@ -163,10 +166,12 @@ def explain(
     1 circuit, 6 wires, 11 gates, complex128: ...
     <BLANKLINE>
     pass  tiles  work ...
-    >>> layer = kg.Tape([kg.RX(0.1, wires=w) for w in range(20)], [kg.expval(kg.Z(0))])
+    >>> layer = kg.Tape([kg.RX(0.1, wires=w) for w in range(20)], [kg.probs()])
     >>> plan = kg.explain(layer, dtype=torch.float32, device="cuda")
-    >>> sum(p.turns > 0 for p in plan.passes)  # over the state, beside that of the observable
+    >>> sum(p.turns > 0 for p in plan.passes)
     2
+    >>> print(kg.explain(kg.Tape([kg.RX(0.1, wires=0), kg.RX(0.1, wires=1)], [kg.expval(kg.Z(0))])))
+    1 circuit, 2 wires, 2 gates (1 outside the light cone), complex128: ...
     """
     if not isinstance(tape, Tape):
         raise TypeError(f"explain takes a tape of ketgrad, not {type(tape).__name__}")
@@ -211,6 +216,7 @@ def explain_program(
     return Explanation(
         wires=circuit.wires,
         gates=circuit.operations,
+        dropped=plan["dropped"],
         batch=circuit.batch,
         dtype=circuit.dtype.to_complex(),
         regime=regime,

@@ -57,7 +57,7 @@ Circuit long_circuit(int num_wires) {
     for (int w = 0; w + 1 < num_wires; ++w)
       circuit.program.gates.push_back(make_gate("CRX", {w, w + 1}, {{0, layer % 4, 1, 0}}));
   }
-  circuit.program.measurements = {{MeasurementKind::probs, {0}, {}}};
+  circuit.program.measurements = {{MeasurementKind::probs, {num_wires - 1}, {}}};
   return circuit;
 }
 

@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "circuits.h"
+#include "core/light_cone.h"
 #include "core/plan.h"
 #include "core/tile.h"
 
@@ -14,9 +15,12 @@ namespace {
 
 constexpr Layout whole{0, 1, max_wires};
 
-Circuit circuit_of(int num_wires, const std::vector<Gate>& gates) {
+const Measurement measured_state{MeasurementKind::state, {}, {}};  // everything is in its light cone
+
+Circuit circuit_of(int num_wires, const std::vector<Gate>& gates, const Measurement& measurement = measured_state) {
   Circuit circuit = empty_circuit(num_wires);
   circuit.program.gates = gates;
+  circuit.program.measurements.push_back(measurement);
   return circuit;
 }
 
@@ -133,6 +137,69 @@ TEST(steps_know_their_groups) {
   CHECK(step.groups[0] == 0 && step.groups[1] == 2);
   CHECK(step.offsets == std::vector<Index>({4, 1}));  // |01> and |10> of wires 3 and 1
   CHECK(step.gate == 0);
+}
+
+// --- the light cone ---------------------------------------------------------------------------------------------------
+
+Lowered inside(int num_wires, const std::vector<Gate>& gates, const Measurement& measurement) {
+  const Circuit circuit = circuit_of(num_wires, gates, measurement);
+  Lowered lowered = lower(circuit.program);
+  keep_light_cone(circuit.program, lowered);
+  return lowered;
+}
+
+std::vector<int> gates_inside(const Lowered& lowered) {
+  std::vector<int> gates;
+  for (const Turn& t : lowered.turns) {
+    if (gates.empty() || gates.back() != t.gate) gates.push_back(t.gate);
+  }
+  return gates;
+}
+
+TEST(gates_outside_the_light_cone_are_left_out) {
+  const std::vector<Gate> chain{rotation("RY", 0),
+                                rotation("RY", 1),
+                                make_gate("CZ", {0, 1}),
+                                rotation("RY", 0),
+                                rotation("RY", 1),
+                                controlled(rotation("RX", 2), 1),
+                                make_gate("GlobalPhase", {}, {{}})};
+  const auto seen = [&](const Measurement& m) { return gates_inside(inside(4, chain, m)); };
+  CHECK(seen({MeasurementKind::probs, {0}, {}}) == Shape({0, 1, 2, 3}));
+  CHECK(seen({MeasurementKind::probs, {2}, {}}) == Shape({0, 1, 2, 4, 5}));
+  CHECK(seen({MeasurementKind::probs, {3}, {}}).empty());
+  CHECK(seen(measured_state) == Shape({0, 1, 2, 3, 4, 5, 6}));
+  CHECK(inside(4, chain, {MeasurementKind::probs, {0}, {}}).dropped == 3);
+  CHECK(inside(4, chain, measured_state).dropped == 0);
+}
+
+TEST(phases_before_a_diagonal_measurement_are_outside) {
+  const std::vector<Gate> gates{rotation("RY", 0), make_gate("CNOT", {0, 1}), rotation("RZ", 0), rotation("RZ", 1),
+                                make_gate("CNOT", {1, 2})};
+  CHECK(gates_inside(inside(3, gates, {MeasurementKind::probs, {2}, {}})) == Shape({0}));
+  CHECK(gates_inside(inside(3, gates, {MeasurementKind::density_matrix, {0}, {}})) == Shape({0, 2}));
+  CHECK(gates_inside(inside(3, gates, {MeasurementKind::density_matrix, {0, 1}, {}})) == Shape({0, 2, 3}));
+}
+
+TEST(steps_outside_the_light_cone_are_left_out) {
+  const std::vector<Gate> gates{make_gate("Toffoli", {0, 1, 2}), make_gate("CCZ", {0, 1, 3})};
+  CHECK(inside(4, gates, {MeasurementKind::probs, {2}, {}}).steps.size() == 1);
+  CHECK(inside(4, gates, {MeasurementKind::probs, {0}, {}}).steps.empty());
+  CHECK(inside(4, gates, {MeasurementKind::density_matrix, {0}, {}}).steps.size() == 2);
+}
+
+// A matrix that is an input may be any: its gradient has directions that leave the unitary ones.
+TEST(matrices_are_inside_the_light_cone) {
+  Circuit circuit = circuit_of(3, {rotation("RY", 1), rotation("RY", 2)}, {MeasurementKind::probs, {0}, {}});
+  Gate matrix = make_gate("QubitUnitary", {1});
+  matrix.input = circuit.add_input(Role::unitary, 1);
+  circuit.program.gates.push_back(matrix);
+  circuit.program.gates.push_back(rotation("RY", 1));
+  Lowered lowered = lower(circuit.program);
+  keep_light_cone(circuit.program, lowered);
+  CHECK(lowered.steps.size() == 1);
+  CHECK(gates_inside(lowered) == Shape({0}));
+  CHECK(lowered.dropped == 2);
 }
 
 // --- operations -------------------------------------------------------------------------------------------------------
@@ -296,7 +363,7 @@ int turns_planned(const Plan& plan) {
 // 20 wires, 1,000 gates.
 TEST(large_plans_are_quick_and_complete) {
   Random random(4);
-  Circuit circuit = empty_circuit(20);
+  Circuit circuit = circuit_of(20, {});
   for (int g = 0; g < 1000; ++g) {
     const int w = g % 20;
     circuit.program.gates.push_back(g % 80 >= 60 ? make_gate("CNOT", {w, (w + 1) % 20})

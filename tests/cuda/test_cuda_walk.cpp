@@ -243,14 +243,15 @@ TEST(nan_propagates) {
       Circuit circuit = empty_circuit(5);
       circuit.program.gates = {make_gate(gate, {0}, {{0, 0, 1, 0}}), make_gate("RY", {1}, {{1, 0, 1, 0}})};
       circuit.program.measurements = {{MeasurementKind::probs, {0, 1, 2, 3, 4}, {}},
-                                      {MeasurementKind::expval, {}, {{1, {}, {1}, "Z", {}}}}};
+                                      {MeasurementKind::expval, {}, {{1, {}, {1}, "Z", {}}}},
+                                      {MeasurementKind::state, {}, {}}};
       Random random(9);
       std::vector<Values> values = random_values(random, circuit, 3);
       values[0] = {true, 4, random_numbers(random, 12)};
       values[0].rows[4] = std::numeric_limits<double>::quiet_NaN();
       EmulatedRun<float> run(register_program(circuit.program), values, 3, {tile_bits, 0});
       run.forward();
-      run.backward(std::vector<double>(3 * 33, 1.0), {});
+      run.backward(std::vector<double>(3 * 33, 1.0), std::vector<double>(3 * 64, 1.0));
       for (int e = 0; e < 3 * 33; ++e) CHECK(std::isnan(run.real[e]) == (e / 33 == 1));
       for (int sample = 0; sample < 3; ++sample) CHECK(std::isnan(run.gradients[0][4 * sample]) == (sample == 1));
     }

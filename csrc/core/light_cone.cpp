@@ -1,0 +1,94 @@
+#include "core/light_cone.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/commutant.h"
+
+namespace ketgrad {
+
+namespace {
+
+class Pruning {
+ public:
+  Pruning(const Program& program, Lowered& lowered) : program_(program), lowered_(lowered) {
+    for (const Measurement& m : program.measurements) see(m);
+  }
+
+  Lowered run() {
+    std::vector<Element> inside;
+    for (auto e = lowered_.order.rbegin(); e != lowered_.order.rend(); ++e) {
+      if (e->turn != Element::none ? sees(lowered_.turns[e->turn]) : sees(lowered_.steps[e->step]))
+        inside.push_back(*e);
+    }
+    std::reverse(inside.begin(), inside.end());
+    return kept(inside);
+  }
+
+ private:
+  // By the words of which what is measured is a polynomial.
+  void see(const Measurement& m) {
+    see_all(m.wires, m.kind == MeasurementKind::density_matrix);
+    for (const Term& t : m.terms) {
+      outside_.narrow(lowered_.frame.word(t.word, t.word_wires));
+      for (const Factor& f : t.factors) see_all(f.wires, f.kind != FactorKind::projector);
+    }
+  }
+
+  void see_all(const std::vector<int>& wires, bool beyond_diagonal) {
+    for (const int w : wires) {
+      outside_.narrow(lowered_.frame.z(w));
+      if (beyond_diagonal) outside_.narrow(lowered_.frame.x(w));
+    }
+  }
+
+  bool sees(const Turn& turn) {
+    if (outside_.contains(turn.word)) return false;
+    outside_.narrow(turn.word);
+    return true;
+  }
+
+  bool sees(const Step& step) {
+    const bool takes_matrix = program_.gates[step.gate].input != no_input;
+    const auto is_outside = [&](const PauliWord& w) { return outside_.contains(w); };
+    if (!takes_matrix && std::all_of(step.words.begin(), step.words.end(), is_outside)) return false;
+    for (const PauliWord& w : step.words) outside_.narrow(w);
+    return true;
+  }
+
+  std::ptrdiff_t count_gates(const std::vector<Element>& elements) const {
+    std::vector<bool> has(program_.gates.size(), false);
+    for (const Element& e : elements)
+      has[e.turn != Element::none ? lowered_.turns[e.turn].gate : lowered_.steps[e.step].gate] = true;
+    return std::count(has.begin(), has.end(), true);
+  }
+
+  Lowered kept(const std::vector<Element>& inside) {
+    const auto dropped = static_cast<int>(count_gates(lowered_.order) - count_gates(inside));
+    Lowered found{{}, {}, {}, lowered_.frame, dropped};
+    for (const Element& e : inside) {
+      if (e.turn != Element::none) {
+        found.order.push_back({static_cast<int>(found.turns.size()), Element::none});
+        found.turns.push_back(lowered_.turns[e.turn]);
+      } else {
+        found.order.push_back({Element::none, static_cast<int>(found.steps.size())});
+        found.steps.push_back(std::move(lowered_.steps[e.step]));
+      }
+    }
+    return found;
+  }
+
+  const Program& program_;
+  Lowered& lowered_;
+  Commutant outside_;
+};
+
+}  // namespace
+
+void keep_light_cone(const Program& program, Lowered& lowered) {
+  const auto is_state = [](const Measurement& m) { return m.kind == MeasurementKind::state; };
+  if (std::any_of(program.measurements.begin(), program.measurements.end(), is_state)) return;
+  lowered = Pruning(program, lowered).run();
+}
+
+}  // namespace ketgrad
