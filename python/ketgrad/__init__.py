@@ -13,6 +13,7 @@ from .execute_tapes import ExecuteTapes, execute
 from .explain import Explanation, explain
 from .interop import from_openqasm, from_qiskit
 from .jacobian_products import AdjointProducts
+from .matrix import matrix
 from .measurements import Measurement, counts, density_matrix, expval, probs, sample, state, var
 from .metric import metric_tensor, quantum_fisher
 from .observables import Hamiltonian, Hermitian, Observable, Projector, SparseHamiltonian
@@ -154,6 +155,7 @@ __all__ = [
     "expval",
     "from_openqasm",
     "from_qiskit",
+    "matrix",
     "measurements",
     "metric_tensor",
     "nn",

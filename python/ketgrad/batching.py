@@ -236,14 +236,22 @@ def _tensors(values: list[Parameter], dtype: torch.dtype, device: torch.device) 
 # --- unpacking --------------------------------------------------------------------------------------------------------
 
 
-def keeps_ket(group: Group) -> bool:
-    """Whether the final kets of a group are kept for its backward pass, by the memory they take."""
+def require_recompute(recompute: Any) -> None:
+    """Raise TypeError where the option `recompute` is not True, False or None."""
+    if recompute is not None and not isinstance(recompute, bool):
+        raise TypeError(f"recompute must be True, False or None, not {recompute!r}")
+
+
+def keeps_ket(group: Group, recompute: bool | None) -> bool:
+    """Whether the final kets of a group are kept for its backward pass; None: by the memory they take."""
     size = group.batch * (group.inputs[0].element_size() * 2 << group.encoding.num_wires)
-    return keeps_state(size, group.inputs[0].device)
+    return keeps_state(size, group.inputs[0].device, recompute)
 
 
-def keeps_state(size: int, device: torch.device) -> bool:
-    """Whether kets of so many bytes are kept for the backward pass."""
+def keeps_state(size: int, device: torch.device, recompute: bool | None) -> bool:
+    """Whether kets of so many bytes are kept for the backward pass; None: by these bytes."""
+    if recompute is not None:
+        return not recompute
     return size <= _SMALL or device.type != "cpu" or size <= _KET_SHARE * _C.available_memory()
 
 

@@ -25,7 +25,7 @@ from torch.overrides import _pop_mode, _push_mode
 from torch.utils import _pytree as pytree
 
 from . import ops
-from .batching import keeps_state
+from .batching import keeps_state, require_recompute
 from .closures import is_operator, modules_of
 from .explain import CompiledExplanation, StructureExplanation, explain_program
 from .jacobian_products import as_tapes
@@ -55,7 +55,7 @@ class _Execute(torch.autograd.Function):
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
         inputs = _pack(call, tensors)
         batch = _batch_of(call, inputs)
-        keep = keeps_state(batch * call.ket_bytes, call.device)
+        keep = keeps_state(batch * call.ket_bytes, call.device, call.recompute)
         real, complex_, ket = ops.run_execute(call.id, inputs, keep)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(ket, *tensors)
@@ -108,8 +108,10 @@ def _run_in_torch(call: Call, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]
     """The same by operations that torch differentiates, transforms and puts into graphs."""
     inputs = _pack(call, tensors)
     batch = _batch_of(call, inputs)
-    # A graph for any batch size cannot depend on how much memory is free.
-    keep = torch.compiler.is_compiling() or keeps_state(batch * call.ket_bytes, call.device)
+    recompute = call.recompute
+    if recompute is None and torch.compiler.is_compiling():
+        recompute = False  # a graph for any batch size cannot depend on how much memory is free
+    keep = keeps_state(batch * call.ket_bytes, call.device, recompute)
     return _split_views(call, batch, *ops.execute(call.id, inputs, keep))
 
 
@@ -235,18 +237,24 @@ class Compiled:
     Attributes:
         function: the function or QNode itself.
         dtype: the precision to compute in, or None.
+        recompute: whether the backward pass computes final states again, or None.
     """
 
     function: Callable[..., Any]
     dtype: torch.dtype | None
+    recompute: bool | None
 
-    def __init__(self, function: Callable[..., Any], dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], dtype: torch.dtype | None = None, recompute: bool | None = None
+    ) -> None:
         if not callable(function):
             raise TypeError(f"kg.compile takes a function that returns tapes, not {type(function).__name__}")
         if dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
+        require_recompute(recompute)
         if isinstance(function, Compiled):
             dtype = dtype or function.dtype
+            recompute = function.recompute if recompute is None else recompute
             function = function.function
         if _is_qnode(function):
             from .interop.pennylane_compile import require_compilable
@@ -254,6 +262,7 @@ class Compiled:
             require_compilable(function)
         self.function = function
         self.dtype = dtype
+        self.recompute = recompute
         self._plans: OrderedDict[_Key, Plan] = OrderedDict()
         self._generic: OrderedDict[_Key, Plan] = OrderedDict()
         self._modules: list[nn.Module] = []
@@ -297,14 +306,14 @@ class Compiled:
             methods = kept["_ketgrad_compiled"] = _Methods()
             found = None
         if found is None:
-            found = methods[self.function] = Compiled(bound, self.dtype)
+            found = methods[self.function] = Compiled(bound, self.dtype, self.recompute)
         return found
 
     def __reduce__(self) -> Any:
         """Pickled and copied by name where it stands for its function (a decorator), otherwise without its traces."""
         if _by_name(self.function) is self:
             return self.function.__qualname__
-        return Compiled, (self.function, self.dtype)
+        return Compiled, (self.function, self.dtype, self.recompute)
 
     # A call.
 
@@ -476,7 +485,7 @@ class Compiled:
         recorder = Recorder(tensors, (self.function, *given.others))
         circuits = recorder.run(lambda: self._circuits(args, kwargs))
         lowering = Lowering(recorder.trace, recorder.number)
-        results = lowering.calls_of(circuits.tapes, self.dtype or circuits.dtype)
+        results = lowering.calls_of(circuits.tapes, self.dtype or circuits.dtype, self.recompute)
         boundary = len(recorder.trace.nodes)
         returned = recorder.run(lambda: circuits.finish([r[0] if len(r) == 1 else r for r in results]))
         plan = lowering.plan(returned, boundary)
@@ -754,14 +763,20 @@ def _execute(plan: Plan, handed: tuple[tuple[Tensor, ...], ...]) -> Any:
 
 
 @overload
-def compile(function: Callable[..., Any], *, dtype: torch.dtype | None = None) -> Compiled: ...
+def compile(
+    function: Callable[..., Any], *, dtype: torch.dtype | None = None, recompute: bool | None = None
+) -> Compiled: ...
 
 
 @overload
-def compile(function: None = None, *, dtype: torch.dtype | None = None) -> Callable[[Callable[..., Any]], Compiled]: ...
+def compile(
+    function: None = None, *, dtype: torch.dtype | None = None, recompute: bool | None = None
+) -> Callable[[Callable[..., Any]], Compiled]: ...
 
 
-def compile(function: Callable[..., Any] | None = None, *, dtype: torch.dtype | None = None) -> Any:
+def compile(
+    function: Callable[..., Any] | None = None, *, dtype: torch.dtype | None = None, recompute: bool | None = None
+) -> Any:
     """Compile a function that returns tapes, or a QNode, into one that returns results without building tapes.
 
     The function is traced at the first call for arguments of a structure: what it does with its tensors is recorded
@@ -781,6 +796,9 @@ def compile(function: Callable[..., Any] | None = None, *, dtype: torch.dtype | 
             once it has been traced. Also a QNode, whatever its device, or a quantum function, which queues PennyLane's
             operations and returns its measurements.
         dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters.
+        recompute: whether the backward pass computes the final states again (True) or they are kept for it (False);
+            None: they are kept while they take at most 64 MiB, or a quarter of the free memory, and always in the
+            graphs of torch.compile.
 
     Returns:
         A callable with the function's signature. For a tape it returns its result, `kg.execute([tape])[0]`, for several
@@ -788,7 +806,8 @@ def compile(function: Callable[..., Any] | None = None, *, dtype: torch.dtype | 
         counts the structures traced, `explain` shows what a call does.
 
     Raises:
-        TypeError: `function` is not callable; at a call, an argument that is neither a tensor nor hashable.
+        TypeError: `function` is not callable, `recompute` not True, False or None; at a call, an argument that is
+            neither a tensor nor hashable.
         ValueError: another dtype, a QNode of another interface than torch's; at a call, mixed devices or precisions.
         NotImplementedError: a QNode with shots, or with a transform that makes more than circuits; at a call, a
             structure that depends on the values of tensors (the message has the line or the operation), a tape with
@@ -815,5 +834,5 @@ def compile(function: Callable[..., Any] | None = None, *, dtype: torch.dtype | 
         1
     """
     if function is None:
-        return lambda decorated: Compiled(decorated, dtype)
-    return Compiled(function, dtype)
+        return lambda decorated: Compiled(decorated, dtype, recompute)
+    return Compiled(function, dtype, recompute)

@@ -345,6 +345,7 @@ def execute(
     *,
     dtype: torch.dtype | None = None,
     generator: torch.Generator | None = None,
+    recompute: bool | None = None,
 ) -> tuple[TapeResult, ...]:
     """Executes tapes; `ExecuteTapes`, spelled for people.
 
@@ -354,13 +355,15 @@ def execute(
         dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters (float64 where
             no tensor is among them).
         generator: where samples are drawn from; None: torch's default generator.
+        recompute: whether the backward pass computes the final states again (True) or they are kept for it (False);
+            None: they are kept while they take at most 64 MiB, or a quarter of the free memory.
 
     Returns:
         A tuple over tapes. A tape with one measurement gives its result, with several a tuple; the batch axis leads.
         Expectation values, variances and probabilities are real, states and density matrices complex.
 
     Raises:
-        TypeError: `tapes` is no sequence of tapes.
+        TypeError: `tapes` is no sequence of tapes; `recompute` is not True, False or None.
         ValueError: an unknown diff_method; mixed devices, or mixed precisions without a dtype.
         MemoryError: a state does not fit; the message has the bytes.
 
@@ -375,7 +378,7 @@ def execute(
     if diff_method not in _DIFF_METHODS:
         raise ValueError(f"diff_method must be 'adjoint' or None, not {diff_method!r}")
     own = as_tapes(tapes)
-    jpc = AdjointProducts(dtype=dtype, generator=generator)
+    jpc = AdjointProducts(dtype=dtype, generator=generator, recompute=recompute)
     if diff_method is None:
         return jpc.execute(own)
     for tape in own:

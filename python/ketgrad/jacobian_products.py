@@ -21,6 +21,7 @@ from .batching import (
     join_cotangents,
     keeps_ket,
     like_parameter,
+    require_recompute,
     result_shape,
     split_gradients,
     split_results,
@@ -99,6 +100,8 @@ class AdjointProducts:
     Args:
         dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters.
         generator: where samples are drawn from; None: torch's default generator.
+        recompute: whether the backward pass computes the final states again (True) or `ExecuteTapes` keeps them for it
+            (False); None: it keeps them while they take at most 64 MiB, or a quarter of the free memory.
 
     Example:
         >>> import torch, ketgrad as kg
@@ -109,13 +112,20 @@ class AdjointProducts:
         (tensor(-0.4794, dtype=torch.float64),)
     """
 
-    def __init__(self, dtype: torch.dtype | None = None, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        dtype: torch.dtype | None = None,
+        generator: torch.Generator | None = None,
+        recompute: bool | None = None,
+    ) -> None:
         if dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
         if generator is not None and not isinstance(generator, torch.Generator):
             raise TypeError(f"generator must be a torch.Generator or None, not {type(generator).__name__}")
+        require_recompute(recompute)
         self.dtype = dtype
         self.generator = generator
+        self.recompute = recompute
 
     def __repr__(self) -> str:
         return f"AdjointProducts(dtype={self.dtype})"
@@ -149,7 +159,7 @@ class AdjointProducts:
         for group in groups:
             ops.refuse_transforms(group.inputs)
             ops.require_kernels(group.inputs[0].device)
-            keep = needs_ket(group) and keeps_ket(group)
+            keep = needs_ket(group) and keeps_ket(group, self.recompute)
             real, complex_, ket = ops.run_execute(group.encoding.id, group.inputs, keep)
             kets.append(ket)
             for position, found in zip(group.positions, split_results(group, real, complex_), strict=True):
@@ -169,7 +179,7 @@ class AdjointProducts:
         results: list[TapeResult] = [None] * len(tapes)
         for group in group_tapes(tapes, self.dtype, share_trainable=True):
             ops.require_kernels(group.inputs[0].device)
-            real, complex_ = ops.execute(group.encoding.id, group.inputs, keeps_ket(group))
+            real, complex_ = ops.execute(group.encoding.id, group.inputs, keeps_ket(group, self.recompute))
             for position, found in zip(group.positions, split_results(group, real, complex_, True), strict=True):
                 results[position] = found if len(found) > 1 else found[0]
         return tuple(results)

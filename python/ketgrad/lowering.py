@@ -62,6 +62,7 @@ class Call(NamedTuple):
         constants: the inputs of the program, None where a view goes.
         batched: an input with a batch axis, -1 where there is none.
         ket_bytes: of one final state.
+        recompute: whether the backward pass computes final states again; None: by the memory that they take.
         tapes: the positions of its tapes among what the function returned.
         results: of one tape, one a measurement.
         shapes: of these results, without the batch axis.
@@ -77,6 +78,7 @@ class Call(NamedTuple):
     constants: tuple[Tensor | None, ...]
     batched: int
     ket_bytes: int
+    recompute: bool | None
     tapes: tuple[int, ...]
     results: tuple[Result, ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -223,7 +225,9 @@ class Lowering:
         self.results: list[int] = []
         self.batched: tuple[int, ...] = ()
 
-    def calls_of(self, tapes: Sequence[Tape], dtype: torch.dtype | None) -> list[tuple[Tensor, ...]]:
+    def calls_of(
+        self, tapes: Sequence[Tape], dtype: torch.dtype | None, recompute: bool | None
+    ) -> list[tuple[Tensor, ...]]:
         """Prepare the calls; returns stand-ins for the results of each tape."""
         groups: dict[Any, list[int]] = {}
         for position, tape in enumerate(tapes):
@@ -233,7 +237,7 @@ class Lowering:
         results: list[tuple[Tensor, ...]] = [()] * len(tapes)
         for (_, real, device), positions in groups.items():
             members = [(tapes[i], parameters[i]) for i in positions]
-            call, handed = _CallBuilder(self, members, real, device).run(tuple(positions))
+            call, handed = _CallBuilder(self, members, real, device).run(tuple(positions), recompute)
             self.calls.append(call)
             rows = [tapes[i].batch_size for i in positions]
             batch = sum(1 if row is None else row for row in rows)
@@ -492,7 +496,7 @@ class _CallBuilder:
         self.slots: dict[tuple[int, int], tuple[Any, int, float, float]] = {}
         self.sources: dict[int, Any] = {}
 
-    def run(self, positions: tuple[int, ...]) -> tuple[Call, list[str]]:
+    def run(self, positions: tuple[int, ...], recompute: bool | None) -> tuple[Call, list[str]]:
         """The call, and the expressions of the tensors that it takes."""
         tape = self.tapes[0]
         if self.device.type == "cpu":
@@ -518,6 +522,7 @@ class _CallBuilder:
             constants=tuple([given.constant for given in inputs.values()]),
             batched=batched,
             ket_bytes=2 * self.real.itemsize << tape.num_wires,
+            recompute=recompute,
             tapes=positions,
             results=written.results,
             shapes=tuple([_result_shape(result) for result in written.results]),

@@ -46,14 +46,15 @@ class CircuitLayer(nn.Module):
         init: fills a weight that is given by its shape in place, such as `torch.nn.init.normal_`; or a dictionary with
             such a function for some names. Default: uniform on [0, 2π).
         device, dtype: of the weights, as in torch's layers; default: torch's defaults, or what a tensor has.
+        recompute: whether the backward pass computes the final states again, or they are kept for it; as of `compile`.
 
     Attributes:
         circuit: the compiled function, with `traces` and `explain`; it takes the inputs and then all weights.
 
     Raises:
         TypeError: the function is not callable, is compiled already or a QNode; a weight is no shape and no tensor of
-            floating-point numbers; at a call, inputs that are not a floating-point tensor, or that are missing or not
-            expected.
+            floating-point numbers; `recompute` is not True, False or None; at a call, inputs that are not a
+            floating-point tensor, or that are missing or not expected.
         ValueError: weights and parameters of the function do not fit; at a call, inputs without an axis of features,
             inputs and weights of different precision or device, a state beside other measurements, results that are no
             batch of the inputs' size.
@@ -85,11 +86,12 @@ class CircuitLayer(nn.Module):
         init: Init | Mapping[str, Init] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        recompute: bool | None = None,
     ) -> None:
         super().__init__()
         names = tuple(weights)
         self._circuit = LayerCircuit(function, names)
-        self.circuit = Compiled(self._circuit)
+        self.circuit = Compiled(self._circuit, recompute=recompute)
         self._takes_inputs = self._circuit.takes_inputs
         self._names = names
         initial = _initialisers(init, weights)
@@ -107,13 +109,14 @@ class CircuitLayer(nn.Module):
         init: Init | Mapping[str, Init] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        recompute: bool | None = None,
     ) -> CircuitLayer:
         """A layer of blocks, one after the other; all that take inputs take the same.
 
         Args:
             blocks: at least one; those that take inputs take equally many features.
             measurements: default: the expectation value of Z on each wire, in the order of the tape's wires.
-            init, device, dtype: as for the class.
+            init, device, dtype, recompute: as for the class.
 
         The weights of the only block that has any are called `weights`; if several have, they are called `weights_0`,
         `weights_1`, … by the block's place in the list.
@@ -130,7 +133,7 @@ class CircuitLayer(nn.Module):
         torch.Size([8, 4])
         """
         circuit = BlockCircuit(blocks, measurements)
-        return cls(circuit, circuit.weight_shapes, init=init, device=device, dtype=dtype)
+        return cls(circuit, circuit.weight_shapes, init=init, device=device, dtype=dtype, recompute=recompute)
 
     @property
     def num_parameters(self) -> int:

@@ -1,0 +1,96 @@
+"""The matrix of a circuit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._library import _C
+from ._parsing import parse_wires
+from ._typing import Wire
+from .execute_tapes import execute
+from .measurements import state
+from .operations import Operation, StatePrep
+from .tape import Tape
+
+
+def matrix(
+    circuit: Tape | Operation | Iterable[Operation],
+    wire_order: Sequence[Wire] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """The unitary matrix of a circuit, differentiable in all its parameters.
+
+    It is read off one state on twice as many wires: U ⊗ 1 of Σ_j |j⟩|j⟩ is Σ_j U|j⟩|j⟩ (the Choi–Jamiołkowski
+    isomorphism), so that it takes the time and the memory of 2ⁿ states on n wires.
+
+    Args:
+        circuit: a tape, whose measurements do not matter, an operation, or several in the order in which they act.
+        wire_order: all wires of the circuit, the most significant bit first, and others on which it does nothing;
+            default: `Tape.wires`.
+        dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters (float64 where
+            no tensor is among them).
+
+    Returns:
+        Complex, (2ⁿ, 2ⁿ) on n wires, or (B, 2ⁿ, 2ⁿ) for a batch.
+
+    Raises:
+        TypeError: the circuit is none of these.
+        ValueError: a preparation, which is no unitary; a wire that is missing from `wire_order` or in it twice; no
+            wires; mixed devices or precisions.
+        MemoryError: the matrix does not fit; the message has the bytes.
+
+    Example:
+        >>> import torch, ketgrad as kg
+        >>> kg.matrix(kg.CNOT(wires=[0, 1]), dtype=torch.float32).real
+        tensor([[1., 0., 0., 0.],
+                [0., 1., 0., 0.],
+                [0., 0., 0., 1.],
+                [0., 0., 1., 0.]])
+        >>> angles = torch.rand(5, requires_grad=True)
+        >>> kg.matrix([kg.RX(angles, wires="a"), kg.H("b")], wire_order=["b", "a"]).shape
+        torch.Size([5, 4, 4])
+    """
+    operations = _operations(circuit)
+    order = _order(circuit if isinstance(circuit, Tape) else operations, wire_order)
+    side = 2 ** len(order)
+    _C.require_memory(side * side * (8.0 if dtype is torch.float32 else 16.0), f"a matrix on {len(order)} wires")
+    # Of single precision, so that both precisions hold the same number: divided by itself, as reals, it is 1.
+    amplitude = np.float32(math.sqrt(1 / side))
+    start = StatePrep(amplitude * np.eye(side, dtype=np.float32).reshape(-1), [*order, *[(matrix, w) for w in order]])
+    (found,) = execute([Tape([start, *operations], [state()])], dtype=dtype)
+    entries = torch.view_as_complex(torch.view_as_real(found) / float(amplitude))
+    return entries.reshape(*found.shape[:-1], side, side)
+
+
+def _operations(circuit: Any) -> tuple[Operation, ...]:
+    given = circuit.operations if isinstance(circuit, Tape) else circuit
+    try:
+        operations = (given,) if isinstance(given, Operation) else tuple(given)
+    except TypeError:
+        operations = (given,)
+    for operation in operations:
+        if not isinstance(operation, Operation):
+            raise TypeError(f"kg.matrix takes a tape or operations of ketgrad, not {type(operation).__name__}")
+        if operation.is_preparation:
+            raise ValueError(f"{operation.name} prepares a state and is no unitary: a circuit with it has no matrix")
+    return operations
+
+
+def _order(circuit: Tape | tuple[Operation, ...], wire_order: Sequence[Wire] | None) -> tuple[Wire, ...]:
+    if wire_order is None:
+        return circuit.wires if isinstance(circuit, Tape) else Tape(circuit, [state()]).wires
+    wires = circuit.wires if isinstance(circuit, Tape) else [wire for operation in circuit for wire in operation.wires]
+    order = parse_wires(wire_order, "wire_order")
+    missing = [wire for wire in dict.fromkeys(wires) if wire not in order]
+    if missing:
+        raise ValueError(f"wire_order {list(order)} lacks the wires {missing} of the circuit")
+    if not order:
+        raise ValueError("wire_order is empty: a matrix needs at least one wire")
+    return order
