@@ -25,6 +25,7 @@ from torch.overrides import _pop_mode, _push_mode
 from torch.utils import _pytree as pytree
 
 from . import ops
+from ._profiling import span
 from .batching import keeps_state, require_recompute
 from .closures import is_operator, modules_of
 from .explain import CompiledExplanation, StructureExplanation, explain_program
@@ -53,7 +54,8 @@ class _Execute(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        inputs = _pack(call, tensors)
+        with span("pack"):
+            inputs = _pack(call, tensors)
         batch = _batch_of(call, inputs)
         keep = keeps_state(batch * call.ket_bytes, call.device, call.recompute)
         real, complex_, ket = ops.run_execute(call.id, inputs, keep)
@@ -61,7 +63,8 @@ class _Execute(torch.autograd.Function):
         ctx.save_for_backward(ket, *tensors)
         # Results of no numbers are their own cotangents. Others must not be kept: they would keep themselves alive.
         ctx.rest = call, batch, real if not call.real_results else complex_ if not call.complex_results else None
-        return _split(call, batch, real, complex_)
+        with span("unpack"):
+            return _split(call, batch, real, complex_)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -72,8 +75,9 @@ class _Execute(torch.autograd.Function):
         if not wanted or all(c is None for c in cotangents):
             return tuple(gradients)
         views = call.views
-        inputs = _pack(call, tensors)
-        real, complex_ = _join(call, batch, cotangents, inputs[0], empty)
+        with span("pack"):
+            inputs = _pack(call, tensors)
+            real, complex_ = _join(call, batch, cotangents, inputs[0], empty)
         found = ops.execute_vjp(call.id, inputs, ket, real, complex_, [views[k - 1].input for k in wanted])
         for k, gradient in zip(wanted, found, strict=True):
             view = views[k - 1]
@@ -98,10 +102,12 @@ def _run(call: Call, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             if tensor.requires_grad:
                 return _apply(call, *tensors)  # type: ignore[no-any-return]
     with torch.no_grad():
-        inputs = _pack(call, tensors)
+        with span("pack"):
+            inputs = _pack(call, tensors)
         batch = _batch_of(call, inputs)
         real, complex_, _ = ops.run_execute(call.id, inputs, False)
-        return _split(call, batch, real, complex_)
+        with span("unpack"):
+            return _split(call, batch, real, complex_)
 
 
 def _run_in_torch(call: Call, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -444,10 +450,11 @@ class Compiled:
 
     def _trace(self, given: _Given) -> Plan:
         """Trace the function for arguments of one structure, and see whether the batch size matters."""
-        if ops.is_transforming():  # only what the tensors are like matters
-            with temporarily_clear_interpreter_stack():
-                return self._trace_plain(given._replace(tensors=tuple(map(_plain, given.tensors))))
-        return self._trace_plain(given)
+        with span("trace"):
+            if ops.is_transforming():  # only what the tensors are like matters
+                with temporarily_clear_interpreter_stack():
+                    return self._trace_plain(given._replace(tensors=tuple(map(_plain, given.tensors))))
+            return self._trace_plain(given)
 
     def _trace_plain(self, given: _Given) -> Plan:
         plan, log, largest = self._lower(given, [_alias(tensor) for tensor in given.tensors])

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ._library import _C
+from ._profiling import span
 from ._typing import Structure, Wire
 from .measurements import Measurement
 from .observables import Factor, Observable, Term
@@ -119,7 +120,8 @@ def encode(tape: Tape, device_type: str = "cpu") -> Encoding:
     if found is None:
         if device_type == "cpu":
             require_room(tape)
-        found = _encode(tape)
+        with span("encode"):
+            found = _encode(tape)
         statistics.encoded += 1
         _cache[structure] = found
         if len(_cache) > _CACHE_SIZE:

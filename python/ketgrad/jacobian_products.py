@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import ops
+from ._profiling import span
 from .batching import (
     Group,
     group_tapes,
@@ -154,7 +155,8 @@ class AdjointProducts:
         """
         results: list[TapeResult] = [None] * len(tapes)
         exact = [position for position, tape in enumerate(tapes) if tape.shots is None]
-        groups = group_tapes([tapes[i] for i in exact], self.dtype, share_trainable)
+        with span("pack"):
+            groups = group_tapes([tapes[i] for i in exact], self.dtype, share_trainable)
         kets = []
         for group in groups:
             ops.refuse_transforms(group.inputs)
@@ -162,8 +164,9 @@ class AdjointProducts:
             keep = needs_ket(group) and keeps_ket(group, self.recompute)
             real, complex_, ket = ops.run_execute(group.encoding.id, group.inputs, keep)
             kets.append(ket)
-            for position, found in zip(group.positions, split_results(group, real, complex_), strict=True):
-                results[exact[position]] = found if len(found) > 1 else found[0]
+            with span("unpack"):
+                for position, found in zip(group.positions, split_results(group, real, complex_), strict=True):
+                    results[exact[position]] = found if len(found) > 1 else found[0]
         self._sample(tapes, results)
         groups = [group._replace(positions=tuple(exact[i] for i in group.positions)) for group in groups]
         return tuple(results), Run(tapes, groups, kets)
@@ -234,13 +237,15 @@ class AdjointProducts:
                 raise RuntimeError(_SHOTS)
         for group, ket in zip(run.groups, run.kets, strict=True):
             wanted = wanted_inputs(group, run.tapes, firsts, needed)
-            joined = join_cotangents(group, [cotangents[i] for i in group.positions]) if wanted else None
+            with span("pack"):
+                joined = join_cotangents(group, [cotangents[i] for i in group.positions]) if wanted else None
             if joined is None:
                 continue
             gradients = ops.execute_vjp(group.encoding.id, group.inputs, ket, *joined, wanted)
-            for position, of_tape in zip(group.positions, split_gradients(group, wanted, gradients), strict=True):
-                indices, first = run.tapes[position].trainable_params, firsts[position]
-                found[first : first + len(indices)] = map(of_tape.get, indices)
+            with span("unpack"):
+                for position, of_tape in zip(group.positions, split_gradients(group, wanted, gradients), strict=True):
+                    indices, first = run.tapes[position].trainable_params, firsts[position]
+                    found[first : first + len(indices)] = map(of_tape.get, indices)
         if not all(needed):
             return [gradient if wanted else None for gradient, wanted in zip(found, needed, strict=True)]
         return found

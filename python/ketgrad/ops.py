@@ -20,6 +20,7 @@ from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from ._library import _C
+from ._profiling import is_profiling, span
 
 THIRD_DERIVATIVE = (
     "ketgrad has first and second derivatives: a second derivative of a circuit was differentiated again "
@@ -62,11 +63,23 @@ def _raise_as_users_know_it(error: RuntimeError | MemoryError, inputs: Sequence[
 
 def _native(operator: Any, program: int, inputs: Sequence[Tensor], *others: Any) -> Any:
     """Call an operator without autograd; errors as users know them."""
+    if is_profiling():
+        _plan_by_name(program, inputs)
     try:
         with _BelowAutograd():
             return operator(program, inputs, *others)
     except (RuntimeError, MemoryError) as error:
         _raise_as_users_know_it(error, inputs)
+
+
+def _plan_by_name(program: int, inputs: Sequence[Tensor]) -> None:
+    """Have the plan of a call made now, under a name of its own; otherwise the operator's first call makes it."""
+    found = _C.find_program(program)
+    axes = found.input_axes()
+    batch = next((t.shape[0] for t, own in zip(inputs, axes, strict=False) if t.dim() > own), 1)
+    if inputs and inputs[0].device.type == "cpu":
+        with span("plan"):
+            found.make_plan(batch, inputs[0].dtype is torch.float64, torch.get_num_threads())
 
 
 def has_kernels(device_type: str) -> bool:
