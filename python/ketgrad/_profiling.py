@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-is_profiling = torch.autograd._profiler_enabled
+is_profiling = torch._C._autograd._profiler_enabled
 """Whether a profiler of torch is running."""
 
 _NOTHING = nullcontext()
