@@ -15,7 +15,7 @@ from torch.library import opcheck
 
 import cases
 import ketgrad as kg
-from ketgrad import ops
+from ketgrad import ops, routes
 from ketgrad._library import _C
 from ketgrad.batching import Group, group_tapes
 
@@ -76,10 +76,10 @@ def results_and_gradients(function: object, group: Group) -> list[Tensor]:
 @pytest.mark.parametrize("batch", [None, 3])
 def test_every_route_gives_the_same_gradients(batch: int | None) -> None:
     group = group_of(batch)
-    eager = results_and_gradients(ops.execute, group)
-    recomputed = results_and_gradients(lambda program, inputs: ops.execute(program, inputs, keep_ket=False), group)
+    eager = results_and_gradients(routes.execute, group)
+    recomputed = results_and_gradients(lambda program, inputs: routes.execute(program, inputs, keep_ket=False), group)
     raw = results_and_gradients(lambda program, inputs: EXECUTE(program, inputs, True)[:2], group)
-    compiled = results_and_gradients(torch.compile(ops.execute, fullgraph=True, backend="aot_eager"), group)
+    compiled = results_and_gradients(torch.compile(routes.execute, fullgraph=True, backend="aot_eager"), group)
     for other in (recomputed, raw, compiled):
         torch.testing.assert_close(other, eager)
 
@@ -88,7 +88,7 @@ def test_compiled_by_inductor() -> None:
     group = group_of(3)
 
     def loss(inputs: list[Tensor]) -> Tensor:
-        real, _ = ops.execute(group.encoding.id, [inputs[0], *[2 * t for t in inputs[1:]]])
+        real, _ = routes.execute(group.encoding.id, [inputs[0], *[2 * t for t in inputs[1:]]])
         return (real**2).sum()
 
     found = []
@@ -106,7 +106,7 @@ def test_conjugate_views_are_resolved() -> None:
     lazy[position] = group.inputs[position].conj()
     real[position] = lazy[position].resolve_conj()
     assert lazy[position].is_conj()
-    torch.testing.assert_close(ops.execute(group.encoding.id, lazy), ops.execute(group.encoding.id, real))
+    torch.testing.assert_close(routes.execute(group.encoding.id, lazy), routes.execute(group.encoding.id, real))
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

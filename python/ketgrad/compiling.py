@@ -24,7 +24,7 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.overrides import _pop_mode, _push_mode
 from torch.utils import _pytree as pytree
 
-from . import ops
+from . import ops, routes
 from ._profiling import span
 from .batching import keeps_state, require_recompute
 from .closures import is_operator, modules_of
@@ -78,7 +78,7 @@ class _Execute(torch.autograd.Function):
         with span("pack"):
             inputs = _pack(call, tensors)
             real, complex_ = _join(call, batch, cotangents, inputs[0], empty)
-        found = ops.execute_vjp(call.id, inputs, ket, real, complex_, [views[k - 1].input for k in wanted])
+        found = routes.execute_vjp(call.id, inputs, ket, real, complex_, [views[k - 1].input for k in wanted])
         for k, gradient in zip(wanted, found, strict=True):
             view = views[k - 1]
             if view.is_real:
@@ -118,7 +118,7 @@ def _run_in_torch(call: Call, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]
     if recompute is None and torch.compiler.is_compiling():
         recompute = False  # a graph for any batch size cannot depend on how much memory is free
     keep = keeps_state(batch * call.ket_bytes, call.device, recompute)
-    return _split_views(call, batch, *ops.execute(call.id, inputs, keep))
+    return _split_views(call, batch, *routes.execute(call.id, inputs, keep))
 
 
 def _batch_of(call: Call, inputs: Sequence[Tensor]) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.utils import _pytree as pytree
 
-from . import ops
+from . import ops, routes
 from .jacobian_products import AdjointProducts, Run, TapeResult, as_aligned_tapes, as_tapes
 from .tape import Tape
 
@@ -105,7 +105,7 @@ class ExecuteTapes(torch.autograd.Function):
         if not torch.is_grad_enabled() or products.is_differentiable(found, flat_grad_outputs):
             return (None, None, *found)
         present = [g for g in found if g is not None]
-        passed = iter(ops.refuse_derivative(present, products.parameters(), ops.NO_SECOND_DERIVATIVE))
+        passed = iter(routes.refuse_derivative(present, products.parameters(), routes.NO_SECOND_DERIVATIVE))
         return (None, None, *[None if g is None else next(passed) for g in found])
 
 

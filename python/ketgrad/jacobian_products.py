@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import ops
+from . import ops, routes
 from ._profiling import span
 from .batching import (
     Group,
@@ -182,7 +182,7 @@ class AdjointProducts:
         results: list[TapeResult] = [None] * len(tapes)
         for group in group_tapes(tapes, self.dtype, share_trainable=True):
             ops.require_kernels(group.inputs[0].device)
-            real, complex_ = ops.execute(group.encoding.id, group.inputs, keeps_ket(group, self.recompute))
+            real, complex_ = routes.execute(group.encoding.id, group.inputs, keeps_ket(group, self.recompute))
             for position, found in zip(group.positions, split_results(group, real, complex_, True), strict=True):
                 results[position] = found if len(found) > 1 else found[0]
         return tuple(results)
@@ -241,7 +241,7 @@ class AdjointProducts:
                 joined = join_cotangents(group, [cotangents[i] for i in group.positions]) if wanted else None
             if joined is None:
                 continue
-            gradients = ops.execute_vjp(group.encoding.id, group.inputs, ket, *joined, wanted)
+            gradients = routes.execute_vjp(group.encoding.id, group.inputs, ket, *joined, wanted)
             with span("unpack"):
                 for position, of_tape in zip(group.positions, split_gradients(group, wanted, gradients), strict=True):
                     indices, first = run.tapes[position].trainable_params, firsts[position]

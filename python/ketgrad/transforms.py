@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from . import ops
+from . import levels, ops
 from ._library import _C
 
 _Dims = tuple[Any, ...]
@@ -25,10 +25,10 @@ FORWARD_OVER_FORWARD = (
 
 
 def _apply(function: Any, *args: Any) -> Any:
-    """`function.apply(*args)`; without what that costs where no transform is left and nothing requires grad."""
+    """A function under the transforms that are left; without a node where nothing is left to differentiate it."""
     if not ops.is_transforming() and not any(isinstance(a, Tensor) and a.requires_grad for a in args):
         return function.forward(*args)
-    return function.apply(*args)
+    return levels.apply(function, *args)
 
 
 # --- vmap: into the native batch --------------------------------------------------------------------------------------

@@ -1,0 +1,167 @@
+"""The operators in graphs: their fake kernels and autograd for `torch.compile`, and an operator for `torch.export`."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import ops
+from ._library import _C
+
+COMPILED_SECOND_DERIVATIVE = (
+    "ketgrad has no second derivatives inside torch.compile: the gradient of a circuit was differentiated again; "
+    "take them in eager mode"
+)
+
+
+_execute = torch.ops.ketgrad.execute.default
+_execute_vjp = torch.ops.ketgrad.execute_vjp.default
+
+
+def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple[Tensor, Tensor]:
+    """Real and complex results (see `routes.execute`), by an operator that a graph can hold."""
+    if torch.compiler.is_exporting():
+        return _execute_exported(_content(program), list(inputs))  # type: ignore[no-any-return]
+    real, complex_, _ = _execute(program, list(inputs), keep_ket)
+    return real, complex_
+
+
+# --- under torch.compile ----------------------------------------------------------------------------------------------
+
+
+def _batch_size(program: _C.Program, inputs: Sequence[Tensor]) -> Any:
+    """B as a possibly symbolic integer: of the first input that has one axis more than the program says."""
+    for tensor, axes in zip(inputs, program.input_axes(), strict=True):
+        if tensor.dim() > axes:
+            return tensor.shape[0]
+    return 1
+
+
+@torch.library.register_fake("ketgrad::execute")  # type: ignore[untyped-decorator]
+def _execute_fake(program: int, inputs: list[Tensor], keep_ket: bool) -> tuple[Tensor, Tensor, Tensor]:
+    _C.pin_program(program)  # a traced graph keeps the id as a constant, which is no reference to the program
+    found = _C.find_program(program)
+    shape = found.describe()
+    batch = _batch_size(found, inputs)
+    complex_dtype = inputs[0].dtype.to_complex()
+    real = inputs[0].new_empty((batch, shape["real_results"]))
+    complex_ = inputs[0].new_empty((batch, shape["complex_results"]), dtype=complex_dtype)
+    ket = inputs[0].new_empty((batch, (1 << shape["num_wires"]) if keep_ket else 0), dtype=complex_dtype)
+    return real, complex_, ket
+
+
+@torch.library.register_fake("ketgrad::execute_vjp")  # type: ignore[untyped-decorator]
+def _execute_vjp_fake(
+    program: int, inputs: list[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor, wanted: list[int]
+) -> list[Tensor]:
+    return [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in wanted]
+
+
+def _setup_execute(ctx: Any, inputs: tuple[int, list[Tensor], bool], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    program, tensors, _ = inputs
+    ket = output[2]
+    ctx.program = program
+    ctx.mark_non_differentiable(ket)
+    ctx.save_for_backward(ket, *tensors)
+
+
+def _backward_execute(
+    ctx: Any, g_real: Tensor, g_complex: Tensor, _: Tensor | None
+) -> tuple[None, list[Tensor | None], None]:
+    ket, *inputs = ctx.saved_tensors
+    return None, _gradients(ctx, ctx.program, inputs, ket, g_real, g_complex), None
+
+
+def _gradients(
+    ctx: Any, program: int, inputs: Sequence[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor
+) -> list[Tensor | None]:
+    """The gradients of a graph's inputs, which are its operator's second argument."""
+    wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1]) if needed]
+    found = _execute_vjp(program, inputs, ket, g_real, g_complex, wanted)
+    return ops.spread(found, wanted, len(inputs))
+
+
+def _refuse_compiled(ctx: Any, *cotangents: Any) -> None:
+    raise NotImplementedError(COMPILED_SECOND_DERIVATIVE)
+
+
+def _no_context(ctx: Any, inputs: Any, output: Any) -> None:
+    """Nothing is kept for a backward pass that raises."""
+
+
+@torch.library.register_fake("ketgrad::execute_jvp")  # type: ignore[untyped-decorator]
+def _execute_jvp_fake(
+    program: int, inputs: list[Tensor], tangents: list[Tensor], moving: list[int]
+) -> tuple[Tensor, Tensor]:
+    real, complex_, _ = _execute_fake(program, inputs, False)
+    return real, complex_
+
+
+@torch.library.register_fake("ketgrad::execute_vjp_jvp")  # type: ignore[untyped-decorator]
+def _execute_vjp_jvp_fake(
+    program: int,
+    inputs: list[Tensor],
+    tangents: list[Tensor],
+    moving: list[int],
+    g_real: Tensor,
+    g_complex: Tensor,
+    dg_real: Tensor,
+    dg_complex: Tensor,
+    wanted: list[int],
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    real, complex_, _ = _execute_fake(program, inputs, False)
+    return real, complex_, [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in wanted]
+
+
+# --- under torch.export -----------------------------------------------------------------------------------------------
+
+# An exported graph runs in processes that know none of this one's programs: it has the content in place of an id.
+
+_FORMAT = "ketgrad1:"
+
+torch.library.define("ketgrad::execute_exported", "(str program, Tensor[] inputs) -> (Tensor real, Tensor complex)")
+_execute_exported = torch.ops.ketgrad.execute_exported.default
+
+
+def _content(program: int) -> str:
+    return _FORMAT + base64.b64encode(_C.find_program(program).serialise()).decode()
+
+
+@functools.lru_cache(maxsize=1024)
+def _program_of(content: str) -> _C.Program:
+    if not content.startswith(_FORMAT):
+        raise ValueError("a circuit of an exported program was written by a version of ketgrad that this one is not")
+    return _C.load_program(base64.b64decode(content.removeprefix(_FORMAT)))
+
+
+@torch.library.impl("ketgrad::execute_exported", "CompositeExplicitAutograd")
+def _run_exported(program: str, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    real, complex_, _ = ops.run_execute(_program_of(program).id, inputs, False)
+    return real, complex_
+
+
+@torch.library.register_fake("ketgrad::execute_exported")  # type: ignore[untyped-decorator]
+def _execute_exported_fake(program: str, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    real, complex_, _ = _execute_fake(_program_of(program).id, inputs, False)
+    return real, complex_
+
+
+def _setup_exported(ctx: Any, inputs: tuple[str, list[Tensor]], output: tuple[Tensor, Tensor]) -> None:
+    ctx.program = _program_of(inputs[0])
+    ctx.save_for_backward(*inputs[1])
+
+
+def _backward_exported(ctx: Any, g_real: Tensor, g_complex: Tensor) -> tuple[None, list[Tensor | None]]:
+    no_ket = g_complex.new_empty((g_complex.shape[0], 0))
+    return None, _gradients(ctx, ctx.program.id, ctx.saved_tensors, no_ket, g_real, g_complex)
+
+
+torch.library.register_autograd("ketgrad::execute_exported", _backward_exported, setup_context=_setup_exported)
+torch.library.register_autograd("ketgrad::execute", _backward_execute, setup_context=_setup_execute)
+for _name in ("execute_vjp", "execute_jvp", "execute_vjp_jvp"):
+    torch.library.register_autograd(f"ketgrad::{_name}", _refuse_compiled, setup_context=_no_context)

@@ -1,0 +1,99 @@
+"""`Function.apply` under functorch's transforms, for functions with tensors in and a tuple of tensors out.
+
+Transforms are a stack of levels. A function is taken through the top one, and what it calls there through those below:
+through vmap by its `vmap` rule, through grad and jvp as a node of that level's graph. torch does the same in
+`Function.apply`, for functions of any kind: it makes a class for each call and flattens nested arguments several times,
+which costs more than a small circuit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._C import _functorch as functorch
+from torch._C._functorch import CGradInterpreterPtr, CJvpInterpreterPtr, CVmapInterpreterPtr, TransformType
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd.forward_ad import _set_fwd_grad_enabled
+from torch.autograd.function import _SingleLevelFunction
+
+_Function = type[torch.autograd.Function]
+
+
+class VmapInfo(NamedTuple):
+    """What a `vmap` rule is told.
+
+    Attributes:
+        batch_size: the size of the axis that is mapped over.
+    """
+
+    batch_size: int
+
+
+def apply(function: _Function, *args: Any) -> tuple[Tensor, ...]:
+    """`function.apply(*args)`; the function has `setup_context`, and a rule for each transform that it may meet."""
+    args = tuple([functorch.unwrap_if_dead(a) if isinstance(a, Tensor) else a for a in args])
+    top: Any = functorch.peek_interpreter_stack()
+    if top is None:
+        return _apply_of(function)(*args)  # type: ignore[no-any-return]
+    key = top.key()
+    if key == TransformType.Vmap:
+        return _through_vmap(CVmapInterpreterPtr(top), function, args)
+    if key in (TransformType.Grad, TransformType.Jvp):
+        lift = (CGradInterpreterPtr if key == TransformType.Grad else CJvpInterpreterPtr)(top).lift
+        lifted = [lift(a) if isinstance(a, Tensor) else a for a in args]
+        with enable_single_level_autograd_function():
+            return _node(function).apply(*lifted)  # type: ignore[no-any-return]
+    return function.apply(*args)  # type: ignore[no-any-return]
+
+
+def _apply_of(function: _Function) -> Callable[..., Any]:
+    """`apply` without the search for transforms."""
+    return torch._C._FunctionBase.__dict__["apply"].__get__(None, function)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _below() -> Iterator[None]:
+    """Without the top level."""
+    level = functorch.pop_dynamic_layer_stack()
+    try:
+        yield
+    finally:
+        functorch.push_dynamic_layer_stack(level)
+
+
+def _through_vmap(top: CVmapInterpreterPtr, function: Any, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    level = top.level()
+    pairs = [functorch._unwrap_batched(a, level) if isinstance(a, Tensor) else (a, None) for a in args]
+    dims = tuple([dim for _, dim in pairs])
+    with _below():
+        if not any(dim is not None for dim in dims):
+            return apply(function, *args)
+        results, axes = function.vmap(VmapInfo(top.batchSize()), dims, *[value for value, _ in pairs])
+    mapped = zip(results, axes, strict=True)
+    return tuple([r if axis is None else functorch._add_batch_dim(r, axis, level) for r, axis in mapped])
+
+
+@lru_cache(maxsize=32)
+def _node(function: Any) -> Any:
+    """The function as a node in the graph of the top level."""
+
+    def forward(*args: Any) -> tuple[Tensor, ...]:
+        top = functorch.peek_interpreter_stack()
+        level = top.level()
+        is_grad = top.key() == TransformType.Grad
+        backward = CGradInterpreterPtr(top).prevGradMode() if is_grad else True
+        forward_mode = True if is_grad else CJvpInterpreterPtr(top).prevFwdGradMode()
+        unwrapped = [functorch._unwrap_for_grad(a, level) if isinstance(a, Tensor) else a for a in args]
+        # A node switches both modes off; the levels below have them as they were outside.
+        with torch.set_grad_enabled(backward), _set_fwd_grad_enabled(forward_mode), _below():
+            results = apply(function, *unwrapped)
+        return tuple([functorch._wrap_for_grad(r, level) for r in results])
+
+    rules = {"setup_context": function.setup_context, "backward": function.backward, "jvp": function.jvp}
+    methods = {name: staticmethod(rule) for name, rule in {"forward": forward, **rules}.items()}
+    return type(function.__name__, (_SingleLevelFunction,), methods)

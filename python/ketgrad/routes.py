@@ -1,0 +1,154 @@
+"""How torch differentiates a circuit: the choice of a route, and the eager one.
+
+Derivatives are native, once; what differs is how torch gets there:
+
+- eager: `_Execute`, an old-style `autograd.Function`, the cheapest; differentiated again, `_ExecuteVjp`;
+- functorch transforms and forward-mode differentiation: `transforms.py`;
+- `torch.compile` and `torch.export`: `graphs.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import graphs, levels, ops, transforms
+
+NO_SECOND_DERIVATIVE = (
+    "this gradient of a circuit has no second derivatives, and was differentiated again (create_graph=True, a Hessian "
+    "or a gradient penalty): it came from a JacobianProductCalculator that gives first derivatives only, or went to "
+    "other tensors than the tapes hold"
+)
+
+
+def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool = True) -> tuple[Tensor, Tensor]:
+    """Run a batch of circuits; twice differentiable in every input.
+
+    Args:
+        program: the id of an encoded program.
+        inputs: see `ops.run_execute`.
+        keep_ket: keep the final states for the backward pass (B · 2^n complex numbers) rather than compute them again.
+
+    Returns:
+        Real results (B, R) and complex results (B, C).
+
+    Raises:
+        NotImplementedError: on the third derivative; on the second under torch.compile, and on a device without it.
+        ValueError, MemoryError, IndexError: see `ops.run_execute`.
+    """
+    if torch.compiler.is_compiling():
+        return graphs.execute(program, inputs, keep_ket)
+    if ops.is_transforming():
+        real, complex_, _ = levels.apply(transforms.Execute, program, keep_ket, *inputs)
+        return real, complex_
+    ops.refuse_legacy_vmap(inputs)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        return _Execute.apply(program, keep_ket, *inputs)  # type: ignore[no-any-return, no-untyped-call]
+    real, complex_, _ = ops.run_execute(program, inputs, keep_ket=False)
+    return real, complex_
+
+
+class _Execute(torch.autograd.Function):
+    """The eager route."""
+
+    @staticmethod
+    def forward(ctx: Any, program: int, keep_ket: bool, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        real, complex_, ket = ops.run_execute(program, inputs, keep_ket)
+        ctx.program = program
+        ctx.save_for_backward(ket, *inputs)
+        return real, complex_
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        ket, *inputs = ctx.saved_tensors
+        wanted = [i for i, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
+        found = execute_vjp(ctx.program, inputs, ket, cotangents[0], cotangents[1], wanted)
+        return (None, None, *ops.spread(found, wanted, len(inputs)))
+
+
+def execute_vjp(
+    program: int, inputs: Sequence[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor, wanted: Sequence[int]
+) -> Sequence[Tensor]:
+    """`ops.run_execute_vjp` in a backward pass in eager mode: under `create_graph=True` it can be differentiated."""
+    if ops.is_transforming():  # of a result that an outer level computed
+        return levels.apply(transforms.ExecuteVjp, program, tuple(wanted), ket, g_real, g_complex, *inputs)
+    ops.refuse_legacy_vmap((g_real, g_complex))
+    if torch.is_grad_enabled():
+        return _ExecuteVjp.apply(program, wanted, ket, g_real, g_complex, *inputs)  # type: ignore[no-any-return, no-untyped-call]
+    return ops.run_execute_vjp(program, inputs, ket, g_real, g_complex, wanted)
+
+
+class _ExecuteVjp(torch.autograd.Function):
+    """`ops.run_execute_vjp` with its derivative by inputs and cotangents; that by the ket is part of it.
+
+    For v, the cotangent of the gradients J^T g: the derivative of <v, J^T g> by g is J v, that by the inputs is the
+    derivative of J^T g along v, because second derivatives commute.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, program: int, wanted: Sequence[int], ket: Tensor, g_real: Tensor, g_complex: Tensor, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.call = program, wanted
+        ctx.save_for_backward(g_real, g_complex, *inputs)
+        return tuple(ops.run_execute_vjp(program, inputs, ket, g_real, g_complex, wanted))
+
+    @staticmethod
+    @torch.no_grad()
+    def _derivatives(ctx: Any, directions: Sequence[Tensor | None]) -> list[Tensor | None]:
+        program, wanted = ctx.call
+        g_real, g_complex, *inputs = ctx.saved_tensors
+        ops.refuse_legacy_vmap([v for v in directions if v is not None])
+        moving = [i for i, v in zip(wanted, directions, strict=True) if v is not None]
+        tangents = [v for v in directions if v is not None]
+        needed = [i for i, is_needed in enumerate(ctx.needs_input_grad[5:]) if is_needed]
+        gradients: Sequence[Tensor] = ()
+        if needed:
+            still = (g_real.new_empty(0), g_complex.new_empty(0))
+            real, complex_, gradients = ops.run_execute_vjp_jvp(
+                program, inputs, tangents, moving, (g_real, g_complex), still, needed
+            )
+        else:
+            real, complex_ = ops.run_execute_jvp(program, inputs, tangents, moving)
+        return [real, complex_, *ops.spread(gradients, needed, len(inputs))]
+
+    @staticmethod
+    def backward(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
+        if all(v is None for v in directions):
+            return (None,) * len(ctx.needs_input_grad)
+        found = _ExecuteVjp._derivatives(ctx, directions)
+        if torch.is_grad_enabled():
+            present = [f for f in found if f is not None]
+            on = [*ctx.saved_tensors, *[v for v in directions if v is not None]]
+            refused = iter(refuse_derivative(present, on, ops.THIRD_DERIVATIVE))
+            found = [None if f is None else next(refused) for f in found]
+        return (None, None, None, *found)
+
+
+class _Refuse(torch.autograd.Function):
+    """Passes tensors on and raises when they are differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, message: str, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.message = message
+        return tuple(tensor.view_as(tensor) for tensor in tensors[:count])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        raise NotImplementedError(ctx.message)
+
+
+def refuse_derivative(tensors: Sequence[Tensor], parameters: Sequence[Tensor], message: str) -> Sequence[Tensor]:
+    """Under `create_graph=True`, ties tensors to what they depend on, so that differentiating them raises.
+
+    Without this, torch would take them for constants: the derivative would be zero in silence.
+    """
+    if not torch.is_grad_enabled() or not tensors:
+        return tensors
+    return _Refuse.apply(message, len(tensors), *tensors, *parameters)  # type: ignore[no-any-return, no-untyped-call]
