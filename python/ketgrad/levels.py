@@ -8,7 +8,7 @@ which costs more than a small circuit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -49,6 +49,19 @@ def apply(function: _Function, *args: Any) -> tuple[Tensor, ...]:
         with enable_single_level_autograd_function():
             return _node(function).apply(*lifted)  # type: ignore[no-any-return]
     return function.apply(*args)  # type: ignore[no-any-return]
+
+
+def are_differentiated(tensors: Iterable[Tensor]) -> bool:
+    """Whether a level takes gradients, or torch's autograd below all levels may."""
+    if any(level.key() == TransformType.Grad for level in functorch.get_interpreter_stack() or ()):
+        return True
+    return torch.is_grad_enabled() and any(_innermost(tensor).requires_grad for tensor in tensors)
+
+
+def _innermost(tensor: Tensor) -> Tensor:
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def _apply_of(function: _Function) -> Callable[..., Any]:

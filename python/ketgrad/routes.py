@@ -43,7 +43,8 @@ def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool = True) -> tu
     if torch.compiler.is_compiling():
         return graphs.execute(program, inputs, keep_ket)
     if ops.is_transforming():
-        real, complex_, _ = levels.apply(transforms.Execute, program, keep_ket, *inputs)
+        keep = keep_ket and levels.are_differentiated(inputs)
+        real, complex_, _ = levels.apply(transforms.Execute, program, keep, *inputs)
         return real, complex_
     ops.refuse_legacy_vmap(inputs)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
