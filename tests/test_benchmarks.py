@@ -200,3 +200,17 @@ def test_how_far_an_answer_is_off(module):
     assert worker.deviation(answer(2.0, {"weights": np.array([1.0, -3.0])}), right) == 0.25
     assert math.isnan(worker.deviation(answer(2.0, {"weights": np.array([math.nan, -4.0])}), right))
     assert math.isnan(worker.deviation(answer(math.nan, right.gradients), right))
+
+
+def test_derivatives_are_timed():
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "bench_derivatives.py"), "--rounds", "1", "--only", "vmap"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip() for line in done.stdout.splitlines() if line.strip().endswith("1.5 ×")]
+    assert [row.split(",")[0] for row in rows] == ["vmap", "vmap of grad"]
