@@ -163,19 +163,34 @@ def transforms() -> list[Row]:
     ]
 
 
+class Cosine(torch.nn.Module):
+    """In place of a circuit."""
+
+    def __init__(self, wires: int) -> None:
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.rand(wires))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The cosine of inputs plus weights."""
+        return torch.cos(inputs + self.weights)
+
+
+def graph(name: str, layer: torch.nn.Module, wires: int, batch: int, asked: str) -> Row:
+    model = torch.nn.Sequential(torch.nn.Linear(5, wires), layer, torch.nn.Linear(wires, 2))
+    compiled, data, first = torch.compile(model, fullgraph=True), torch.rand(batch, 5), model[0].weight
+
+    def step(model: Any) -> Any:
+        return torch.autograd.grad(model(data).sum(), first)
+
+    return Row(f"torch.compile, {name}", lambda: step(model), lambda: step(compiled), asked)
+
+
 def models() -> list[Row]:
-    rows = []
+    rows = [graph("no circuit at all", Cosine(8), 8, 256, "")]
     for wires, depth, batch, asked in ((2, 1, 8, "+100 µs"), (8, 4, 256, "1 ×")):
         blocks = [kg.nn.AngleEmbedding(wires), kg.nn.StronglyEntangling(wires, layers=depth)]
         layer = kg.nn.CircuitLayer.from_blocks(blocks)
-        model = torch.nn.Sequential(torch.nn.Linear(5, wires), layer, torch.nn.Linear(wires, 2))
-        compiled, data = torch.compile(model, fullgraph=True), torch.rand(batch, 5)
-
-        def step(model: Any, data: Tensor = data, first: Tensor = model[0].weight) -> Any:
-            return torch.autograd.grad(model(data).sum(), first)
-
-        name = f"torch.compile, {wires} wires, batch {batch}"
-        rows.append(Row(name, lambda s=step, m=model: s(m), lambda s=step, m=compiled: s(m), asked))
+        rows.append(graph(f"{wires} wires, batch {batch}", layer, wires, batch, asked))
         inputs = torch.rand(batch, wires)
         rows.append(
             Row(
