@@ -4,17 +4,6 @@
 // For the bodies of inner loops: a call for each row would cost as much as the row.
 #define KETGRAD_ALWAYS_INLINE __attribute__((always_inline))
 
-// Calls f(index) for each r in [begin, end).
-template <class F>
-KETGRAD_ALWAYS_INLINE inline void for_each_index(const IndexMap& map, Index begin, Index end, F&& f) {
-  for (Index r = begin; r < end;) {
-    const Mask high = map.high_part(r);
-    const Mask* const low = map.low_table();
-    const Index stop = std::min(end, (r | (IndexMap::table_size - 1)) + 1);
-    for (Index i = r & (IndexMap::table_size - 1); r < stop; ++r, ++i) f(static_cast<Index>(high ^ low[i]));
-  }
-}
-
 // Calls f(r, indices) for `together` of the r in [0, end) at a time, a power of two that divides the end.
 template <int together, class F>
 KETGRAD_ALWAYS_INLINE inline void for_each_group(const IndexMap& map, Index end, F&& f) {
@@ -28,6 +17,12 @@ KETGRAD_ALWAYS_INLINE inline void for_each_group(const IndexMap& map, Index end,
       f(r, indices);
     }
   }
+}
+
+// Calls f(index) for each r in [0, end).
+template <class F>
+KETGRAD_ALWAYS_INLINE inline void for_each_index(const IndexMap& map, Index end, F&& f) {
+  for_each_group<1>(map, end, [&](Index, const Index* index) KETGRAD_ALWAYS_INLINE { f(*index); });
 }
 
 // Calls f(first_index, length) for each run of neighbouring indices among the r in [begin, end).

@@ -47,13 +47,13 @@ struct LaneCell {
   V inner(const LaneCell& o) const { return re * o.re + im * o.im; }
 };
 
-template <int flip, class T>
-KETGRAD_ALWAYS_INLINE inline PairCell<T> trade(const PairCell<T>& cell) {
-  return {trade_lanes<flip>(cell.v)};
+template <class T>
+KETGRAD_ALWAYS_INLINE inline PairCell<T> trade(const PairCell<T>& cell, Mask flip) {
+  return {trade_lanes(cell.v, flip)};
 }
 
-template <int flip, class T>
-inline LaneCell<T> trade(const LaneCell<T>& cell) {
+template <class T>
+inline LaneCell<T> trade(const LaneCell<T>& cell, Mask) {
   return cell;
 }
 

@@ -42,27 +42,6 @@ struct Flipped {
   static constexpr int at(int l) { return l ^ flip; }
 };
 
-// Trades the (re, im) pairs at lane l and l ^ flip.
-template <int flip, class V>
-inline V trade_lanes(const V& v) {
-  return shuffled<Flipped<(2 * flip) & (lane_width<V> - 1)>>(v, v);
-}
-
-// Calls f with the flip as a constant, 0 included.
-template <class F>
-inline void with_flip(Mask flip, const F& f) {
-  switch (flip) {
-    case 0: return f(std::integral_constant<int, 0>());
-    case 1: return f(std::integral_constant<int, 1>());
-    case 2: return f(std::integral_constant<int, 2>());
-    case 3: return f(std::integral_constant<int, 3>());
-    case 4: return f(std::integral_constant<int, 4>());
-    case 5: return f(std::integral_constant<int, 5>());
-    case 6: return f(std::integral_constant<int, 6>());
-    default: return f(std::integral_constant<int, 7>());
-  }
-}
-
 // (re, im) -> (im, re) in each pair.
 template <class V>
 inline V trade_parts(const V& v) {
@@ -88,37 +67,36 @@ inline V second_parts(const V& v) {
   return shuffled<Second>(v, v);
 }
 
-// trade_lanes where the flip changes from row to row: one instruction where a machine has a permutation by a vector.
+// v[l ^ flip] for each number l: one instruction where a machine has a permutation by a vector.
 template <class V>
-inline V trade_lanes_by(const V& v, Mask flip) {
+inline V flipped(const V& v, Mask flip) {
 #if defined(KETGRAD_VECTOR_PERMUTES)
   using Lane = std::conditional_t<sizeof(v[0]) == sizeof(float), std::int32_t, std::int64_t>;
   typedef Lane Lanes __attribute__((vector_size(row_bytes)));
   Lanes from{};
   for (int l = 0; l < lane_width<V>; ++l) from[l] = l;
-  return __builtin_shuffle(v, from ^ static_cast<Lane>(2 * flip));
+  return __builtin_shuffle(v, from ^ static_cast<Lane>(flip));
 #else
+  constexpr int last = lane_width<V> - 1;
   V found = v;
-  if ((flip & 1) != 0) found = trade_lanes<1>(found);
-  if ((flip & 2) != 0) found = trade_lanes<2>(found);
-  if ((flip & 4) != 0) found = trade_lanes<4>(found);
+  if ((flip & 1) != 0) found = shuffled<Flipped<1 & last>>(found, found);
+  if ((flip & 2) != 0) found = shuffled<Flipped<2 & last>>(found, found);
+  if ((flip & 4) != 0) found = shuffled<Flipped<4 & last>>(found, found);
+  if ((flip & 8) != 0) found = shuffled<Flipped<8 & last>>(found, found);
   return found;
 #endif
 }
 
-// And where the parts of each pair trade places as well.
+// Trades the (re, im) pairs at lane l and l ^ flip.
+template <class V>
+inline V trade_lanes(const V& v, Mask flip) {
+  return flipped(v, 2 * flip);
+}
+
+// And the parts of each pair as well.
 template <class V>
 inline V trade_lanes_and_parts(const V& v, Mask flip, bool parts) {
-#if defined(KETGRAD_VECTOR_PERMUTES)
-  using Lane = std::conditional_t<sizeof(v[0]) == sizeof(float), std::int32_t, std::int64_t>;
-  typedef Lane Lanes __attribute__((vector_size(row_bytes)));
-  Lanes from{};
-  for (int l = 0; l < lane_width<V>; ++l) from[l] = l;
-  return __builtin_shuffle(v, from ^ static_cast<Lane>(2 * flip + (parts ? 1 : 0)));
-#else
-  const V traded = trade_lanes_by(v, flip);
-  return parts ? trade_parts(traded) : traded;
-#endif
+  return flipped(v, 2 * flip + (parts ? 1 : 0));
 }
 
 // Stores past the caches, to an address aligned to the row.
@@ -235,10 +213,10 @@ struct LocalAngles {
 };
 
 template <int k, bool fast, class T>
-void turn_rows(T* rows, const TurnBlock& block, const Angles<T>& angles, Index begin, Index end) {
+void turn_rows(T* rows, const TurnBlock& block, const Angles<T>& angles, Index groups) {
   const GroupOffsets<k, T> offsets(block);
   const LocalAngles<k, T> local(angles);
-  for_each_index(block.groups, begin, end, [&](Index group) KETGRAD_ALWAYS_INLINE {
+  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     Row<T> x[1 << k];
     for (int m = 0; m < 1 << k; ++m) x[m] = load_row(rows + (base ^ offsets.at[m]));
@@ -250,11 +228,11 @@ void turn_rows(T* rows, const TurnBlock& block, const Angles<T>& angles, Index b
 // Takes a block back from ket and bra, the angles being the inverse's. With `wanted`, adds per turn Re<bra|-i P|ket> of
 // its pairs, signs left out; the turns of a block commute, so all overlaps are taken before any is undone.
 template <int k, bool fast, bool wanted, class T>
-void undo_rows(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index begin, Index end, Row<T>* sums) {
+void undo_rows(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index groups, Row<T>* sums) {
   const GroupOffsets<k, T> offsets(block);
   const LocalAngles<k, T> local(angles);
   Row<T> sum[k] = {};
-  for_each_index(block.groups, begin, end, [&](Index group) KETGRAD_ALWAYS_INLINE {
+  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     Row<T> x[1 << k];
     Row<T> y[1 << k];
@@ -288,28 +266,26 @@ void undo_rows(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, 
 template <int k, bool in_rows, class T>
 struct LaneBlock {
   static constexpr int rows = in_rows ? 1 : 1 << k;
-  Index at[rows];
+  GroupOffsets<in_rows ? 0 : k, T> offsets;
   Mask lane_flip[k];
   Mask row_sign[k];
   unsigned odd[k];  // bit m: the row sign of row m, where that of the group's first row is even
   Row<T> a[k];
   Row<T> b[k][2];  // by the row's sign
 
-  LaneBlock(const TurnBlock& block, const Angles<T>& angles) {
-    for (int m = 0; m < rows; ++m) {
-      at[m] = 0;
-      for (int j = 0; j < k; ++j) at[m] ^= (m >> j) & 1 ? block.row_flip[j] : 0;
-    }
+  LaneBlock(const TurnBlock& block, const Angles<T>& angles) : offsets(block) {
     for (int j = 0; j < k; ++j) {
       lane_flip[j] = block.lane_flip[j];
       row_sign[j] = block.row_sign[j];
       odd[j] = 0;
-      for (int m = 0; m < rows; ++m) odd[j] |= unsigned{odd_parity(static_cast<Mask>(at[m]) & row_sign[j])} << m;
+      for (int m = 0; m < rows; ++m) {
+        const auto row = static_cast<Mask>(offsets.at[m] / batch_lanes<T>);
+        odd[j] |= unsigned{odd_parity(row & row_sign[j])} << m;
+      }
       a[j] = angles.a[j];
       b[j][0] = -angles.b[j];
       b[j][1] = angles.b[j];
     }
-    for (int m = 0; m < rows; ++m) at[m] *= batch_lanes<T>;
   }
 
   static constexpr int partner(int m, int j) { return in_rows ? m : m ^ 1 << j; }
@@ -323,7 +299,7 @@ struct LaneBlock {
   void turn(Row<T>* x, const unsigned* sign) const {
     for (int j = 0; j < k; ++j) {
       Row<T> traded[rows];
-      for (int m = 0; m < rows; ++m) traded[m] = trade_lanes_by(x[m], lane_flip[j]);
+      for (int m = 0; m < rows; ++m) traded[m] = trade_lanes(x[m], lane_flip[j]);
       for (int m = 0; m < rows; ++m) {
         const Row<T>& factor = b[j][(sign[j] >> m) & 1];
         x[m] = (fast ? x[m] : a[j] * x[m]) + factor * traded[partner(m, j)];
@@ -333,45 +309,45 @@ struct LaneBlock {
 };
 
 template <int k, bool in_rows, bool fast, class T>
-void turn_lanes(T* rows, const TurnBlock& block, const Angles<T>& angles, Index begin, Index end) {
+void turn_lanes(T* rows, const TurnBlock& block, const Angles<T>& angles, Index groups) {
   const LaneBlock<k, in_rows, T> local(block, angles);
-  for_each_index(block.groups, begin, end, [&](Index group) KETGRAD_ALWAYS_INLINE {
+  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     unsigned sign[k];
     for (int j = 0; j < k; ++j) sign[j] = local.signs(group, j);
     Row<T> x[local.rows];
-    for (int m = 0; m < local.rows; ++m) x[m] = load_row(rows + (base ^ local.at[m]));
+    for (int m = 0; m < local.rows; ++m) x[m] = load_row(rows + (base ^ local.offsets.at[m]));
     local.template turn<fast>(x, sign);
-    for (int m = 0; m < local.rows; ++m) store_row(rows + (base ^ local.at[m]), x[m]);
+    for (int m = 0; m < local.rows; ++m) store_row(rows + (base ^ local.offsets.at[m]), x[m]);
   });
 }
 
 // Overlaps as in undo_rows: (-i P ket) at a row is -+ the partner.
 template <int k, bool in_rows, bool fast, bool wanted, class T>
-void undo_lanes(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index begin, Index end, Row<T>* sums) {
+void undo_lanes(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index groups, Row<T>* sums) {
   const LaneBlock<k, in_rows, T> local(block, angles);
   const Row<T> one[2] = {Row<T>{} - T(1), Row<T>{} + T(1)};
   Row<T> sum[k] = {};
-  for_each_index(block.groups, begin, end, [&](Index group) KETGRAD_ALWAYS_INLINE {
+  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     unsigned sign[k];
     for (int j = 0; j < k; ++j) sign[j] = local.signs(group, j);
     Row<T> x[local.rows];
     Row<T> y[local.rows];
     for (int m = 0; m < local.rows; ++m) {
-      x[m] = load_row(ket + (base ^ local.at[m]));
-      y[m] = load_row(bra + (base ^ local.at[m]));
+      x[m] = load_row(ket + (base ^ local.offsets.at[m]));
+      y[m] = load_row(bra + (base ^ local.offsets.at[m]));
     }
     if constexpr (wanted) {
       for (int j = 0; j < k; ++j) {
         for (int m = 0; m < local.rows; ++m)
-          sum[j] += one[(sign[j] >> m) & 1] * y[m] * trade_lanes_by(x[local.partner(m, j)], local.lane_flip[j]);
+          sum[j] += one[(sign[j] >> m) & 1] * y[m] * trade_lanes(x[local.partner(m, j)], local.lane_flip[j]);
       }
     }
     local.template turn<fast>(x, sign);
-    for (int m = 0; m < local.rows; ++m) store_row(ket + (base ^ local.at[m]), x[m]);
+    for (int m = 0; m < local.rows; ++m) store_row(ket + (base ^ local.offsets.at[m]), x[m]);
     local.template turn<fast>(y, sign);
-    for (int m = 0; m < local.rows; ++m) store_row(bra + (base ^ local.at[m]), y[m]);
+    for (int m = 0; m < local.rows; ++m) store_row(bra + (base ^ local.offsets.at[m]), y[m]);
   });
   if constexpr (wanted) {
     for (int j = 0; j < k; ++j) sums[j] += sum[j];
@@ -394,17 +370,17 @@ inline void with_shape(std::size_t k, bool fast, const F& f) {
 template <class T>
 void apply_turns(T* rows, const TurnBlock& block, const Angles<T>& angles, Index groups) {
   with_shape(block.turns.size(), angles.fast, [&](auto k, auto fast) {
-    if (!block.trades_lanes()) return turn_rows<k, fast>(rows, block, angles, 0, groups);
-    if (block.stays_in_rows()) return turn_lanes<k, true, fast>(rows, block, angles, 0, groups);
-    turn_lanes<k, false, fast>(rows, block, angles, 0, groups);
+    if (!block.trades_lanes()) return turn_rows<k, fast>(rows, block, angles, groups);
+    if (block.stays_in_rows()) return turn_lanes<k, true, fast>(rows, block, angles, groups);
+    turn_lanes<k, false, fast>(rows, block, angles, groups);
   });
 }
 
 template <bool wanted, class T>
 void undo_turns(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index groups, Row<T>* sums) {
   with_shape(block.turns.size(), angles.fast, [&](auto k, auto fast) {
-    if (!block.trades_lanes()) return undo_rows<k, fast, wanted>(ket, bra, block, angles, 0, groups, sums);
-    if (block.stays_in_rows()) return undo_lanes<k, true, fast, wanted>(ket, bra, block, angles, 0, groups, sums);
-    undo_lanes<k, false, fast, wanted>(ket, bra, block, angles, 0, groups, sums);
+    if (!block.trades_lanes()) return undo_rows<k, fast, wanted>(ket, bra, block, angles, groups, sums);
+    if (block.stays_in_rows()) return undo_lanes<k, true, fast, wanted>(ket, bra, block, angles, groups, sums);
+    undo_lanes<k, false, fast, wanted>(ket, bra, block, angles, groups, sums);
   });
 }

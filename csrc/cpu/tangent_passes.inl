@@ -7,7 +7,7 @@ template <int k, class T>
 void generate_rows(const T* state, T* tangent, const TurnBlock& block, const Angles<T>& weights, Index groups) {
   const GroupOffsets<k, T> offsets(block);
   const LocalAngles<k, T> local(weights);
-  for_each_index(block.groups, 0, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
+  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     Row<T> x[1 << k];
     Row<T> d[1 << k];
@@ -30,17 +30,17 @@ void generate_rows(const T* state, T* tangent, const TurnBlock& block, const Ang
 template <int k, bool in_rows, class T>
 void generate_lanes(const T* state, T* tangent, const TurnBlock& block, const Angles<T>& weights, Index groups) {
   const LaneBlock<k, in_rows, T> local(block, weights);
-  for_each_index(block.groups, 0, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
+  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     Row<T> x[local.rows];
-    for (int m = 0; m < local.rows; ++m) x[m] = load_row(state + (base ^ local.at[m]));
+    for (int m = 0; m < local.rows; ++m) x[m] = load_row(state + (base ^ local.offsets.at[m]));
     for (int m = 0; m < local.rows; ++m) {
-      Row<T> d = load_row(tangent + (base ^ local.at[m]));
+      Row<T> d = load_row(tangent + (base ^ local.offsets.at[m]));
       for (int j = 0; j < k; ++j) {
         const Row<T>& factor = local.b[j][(local.signs(group, j) >> m) & 1];
-        d += factor * trade_lanes_by(x[local.partner(m, j)], local.lane_flip[j]);
+        d += factor * trade_lanes(x[local.partner(m, j)], local.lane_flip[j]);
       }
-      store_row(tangent + (base ^ local.at[m]), d);
+      store_row(tangent + (base ^ local.offsets.at[m]), d);
     }
   });
 }

@@ -111,10 +111,10 @@ class TileRunner {
     const Mask* const low = pass.rows.low_table();
     const Index last = std::min<Index>(pass.rows.size(), IndexMap::table_size) - 1;
     Index ahead = rows_ahead;
-    for_each_index(pass.rows, 0, pass.rows.size(), [&](Index offset) KETGRAD_ALWAYS_INLINE {
+    for_each_index(pass.rows, pass.rows.size(), [&](Index offset) KETGRAD_ALWAYS_INLINE {
       const Mask index = static_cast<Mask>(offset) ^ base;
       __builtin_prefetch(state + 2 * ((low[ahead++ & last] ^ base) & ~lanes));
-      store_row(out, trade_lanes_by(load_row(state + 2 * (index & ~lanes)), index & lanes));
+      store_row(out, trade_lanes(load_row(state + 2 * (index & ~lanes)), index & lanes));
       out += batch_lanes<T>;
     });
     return first;
@@ -151,9 +151,9 @@ class TileRunner {
   static constexpr Index rows_ahead = 24;
 
   void scatter_by(const auto& pass, Mask base, const T* rows, T* state, const auto& store) const {
-    for_each_index(pass.rows, 0, pass.rows.size(), [&](Index offset) KETGRAD_ALWAYS_INLINE {
+    for_each_index(pass.rows, pass.rows.size(), [&](Index offset) KETGRAD_ALWAYS_INLINE {
       const Mask index = static_cast<Mask>(offset) ^ base;
-      store(state + 2 * (index & ~lanes), trade_lanes_by(load_row(rows), index & lanes));
+      store(state + 2 * (index & ~lanes), trade_lanes(load_row(rows), index & lanes));
       rows += batch_lanes<T>;
     });
   }

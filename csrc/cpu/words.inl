@@ -224,17 +224,16 @@ class WordRunner {
   // --- many words that flip the same bits ----------------------------------------------------------------------------
 
   // Per cell: the partner's conjugate times psi or i psi.
-  template <int flip>
   static Row<T> product(const Part& part, const T* u, const T* ket, Index row) {
     const Cell x = Cell::load(ket, row);
-    const Cell partner = trade<flip>(Cell::load(u, row ^ part.group.row_flip));
+    const Cell partner = trade(Cell::load(u, row ^ part.group.row_flip), part.group.lane_flip);
     return partner.inner(part.imaginary ? x.times_i() : x);
   }
 
   void group_overlaps(const Part& part, Mask base, const T* u, const T* ket, Index rows, Workspace<V>& work,
                       double* sums) const {
     work.products.resize(Sums::vectors(rows));
-    with_flip(part.group.lane_flip, [&](auto flip) { write_products<flip>(part, u, ket, rows, work.products.data()); });
+    write_products(part, u, ket, rows, work.products.data());
     hadamard(work.products.data(), static_cast<Index>(work.products.size()));
     double* at = sums + part.first * width;
     for (const Member& m : part.group.members) {
@@ -246,16 +245,15 @@ class WordRunner {
     }
   }
 
-  template <int flip>
   static void write_products(const Part& part, const T* u, const T* ket, Index rows, Row<T>* out) {
     if constexpr (single) {
       for (Index r = 0; r < rows; r += 2) {
-        const Row<T> first = product<flip>(part, u, ket, r);
-        const Row<T> second = product<flip>(part, u, ket, r + 1);
+        const Row<T> first = product(part, u, ket, r);
+        const Row<T> second = product(part, u, ket, r + 1);
         out[r / 2] = even_lanes(first, second) + odd_lanes(first, second);
       }
     } else {
-      for (Index r = 0; r < rows; ++r) out[r] = product<flip>(part, u, ket, r);
+      for (Index r = 0; r < rows; ++r) out[r] = product(part, u, ket, r);
     }
   }
 
@@ -273,14 +271,12 @@ class WordRunner {
       at += width;
     }
     hadamard(work.products.data(), size);
-    with_flip(part.group.lane_flip, [&](auto flip) {
-      for (Index r = 0; r < rows; ++r) {
-        const Cell x = Cell::load(ket, r);
-        const Cell turned = (part.imaginary ? x.times_i() : x).times(Sums::function_at(work.products.data(), r));
-        const Index partner = r ^ part.group.row_flip;
-        Cell::load(bra, partner).plus(trade<flip>(turned)).store(bra, partner);
-      }
-    });
+    for (Index r = 0; r < rows; ++r) {
+      const Cell x = Cell::load(ket, r);
+      const Cell turned = (part.imaginary ? x.times_i() : x).times(Sums::function_at(work.products.data(), r));
+      const Index partner = r ^ part.group.row_flip;
+      Cell::load(bra, partner).plus(trade(turned, part.group.lane_flip)).store(bra, partner);
+    }
   }
 
   const Plan& plan_;
