@@ -137,3 +137,55 @@ class TestPennyLaneClassifier:
         done = run("pennylane_classifier.py", "--steps", 0)
         assert done.returncode == 2
         assert "--steps goes from 1" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def hybrid(tmp_path_factory):
+    """Output and picture of one quick run, eager and compiled."""
+    picture = tmp_path_factory.mktemp("hybrid") / "curves.png"
+    done = run("hybrid_classifier.py", "--quick", "--output", picture)
+    assert done.returncode == 0, done.stderr
+    return done, picture
+
+
+class TestHybridClassifier:
+    def test_learns_alike_eager_and_compiled(self, hybrid):
+        out = hybrid[0].stdout
+        assert number(r"losses differ by (\S+) at most, of 70 steps", out) <= 1e-3
+        losses = [number(rf"{name} +loss [\d.]+ → ([\d.]+)", out) for name in ("eager", "compiled")]
+        assert losses[0] == pytest.approx(losses[1], abs=2e-3)
+
+    def test_compiles_once_for_both_sizes_of_a_batch(self, hybrid):
+        assert "one graph for batches of 32 and of 10" in hybrid[0].stdout
+
+    def test_reports_times_and_accuracies(self, hybrid):
+        out = hybrid[0].stdout
+        assert len(re.findall(r"[\d.]+ ms a step \(the first one \d+ ms\)", out)) == 2
+        for name in ("eager", "compiled"):
+            assert number(rf"test accuracy .*{name} ([\d.]+)%", out) >= 90
+        assert number(r"logistic regression +([\d.]+)%", out) >= 90
+
+    def test_shows_a_progress_bar_and_no_warning(self, hybrid):
+        assert "step/s" in hybrid[0].stderr
+        assert "Warning" not in hybrid[0].stderr
+
+    def test_draws_a_picture(self, hybrid):
+        assert hybrid[1].read_bytes().startswith(PNG)
+
+    def test_may_leave_the_compiler_out(self, tmp_path):
+        picture = tmp_path / "curves.png"
+        done = run("hybrid_classifier.py", "--quick", "--eager", "--batch-size", 71, "--output", picture)
+        assert done.returncode == 0, done.stderr
+        assert "compiled" not in done.stdout
+        assert picture.read_bytes().startswith(PNG)
+
+    def test_refuses_batches_of_one(self):
+        done = run("hybrid_classifier.py", "--batch-size", 1)
+        assert done.returncode == 2
+        assert "--epochs go from 1, --batch-size from 2" in done.stderr
+
+    def test_refuses_a_last_batch_of_one(self):
+        done = run("hybrid_classifier.py", "--batch-size", 17)
+        assert done.returncode == 1
+        assert done.stderr.startswith("hybrid_classifier.py: --batch-size 17 leaves one sample")
+        assert done.stderr.count("\n") == 1
