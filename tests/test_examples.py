@@ -189,3 +189,35 @@ class TestHybridClassifier:
         assert done.returncode == 1
         assert done.stderr.startswith("hybrid_classifier.py: --batch-size 17 leaves one sample")
         assert done.stderr.count("\n") == 1
+
+
+class TestMaxCut:
+    def test_finds_the_largest_cut(self, tmp_path):
+        picture = tmp_path / "cut.png"
+        done = run("qaoa_maxcut.py", "--quick", "--output", picture)
+        assert done.returncode == 0, done.stderr
+        best = number(r"largest cut, of 1024 colourings +(\d+) edges", done.stdout)
+        assert number(r"best of 1000 shots +(\d+) edges", done.stdout) == best
+        # Of the bits drawn, from the edges that are printed.
+        edges = re.findall(r"(\d+)-(\d+)", done.stdout.splitlines()[0])
+        bits = re.search(r"times: ([01]{10})", done.stdout)[1]
+        assert len(edges) == 15
+        assert sum(bits[int(a)] != bits[int(b)] for a, b in edges) == best
+        assert "step/s" in done.stderr
+        assert picture.read_bytes().startswith(PNG)
+
+    def test_has_the_same_ratio_by_pauli_words_and_by_probabilities(self, tmp_path):
+        done = run("qaoa_maxcut.py", "--quick", "--starts", 1, "--output", tmp_path / "cut.png")
+        words = number(r"from the ramp +([\d.]+)", done.stdout)
+        assert number(r"best circuit +ratio ([\d.]+)", done.stdout) == pytest.approx(words, abs=1e-3)
+        assert words > number(r"before: ([\d.]+)", done.stdout) > number(r"colours at random +([\d.]+)", done.stdout)
+
+    def test_says_so_when_it_stops_too_early(self, tmp_path):
+        done = run("qaoa_maxcut.py", "--steps", 1, "--starts", 1, "--layers", 1, "--output", tmp_path / "cut.png")
+        assert done.returncode == 1
+        assert "take more --steps or --layers" in done.stderr
+
+    def test_refuses_odd_numbers_of_nodes(self):
+        done = run("qaoa_maxcut.py", "--nodes", 7)
+        assert done.returncode == 2
+        assert "--nodes is even and goes from 4 to 18" in done.stderr
