@@ -1,5 +1,6 @@
 """The examples run as a reader would run them: as programs, in their quick settings."""
 
+import math
 import re
 import runpy
 import subprocess
@@ -221,3 +222,37 @@ class TestMaxCut:
         done = run("qaoa_maxcut.py", "--nodes", 7)
         assert done.returncode == 2
         assert "--nodes is even and goes from 4 to 18" in done.stderr
+
+
+class TestNaturalGradient:
+    def test_finds_the_ground_state(self, tmp_path):
+        picture = tmp_path / "errors.png"
+        done = run("vqe_natural_gradient.py", "--quick", "--output", picture)
+        assert done.returncode == 0, done.stderr
+        found = number(r"natural gradient +(-[\d.]+)", done.stdout)
+        exact = number(r"exact +(-[\d.]+)", done.stdout)
+        assert abs(found - exact) <= 1e-6
+        # The critical ring by free fermions: P. Pfeuty, Ann. Phys. 57, 79 (1970).
+        momenta = [(2 * m + 1) * math.pi / 8 for m in range(8)]
+        assert exact == pytest.approx(-sum(math.sqrt(2 + 2 * math.cos(k)) for k in momenta), abs=1e-9)
+        assert "step/s" in done.stderr
+        assert picture.read_bytes().startswith(PNG)
+
+    def test_reports_every_optimiser(self, tmp_path):
+        options = ("--wires", 4, "--steps", 40, "--more", 2, "--output", tmp_path / "errors.png")
+        done = run("vqe_natural_gradient.py", *options)
+        rows = re.findall(r"^([A-Za-z ]+?) +(\d+) +[\d.]+ +(-?[\d.]+e[+-]\d+)", done.stdout, flags=re.MULTILINE)
+        steps = {name: int(count) for name, count, _ in rows}
+        assert steps == {"natural gradient": 40, "Adam": 80, "gradient descent": 80}
+        assert all(float(error) < 2 for _, _, error in rows)
+
+    def test_says_so_when_it_stops_too_early(self, tmp_path):
+        options = ("--wires", 4, "--steps", 2, "--more", 1, "--output", tmp_path / "errors.png")
+        done = run("vqe_natural_gradient.py", *options)
+        assert done.returncode == 1
+        assert "take more --steps or --layers" in done.stderr
+
+    def test_refuses_no_layers(self):
+        done = run("vqe_natural_gradient.py", "--layers", 0)
+        assert done.returncode == 2
+        assert "--layers, --steps and --more go from 1" in done.stderr
