@@ -256,3 +256,30 @@ class TestNaturalGradient:
         done = run("vqe_natural_gradient.py", "--layers", 0)
         assert done.returncode == 2
         assert "--layers, --steps and --more go from 1" in done.stderr
+
+
+class TestQuantumKernel:
+    @pytest.mark.parametrize("data", ["moons", "circles"])
+    def test_trains_a_kernel(self, data, tmp_path):
+        picture = tmp_path / "kernel.png"
+        done = run("quantum_kernel.py", "--data", data, "--output", picture)
+        assert done.returncode == 0, done.stderr
+        rows = re.findall(r"quantum kernel .+? (0\.\d+) +([\d.]+)%", done.stdout)
+        (before, untrained), (after, trained) = [(float(a), float(b)) for a, b in rows]
+        assert after > before + 0.2
+        assert trained > max(untrained, 88)
+        assert number(r"RBF kernel, C = 1, γ = 1/2 +([\d.]+)%", done.stdout) > 80
+        assert number(r"RBF kernel, C and γ by cross-validation +([\d.]+)%", done.stdout) > 85
+        assert "step/s" in done.stderr
+        assert picture.read_bytes().startswith(PNG)
+
+    def test_says_so_when_it_stops_too_early(self, tmp_path):
+        options = ("--scale", 4, "--steps", 1, "--output", tmp_path / "kernel.png")
+        done = run("quantum_kernel.py", *options)
+        assert done.returncode == 1
+        assert "take more --steps or --samples" in done.stderr
+
+    def test_refuses_few_samples(self):
+        done = run("quantum_kernel.py", "--samples", 5)
+        assert done.returncode == 2
+        assert "--samples from 20" in done.stderr
