@@ -32,7 +32,7 @@ export CXX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help check build demo bench peers count test test-cpp test-python lint cuda-check gpu-check format sanitize clean
+.PHONY: help check build demo docs bench peers count test test-cpp test-python lint cuda-check gpu-check format sanitize clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1:/p' $(MAKEFILE_LIST) | awk -F: '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -65,6 +65,9 @@ test-cpp: $(HAVE_DEV)  ## run the C++ tests
 
 test-python: build $(HAVE_DEV)  ## run the Python tests (PYTEST_ARGS="-k name" selects)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+docs: build $(HAVE_DEV)  ## build the documents and the reference as a website, in build/docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 
 bench: build $(HAVE_EXAMPLES)  ## time ketgrad beside the libraries of make peers (ARGS=--quick takes minutes)
 	$(BIN)/python benchmarks/run.py $(ARGS)

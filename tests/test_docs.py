@@ -62,7 +62,7 @@ def test_code_runs(document: Path) -> None:
 
 
 def test_the_guides_have_code() -> None:
-    names = ["README.md", "docs/concepts.md", "docs/interchange.md", "docs/nn.md", "docs/pennylane.md"]
+    names = ["README.md", "docs/concepts.md", "docs/index.md", "docs/interchange.md", "docs/nn.md", "docs/pennylane.md"]
     assert [name_of(d) for d in GUIDES if python_blocks(d)] == names
 
 
@@ -168,6 +168,29 @@ def test_table_of_measurements() -> None:
 def test_promised_operations_are_documented(name: str) -> None:
     assert name in signatures(tables_of(CONCEPTS)["gate"])
     assert name in kg.__all__
+
+
+# --- the reference ----------------------------------------------------------------------------------------------------
+
+
+def test_the_reference_has_every_public_name_once() -> None:
+    pages = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs" / "reference").glob("*.rst"))]
+    found = re.findall(r"^\.\. auto(?:class|function):: ketgrad\.(\S+)$", "\n".join(pages), flags=re.MULTILINE)
+    assert len(found) == len(set(found))
+    named = [name for name in PUBLIC if not inspect.ismodule(getattr(kg, name))]
+    aliases = {name for name in named if getattr(kg, name).__name__ != name}
+    expected = {*named, *[f"nn.{name}" for name in kg.nn.__all__], "optim.QNG"} - aliases
+    assert expected <= set(found)
+    assert all(f"``{name}``" in "\n".join(pages) for name in aliases)
+
+
+def test_every_page_is_on_the_site() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    pages = [path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    pages += [path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in (ROOT / "docs").rglob("*.rst")]
+    assert [page for page in pages if page != "index" and f"\n{page}\n" not in index] == []
+    examples = (ROOT / "docs" / "examples.rst").read_text(encoding="utf-8")
+    assert [f.name for f in (ROOT / "examples").glob("*.py") if f"../examples/{f.name}" not in examples] == []
 
 
 # --- architecture.md names what is there ----------------------------------------------------------------------------

@@ -25,10 +25,11 @@ def matrix(
     *,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """The unitary matrix of a circuit, differentiable in all its parameters.
+    r"""The unitary matrix of a circuit, differentiable in all its parameters.
 
-    It is read off one state on twice as many wires: U ⊗ 1 of Σ_j |j⟩|j⟩ is Σ_j U|j⟩|j⟩ (the Choi–Jamiołkowski
-    isomorphism), so that it takes the time and the memory of 2ⁿ states on n wires.
+    It is read off one state on twice as many wires: $(U \otimes 1) \sum_j |j\rangle|j\rangle$ is
+    $\sum_j U|j\rangle|j\rangle$ (the Choi–Jamiołkowski isomorphism), so that it takes the time and the memory of 2ⁿ
+    states on n wires.
 
     Args:
         circuit: a tape, whose measurements do not matter, an operation, or several in the order in which they act.

@@ -47,7 +47,7 @@ class Block(Immutable):
 
     @property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """`{"weights": shape}`, or `{}` if the block takes no weights."""
+        """The shape of the weights under the name "weights", or an empty dictionary if the block takes none."""
         return {} if self._shape is None else {"weights": self._shape}
 
     @property
