@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pennylane as qml
@@ -100,12 +101,55 @@ def test_one_step_by_hand() -> None:
     gradient = torch.cat([w.grad.reshape(-1), v.grad])
     metric = by_hand(w.detach(), v.detach()) + 0.1 * torch.eye(20, dtype=F64)
     expected = torch.cat([w.detach().reshape(-1), v.detach()]) - 0.3 * torch.linalg.solve(metric, gradient)
-    kg.optim.QNG([w, v], circuit, lr=0.3, damping=0.1).step()
+    kg.optim.QNG([w, v], circuit, lr=0.3, damping=0.1, max_distance=math.inf).step()
     torch.testing.assert_close(torch.cat([w.detach().reshape(-1), v.detach()]), expected)
+
+
+def test_long_steps_are_shortened() -> None:
+    """By as much as it takes for the state to move by `max_distance`, up to what the metric tells of a finite step."""
+    w = torch.nn.Parameter(torch.tensor([0.7, 0.2], dtype=F64))
+
+    def rotations(w: Tensor) -> kg.Tape:
+        return kg.Tape([kg.RX(w[0], wires=0), kg.RY(w[1], wires=1)], [kg.expval(kg.Z(0) + kg.Z(1))])
+
+    def ket() -> Tensor:
+        return kg.execute([kg.Tape(rotations(w.detach()).operations, [kg.state()])])[0]  # type: ignore[no-any-return]
+
+    for distance in (0.01, 0.1):
+        w.grad = None
+        kg.execute([rotations(w)])[0].backward()
+        before = ket()
+        kg.optim.QNG([w], rotations, lr=100, damping=0, max_distance=distance).step()
+        overlap = torch.linalg.vecdot(before, ket()).abs()
+        assert torch.acos(overlap).item() == pytest.approx(distance, rel=1e-2)
+    w.grad = torch.zeros_like(w)
+    before = w.detach().clone()
+    kg.optim.QNG([w], rotations).step()
+    assert torch.equal(before, w)
+
+
+def test_a_layer_is_a_circuit() -> None:
+    layer = kg.nn.CircuitLayer(lambda w: kg.Tape([kg.RX(w[0], 0), kg.RY(w[1], 0)], [kg.expval(kg.Z(0))]), {"w": 2})
+    torch.testing.assert_close(kg.metric_tensor(layer, layer.w), kg.metric_tensor(layer.circuit, layer.w))
+    optimizer = kg.optim.QNG(layer.parameters(), layer)
+    for _ in range(60):
+        optimizer.zero_grad()
+        layer().sum().backward()
+        optimizer.step()
+    assert layer().item() < -0.99
+    embedded = kg.nn.CircuitLayer.from_blocks([kg.nn.AngleEmbedding(2), kg.nn.BasicEntangler(2)])
+    with pytest.raises(TypeError, match="this layer takes inputs: give a function of the weights"):
+        kg.optim.QNG(embedded.parameters(), embedded)
+    with pytest.raises(TypeError, match="expected a function of weights that returns a tape, not int"):
+        kg.metric_tensor(3, torch.rand(2))  # type: ignore[arg-type]
 
 
 def test_bad_optimisers() -> None:
     w = torch.nn.Parameter(torch.randn(2))
+    with pytest.raises(ValueError, match="max_distance is 0"):
+        kg.optim.QNG([w], circuit, max_distance=0)
+    with pytest.raises(ValueError, match="max_distance must not be negative"):
+        kg.optim.QNG([w], circuit, max_distance=-1)
     with pytest.raises(ValueError, match="lr must not be negative"):
         kg.optim.QNG([w], circuit, lr=-1)
     with pytest.raises(ValueError, match="one group"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +21,8 @@ def metric_tensor(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
     the memory of two states for each weight (arXiv:1909.02108).
 
     Args:
-        function: weights → a tape without a batch; its measurements do not matter. It is compiled, as by `kg.compile`,
-            and kept.
+        function: weights → a tape without a batch; its measurements do not matter. Or a `CircuitLayer` without inputs.
+            It is compiled, as by `kg.compile`, and kept: a function made anew for each call is traced anew.
         weights: real tensors of any shapes, with P elements in all.
 
     Returns:
@@ -29,7 +30,7 @@ def metric_tensor(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
         a graph.
 
     Raises:
-        TypeError: no weights, complex ones, or a function that returns no tape.
+        TypeError: no weights, complex ones, a function that cannot be called or returns no tape, a layer with inputs.
         ValueError: the tape is a batch.
 
     Example:
@@ -42,6 +43,7 @@ def metric_tensor(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
     """
     if not weights or not all(_is_real(w) for w in weights):
         raise TypeError("the metric is by weights that are real tensors; give at least one")
+    require_circuit(function)
     detached = tuple(w.detach() for w in weights)
     state_of = _compiled(function)
     ket = state_of(*detached)
@@ -69,10 +71,27 @@ def quantum_fisher(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
     return 4 * metric_tensor(function, *weights)
 
 
+def require_circuit(function: Any) -> None:
+    """Raise TypeError where a function is none of weights alone."""
+    if not callable(function):
+        raise TypeError(f"expected a function of weights that returns a tape, not {type(function).__name__}")
+    if getattr(_plain(function), "takes_inputs", False):
+        raise TypeError(
+            "the metric is by the weights of one circuit, and this layer takes inputs: give a function of the weights "
+            "that returns a tape for inputs of your choice"
+        )
+
+
+def _plain(function: Any) -> Callable[..., Tape]:
+    """The function itself, of one that is compiled or of a `CircuitLayer`."""
+    compiled = getattr(function, "circuit", function)
+    return compiled.function if isinstance(compiled, Compiled) else function
+
+
 @lru_cache(maxsize=32)
 def _compiled(function: Callable[..., Tape]) -> Compiled:
     """Weights → the final state; kept, so that an optimiser's steps trace the circuit once."""
-    plain = function.function if isinstance(function, Compiled) else function
+    plain = _plain(function)
 
     def state_tape(*weights: Tensor) -> Tape:
         tape = plain(*weights)

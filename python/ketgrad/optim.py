@@ -8,23 +8,29 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .metric import metric_tensor
+from .metric import metric_tensor, require_circuit
 from .tape import Tape
 
 
 class QNG(torch.optim.Optimizer):
     """Natural gradient descent: steps are measured by how far the circuit's state moves (arXiv:1909.02108).
 
-    w ← w − lr · (G + damping · 1)⁻¹ ∂L/∂w, with the Fubini-Study metric G of the weights (`kg.metric_tensor`).
+    w ← w − lr · (G + damping · 1)⁻¹ ∂L/∂w, with the Fubini-Study metric G of the weights (`kg.metric_tensor`). A step s
+    that would move the state further than `max_distance`, by √(sᵀ(G + damping · 1)s), is shortened to that: where the
+    metric is nearly singular, the plain rule takes steps far beyond where it holds, and does not come back.
 
     Args:
         params: the circuit's weights, in the order in which `circuit` takes them. All in one group.
-        circuit: weights → a tape without a batch.
-        lr: the step size.
-        damping: what is added to the diagonal; the metric is singular where weights do the same.
+        circuit: weights → a tape without a batch; or a `CircuitLayer` without inputs.
+        lr: the step size, in units of 1/loss.
+        damping: what is added to the diagonal; the metric is singular where weights do the same. More is steadier, and
+            slower towards the end.
+        max_distance: the longest step, as an angle between states in radians; `math.inf` for steps of any length.
 
     Raises:
-        ValueError: lr or damping is negative, or there is more than one group of parameters.
+        TypeError: the circuit cannot be called, or is a layer that takes inputs.
+        ValueError: lr, damping or max_distance is negative, or max_distance is 0, or there is more than one group of
+            parameters.
 
     Example:
         >>> import torch, ketgrad as kg
@@ -45,13 +51,18 @@ class QNG(torch.optim.Optimizer):
         self,
         params: Iterable[Tensor],
         circuit: Callable[..., Tape],
-        lr: float = 0.01,
+        lr: float = 0.1,
         damping: float = 1e-3,
+        max_distance: float = 0.1,
     ) -> None:
-        for name, value in (("lr", lr), ("damping", damping)):
+        options = {"lr": lr, "damping": damping, "max_distance": max_distance}
+        for name, value in options.items():
             if not value >= 0:
                 raise ValueError(f"{name} must not be negative, and is {value}")
-        super().__init__(params, {"lr": lr, "damping": damping})
+        if max_distance == 0:
+            raise ValueError("max_distance is 0, by which no step goes anywhere; math.inf lets steps be of any length")
+        require_circuit(circuit)
+        super().__init__(params, options)
         if len(self.param_groups) != 1:
             raise ValueError("QNG takes the weights of one circuit, in one group of parameters")
         self.circuit = circuit
@@ -76,8 +87,11 @@ class QNG(torch.optim.Optimizer):
         gradient = torch.cat([g.reshape(-1) for g in gradients])
         metric = metric_tensor(self.circuit, *weights).to(gradient.dtype)
         metric.diagonal().add_(group["damping"])
-        direction = torch.linalg.solve(metric, gradient)
-        for weight, part in zip(weights, direction.split([w.numel() for w in weights]), strict=True):
+        step = group["lr"] * torch.linalg.solve(metric, gradient)
+        # (G + damping) s = lr ∂L/∂w, so that sᵀ(G + damping)s is this product; rounding can take it below zero.
+        distance = (group["lr"] * torch.dot(step, gradient)).clamp(min=0).sqrt()
+        step *= torch.clamp(group["max_distance"] / distance, max=1)
+        for weight, part in zip(weights, step.split([w.numel() for w in weights]), strict=True):
             if weight.grad is not None:
-                weight.sub_(group["lr"] * part.view_as(weight))
+                weight.sub_(part.view_as(weight))
         return loss

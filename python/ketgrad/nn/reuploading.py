@@ -59,7 +59,7 @@ class DataReuploading(Block):
 
 
 class QAOA(Block):
-    """Features in layers like those of QAOA, as PennyLane's `QAOAEmbedding`.
+    """Features in layers like those of QAOA, as PennyLane's `QAOAEmbedding`: an embedding, no ansatz of a cost.
 
     Each layer rotates the wires by RX of their features, with H on the wires without one, and then has a `MultiRZ` a
     pair of neighbours on the ring (one on two wires, none on one) and a rotation a wire, all by weights. The features
