@@ -142,7 +142,7 @@ def transforms() -> list[Row]:
 
     def backward_calls() -> Tensor:
         found = probabilities(angles)
-        return torch.stack([torch.autograd.grad(p, angles, retain_graph=True)[0] for p in found])
+        return torch.stack([torch.autograd.grad(found[k], angles, retain_graph=True)[0] for k in range(len(found))])
 
     mapped = torch.func.vmap(values)
     mapped_gradient = torch.func.vmap(torch.func.grad(lambda x: values(x).sum()))

@@ -25,6 +25,7 @@ TOLERANCE = 0.03
 # (workload of the driver, instruction set). Valgrind knows nothing of AVX-512.
 WORKLOADS = [
     ("qml_8_4_32", "avx2"),
+    ("qml_8_4_32_second", "avx2"),
     ("vqe_2_1", "avx2"),
     ("vqe_12_4", "avx2"),
     ("vqe_16_4_brick", "avx2"),

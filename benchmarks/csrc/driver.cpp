@@ -42,6 +42,7 @@ struct Workload {
   Index batch = 1;
   std::vector<bool> batched{false};  // per input
   bool twice = false;                // complex128
+  bool second = false;               // the derivatives of results and gradients along a direction, in place of them
 };
 
 Gate gate(std::string_view name, std::vector<int> targets, std::vector<int> controls, std::vector<Slot> slots) {
@@ -187,6 +188,11 @@ Workload twice(Workload w) {
   return w;
 }
 
+Workload second(Workload w) {
+  w.second = true;
+  return w;
+}
+
 using Make = Workload (*)();
 
 const std::pair<const char*, Make> workloads[] = {
@@ -199,6 +205,11 @@ const std::pair<const char*, Make> workloads[] = {
     {"qml_14_4_64", [] { return qml(14, 4, 64); }},
     {"qml_16_2_32", [] { return qml(16, 2, 32); }},
     {"qml_8_4_256_brick", [] { return qml(8, 4, 256, {"RX", "RZ", "RX"}); }},
+    {"qml_8_4_32_second", [] { return second(qml(8, 4, 32)); }},
+    {"qml_8_4_256_second", [] { return second(qml(8, 4, 256)); }},
+    {"qml_12_4_128_second", [] { return second(qml(12, 4, 128)); }},
+    {"vqe_12_4_second", [] { return second(vqe(12, 4)); }},
+    {"vqe_20_4_second", [] { return second(vqe(20, 4)); }},
     {"vqe_2_1", [] { return vqe(2, 1); }},
     {"vqe_6_2", [] { return vqe(6, 2); }},
     {"vqe_12_4", [] { return vqe(12, 4); }},
@@ -246,20 +257,12 @@ class Run {
       gradients_.emplace_back(inputs_.back().size());
       call_.inputs.push_back({inputs_.back().data(), batched, false, numel});
     }
+    if (w.second) call_.tangents = call_.inputs;
     real_.resize(w.batch * w.program.real_results());
     cotangent_.assign(real_.size(), T(1));
   }
 
-  void once() {
-    const Buffer<T> ket(2 * call_.batch * call_.dimension());
-    execute<T>(call_, {real_.data(), nullptr, ket.data()});
-    Cotangents<T> cotangents{ket.data(), cotangent_.data(), nullptr, {}};
-    for (std::vector<T>& g : gradients_) {
-      std::fill(g.begin(), g.end(), T(0));
-      cotangents.gradients.push_back(g.empty() ? nullptr : g.data());
-    }
-    execute_vjp<T>(call_, cotangents);
-  }
+  void once() { call_.tangents.empty() ? value_and_gradient() : derivatives_along_a_direction(); }
 
   double check() const {
     double sum = real_[0];
@@ -270,6 +273,25 @@ class Run {
   }
 
  private:
+  Cotangents<T> cotangents(const T* ket) {
+    Cotangents<T> found{ket, cotangent_.data(), nullptr, {}};
+    for (std::vector<T>& g : gradients_) {
+      std::fill(g.begin(), g.end(), T(0));
+      found.gradients.push_back(g.empty() ? nullptr : g.data());
+    }
+    return found;
+  }
+
+  void value_and_gradient() {
+    const Buffer<T> ket(2 * call_.batch * call_.dimension());
+    execute<T>(call_, {real_.data(), nullptr, ket.data()});
+    execute_vjp<T>(call_, cotangents(ket.data()));
+  }
+
+  void derivatives_along_a_direction() {
+    execute_tangents<T>(call_, {{real_.data(), nullptr, nullptr}, cotangents(nullptr)});
+  }
+
   ProgramHandle handle_;
   Call<T> call_;
   std::vector<std::vector<T>> inputs_;

@@ -27,22 +27,28 @@ struct LineAllocator {
 template <class V>
 using LaneVector = std::vector<V, LineAllocator<V>>;
 
-// A state, left uninitialised.
+inline constexpr int place_bytes = 16 * static_cast<int>(line_bytes);
+
+// A state, left uninitialised. `place` counts the states that are gone over together: the rows of a group are powers of
+// two apart and meet in one set of a cache, so that those of the next state should meet in another.
 template <class V>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(Index size)
-      : bytes_(static_cast<std::size_t>(size) * sizeof(V)), data_(static_cast<V*>(take_block(bytes_))) {}
+  explicit Buffer(Index size, int place = 0)
+      : shift_(static_cast<std::size_t>(place) * place_bytes),
+        bytes_(static_cast<std::size_t>(size) * sizeof(V) + shift_),
+        block_(static_cast<std::byte*>(take_block(bytes_))) {}
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { give_back_block(data_, bytes_); }
+  ~Buffer() { give_back_block(block_, bytes_); }
 
-  V* data() const { return data_; }
+  V* data() const { return reinterpret_cast<V*>(block_ + shift_); }
 
  private:
+  std::size_t shift_ = 0;
   std::size_t bytes_ = 0;
-  V* data_ = nullptr;
+  std::byte* block_ = nullptr;
 };
 
 }  // namespace ketgrad

@@ -165,24 +165,6 @@ struct Angles {
   Row<T> b[TurnBlock::most];
 };
 
-template <int k, bool fast, class V>
-inline void turn_group(V* x, const V* a, const V* b) {
-  for (int j = 0; j < k; ++j) {
-    for (int m = 0; m < 1 << k; ++m) {
-      if ((m >> j) & 1) continue;
-      const V x0 = x[m];
-      const V x1 = x[m | 1 << j];
-      if constexpr (fast) {
-        x[m] = x0 - b[j] * x1;
-        x[m | 1 << j] = x1 + b[j] * x0;
-      } else {
-        x[m] = a[j] * x0 - b[j] * x1;
-        x[m | 1 << j] = a[j] * x1 + b[j] * x0;
-      }
-    }
-  }
-}
-
 // Where the rows of a group stand from its first one, in numbers, to be added by XOR.
 template <int k, class T>
 struct GroupOffsets {
@@ -198,80 +180,85 @@ struct GroupOffsets {
   }
 };
 
-// The block's angles in registers: stores to the state could otherwise alias them.
+// --- blocks: what is done with the rows of a group --------------------------------------------------------------------
+//
+// Two kinds, with one interface. All numbers are copied: stores to the state could otherwise alias them.
+
+// A block that trades rows only. Of the rows of a group, the one is first at which all signs are even.
 template <int k, class T>
-struct LocalAngles {
+struct RowBlock {
+  static constexpr int turns = k;
+  static constexpr int rows = 1 << k;
+  struct Signs {};
+  GroupOffsets<k, T> offsets;
   Row<T> a[k];
   Row<T> b[k];
 
-  explicit LocalAngles(const Angles<T>& angles) {
+  RowBlock(const TurnBlock& block, const Angles<T>& angles) : offsets(block) {
     for (int j = 0; j < k; ++j) {
       a[j] = angles.a[j];
       b[j] = angles.b[j];
     }
   }
-};
 
-template <int k, bool fast, class T>
-void turn_rows(T* rows, const TurnBlock& block, const Angles<T>& angles, Index groups) {
-  const GroupOffsets<k, T> offsets(block);
-  const LocalAngles<k, T> local(angles);
-  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
-    const Index base = group * batch_lanes<T>;
-    Row<T> x[1 << k];
-    for (int m = 0; m < 1 << k; ++m) x[m] = load_row(rows + (base ^ offsets.at[m]));
-    turn_group<k, fast>(x, local.a, local.b);
-    for (int m = 0; m < 1 << k; ++m) store_row(rows + (base ^ offsets.at[m]), x[m]);
-  });
-}
+  KETGRAD_ALWAYS_INLINE Signs signs(Index) const { return {}; }
 
-// Takes a block back from ket and bra, the angles being the inverse's. With `wanted`, adds per turn Re<bra|-i P|ket> of
-// its pairs, signs left out; the turns of a block commute, so all overlaps are taken before any is undone.
-template <int k, bool fast, bool wanted, class T>
-void undo_rows(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index groups, Row<T>* sums) {
-  const GroupOffsets<k, T> offsets(block);
-  const LocalAngles<k, T> local(angles);
-  Row<T> sum[k] = {};
-  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
-    const Index base = group * batch_lanes<T>;
-    Row<T> x[1 << k];
-    Row<T> y[1 << k];
-    for (int m = 0; m < 1 << k; ++m) {
-      x[m] = load_row(ket + (base ^ offsets.at[m]));
-      y[m] = load_row(bra + (base ^ offsets.at[m]));
-    }
-    if constexpr (wanted) {
-      for (int j = 0; j < k; ++j) {
-        for (int m = 0; m < 1 << k; ++m) {
-          if ((m >> j) & 1) continue;
-          sum[j] += y[m | 1 << j] * x[m];
-          sum[j] -= y[m] * x[m | 1 << j];
-        }
+  template <bool fast>
+  KETGRAD_ALWAYS_INLINE void turn(Row<T>* x, Signs) const {
+    for_each_pair([&](int j, int m, int partner) KETGRAD_ALWAYS_INLINE {
+      const Row<T> x0 = x[m];
+      const Row<T> x1 = x[partner];
+      x[m] = (fast ? x0 : a[j] * x0) - b[j] * x1;
+      x[partner] = (fast ? x1 : a[j] * x1) + b[j] * x0;
+    });
+  }
+
+  // sum[j] += Re<y|-i P_j|x>, signs left out.
+  KETGRAD_ALWAYS_INLINE void add_overlaps(const Row<T>* x, const Row<T>* y, Signs, Row<T>* sum) const {
+    for_each_pair([&](int j, int m, int partner) KETGRAD_ALWAYS_INLINE {
+      sum[j] += y[partner] * x[m];
+      sum[j] -= y[m] * x[partner];
+    });
+  }
+
+  // d += sum_j b_j (-i P_j) x
+  KETGRAD_ALWAYS_INLINE void generate(const Row<T>* x, Row<T>* d, Signs) const {
+    for_each_pair([&](int j, int m, int partner) KETGRAD_ALWAYS_INLINE {
+      d[m] -= b[j] * x[partner];
+      d[partner] += b[j] * x[m];
+    });
+  }
+
+ private:
+  template <class F>
+  static KETGRAD_ALWAYS_INLINE inline void for_each_pair(const F& f) {
+#pragma GCC unroll 3
+    for (int j = 0; j < k; ++j) {
+#pragma GCC unroll 8
+      for (int m = 0; m < rows; ++m) {
+        if (((m >> j) & 1) == 0) f(j, m, m | 1 << j);
       }
     }
-    turn_group<k, fast>(x, local.a, local.b);
-    for (int m = 0; m < 1 << k; ++m) store_row(ket + (base ^ offsets.at[m]), x[m]);
-    turn_group<k, fast>(y, local.a, local.b);
-    for (int m = 0; m < 1 << k; ++m) store_row(bra + (base ^ offsets.at[m]), y[m]);
-  });
-  if constexpr (wanted) {
-    for (int j = 0; j < k; ++j) sums[j] += sum[j];
   }
-}
+};
 
-// --- turns that trade lanes -------------------------------------------------------------------------------------------
-
-// A turn's partner of row m of a group: row m ^ 2^j, or the row itself where no rows are traded; its lanes are traded in
-// either case. The sign of b is a row's and a lane's together, so that both may be odd.
+// A block that trades lanes. A turn's partner of row m of a group is row m ^ 2^j, or the row itself where no rows are
+// traded; its lanes are traded in either case. The sign of b is a row's and a lane's together, so that both may be odd.
 template <int k, bool in_rows, class T>
 struct LaneBlock {
+  static constexpr int turns = k;
   static constexpr int rows = in_rows ? 1 : 1 << k;
+  // Of a group: bit m, per turn, is the sign of row m.
+  struct Signs {
+    unsigned of[k];
+  };
   GroupOffsets<in_rows ? 0 : k, T> offsets;
   Mask lane_flip[k];
   Mask row_sign[k];
   unsigned odd[k];  // bit m: the row sign of row m, where that of the group's first row is even
   Row<T> a[k];
   Row<T> b[k][2];  // by the row's sign
+  const Row<T> one[2] = {Row<T>{} - T(1), Row<T>{} + T(1)};
 
   LaneBlock(const TurnBlock& block, const Angles<T>& angles) : offsets(block) {
     for (int j = 0; j < k; ++j) {
@@ -288,99 +275,117 @@ struct LaneBlock {
     }
   }
 
-  static constexpr int partner(int m, int j) { return in_rows ? m : m ^ 1 << j; }
-
-  // Bit m: the sign of row m of a group.
-  unsigned signs(Index group, int j) const {
-    return odd_parity(static_cast<Mask>(group) & row_sign[j]) ? ~odd[j] : odd[j];
+  KETGRAD_ALWAYS_INLINE Signs signs(Index group) const {
+    Signs found;
+    for (int j = 0; j < k; ++j) found.of[j] = odd_parity(static_cast<Mask>(group) & row_sign[j]) ? ~odd[j] : odd[j];
+    return found;
   }
 
   template <bool fast>
-  void turn(Row<T>* x, const unsigned* sign) const {
+  KETGRAD_ALWAYS_INLINE void turn(Row<T>* x, const Signs& signs) const {
     for (int j = 0; j < k; ++j) {
       Row<T> traded[rows];
       for (int m = 0; m < rows; ++m) traded[m] = trade_lanes(x[m], lane_flip[j]);
-      for (int m = 0; m < rows; ++m) {
-        const Row<T>& factor = b[j][(sign[j] >> m) & 1];
-        x[m] = (fast ? x[m] : a[j] * x[m]) + factor * traded[partner(m, j)];
-      }
+      for (int m = 0; m < rows; ++m)
+        x[m] = (fast ? x[m] : a[j] * x[m]) + b[j][odd_at(signs, m, j)] * traded[partner(m, j)];
     }
   }
+
+  // As of RowBlock: (-i P x) at a row is -+ the partner.
+  KETGRAD_ALWAYS_INLINE void add_overlaps(const Row<T>* x, const Row<T>* y, const Signs& signs, Row<T>* sum) const {
+    for (int j = 0; j < k; ++j) {
+      for (int m = 0; m < rows; ++m)
+        sum[j] += one[odd_at(signs, m, j)] * y[m] * trade_lanes(x[partner(m, j)], lane_flip[j]);
+    }
+  }
+
+  KETGRAD_ALWAYS_INLINE void generate(const Row<T>* x, Row<T>* d, const Signs& signs) const {
+    for (int j = 0; j < k; ++j) {
+      for (int m = 0; m < rows; ++m) d[m] += b[j][odd_at(signs, m, j)] * trade_lanes(x[partner(m, j)], lane_flip[j]);
+    }
+  }
+
+ private:
+  static constexpr int partner(int m, int j) { return in_rows ? m : m ^ 1 << j; }
+  static unsigned odd_at(const Signs& signs, int m, int j) { return (signs.of[j] >> m) & 1; }
 };
 
-template <int k, bool in_rows, bool fast, class T>
-void turn_lanes(T* rows, const TurnBlock& block, const Angles<T>& angles, Index groups) {
-  const LaneBlock<k, in_rows, T> local(block, angles);
-  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
-    const Index base = group * batch_lanes<T>;
-    unsigned sign[k];
-    for (int j = 0; j < k; ++j) sign[j] = local.signs(group, j);
-    Row<T> x[local.rows];
-    for (int m = 0; m < local.rows; ++m) x[m] = load_row(rows + (base ^ local.offsets.at[m]));
-    local.template turn<fast>(x, sign);
-    for (int m = 0; m < local.rows; ++m) store_row(rows + (base ^ local.offsets.at[m]), x[m]);
-  });
+template <class Block, class T>
+KETGRAD_ALWAYS_INLINE inline void load_rows(const Block& local, const T* state, Index base, Row<T>* x) {
+  for (int m = 0; m < Block::rows; ++m) x[m] = load_row(state + (base ^ local.offsets.at[m]));
 }
 
-// Overlaps as in undo_rows: (-i P ket) at a row is -+ the partner.
-template <int k, bool in_rows, bool fast, bool wanted, class T>
-void undo_lanes(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index groups, Row<T>* sums) {
-  const LaneBlock<k, in_rows, T> local(block, angles);
-  const Row<T> one[2] = {Row<T>{} - T(1), Row<T>{} + T(1)};
-  Row<T> sum[k] = {};
-  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
-    const Index base = group * batch_lanes<T>;
-    unsigned sign[k];
-    for (int j = 0; j < k; ++j) sign[j] = local.signs(group, j);
-    Row<T> x[local.rows];
-    Row<T> y[local.rows];
-    for (int m = 0; m < local.rows; ++m) {
-      x[m] = load_row(ket + (base ^ local.offsets.at[m]));
-      y[m] = load_row(bra + (base ^ local.offsets.at[m]));
-    }
-    if constexpr (wanted) {
-      for (int j = 0; j < k; ++j) {
-        for (int m = 0; m < local.rows; ++m)
-          sum[j] += one[(sign[j] >> m) & 1] * y[m] * trade_lanes(x[local.partner(m, j)], local.lane_flip[j]);
-      }
-    }
-    local.template turn<fast>(x, sign);
-    for (int m = 0; m < local.rows; ++m) store_row(ket + (base ^ local.offsets.at[m]), x[m]);
-    local.template turn<fast>(y, sign);
-    for (int m = 0; m < local.rows; ++m) store_row(bra + (base ^ local.offsets.at[m]), y[m]);
-  });
-  if constexpr (wanted) {
-    for (int j = 0; j < k; ++j) sums[j] += sum[j];
+template <class Block, class T>
+KETGRAD_ALWAYS_INLINE inline void store_rows(const Block& local, T* state, Index base, const Row<T>* x) {
+  for (int m = 0; m < Block::rows; ++m) store_row(state + (base ^ local.offsets.at[m]), x[m]);
+}
+
+// --- over the first groups of a block ---------------------------------------------------------------------------------
+
+// Calls f(the kind of block, whether it is fast), both as types.
+template <class T, class F>
+inline void with_kind(const TurnBlock& block, bool fast, const F& f) {
+  const auto with_speed = [&](auto kind) { fast ? f(kind, std::true_type()) : f(kind, std::false_type()); };
+  const auto with_size = [&](auto size) {
+    constexpr int k = decltype(size)::value;
+    if (!block.trades_lanes()) return with_speed(std::type_identity<RowBlock<k, T>>());
+    if (block.stays_in_rows()) return with_speed(std::type_identity<LaneBlock<k, true, T>>());
+    with_speed(std::type_identity<LaneBlock<k, false, T>>());
+  };
+  switch (block.turns.size()) {
+    case 1: return with_size(std::integral_constant<int, 1>());
+    case 2: return with_size(std::integral_constant<int, 2>());
+    default: return with_size(std::integral_constant<int, 3>());
   }
 }
 
-// --- the first groups of a block, whatever its shape ------------------------------------------------------------------
+template <class Block, bool fast, class T>
+void turn_groups(T* state, const TurnBlock& block, const Angles<T>& angles, Index groups) {
+  const Block local(block, angles);
+  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
+    const Index base = group * batch_lanes<T>;
+    const auto signs = local.signs(group);
+    Row<T> x[Block::rows];
+    load_rows(local, state, base, x);
+    local.template turn<fast>(x, signs);
+    store_rows(local, state, base, x);
+  });
+}
 
-// Calls f(k, fast) with both as constants.
-template <class F>
-inline void with_shape(std::size_t k, bool fast, const F& f) {
-  const auto with_speed = [&](auto size) { fast ? f(size, std::true_type()) : f(size, std::false_type()); };
-  switch (k) {
-    case 1: return with_speed(std::integral_constant<int, 1>());
-    case 2: return with_speed(std::integral_constant<int, 2>());
-    default: return with_speed(std::integral_constant<int, 3>());
+// Takes a block back from ket and bra, the angles being the inverse's. With `wanted`, adds per turn Re<bra|-i P|ket>,
+// signs left out; the turns of a block commute, so all overlaps are taken before any is undone.
+template <class Block, bool fast, bool wanted, class T>
+void undo_groups(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index groups, Row<T>* sums) {
+  const Block local(block, angles);
+  Row<T> sum[Block::turns] = {};
+  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
+    const Index base = group * batch_lanes<T>;
+    const auto signs = local.signs(group);
+    Row<T> x[Block::rows];
+    Row<T> y[Block::rows];
+    load_rows(local, ket, base, x);
+    load_rows(local, bra, base, y);
+    if constexpr (wanted) local.add_overlaps(x, y, signs, sum);
+    local.template turn<fast>(x, signs);
+    store_rows(local, ket, base, x);
+    local.template turn<fast>(y, signs);
+    store_rows(local, bra, base, y);
+  });
+  if constexpr (wanted) {
+    for (int j = 0; j < Block::turns; ++j) sums[j] += sum[j];
   }
 }
 
 template <class T>
-void apply_turns(T* rows, const TurnBlock& block, const Angles<T>& angles, Index groups) {
-  with_shape(block.turns.size(), angles.fast, [&](auto k, auto fast) {
-    if (!block.trades_lanes()) return turn_rows<k, fast>(rows, block, angles, groups);
-    if (block.stays_in_rows()) return turn_lanes<k, true, fast>(rows, block, angles, groups);
-    turn_lanes<k, false, fast>(rows, block, angles, groups);
+void apply_turns(T* state, const TurnBlock& block, const Angles<T>& angles, Index groups) {
+  with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
+    turn_groups<typename decltype(kind)::type, decltype(fast)::value>(state, block, angles, groups);
   });
 }
 
 template <bool wanted, class T>
 void undo_turns(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index groups, Row<T>* sums) {
-  with_shape(block.turns.size(), angles.fast, [&](auto k, auto fast) {
-    if (!block.trades_lanes()) return undo_rows<k, fast, wanted>(ket, bra, block, angles, groups, sums);
-    if (block.stays_in_rows()) return undo_lanes<k, true, fast, wanted>(ket, bra, block, angles, groups, sums);
-    undo_lanes<k, false, fast, wanted>(ket, bra, block, angles, groups, sums);
+  with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
+    undo_groups<typename decltype(kind)::type, decltype(fast)::value, wanted>(ket, bra, block, angles, groups, sums);
   });
 }

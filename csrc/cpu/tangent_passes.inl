@@ -1,58 +1,93 @@
 // Runs the turns of a plan on states and their tangents (see tangents.inl). Included by walk.inl after GroupWalk.
 
-// --- generators -------------------------------------------------------------------------------------------------------
+// --- turns ------------------------------------------------------------------------------------------------------------
+//
+// A turn takes states and tangents alike; then a tangent gets a multiple of what the generator makes of its state. All is
+// done while the rows of a group are at hand: bringing them costs more than what is done with them.
 
-// tangent += sum_j w_j (-i P_j) state over the groups of a block that trades rows only; w stands where angles have b.
-template <int k, class T>
-void generate_rows(const T* state, T* tangent, const TurnBlock& block, const Angles<T>& weights, Index groups) {
-  const GroupOffsets<k, T> offsets(block);
-  const LocalAngles<k, T> local(weights);
+template <class Block, bool fast, class T>
+void turn_tangent_groups(T* state, T* tangent, const TurnBlock& block, const Angles<T>& angles,
+                         const Angles<T>& weights, Index groups) {
+  const Block local(block, angles);
+  const Block generators(block, weights);
   for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
-    Row<T> x[1 << k];
-    Row<T> d[1 << k];
-    for (int m = 0; m < 1 << k; ++m) {
-      x[m] = load_row(state + (base ^ offsets.at[m]));
-      d[m] = load_row(tangent + (base ^ offsets.at[m]));
-    }
-    for (int j = 0; j < k; ++j) {
-      for (int m = 0; m < 1 << k; ++m) {
-        if ((m >> j) & 1) continue;
-        d[m] -= local.b[j] * x[m | 1 << j];
-        d[m | 1 << j] += local.b[j] * x[m];
-      }
-    }
-    for (int m = 0; m < 1 << k; ++m) store_row(tangent + (base ^ offsets.at[m]), d[m]);
-  });
-}
-
-// And where lanes are traded.
-template <int k, bool in_rows, class T>
-void generate_lanes(const T* state, T* tangent, const TurnBlock& block, const Angles<T>& weights, Index groups) {
-  const LaneBlock<k, in_rows, T> local(block, weights);
-  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
-    const Index base = group * batch_lanes<T>;
-    Row<T> x[local.rows];
-    for (int m = 0; m < local.rows; ++m) x[m] = load_row(state + (base ^ local.offsets.at[m]));
-    for (int m = 0; m < local.rows; ++m) {
-      Row<T> d = load_row(tangent + (base ^ local.offsets.at[m]));
-      for (int j = 0; j < k; ++j) {
-        const Row<T>& factor = local.b[j][(local.signs(group, j) >> m) & 1];
-        d += factor * trade_lanes(x[local.partner(m, j)], local.lane_flip[j]);
-      }
-      store_row(tangent + (base ^ local.offsets.at[m]), d);
-    }
+    const auto signs = local.signs(group);
+    Row<T> x[Block::rows];
+    Row<T> d[Block::rows];
+    load_rows(local, state, base, x);
+    load_rows(local, tangent, base, d);
+    local.template turn<fast>(x, signs);
+    store_rows(local, state, base, x);
+    local.template turn<fast>(d, signs);
+    generators.generate(x, d, signs);
+    store_rows(local, tangent, base, d);
   });
 }
 
 template <class T>
-void generate_turns(const T* state, T* tangent, const TurnBlock& block, const Angles<T>& weights, Index groups) {
-  with_shape(block.turns.size(), false, [&](auto k, auto) {
-    if (!block.trades_lanes()) return generate_rows<k>(state, tangent, block, weights, groups);
-    if (block.stays_in_rows()) return generate_lanes<k, true>(state, tangent, block, weights, groups);
-    generate_lanes<k, false>(state, tangent, block, weights, groups);
+struct TangentStates {
+  T* ket;
+  T* ket_tangent;
+  T* bra;
+  T* bra_tangent;
+};
+
+// Back, as undo_groups. With `wanted`, adds the derivatives of what that adds.
+template <class Block, bool fast, bool wanted, class T>
+void undo_tangent_groups(const TangentStates<T>& states, const TurnBlock& block, const Angles<T>& angles,
+                         const Angles<T>& weights, Index groups, Row<T>* sums) {
+  const Block local(block, angles);
+  const Block generators(block, weights);
+  Row<T> sum[Block::turns] = {};
+  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
+    const Index base = group * batch_lanes<T>;
+    const auto signs = local.signs(group);
+    Row<T> x[Block::rows];
+    Row<T> y[Block::rows];
+    Row<T> dx[Block::rows];
+    Row<T> dy[Block::rows];
+    load_rows(local, states.ket, base, x);
+    load_rows(local, states.bra_tangent, base, dy);
+    if constexpr (wanted) local.add_overlaps(x, dy, signs, sum);
+    local.template turn<fast>(x, signs);
+    store_rows(local, states.ket, base, x);
+    local.template turn<fast>(dy, signs);
+    load_rows(local, states.ket_tangent, base, dx);
+    load_rows(local, states.bra, base, y);
+    if constexpr (wanted) local.add_overlaps(dx, y, signs, sum);
+    local.template turn<fast>(dx, signs);
+    generators.generate(x, dx, signs);
+    store_rows(local, states.ket_tangent, base, dx);
+    local.template turn<fast>(y, signs);
+    store_rows(local, states.bra, base, y);
+    generators.generate(y, dy, signs);
+    store_rows(local, states.bra_tangent, base, dy);
+  });
+  if constexpr (wanted) {
+    for (int j = 0; j < Block::turns; ++j) sums[j] += sum[j];
+  }
+}
+
+template <class T>
+void apply_tangent_turns(T* state, T* tangent, const TurnBlock& block, const Angles<T>& angles,
+                         const Angles<T>& weights, Index groups) {
+  with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
+    turn_tangent_groups<typename decltype(kind)::type, decltype(fast)::value>(state, tangent, block, angles, weights,
+                                                                              groups);
   });
 }
+
+template <bool wanted, class T>
+void undo_tangent_turns(const TangentStates<T>& states, const TurnBlock& block, const Angles<T>& angles,
+                        const Angles<T>& weights, Index groups, Row<T>* sums) {
+  with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
+    undo_tangent_groups<typename decltype(kind)::type, decltype(fast)::value, wanted>(states, block, angles, weights,
+                                                                                      groups, sums);
+  });
+}
+
+// --- phases -----------------------------------------------------------------------------------------------------------
 
 // tangent -= i f state, f(r) being a real function of the rows' numbers.
 template <class Cell, class F>
@@ -107,12 +142,7 @@ class TangentRunner : public PassRunner<V> {
     });
   }
 
-  struct States {
-    T* ket;
-    T* ket_tangent;
-    T* bra;
-    T* bra_tangent;
-  };
+  using States = TangentStates<T>;
 
   // Adds to overlaps[turn][lane] the derivative of what the plain walk adds.
   void backward(int index, const States& states, bool last, const std::vector<char>& wanted,
@@ -240,10 +270,13 @@ class TangentRunner : public PassRunner<V> {
     if (const auto* block = std::get_if<TurnBlock>(&op)) {
       const Angles<T> angles = this->angles_in_tile(*block, n, base);
       const Index groups = this->groups_to_visit(*block);
+      const Index first = first_weight_[at];
+      if (first >= 0) {
+        const Angles<T> weights = weights_in_tile(*block, first, base);
+        return apply_tangent_turns(rows, tangents, *block, angles, weights, groups);
+      }
       apply_turns(rows, *block, angles, groups);
-      apply_turns(tangents, *block, angles, groups);
-      generate(*block, at, base, rows, tangents);
-      return;
+      return apply_turns(tangents, *block, angles, groups);
     }
     const Phases& phases = std::get<Phases>(op);
     const Index visited = this->rows_to_visit(phases);
@@ -254,12 +287,6 @@ class TangentRunner : public PassRunner<V> {
     with_phase_function(phases, at, base, visited, work, [&](const auto& function) {
       generate_phases<Cell>(rows, tangents, function, phases.rows, visited);
     });
-  }
-
-  void generate(const TurnBlock& block, int at, Mask base, const T* rows, T* tangents) const {
-    if (first_weight_[at] < 0) return;
-    generate_turns(rows, tangents, block, weights_in_tile(block, first_weight_[at], base),
-                   this->groups_to_visit(block));
   }
 
   void undo(const Operation& op, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,
@@ -274,17 +301,22 @@ class TangentRunner : public PassRunner<V> {
     const Angles<T> angles = this->angles_in_tile(block, n, base);
     const Index groups = this->groups_to_visit(block);
     const bool any = std::any_of(block.turns.begin(), block.turns.end(), [&](int t) { return wanted[t] != 0; });
-    if (any) {
-      Row<T> found[TurnBlock::most] = {};
-      undo_turns<true>(rows.ket, rows.bra_tangent, block, angles, groups, found);
-      undo_turns<true>(rows.ket_tangent, rows.bra, block, angles, groups, found);
-      this->add_block_sums(block, n, base, found, sums);
-    } else {
-      undo_turns<false>(rows.ket, rows.bra_tangent, block, angles, groups, static_cast<Row<T>*>(nullptr));
-      undo_turns<false>(rows.ket_tangent, rows.bra, block, angles, groups, static_cast<Row<T>*>(nullptr));
+    Row<T> found[TurnBlock::most] = {};
+    any ? undo_block_as<true>(block, at, base, rows, angles, groups, found)
+        : undo_block_as<false>(block, at, base, rows, angles, groups, found);
+    if (any) this->add_block_sums(block, n, base, found, sums);
+  }
+
+  template <bool wanted>
+  void undo_block_as(const TurnBlock& block, int at, Mask base, const States& rows, const Angles<T>& angles,
+                     Index groups, Row<T>* found) const {
+    const int first = first_weight_[at];
+    if (first >= 0) {
+      const Angles<T> weights = weights_in_tile(block, first, base);
+      return undo_tangent_turns<wanted>(rows, block, angles, weights, groups, found);
     }
-    generate(block, at, base, rows.ket, rows.ket_tangent);
-    generate(block, at, base, rows.bra, rows.bra_tangent);
+    undo_turns<wanted>(rows.ket, rows.bra_tangent, block, angles, groups, found);
+    undo_turns<wanted>(rows.ket_tangent, rows.bra, block, angles, groups, found);
   }
 
   void undo_phases_of(const Phases& phases, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,

@@ -64,9 +64,9 @@ class TangentWalk : public GroupWalk<V> {
   void run(const Task& task, const Directional<T>& directional, TaskGradients<T>& gradients) {
     const bool goes_back = directional.wants_gradients();
     const Buffer<V> ket(2 * dimension_);
-    const Buffer<V> ket_tangent(2 * dimension_);
-    const Buffer<V> bra(goes_back ? 2 * dimension_ : 0);
-    const Buffer<V> bra_tangent(goes_back ? 2 * dimension_ : 0);
+    const Buffer<V> ket_tangent(2 * dimension_, 1);
+    const Buffer<V> bra(goes_back ? 2 * dimension_ : 0, 2);
+    const Buffer<V> bra_tangent(goes_back ? 2 * dimension_ : 0, 3);
     psi_ = ket.data();
     dpsi_ = ket_tangent.data();
     lambda_ = bra.data();

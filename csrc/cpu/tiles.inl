@@ -1,5 +1,21 @@
 // Goes over a state tile by tile. Included by walk.inl after phases.inl.
 
+// The rows of a tile. `place` is that of Buffer.
+template <class T>
+class TileRows {
+ public:
+  explicit TileRows(int place) : shift_(place * place_bytes / row_bytes) {}
+
+  T* of_size(Index rows) {
+    rows_.resize(rows + shift_);
+    return reinterpret_cast<T*>(rows_.data() + shift_);
+  }
+
+ private:
+  Index shift_;
+  LaneVector<Row<T>> rows_;
+};
+
 // What one thread needs to work on a tile. V is the scalar for a single state, the vector of lanes for a batch.
 template <class V>
 struct Workspace {
@@ -8,10 +24,10 @@ struct Workspace {
   using Cell = std::conditional_t<single, PairCell<T>, LaneCell<T>>;
   using Factor = std::conditional_t<single, PairCell<T>, PhaseFactor<Row<T>>>;
 
-  LaneVector<Row<T>> ket;  // a tile of each, where the state has several
-  LaneVector<Row<T>> bra;
-  LaneVector<Row<T>> ket_tangent;
-  LaneVector<Row<T>> bra_tangent;
+  TileRows<T> ket{0};  // a tile of each, where the state has several
+  TileRows<T> bra{1};
+  TileRows<T> ket_tangent{2};
+  TileRows<T> bra_tangent{3};
   LaneVector<Factor> factors;
   LaneVector<PhaseFactor<T>> shared_factors;
   LaneVector<Row<T>> products;
@@ -102,10 +118,9 @@ class TileRunner {
   }
 
   // The rows of a tile: where they are, if it is the whole state, else copied to `tile`.
-  T* gather(const auto& pass, Mask base, const T* state, LaneVector<Row<T>>& tile) const {
+  T* gather(const auto& pass, Mask base, const T* state, TileRows<T>& tile) const {
     if (pass.tiles.size() == 1) return const_cast<T*>(state);
-    tile.resize(pass.rows.size());
-    T* const first = reinterpret_cast<T*>(tile.data());
+    T* const first = tile.of_size(pass.rows.size());
     T* out = first;
     // Rows lie anywhere, so the machine does not foresee the next ones; those of the first table wrap around.
     const Mask* const low = pass.rows.low_table();
@@ -133,13 +148,11 @@ class TileRunner {
   }
 
   // A tile of zeros to add to, where gathering would find zeros.
-  T* zeros(const auto& pass, T* state, LaneVector<Row<T>>& tile) const {
-    if (pass.tiles.size() > 1) {
-      tile.assign(pass.rows.size(), Row<T>{});
-      return reinterpret_cast<T*>(tile.data());
-    }
-    std::fill(state, state + pass.rows.size() * (Cell::is_pair ? 1 : 2) * batch_lanes<T>, T(0));
-    return state;
+  T* zeros(const auto& pass, T* state, TileRows<T>& tile) const {
+    const bool is_cut = pass.tiles.size() > 1;
+    T* const first = is_cut ? tile.of_size(pass.rows.size()) : state;
+    std::fill(first, first + pass.rows.size() * (is_cut || Cell::is_pair ? 1 : 2) * batch_lanes<T>, T(0));
+    return first;
   }
 
  private:

@@ -125,7 +125,7 @@ class GroupWalk {
 
   void backward(const Task& task, const Cotangents<T>& cotangents, TaskGradients<T>& gradients) {
     const Buffer<V> ket(2 * dimension_);
-    const Buffer<V> bra(2 * dimension_);
+    const Buffer<V> bra(2 * dimension_, 1);
     lambda_ = bra.data();
     gradients_ = &gradients;
     times_.forward.resize(plan_.passes.size());

@@ -46,16 +46,16 @@ class _Fold:
 
     def __init__(self, info: Any, program: int, dims: _Dims, inputs: Sequence[Tensor], own: Sequence[int]) -> None:
         self.count = info.batch_size
-        self.axes = _C.find_program(program).input_axes()
-        ranks = [t.dim() - (d is not None) for t, d in zip(inputs, dims, strict=True)]
-        self.is_batched = [rank > axes for rank, axes in zip(ranks, self.axes, strict=True)]
-        self.has_rows = [d is not None or b for d, b in zip(dims, self.is_batched, strict=True)]
+        self.batch = 1
+        self.is_batched = []
+        for tensor, dim, axes in zip(inputs, dims, _C.find_program(program).input_axes(), strict=True):
+            is_batched = tensor.dim() - (dim is not None) > axes
+            self.is_batched.append(is_batched)
+            if is_batched:
+                self.batch = tensor.shape[0] if dim is None else _front(tensor, dim).shape[1]
+        self.has_rows = [dim is not None or b for dim, b in zip(dims, self.is_batched, strict=True)]
         for i in own:
             self.has_rows[i] = True
-        self.batch = 1
-        for tensor, dim, is_batched in zip(inputs, dims, self.is_batched, strict=True):
-            if is_batched:
-                self.batch = _front(tensor, dim).shape[0 if dim is None else 1]
         self.inputs = [self.input(i, tensor, dim) for i, (tensor, dim) in enumerate(zip(inputs, dims, strict=True))]
 
     def input(self, index: int, tensor: Tensor, dim: int | None) -> Tensor:
@@ -76,8 +76,8 @@ class _Fold:
         return self._rows(_front(tensor, dim) if dim is not None else tensor.unsqueeze(0))
 
     def _rows(self, tensor: Tensor) -> Tensor:
-        shape = tensor.shape[2:]
-        return tensor.expand(self.count, self.batch, *shape).reshape(self.count * self.batch, *shape)
+        whole = (self.count, self.batch, *tensor.shape[2:])
+        return (tensor if tensor.shape == whole else tensor.expand(whole)).flatten(0, 1)
 
     def apart(self, tensor: Tensor) -> Tensor:
         """(N, B, …) of a result."""
@@ -90,7 +90,7 @@ class _Fold:
 
 
 def _front(tensor: Tensor, dim: int | None) -> Tensor:
-    return tensor if dim is None else tensor.movedim(dim, 0)
+    return tensor if not dim else tensor.movedim(dim, 0)
 
 
 # --- the functions ----------------------------------------------------------------------------------------------------
