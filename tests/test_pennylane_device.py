@@ -581,6 +581,24 @@ def test_every_method_in_every_interface(method: str, interface: str) -> None:
     assert_alike(found, expected, 1e-5 if method == "finite-diff" else TOLERANCE)
 
 
+@pytest.mark.parametrize("method", ["hadamard", "spsa"])
+def test_methods_of_pennylane_alone(method: str) -> None:
+    """What PennyLane makes of a circuit runs here; spsa averages over random directions."""
+
+    def circuit(x: Tensor) -> Any:
+        qml.RX(x[0], 0)
+        qml.CRY(x[1], [0, 1])
+        qml.RZ(x[0] * x[1], 1)
+        qml.CNOT([0, 1])
+        return qml.expval(qml.Z(1)), qml.probs(wires=0)
+
+    own = {"spsa": {"num_directions": 400, "sampler_rng": 1}, "hadamard": {"aux_wire": 2}}
+    options = {"gradient_kwargs": own[method]}
+    expected = by_torch(node(circuit, "default.qubit"), [numbers(2)])
+    found = by_torch(node(circuit, diff_method=method, **options), [numbers(2)])
+    assert_alike(found, expected, 0.2 if method == "spsa" else TOLERANCE)
+
+
 def test_without_a_method_there_are_no_gradients() -> None:
     assert_alike(
         node(measured(z), diff_method=None)(tensor(3)), node(measured(z), "default.qubit", diff_method=None)(tensor(3))
