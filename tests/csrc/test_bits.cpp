@@ -1,6 +1,6 @@
 // Index arithmetic and linear algebra over GF(2), against brute force.
-#include <set>
 #include <algorithm>
+#include <set>
 #include <vector>
 
 #include "check.h"
