@@ -53,8 +53,7 @@ def apply(function: _Function, *args: Any) -> tuple[Tensor, ...]:
 
 def are_differentiated(tensors: Iterable[Tensor]) -> bool:
     """Whether a level takes gradients, or torch's autograd below all levels may."""
-    stack = functorch.get_interpreter_stack()
-    if stack is not None and any(level.key() == TransformType.Grad for level in stack):
+    if any(level.key() == TransformType.Grad for level in functorch.get_interpreter_stack() or ()):
         return True
     return torch.is_grad_enabled() and any(_innermost(tensor).requires_grad for tensor in tensors)
 
