@@ -242,7 +242,7 @@ class Compiled:
 
     Attributes:
         function: the function or QNode itself.
-        dtype: the precision to compute in, or None.
+        dtype: the precision to compute in, or None for that of the parameters.
         recompute: whether the backward pass computes final states again, or None.
     """
 

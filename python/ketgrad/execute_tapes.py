@@ -34,7 +34,8 @@ class ExecuteTapes(torch.autograd.Function):
     `max_diff=2`).
 
     Raises:
-        KeyError: `kwargs` lacks an entry. TypeError: it is no dictionary, or an entry is of a wrong kind.
+        KeyError: `kwargs` lacks an entry.
+        TypeError: it is no dictionary, or an entry is of a wrong kind.
         ValueError: the parameters are not as many as the tapes' trainable ones; mixed devices or precisions.
         NotImplementedError: on third derivatives; with a jpc of somebody else's under `torch.func` or forward-mode
             differentiation, and on second derivatives that it does not give.
@@ -53,7 +54,7 @@ class ExecuteTapes(torch.autograd.Function):
 
     @classmethod
     def apply(cls, kwargs: dict[str, Any], *parameters: Any) -> Any:
-        """Results of the tapes; see the class."""
+        """Results of the tapes, nested as `execute_fn` nests them; see the class."""
         if torch.compiler.is_compiling():  # tapes are no graph: what is compiled breaks here and goes on behind
             return torch.compiler.disable(cls._apply)(kwargs, *parameters)
         return cls._apply(kwargs, *parameters)

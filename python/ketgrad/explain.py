@@ -25,10 +25,12 @@ class PassReport:
         what: what the pass does, in words.
         tiles: into how many tiles the state is cut; 1: it stays in the caches.
         active_tiles: how many of them are visited; the others are zero still.
-        turns, blocks: turns, and the blocks of up to three that are done in registers together.
-        phases, strings: tables of merged phases, and the Z-strings that they are made of.
-        multiply_adds, bytes: expected, forward and backward: multiply-adds of real numbers, and bytes that move between
-            the caches and memory.
+        turns: how many turns it has.
+        blocks: how many blocks they form, of up to three turns that are done in registers together.
+        phases: how many tables of merged phases it has.
+        strings: how many Z-strings these are made of.
+        multiply_adds: of real numbers, expected, forward and backward.
+        bytes: that move between the caches and memory, expected, forward and backward.
         seconds: measured, forward and backward, over all circuits and threads; None without `measure=True`.
     """
 
@@ -49,8 +51,10 @@ class Explanation:
     """The plan of a tape; `str` and `print` give it as text.
 
     Attributes:
-        wires, gates, batch: of the circuit.
+        wires: how many the circuit has.
+        gates: how many operations it has.
         dropped: how many of the gates are outside the light cone of what is measured, and are not run.
+        batch: how many circuits are run.
         dtype: torch.complex64 or torch.complex128, of the state.
         regime: how the batch is run, in words.
         tile_bits: amplitudes in a tile, as a power of two.

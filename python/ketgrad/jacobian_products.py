@@ -104,6 +104,10 @@ class AdjointProducts:
         recompute: whether the backward pass computes the final states again (True) or `ExecuteTapes` keeps them for it
             (False); None: it keeps them while they take at most 64 MiB, or a quarter of the free memory.
 
+    Raises:
+        TypeError: the generator is none of torch's.
+        ValueError: another dtype.
+
     Example:
         >>> import torch, ketgrad as kg
         >>> x = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
@@ -141,7 +145,9 @@ class AdjointProducts:
             A tuple over tapes; a tape with several measurements has a tuple of tensors, the batch axis leads.
 
         Raises:
-            ValueError: mixed devices or precisions. MemoryError: a state does not fit.
+            TypeError: `tapes` is no sequence of tapes.
+            ValueError: mixed devices or precisions.
+            MemoryError: a state does not fit.
         """
         return self.run(as_tapes(tapes), lambda group: False)[0]
 
@@ -266,6 +272,7 @@ class AdjointProducts:
 
         Raises:
             ValueError: cotangents that do not fit the results.
+            RuntimeError: a tape has shots.
         """
         own = as_aligned_tapes(tapes)
         if len(dy) != len(own):
@@ -298,13 +305,19 @@ class AdjointProducts:
             there are several. By a complex parameter it is torch's gradient of each result.
 
         Raises:
+            RuntimeError: a tape has shots.
             NotImplementedError: complex results of complex parameters.
         """
         return self.execute_and_compute_jacobian(tapes)[1]
 
     @torch.no_grad()
     def execute_and_compute_jacobian(self, tapes: Sequence[Any]) -> tuple[tuple[TapeResult, ...], tuple[Any, ...]]:
-        """The results as `execute` gives them, and the Jacobians as `compute_jacobian` does, from one forward pass."""
+        """The results as `execute` gives them, and the Jacobians as `compute_jacobian` does, from one forward pass.
+
+        Raises:
+            RuntimeError: a tape has shots.
+            NotImplementedError: complex results of complex parameters.
+        """
         rows = [self._jacobian_rows(tape) for tape in as_aligned_tapes(tapes)]
         results = tuple([_results_of(of_tape) for of_tape in rows])
         return results, tuple([_nest([_nest(derivatives) for derivatives, _ in of_tape]) for of_tape in rows])

@@ -19,7 +19,6 @@ class Measurement(Immutable):
         kind: the name of the function that built it.
         observable: what is measured, None for a measurement of wires.
         wires: the measured wires; `()` without an observable stands for all of the tape's.
-        parameters: the observable's, or `()`.
     """
 
     __slots__ = ("_structure", "kind", "observable", "wires")
@@ -123,6 +122,9 @@ def density_matrix(wires: Wires) -> Measurement:
 def sample(op: Composable | None = None, wires: Wires | None = None) -> Measurement:
     """Samples of basis states of the given wires (default: all), or of the eigenvalues of an observable.
 
+    Bits are int64, `(shots, k)` or `(B, shots, k)`; eigenvalues are real, `(shots,)` or `(B, shots)`. The tape must
+    have shots.
+
     Raises:
         TypeError: the first argument is no observable, or a wire is of a wrong type.
         ValueError: both an observable and wires are given, or a wire is repeated.
@@ -132,6 +134,9 @@ def sample(op: Composable | None = None, wires: Wires | None = None) -> Measurem
 
 def counts(op: Composable | None = None, wires: Wires | None = None) -> Measurement:
     """How often each basis state of the given wires (default: all), or each eigenvalue of an observable, was drawn.
+
+    A dictionary from strings of bits, or from eigenvalues, to numbers of shots; with a batch a list of B dictionaries.
+    The tape must have shots.
 
     Raises:
         TypeError: the first argument is no observable, or a wire is of a wrong type.

@@ -15,10 +15,12 @@ from .tape import Tape
 
 
 def metric_tensor(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
-    """The Fubini-Study metric of the states of a circuit, by its weights.
+    r"""The Fubini-Study metric of the states of a circuit, by its weights (arXiv:1909.02108).
 
-    G_ij = Re(⟨∂ᵢψ|∂ⱼψ⟩ − ⟨∂ᵢψ|ψ⟩⟨ψ|∂ⱼψ⟩); all derivatives of the state are one native batch of tangents, which takes
-    the memory of two states for each weight (arXiv:1909.02108).
+    $$G_{ij} = \mathrm{Re}\left(\langle\partial_i\psi|\partial_j\psi\rangle -
+    \langle\partial_i\psi|\psi\rangle\langle\psi|\partial_j\psi\rangle\right)$$
+
+    All derivatives of the state are one native batch of tangents, which takes the memory of two states for each weight.
 
     Args:
         function: weights → a tape without a batch; its measurements do not matter. Or a `CircuitLayer` without inputs.
@@ -67,7 +69,19 @@ def _is_real(weight: object) -> bool:
 
 
 def quantum_fisher(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
-    """The quantum Fisher information matrix of a circuit's states: four times their `metric_tensor`."""
+    """The quantum Fisher information matrix of a circuit's states: four times their `metric_tensor`.
+
+    Args:
+        function: weights → a tape without a batch, or a `CircuitLayer` without inputs; as for `metric_tensor`.
+        weights: real tensors of any shapes, with P elements in all.
+
+    Returns:
+        (P, P), symmetric and positive semidefinite, in the order of the flattened weights; without a graph.
+
+    Raises:
+        TypeError: no weights, complex ones, a function that cannot be called or returns no tape, a layer with inputs.
+        ValueError: the tape is a batch.
+    """
     return 4 * metric_tensor(function, *weights)
 
 

@@ -36,8 +36,9 @@ class Factor(NamedTuple):
         wires: the wires it acts on.
         parameter: the index of its matrix, state or values among the observable's parameters, -1 for "projector".
         bits: the basis state of a "projector".
-        rows, columns: of a "sparse" matrix, the indices of its values in row-major order, as the bytes of int64
+        rows: of a "sparse" matrix, the row of each of its values in row-major order, as the bytes of int64
             (`numpy.frombuffer(rows, numpy.int64)`), which hash once and compare fast.
+        columns: the columns likewise.
     """
 
     kind: str

@@ -94,17 +94,25 @@ class Operation(Immutable):
             Pauli word, bits and parameter layout.
         batch_size: B if a parameter has a leading batch axis, else None.
         wires: the added control wires, then the operation's own.
+
+    Raises:
+        TypeError: a wire is no label, or an angle is complex or no number, array or tensor.
+        ValueError: another number of wires, a repeated wire, an angle that is neither `()` nor `(B,)`, or parameters
+            whose batches differ.
     """
 
     __slots__ = ("batch_size", "parameters", "structure", "wires")
 
     name: ClassVar[str]
+    """The name of the class."""
     num_wires: ClassVar[int | None] = None
-    """How many wires of its own the operation has, built-in controls included; None: any number."""
+    """How many wires of its own the operation has, built-in controls included, or None for any number."""
     parameter_kinds: ClassVar[tuple[str, ...]] = ()
     """For each parameter "angle", "matrix", "diagonal" or "state"."""
     is_preparation: ClassVar[bool] = False
+    """Whether it prepares a state, and so can only be the first operation of a tape."""
     is_self_inverse: ClassVar[bool] = False
+    """Whether the gate is its own inverse."""
 
     batch_size: int | None
     parameters: tuple[Parameter, ...]

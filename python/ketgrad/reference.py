@@ -52,7 +52,11 @@ def execute(tapes: Tape | Sequence[Tape], dtype: torch.dtype | None = None) -> A
 
 
 def state(tape: Tape, dtype: torch.dtype | None = None) -> Tensor:
-    """The ket after a tape's operations, complex, (2^n,) or (B, 2^n); wire order is that of ``tape.wires``."""
+    """The ket after a tape's operations, complex, (2^n,) or (B, 2^n); wire order is that of ``tape.wires``.
+
+    Raises:
+        TypeError: ``dtype`` is neither torch.float32 nor torch.float64.
+    """
     return _drop_batch(_ket(tape, _complex_dtype(dtype)).flatten(1), tape)
 
 
@@ -60,6 +64,7 @@ def matrix(operation: Operation, dtype: torch.dtype | None = None) -> Tensor:
     """The unitary of an operation on ``operation.wires``, complex, (2^k, 2^k) or (B, 2^k, 2^k); first wire leading.
 
     Raises:
+        TypeError: ``dtype`` is neither torch.float32 nor torch.float64.
         ValueError: the operation prepares a state, and so has no matrix.
     """
     if operation.is_preparation:

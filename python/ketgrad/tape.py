@@ -127,17 +127,25 @@ class Tape(Immutable):
 
     @classmethod
     def from_pennylane(cls, script: Any) -> Tape:
-        """The tape of a PennyLane `QuantumScript`.
+        """The tape of a PennyLane `QuantumScript`: its parameters are the script's, the same objects in the same order.
 
         Raises:
-            NotImplementedError: the script has an operation or a measurement that ketgrad does not know.
+            ImportError: PennyLane is not installed.
+            TypeError: the argument is no script, or a parameter is of a library other than torch and NumPy.
+            ValueError: trainable parameters out of order, and whatever `Tape` and the operations refuse.
+            NotImplementedError: an operation, an observable or a measurement that ketgrad does not have; shot vectors.
         """
         from .interop.pennylane import tape_from_pennylane
 
         return tape_from_pennylane(script)
 
     def to_pennylane(self) -> Any:
-        """The same circuit as a PennyLane `QuantumScript`."""
+        """The same circuit as a PennyLane `QuantumScript`.
+
+        Raises:
+            ImportError: PennyLane is not installed.
+            NotImplementedError: an observable has a batch of coefficients or matrices.
+        """
         from .interop.pennylane import tape_to_pennylane
 
         return tape_to_pennylane(self)

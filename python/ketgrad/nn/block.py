@@ -28,12 +28,10 @@ class Block(Immutable):
     Attributes:
         wires: the wires, in order. Blocks take a number n, for the wires 0…n−1, or a sequence of labels.
         num_features: how many features a block takes, 0 if it takes no inputs.
-        weight_shapes: `{"weights": shape}`, or `{}` if it takes no weights.
-        num_parameters: how many numbers its weights have.
 
-    Raises (when called):
-        TypeError: inputs or weights are no tensor.
-        ValueError: they have another shape.
+    Raises:
+        TypeError: at a call, inputs or weights are no tensor.
+        ValueError: at a call, they have another shape.
     """
 
     wires: tuple[Wire, ...]
@@ -60,7 +58,11 @@ class Block(Immutable):
         raise NotImplementedError
 
     def draw(self, width: int = 100) -> str:
-        """The gates as text, without angles, in lines of so many characters."""
+        """The gates as text, without angles.
+
+        Args:
+            width: how many characters a line may have before the gates go on in a new block.
+        """
         inputs = [torch.empty(self.num_features, device="meta")] if self.num_features else []
         weights = [torch.empty(shape, device="meta") for shape in self.weight_shapes.values()]
         operations = tuple(self(*inputs, *weights))
