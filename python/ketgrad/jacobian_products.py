@@ -105,7 +105,7 @@ class AdjointProducts:
             (False); None: it keeps them while they take at most 64 MiB, or a quarter of the free memory.
 
     Raises:
-        TypeError: the generator is none of torch's.
+        TypeError: the generator is none of torch's, or `recompute` is not True, False or None.
         ValueError: another dtype.
 
     Example:
@@ -334,6 +334,11 @@ class AdjointProducts:
 
         Returns:
             The results, and the products in the results' nesting and shapes.
+
+        Raises:
+            RuntimeError: a tape has shots.
+            ValueError: other tangents than trainable parameters, in number or in shape.
+            NotImplementedError: complex results of complex parameters.
         """
         own = as_aligned_tapes(tapes)
         if len(tangents) != len(own):

@@ -40,6 +40,11 @@ class Composable(Immutable):
 
     `a @ b` is a product, `a + b` and `a - b` are sums, `c * a`, `a * c` and `a / c` scale by a number, a 0-d tensor or
     a batch `(B,)`. A number added to an observable stands for that multiple of the identity.
+
+    Raises:
+        TypeError: the other operand is no observable and no real number or tensor, or the wrong one of the two.
+        ValueError: a scalar of another shape, batches that differ, or a product of a matrix factor with anything else
+            on one of its wires.
     """
 
     __slots__ = ()
