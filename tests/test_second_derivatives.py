@@ -431,3 +431,20 @@ def test_raw_operators_never_give_zeros_in_silence(name: str) -> None:
     assert found.requires_grad
     with pytest.raises(NotImplementedError, match="second derivatives"):
         torch.autograd.grad(found.sum(), inputs[1])
+
+
+def test_a_device_without_them_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU is, until it has kernels with tangents: refused before any kernel runs, by every route."""
+    monkeypatch.setattr(torch._C, "_dispatch_has_kernel_for_dispatch_key", lambda name, key: "jvp" not in name)
+    x = torch.tensor([0.3, 0.4], dtype=F64, requires_grad=True)
+    circuit = kg.compile(lambda x: kg.Tape([kg.RX(x[0], wires=0), kg.RY(x[1], wires=0)], [kg.expval(kg.Z(0))]))
+    (gradient,) = torch.autograd.grad(circuit(x), x, create_graph=True)
+    match = "second derivatives and forward-mode derivatives of circuits are not there for cpu yet; move"
+    for route in (
+        lambda: torch.autograd.grad(gradient.sum(), x),
+        lambda: jvp(circuit, (x.detach(),), (x.detach(),)),
+        lambda: hessian(circuit)(x.detach()),
+        lambda: kg.metric_tensor(circuit, x),
+    ):
+        with pytest.raises(NotImplementedError, match=match):
+            route()
