@@ -23,6 +23,13 @@ def run(name, *arguments):
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300, check=False)
 
 
+def require_failure(code, message, name, *arguments):
+    """1: it ran and did not reach its aim; 2: it refused its arguments."""
+    done = run(name, *arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+
+
 def number(pattern, text):
     found = re.search(pattern, text)
     assert found, f"{pattern!r} not in\n{text}"
@@ -80,9 +87,7 @@ class TestDigits:
         assert done.stderr.count("\n") == 1
 
     def test_refuses_one_class(self):
-        done = run("digits.py", "--classes", 1)
-        assert done.returncode == 2
-        assert "--classes goes from 2 to 10" in done.stderr
+        require_failure(2, "--classes goes from 2 to 10", "digits.py", "--classes", 1)
 
 
 class TestHydrogen:
@@ -98,9 +103,7 @@ class TestHydrogen:
         assert picture.read_bytes().startswith(PNG)
 
     def test_says_so_when_it_stops_too_early(self, tmp_path):
-        done = run("h2_vqe.py", "--steps", 2, "--output", tmp_path / "convergence.png")
-        assert done.returncode == 1
-        assert "take more --steps" in done.stderr
+        require_failure(1, "take more --steps", "h2_vqe.py", "--steps", 2, "--output", tmp_path / "convergence.png")
 
     @pytest.mark.filterwarnings("default")  # PennyLane's and autograd's own
     def test_has_the_terms_that_its_docstring_tells_how_to_compute(self):
@@ -135,9 +138,7 @@ class TestPennyLaneClassifier:
         assert one == pytest.approx(other, abs=2e-3)
 
     def test_refuses_no_steps(self):
-        done = run("pennylane_classifier.py", "--steps", 0)
-        assert done.returncode == 2
-        assert "--steps goes from 1" in done.stderr
+        require_failure(2, "--steps goes from 1", "pennylane_classifier.py", "--steps", 0)
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +182,7 @@ class TestHybridClassifier:
         assert picture.read_bytes().startswith(PNG)
 
     def test_refuses_batches_of_one(self):
-        done = run("hybrid_classifier.py", "--batch-size", 1)
-        assert done.returncode == 2
-        assert "--epochs go from 1, --batch-size from 2" in done.stderr
+        require_failure(2, "--epochs go from 1, --batch-size from 2", "hybrid_classifier.py", "--batch-size", 1)
 
     def test_refuses_a_last_batch_of_one(self):
         done = run("hybrid_classifier.py", "--batch-size", 17)
@@ -214,14 +213,11 @@ class TestMaxCut:
         assert words > number(r"before: ([\d.]+)", done.stdout) > number(r"colours at random +([\d.]+)", done.stdout)
 
     def test_says_so_when_it_stops_too_early(self, tmp_path):
-        done = run("qaoa_maxcut.py", "--steps", 1, "--starts", 1, "--layers", 1, "--output", tmp_path / "cut.png")
-        assert done.returncode == 1
-        assert "take more --steps or --layers" in done.stderr
+        options = ("--steps", 1, "--starts", 1, "--layers", 1, "--output", tmp_path / "cut.png")
+        require_failure(1, "take more --steps or --layers", "qaoa_maxcut.py", *options)
 
     def test_refuses_odd_numbers_of_nodes(self):
-        done = run("qaoa_maxcut.py", "--nodes", 7)
-        assert done.returncode == 2
-        assert "--nodes is even and goes from 4 to 18" in done.stderr
+        require_failure(2, "--nodes is even and goes from 4 to 18", "qaoa_maxcut.py", "--nodes", 7)
 
 
 class TestNaturalGradient:
@@ -248,14 +244,10 @@ class TestNaturalGradient:
 
     def test_says_so_when_it_stops_too_early(self, tmp_path):
         options = ("--wires", 4, "--steps", 2, "--more", 1, "--output", tmp_path / "errors.png")
-        done = run("vqe_natural_gradient.py", *options)
-        assert done.returncode == 1
-        assert "take more --steps or --layers" in done.stderr
+        require_failure(1, "take more --steps or --layers", "vqe_natural_gradient.py", *options)
 
     def test_refuses_no_layers(self):
-        done = run("vqe_natural_gradient.py", "--layers", 0)
-        assert done.returncode == 2
-        assert "--layers, --steps and --more go from 1" in done.stderr
+        require_failure(2, "--layers, --steps and --more go from 1", "vqe_natural_gradient.py", "--layers", 0)
 
 
 class TestQuantumKernel:
@@ -275,11 +267,7 @@ class TestQuantumKernel:
 
     def test_says_so_when_it_stops_too_early(self, tmp_path):
         options = ("--scale", 4, "--steps", 1, "--output", tmp_path / "kernel.png")
-        done = run("quantum_kernel.py", *options)
-        assert done.returncode == 1
-        assert "take more --steps or --samples" in done.stderr
+        require_failure(1, "take more --steps or --samples", "quantum_kernel.py", *options)
 
     def test_refuses_few_samples(self):
-        done = run("quantum_kernel.py", "--samples", 5)
-        assert done.returncode == 2
-        assert "--samples from 20" in done.stderr
+        require_failure(2, "--samples from 20", "quantum_kernel.py", "--samples", 5)

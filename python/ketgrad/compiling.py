@@ -24,7 +24,7 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.overrides import _pop_mode, _push_mode
 from torch.utils import _pytree as pytree
 
-from . import ops, routes
+from . import levels, ops, routes
 from ._profiling import span
 from .batching import keeps_state, require_recompute
 from .closures import is_operator, modules_of
@@ -88,8 +88,7 @@ class _Execute(torch.autograd.Function):
         return tuple(gradients)
 
 
-# `Function.apply` itself only adds the support of functorch transforms, which take another route.
-_apply = torch._C._FunctionBase.__dict__["apply"].__get__(None, _Execute)
+_apply = levels.apply_of(_Execute)  # transforms take another route
 
 
 def _run(call: Call, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

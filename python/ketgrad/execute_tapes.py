@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.utils import _pytree as pytree
 
-from . import ops, routes
+from . import levels, ops, routes
 from .jacobian_products import AdjointProducts, Run, TapeResult, as_aligned_tapes, as_tapes
 from .tape import Tape
 
@@ -73,7 +73,7 @@ class ExecuteTapes(torch.autograd.Function):
             return kwargs["jpc"].run_transformed(tapes)
         out_struct_holder: list[pytree.TreeSpec] = []
         # Past the `apply` of `Function`, which looks at each parameter and adds functorch transforms, refused above.
-        flat = super(torch.autograd.Function, cls).apply(out_struct_holder, kwargs, *parameters)  # type: ignore[misc]
+        flat = levels.apply_of(cls)(out_struct_holder, kwargs, *parameters)
         return _unflatten(flat, out_struct_holder[0])
 
     @staticmethod
@@ -105,9 +105,8 @@ class ExecuteTapes(torch.autograd.Function):
         found = products.gradients(ctx, cotangents, needed)
         if not torch.is_grad_enabled() or products.is_differentiable(found, flat_grad_outputs):
             return (None, None, *found)
-        present = [g for g in found if g is not None]
-        passed = iter(routes.refuse_derivative(present, products.parameters(), routes.NO_SECOND_DERIVATIVE))
-        return (None, None, *[None if g is None else next(passed) for g in found])
+        refused = routes.refuse_derivative(found, products.parameters(), routes.NO_SECOND_DERIVATIVE)
+        return (None, None, *refused)
 
 
 def _flatten(results: tuple[TapeResult, ...]) -> tuple[list[Any], pytree.TreeSpec]:

@@ -34,20 +34,12 @@ def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple[Ten
 # --- under torch.compile ----------------------------------------------------------------------------------------------
 
 
-def _batch_size(program: _C.Program, inputs: Sequence[Tensor]) -> Any:
-    """B as a possibly symbolic integer: of the first input that has one axis more than the program says."""
-    for tensor, axes in zip(inputs, program.input_axes(), strict=True):
-        if tensor.dim() > axes:
-            return tensor.shape[0]
-    return 1
-
-
 @torch.library.register_fake("ketgrad::execute")  # type: ignore[untyped-decorator]
 def _execute_fake(program: int, inputs: list[Tensor], keep_ket: bool) -> tuple[Tensor, Tensor, Tensor]:
     _C.pin_program(program)  # a traced graph keeps the id as a constant, which is no reference to the program
     found = _C.find_program(program)
     shape = found.describe()
-    batch = _batch_size(found, inputs)
+    batch = ops.batch_size(found, inputs)
     complex_dtype = inputs[0].dtype.to_complex()
     real = inputs[0].new_empty((batch, shape["real_results"]))
     complex_ = inputs[0].new_empty((batch, shape["complex_results"]), dtype=complex_dtype)

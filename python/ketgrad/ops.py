@@ -55,11 +55,18 @@ def _native(operator: Any, program: int, inputs: Sequence[Tensor], *others: Any)
 def _plan_by_name(program: int, inputs: Sequence[Tensor]) -> None:
     """Have the plan of a call made now, under a name of its own; otherwise the operator's first call makes it."""
     found = _C.find_program(program)
-    axes = found.input_axes()
-    batch = next((t.shape[0] for t, own in zip(inputs, axes, strict=False) if t.dim() > own), 1)
-    if inputs and inputs[0].device.type == "cpu":
+    is_well_formed = len(inputs) == len(found.input_axes())  # if it is not, the operator says so
+    if is_well_formed and inputs[0].device.type == "cpu":
         with span("plan"):
-            found.make_plan(batch, inputs[0].dtype is torch.float64, torch.get_num_threads())
+            found.make_plan(batch_size(found, inputs), inputs[0].dtype is torch.float64, torch.get_num_threads())
+
+
+def batch_size(program: _C.Program, inputs: Sequence[Tensor]) -> Any:
+    """B, in graphs a symbolic integer perhaps: of the first input that has one axis more than the program says."""
+    for tensor, axes in zip(inputs, program.input_axes(), strict=True):
+        if tensor.dim() > axes:
+            return tensor.shape[0]
+    return 1
 
 
 def has_kernels(device_type: str) -> bool:

@@ -124,10 +124,8 @@ class _ExecuteVjp(torch.autograd.Function):
             return (None,) * len(ctx.needs_input_grad)
         found = _ExecuteVjp._derivatives(ctx, directions)
         if torch.is_grad_enabled():
-            present = [f for f in found if f is not None]
             on = [*ctx.saved_tensors, *[v for v in directions if v is not None]]
-            refused = iter(refuse_derivative(present, on, ops.THIRD_DERIVATIVE))
-            found = [None if f is None else next(refused) for f in found]
+            found = refuse_derivative(found, on, ops.THIRD_DERIVATIVE)
         return (None, None, None, *found)
 
 
@@ -145,11 +143,15 @@ class _Refuse(torch.autograd.Function):
         raise NotImplementedError(ctx.message)
 
 
-def refuse_derivative(tensors: Sequence[Tensor], parameters: Sequence[Tensor], message: str) -> Sequence[Tensor]:
+def refuse_derivative(
+    tensors: Sequence[Tensor | None], parameters: Sequence[Tensor], message: str
+) -> list[Tensor | None]:
     """Under `create_graph=True`, ties tensors to what they depend on, so that differentiating them raises.
 
-    Without this, torch would take them for constants: the derivative would be zero in silence.
+    Without this, torch would take them for constants: the derivative would be zero in silence. None stays None.
     """
-    if not torch.is_grad_enabled() or not tensors:
-        return tensors
-    return _Refuse.apply(message, len(tensors), *tensors, *parameters)  # type: ignore[no-any-return, no-untyped-call]
+    present = [tensor for tensor in tensors if tensor is not None]
+    if not torch.is_grad_enabled() or not present:
+        return list(tensors)
+    tied = iter(_Refuse.apply(message, len(present), *present, *parameters))  # type: ignore[no-untyped-call]
+    return [None if tensor is None else next(tied) for tensor in tensors]
