@@ -38,10 +38,14 @@ class PassRunner {
         n->first_string = static_cast<int>(strings_.size());
         strings_.resize(strings_.size() + own_strings(op));
         n->end_string = static_cast<int>(strings_.size());
+        n->first_angle = static_cast<int>(halves_.size());
+        halves_.resize(halves_.size() + own_angles(op) * (n->own ? width : 1));
         some_own_ |= n->own;
         ++n;
       }
     }
+    sines_.resize(halves_.size());
+    cosines_.resize(halves_.size());
   }
 
   // Computes the numbers for a group of samples; those that all samples share, only once.
@@ -49,6 +53,7 @@ class PassRunner {
     group_ = group;
     if (started_ && !some_own_) return;
     version_ = tiles_.next_version();
+    find_sines();
     double scale = 1;
     const int passes = static_cast<int>(plan_.passes.size());
     for (int i = 0; i < passes; ++i) {
@@ -123,7 +128,8 @@ class PassRunner {
     bool some_nan = false;    // of any sample so far
     double scale_before = 1;  // true state = this times the state in memory, before the operation
     double scale_after = 1;
-    Angles<T> angles;  // of a block, tile signs left out
+    int first_angle = 0;  // of the halved angles, with a row of lanes each, if they are own
+    Angles<T> angles;     // of a block, tile signs left out
     // Of phases: the strings of which samples have their own, and those that lanes share, with one table made once.
     int first_string = 0;
     int end_string = 0;
@@ -159,6 +165,37 @@ class PassRunner {
     return std::count_if(strings.begin(), strings.end(), [&](const PhaseString& s) { return is_own(s); });
   }
 
+  // Of the turns of a block, or of strings with factors of their own.
+  std::size_t own_angles(const Operation& op) const {
+    const auto* block = std::get_if<TurnBlock>(&op);
+    return block != nullptr ? block->turns.size() : own_strings(op);
+  }
+
+  // Of all operations at once, so that the sines are those of many angles.
+  void find_sines() {
+    auto n = numbers_.begin();
+    for (const Pass& pass : plan_.passes) {
+      for (const Operation& op : pass.operations) find_halves(op, *n++);
+    }
+    sines_and_cosines(halves_.data(), sines_.data(), cosines_.data(), static_cast<int>(halves_.size()));
+  }
+
+  void find_halves(const Operation& op, const Numbers& n) {
+    if (n.ready && !n.own) return;
+    const int lanes = n.own ? width : 1;
+    double* half = halves_.data() + n.first_angle;
+    const auto add = [&](const auto& angle_in) {
+      for (int l = 0; l < lanes; ++l) *half++ = 0.5 * angle_in(l);
+    };
+    if (const auto* block = std::get_if<TurnBlock>(&op)) {
+      for (const int t : block->turns) add([&](int l) { return angle(t, l); });
+    } else {
+      for (const PhaseString& s : std::get<Phases>(op).strings) {
+        if (is_own(s)) add([&](int l) { return string_angle(s, l); });
+      }
+    }
+  }
+
   double angle(int turn, int lane) const {
     const Slot& slot = plan_.turns[turn].angle;
     const double value = slot.input == no_input ? slot.offset : call_.value(slot, group_.sample(lane));
@@ -186,31 +223,30 @@ class PassRunner {
   void prepare_block(const TurnBlock& block, Numbers& n) {
     const std::size_t k = block.turns.size();
     double cosines = n.scale_before;
-    double cosine[TurnBlock::most][width];
-    double sine[TurnBlock::most][width];
+    const int lanes = n.own ? width : 1;
+    const double* cosine = cosines_.data() + n.first_angle;
+    const double* sine = sines_.data() + n.first_angle;
     for (std::size_t j = 0; j < k; ++j) {
-      const double sign = sign_of(plan_.turns[block.turns[j]].word);
-      const int lanes = n.own ? width : 1;
-      for (int l = 0; l < lanes; ++l) {
-        const double half = 0.5 * angle(block.turns[j], l);
-        cosine[j][l] = std::cos(half);
-        sine[j][l] = sign * std::sin(half);
-      }
-      for (int l = 0; l < lanes; ++l) n.some_nan |= std::isnan(cosine[j][l]);
-      cosines *= cosine[j][0];
+      for (int l = 0; l < lanes; ++l) n.some_nan |= std::isnan(cosine[j * lanes + l]);
+      cosines *= cosine[j * lanes];
     }
     const bool closes = inverse_ ? block.closes_backward : block.closes_forward;
     n.angles.fast = !closes && (single || !n.own) && std::abs(cosines) >= smallest_scale;
     n.scale_after = n.angles.fast ? cosines : (single || !n.own || closes) ? 1 : n.scale_before;
     const double absorbed = n.angles.fast || n.scale_after != 1 ? 1 : n.scale_before;
-    for (std::size_t j = 0; j < k; ++j) {
+    for (std::size_t j = 0; j < k; ++j, cosine += lanes, sine += lanes) {
       Row<T> a{};
       Row<T> b{};
-      for (int l = 0; l < batch_lanes<T>; ++l) {
-        const int from = n.own && !single ? l : 0;
-        const double scale = j == 0 ? absorbed : 1;
-        a[l] = static_cast<T>(n.angles.fast ? 1 : scale * cosine[j][from]);
-        b[l] = static_cast<T>(n.angles.fast ? sine[j][from] / cosine[j][from] : scale * sine[j][from]);
+      const double scale = j == 0 ? absorbed : 1;
+      const double sign = sign_of(plan_.turns[block.turns[j]].word);
+      if (lanes == 1) {
+        a += static_cast<T>(n.angles.fast ? 1 : scale * *cosine);
+        b += static_cast<T>(sign * (n.angles.fast ? *sine / *cosine : scale * *sine));
+      } else {
+        for (int l = 0; l < width; ++l) {
+          a[l] = static_cast<T>(scale * cosine[l]);
+          b[l] = static_cast<T>(sign * scale * sine[l]);
+        }
       }
       n.angles.a[j] = a;
       n.angles.b[j] = single ? b * lane_signs<T>(block.lane_sign[j]) : b;
@@ -225,13 +261,16 @@ class PassRunner {
     n.scale_after = 1;
     LaneVector<PhaseNumbers<T>> shared;
     PhaseNumbers<Row<T>>* own = strings_.data() + n.first_string;
+    int at = n.first_angle;
     for (const PhaseString& s : phases.strings) {
       if (is_own(s)) {
-        *own = own_numbers(s);
+        *own = own_numbers(s, at);
         for (int l = 0; l < width; ++l) n.some_nan |= std::isnan(own->start.re[l]);
+        at += n.own ? width : 1;
         ++own;
       } else if (first) {
-        shared.push_back(lane_numbers(s, 0));
+        const double half = 0.5 * string_angle(s, 0);
+        shared.push_back(phase_numbers<T>(s.row_mask, std::cos(half), std::sin(half)));
         n.some_nan |= std::isnan(shared.back().start.re);
       }
     }
@@ -265,22 +304,13 @@ class PassRunner {
     return total;
   }
 
-  // exp(-i angle/2), and from it exp(i angle).
-  PhaseNumbers<T> lane_numbers(const PhaseString& s, int lane) const {
-    const double half = 0.5 * string_angle(s, lane);
-    const double cosine = std::cos(half);
-    const double sine = std::sin(half);
-    return {s.row_mask,
-            {static_cast<T>(cosine), static_cast<T>(-sine)},
-            {static_cast<T>((cosine - sine) * (cosine + sine)), static_cast<T>(2 * cosine * sine)}};
-  }
-
-  PhaseNumbers<Row<T>> own_numbers(const PhaseString& s) const {
+  // `at` is the place of its half angles.
+  PhaseNumbers<Row<T>> own_numbers(const PhaseString& s, int at) const {
     PhaseNumbers<Row<T>> n;
     n.row_mask = s.row_mask;
-    PhaseNumbers<T> one = lane_numbers(s, 0);
     for (int l = 0; l < batch_lanes<T>; ++l) {
-      if (!single && l > 0 && l < group_.count) one = lane_numbers(s, l);
+      const int from = single ? at : at + l;
+      const PhaseNumbers<T> one = phase_numbers<T>(s.row_mask, cosines_[from], sines_[from]);
       // Of a pair cell, imaginary parts alternate in sign (see PhaseFactor).
       const T sign =
           (single && (l & 1) == 0 ? -1 : 1) * (single && odd_parity(static_cast<Mask>(l / 2) & s.lane_mask) ? -1 : 1);
@@ -449,6 +479,9 @@ class PassRunner {
   Index version_ = 0;  // of the numbers
   std::vector<int> first_operation_;
   LaneVector<Numbers> numbers_;
+  std::vector<double> halves_;  // angles, with their sines and cosines
+  std::vector<double> sines_;
+  std::vector<double> cosines_;
   LaneVector<PhaseNumbers<Row<T>>> strings_;  // of all operations
   std::vector<int> turns_;                    // of a pass
   std::vector<double> sums_;

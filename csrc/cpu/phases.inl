@@ -112,6 +112,14 @@ struct PhaseNumbers {
   PhaseFactor<C> odd;
 };
 
+// Of a string with this half angle.
+template <class T>
+inline PhaseNumbers<T> phase_numbers(Mask row_mask, double cosine, double sine) {
+  return {row_mask,
+          {static_cast<T>(cosine), static_cast<T>(-sine)},
+          {static_cast<T>((cosine - sine) * (cosine + sine)), static_cast<T>(2 * cosine * sine)}};
+}
+
 template <class C>
 inline PhaseFactor<C> conj(const PhaseFactor<C>& f) {
   return {f.re, -f.im};

@@ -37,6 +37,32 @@ inline V shuffled(const V& a, const V& b) {
   return shuffled<F>(a, b, std::make_index_sequence<lane_width<V>>());
 }
 
+// What two rows that are `step` apart become where the step's bit of the row and of the lane change places.
+template <int step, int width, bool upper>
+struct Exchanged {
+  static constexpr int at(int l) {
+    const bool from_upper = (l & step) != 0;
+    return (from_upper ? width : 0) + l + (upper && !from_upper ? step : 0) - (!upper && from_upper ? step : 0);
+  }
+};
+
+// rows[i][l] -> rows[l][i], bit by bit.
+template <int step = 1, class V>
+KETGRAD_ALWAYS_INLINE inline void transpose(V* rows) {
+  constexpr int width = lane_width<V>;
+  if constexpr (step < width) {
+#pragma GCC unroll 16
+    for (int i = 0; i < width; ++i) {
+      if ((i & step) != 0) continue;
+      const V a = rows[i];
+      const V b = rows[i + step];
+      rows[i] = shuffled<Exchanged<step, width, false>>(a, b);
+      rows[i + step] = shuffled<Exchanged<step, width, true>>(a, b);
+    }
+    transpose<2 * step>(rows);
+  }
+}
+
 template <int flip>
 struct Flipped {
   static constexpr int at(int l) { return l ^ flip; }

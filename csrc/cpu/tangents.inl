@@ -448,7 +448,7 @@ class TangentWalk : public GroupWalk<V> {
   }
 
   Dual cotangent(const Cotangents<T>& c, const Cotangents<T>& dc, Index result, int lane) const {
-    const Index at = this->sample(lane) * this->real_stride() + result;
+    const Index at = this->sample(lane) * this->real_stride_ + result;
     return {static_cast<double>(c.real[at]), dc.real == nullptr ? 0 : static_cast<double>(dc.real[at])};
   }
 

@@ -2,7 +2,7 @@
 // instruction set is chosen; everything here lives in an anonymous namespace, so that no linker merges code of
 // different sets.
 //
-// Needs before it: <algorithm>, <bit>, <cmath>, <memory>, <mutex>, <optional>, <span>, <type_traits>, <utility>,
+// Needs before it: <algorithm>, <bit>, <cmath>, <cstdint>, <memory>, <mutex>, <optional>, <span>, <type_traits>, <utility>,
 // <variant>, <vector>, "core/dual.h", "core/plan.h", "cpu/buffer.h", "cpu/coefficients.h", "cpu/gradient_sink.h", "cpu/lanes.h",
 // "cpu/profile.h", "cpu/walk.h"; KETGRAD_ROW_BYTES, the size of the set's vectors; and KETGRAD_VECTOR_PERMUTES, if a
 // vector can be permuted by another in one instruction.
@@ -11,6 +11,7 @@ namespace ketgrad {
 namespace {
 
 #include "cpu/loops.inl"
+#include "cpu/sines.inl"
 
 // These go over indices.
 #include "cpu/kernels.inl"
@@ -102,6 +103,8 @@ class GroupWalk {
         shared_(shared),
         team_(call.parallel, task.parallel_passes),
         dimension_(call.dimension()),
+        real_stride_(program_.real_results()),
+        complex_stride_(program_.complex_results()),
         tiles_(call, team_),
         words_(plan_, tiles_),
         first_scratch_(call.extent().needs_scratch ? 2 * dimension_ : 0),
@@ -118,7 +121,9 @@ class GroupWalk {
       measure_words(results);
       for (const PlannedMeasurement& m : plan_.measurements) measure(m, results);
       watch_.lap(times_.measure);
-      if (results.ket != nullptr && !in_place) keep_ket(results.ket);
+      if constexpr (width > 1) {
+        if (results.ket != nullptr) keep_ket(results.ket);
+      }
     }
     if (watch_.on()) add_to_profile(call_.planned->id, times_);
   }
@@ -133,10 +138,12 @@ class GroupWalk {
     for (Index sample = task.begin; sample < task.end; sample += width) {
       start_group(sample, task.end);
       psi_ = ket.data();
-      if (cotangents.ket != nullptr) {
+      if (cotangents.ket == nullptr) {
+        if (!run_circuit()) return;
+      } else if constexpr (width == 1) {
+        psi_ = const_cast<T*>(cotangents.ket) + 2 * sample * dimension_;  // read there until a pass writes a copy
+      } else {
         read_ket(cotangents.ket);
-      } else if (!run_circuit()) {
-        return;
       }
       add_words_bra(cotangents);
       for (const PlannedMeasurement& m : plan_.measurements) add_bra(m, cotangents);
@@ -200,25 +207,33 @@ class GroupWalk {
     team_.for_range(dimension_, [=](Index begin, Index end) { std::fill(state + 2 * begin, state + 2 * end, V{}); });
   }
 
+  // Numbers of a state that are turned around in squares of so many samples: all, or none of a few wires.
+  Index in_squares() const { return 2 * dimension_ < width ? 0 : 2 * dimension_; }
+
   // The ket as it lies in memory, one row a sample.
   void keep_ket(T* rows) const {
-    for (int l = 0; l < count_; ++l) {
-      T* row = rows + 2 * sample(l) * dimension_;
-      team_.for_range(dimension_, [=, this](Index begin, Index end) {
-        for (Index i = 2 * begin; i < 2 * end; ++i) row[i] = get_lane(psi_[i], l);
-      });
+    const auto row = [&](int l) { return rows + 2 * sample(l) * dimension_; };
+    for (Index i = 0; i < in_squares(); i += width) {
+      V square[width];
+      std::copy(psi_ + i, psi_ + i + width, square);
+      transpose(square);
+      for (int l = 0; l < count_; ++l) store_row(row(l) + i, square[l]);
+    }
+    for (Index i = in_squares(); i < 2 * dimension_; ++i) {
+      for (int l = 0; l < count_; ++l) row(l)[i] = get_lane(psi_[i], l);
     }
   }
 
-  // A single ket is read where it is, until the first pass writes a copy.
   void read_ket(const T* rows) {
-    if constexpr (width == 1) {
-      psi_ = const_cast<T*>(rows) + 2 * sample(0) * dimension_;
-    } else {
-      for (int l = 0; l < width; ++l) {
-        const T* row = rows + 2 * sample(l) * dimension_;
-        for (Index i = 0; i < 2 * dimension_; ++i) set_lane(psi_[i], l, row[i]);
-      }
+    const auto row = [&](int l) { return rows + 2 * sample(l) * dimension_; };
+    for (Index i = 0; i < in_squares(); i += width) {
+      V square[width];
+      for (int l = 0; l < width; ++l) square[l] = load_row(row(l) + i);
+      transpose(square);
+      std::copy(square, square + width, psi_ + i);
+    }
+    for (Index i = in_squares(); i < 2 * dimension_; ++i) {
+      for (int l = 0; l < width; ++l) set_lane(psi_[i], l, row(l)[i]);
     }
   }
 
@@ -526,7 +541,7 @@ class GroupWalk {
   template <class F>
   void write_word_sums(const Results<T>& results, const F& f) {
     std::vector<double>& totals = overlaps_;
-    totals.assign(real_stride() * width, 0.0);
+    totals.assign(real_stride_ * width, 0.0);
     words_.for_each_member([&](const WordGroup::Member& m, Index at) {
       for (int l = 0; l < count_; ++l) totals[m.result * width + l] += f(m, at, l);
     });
@@ -555,7 +570,7 @@ class GroupWalk {
   }
 
   double word_cotangent(const WordGroup::Member& m, const Cotangents<T>& c, int lane) const {
-    return static_cast<double>(c.real[sample(lane) * real_stride() + m.result]);
+    return static_cast<double>(c.real[sample(lane) * real_stride_ + m.result]);
   }
 
   // --- measurements, forward -----------------------------------------------------------------------------------------
@@ -573,11 +588,8 @@ class GroupWalk {
     }
   }
 
-  Index real_stride() const { return program_.real_results(); }
-  Index complex_stride() const { return program_.complex_results(); }
-
   T* real_row(const Results<T>& results, const PlannedMeasurement& m, int lane) const {
-    return results.real + sample(lane) * real_stride() + m.first_result;
+    return results.real + sample(lane) * real_stride_ + m.first_result;
   }
 
   // On top of the words, those terms that have factors.
@@ -590,7 +602,7 @@ class GroupWalk {
 
   void measure_state(const PlannedMeasurement& m, const Results<T>& results) const {
     for (int l = 0; l < count_; ++l) {
-      T* row = results.complex + 2 * (sample(l) * complex_stride() + m.first_result);
+      T* row = results.complex + 2 * (sample(l) * complex_stride_ + m.first_result);
       team_.for_range(dimension_, [&](Index begin, Index end) {
         for (Index i = begin; i < end; ++i) {
           const V* amplitude = psi_ + 2 * m.offsets[i];
@@ -643,7 +655,7 @@ class GroupWalk {
     overlaps_.assign(2 * entries * width, 0.0);
     team_.template reduce<V>(m.groups.size(), 2 * entries, overlaps_.data(), f);
     for (int l = 0; l < count_; ++l) {
-      T* row = results.complex + 2 * (sample(l) * complex_stride() + m.first_result);
+      T* row = results.complex + 2 * (sample(l) * complex_stride_ + m.first_result);
       for (Index e = 0; e < 2 * entries; ++e) row[e] = static_cast<T>(overlaps_[e * width + l]);
     }
   }
@@ -661,7 +673,7 @@ class GroupWalk {
   }
 
   double real_cotangent(const PlannedMeasurement& m, const Cotangents<T>& c, int lane) const {
-    return static_cast<double>(c.real[sample(lane) * real_stride() + m.first_result]);
+    return static_cast<double>(c.real[sample(lane) * real_stride_ + m.first_result]);
   }
 
   // lambda = g O psi, of the terms that have factors
@@ -694,14 +706,14 @@ class GroupWalk {
 
   // lambda_i = g_a psi_i
   void add_probs_bra(V* bra, const V* ket, const PlannedMeasurement& m, const Cotangents<T>& c) {
-    const V* g = row_lanes(c.real, real_stride(), m.first_result, m.offsets.size());
+    const V* g = row_lanes(c.real, real_stride_, m.first_result, m.offsets.size());
     team_.for_range(m.groups.size(),
                     [&](Index begin, Index end) { add_weighted(bra, ket, m.groups, m.offsets, g, begin, end); });
   }
 
   // lambda = c / 2
   void add_state_bra(V* bra, const PlannedMeasurement& m, const Cotangents<T>& c) {
-    const V* g = row_lanes(c.complex, 2 * complex_stride(), 2 * m.first_result, 2 * dimension_);
+    const V* g = row_lanes(c.complex, 2 * complex_stride_, 2 * m.first_result, 2 * dimension_);
     team_.for_range(dimension_, [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) {
         V* amplitude = bra + 2 * m.offsets[i];
@@ -714,7 +726,7 @@ class GroupWalk {
   // lambda = (C + C^dagger) / 2 psi on the kept wires
   void add_density_matrix_bra(V* bra, const V* ket, const PlannedMeasurement& m, const Cotangents<T>& c) {
     const Index size = m.offsets.size();
-    row_lanes(c.complex, 2 * complex_stride(), 2 * m.first_result, 2 * size * size);
+    row_lanes(c.complex, 2 * complex_stride_, 2 * m.first_result, 2 * size * size);
     make_hermitian(values_.data(), size);
     team_.for_range(m.groups.size(), [&](Index begin, Index end) {
       add_large_block(bra, ket, m.groups, m.offsets, size, values_.data(), begin, end);
@@ -796,6 +808,8 @@ class GroupWalk {
   const SharedSteps<T>& shared_;
   const Team team_;
   const Index dimension_;
+  const Index real_stride_;  // results of a circuit
+  const Index complex_stride_;
 
   SampleGroup group_;
   int count_ = 0;  // lanes in use
