@@ -17,9 +17,9 @@ KETGRAD_DEVICE Index offset_at(const TablesView& t, const Offsets& offsets, Inde
 // --- beginnings -------------------------------------------------------------------------------------------------------
 
 template <class T>
-KETGRAD_KERNEL begin_kernel(Index each, Index samples, Index index, Complex<T>* states) {
+KETGRAD_KERNEL begin_kernel(Index each, Index samples, Start start, Complex<T>* states) {
   const Item item = Item::of(each, samples);
-  if (item.exists) states[item.sample * each + item.number] = {item.number == index ? T(1) : T(0), T(0)};
+  if (item.exists) states[item.sample * each + item.number] = {static_cast<T>(start.amplitude(item.number)), T(0)};
 }
 
 template <class T>
@@ -305,8 +305,8 @@ KETGRAD_KERNEL matrix_gradient_kernel(Index each, Index rows, StateCall<T> c, Ga
 // --- launches ---------------------------------------------------------------------------------------------------------
 
 template <class T>
-void begin_states(const Queue& queue, const StateCall<T>& call, Index index, Complex<T>* states) {
-  launch_items(queue, Index{1} << call.num_bits, call.samples.count, begin_kernel<T>, index, states);
+void begin_states(const Queue& queue, const StateCall<T>& call, const Start& start, Complex<T>* states) {
+  launch_items(queue, Index{1} << call.num_bits, call.samples.count, begin_kernel<T>, start, states);
 }
 
 template <class T>
@@ -437,7 +437,7 @@ void sum_rotation(const Queue& queue, const StateCall<T>& call, const GateStep& 
 }
 
 #define KETGRAD_STEPS(T)                                                                                               \
-  template void begin_states(const Queue&, const StateCall<T>&, Index, Complex<T>*);                                   \
+  template void begin_states(const Queue&, const StateCall<T>&, const Start&, Complex<T>*);                            \
   template void load_initial_state(const Queue&, const StateCall<T>&, int, const Map&, Complex<T>*);                   \
   template void add_initial_gradient(const Queue&, const StateCall<T>&, const Input<T>&, int, const Map&,              \
                                      const Complex<T>*);                                                               \

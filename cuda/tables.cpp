@@ -303,7 +303,7 @@ class TableMaker {
 
   void add_start() {
     tables_.preparation = program_.initial.kind;
-    tables_.initial_index = plan_.initial_index;
+    tables_.start = plan_.start;
     tables_.initial_input = program_.initial.input;
     std::vector<Mask> units;
     for (int b = 0; b < program_.num_wires; ++b) units.push_back(unit(b));

@@ -222,7 +222,7 @@ struct Tables {
   std::vector<std::vector<int>> pass_inputs;  // that a pass reads
   int single_sources = 0;
   Preparation preparation = Preparation::zero;
-  Index initial_index = 0;
+  Start start;
   Map initial_offsets;
   Range identity;  // the unit vectors
   int initial_input = no_input;

@@ -458,7 +458,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     const Index state = place.sample << c.num_bits;
     if (f.prepares) {
       for_each_index(t, place,
-                     [&](Local r, Index i, int) { ket.set(slot(r), {i == f.initial_index ? T(1) : T(0), T(0)}); });
+                     [&](Local r, Index i, int) { ket.set(slot(r), {static_cast<T>(f.start.amplitude(i)), T(0)}); });
     } else {
       load_tile(t, place, f.ket + state, ket);
     }

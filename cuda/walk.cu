@@ -181,7 +181,7 @@ class Walk {
     }
     const bool launch_begins = pass_count() == 0 ? whole_ : !is_step(0);
     if (launch_begins) return false;
-    begin_states(c_.queue(), c_.state_call(), c_.tables().initial_index, ket_or_own());
+    begin_states(c_.queue(), c_.state_call(), c_.tables().start, ket_or_own());
     return true;
   }
 
@@ -195,7 +195,7 @@ class Walk {
     f.first_pass = first;
     f.end_pass = end;
     f.prepares = !has_begun;
-    f.initial_index = c_.tables().initial_index;
+    f.start = c_.tables().start;
     f.ket = ket_;
     f.into = ket_;
     f.measures = measures;

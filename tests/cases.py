@@ -721,6 +721,19 @@ def _no_gates(leaves: Leaves) -> kg.Tape:
     return kg.Tape([], [kg.expval(leaves.angle() * kg.Z(0) + kg.X(1)), kg.probs(wires=[1, 0])])
 
 
+def _run_in_the_basis_of_x(leaves: Leaves) -> kg.Tape:
+    gates: list[kg.Operation] = [kg.BasisState([1, 0, 1], wires=range(3))]
+    for batch in (None, BATCH, None):
+        angles = leaves.with_batch(batch)
+        gates += [
+            getattr(kg, name)(angles.angle(), wires=wire)
+            for wire in range(3)
+            for name in ("RX", "RZ", "RX", "RY", "RX")
+        ]
+        gates += [kg.CNOT(wires=[wire, (wire + 1) % 3]) for wire in range(3)]
+    return kg.Tape(gates, [kg.expval(_hamiltonian_of_scalars(leaves, range(3))), kg.expval(kg.Y(1) @ kg.Z(2))])
+
+
 def _wires_that_are_only_measured(leaves: Leaves) -> kg.Tape:
     return kg.Tape([kg.RY(leaves.angle(), wires=1)], [kg.probs(wires=[2, 1]), kg.expval(kg.Z(0) @ kg.X(1))])
 
@@ -776,6 +789,7 @@ CIRCUITS: list[Case] = [
         _batch_of_coefficients_only,
         _large_batch,
         _no_gates,
+        _run_in_the_basis_of_x,
         _wires_that_are_only_measured,
         _a_measurement_repeated,
         _overlapping_measurements,

@@ -57,6 +57,19 @@ def test_permutations_take_no_pass() -> None:
     assert found.passes == ()
 
 
+def test_the_basis_is_the_one_with_fewer_turns() -> None:
+    gates = [
+        getattr(kg, name)(0.1 + wire, wires=wire) for _ in range(3) for wire in range(4) for name in ("RX", "RZ", "RX")
+    ]
+    found = kg.explain(kg.Tape(gates, [kg.expval(kg.Z(0) @ kg.Z(1) @ kg.Z(2) @ kg.Z(3))]))
+    assert found.basis == "X"
+    assert ", in the basis of X\n" in str(found)
+    assert sum(p.turns for p in found.passes) == 12
+    everything = kg.explain(kg.Tape(gates, [kg.state()]))
+    assert everything.basis == "Z"
+    assert "basis" not in str(everything)
+
+
 def test_operations_outside_the_light_cone_are_not_run() -> None:
     x = torch.tensor([0.4, float("nan"), 0.3, 0.2], requires_grad=True)
     operations = [

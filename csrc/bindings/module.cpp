@@ -209,6 +209,7 @@ py::dict describe_passes(const Plan& plan, int number_bytes) {
   py::dict d;
   d["tile_bits"] = std::min(plan.layout.tile_bits, plan.program->num_wires);
   d["dropped"] = plan.dropped;
+  d["basis"] = plan.basis == Basis::z ? "Z" : "X";
   d["passes"] = passes;
   d["observables"] = observables;
   return d;

@@ -4,7 +4,7 @@
 
 namespace ketgrad {
 
-Frame::Frame(int num_wires) : offset_(num_wires, false) {
+Frame::Frame(int num_wires, Basis basis) : basis_(basis), offset_(num_wires, false) {
   for (int w = 0; w < num_wires; ++w) flip_.push_back(unit(bit_of_wire(w, num_wires)));
   parity_ = flip_;
 }
@@ -26,14 +26,19 @@ void Frame::swap(int a, int b) {
 
 PauliWord Frame::word(const std::string& letters, const std::vector<int>& wires) const {
   PauliWord word;
+  Mask& flips = basis_ == Basis::z ? word.x : word.z;
+  Mask& parities = basis_ == Basis::z ? word.z : word.x;
   for (std::size_t j = 0; j < letters.size(); ++j) {
     const int w = wires[j];
-    if (letters[j] == 'X' || letters[j] == 'Y') word.x ^= flip_[w];
+    if (letters[j] == 'X' || letters[j] == 'Y') flips ^= flip_[w];
     if (letters[j] == 'Z' || letters[j] == 'Y') {
-      word.z ^= parity_[w];
+      parities ^= parity_[w];
       word.negative ^= offset_[w];
     }
-    if (letters[j] == 'Y') ++word.y_count;
+    if (letters[j] == 'Y') {
+      ++word.y_count;
+      word.negative ^= basis_ == Basis::x;
+    }
   }
   return word;
 }

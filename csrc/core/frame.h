@@ -3,6 +3,9 @@
 // X, CNOT and SWAP map basis states to basis states by an affine map over GF(2). The state in memory stays as it is;
 // the frame says where things are: the bit of a wire is the parity of (index & parity(w)), plus offset(w), and flipping
 // that bit alone is adding flip(w) to the index. parity(v) and flip(w) are dual: their product is 1 for v = w, else 0.
+//
+// In the basis of X, amplitudes are those of |+> and |-> on each wire: Z flips them there and X is a phase, so the masks
+// change roles, and Y = i X Z changes its sign. All the rest, which needs no more than words, is the same.
 #pragma once
 
 #include <string>
@@ -26,9 +29,11 @@ struct PauliWord {
 
 inline bool commute(const PauliWord& a, const PauliWord& b) { return !odd_parity((a.x & b.z) ^ (a.z & b.x)); }
 
+enum class Basis : std::uint8_t { z, x };
+
 class Frame {
  public:
-  explicit Frame(int num_wires);
+  explicit Frame(int num_wires, Basis basis = Basis::z);
 
   void flip_wire(int wire) { offset_[wire] = !offset_[wire]; }
   void cnot(int control, int target);
@@ -37,14 +42,13 @@ class Frame {
   Mask flip(int wire) const { return flip_[wire]; }
   Mask parity(int wire) const { return parity_[wire]; }
   bool offset(int wire) const { return offset_[wire]; }
+  Basis basis() const { return basis_; }
   int num_wires() const { return static_cast<int>(flip_.size()); }
-
-  // One letter on one wire.
-  PauliWord x(int wire) const { return {flip_[wire], 0, 0, false}; }
-  PauliWord z(int wire) const { return {0, parity_[wire], 0, offset_[wire]}; }
 
   // `letters[j]` of IXYZ acts on wires[j].
   PauliWord word(const std::string& letters, const std::vector<int>& wires) const;
+
+  // The rest is of the basis of Z alone.
 
   // The indices at which the wires have the given bits, in ascending order where the frame allows.
   IndexMap fixed(const std::vector<int>& wires, const std::vector<bool>& bits) const;
@@ -57,6 +61,7 @@ class Frame {
  private:
   IndexMap coset(const std::vector<int>& wires, Mask origin) const;
 
+  Basis basis_;
   std::vector<Mask> flip_;
   std::vector<Mask> parity_;
   std::vector<bool> offset_;

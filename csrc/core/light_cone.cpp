@@ -37,8 +37,8 @@ class Pruning {
 
   void see_all(const std::vector<int>& wires, bool beyond_diagonal) {
     for (const int w : wires) {
-      outside_.narrow(lowered_.frame.z(w));
-      if (beyond_diagonal) outside_.narrow(lowered_.frame.x(w));
+      outside_.narrow(lowered_.frame.word("Z", {w}));
+      if (beyond_diagonal) outside_.narrow(lowered_.frame.word("X", {w}));
     }
   }
 
@@ -65,7 +65,7 @@ class Pruning {
 
   Lowered kept(const std::vector<Element>& inside) {
     const auto dropped = static_cast<int>(count_gates(lowered_.order) - count_gates(inside));
-    Lowered found{{}, {}, {}, lowered_.frame, dropped};
+    Lowered found{{}, {}, {}, lowered_.frame, lowered_.start, dropped};
     for (const Element& e : inside) {
       if (e.turn != Element::none) {
         found.order.push_back({static_cast<int>(found.turns.size()), Element::none});

@@ -1,8 +1,10 @@
 #include "core/lower.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numbers>
 #include <string>
+#include <tuple>
 
 namespace ketgrad {
 
@@ -25,7 +27,7 @@ struct Primitive {
 // The primitives of one gate, in the order of the circuit; empty where there is no short list.
 class GateLowering {
  public:
-  explicit GateLowering(const Gate& gate) : gate_(gate), info_(gate_info(gate.opcode)) {}
+  GateLowering(const Gate& gate, Basis basis) : gate_(gate), info_(gate_info(gate.opcode)), basis_(basis) {}
 
   std::vector<Primitive> run() {
     if (gate_.controls.size() > 1 || !known()) return {};
@@ -62,19 +64,23 @@ class GateLowering {
     real_turn(letters + "Z", more, times(-0.5, angle));
   }
 
-  // A turn by a word whose -i P is real, or by a phase: quarter phases on one wire trade an X for a Y or back.
+  // A turn by a word whose -i P is real, or by a phase: quarter phases on one wire trade an X for a Y or back. In the
+  // basis of X, where phases are those of X, a Z for a Y: and from Z to Y it is the other way around X than from X to Y
+  // around Z.
   void real_turn(std::string letters, const std::vector<int>& wires, const Slot& angle) {
+    const auto [flip, phase, quarter] =
+        basis_ == Basis::z ? std::tuple{'X', "Z", pi / 2} : std::tuple{'Z', "X", -pi / 2};
     const auto odd_y = (std::count(letters.begin(), letters.end(), 'Y') & 1) != 0;
-    const std::size_t x = letters.find('X');
-    const std::size_t traded = x != std::string::npos ? x : letters.find('Y');
+    const std::size_t flips = letters.find(flip);
+    const std::size_t traded = flips != std::string::npos ? flips : letters.find('Y');
     if (odd_y || traded == std::string::npos)
       return list_.push_back({Primitive::Kind::turn, wires, std::move(letters), angle});
-    const double quarter = letters[traded] == 'X' ? pi / 2 : -pi / 2;
-    letters[traded] = letters[traded] == 'X' ? 'Y' : 'X';
+    const double first = letters[traded] == 'Y' ? -quarter : quarter;
+    letters[traded] = letters[traded] == 'Y' ? flip : 'Y';
     const std::vector<int> wire{wires[traded]};
-    list_.push_back({Primitive::Kind::turn, wire, "Z", constant(quarter)});
+    list_.push_back({Primitive::Kind::turn, wire, phase, constant(first)});
     list_.push_back({Primitive::Kind::turn, wires, std::move(letters), angle});
-    list_.push_back({Primitive::Kind::turn, wire, "Z", constant(-quarter)});
+    list_.push_back({Primitive::Kind::turn, wire, phase, constant(-first)});
   }
 
   // exp(i factor * angle) on everything, or where the control is 1.
@@ -180,6 +186,7 @@ class GateLowering {
 
   const Gate& gate_;
   const GateInfo& info_;
+  const Basis basis_;
   std::vector<Primitive> list_;
 };
 
@@ -211,14 +218,14 @@ std::vector<Index> block_offsets(const GateInfo& info, const IndexMap& local) {
 // Words of which the gate is a polynomial.
 std::vector<PauliWord> words_of(const Gate& gate, StepKind kind, const Frame& frame) {
   std::vector<PauliWord> words;
-  for (const int w : gate.controls) words.push_back(frame.z(w));
+  for (const int w : gate.controls) words.push_back(frame.word("Z", {w}));
   if (kind == StepKind::pauli_rotation) {
     words.push_back(frame.word(gate.word, gate.targets));
     return words;
   }
   for (const int w : gate.targets) {
-    words.push_back(frame.z(w));
-    if (kind != StepKind::diagonal) words.push_back(frame.x(w));
+    words.push_back(frame.word("Z", {w}));
+    if (kind != StepKind::diagonal) words.push_back(frame.word("X", {w}));
   }
   return words;
 }
@@ -254,13 +261,15 @@ Step step_of(const Program& program, int index, const Frame& frame) {
 
 class Lowering {
  public:
-  explicit Lowering(const Program& program) : program_(program), found_{{}, {}, {}, Frame(program.num_wires), 0} {}
+  Lowering(const Program& program, Basis basis)
+      : program_(program), found_{{}, {}, {}, Frame(program.num_wires, basis), {}, 0} {}
 
   Lowered run() {
+    begin();
     for (int i = 0; i < static_cast<int>(program_.gates.size()); ++i) {
       const Gate& gate = program_.gates[i];
       if (gate_info(gate.opcode).family == Family::identity) continue;
-      const std::vector<Primitive> list = GateLowering(gate).run();
+      const std::vector<Primitive> list = GateLowering(gate, found_.frame.basis()).run();
       if (list.empty()) {
         found_.order.push_back({Element::none, static_cast<int>(found_.steps.size())});
         found_.steps.push_back(step_of(program_, i, found_.frame));
@@ -271,6 +280,20 @@ class Lowering {
   }
 
  private:
+  // In the basis of X, |0...0> is all of its states alike, and a 1 is a sign.
+  void begin() {
+    const InitialState& initial = program_.initial;
+    if (found_.frame.basis() == Basis::x) found_.start.everywhere = std::exp2(-0.5 * program_.num_wires);
+    for (std::size_t j = 0; j < initial.bits.size(); ++j) {
+      if (!initial.bits[j]) continue;
+      if (found_.frame.basis() == Basis::x) {
+        found_.frame.flip_wire(initial.wires[j]);
+      } else {
+        found_.start.index |= found_.frame.flip(initial.wires[j]);
+      }
+    }
+  }
+
   void add(const Primitive& p, int gate) {
     switch (p.kind) {
       case Primitive::Kind::flip: return found_.frame.flip_wire(p.wires[0]);
@@ -286,6 +309,19 @@ class Lowering {
   Lowered found_;
 };
 
+// Whether words are all that is asked of the state.
+bool needs_words_only(const Program& program) {
+  if (program.initial.kind == Preparation::state) return false;
+  return std::all_of(program.measurements.begin(), program.measurements.end(), [](const Measurement& m) {
+    const auto is_word = [](const Term& t) { return t.factors.empty(); };
+    return m.kind == MeasurementKind::expval && std::all_of(m.terms.begin(), m.terms.end(), is_word);
+  });
+}
+
+std::ptrdiff_t count_mixing(const Lowered& lowered) {
+  return std::count_if(lowered.turns.begin(), lowered.turns.end(), [](const Turn& t) { return !t.word.is_diagonal(); });
+}
+
 }  // namespace
 
 Index coefficient_count(const Step& step) {
@@ -300,6 +336,12 @@ Index coefficient_count(const Step& step) {
 
 Index overlap_count(const Step& step) { return step.kind == StepKind::pauli_rotation ? 1 : coefficient_count(step); }
 
-Lowered lower(const Program& program) { return Lowering(program).run(); }
+Lowered lower(const Program& program) {
+  Lowered found = Lowering(program, Basis::z).run();
+  if (!found.steps.empty() || !needs_words_only(program)) return found;
+  Lowered other = Lowering(program, Basis::x).run();
+  // On a state that is zero almost everywhere the first turn of each wire costs next to nothing.
+  return count_mixing(other) + program.num_wires < count_mixing(found) ? other : found;
+}
 
 }  // namespace ketgrad

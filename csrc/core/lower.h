@@ -4,12 +4,17 @@
 // kernel each way, one overlap and one rule for what commutes. Turns whose word is diagonal are phases; all others are
 // brought to real matrices here, by quarter phases around them: exp(-i angle/2 X) = S^dagger exp(-i angle/2 Y) S. What
 // is no product of a few turns stays a step of its own.
+//
+// In the basis of X (see frame.h) it is RX that is a phase. Circuits of which nothing but Pauli words is measured, and
+// which begin in a basis state, are lowered to the basis in which fewer turns are left: RX RZ RX on each wire and CNOT
+// between them has half as many there.
 #pragma once
 
 #include <vector>
 
 #include "core/frame.h"
 #include "core/program.h"
+#include "core/start.h"
 
 namespace ketgrad {
 
@@ -56,7 +61,8 @@ struct Lowered {
   std::vector<Turn> turns;
   std::vector<Step> steps;
   std::vector<Element> order;
-  Frame frame;      // at the end of the circuit
+  Frame frame;  // at the end of the circuit
+  Start start;
   int dropped = 0;  // gates outside the light cone: see light_cone.h
 };
 

@@ -351,8 +351,8 @@ void close_stretches(Plan& plan) {
 
 void plan_passes(Plan& plan, const std::vector<Element>& order) {
   Live live;
-  live.everywhere = plan.program->initial.kind == Preparation::state;
-  live.origin = static_cast<Mask>(plan.initial_index);
+  live.everywhere = plan.program->initial.kind == Preparation::state || plan.start.everywhere != 0;
+  live.origin = static_cast<Mask>(plan.start.index);
   std::vector<int> turns;
   const auto finish_stretch = [&] {
     StretchPlanner(plan, live, std::move(turns)).run();
@@ -520,10 +520,10 @@ Plan make_plan(const Program& program, const Layout& layout) {
   plan.turns = std::move(lowered.turns);
   plan.steps = std::move(lowered.steps);
   plan.dropped = lowered.dropped;
-  const Frame start(program.num_wires);
-  if (program.initial.kind == Preparation::state) plan.initial_offsets = start.local(program.initial.wires);
-  for (std::size_t j = 0; j < program.initial.bits.size(); ++j)
-    plan.initial_index |= program.initial.bits[j] ? start.flip(program.initial.wires[j]) : 0;
+  plan.start = lowered.start;
+  plan.basis = lowered.frame.basis();
+  if (program.initial.kind == Preparation::state)
+    plan.initial_offsets = Frame(program.num_wires).local(program.initial.wires);
   plan_passes(plan, lowered.order);
   plan_measurements(plan, lowered.frame);
   return plan;

@@ -138,8 +138,9 @@ struct Plan {
   std::vector<PlannedMeasurement> measurements;
   std::vector<ObservablePass> observables;
   IndexMap initial_offsets;  // of a prepared state's amplitudes
-  Index initial_index = 0;   // of |bits>
-  int dropped = 0;           // gates outside the light cone of the measurements
+  Start start;               // if no state is prepared
+  Basis basis = Basis::z;
+  int dropped = 0;  // gates outside the light cone of the measurements
 };
 
 // What a call needs beside the states, whatever the layout.

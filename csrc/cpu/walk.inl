@@ -207,6 +207,16 @@ class GroupWalk {
     team_.for_range(dimension_, [=](Index begin, Index end) { std::fill(state + 2 * begin, state + 2 * end, V{}); });
   }
 
+  // With a real amplitude.
+  void fill(V* state, const V& amplitude) const {
+    team_.for_range(dimension_, [=](Index begin, Index end) {
+      for (Index i = begin; i < end; ++i) {
+        state[2 * i] = amplitude;
+        state[2 * i + 1] = V{};
+      }
+    });
+  }
+
   // Numbers of a state that are turned around in squares of so many samples: all, or none of a few wires.
   Index in_squares() const { return 2 * dimension_ < width ? 0 : 2 * dimension_; }
 
@@ -238,12 +248,14 @@ class GroupWalk {
   }
 
   void prepare() {
-    fill_zero(psi_);
     const InitialState& initial = program_.initial;
     if (initial.kind != Preparation::state) {
-      psi_[2 * plan_.initial_index] = V{} + T(1);
+      const T everywhere = static_cast<T>(plan_.start.everywhere);
+      fill(psi_, V{} + everywhere);
+      if (everywhere == 0) psi_[2 * plan_.start.index] = V{} + T(1);
       return;
     }
+    fill_zero(psi_);
     const V* amplitudes = input_lanes(initial.input);
     store_group(psi_, 0, plan_.initial_offsets, plan_.initial_offsets.size(), amplitudes);
   }

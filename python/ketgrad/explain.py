@@ -54,6 +54,8 @@ class Explanation:
         wires: how many the circuit has.
         gates: how many operations it has.
         dropped: how many of the gates are outside the light cone of what is measured, and are not run.
+        basis: "Z" or "X", that of the amplitudes: the one in which more of the rotations are phases. "Z" unless nothing
+            but Pauli words is measured.
         batch: how many circuits are run.
         dtype: torch.complex64 or torch.complex128, of the state.
         regime: how the batch is run, in words.
@@ -64,6 +66,7 @@ class Explanation:
     wires: int
     gates: int
     dropped: int
+    basis: str
     batch: int
     dtype: torch.dtype
     regime: str
@@ -92,7 +95,8 @@ class Explanation:
         precision = str(self.dtype).removeprefix("torch.")
         gates = _counted(self.gates, "gate") + (f" ({self.dropped} outside the light cone)" if self.dropped else "")
         counts = (_counted(self.batch, "circuit"), _counted(self.wires, "wire"), gates)
-        title = f"{', '.join(counts)}, {precision}: {self.regime}"
+        basis = "" if self.basis == "Z" else f", in the basis of {self.basis}"
+        title = f"{', '.join(counts)}, {precision}: {self.regime}{basis}"
         note = (
             "multiply-adds, bytes"
             + (", ms" if measured else "")
@@ -221,6 +225,7 @@ def explain_program(
         wires=circuit.wires,
         gates=circuit.operations,
         dropped=plan["dropped"],
+        basis=plan["basis"],
         batch=circuit.batch,
         dtype=circuit.dtype.to_complex(),
         regime=regime,

@@ -224,6 +224,37 @@ inline Circuit random_circuit(Random& random, int num_wires, int num_gates) {
   return circuit;
 }
 
+// Turns and permutations alone, half of them RX, and nothing but Pauli words measured: most of these are run in the basis
+// of X.
+inline Circuit word_circuit(Random& random, int num_wires, int num_gates) {
+  Circuit circuit = empty_circuit(num_wires);
+  Program& program = circuit.program;
+  if (random.chance(0.5)) {
+    program.initial.kind = Preparation::basis;
+    for (int w = 0; w < num_wires; ++w) program.initial.wires.push_back(w);
+    for (int w = 0; w < num_wires; ++w) program.initial.bits.push_back(random.below(2));
+  }
+  const Opcode rx = make_gate("RX", {0}).opcode;
+  while (static_cast<int>(program.gates.size()) < num_gates) {
+    const Opcode opcode = random.chance(0.5) ? rx : static_cast<Opcode>(random.below(ketgrad::num_gates));
+    const GateInfo& info = gate_info(opcode);
+    if (info.num_wires > num_wires || info.family == Family::matrix || info.family == Family::diagonal) continue;
+    program.gates.push_back(random_gate(random, circuit, opcode, 1));
+    if (!lower(program).steps.empty()) program.gates.pop_back();
+  }
+  for (int m = 0; m < 2; ++m) {
+    Measurement measurement{MeasurementKind::expval, {}, {}};
+    for (int t = 0; t < 3; ++t) {
+      const int letters = random.below(num_wires + 1);
+      Term term{random.uniform(-1, 1), {random_slot(random, program)}, random.wires(num_wires, letters), "", {}};
+      for (int j = 0; j < letters; ++j) term.word += "XYZ"[random.below(3)];
+      measurement.terms.push_back(std::move(term));
+    }
+    program.measurements.push_back(std::move(measurement));
+  }
+  return circuit;
+}
+
 // --- values ---------------------------------------------------------------------------------------------------------
 
 // An input's values: one row, or one a sample. Complex numbers are interleaved.

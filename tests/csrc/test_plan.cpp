@@ -139,6 +139,42 @@ TEST(steps_know_their_groups) {
   CHECK(step.gate == 0);
 }
 
+// Z flips there, X is a phase, and Y = i X Z turns around.
+TEST(words_in_the_basis_of_x) {
+  Frame frame(2, Basis::x);
+  frame.cnot(0, 1);  // Z on wire 1 becomes Z Z, X on wire 0 becomes X X
+  frame.flip_wire(1);
+  const auto same = [](const PauliWord& a, const PauliWord& b) {
+    return a.x == b.x && a.z == b.z && a.y_count == b.y_count && a.negative == b.negative;
+  };
+  CHECK(same(frame.word("X", {0}), {0, 0b11, 0, false}));
+  CHECK(same(frame.word("Z", {1}), {0b11, 0, 0, true}));
+  CHECK(same(frame.word("Y", {0}), {0b10, 0b11, 1, true}));
+  CHECK(same(frame.word("Y", {1}), {0b11, 0b01, 1, false}));
+}
+
+TEST(the_basis_with_fewer_turns_is_chosen) {
+  std::vector<Gate> gates;
+  for (int layer = 0; layer < 3; ++layer) {
+    for (int w = 0; w < 4; ++w) {
+      for (const char* name : {"RX", "RZ", "RX"}) gates.push_back(rotation(name, w));
+    }
+    for (int w = 0; w < 4; ++w) gates.push_back(make_gate("CNOT", {w, (w + 1) % 4}));
+  }
+  const Measurement word{MeasurementKind::expval, {}, {{1, {}, {1, 2}, "ZY", {}}}};
+  const auto basis = [&](const Measurement& m) { return lower(circuit_of(4, gates, m).program).frame.basis(); };
+  CHECK(basis(word) == Basis::x);
+  CHECK(basis(measured_state) == Basis::z);
+  CHECK(basis({MeasurementKind::var, {}, word.terms}) == Basis::z);
+  Circuit prepared = circuit_of(4, gates, word);
+  prepared.program.initial = {Preparation::state, {0}, {}, prepared.add_input(Role::state, 1)};
+  CHECK(lower(prepared.program).frame.basis() == Basis::z);
+  gates.push_back(make_gate("Toffoli", {0, 1, 2}));
+  CHECK(basis(word) == Basis::z);
+  gates.assign({rotation("RX", 0), rotation("RX", 1), rotation("RX", 2), rotation("RX", 3)});
+  CHECK(basis(word) == Basis::z);  // each wire's first turn
+}
+
 // --- the light cone ---------------------------------------------------------------------------------------------------
 
 Lowered inside(int num_wires, const std::vector<Gate>& gates, const Measurement& measurement) {

@@ -51,6 +51,18 @@ TEST(random_circuits_in_every_batch) {
   }
 }
 
+TEST(circuits_in_either_basis) {
+  Random random(4);
+  int in_x = 0;
+  for (int round = 0; round < 30; ++round) {
+    const Circuit circuit = word_circuit(random, 1 + round % 6, 24);
+    in_x += lower(circuit.program).frame.basis() == Basis::x ? 1 : 0;
+    check_case(make_case(random, circuit, round % 3 == 0 ? 1 : 18), 1);
+  }
+  CHECK(in_x >= 10);
+  CHECK(in_x < 30);
+}
+
 void add_large_matrix(Circuit& circuit) {
   Gate gate = make_gate("QubitUnitary", {5, 0, 3, 1, 2, 4});
   gate.input = circuit.add_input(Role::unitary, 6);
@@ -137,6 +149,8 @@ TEST(tiles_agree_with_the_dense_simulator) {
     }
     for (int round = 0; round < 10; ++round)
       check_case(make_case(random, random_circuit(random, 6 + round % 3, 25), 2), 1);
+    for (int round = 0; round < 5; ++round)
+      check_case(make_case(random, word_circuit(random, 6 + round % 3, 40), 2), 1);
   }
   set_tile_bits(0);
 }

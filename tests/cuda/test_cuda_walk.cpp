@@ -131,6 +131,12 @@ TEST(random_circuits_in_every_batch) {
   }
 }
 
+TEST(circuits_in_either_basis) {
+  Random random(4);
+  for (int round = 0; round < 12; ++round)
+    check_case(make_case(random, word_circuit(random, 1 + round % 6, 24), 1 + round % 3));
+}
+
 TEST(no_wires_and_no_gates) {
   Random random(5);
   Circuit circuit = empty_circuit(0);
@@ -156,6 +162,8 @@ TEST(tiles_agree_with_the_dense_simulator) {
     }
     for (int round = 0; round < 4; ++round)
       check_case(make_case(random, random_circuit(random, 6 + round % 3, 25), 3), {tile_bits, round % 2 == 0 ? 0 : 13});
+    for (int round = 0; round < 2; ++round)
+      check_case(make_case(random, word_circuit(random, 6 + round, 40), 3), {tile_bits, 0});
   }
 }
 
