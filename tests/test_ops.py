@@ -264,7 +264,7 @@ import signal
 import ketgrad as kg
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 n = 22
-layer = [gate for w in range(n) for gate in (kg.RX(0.1 * w, wires=w), kg.CNOT(wires=[w, (w + 1) % n]))]
+layer = [gate for w in range(n) for gate in (kg.RY(0.1 * w, wires=w), kg.CNOT(wires=[w, (w + 1) % n]))]
 tape = kg.Tape(200 * layer, [kg.expval(kg.Z(0))])
 print("ready", flush=True)
 try:
@@ -289,7 +289,7 @@ def test_the_gil_is_released() -> None:
     """Another Python thread counts while a call runs."""
     n = 18
     tape = kg.Tape(
-        [kg.RX(0.1, wires=w % n) if w % 2 else kg.CNOT(wires=[w % n, (w + 1) % n]) for w in range(300)],
+        [kg.RY(0.1, wires=w % n) if w % 2 else kg.CNOT(wires=[w % n, (w + 1) % n]) for w in range(300)],
         [kg.expval(kg.Z(0))],
     )
     ticks, done = [0], threading.Event()
