@@ -946,6 +946,18 @@ def test_jax_transforms(jax: Any) -> None:
         jax.vmap(jax.grad(one))(batch)
 
 
+def test_jax_differentiates_by_numbers(jax: Any) -> None:
+    def circuit(x: Any, y: Any) -> Any:
+        qml.RX(x, wires=0)
+        qml.RY(2 * y, wires=0)
+        qml.RZ(0.3, wires=0)
+        return qml.expval(qml.Z(0))
+
+    for transform in (jax.grad, lambda f, **kw: jax.jit(jax.grad(f, **kw)), jax.value_and_grad):
+        gradient = transform(node(circuit), argnums=(0, 1))
+        assert_alike(gradient(0.4, 0.1), transform(node(circuit, "default.qubit"), argnums=(0, 1))(0.4, 0.1))
+
+
 def test_autograds_jacobians() -> None:
     function = measured(lambda: (z(), qml.probs(wires=[0, 1])))
 

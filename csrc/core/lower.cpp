@@ -318,9 +318,24 @@ bool needs_words_only(const Program& program) {
   });
 }
 
-std::ptrdiff_t count_mixing(const Lowered& lowered) {
-  return std::count_if(lowered.turns.begin(), lowered.turns.end(), [](const Turn& t) { return !t.word.is_diagonal(); });
+// Turns that mix, each by the share of the amplitudes that may be other than zero: of a state that begins in one place,
+// it doubles with every new flip.
+double count_mixing(const Lowered& lowered) {
+  Span flips;
+  int missing = lowered.start.everywhere != 0 ? 0 : lowered.frame.num_wires();
+  double total = 0;
+  for (const Turn& t : lowered.turns) {
+    if (t.word.is_diagonal()) continue;
+    if (flips.add(t.word.x) && missing > 0) --missing;
+    total += std::exp2(-missing);
+  }
+  return total;
 }
+
+// By which the turns must be fewer in the basis of X, for there the first passes too go over all of a state: on 24 wires
+// two layers of RX RZ RX, 48 turns instead of 52, took 1.7 times as long, and on 12 to 20 wires four layers, 0.64 of the
+// turns, 0.8 to 0.95 times as long.
+constexpr double least_gain = 0.7;
 
 }  // namespace
 
@@ -340,8 +355,7 @@ Lowered lower(const Program& program) {
   Lowered found = Lowering(program, Basis::z).run();
   if (!found.steps.empty() || !needs_words_only(program)) return found;
   Lowered other = Lowering(program, Basis::x).run();
-  // On a state that is zero almost everywhere the first turn of each wire costs next to nothing.
-  return count_mixing(other) + program.num_wires < count_mixing(found) ? other : found;
+  return count_mixing(other) < least_gain * count_mixing(found) ? other : found;
 }
 
 }  // namespace ketgrad

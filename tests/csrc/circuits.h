@@ -224,7 +224,7 @@ inline Circuit random_circuit(Random& random, int num_wires, int num_gates) {
   return circuit;
 }
 
-// Turns and permutations alone, half of them RX, and nothing but Pauli words measured: most of these are run in the basis
+// Turns and permutations alone, most of them RX, and nothing but Pauli words measured: most of these are run in the basis
 // of X.
 inline Circuit word_circuit(Random& random, int num_wires, int num_gates) {
   Circuit circuit = empty_circuit(num_wires);
@@ -236,7 +236,7 @@ inline Circuit word_circuit(Random& random, int num_wires, int num_gates) {
   }
   const Opcode rx = make_gate("RX", {0}).opcode;
   while (static_cast<int>(program.gates.size()) < num_gates) {
-    const Opcode opcode = random.chance(0.5) ? rx : static_cast<Opcode>(random.below(ketgrad::num_gates));
+    const Opcode opcode = random.chance(0.7) ? rx : static_cast<Opcode>(random.below(ketgrad::num_gates));
     const GateInfo& info = gate_info(opcode);
     if (info.num_wires > num_wires || info.family == Family::matrix || info.family == Family::diagonal) continue;
     program.gates.push_back(random_gate(random, circuit, opcode, 1));

@@ -36,7 +36,7 @@ from ..jacobian_products import AdjointProducts
 from ..tape import Tape
 from .pennylane import build_tape, has_gradient
 from .pennylane_execution import Executor, as_arrays, as_numpy, real_dtype
-from .pennylane_preprocessing import add_native_transforms, is_collapse, native_scripts
+from .pennylane_preprocessing import add_native_transforms, is_collapse, native_scripts, with_jax_arrays
 
 _NATIVE_METHODS = ("adjoint", "backprop", "best", "device")
 _MCM_METHODS = ("deferred", "one-shot")
@@ -164,6 +164,8 @@ class KetgradQubit(Device):  # type: ignore[misc]
         add_native_transforms(pipeline, self.name, self.wires, config.mcm_config.mcm_method)
         if config.mcm_config.mcm_method == "one-shot":
             pipeline.add_transform(qml.dynamic_one_shot, postselect_mode=config.mcm_config.postselect_mode)
+        if config.interface in (Interface.JAX, Interface.JAX_JIT):
+            pipeline.add_transform(with_jax_arrays)
         if config.gradient_method in _NATIVE_METHODS:
             pipeline.add_transform(no_sampling, name=f"{config.gradient_method} + {self.name}")
         return pipeline

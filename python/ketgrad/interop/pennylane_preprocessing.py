@@ -124,6 +124,21 @@ def _null(results: Any) -> Any:
 
 
 @transform  # type: ignore[untyped-decorator]
+def with_jax_arrays(script: QuantumScript) -> Batch:
+    """Parameters that JAX traces become arrays of its own.
+
+    `jax.grad(qnode)(0.4)` traces a number of Python's, which stays one within custom derivatives, where PennyLane asks it
+    for its dtype.
+    """
+    import jax
+
+    parameters = script.get_parameters(trainable_only=False)
+    traced = [i for i, parameter in enumerate(parameters) if isinstance(parameter, jax.core.Tracer)]
+    arrays = [jax.lax.convert_element_type(parameters[i], parameters[i].dtype) for i in traced]
+    return (script.bind_new_parameters(arrays, traced),), _null
+
+
+@transform  # type: ignore[untyped-decorator]
 def with_matrices(script: QuantumScript) -> Batch:
     """Operations of which ketgrad takes the matrix become unitaries."""
     operations = [_as_unitary(op) for op in script.operations]
