@@ -127,8 +127,8 @@ def _null(results: Any) -> Any:
 def with_jax_arrays(script: QuantumScript) -> Batch:
     """Parameters that JAX traces become arrays of its own.
 
-    `jax.grad(qnode)(0.4)` traces a number of Python's, which stays one within custom derivatives, where PennyLane asks it
-    for its dtype.
+    `jax.grad(qnode)(0.4)` traces a number of Python's, which stays one within custom derivatives, where PennyLane asks
+    it for its dtype.
     """
     import jax
 
