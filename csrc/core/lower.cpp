@@ -355,7 +355,8 @@ Lowered lower(const Program& program) {
   Lowered found = Lowering(program, Basis::z).run();
   if (!found.steps.empty() || !needs_words_only(program)) return found;
   Lowered other = Lowering(program, Basis::x).run();
-  return count_mixing(other) < least_gain * count_mixing(found) ? other : found;
+  if (count_mixing(other) < least_gain * count_mixing(found)) return other;
+  return found;
 }
 
 }  // namespace ketgrad

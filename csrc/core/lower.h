@@ -6,8 +6,8 @@
 // is no product of a few turns stays a step of its own.
 //
 // In the basis of X (see frame.h) it is RX that is a phase. Circuits of which nothing but Pauli words is measured, and
-// which begin in a basis state, are lowered to the basis in which fewer turns are left: RX RZ RX on each wire and CNOT
-// between them has half as many there.
+// which begin in a basis state, are lowered to that basis where clearly fewer turns are left in it: RX RZ RX on each wire
+// and CNOT between them has half as many there.
 #pragma once
 
 #include <vector>

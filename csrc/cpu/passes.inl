@@ -39,7 +39,7 @@ class PassRunner {
         strings_.resize(strings_.size() + own_strings(op));
         n->end_string = static_cast<int>(strings_.size());
         n->first_angle = static_cast<int>(halves_.size());
-        halves_.resize(halves_.size() + own_angles(op) * (n->own ? width : 1));
+        halves_.resize(halves_.size() + own_angles(op) * n->lanes());
         some_own_ |= n->own;
         ++n;
       }
@@ -123,6 +123,8 @@ class PassRunner {
 
  protected:
   struct Numbers {
+    int lanes() const { return own ? width : 1; }  // that numbers are found for
+
     bool own = false;  // some sample has its own
     bool ready = false;
     bool some_nan = false;    // of any sample so far
@@ -182,7 +184,7 @@ class PassRunner {
 
   void find_halves(const Operation& op, const Numbers& n) {
     if (n.ready && !n.own) return;
-    const int lanes = n.own ? width : 1;
+    const int lanes = n.lanes();
     double* half = halves_.data() + n.first_angle;
     const auto add = [&](const auto& angle_in) {
       for (int l = 0; l < lanes; ++l) *half++ = 0.5 * angle_in(l);
@@ -223,7 +225,7 @@ class PassRunner {
   void prepare_block(const TurnBlock& block, Numbers& n) {
     const std::size_t k = block.turns.size();
     double cosines = n.scale_before;
-    const int lanes = n.own ? width : 1;
+    const int lanes = n.lanes();
     const double* cosine = cosines_.data() + n.first_angle;
     const double* sine = sines_.data() + n.first_angle;
     for (std::size_t j = 0; j < k; ++j) {
@@ -266,7 +268,7 @@ class PassRunner {
       if (is_own(s)) {
         *own = own_numbers(s, at);
         for (int l = 0; l < width; ++l) n.some_nan |= std::isnan(own->start.re[l]);
-        at += n.own ? width : 1;
+        at += n.lanes();
         ++own;
       } else if (first) {
         const double half = 0.5 * string_angle(s, 0);

@@ -42,7 +42,7 @@ template <int step, int width, bool upper>
 struct Exchanged {
   static constexpr int at(int l) {
     const bool from_upper = (l & step) != 0;
-    return (from_upper ? width : 0) + l + (upper && !from_upper ? step : 0) - (!upper && from_upper ? step : 0);
+    return from_upper ? width + l - (upper ? 0 : step) : l + (upper ? step : 0);
   }
 };
 

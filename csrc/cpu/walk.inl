@@ -203,15 +203,13 @@ class GroupWalk {
 
   // --- states --------------------------------------------------------------------------------------------------------
 
-  void fill_zero(V* state) const {
-    team_.for_range(dimension_, [=](Index begin, Index end) { std::fill(state + 2 * begin, state + 2 * end, V{}); });
-  }
+  void fill_zero(V* state) const { fill(state, 0); }
 
   // With a real amplitude.
-  void fill(V* state, const V& amplitude) const {
+  void fill(V* state, T amplitude) const {
     team_.for_range(dimension_, [=](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) {
-        state[2 * i] = amplitude;
+        state[2 * i] = V{} + amplitude;
         state[2 * i + 1] = V{};
       }
     });
@@ -250,9 +248,9 @@ class GroupWalk {
   void prepare() {
     const InitialState& initial = program_.initial;
     if (initial.kind != Preparation::state) {
-      const T everywhere = static_cast<T>(plan_.start.everywhere);
-      fill(psi_, V{} + everywhere);
-      if (everywhere == 0) psi_[2 * plan_.start.index] = V{} + T(1);
+      const Start& start = plan_.start;
+      fill(psi_, static_cast<T>(start.everywhere));
+      psi_[2 * start.index] = V{} + static_cast<T>(start.amplitude(start.index));
       return;
     }
     fill_zero(psi_);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "core/complex.h"
+#include "core/lower.h"
 #include "core/program.h"
 #include "core/registry.h"
 #include "cpu/execute.h"
@@ -229,11 +230,8 @@ inline Circuit random_circuit(Random& random, int num_wires, int num_gates) {
 inline Circuit word_circuit(Random& random, int num_wires, int num_gates) {
   Circuit circuit = empty_circuit(num_wires);
   Program& program = circuit.program;
-  if (random.chance(0.5)) {
-    program.initial.kind = Preparation::basis;
-    for (int w = 0; w < num_wires; ++w) program.initial.wires.push_back(w);
-    for (int w = 0; w < num_wires; ++w) program.initial.bits.push_back(random.below(2));
-  }
+  program.initial = random_initial(random, circuit);
+  if (program.initial.kind == Preparation::state) program.initial = {};
   const Opcode rx = make_gate("RX", {0}).opcode;
   while (static_cast<int>(program.gates.size()) < num_gates) {
     const Opcode opcode = random.chance(0.7) ? rx : static_cast<Opcode>(random.below(ketgrad::num_gates));
@@ -243,14 +241,8 @@ inline Circuit word_circuit(Random& random, int num_wires, int num_gates) {
     if (!lower(program).steps.empty()) program.gates.pop_back();
   }
   for (int m = 0; m < 2; ++m) {
-    Measurement measurement{MeasurementKind::expval, {}, {}};
-    for (int t = 0; t < 3; ++t) {
-      const int letters = random.below(num_wires + 1);
-      Term term{random.uniform(-1, 1), {random_slot(random, program)}, random.wires(num_wires, letters), "", {}};
-      for (int j = 0; j < letters; ++j) term.word += "XYZ"[random.below(3)];
-      measurement.terms.push_back(std::move(term));
-    }
-    program.measurements.push_back(std::move(measurement));
+    program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
+    for (Term& term : program.measurements.back().terms) term.factors.clear();
   }
   return circuit;
 }

@@ -134,6 +134,8 @@ def with_jax_arrays(script: QuantumScript) -> Batch:
 
     parameters = script.get_parameters(trainable_only=False)
     traced = [i for i, parameter in enumerate(parameters) if isinstance(parameter, jax.core.Tracer)]
+    if not traced:
+        return (script,), _null
     arrays = [jax.lax.convert_element_type(parameters[i], parameters[i].dtype) for i in traced]
     return (script.bind_new_parameters(arrays, traced),), _null
 
