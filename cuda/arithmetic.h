@@ -1,12 +1,74 @@
-// What kernels compute with: complex numbers, affine maps of indices, sums over a block.
+// What kernels compute with: numbers, complex numbers, affine maps of indices, sums over a block.
 #pragma once
 
 #include "core/complex.h"
+#include "core/dual.h"
 #include "cuda/tables.h"
 
 #include "cuda/device.h"
 
 namespace ketgrad::cuda {
+
+// --- numbers ----------------------------------------------------------------------------------------------------------
+//
+// Kernels are written once for numbers of any kind T: float and double, and duals of them. On duals they give the
+// derivatives of results and gradients along one direction of the inputs, forward over reverse.
+
+template <class T>
+struct NumberOf {
+  using Real = T;       // what is in memory outside of a call
+  using Wide = double;  // what sums are taken in
+};
+template <class R>
+struct NumberOf<DualOf<R>> {
+  using Real = R;
+  using Wide = Dual;
+};
+
+template <class T>
+using Real = typename NumberOf<T>::Real;
+template <class T>
+using Wide = typename NumberOf<T>::Wide;
+
+// Calls a macro for each kind of number that kernels are there for.
+#define KETGRAD_FOR_NUMBERS(macro) macro(float) macro(double) macro(DualOf<float>) macro(Dual)
+
+template <class T>
+inline constexpr bool is_dual = !std::is_same_v<T, Real<T>>;
+
+// An array that a call brings: its values, and those of duals their slopes, null where they stand still.
+template <class T>
+struct Source {
+  const Real<T>* values = nullptr;
+  const Real<T>* slopes = nullptr;
+
+  KETGRAD_DEVICE T at(Index i) const {
+    if constexpr (is_dual<T>) {
+      return {values[i], slopes == nullptr ? Real<T>(0) : slopes[i]};
+    } else {
+      return values[i];
+    }
+  }
+  // Number i of complex ones.
+  KETGRAD_DEVICE Complex<T> complex_at(Index i) const { return {at(2 * i), at(2 * i + 1)}; }
+};
+
+// What a call gives back of a number: itself, of a dual its derivative.
+template <class T>
+KETGRAD_DEVICE Real<T> answer(const T& x) {
+  if constexpr (is_dual<T>) {
+    return x.slope;
+  } else {
+    return x;
+  }
+}
+
+template <class R>
+KETGRAD_DEVICE DualOf<R> shuffle_xor(const DualOf<R>& x, int mask) {
+  return {shuffle_xor(x.value, mask), shuffle_xor(x.slope, mask)};
+}
+
+// --- indices ----------------------------------------------------------------------------------------------------------
 
 // Sum of vectors[j] over the bits j of r, of `count` bits: no branches, so that loads do not wait for each other.
 template <class V, class R>
@@ -19,6 +81,8 @@ KETGRAD_DEVICE V combine(const V* vectors, int count, R r) {
 KETGRAD_DEVICE Index at(const TablesView& t, const Map& map, Index r) {
   return static_cast<Index>(map.origin ^ combine(t.vectors + map.vectors.first, map.vectors.count, r));
 }
+
+// --- complex numbers --------------------------------------------------------------------------------------------------
 
 // conj(a) b
 template <class T>
@@ -38,14 +102,16 @@ KETGRAD_DEVICE Complex<T> turned(const Complex<T>& a, int quarter) {
 }
 
 template <class T>
-KETGRAD_DEVICE Complex<double> widened(const Complex<T>& a) {
-  return {static_cast<double>(a.re), static_cast<double>(a.im)};
+KETGRAD_DEVICE Complex<Wide<T>> widened(const Complex<T>& a) {
+  return {static_cast<Wide<T>>(a.re), static_cast<Wide<T>>(a.im)};
 }
 
 template <class T>
-KETGRAD_DEVICE Complex<T> narrowed(const Complex<double>& a) {
+KETGRAD_DEVICE Complex<T> narrowed(const Complex<Wide<T>>& a) {
   return {static_cast<T>(a.re), static_cast<T>(a.im)};
 }
+
+// --- sums -------------------------------------------------------------------------------------------------------------
 
 // In the same order on every lane, so that all have the same sum.
 template <class T>
@@ -54,21 +120,23 @@ KETGRAD_DEVICE T warp_sum(T value) {
   return value;
 }
 
-// Of all threads of a block, which has shared memory for a double for each warp.
-KETGRAD_DEVICE double block_sum(double value) {
-  const double of_warp = warp_sum(value);
+// Of all threads of a block, which has shared memory for a number of each warp.
+template <class N>
+KETGRAD_DEVICE N block_sum(const N& value) {
+  const N of_warp = warp_sum(value);
   const int warps = block_threads() / warp_size;
   if (warps == 1) return of_warp;
-  Shared<double> sums(0, warps);
+  Shared<N> sums(0, warps);
   barrier();  // an earlier sum has been read
   if (thread_index() % warp_size == 0) sums.set(thread_index() / warp_size, of_warp);
   barrier();
-  double total = 0;
+  N total = 0;
   for (int w = 0; w < warps; ++w) total += sums.get(w);
   return total;
 }
 
-KETGRAD_DEVICE Complex<double> block_sum(const Complex<double>& value) {
+template <class N>
+KETGRAD_DEVICE Complex<N> block_sum(const Complex<N>& value) {
   return {block_sum(value.re), block_sum(value.im)};
 }
 
@@ -76,9 +144,9 @@ KETGRAD_DEVICE Complex<double> block_sum(const Complex<double>& value) {
 
 template <class T>
 struct Input {
-  const T* data = nullptr;
-  T* gradient = nullptr;  // null where none is wanted
-  Index numel = 0;        // complex numbers count once
+  Source<T> data;
+  Real<T>* gradient = nullptr;  // null where none is wanted
+  Index numel = 0;              // complex numbers count once
   std::int32_t batched = 0;
   std::int32_t is_complex = 0;
 
@@ -86,21 +154,20 @@ struct Input {
 };
 
 template <class T>
-KETGRAD_DEVICE double value_of(const Value& v, const Input<T>* inputs, Index sample) {
+KETGRAD_DEVICE Wide<T> value_of(const Value& v, const Input<T>* inputs, Index sample) {
   if (v.input == no_input) return v.offset;
   const Input<T>& input = inputs[v.input];
-  return v.scale * static_cast<double>(input.data[input.row(sample) + v.column]) + v.offset;
+  return v.scale * static_cast<Wide<T>>(input.data.at(input.row(sample) + v.column)) + v.offset;
 }
 
 template <class T>
 KETGRAD_DEVICE Complex<T> complex_at(const Input<T>& input, Index sample, Index e) {
-  const T* z = input.data + 2 * (input.row(sample) + e);
-  return {z[0], z[1]};
+  return input.data.complex_at(input.row(sample) + e);
 }
 
 template <class T>
-KETGRAD_DEVICE double coefficient_of(const TablesView& t, const Coefficient& c, const Input<T>* inputs, Index sample) {
-  double product = c.scale;
+KETGRAD_DEVICE Wide<T> coefficient_of(const TablesView& t, const Coefficient& c, const Input<T>* inputs, Index sample) {
+  Wide<T> product = c.scale;
   for (int j = 0; j < c.values.count; ++j) product *= value_of(t.values[c.values.first + j], inputs, sample);
   return product;
 }
@@ -126,11 +193,11 @@ struct FixedPoint<double> {
 };
 
 // Half the angle of a string as a fraction of a whole turn, in fixed point: sums of them are exact and wrap by
-// themselves. What is not a number shows in `poison`, which is 0 else.
+// themselves. The rest is what this cannot say: NaN of what is not a number, 0 else, and of duals the slope.
 template <class T>
 struct PhaseAngle {
-  typename FixedPoint<T>::Unsigned fraction;
-  T poison;
+  typename FixedPoint<Real<T>>::Unsigned fraction;
+  T rest;
 };
 
 // A chunk of samples: those from `first` on.

@@ -13,11 +13,12 @@ namespace ketgrad::cuda {
 template <class T>
 class Context {
  public:
-  Context(Device& device, const DeviceCall<T>& call, const std::vector<T*>& gradients)
+  Context(Device& device, const DeviceCall<Real<T>>& call, const std::vector<Real<T>*>& gradients)
       : device_(device), call_(call), dimension_(Index{1} << tables().num_wires) {
     for (std::size_t i = 0; i < call.inputs.size(); ++i) {
-      const InputView<T>& view = call.inputs[i];
-      inputs_.push_back({view.data, gradients.empty() ? nullptr : gradients[i], view.numel, view.batched ? 1 : 0,
+      const InputView<Real<T>>& view = call.inputs[i];
+      const Source<T> data{view.data, call.tangents.empty() ? nullptr : call.tangents[i]};
+      inputs_.push_back({data, gradients.empty() ? nullptr : gradients[i], view.numel, view.batched ? 1 : 0,
                          view.is_complex ? 1 : 0});
     }
     device_inputs_ = take<Input<T>>(static_cast<Index>(inputs_.size()));
@@ -33,6 +34,9 @@ class Context {
   Index dimension() const { return dimension_; }
 
   bool wants(int input) const { return input != no_input && inputs_[input].gradient != nullptr; }
+
+  // Duals only: whether the input has a direction.
+  bool moves(int input) const { return input != no_input && inputs_[input].data.slopes != nullptr; }
 
   bool wants(const Range& values) const {
     for (int j = 0; j < values.count; ++j) {
@@ -79,43 +83,51 @@ class Context {
   }
 
   void zero_states(Complex<T>* states) { device_.zero(states, sizeof(Complex<T>) * samples_.count * dimension_); }
-  void zero_numbers(double* numbers, Index each) { device_.zero(numbers, sizeof(double) * samples_.count * each); }
+  void zero_numbers(Wide<T>* numbers, Index each) { device_.zero(numbers, sizeof(Wide<T>) * samples_.count * each); }
+
+  // Room for the coefficients of a step, and for what a step or a factor of an observable needs beside the states.
+  Complex<T>* room_for_coefficients(Index count) { return grown(coefficients_, count); }
+  Complex<T>* room_for_factor(Index count) { return grown(factor_, count); }
 
   // --- sums over groups ----------------------------------------------------------------------------------------------
 
   // Room for so many sums, and for so many pieces of sums.
-  Complex<double>* room_for_sums(Index count) { return grown(sums_, count); }
-  Complex<double>* room_for_pieces(Index count) { return grown(pieces_, count); }
+  Complex<Wide<T>>* room_for_sums(Index count) { return grown(sums_, count); }
+  Complex<Wide<T>>* room_for_pieces(Index count) { return grown(pieces_, count); }
 
   // The sums of sum_over_groups, [sample][entry], valid until the next.
-  const Complex<double>* sum_groups(const Map& groups, const Offsets& offsets, const Entries& entries,
-                                    const Complex<T>* x, const Complex<T>* y) {
-    Complex<double>* sums = room_for_sums(entries.count * samples_.count);
-    Complex<double>* pieces = room_for_pieces(sum_scratch_count(groups.size(), entries.count, samples_.count));
+  const Complex<Wide<T>>* sum_groups(const Map& groups, const Offsets& offsets, const Entries& entries,
+                                     const Complex<T>* x, const Complex<T>* y) {
+    Complex<Wide<T>>* sums = room_for_sums(entries.count * samples_.count);
+    Complex<Wide<T>>* pieces = room_for_pieces(sum_scratch_count(groups.size(), entries.count, samples_.count));
     sum_over_groups(queue(), state_call(), groups, offsets, entries, x, y, sums, pieces);
     return sums;
   }
 
  private:
-  struct Numbers {
-    Complex<double>* data = nullptr;
+  template <class E>
+  struct Room {
+    E* data = nullptr;
     Index capacity = 0;
   };
 
-  Complex<double>* grown(Numbers& numbers, Index count) {
-    if (numbers.capacity < count) numbers = {take<Complex<double>>(count), count};
-    return numbers.data;
+  template <class E>
+  E* grown(Room<E>& room, Index count) {
+    if (room.capacity < count) room = {take<E>(count), count};
+    return room.data;
   }
 
   Device& device_;
-  const DeviceCall<T>& call_;
+  const DeviceCall<Real<T>>& call_;
   const Index dimension_;
   std::vector<Input<T>> inputs_;
   Input<T>* device_inputs_ = nullptr;
   Index chunk_ = 1;
   Samples samples_;
-  Numbers sums_;
-  Numbers pieces_;
+  Room<Complex<Wide<T>>> sums_;
+  Room<Complex<Wide<T>>> pieces_;
+  Room<Complex<T>> coefficients_;
+  Room<Complex<T>> factor_;
 };
 
 }  // namespace ketgrad::cuda

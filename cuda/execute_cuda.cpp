@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/dual.h"
 #include "core/gpu_layout.h"
 #include "core/memory.h"
 #include "cuda/connection.h"
@@ -230,16 +231,28 @@ Tensor empty(const std::vector<Index>& shape, ScalarType type, const Tensor& lik
   }
 }
 
-template <class T>
+// For a walk on numbers of kind N.
+template <class N, class T>
 DeviceCall<T> device_call(const Arguments<T>& arguments, TorchDevice& device) {
-  return {&table_cache().find<T>(arguments.program, device), arguments.batch, arguments.views};
+  return {&table_cache().find<N>(arguments.program, device), arguments.batch, arguments.views, {}};
+}
+
+// A gradient of zeros, known to the call as the place of the input's.
+template <class T>
+Tensor empty_gradient(Index input, const Tensor& like, TorchDevice& device, Cotangents<T>& cotangents) {
+  Tensor gradient = empty(ops::shape_of(like), like.scalar_type(), like);
+  const ScalarType type = like.scalar_type();
+  const bool is_complex = type == ScalarType::ComplexFloat || type == ScalarType::ComplexDouble;
+  device.zero(data<T>(gradient), gradient.numel() * (is_complex ? 2 : 1) * sizeof(T));
+  cotangents.gradients[input] = ops::gradient_address<T>(gradient);
+  return gradient;
 }
 
 template <class T>
 Executed execute_as(const ProgramHandle& program, const std::vector<Tensor>& inputs, bool keep_ket) {
   const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
   TorchDevice device(inputs[0].get_device_index());
-  const DeviceCall<T> call = device_call(arguments, device);
+  const DeviceCall<T> call = device_call<T>(arguments, device);
   const Program& p = program->program;
   const Tensor real = empty({arguments.batch, p.real_results()}, real_type<T>, inputs[0]);
   const Tensor complex = empty({arguments.batch, p.complex_results()}, complex_type<T>, inputs[0]);
@@ -255,17 +268,35 @@ std::vector<Tensor> execute_vjp_as(const ProgramHandle& program, const std::vect
   const ops::CheckedCotangents<T> checked(arguments, inputs[0], ket, g_real, g_complex);
   ops::check_wanted(wanted, inputs.size());
   TorchDevice device(inputs[0].get_device_index());
-  const DeviceCall<T> call = device_call(arguments, device);
+  const DeviceCall<T> call = device_call<T>(arguments, device);
   Cotangents<T> cotangents = checked.view(inputs.size());
   std::vector<Tensor> gradients;
-  for (const Index input : wanted) {
-    gradients.push_back(empty(ops::shape_of(inputs[input]), inputs[input].scalar_type(), inputs[0]));
-    const Tensor& gradient = gradients.back();
-    device.zero(data<T>(gradient), gradient.numel() * (arguments.views[input].is_complex ? 2 : 1) * sizeof(T));
-    cotangents.gradients[input] = ops::gradient_address<T>(gradient);
-  }
+  for (const Index input : wanted) gradients.push_back(empty_gradient(input, inputs[input], device, cotangents));
   execute_vjp<T>(device, call, cotangents);
   return gradients;
+}
+
+template <class T>
+Slopes execute_tangents_as(const ProgramHandle& program, const std::vector<Tensor>& inputs,
+                           const std::vector<Tensor>& tangents, const std::vector<Index>& moving,
+                           const std::vector<Tensor>& cotangents, const std::vector<Index>& wanted) {
+  const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
+  const ops::CheckedTangents<T> directions(arguments, tangents, moving);
+  ops::CheckedDirectional<T> checked(arguments, inputs[0], wanted.empty() ? std::vector<Tensor>{} : cotangents);
+  Directional<T>& directional = checked.directional;
+  ops::check_wanted(wanted, inputs.size());
+  TorchDevice device(inputs[0].get_device_index());
+  DeviceCall<T> call = device_call<DualOf<T>>(arguments, device);
+  call.tangents = directions.of_inputs;
+  const Program& p = program->program;
+  const Tensor real = empty({arguments.batch, p.real_results()}, real_type<T>, inputs[0]);
+  const Tensor complex = empty({arguments.batch, p.complex_results()}, complex_type<T>, inputs[0]);
+  directional.results = {data<T>(real), data<T>(complex), nullptr};
+  std::vector<Tensor> gradients;
+  for (const Index input : wanted)
+    gradients.push_back(empty_gradient(input, inputs[input], device, directional.cotangents));
+  execute_tangents<T>(device, call, directional);
+  return {real, complex, gradients};
 }
 
 // The first input's device is the current one. Where that is the CPU, the arguments are refused by name later on.
@@ -296,6 +327,34 @@ std::vector<Tensor> execute_vjp_cuda(std::int64_t program, std::vector<Tensor> i
   const std::vector<Index> list(wanted.begin(), wanted.end());
   return single ? execute_vjp_as<float>(found, inputs, ket, g_real, g_complex, list)
                 : execute_vjp_as<double>(found, inputs, ket, g_real, g_complex, list);
+}
+
+namespace {
+
+Slopes execute_tangents(std::int64_t program, const std::vector<Tensor>& inputs, const std::vector<Tensor>& tangents,
+                        const std::vector<std::int64_t>& moving, const std::vector<Tensor>& cotangents,
+                        const std::vector<std::int64_t>& wanted) {
+  const bool single = ops::is_single(inputs);
+  const OnDevice guard(inputs[0]);
+  const ProgramHandle found = connected_program(program);
+  const std::vector<Index> moves(moving.begin(), moving.end());
+  const std::vector<Index> wants(wanted.begin(), wanted.end());
+  return single ? execute_tangents_as<float>(found, inputs, tangents, moves, cotangents, wants)
+                : execute_tangents_as<double>(found, inputs, tangents, moves, cotangents, wants);
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> execute_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs,
+                                            std::vector<Tensor> tangents, std::vector<std::int64_t> moving) {
+  const Slopes found = execute_tangents(program, inputs, tangents, moving, {}, {});
+  return {std::get<0>(found), std::get<1>(found)};
+}
+
+Slopes execute_vjp_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
+                            std::vector<std::int64_t> moving, const Tensor& g_real, const Tensor& g_complex,
+                            const Tensor& dg_real, const Tensor& dg_complex, std::vector<std::int64_t> wanted) {
+  return execute_tangents(program, inputs, tangents, moving, {g_real, g_complex, dg_real, dg_complex}, wanted);
 }
 
 }  // namespace ketgrad::cuda

@@ -9,6 +9,7 @@
 
 namespace ketgrad::cuda {
 
+using Slopes = std::tuple<torch::stable::Tensor, torch::stable::Tensor, std::vector<torch::stable::Tensor>>;
 using Executed = std::tuple<torch::stable::Tensor, torch::stable::Tensor, torch::stable::Tensor>;
 
 Executed execute_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs, bool keep_ket);
@@ -18,5 +19,16 @@ std::vector<torch::stable::Tensor> execute_vjp_cuda(std::int64_t program, std::v
                                                     const torch::stable::Tensor& g_real,
                                                     const torch::stable::Tensor& g_complex,
                                                     std::vector<std::int64_t> wanted);
+
+std::tuple<torch::stable::Tensor, torch::stable::Tensor> execute_jvp_cuda(std::int64_t program,
+                                                                          std::vector<torch::stable::Tensor> inputs,
+                                                                          std::vector<torch::stable::Tensor> tangents,
+                                                                          std::vector<std::int64_t> moving);
+
+Slopes execute_vjp_jvp_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs,
+                            std::vector<torch::stable::Tensor> tangents, std::vector<std::int64_t> moving,
+                            const torch::stable::Tensor& g_real, const torch::stable::Tensor& g_complex,
+                            const torch::stable::Tensor& dg_real, const torch::stable::Tensor& dg_complex,
+                            std::vector<std::int64_t> wanted);
 
 }  // namespace ketgrad::cuda

@@ -31,15 +31,15 @@ void launch_items(const Queue& queue, Index each, Index samples, void (*kernel)(
 template <class T, class F>
 KETGRAD_DEVICE void add_complex_gradient(const Input<T>& input, const Samples& samples, const Item& item, bool batched,
                                          const F& of_sample) {
-  Complex<double> total{};
+  Complex<Wide<T>> total{};
   if (batched) {
     total = of_sample(item.sample);
   } else {
     for (Index s = 0; s < samples.count; ++s) total += of_sample(s);
   }
-  T* g = input.gradient + 2 * (input.row(samples.first + item.sample) + item.number);
-  g[0] += static_cast<T>(total.re);
-  g[1] += static_cast<T>(total.im);
+  Real<T>* g = input.gradient + 2 * (input.row(samples.first + item.sample) + item.number);
+  g[0] += answer(static_cast<T>(total.re));
+  g[1] += answer(static_cast<T>(total.im));
 }
 
 }  // namespace ketgrad::cuda

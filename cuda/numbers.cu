@@ -29,18 +29,25 @@ KETGRAD_KERNEL write_inputs(SomeInputs<T> some, int count, Input<T>* to) {
 // Half an angle in whole turns, modulo 1, by the nearest fraction.
 template <class T>
 KETGRAD_DEVICE PhaseAngle<T> fixed_point(double angle) {
-  using Unsigned = typename FixedPoint<T>::Unsigned;
+  using Unsigned = typename FixedPoint<Real<T>>::Unsigned;
   constexpr double inverse = 0.07957747154594766788;  // 1 / (4 pi)
   const double turns = angle * inverse;
   const double part = turns - std::floor(turns);
-  const T poison = static_cast<T>(angle - angle);  // NaN of what is not finite
-  if (!(part >= 0)) return {0, poison};  // NaN, or a fraction so near to 0 that a fused product comes out below it
+  const T rest = static_cast<T>(angle - angle);  // NaN of what is not finite
+  if (!(part >= 0)) return {0, rest};  // NaN, or a fraction so near to 0 that a fused product comes out below it
   // Two halves: a double has not bits enough to be scaled to 2^64 at once, and 1.0 must wrap.
   constexpr int half_bits = 4 * sizeof(Unsigned);
   const double high = std::floor(part * static_cast<double>(Unsigned{1} << half_bits));
   const double low =
       (part * static_cast<double>(Unsigned{1} << half_bits) - high) * static_cast<double>(Unsigned{1} << half_bits);
-  return {static_cast<Unsigned>((static_cast<Unsigned>(high) << half_bits) + static_cast<Unsigned>(low + 0.5)), poison};
+  return {static_cast<Unsigned>((static_cast<Unsigned>(high) << half_bits) + static_cast<Unsigned>(low + 0.5)), rest};
+}
+
+template <class T>
+KETGRAD_DEVICE PhaseAngle<T> fixed_point(const Dual& angle) {
+  PhaseAngle<T> found = fixed_point<T>(angle.value);
+  found.rest.slope = static_cast<Real<T>>(0.5 * angle.slope);
+  return found;
 }
 
 template <class T>
@@ -50,12 +57,13 @@ KETGRAD_KERNEL write_angles(TablesView t, Index angles, const Input<T>* inputs, 
   const Index sample = item() / angles;
   const Index number = item() % angles;
   const Angle angle = t.angles[number];
-  double total = 0;
+  Wide<T> total = 0;
   for (int j = 0; j < angle.values.count; ++j)
     total += value_of(t.values[angle.values.first + j], inputs, samples.first + sample);
   if (number < t.rotations) {
-    rotations[sample * t.rotations + number] = {static_cast<T>(std::cos(0.5 * total)),
-                                                static_cast<T>(std::sin(0.5 * total))};
+    using std::cos;
+    using std::sin;
+    rotations[sample * t.rotations + number] = {static_cast<T>(cos(0.5 * total)), static_cast<T>(sin(0.5 * total))};
   } else {
     phases[sample * (angles - t.rotations) + number - t.rotations] = fixed_point<T>(total);
   }
@@ -63,53 +71,54 @@ KETGRAD_KERNEL write_angles(TablesView t, Index angles, const Input<T>* inputs, 
 
 template <class T>
 KETGRAD_KERNEL write_word_weights(TablesView t, Index words, Index real_results, const Input<T>* inputs,
-                                  Samples samples, const T* cotangents, T* weights) {
+                                  Samples samples, Source<T> cotangents, T* weights) {
   if (item() >= words * samples.count) return;
   const Index sample = samples.first + item() / words;
   const Word& word = t.words[item() % words];
-  const double g = static_cast<double>(cotangents[sample * real_results + word.result]);
+  const auto g = static_cast<Wide<T>>(cotangents.at(sample * real_results + word.result));
   weights[item()] = static_cast<T>(g * coefficient_of(t, t.coefficients[word.term], inputs, sample));
 }
 
 // A block for each result of each sample.
 template <class T>
 KETGRAD_KERNEL write_word_results(TablesView t, Index real_results, const Input<T>* inputs, Samples samples,
-                                  const double* pieces, Index pieces_each, T* real) {
+                                  const Wide<T>* pieces, Index pieces_each, Real<T>* real) {
   const WordResult& result = t.word_results[block_index() / samples.count];
   const Index sample = block_index() % samples.count;
-  double total = 0;
+  Wide<T> total = 0;
   for (Index p = thread_index(); p < result.words.count * pieces_each; p += block_threads()) {
     const int w = t.word_lists[result.words.first + p / pieces_each];
     total += coefficient_of(t, t.coefficients[t.words[w].term], inputs, samples.first + sample) *
              pieces[(w * samples.count + sample) * pieces_each + p % pieces_each];
   }
   total = block_sum(total);
-  if (thread_index() == 0) real[(samples.first + sample) * real_results + result.result] = static_cast<T>(total);
+  if (thread_index() == 0)
+    real[(samples.first + sample) * real_results + result.result] = answer(static_cast<T>(total));
 }
 
 // A warp for each word of each sample.
 template <class T>
-KETGRAD_KERNEL write_word_terms(TablesView t, Index real_results, Samples samples, const double* pieces,
-                                Index pieces_each, const T* cotangents, double* terms) {
+KETGRAD_KERNEL write_word_terms(TablesView t, Index real_results, Samples samples, const Wide<T>* pieces,
+                                Index pieces_each, Source<T> cotangents, Wide<T>* terms) {
   const Index w = block_index() / samples.count;
   const Index sample = block_index() % samples.count;
-  double total = 0;
+  Wide<T> total = 0;
   for (Index p = thread_index(); p < pieces_each; p += warp_size) total += pieces[block_index() * pieces_each + p];
   total = warp_sum(total);
   if (thread_index() != 0) return;
-  const double g = static_cast<double>(cotangents[(samples.first + sample) * real_results + t.words[w].result]);
+  const auto g = static_cast<Wide<T>>(cotangents.at((samples.first + sample) * real_results + t.words[w].result));
   terms[t.words[w].term * samples.count + sample] = g * total;
 }
 
 // A coefficient is a product: each of its values sees the product of the others.
 template <class T>
 KETGRAD_KERNEL write_coefficient_sources(TablesView t, Index coefficients, const Input<T>* inputs, Samples samples,
-                                         const double* terms, double* single) {
+                                         const Wide<T>* terms, Wide<T>* single) {
   if (item() >= coefficients * samples.count) return;
   const Index sample = item() % samples.count;
   const Coefficient& c = t.coefficients[item() / samples.count];
   for (int j = 0; j < c.values.count; ++j) {
-    double others = c.scale * terms[item()];
+    Wide<T> others = c.scale * terms[item()];
     for (int i = 0; i < c.values.count; ++i) {
       if (i != j) others *= value_of(t.values[c.values.first + i], inputs, samples.first + sample);
     }
@@ -120,36 +129,36 @@ KETGRAD_KERNEL write_coefficient_sources(TablesView t, Index coefficients, const
 // A block for each element: of a shared input over all samples, of a batched one for each sample.
 template <class T>
 KETGRAD_KERNEL add_to_gradients(TablesView t, Index first_element, Index angles, const Input<T>* inputs,
-                                Samples samples, const double* overlaps, Index pieces_each, const double* single) {
+                                Samples samples, const Wide<T>* overlaps, Index pieces_each, const Wide<T>* single) {
   const GradientElement element = t.elements[first_element + block_index()];
   const Input<T>& input = inputs[element.input];
-  double total = 0;
+  Wide<T> total = 0;
   for (int k = 0; k < element.entries.count; ++k) {
     const GradientEntry entry = t.gradient_entries[element.entries.first + k];
     const bool is_overlap = entry.source < angles;
     const Index pieces = is_overlap ? samples.count * pieces_each : samples.count;
-    const double* from = is_overlap ? overlaps + entry.source * pieces : single + (entry.source - angles) * pieces;
-    double sum = 0;
+    const Wide<T>* from = is_overlap ? overlaps + entry.source * pieces : single + (entry.source - angles) * pieces;
+    Wide<T> sum = 0;
     for (Index p = thread_index(); p < pieces; p += block_threads()) sum += from[p];
     total += entry.weight * sum;
   }
   total = block_sum(total);
-  if (thread_index() == 0) input.gradient[element.column] += static_cast<T>(total);
+  if (thread_index() == 0) input.gradient[element.column] += answer(static_cast<T>(total));
 }
 
 template <class T>
 KETGRAD_KERNEL add_to_batched_gradients(TablesView t, Index first_element, Index angles, const Input<T>* inputs,
-                                        Samples samples, const double* overlaps, Index pieces_each,
-                                        const double* single) {
+                                        Samples samples, const Wide<T>* overlaps, Index pieces_each,
+                                        const Wide<T>* single) {
   const GradientElement element = t.elements[first_element + block_index() / samples.count];
   const Index sample = block_index() % samples.count;
   const Input<T>& input = inputs[element.input];
-  double total = 0;
+  Wide<T> total = 0;
   for (int k = 0; k < element.entries.count; ++k) {
     const GradientEntry entry = t.gradient_entries[element.entries.first + k];
     if (entry.source < angles) {
-      const double* from = overlaps + (entry.source * samples.count + sample) * pieces_each;
-      double sum = 0;
+      const Wide<T>* from = overlaps + (entry.source * samples.count + sample) * pieces_each;
+      Wide<T> sum = 0;
       for (Index p = thread_index(); p < pieces_each; p += block_threads()) sum += from[p];
       total += entry.weight * sum;
     } else if (thread_index() == 0) {
@@ -157,7 +166,8 @@ KETGRAD_KERNEL add_to_batched_gradients(TablesView t, Index first_element, Index
     }
   }
   total = block_sum(total);
-  if (thread_index() == 0) input.gradient[input.row(samples.first + sample) + element.column] += static_cast<T>(total);
+  if (thread_index() == 0)
+    input.gradient[input.row(samples.first + sample) + element.column] += answer(static_cast<T>(total));
 }
 
 }  // namespace
@@ -181,29 +191,29 @@ void set_angles(const Queue& queue, const TablesView& t, Index angles, const Inp
 
 template <class T>
 void set_word_weights(const Queue& queue, const TablesView& t, Index words, Index real_results, const Input<T>* inputs,
-                      const Samples& samples, const T* cotangents, T* weights) {
+                      const Samples& samples, const Source<T>& cotangents, T* weights) {
   launch(queue, blocks_for(words * samples.count), threads, 0, write_word_weights<T>, t, words, real_results, inputs,
          samples, cotangents, weights);
 }
 
 template <class T>
 void finish_words(const Queue& queue, const TablesView& t, Index results, Index real_results, const Input<T>* inputs,
-                  const Samples& samples, const double* pieces, Index pieces_each, T* real) {
+                  const Samples& samples, const Wide<T>* pieces, Index pieces_each, Real<T>* real) {
   const int block = pieces_each < warp_size ? warp_size : many_threads;
-  launch(queue, results * samples.count, block, many_threads / warp_size * sizeof(double), write_word_results<T>, t,
+  launch(queue, results * samples.count, block, many_threads / warp_size * sizeof(Wide<T>), write_word_results<T>, t,
          real_results, inputs, samples, pieces, pieces_each, real);
 }
 
 template <class T>
 void set_word_terms(const Queue& queue, const TablesView& t, Index words, Index real_results, const Samples& samples,
-                    const double* pieces, Index pieces_each, const T* cotangents, double* terms) {
+                    const Wide<T>* pieces, Index pieces_each, const Source<T>& cotangents, Wide<T>* terms) {
   launch(queue, words * samples.count, warp_size, 0, write_word_terms<T>, t, real_results, samples, pieces, pieces_each,
          cotangents, terms);
 }
 
 template <class T>
 void set_coefficient_sources(const Queue& queue, const TablesView& t, Index coefficients, const Input<T>* inputs,
-                             const Samples& samples, const double* terms, double* single) {
+                             const Samples& samples, const Wide<T>* terms, Wide<T>* single) {
   launch(queue, blocks_for(coefficients * samples.count), threads, 0, write_coefficient_sources<T>, t, coefficients,
          inputs, samples, terms, single);
 }
@@ -211,7 +221,7 @@ void set_coefficient_sources(const Queue& queue, const TablesView& t, Index coef
 template <class T>
 void collect_gradients(const Queue& queue, const TablesView& t, const std::vector<GradientElement>& elements,
                        Index angles, const Input<T>* inputs, const std::vector<Input<T>>& host_inputs,
-                       const Samples& samples, const double* overlaps, Index pieces_each, const double* single) {
+                       const Samples& samples, const Wide<T>* overlaps, Index pieces_each, const Wide<T>* single) {
   // Elements are in the order of their inputs: a launch for each run of elements of one input.
   const auto end = static_cast<Index>(elements.size());
   for (Index first = 0, next = 0; first < end; first = next) {
@@ -223,29 +233,28 @@ void collect_gradients(const Queue& queue, const TablesView& t, const std::vecto
       launch(queue, count * samples.count, warp_size, 0, add_to_batched_gradients<T>, t, first, angles, inputs, samples,
              overlaps, pieces_each, single);
     } else {
-      launch(queue, count, many_threads, many_threads / warp_size * sizeof(double), add_to_gradients<T>, t, first,
+      launch(queue, count, many_threads, many_threads / warp_size * sizeof(Wide<T>), add_to_gradients<T>, t, first,
              angles, inputs, samples, overlaps, pieces_each, single);
     }
   }
 }
 
-#define KETGRAD_NUMBERS(T)                                                                                             \
-  template void set_inputs(const Queue&, const Input<T>*, int, Input<T>*);                                             \
-  template void set_angles(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&, Rotation<T>*,      \
-                           PhaseAngle<T>*);                                                                            \
-  template void set_word_weights(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,       \
-                                 const T*, T*);                                                                        \
-  template void finish_words(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,           \
-                             const double*, Index, T*);                                                                \
-  template void set_word_terms(const Queue&, const TablesView&, Index, Index, const Samples&, const double*, Index,    \
-                               const T*, double*);                                                                     \
-  template void set_coefficient_sources(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&,       \
-                                        const double*, double*);                                                       \
-  template void collect_gradients(const Queue&, const TablesView&, const std::vector<GradientElement>&, Index,         \
-                                  const Input<T>*, const std::vector<Input<T>>&, const Samples&, const double*, Index, \
-                                  const double*);
-KETGRAD_NUMBERS(float)
-KETGRAD_NUMBERS(double)
+#define KETGRAD_NUMBERS(T)                                                                                           \
+  template void set_inputs(const Queue&, const Input<T>*, int, Input<T>*);                                           \
+  template void set_angles(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&, Rotation<T>*,    \
+                           PhaseAngle<T>*);                                                                          \
+  template void set_word_weights(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,     \
+                                 const Source<T>&, T*);                                                              \
+  template void finish_words(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,         \
+                             const Wide<T>*, Index, Real<T>*);                                                       \
+  template void set_word_terms(const Queue&, const TablesView&, Index, Index, const Samples&, const Wide<T>*, Index, \
+                               const Source<T>&, Wide<T>*);                                                          \
+  template void set_coefficient_sources(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&,     \
+                                        const Wide<T>*, Wide<T>*);                                                   \
+  template void collect_gradients(const Queue&, const TablesView&, const std::vector<GradientElement>&, Index,       \
+                                  const Input<T>*, const std::vector<Input<T>>&, const Samples&, const Wide<T>*,     \
+                                  Index, const Wide<T>*);
+KETGRAD_FOR_NUMBERS(KETGRAD_NUMBERS)
 #undef KETGRAD_NUMBERS
 
 }  // namespace ketgrad::cuda

@@ -13,14 +13,14 @@ class Observables {
   explicit Observables(Context<T>& context) : c_(context) {}
 
   // Results of all measurements, on top of the words.
-  void measure(const Complex<T>* ket, const Results<T>& results) {
+  void measure(const Complex<T>* ket, const Results<Real<T>>& results) {
     ket_ = ket;
     for (const TableMeasurement& m : c_.tables().measurements) measure(m, results);
   }
 
   // Adds to the bra what the cotangents ask for, to gradients those of factors, and sets terms[coefficient][sample] of
   // the terms whose coefficients are wanted.
-  void add_bras(const Complex<T>* ket, const Cotangents<T>& cotangents, Complex<T>* bra, double* terms) {
+  void add_bras(const Complex<T>* ket, const CotangentSources<T>& cotangents, Complex<T>* bra, Wide<T>* terms) {
     ket_ = ket;
     cotangents_ = &cotangents;
     bra_ = bra;
@@ -28,10 +28,16 @@ class Observables {
     for (const TableMeasurement& m : c_.tables().measurements) add_bra(m);
   }
 
+  // Numbers that a factor needs beside the states.
+  Index spare_count(const ObservableFactor& f, Index samples) const {
+    const Index numel = f.input == no_input ? 0 : c_.inputs()[f.input].numel;
+    return factor_spare_count<T>(f, c_.dimension(), numel, samples);
+  }
+
  private:
   // --- measurements --------------------------------------------------------------------------------------------------
 
-  void measure(const TableMeasurement& m, const Results<T>& results) {
+  void measure(const TableMeasurement& m, const Results<Real<T>>& results) {
     switch (m.kind) {
       case MeasurementKind::expval: return measure_expval(m, results);
       case MeasurementKind::var: return measure_var(m, results);
@@ -50,14 +56,14 @@ class Observables {
   }
 
   // Sums are taken in double, of all terms, and rounded once: a variance is a small difference of large numbers.
-  void measure_expval(const TableMeasurement& m, const Results<T>& results) {
+  void measure_expval(const TableMeasurement& m, const Results<Real<T>>& results) {
     if (m.terms.empty()) return;
     add_terms(m, ket_, true);
     add_total(m, results);
   }
 
   // <O O> - <O>^2 with v = O psi: Re<v|O|psi> - <psi|v>^2.
-  void measure_var(const TableMeasurement& m, const Results<T>& results) {
+  void measure_var(const TableMeasurement& m, const Results<Real<T>>& results) {
     const Complex<T>* v = observed(m);
     mean_of(v);
     accumulate(c_.queue(), c_.state_call(), -1.0, mean_, mean_, true, c_.own_numbers(total_, 1));
@@ -72,15 +78,15 @@ class Observables {
       Weight<T> coefficient;
       coefficient.coefficient = term.coefficient;
       real_overlap(u, applied, weights(coefficient), c_.own_numbers(overlap_, 1));
-      accumulate(c_.queue(), c_.state_call(), 1.0, overlap_, static_cast<const double*>(nullptr), begins,
+      accumulate(c_.queue(), c_.state_call(), 1.0, overlap_, static_cast<const Wide<T>*>(nullptr), begins,
                  c_.own_numbers(total_, 1));
       begins = false;
     }
   }
 
-  void add_total(const TableMeasurement& m, const Results<T>& results) {
+  void add_total(const TableMeasurement& m, const Results<Real<T>>& results) {
     add_to_result(c_.queue(), c_.state_call(), c_.tables().real_results, m.first_result,
-                  static_cast<const double*>(total_), results.real);
+                  static_cast<const Wide<T>*>(total_), results.real);
   }
 
   // v = O psi
@@ -99,12 +105,12 @@ class Observables {
   static Weight<T> one() { return {}; }
 
   // Numbers of a sample, valid until the next.
-  const double* weights(const Weight<T>& weight) {
+  const Wide<T>* weights(const Weight<T>& weight) {
     set_weights(c_.queue(), c_.state_call(), c_.tables().real_results, weight, c_.own_numbers(weights_, 1));
     return weights_;
   }
 
-  const Complex<double>* group_sums(const TableMeasurement& m, const Entries& entries) {
+  const Complex<Wide<T>>* group_sums(const TableMeasurement& m, const Entries& entries) {
     return c_.sum_groups(m.groups, Offsets::of(m.offsets), entries, ket_, ket_);
   }
 
@@ -115,8 +121,8 @@ class Observables {
     write_word(c_.queue(), c_.state_call(), term.word, in, out);
     for (const ObservableFactor& f : term.factors) {
       if (&f == left_out) continue;
-      Complex<T>* spare = f.kind == FactorKind::sparse ? c_.own(third_scratch_) : nullptr;
-      apply_factor(c_.queue(), c_.state_call(), f, f.input == no_input ? nullptr : &c_.inputs()[f.input], out, spare);
+      const Input<T>* input = f.input == no_input ? nullptr : &c_.inputs()[f.input];
+      apply_factor(c_.queue(), c_.state_call(), f, input, out, c_.room_for_factor(spare_count(f, c_.samples().count)));
     }
     return out;
   }
@@ -126,14 +132,14 @@ class Observables {
     for (const ObservableTerm& term : m.terms) {
       weight.coefficient = term.coefficient;
       const Complex<T>* applied = written_term(in, term);
-      add_scaled(c_.queue(), c_.state_call(), weights(weight), applied, static_cast<const double*>(nullptr), out);
+      add_scaled(c_.queue(), c_.state_call(), weights(weight), applied, static_cast<const Wide<T>*>(nullptr), out);
     }
   }
 
   // out[sample] = weight[sample] * Re<u|v>
-  void real_overlap(const Complex<T>* u, const Complex<T>* v, const double* weight, double* out) {
+  void real_overlap(const Complex<T>* u, const Complex<T>* v, const Wide<T>* weight, Wide<T>* out) {
     const Map everything{0, c_.tables().identity};
-    const Complex<double>* sums =
+    const Complex<Wide<T>>* sums =
         c_.sum_groups(everything, Offsets::of(Map{}), {Entries::Kind::diagonal, 1, {}, {}}, u, v);
     multiply(c_.queue(), c_.state_call(), weight, sums, out);
   }
@@ -173,11 +179,11 @@ class Observables {
     add_observable(bra_, v, m, cotangent_of(m));
     Weight<T> back = cotangent_of(m, -2);
     back.mean = mean_;
-    const double* minus = weights(back);
-    const double* twice = c_.own_numbers(twice_, 1);
+    const Wide<T>* minus = weights(back);
+    const Wide<T>* twice = c_.own_numbers(twice_, 1);
     set_weights(c_.queue(), c_.state_call(), c_.tables().real_results, cotangent_of(m, 2), twice_);
     add_scaled(c_.queue(), c_.state_call(), minus, static_cast<const Complex<T>*>(v),
-               static_cast<const double*>(nullptr), bra_);
+               static_cast<const Wide<T>*>(nullptr), bra_);
     add_scaled(c_.queue(), c_.state_call(), minus, ket_, twice, v);
     Weight<T> half;
     half.factor = 0.5;
@@ -190,7 +196,7 @@ class Observables {
   void add_term_gradients(const Complex<T>* u, const TableMeasurement& m, const Weight<T>& weight) {
     for (const ObservableTerm& term : m.terms) {
       if (!c_.wants(c_.tables().coefficients[term.coefficient].values)) continue;
-      double* out = terms_ + term.coefficient * c_.samples().count;
+      Wide<T>* out = terms_ + term.coefficient * c_.samples().count;
       const Complex<T>* applied = written_term(ket_, term);
       real_overlap(u, applied, weights(weight), out);
     }
@@ -207,41 +213,40 @@ class Observables {
   }
 
   void add_factor_gradient(const Complex<T>* u, const Complex<T>* rest, const ObservableFactor& f,
-                           const double* weight) {
+                           const Wide<T>* weight) {
     const bool batched = c_.inputs()[f.input].batched != 0;
     const Index count = c_.inputs()[f.input].numel;
     const bool of_state = f.kind == FactorKind::state_projector;
-    const Complex<double>* sums = of_state ? projector_sums(u, rest, f, count) : matrix_sums(u, rest, f, count);
+    const Complex<Wide<T>>* sums = of_state ? projector_sums(u, rest, f, count) : matrix_sums(u, rest, f, count);
     add_weighted_gradient(c_.queue(), c_.state_call(), f.input, batched, count, weight, !of_state, sums);
   }
 
-  const Complex<double>* projector_sums(const Complex<T>* u, const Complex<T>* rest, const ObservableFactor& f,
-                                        Index count) {
-    Complex<double>* sums = c_.room_for_sums(count * c_.samples().count);
-    Complex<double>* scratch = c_.room_for_pieces(projector_scratch_count(f, c_.samples().count));
+  const Complex<Wide<T>>* projector_sums(const Complex<T>* u, const Complex<T>* rest, const ObservableFactor& f,
+                                         Index count) {
+    Complex<Wide<T>>* sums = c_.room_for_sums(count * c_.samples().count);
+    Complex<Wide<T>>* scratch = c_.room_for_pieces(projector_scratch_count(f, c_.samples().count));
     state_projector_sums(c_.queue(), c_.state_call(), f, u, rest, scratch, sums);
     return sums;
   }
 
-  const Complex<double>* matrix_sums(const Complex<T>* u, const Complex<T>* rest, const ObservableFactor& f,
-                                     Index count) {
+  const Complex<Wide<T>>* matrix_sums(const Complex<T>* u, const Complex<T>* rest, const ObservableFactor& f,
+                                      Index count) {
     const auto kind = f.kind == FactorKind::sparse ? Entries::Kind::listed : Entries::Kind::all;
     return c_.sum_groups(f.groups, Offsets::of(f.offsets), {kind, count, f.entry_rows, f.entry_columns}, u, rest);
   }
 
   Context<T>& c_;
   const Complex<T>* ket_ = nullptr;
-  const Cotangents<T>* cotangents_ = nullptr;
+  const CotangentSources<T>* cotangents_ = nullptr;
   Complex<T>* bra_ = nullptr;
-  double* terms_ = nullptr;
+  Wide<T>* terms_ = nullptr;
   Complex<T>* first_scratch_ = nullptr;
   Complex<T>* second_scratch_ = nullptr;
-  Complex<T>* third_scratch_ = nullptr;
-  double* weights_ = nullptr;
-  double* twice_ = nullptr;
-  double* mean_ = nullptr;
-  double* overlap_ = nullptr;
-  double* total_ = nullptr;
+  Wide<T>* weights_ = nullptr;
+  Wide<T>* twice_ = nullptr;
+  Wide<T>* mean_ = nullptr;
+  Wide<T>* overlap_ = nullptr;
+  Wide<T>* total_ = nullptr;
 };
 
 }  // namespace ketgrad::cuda

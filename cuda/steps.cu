@@ -38,13 +38,13 @@ KETGRAD_KERNEL initial_gradient_kernel(Index each, Index samples, StateCall<T> c
   if (!item.exists) return;
   const Index place = at(c.t, offsets, item.number);
   add_complex_gradient(c.inputs[input], c.samples, item, batched,
-                       [&](Index s) { return 2.0 * widened(bra[(s << c.num_bits) + place]); });
+                       [&](Index s) { return Wide<T>(2) * widened(bra[(s << c.num_bits) + place]); });
 }
 
 // --- coefficients -----------------------------------------------------------------------------------------------------
 
 template <class T>
-KETGRAD_DEVICE double parameter(const StateCall<T>& c, const GateStep& step, int j, Index sample) {
+KETGRAD_DEVICE Wide<T> parameter(const StateCall<T>& c, const GateStep& step, int j, Index sample) {
   return value_of(c.t.values[step.values.first + j], c.inputs, sample);
 }
 
@@ -60,6 +60,59 @@ KETGRAD_KERNEL copy_matrix_kernel(Index each, Index rows, StateCall<T> c, GateSt
   coefficients[item.sample * each + item.number] = dagger ? conj(z) : z;
 }
 
+template <class R>
+KETGRAD_DEVICE Complex<R> value_of(const Complex<DualOf<R>>& z) {
+  return {z.re.value, z.im.value};
+}
+
+template <class R>
+KETGRAD_DEVICE Complex<R> slope_of(const Complex<DualOf<R>>& z) {
+  return {z.re.slope, z.im.slope};
+}
+
+// Of a matrix V with the adjoint A and the slope dV, the slope of the inverse is -A dV A: first dV A, then A times that.
+template <class R>
+KETGRAD_KERNEL slope_products_kernel(Index each, Index rows, Index size, const Complex<DualOf<R>>* adjoint,
+                                     Complex<R>* products) {
+  const Item item = Item::of(each, rows);
+  if (!item.exists) return;
+  const Complex<DualOf<R>>* a = adjoint + item.sample * each;
+  const Index row = item.number / size;
+  const Index column = item.number % size;
+  Complex<R> sum{};
+  for (Index k = 0; k < size; ++k) sum += conj(slope_of(a[k * size + row])) * value_of(a[k * size + column]);
+  products[item.sample * each + item.number] = sum;
+}
+
+template <class R>
+KETGRAD_DEVICE Complex<DualOf<R>> with_slope(const Complex<DualOf<R>>& z, const Complex<R>& slope) {
+  return {{z.re.value, slope.re}, {z.im.value, slope.im}};
+}
+
+template <class R>
+KETGRAD_KERNEL invert_slopes_kernel(Index each, Index rows, Index size, const Complex<DualOf<R>>* adjoint,
+                                    const Complex<R>* products, Complex<DualOf<R>>* inverse) {
+  const Item item = Item::of(each, rows);
+  if (!item.exists) return;
+  const Complex<DualOf<R>>* a = adjoint + item.sample * each;
+  const Complex<R>* p = products + item.sample * each;
+  const Index row = item.number / size;
+  const Index column = item.number % size;
+  Complex<R> sum{};
+  for (Index k = 0; k < size; ++k) sum += value_of(a[row * size + k]) * p[k * size + column];
+  inverse[item.sample * each + item.number] = with_slope(a[item.number], Complex<R>{-sum.re, -sum.im});
+}
+
+template <class R>
+KETGRAD_KERNEL invert_diagonal_slopes_kernel(Index each, Index rows, const Complex<DualOf<R>>* adjoint,
+                                             Complex<DualOf<R>>* inverse) {
+  const Item item = Item::of(each, rows);
+  if (!item.exists) return;
+  const Complex<DualOf<R>> a = adjoint[item.sample * each + item.number];
+  const Complex<R> slope = value_of(a) * conj(slope_of(a)) * value_of(a);
+  inverse[item.sample * each + item.number] = with_slope(a, Complex<R>{-slope.re, -slope.im});
+}
+
 // Only two formulas have more rows: a thread that has room for them all has little left.
 constexpr int few_rows = 4;
 
@@ -70,13 +123,15 @@ KETGRAD_KERNEL formula_kernel(Index each, Index rows, StateCall<T> c, GateStep s
   if (!item.exists) return;
   const Index sample = c.samples.first + item.sample;
   if (step.kind == StepKind::pauli_rotation) {
-    const double half = (dagger ? -0.5 : 0.5) * parameter(c, step, 0, sample);
-    coefficients[item.sample] = {static_cast<T>(std::cos(half)), static_cast<T>(std::sin(half))};
+    using std::cos;
+    using std::sin;
+    const Wide<T> half = (dagger ? -0.5 : 0.5) * parameter(c, step, 0, sample);
+    coefficients[item.sample] = {static_cast<T>(cos(half)), static_cast<T>(sin(half))};
     return;
   }
-  double p[max_parameters];
+  Wide<T> p[max_parameters];
   for (int j = 0; j < step.values.count; ++j) p[j] = parameter(c, step, j, sample);
-  Complex<double> m[most_rows * most_rows];
+  Complex<Wide<T>> m[most_rows * most_rows];
   block_matrix(step.formula, p, m);
   const int size = step.size;
   if (step.kind == StepKind::diagonal) {
@@ -188,10 +243,10 @@ KETGRAD_DEVICE Entry entry_at(const TablesView& t, const Entries& entries, const
 }
 
 template <class T>
-KETGRAD_DEVICE Complex<double> sum_of_groups(const StateCall<T>& c, const Map& groups, const Entry& entry,
-                                             const Complex<T>* x, const Complex<T>* y, Index first, Index step,
-                                             Index end) {
-  Complex<double> sum{};
+KETGRAD_DEVICE Complex<Wide<T>> sum_of_groups(const StateCall<T>& c, const Map& groups, const Entry& entry,
+                                              const Complex<T>* x, const Complex<T>* y, Index first, Index step,
+                                              Index end) {
+  Complex<Wide<T>> sum{};
   for (Index r = first; r < end; r += step) {
     const Index base = at(c.t, groups, r);
     sum += widened(inner(x[base ^ entry.a], y[base ^ entry.b]));
@@ -201,7 +256,7 @@ KETGRAD_DEVICE Complex<double> sum_of_groups(const StateCall<T>& c, const Map& g
 
 template <class T>
 KETGRAD_KERNEL few_sums_kernel(Index each, Index samples, StateCall<T> c, Map groups, Offsets offsets, Entries entries,
-                               const Complex<T>* x, const Complex<T>* y, Complex<double>* sums) {
+                               const Complex<T>* x, const Complex<T>* y, Complex<Wide<T>>* sums) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   const Index state = item.sample << c.num_bits;
@@ -212,24 +267,24 @@ KETGRAD_KERNEL few_sums_kernel(Index each, Index samples, StateCall<T> c, Map gr
 // Block (sample, entry, piece).
 template <class T>
 KETGRAD_KERNEL sums_kernel(StateCall<T> c, Map groups, Offsets offsets, Entries entries, Index pieces,
-                           const Complex<T>* x, const Complex<T>* y, Complex<double>* sums) {
+                           const Complex<T>* x, const Complex<T>* y, Complex<Wide<T>>* sums) {
   const Index piece = block_index() % pieces;
   const Index number = block_index() / pieces % entries.count;
   const Index state = (block_index() / pieces / entries.count) << c.num_bits;
   const Entry entry = entry_at(c.t, entries, offsets, number);
   const Index length = groups.size() / pieces;
-  const Complex<double> sum = block_sum(sum_of_groups(
+  const Complex<Wide<T>> sum = block_sum(sum_of_groups(
       c, groups, entry, x + state, y + state, piece * length + thread_index(), block_threads(), (piece + 1) * length));
   if (thread_index() == 0) sums[block_index()] = sum;
 }
 
 template <class T>
 KETGRAD_KERNEL rotation_sums_kernel(StateCall<T> c, Map groups, PauliWord word, Index pieces, const Complex<T>* bra,
-                                    const Complex<T>* ket, Complex<double>* sums) {
+                                    const Complex<T>* ket, Complex<Wide<T>>* sums) {
   const Index piece = block_index() % pieces;
   const Index state = (block_index() / pieces) << c.num_bits;
   const Index length = groups.size() / pieces;
-  double sum = 0;
+  Wide<T> sum = 0;
   for (Index r = piece * length + thread_index(); r < (piece + 1) * length; r += block_threads()) {
     const Index i = at(c.t, groups, r);
     const Index j = i ^ static_cast<Index>(word.x);
@@ -240,11 +295,12 @@ KETGRAD_KERNEL rotation_sums_kernel(StateCall<T> c, Map groups, PauliWord word, 
   if (thread_index() == 0) sums[block_index()] = {sum, 0};
 }
 
-KETGRAD_KERNEL fold_kernel(Index each, Index samples, Index pieces, const Complex<double>* from, Complex<double>* to) {
+template <class N>
+KETGRAD_KERNEL fold_kernel(Index each, Index samples, Index pieces, const Complex<N>* from, Complex<N>* to) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   const Index e = item.sample * each + item.number;
-  Complex<double> total{};
+  Complex<N> total{};
   for (Index p = 0; p < pieces; ++p) total += from[e * pieces + p];
   to[e] = total;
 }
@@ -252,15 +308,16 @@ KETGRAD_KERNEL fold_kernel(Index each, Index samples, Index pieces, const Comple
 // --- gradients --------------------------------------------------------------------------------------------------------
 
 // 2 Re sum_ab (dV)[a, b] W[a, b]; of V^dagger, whose derivative is (dV)^dagger, with conj(W[b, a]) instead.
-KETGRAD_DEVICE double contracted(const GateStep& step, const Complex<Dual>* m, const Complex<double>* w) {
+template <class N>
+KETGRAD_DEVICE N contracted(const GateStep& step, const Complex<DualOf<N>>* m, const Complex<N>* w) {
   const int size = step.size;
-  double total = 0;
+  N total = 0;
   for (int a = 0; a < size; ++a) {
     for (int b = 0; b < size; ++b) {
       if (step.kind == StepKind::diagonal && a != b) continue;
-      const Complex<Dual> entry = m[a * size + b];
+      const Complex<DualOf<N>> entry = m[a * size + b];
       const Index at = step.kind == StepKind::diagonal ? a : step.inverse != 0 ? b * size + a : a * size + b;
-      const Complex<double> overlap = step.inverse != 0 ? conj(w[at]) : w[at];
+      const Complex<N> overlap = step.inverse != 0 ? conj(w[at]) : w[at];
       total += entry.re.slope * overlap.re - entry.im.slope * overlap.im;
     }
   }
@@ -269,19 +326,21 @@ KETGRAD_DEVICE double contracted(const GateStep& step, const Complex<Dual>* m, c
 
 template <class T, int most_rows>
 KETGRAD_KERNEL step_sources_kernel(Index each, Index samples, StateCall<T> c, GateStep step, Index count,
-                                   const Complex<double>* sums, double* single) {
+                                   const Complex<Wide<T>>* sums, Wide<T>* single) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   const auto j = static_cast<int>(item.number);
-  const Complex<double>* w = sums + item.sample * count;
-  double& out = single[(step.first_source + j) * samples + item.sample];
+  const Complex<Wide<T>>* w = sums + item.sample * count;
+  Wide<T>& out = single[(step.first_source + j) * samples + item.sample];
   if (step.kind == StepKind::pauli_rotation) {
-    out = (step.inverse != 0 ? -1 : 1) * w[0].re;
+    out = (step.inverse != 0 ? -1.0 : 1.0) * w[0].re;
     return;
   }
-  Dual p[max_parameters];
-  for (int k = 0; k < step.values.count; ++k) p[k] = Dual(parameter(c, step, k, c.samples.first + item.sample), k == j);
-  Complex<Dual> m[most_rows * most_rows];
+  using Moving = DualOf<Wide<T>>;  // along parameter j
+  Moving p[max_parameters];
+  for (int k = 0; k < step.values.count; ++k)
+    p[k] = Moving(parameter(c, step, k, c.samples.first + item.sample), k == j ? 1.0 : 0.0);
+  Complex<Moving> m[most_rows * most_rows];
   block_matrix(step.formula, p, m);
   out = contracted(step, m, w);
 }
@@ -289,14 +348,14 @@ KETGRAD_KERNEL step_sources_kernel(Index each, Index samples, StateCall<T> c, Ga
 // torch's gradient of the matrix itself is 2 conj(W), of one that is inverted 2 W^T.
 template <class T>
 KETGRAD_KERNEL matrix_gradient_kernel(Index each, Index rows, StateCall<T> c, GateStep step, bool batched,
-                                      const Complex<double>* sums) {
+                                      const Complex<Wide<T>>* sums) {
   const Item item = Item::of(each, rows);
   if (!item.exists) return;
   const bool transposes = step.inverse != 0 && step.kind == StepKind::dense;
   const Index from = transposes ? item.number % step.size * step.size + item.number / step.size : item.number;
   add_complex_gradient(c.inputs[step.input], c.samples, item, batched, [&](Index s) {
-    const Complex<double> w = sums[s * each + from];
-    return 2.0 * (step.inverse != 0 ? w : conj(w));
+    const Complex<Wide<T>> w = sums[s * each + from];
+    return Wide<T>(2) * (step.inverse != 0 ? w : conj(w));
   });
 }
 
@@ -336,16 +395,29 @@ Index coefficient_count(const GateStep& step) {
 Index overlap_count(const GateStep& step) { return coefficient_count(step); }
 
 template <class T>
-void set_coefficients(const Queue& queue, const StateCall<T>& call, const GateStep& step, bool inverse, Index rows,
+void set_coefficients(const Queue& queue, const StateCall<T>& call, const GateStep& step, bool adjoint, Index rows,
                       Complex<T>* coefficients) {
   if (step.kind == StepKind::exchange) return;
-  const bool dagger = inverse != (step.inverse != 0);
+  const bool dagger = adjoint != (step.inverse != 0);
   if (step.input != no_input) {
     launch_items(queue, coefficient_count(step), rows, copy_matrix_kernel<T>, call, step, dagger, coefficients);
   } else {
     launch_items(queue, 1, rows,
                  step.size <= few_rows ? formula_kernel<T, few_rows> : formula_kernel<T, max_block_size>, call, step,
                  dagger, coefficients);
+  }
+}
+
+template <class T>
+void invert_slopes(const Queue& queue, const GateStep& step, Index rows, const Complex<T>* adjoint, Complex<T>* inverse,
+                   Complex<T>* spare) {
+  if constexpr (is_dual<T>) {
+    const Index count = coefficient_count(step);
+    if (step.kind == StepKind::diagonal)
+      return launch_items(queue, count, rows, invert_diagonal_slopes_kernel<Real<T>>, adjoint, inverse);
+    auto* products = reinterpret_cast<Complex<Real<T>>*>(spare);
+    launch_items(queue, count, rows, slope_products_kernel<Real<T>>, Index{step.size}, adjoint, products);
+    launch_items(queue, count, rows, invert_slopes_kernel<Real<T>>, Index{step.size}, adjoint, products, inverse);
   }
 }
 
@@ -387,8 +459,8 @@ void apply_matrix(const Queue& queue, const StateCall<T>& call, const Map& group
 }
 
 template <class T>
-void set_step_sources(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<double>* sums,
-                      double* single) {
+void set_step_sources(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<Wide<T>>* sums,
+                      Wide<T>* single) {
   if (step.values.count == 0) return;
   launch_items(queue, step.values.count, call.samples.count,
                step.size <= few_rows ? step_sources_kernel<T, few_rows> : step_sources_kernel<T, max_block_size>, call,
@@ -397,14 +469,14 @@ void set_step_sources(const Queue& queue, const StateCall<T>& call, const GateSt
 
 template <class T>
 void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const GateStep& step, bool batched,
-                         const Complex<double>* sums) {
+                         const Complex<Wide<T>>* sums) {
   launch_items(queue, overlap_count(step), batched ? call.samples.count : 1, matrix_gradient_kernel<T>, call, step,
                batched, sums);
 }
 
-void fold_sums(const Queue& queue, Index count, Index samples, Index pieces, const Complex<double>* from,
-               Complex<double>* to) {
-  launch_items(queue, count, samples, fold_kernel, pieces, from, to);
+template <class N>
+void fold_sums(const Queue& queue, Index count, Index samples, Index pieces, const Complex<N>* from, Complex<N>* to) {
+  launch_items(queue, count, samples, fold_kernel<N>, pieces, from, to);
 }
 
 Index sum_scratch_count(Index groups, Index entries, Index samples) {
@@ -414,26 +486,27 @@ Index sum_scratch_count(Index groups, Index entries, Index samples) {
 
 template <class T>
 void sum_over_groups(const Queue& queue, const StateCall<T>& call, const Map& groups, const Offsets& offsets,
-                     const Entries& entries, const Complex<T>* x, const Complex<T>* y, Complex<double>* sums,
-                     Complex<double>* scratch) {
+                     const Entries& entries, const Complex<T>* x, const Complex<T>* y, Complex<Wide<T>>* sums,
+                     Complex<Wide<T>>* scratch) {
   if (entries.count == 0) return;
   if (groups.size() < few_groups) {
     return launch_items(queue, entries.count, call.samples.count, few_sums_kernel<T>, call, groups, offsets, entries, x,
                         y, sums);
   }
   const Index pieces = pieces_of(groups.size());
-  launch(queue, call.samples.count * entries.count * pieces, item_threads, item_threads / warp_size * sizeof(double),
+  launch(queue, call.samples.count * entries.count * pieces, item_threads, item_threads / warp_size * sizeof(Wide<T>),
          sums_kernel<T>, call, groups, offsets, entries, pieces, x, y, pieces == 1 ? sums : scratch);
-  if (pieces > 1) fold_sums(queue, entries.count, call.samples.count, pieces, scratch, sums);
+  if (pieces > 1)
+    fold_sums(queue, entries.count, call.samples.count, pieces, static_cast<const Complex<Wide<T>>*>(scratch), sums);
 }
 
 template <class T>
 void sum_rotation(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<T>* bra,
-                  const Complex<T>* ket, Complex<double>* sums, Complex<double>* scratch) {
+                  const Complex<T>* ket, Complex<Wide<T>>* sums, Complex<Wide<T>>* scratch) {
   const Index pieces = pieces_of(step.groups.size());
-  launch(queue, call.samples.count * pieces, item_threads, item_threads / warp_size * sizeof(double),
+  launch(queue, call.samples.count * pieces, item_threads, item_threads / warp_size * sizeof(Wide<T>),
          rotation_sums_kernel<T>, call, step.groups, step.word, pieces, bra, ket, pieces == 1 ? sums : scratch);
-  if (pieces > 1) fold_sums(queue, 1, call.samples.count, pieces, scratch, sums);
+  if (pieces > 1) fold_sums(queue, 1, call.samples.count, pieces, static_cast<const Complex<Wide<T>>*>(scratch), sums);
 }
 
 #define KETGRAD_STEPS(T)                                                                                               \
@@ -442,17 +515,22 @@ void sum_rotation(const Queue& queue, const StateCall<T>& call, const GateStep& 
   template void add_initial_gradient(const Queue&, const StateCall<T>&, const Input<T>&, int, const Map&,              \
                                      const Complex<T>*);                                                               \
   template void set_coefficients(const Queue&, const StateCall<T>&, const GateStep&, bool, Index, Complex<T>*);        \
+  template void invert_slopes(const Queue&, const GateStep&, Index, const Complex<T>*, Complex<T>*, Complex<T>*);      \
   template void apply_step(const Queue&, const StateCall<T>&, const GateStep&, const Complex<T>*, Index, Complex<T>*); \
   template void apply_matrix(const Queue&, const StateCall<T>&, const Map&, const Map&, const Complex<T>*, Index,      \
                              Complex<T>*);                                                                             \
-  template void set_step_sources(const Queue&, const StateCall<T>&, const GateStep&, const Complex<double>*, double*); \
-  template void add_matrix_gradient(const Queue&, const StateCall<T>&, const GateStep&, bool, const Complex<double>*); \
+  template void set_step_sources(const Queue&, const StateCall<T>&, const GateStep&, const Complex<Wide<T>>*,          \
+                                 Wide<T>*);                                                                            \
+  template void add_matrix_gradient(const Queue&, const StateCall<T>&, const GateStep&, bool,                          \
+                                    const Complex<Wide<T>>*);                                                          \
   template void sum_over_groups(const Queue&, const StateCall<T>&, const Map&, const Offsets&, const Entries&,         \
-                                const Complex<T>*, const Complex<T>*, Complex<double>*, Complex<double>*);             \
+                                const Complex<T>*, const Complex<T>*, Complex<Wide<T>>*, Complex<Wide<T>>*);           \
   template void sum_rotation(const Queue&, const StateCall<T>&, const GateStep&, const Complex<T>*, const Complex<T>*, \
-                             Complex<double>*, Complex<double>*);
-KETGRAD_STEPS(float)
-KETGRAD_STEPS(double)
+                             Complex<Wide<T>>*, Complex<Wide<T>>*);
+KETGRAD_FOR_NUMBERS(KETGRAD_STEPS)
 #undef KETGRAD_STEPS
+
+template void fold_sums(const Queue&, Index, Index, Index, const Complex<double>*, Complex<double>*);
+template void fold_sums(const Queue&, Index, Index, Index, const Complex<Dual>*, Complex<Dual>*);
 
 }  // namespace ketgrad::cuda

@@ -34,10 +34,16 @@ Index coefficient_count(const GateStep& step);
 // Complex numbers of the overlaps of bra and ket that its gradients come from.
 Index overlap_count(const GateStep& step);
 
-// Coefficients of `rows` samples (1 where all share them), of the gate or of its inverse.
+// Coefficients of `rows` samples (1 where all share them), of the gate or of its adjoint.
 template <class T>
-void set_coefficients(const Queue& queue, const StateCall<T>& call, const GateStep& step, bool inverse, Index rows,
+void set_coefficients(const Queue& queue, const StateCall<T>& call, const GateStep& step, bool adjoint, Index rows,
                       Complex<T>* coefficients);
+
+// The coefficients of a gate's inverse from those of its adjoint, which differ in the slopes of a matrix, or diagonal, that
+// is an input and moves out of the unitary ones; of duals only. `spare` is memory like theirs.
+template <class T>
+void invert_slopes(const Queue& queue, const GateStep& step, Index rows, const Complex<T>* adjoint, Complex<T>* inverse,
+                   Complex<T>* spare);
 
 // `stride`: from the coefficients of one sample to those of the next; 0 where all share them.
 template <class T>
@@ -52,11 +58,11 @@ void apply_matrix(const Queue& queue, const StateCall<T>& call, const Map& group
 // Gradients of a step's parameters, into single sources, and of its matrix or diagonal, into the input's gradient, from
 // sums[sample][overlap_count].
 template <class T>
-void set_step_sources(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<double>* sums,
-                      double* single);
+void set_step_sources(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<Wide<T>>* sums,
+                      Wide<T>* single);
 template <class T>
 void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const GateStep& step, bool batched,
-                         const Complex<double>* sums);
+                         const Complex<Wide<T>>* sums);
 
 // --- sums over groups -------------------------------------------------------------------------------------------------
 
@@ -82,17 +88,17 @@ struct Offsets {
 // sums[sample][entry]; `scratch` has room for sum_scratch_count numbers.
 template <class T>
 void sum_over_groups(const Queue& queue, const StateCall<T>& call, const Map& groups, const Offsets& offsets,
-                     const Entries& entries, const Complex<T>* x, const Complex<T>* y, Complex<double>* sums,
-                     Complex<double>* scratch);
+                     const Entries& entries, const Complex<T>* x, const Complex<T>* y, Complex<Wide<T>>* sums,
+                     Complex<Wide<T>>* scratch);
 Index sum_scratch_count(Index groups, Index entries, Index samples);
 
 // to[sample][e] = sum over p of from[sample][e][p]
-void fold_sums(const Queue& queue, Index count, Index samples, Index pieces, const Complex<double>* from,
-               Complex<double>* to);
+template <class N>
+void fold_sums(const Queue& queue, Index count, Index samples, Index pieces, const Complex<N>* from, Complex<N>* to);
 
 // sums[sample][0] = Re<bra| -i P |ket> over the step's groups.
 template <class T>
 void sum_rotation(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<T>* bra,
-                  const Complex<T>* ket, Complex<double>* sums, Complex<double>* scratch);
+                  const Complex<T>* ket, Complex<Wide<T>>* sums, Complex<Wide<T>>* scratch);
 
 }  // namespace ketgrad::cuda

@@ -276,18 +276,24 @@ class TableMaker {
   }
 
   void add_sparse(ObservableFactor& found, const Factor& factor, Index size) {
-    std::vector<std::vector<std::int64_t>> of_row(size);
-    for (std::size_t k = 0; k < factor.rows.size(); ++k) of_row[factor.rows[k]].push_back(static_cast<Index>(k));
-    std::vector<std::int64_t> starts{0};
-    std::vector<std::int64_t> sorted;
-    for (const auto& row : of_row) {
-      sorted.insert(sorted.end(), row.begin(), row.end());
-      starts.push_back(static_cast<std::int64_t>(sorted.size()));
-    }
     found.entry_rows = append(tables_.entries, factor.rows);
     found.entry_columns = append(tables_.entries, factor.columns);
-    found.row_starts = append(tables_.entries, starts);
-    found.row_entries = append(tables_.entries, sorted);
+    add_lists(factor.rows, size, found.row_starts, found.row_entries);
+    add_lists(factor.columns, size, found.column_starts, found.column_entries);
+  }
+
+  // The entries of each row, or of each column, in `line_of` each entry.
+  void add_lists(const std::vector<Index>& line_of, Index size, Range& starts, Range& entries) {
+    std::vector<std::vector<std::int64_t>> lines(size);
+    for (std::size_t k = 0; k < line_of.size(); ++k) lines[line_of[k]].push_back(static_cast<Index>(k));
+    std::vector<std::int64_t> ends{0};
+    std::vector<std::int64_t> sorted;
+    for (const auto& line : lines) {
+      sorted.insert(sorted.end(), line.begin(), line.end());
+      ends.push_back(static_cast<std::int64_t>(sorted.size()));
+    }
+    starts = append(tables_.entries, ends);
+    entries = append(tables_.entries, sorted);
   }
 
   // --- the end -------------------------------------------------------------------------------------------------------

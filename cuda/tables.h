@@ -142,11 +142,13 @@ struct ObservableFactor {
   Map offsets;
   Index kept = 0;
   // Of a sparse matrix: entry k is at (entry_rows[k], entry_columns[k]); row a has the entries row_entries[...] from
-  // row_starts[a] to row_starts[a + 1].
+  // row_starts[a] to row_starts[a + 1], and so have columns.
   Range entry_rows;
   Range entry_columns;
   Range row_starts;
   Range row_entries;
+  Range column_starts;
+  Range column_entries;
 };
 
 struct ObservableTerm {

@@ -11,7 +11,9 @@ namespace {
 constexpr int most_threads = threads_of(30);
 // Blocks that a multiprocessor shall hold: with more, or with more threads, the way back would not fit into registers.
 template <class T>
-constexpr int blocks_held = sizeof(T) == sizeof(float) ? 3 : 2;
+constexpr int blocks_held = sizeof(T) <= 4   ? 3
+                            : sizeof(T) <= 8 ? 2
+                                             : 1;
 
 template <class T>
 using Tile = Shared<Complex<T>>;
@@ -77,14 +79,14 @@ KETGRAD_DEVICE void for_each_index(const TablesView& t, const Place& place, cons
 
 // Each warp has a piece of its own, so nothing depends on the order of warps. One lane sets it.
 template <class T>
-KETGRAD_DEVICE void set_piece(double* pieces, const Place& place, T value, bool begins) {
-  double& piece = pieces[place.piece];
-  piece = (begins ? 0.0 : piece) + static_cast<double>(value);
+KETGRAD_DEVICE void set_piece(Wide<T>* pieces, const Place& place, const T& value, bool begins) {
+  Wide<T>& piece = pieces[place.piece];
+  piece = (begins ? Wide<T>(0) : piece) + static_cast<Wide<T>>(value);
 }
 
 // The sum over the warp.
 template <class T>
-KETGRAD_DEVICE void add_piece(double* pieces, const Place& place, T value, bool begins) {
+KETGRAD_DEVICE void add_piece(Wide<T>* pieces, const Place& place, const T& value, bool begins) {
   const T total = warp_sum(value);
   if (thread_index() % warp_size == 0) set_piece(pieces, place, total, begins);
 }
@@ -96,8 +98,8 @@ KETGRAD_DEVICE void add_piece(double* pieces, const Place& place, T value, bool 
 
 // A tile at whose base a turn's sign is odd turns the other way.
 template <class T>
-KETGRAD_DEVICE T sign_in(const Operation& op, int turn, Mask base) {
-  return odd(op.tile_sign[turn] & base) ? T(-1) : T(1);
+KETGRAD_DEVICE Real<T> sign_in(const Operation& op, int turn, Mask base) {
+  return odd(op.tile_sign[turn] & base) ? Real<T>(-1) : Real<T>(1);
 }
 
 // The rotations of a block's turns in a tile.
@@ -106,7 +108,7 @@ KETGRAD_DEVICE void load_rotations(const Operation& op, const Rotation<T>* rotat
 #pragma unroll
   for (int j = 0; j < turns; ++j) {
     turn[j] = rotations[op.first_angle + j];
-    turn[j].sine *= sign_in<T>(op, j, base);
+    turn[j].sine = sign_in<T>(op, j, base) * turn[j].sine;
   }
 }
 
@@ -133,7 +135,7 @@ KETGRAD_DEVICE void store_group(Tile<T>& tile, const Operation& op, Local first,
 
 // (a, b) -> (c a - s b, c b + s a) on the pairs of turn j
 template <class T, int turns>
-KETGRAD_DEVICE void turn_pairs(Complex<T>* rows, int j, T c, T s) {
+KETGRAD_DEVICE void turn_pairs(Complex<T>* rows, int j, const T& c, const T& s) {
 #pragma unroll
   for (int k = 0; k < 1 << turns; ++k) {
     if (((k >> j) & 1) != 0) continue;
@@ -177,7 +179,7 @@ KETGRAD_DEVICE void apply_turns(const TablesView& t, const Operation& op, const 
 
 template <class T, int turns>
 KETGRAD_DEVICE void undo_turns(const TablesView& t, const Operation& op, const Rotation<T>* rotations,
-                               const Place& place, Tile<T>& ket, Tile<T>& bra, double* overlaps, Index stride) {
+                               const Place& place, Tile<T>& ket, Tile<T>& bra, Wide<T>* overlaps, Index stride) {
   Rotation<T> turn[turns];
   load_rotations<T, turns>(op, rotations, place.base, turn);
   const Local groups = place.size() >> turns;
@@ -244,30 +246,57 @@ KETGRAD_DEVICE void for_each_pattern(const Patterns& list, const F& f) {
   }
 }
 
-// exp(-i sum_s angle_s/2 (-1)^parity_s) of each row of a mine.
+// The rests of the angles of strings: NaN is the same for all rows, slopes are not.
+template <class T>
+struct Rests {
+  T all = 0;
+
+  KETGRAD_DEVICE void add(int, bool, const T& rest) { all += rest; }
+  KETGRAD_DEVICE void transform() {}
+  KETGRAD_DEVICE Complex<T> factor(int, T cosine, T sine) const { return {cosine + all, -sine}; }
+};
+
+template <class R>
+struct Rests<DualOf<R>> {
+  R all = 0;
+  R slopes[own_rows] = {};
+
+  KETGRAD_DEVICE void add(int pattern, bool negative, const DualOf<R>& rest) {
+    all += rest.value;
+    slopes[pattern] += negative ? -rest.slope : rest.slope;
+  }
+  KETGRAD_DEVICE void transform() { hadamard(slopes); }
+  // d exp(-i phi) = -i dphi exp(-i phi)
+  KETGRAD_DEVICE Complex<DualOf<R>> factor(int u, R cosine, R sine) const {
+    return {{cosine + all, -slopes[u] * sine}, {-sine, -slopes[u] * cosine}};
+  }
+};
+
+// exp(-i sum_s angle_s/2 (-1)^parity_s) of each row of mine.
 template <class T>
 KETGRAD_DEVICE void phase_factors(const TablesView& t, const Operation& op, const PhaseAngle<T>* phases,
                                   const Place& place, const Rows& mine, Complex<T>* factors) {
-  using Unsigned = typename FixedPoint<T>::Unsigned;
-  using Signed = typename FixedPoint<T>::Signed;
+  using Unsigned = typename FixedPoint<Real<T>>::Unsigned;
+  using Signed = typename FixedPoint<Real<T>>::Signed;
   Unsigned fraction[own_rows] = {};
-  T poison = 0;
+  Rests<T> rests;
   for_each_pattern(op.strings, [&](int s, int pattern) {
     const ZString string = t.strings[s];
     const PhaseAngle<T> angle = phases[s];
     const bool negative = odd(string.tile_mask & place.base) != odd(string.row_mask & mine.first);
     fraction[pattern] += negative ? Unsigned{0} - angle.fraction : angle.fraction;
-    poison += angle.poison;
+    rests.add(pattern, negative, angle.rest);
   });
   hadamard(fraction);
+  rests.transform();
   // A fraction of 1/2 is an angle of pi.
-  constexpr T unit = T(2) / static_cast<T>(Unsigned{1} << (4 * sizeof(Unsigned))) /
-                     static_cast<T>(Unsigned{1} << (4 * sizeof(Unsigned)));
+  constexpr auto half = static_cast<Real<T>>(Unsigned{1} << (4 * sizeof(Unsigned)));
+  constexpr Real<T> unit = Real<T>(2) / half / half;
 #pragma unroll
   for (int u = 0; u < own_rows; ++u) {
-    T sine, cosine;
-    sine_cosine_pi(static_cast<T>(static_cast<Signed>(fraction[u])) * unit, sine, cosine);
-    factors[u] = {cosine + poison, -sine};
+    Real<T> sine, cosine;
+    sine_cosine_pi(static_cast<Real<T>>(static_cast<Signed>(fraction[u])) * unit, sine, cosine);
+    factors[u] = rests.factor(u, cosine, sine);
   }
 }
 
@@ -291,7 +320,7 @@ KETGRAD_DEVICE void apply_phases(const TablesView& t, const Operation& op, const
 // over own_rows in registers and over lanes by shuffles: the sum of a string's signs ends up in the lane of its mask.
 template <class T>
 KETGRAD_DEVICE void add_string_overlaps(const TablesView& t, const Operation& op, const Place& place, const Rows& mine,
-                                        bool is_first, T* w, double* overlaps, Index stride) {
+                                        bool is_first, T* w, Wide<T>* overlaps, Index stride) {
   hadamard(w);
 #pragma unroll
   for (int p = 0; p < own_rows; ++p) w[p] = lane_hadamard(w[p]);
@@ -308,7 +337,7 @@ KETGRAD_DEVICE void add_string_overlaps(const TablesView& t, const Operation& op
 
 template <class T>
 KETGRAD_DEVICE void undo_phases(const TablesView& t, const Operation& op, const PhaseAngle<T>* phases,
-                                const Place& place, Tile<T>& ket, Tile<T>& bra, double* overlaps, Index stride) {
+                                const Place& place, Tile<T>& ket, Tile<T>& bra, Wide<T>* overlaps, Index stride) {
   for_each_rows(place, [&](const Rows& mine, bool is_first) {
     Complex<T> factors[own_rows];
     phase_factors(t, op, phases, place, mine, factors);
@@ -334,7 +363,7 @@ KETGRAD_DEVICE void undo_phases(const TablesView& t, const Operation& op, const 
 // <P> is the sum over rows q of Re(i^quarter (-1)^parity(q) conj(psi_(q ^ flip)) psi_q).
 template <class T>
 KETGRAD_DEVICE void add_word_values(const TablesView& t, const Range& groups, const Place& place, const Tile<T>& ket,
-                                    double* pieces, Index stride) {
+                                    Wide<T>* pieces, Index stride) {
   for_each_rows(place, [&](const Rows& mine, bool is_first) {
     for (int g = groups.first; g < groups.first + groups.count; ++g) {
       const FlipGroup& group = t.flip_groups[g];
@@ -437,7 +466,7 @@ KETGRAD_DEVICE void apply(const TablesView& t, const Operation& op, const Rotati
 
 template <class T>
 KETGRAD_DEVICE void undo(const TablesView& t, const Operation& op, const Rotation<T>* rotations,
-                         const PhaseAngle<T>* phases, const Place& place, Tile<T>& ket, Tile<T>& bra, double* overlaps,
+                         const PhaseAngle<T>* phases, const Place& place, Tile<T>& ket, Tile<T>& bra, Wide<T>* overlaps,
                          Index stride) {
   switch (op.turns) {
     case 0: return undo_phases(t, op, phases, place, ket, bra, overlaps, stride);
@@ -515,7 +544,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
 
 template <class T>
 KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
-    measure_kernel(TileCall<T> c, WordPass pass, TileGrid grid, const Complex<T>* kets, double* pieces,
+    measure_kernel(TileCall<T> c, WordPass pass, TileGrid grid, const Complex<T>* kets, Wide<T>* pieces,
                    Index pieces_each) {
   for_each_tile(c.t, grid, pass.tiles, pass.rows, pass.tile_bits, pieces_each, [&](const Place& place) {
     Tile<T> ket(0, place.size());
@@ -582,7 +611,7 @@ void run_backward(const Queue& queue, const Tables& tables, const TileCall<T>& c
 
 template <class T>
 void measure_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int word_pass,
-                   const Complex<T>* ket, double* pieces, Index piece_stride) {
+                   const Complex<T>* ket, Wide<T>* pieces, Index piece_stride) {
   const WordPass& pass = tables.word_passes[word_pass];
   const TileGrid grid = grid_of(pass.tile_bits, call.num_bits, call.chunk, call.multiprocessors);
   launch(queue, call.samples.count * grid.parts, grid.threads, gpu_tile_bytes(pass.tile_bits, 1, sizeof(T)),
@@ -598,15 +627,14 @@ void add_words(const Queue& queue, const Tables& tables, const TileCall<T>& call
          bra_kernel<T>, call, pass, grid, ket, bra, weights, static_cast<Index>(tables.words.size()), begins);
 }
 
-#define KETGRAD_TILES(T)                                                                                        \
-  template void run_forward(const Queue&, const Tables&, const TileCall<T>&, const ForwardTiles<T>&);           \
-  template void run_backward(const Queue&, const Tables&, const TileCall<T>&, const BackwardTiles<T>&);         \
-  template void measure_words(const Queue&, const Tables&, const TileCall<T>&, int, const Complex<T>*, double*, \
-                              Index);                                                                           \
-  template void add_words(const Queue&, const Tables&, const TileCall<T>&, int, const Complex<T>*, Complex<T>*, \
+#define KETGRAD_TILES(T)                                                                                         \
+  template void run_forward(const Queue&, const Tables&, const TileCall<T>&, const ForwardTiles<T>&);            \
+  template void run_backward(const Queue&, const Tables&, const TileCall<T>&, const BackwardTiles<T>&);          \
+  template void measure_words(const Queue&, const Tables&, const TileCall<T>&, int, const Complex<T>*, Wide<T>*, \
+                              Index);                                                                            \
+  template void add_words(const Queue&, const Tables&, const TileCall<T>&, int, const Complex<T>*, Complex<T>*,  \
                           const T*, bool);
-KETGRAD_TILES(float)
-KETGRAD_TILES(double)
+KETGRAD_FOR_NUMBERS(KETGRAD_TILES)
 #undef KETGRAD_TILES
 
 }  // namespace ketgrad::cuda

@@ -39,7 +39,7 @@ struct ForwardTiles {
   Complex<T>* ket = nullptr;   // [sample][2^n]; null where nobody needs it and nothing is read
   Complex<T>* into = nullptr;  // where the ket goes; null: nowhere
   bool measures = false;       // the words of the only word pass, of whole states
-  double* pieces = nullptr;    // [word][sample][pieces]
+  Wide<T>* pieces = nullptr;   // [word][sample][pieces]
 };
 
 template <class T>
@@ -53,7 +53,7 @@ struct BackwardTiles {
   Complex<T>* ket = nullptr;           // and written here, as is the bra; null: nobody needs them
   Complex<T>* bra = nullptr;           // [sample][2^n]
   const T* weights = nullptr;          // [sample][word]: the bra begins as these words; null: it is read
-  double* overlaps = nullptr;          // [angle][sample][overlap_pieces]
+  Wide<T>* overlaps = nullptr;         // [angle][sample][overlap_pieces]
   Index overlap_pieces = 0;
   bool writes_bra = true;
 };
@@ -64,7 +64,7 @@ void run_backward(const Queue& queue, const Tables& tables, const TileCall<T>& c
 // pieces[word][sample][pieces of the pass's own grid], for the words of one pass over states of several tiles.
 template <class T>
 void measure_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int word_pass,
-                   const Complex<T>* ket, double* pieces, Index piece_stride);
+                   const Complex<T>* ket, Wide<T>* pieces, Index piece_stride);
 
 // bra = or += sum of weight * word psi
 template <class T>

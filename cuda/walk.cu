@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "core/gpu_layout.h"
 #include "cuda/context.h"
@@ -16,67 +17,117 @@ namespace {
 template <class T>
 class Walk {
  public:
-  Walk(Device& device, const DeviceCall<T>& call, const std::vector<T*>& gradients)
+  Walk(Device& device, const DeviceCall<Real<T>>& call, const std::vector<Real<T>*>& gradients)
       : c_(device, call, gradients), observables_(c_), whole_(is_whole()) {
     check_matrices();
   }
 
-  void forward(const Results<T>& results) {
+  void forward(const Results<Real<T>>& results) {
     c_.for_each_chunk(bytes_each(false), [&] {
       begin_chunk();
       ket_ = nullptr;
       if (results.ket != nullptr) {
-        ket_ = reinterpret_cast<Complex<T>*>(results.ket) + c_.samples().first * c_.dimension();
+        ket_ = kept(results.ket);
       } else if (needs_ket()) {
         ket_ = c_.own(own_ket_);
       }
       run_circuit(true);
-      begin_real(results);
-      observables_.measure(ket_, results);
+      measure(results);
     });
   }
 
-  void backward(const Cotangents<T>& cotangents) {
+  // `kept_ket`: as the forward pass left it, or null.
+  void backward(const CotangentSources<T>& cotangents, const Real<T>* kept_ket) {
     cotangents_ = cotangents;
     first_pass_ = first_wanted_pass();
     c_.for_each_chunk(bytes_each(true), [&] {
       begin_chunk();
       begin_sums();
-      if (cotangents.ket != nullptr) {
+      if (kept_ket != nullptr) {
         ket_ = nullptr;
-        source_ = reinterpret_cast<const Complex<T>*>(cotangents.ket) + c_.samples().first * c_.dimension();
+        source_ = kept(kept_ket);
       } else {
         ket_ = c_.own(own_ket_);
         run_circuit(false);
         source_ = ket_;
       }
-      begin_bra();
-      undo_circuit();
-      if (c_.wants(c_.tables().initial_input))
-        add_initial_gradient(c_.queue(), c_.state_call(), c_.inputs()[c_.tables().initial_input],
-                             c_.tables().initial_input, c_.tables().initial_offsets,
-                             static_cast<const Complex<T>*>(bra_));
-      if (wants_coefficients_)
-        set_coefficient_sources(c_.queue(), c_.view(), term_count(), c_.device_inputs(), c_.samples(), terms_, single_);
-      collect_gradients(c_.queue(), c_.view(), c_.tables().elements, c_.tables().angle_count(), c_.device_inputs(),
-                        c_.inputs(), c_.samples(), overlaps_, overlap_pieces_, single_);
+      walk_back();
+    });
+  }
+
+  void both(const Results<Real<T>>& results, const CotangentSources<T>& cotangents) {
+    cotangents_ = cotangents;
+    first_pass_ = first_wanted_pass();
+    c_.for_each_chunk(bytes_each(true), [&] {
+      begin_chunk();
+      begin_sums();
+      ket_ = c_.own(own_ket_);
+      run_circuit(true);
+      measure(results);
+      source_ = ket_;
+      walk_back();
     });
   }
 
  private:
+  // --- a chunk -------------------------------------------------------------------------------------------------------
+
+  // Where this chunk's kets are among those of the batch.
+  template <class R>
+  auto kept(R* kets) const {
+    using States = std::conditional_t<std::is_const_v<R>, const Complex<T>, Complex<T>>;
+    return reinterpret_cast<States*>(kets) + c_.samples().first * c_.dimension();
+  }
+
+  void measure(const Results<Real<T>>& results) {
+    begin_real(results);
+    observables_.measure(ket_, results);
+  }
+
+  void walk_back() {
+    begin_bra();
+    undo_circuit();
+    if (c_.wants(c_.tables().initial_input))
+      add_initial_gradient(c_.queue(), c_.state_call(), c_.inputs()[c_.tables().initial_input],
+                           c_.tables().initial_input, c_.tables().initial_offsets,
+                           static_cast<const Complex<T>*>(bra_));
+    if (wants_coefficients_)
+      set_coefficient_sources(c_.queue(), c_.view(), term_count(), c_.device_inputs(), c_.samples(), terms_, single_);
+    collect_gradients(c_.queue(), c_.view(), c_.tables().elements, c_.tables().angle_count(), c_.device_inputs(),
+                      c_.inputs(), c_.samples(), overlaps_, overlap_pieces_, single_);
+  }
+
   // --- the plan ------------------------------------------------------------------------------------------------------
 
   // Bytes of memory that a sample takes.
   double bytes_each(bool backward) const {
     const Tables& t = c_.tables();
-    const double states = (backward ? 2 : 1) + (t.needs_scratch ? 3 : 0);
+    const double states = (backward ? 2 : 1) + (t.needs_scratch ? 2 : 0);
     const double angles = static_cast<double>(t.angle_count()) * sizeof(Rotation<T>);
     const double pieces =
         static_cast<double>(pieces_of_overlaps(1) * t.angle_count() + pieces_of_words(1) * word_count());
-    const double sums = 2 * static_cast<double>(largest_sum(backward)) * sizeof(Complex<double>);
-    const double matrix = static_cast<double>(t.largest_step) * t.largest_step * sizeof(Complex<T>);
-    return states * static_cast<double>(c_.dimension()) * sizeof(Complex<T>) + angles + pieces * sizeof(double) + sums +
-           matrix;
+    const double sums = 2 * static_cast<double>(largest_sum(backward)) * sizeof(Complex<Wide<T>>);
+    const double matrix = static_cast<double>(t.largest_step) * t.largest_step;
+    const double matrices = (is_dual<T> ? 3 * matrix : matrix) + static_cast<double>(largest_factor());
+    return (states * static_cast<double>(c_.dimension()) + matrices) * sizeof(Complex<T>) + angles +
+           pieces * sizeof(Wide<T>) + sums;
+  }
+
+  // Calls f for each factor of an observable.
+  template <class F>
+  void for_each_factor(const F& f) const {
+    for (const TableMeasurement& m : c_.tables().measurements) {
+      for (const ObservableTerm& t : m.terms) {
+        for (const ObservableFactor& factor : t.factors) f(factor);
+      }
+    }
+  }
+
+  // Numbers that the most demanding factor needs beside the states.
+  Index largest_factor() const {
+    Index largest = 0;
+    for_each_factor([&](const ObservableFactor& f) { largest = std::max(largest, observables_.spare_count(f, 1)); });
+    return largest;
   }
 
   // Numbers in the largest sum over groups.
@@ -85,14 +136,11 @@ class Walk {
     for (const TableMeasurement& m : c_.tables().measurements) {
       const Index size = m.offsets.size();
       largest = std::max(largest, m.kind == MeasurementKind::density_matrix ? size * size : size);
-      for (const ObservableTerm& t : m.terms) {
-        for (const ObservableFactor& f : t.factors) {
-          if (backward && c_.wants(f.input)) largest = std::max(largest, c_.inputs()[f.input].numel);
-          if (backward && f.kind == FactorKind::state_projector)
-            largest = std::max(largest, projector_scratch_count(f, 1));
-        }
-      }
     }
+    for_each_factor([&](const ObservableFactor& f) {
+      if (backward && c_.wants(f.input)) largest = std::max(largest, c_.inputs()[f.input].numel);
+      if (backward && f.kind == FactorKind::state_projector) largest = std::max(largest, projector_scratch_count(f, 1));
+    });
     for (const GateStep& step : c_.tables().steps) {
       if (backward) largest = std::max(largest, overlap_count(step));
     }
@@ -124,13 +172,9 @@ class Walk {
   void check_matrices() const {
     const auto most = static_cast<Index>(c_.device().shared_bytes / sizeof(Complex<T>));
     Index largest = c_.tables().largest_step;
-    for (const TableMeasurement& m : c_.tables().measurements) {
-      for (const ObservableTerm& t : m.terms) {
-        for (const ObservableFactor& f : t.factors) {
-          if (f.kind == FactorKind::hermitian) largest = std::max(largest, f.offsets.size());
-        }
-      }
-    }
+    for_each_factor([&](const ObservableFactor& f) {
+      if (f.kind == FactorKind::hermitian) largest = std::max(largest, f.offsets.size());
+    });
     if (largest > most)
       throw std::invalid_argument("ketgrad: a matrix of " + std::to_string(largest) +
                                   " rows is more than this GPU's shared memory holds, " + std::to_string(most) +
@@ -161,7 +205,8 @@ class Walk {
     for (int p = 0; p < pass_count();) {
       const int end = is_step(p) ? p + 1 : end_of_launch(p);
       if (is_step(p)) {
-        apply(c_.tables().steps[c_.tables().passes[p].step], false, ket_);
+        const GateStep& step = c_.tables().steps[c_.tables().passes[p].step];
+        apply(step, set_step(step, false), ket_);
       } else {
         launch_forward(p, end, has_begun, last_measures && end == pass_count());
       }
@@ -224,25 +269,25 @@ class Walk {
     return most;
   }
 
-  double* room_for_words(Index pieces) {
+  Wide<T>* room_for_words(Index pieces) {
     word_pieces_ = pieces;
     return c_.own_numbers(words_, word_count() * pieces);
   }
 
   void measure_all_words(const Complex<T>* ket) {
-    double* pieces = room_for_words(pieces_of_words(c_.chunk()));
+    Wide<T>* pieces = room_for_words(pieces_of_words(c_.chunk()));
     c_.zero_numbers(pieces, word_count() * word_pieces_);
     for (std::size_t p = 0; p < c_.tables().word_passes.size(); ++p)
       measure_words(c_.queue(), c_.tables(), tile_call(), static_cast<int>(p), ket, pieces, word_pieces_);
   }
 
   // Results begin as the sums of their words, or as zero.
-  void begin_real(const Results<T>& results) {
+  void begin_real(const Results<Real<T>>& results) {
     const Index count = c_.tables().real_results;
     if (count == 0) return;
-    c_.device().zero(results.real + c_.samples().first * count, sizeof(T) * c_.samples().count * count);
+    c_.device().zero(results.real + c_.samples().first * count, sizeof(Real<T>) * c_.samples().count * count);
     finish_words(c_.queue(), c_.view(), static_cast<Index>(c_.tables().word_results.size()), count, c_.device_inputs(),
-                 c_.samples(), static_cast<const double*>(words_), word_pieces_, results.real);
+                 c_.samples(), static_cast<const Wide<T>*>(words_), word_pieces_, results.real);
   }
 
   // --- backward ------------------------------------------------------------------------------------------------------
@@ -340,8 +385,14 @@ class Walk {
     return own_ket_;
   }
 
-  // The coefficients of a step, and from one sample's to the next one's.
-  Index set_step(const GateStep& step, bool inverse) {
+  // The coefficients of a step, which are there until the next.
+  struct Coefficients {
+    Complex<T>* data = nullptr;
+    Index rows = 1;    // one for each sample, or one for them all
+    Index stride = 0;  // from one sample's to the next one's
+  };
+
+  Coefficients set_step(const GateStep& step, bool adjoint) {
     bool batched = false;
     for (int j = 0; j < step.values.count; ++j) {
       const int input = c_.tables().values[step.values.first + j].input;
@@ -350,51 +401,52 @@ class Walk {
     if (step.input != no_input) batched |= c_.inputs()[step.input].batched != 0;
     const Index count = cuda::coefficient_count(step);
     const Index rows = batched ? c_.samples().count : 1;
-    if (coefficient_capacity_ < rows * count) {
-      coefficient_capacity_ = rows * count;
-      coefficients_ = c_.template take<Complex<T>>(coefficient_capacity_);
-    }
-    set_coefficients(c_.queue(), c_.state_call(), step, inverse, rows, coefficients_);
-    return batched ? count : 0;
+    const Coefficients found{c_.room_for_coefficients(rows * count), rows, batched ? count : 0};
+    set_coefficients(c_.queue(), c_.state_call(), step, adjoint, rows, found.data);
+    return found;
   }
 
-  void apply(const GateStep& step, bool inverse, Complex<T>* states) {
-    const Index stride = set_step(step, inverse);
-    apply_step(c_.queue(), c_.state_call(), step, static_cast<const Complex<T>*>(coefficients_), stride, states);
+  void apply(const GateStep& step, const Coefficients& coefficients, Complex<T>* states) {
+    apply_step(c_.queue(), c_.state_call(), step, static_cast<const Complex<T>*>(coefficients.data),
+               coefficients.stride, states);
+  }
+
+  // The ket goes back by the inverse, the bra by the adjoint: duals of a matrix that is an input may differ there.
+  Coefficients inverse_of(const GateStep& step, const Coefficients& adjoint) {
+    if (!c_.moves(step.input)) return adjoint;
+    const Index count = adjoint.rows * cuda::coefficient_count(step);
+    Complex<T>* inverse = c_.room_for_factor(2 * count);
+    invert_slopes(c_.queue(), step, adjoint.rows, static_cast<const Complex<T>*>(adjoint.data), inverse,
+                  inverse + count);
+    return {inverse, adjoint.rows, adjoint.stride};
   }
 
   // The overlaps are of the bra after the gate and the ket before it; those of a rotation, which commutes with what it is
   // generated by, of both before it.
   void undo(const GateStep& step) {
     Complex<T>* ket = own_source();
-    const Index stride = set_step(step, true);
-    const auto undo_in = [&](Complex<T>* states) {
-      apply_step(c_.queue(), c_.state_call(), step, static_cast<const Complex<T>*>(coefficients_), stride, states);
-    };
-    undo_in(ket);
-    if (step.kind == StepKind::pauli_rotation) {
-      undo_in(bra_);
-      add_step_gradients(step, ket);
-    } else {
-      add_step_gradients(step, ket);
-      undo_in(bra_);
-    }
+    const Coefficients adjoint = set_step(step, true);
+    const bool is_rotation = step.kind == StepKind::pauli_rotation;
+    apply(step, inverse_of(step, adjoint), ket);
+    if (!is_rotation) add_step_gradients(step, ket);
+    apply(step, adjoint, bra_);
+    if (is_rotation) add_step_gradients(step, ket);
   }
 
   void add_step_gradients(const GateStep& step, const Complex<T>* ket) {
     const bool wants_matrix = c_.wants(step.input);
     if (!wants_matrix && !c_.wants(step.values)) return;
-    const Complex<double>* sums = sum_overlaps(step, ket);
+    const Complex<Wide<T>>* sums = sum_overlaps(step, ket);
     set_step_sources(c_.queue(), c_.state_call(), step, sums, single_);
     if (wants_matrix)
       add_matrix_gradient(c_.queue(), c_.state_call(), step, c_.inputs()[step.input].batched != 0, sums);
   }
 
-  const Complex<double>* sum_overlaps(const GateStep& step, const Complex<T>* ket) {
+  const Complex<Wide<T>>* sum_overlaps(const GateStep& step, const Complex<T>* ket) {
     const Index count = overlap_count(step);
     if (step.kind == StepKind::pauli_rotation) {
-      Complex<double>* sums = c_.room_for_sums(c_.samples().count);
-      Complex<double>* pieces = c_.room_for_pieces(sum_scratch_count(step.groups.size(), 1, c_.samples().count));
+      Complex<Wide<T>>* sums = c_.room_for_sums(c_.samples().count);
+      Complex<Wide<T>>* pieces = c_.room_for_pieces(sum_scratch_count(step.groups.size(), 1, c_.samples().count));
       sum_rotation(c_.queue(), c_.state_call(), step, static_cast<const Complex<T>*>(bra_), ket, sums, pieces);
       return sums;
     }
@@ -406,23 +458,21 @@ class Walk {
   Observables<T> observables_;
   const bool whole_;  // one tile holds a state
 
-  Cotangents<T> cotangents_;
+  CotangentSources<T> cotangents_;
   Rotation<T>* rotations_ = nullptr;
   PhaseAngle<T>* phases_ = nullptr;
   Complex<T>* ket_ = nullptr;           // of this chunk; null where it is not in memory
   const Complex<T>* source_ = nullptr;  // where the way back reads the ket
   Complex<T>* bra_ = nullptr;
   Complex<T>* own_ket_ = nullptr;
-  Complex<T>* coefficients_ = nullptr;
-  Index coefficient_capacity_ = 0;
-  double* words_ = nullptr;
+  Wide<T>* words_ = nullptr;
   Index word_pieces_ = 0;
   T* word_weights_ = nullptr;
   bool bra_in_launch_ = false;
-  double* overlaps_ = nullptr;
+  Wide<T>* overlaps_ = nullptr;
   Index overlap_pieces_ = 1;
-  double* single_ = nullptr;
-  double* terms_ = nullptr;
+  Wide<T>* single_ = nullptr;
+  Wide<T>* terms_ = nullptr;
   bool wants_coefficients_ = false;
   int first_pass_ = 0;
 };
@@ -436,7 +486,18 @@ void execute(Device& device, const DeviceCall<T>& call, const Results<T>& result
 
 template <class T>
 void execute_vjp(Device& device, const DeviceCall<T>& call, const Cotangents<T>& cotangents) {
-  if (call.batch > 0) Walk<T>(device, call, cotangents.gradients).backward(cotangents);
+  if (call.batch == 0) return;
+  Walk<T>(device, call, cotangents.gradients).backward({{cotangents.real}, {cotangents.complex}}, cotangents.ket);
+}
+
+template <class T>
+void execute_tangents(Device& device, const DeviceCall<T>& call, const Directional<T>& directional) {
+  if (call.batch == 0) return;
+  const Cotangents<T>& cotangents = directional.cotangents;
+  Walk<DualOf<T>> walk(device, call, cotangents.gradients);
+  if (!directional.wants_gradients()) return walk.forward(directional.results);
+  walk.both(directional.results,
+            {{cotangents.real, directional.real_tangent}, {cotangents.complex, directional.complex_tangent}});
 }
 
 std::vector<int> architectures() {
@@ -453,5 +514,7 @@ template void execute(Device&, const DeviceCall<float>&, const Results<float>&);
 template void execute(Device&, const DeviceCall<double>&, const Results<double>&);
 template void execute_vjp(Device&, const DeviceCall<float>&, const Cotangents<float>&);
 template void execute_vjp(Device&, const DeviceCall<double>&, const Cotangents<double>&);
+template void execute_tangents(Device&, const DeviceCall<float>&, const Directional<float>&);
+template void execute_tangents(Device&, const DeviceCall<double>&, const Directional<double>&);
 
 }  // namespace ketgrad::cuda

@@ -37,6 +37,7 @@ struct DeviceCall {
   const DeviceTables* tables = nullptr;
   Index batch = 0;
   std::vector<InputView<T>> inputs;  // addresses on the device
+  std::vector<const T*> tangents;    // of the inputs, null where one stands still; empty where none moves
 };
 
 // Throws std::invalid_argument where a matrix is larger than a block's shared memory.
@@ -45,6 +46,11 @@ void execute(Device& device, const DeviceCall<T>& call, const Results<T>& result
 
 template <class T>
 void execute_vjp(Device& device, const DeviceCall<T>& call, const Cotangents<T>& cotangents);
+
+// Derivatives of both along the call's tangents; of execute_vjp only where a gradient is wanted. It walks on duals, which
+// take twice the bytes: the call's tables are those of a plan for such numbers.
+template <class T>
+void execute_tangents(Device& device, const DeviceCall<T>& call, const Directional<T>& directional);
 
 // What this was compiled for: 80 of sm_80; nothing under the emulation.
 std::vector<int> architectures();

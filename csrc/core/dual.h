@@ -1,7 +1,7 @@
 // Dual numbers: a value and one directional derivative.
 //
-// A gate's matrix is written once (gate_matrix.h); evaluated on duals, the same formula gives its derivative, so the
-// two cannot disagree.
+// What is written once for any kind of number gives its derivative too when it is evaluated on duals, so the two cannot
+// disagree: a gate's matrix (gate_matrix.h), or a whole walk on a GPU (cuda/). Duals of duals have second derivatives.
 #pragma once
 
 #include <cmath>
@@ -10,52 +10,45 @@
 
 namespace ketgrad {
 
-struct Dual {
-  double value = 0;
-  double slope = 0;
+// Both parts are on one boundary, so that a GPU moves them as one.
+template <class R>
+struct alignas(sizeof(R) <= sizeof(double) ? 2 * sizeof(R) : alignof(R)) DualOf {
+  R value{};
+  R slope{};
 
-  constexpr Dual() = default;
-  constexpr Dual(double v, double s = 0) : value(v), slope(s) {}  // NOLINT: a constant is a dual of slope 0
+  constexpr DualOf() = default;
+  constexpr DualOf(R v, R s = R{}) : value(v), slope(s) {}  // NOLINT: a constant is a dual of slope 0
+
+  template <class S>
+  explicit constexpr DualOf(const DualOf<S>& other)
+      : value(static_cast<R>(other.value)), slope(static_cast<R>(other.slope)) {}
+
+  friend constexpr DualOf operator+(const DualOf& a, const DualOf& b) { return {a.value + b.value, a.slope + b.slope}; }
+  friend constexpr DualOf operator-(const DualOf& a, const DualOf& b) { return {a.value - b.value, a.slope - b.slope}; }
+  friend constexpr DualOf operator-(const DualOf& a) { return {-a.value, -a.slope}; }
+  friend constexpr DualOf operator*(const DualOf& a, const DualOf& b) {
+    return {a.value * b.value, a.value * b.slope + a.slope * b.value};
+  }
+  friend constexpr DualOf operator*(const R& s, const DualOf& a) { return {s * a.value, s * a.slope}; }
+  friend constexpr DualOf& operator+=(DualOf& a, const DualOf& b) { return a = a + b; }
+  friend constexpr DualOf& operator-=(DualOf& a, const DualOf& b) { return a = a - b; }
+  friend constexpr DualOf& operator*=(DualOf& a, const DualOf& b) { return a = a * b; }
 };
 
-constexpr Dual operator+(Dual a, Dual b) { return {a.value + b.value, a.slope + b.slope}; }
-constexpr Dual operator-(Dual a, Dual b) { return {a.value - b.value, a.slope - b.slope}; }
-constexpr Dual operator-(Dual a) { return {-a.value, -a.slope}; }
-constexpr Dual operator*(Dual a, Dual b) { return {a.value * b.value, a.value * b.slope + a.slope * b.value}; }
-constexpr Dual& operator+=(Dual& a, Dual b) { return a = a + b; }
+using Dual = DualOf<double>;
 
-KETGRAD_HOST_DEVICE inline Dual sin(Dual a) { return {std::sin(a.value), a.slope * std::cos(a.value)}; }
-KETGRAD_HOST_DEVICE inline Dual cos(Dual a) { return {std::cos(a.value), -a.slope * std::sin(a.value)}; }
-
-// A value, its derivatives along two directions, and the one along both.
-struct HyperDual {
-  double value = 0;
-  double first = 0;
-  double second = 0;
-  double both = 0;
-
-  constexpr HyperDual() = default;
-  constexpr HyperDual(double v, double a = 0, double b = 0, double ab = 0)  // NOLINT: a constant has no derivatives
-      : value(v), first(a), second(b), both(ab) {}
-};
-
-constexpr HyperDual operator+(HyperDual a, HyperDual b) {
-  return {a.value + b.value, a.first + b.first, a.second + b.second, a.both + b.both};
-}
-constexpr HyperDual operator-(HyperDual a) { return {-a.value, -a.first, -a.second, -a.both}; }
-constexpr HyperDual operator-(HyperDual a, HyperDual b) { return a + (-b); }
-constexpr HyperDual operator*(HyperDual a, HyperDual b) {
-  return {a.value * b.value, a.value * b.first + a.first * b.value, a.value * b.second + a.second * b.value,
-          a.value * b.both + a.first * b.second + a.second * b.first + a.both * b.value};
-}
-constexpr HyperDual& operator+=(HyperDual& a, HyperDual b) { return a = a + b; }
-
-// f(a) from f and its first two derivatives at a's value.
-constexpr HyperDual chain(HyperDual a, double f, double slope, double curvature) {
-  return {f, slope * a.first, slope * a.second, slope * a.both + curvature * a.first * a.second};
+template <class R>
+KETGRAD_HOST_DEVICE DualOf<R> sin(const DualOf<R>& a) {
+  using std::cos;
+  using std::sin;
+  return {sin(a.value), cos(a.value) * a.slope};
 }
 
-inline HyperDual sin(HyperDual a) { return chain(a, std::sin(a.value), std::cos(a.value), -std::sin(a.value)); }
-inline HyperDual cos(HyperDual a) { return chain(a, std::cos(a.value), -std::sin(a.value), -std::cos(a.value)); }
+template <class R>
+KETGRAD_HOST_DEVICE DualOf<R> cos(const DualOf<R>& a) {
+  using std::cos;
+  using std::sin;
+  return {cos(a.value), -sin(a.value) * a.slope};
+}
 
 }  // namespace ketgrad

@@ -1,4 +1,4 @@
-// The matrices of the table's formulas, written once for numbers (double) and for numbers with a derivative (Dual).
+// The matrices of the table's formulas, written once for any kind of number: double, or Dual, which has a derivative.
 // Conventions and parameter order are PennyLane's: R_P(theta) = exp(-i theta P / 2).
 #pragma once
 

@@ -1,18 +1,38 @@
 #include "cpu/gradient_sink.h"
 
+#include <type_traits>
+
 #include "core/gate_matrix.h"
 
 namespace ketgrad {
 
 namespace {
 
-Matrix overlap_matrix(const Step& step, const double* overlaps) {
+template <class N>
+using MatrixOf = std::vector<Complex<N>>;
+
+// What is added to a gradient: a number, or of a number that moves its derivative.
+double answer(double x) { return x; }
+double answer(const Dual& x) { return x.slope; }
+
+// The overlaps of a step as a square matrix; number(k) is the k-th of them.
+template <class N, class F>
+MatrixOf<N> overlap_matrix(const Step& step, const F& number) {
   const int size = step.size();
   const bool diagonal = step.kind == StepKind::diagonal;
-  Matrix w(static_cast<std::size_t>(size) * size);
+  MatrixOf<N> w(static_cast<std::size_t>(size) * size);
   const Index entries = diagonal ? size : Index{size} * size;
-  for (Index e = 0; e < entries; ++e) w[diagonal ? e * (size + 1) : e] = {overlaps[2 * e], overlaps[2 * e + 1]};
+  for (Index e = 0; e < entries; ++e) w[diagonal ? e * (size + 1) : e] = {number(2 * e), number(2 * e + 1)};
   return w;
+}
+
+template <class T, class N>
+N parameter(const Call<T>& call, const Slot& slot, Index sample) {
+  if constexpr (std::is_same_v<N, Dual>) {
+    return Dual(call.value(slot, sample), call.tangent(slot, sample));
+  } else {
+    return call.value(slot, sample);
+  }
 }
 
 }  // namespace
@@ -61,25 +81,9 @@ void GradientSink<T>::add(int input, Index element, Index sample, Complex<double
 }
 
 template <class T>
-void GradientSink<T>::contract_gate(const Gate& gate, Matrix overlap, int size, Index sample) {
-  // The derivative of V^dagger is (dV)^dagger, and Re sum conj(dV[b, a]) W[a, b] = Re sum dV[b, a] conj(W[a, b]).
+void GradientSink<T>::contract_matrix_input(const Gate& gate, Matrix overlap, int size, Index sample) {
   if (gate.inverse) overlap = conjugate_transpose(overlap, size);
-  const GateInfo& info = gate_info(gate.opcode);
-  if (info.family == Family::matrix) {
-    for (Index e = 0; e < static_cast<Index>(overlap.size()); ++e) add(gate.input, e, sample, 2.0 * conj(overlap[e]));
-    return;
-  }
-  for (int j = 0; j < info.num_parameters; ++j) {
-    if (!wants(gate.slots[j].input)) continue;
-    Dual parameters[max_parameters];
-    for (int p = 0; p < info.num_parameters; ++p)
-      parameters[p] = Dual(call_->value(gate.slots[p], sample), p == j ? 1 : 0);
-    Complex<Dual> m[max_block_size * max_block_size];
-    block_matrix(info.formula, parameters, m);
-    double gradient = 0;  // 2 Re sum_ab (dV)[a, b] W[a, b]
-    for (int e = 0; e < size * size; ++e) gradient += m[e].re.slope * overlap[e].re - m[e].im.slope * overlap[e].im;
-    add(gate.slots[j], sample, 2 * gradient);
-  }
+  for (Index e = 0; e < static_cast<Index>(overlap.size()); ++e) add(gate.input, e, sample, 2.0 * conj(overlap[e]));
 }
 
 template <class T>
@@ -91,44 +95,47 @@ void GradientSink<T>::contract_diagonal_input(const Gate& gate, const double* ov
 }
 
 template <class T>
-void GradientSink<T>::contract(const Step& step, const double* overlaps, Index sample) {
-  const Gate& gate = call_->program().gates[step.gate];
-  if (step.kind == StepKind::pauli_rotation) return add(gate.slots[0], sample, (gate.inverse ? -1 : 1) * overlaps[0]);
-  if (gate_info(gate.opcode).family == Family::diagonal) return contract_diagonal_input(gate, overlaps, sample);
-  contract_gate(gate, overlap_matrix(step, overlaps), step.size(), sample);
-}
-
-template <class T>
-void GradientSink<T>::contract_gate_tangent(const Gate& gate, Matrix overlap, Matrix tangent, int size, Index sample) {
-  if (gate.inverse) {
-    overlap = conjugate_transpose(overlap, size);
-    tangent = conjugate_transpose(tangent, size);
-  }
+template <class N>
+void GradientSink<T>::contract_block(const Gate& gate, const std::vector<Complex<N>>& overlap, int size, Index sample) {
   const GateInfo& info = gate_info(gate.opcode);
   for (int j = 0; j < info.num_parameters; ++j) {
     if (!wants(gate.slots[j].input)) continue;
-    HyperDual parameters[max_parameters];
+    DualOf<N> parameters[max_parameters];
     for (int p = 0; p < info.num_parameters; ++p)
-      parameters[p] =
-          HyperDual(call_->value(gate.slots[p], sample), p == j ? 1 : 0, call_->tangent(gate.slots[p], sample));
-    Complex<HyperDual> m[max_block_size * max_block_size];
+      parameters[p] = DualOf<N>(parameter<T, N>(*call_, gate.slots[p], sample), p == j ? 1 : 0);
+    Complex<DualOf<N>> m[max_block_size * max_block_size];
     block_matrix(info.formula, parameters, m);
-    double gradient = 0;  // 2 Re sum_ab (d_j V)[a, b] dW[a, b] + (d d_j V)[a, b] W[a, b]
-    for (int e = 0; e < size * size; ++e) {
-      gradient += m[e].re.first * tangent[e].re - m[e].im.first * tangent[e].im;
-      gradient += m[e].re.both * overlap[e].re - m[e].im.both * overlap[e].im;
+    N gradient = 0;  // 2 Re sum_ab (dV)[a, b] W[a, b]
+    for (int a = 0; a < size; ++a) {
+      for (int b = 0; b < size; ++b) {
+        // The derivative of V^dagger is (dV)^dagger, and Re sum conj(dV[b, a]) W[a, b] = Re sum dV[b, a] conj(W[a, b]).
+        const Complex<N> w = gate.inverse ? conj(overlap[b * size + a]) : overlap[a * size + b];
+        const Complex<DualOf<N>>& entry = m[a * size + b];
+        gradient += entry.re.slope * w.re - entry.im.slope * w.im;
+      }
     }
-    add(gate.slots[j], sample, 2 * gradient);
+    add(gate.slots[j], sample, 2 * answer(gradient));
   }
+}
+
+template <class T>
+void GradientSink<T>::contract(const Step& step, const double* overlaps, Index sample) {
+  const Gate& gate = call_->program().gates[step.gate];
+  if (step.kind == StepKind::pauli_rotation) return add(gate.slots[0], sample, (gate.inverse ? -1 : 1) * overlaps[0]);
+  const Family family = gate_info(gate.opcode).family;
+  if (family == Family::diagonal) return contract_diagonal_input(gate, overlaps, sample);
+  const auto overlap = overlap_matrix<double>(step, [&](Index k) { return overlaps[k]; });
+  if (family == Family::matrix) return contract_matrix_input(gate, overlap, step.size(), sample);
+  contract_block(gate, overlap, step.size(), sample);
 }
 
 template <class T>
 void GradientSink<T>::contract_tangent(const Step& step, const double* overlaps, const double* tangents, Index sample) {
   const Gate& gate = call_->program().gates[step.gate];
-  const Family family = gate_info(gate.opcode).family;
   // What is linear in the overlaps is its own derivative.
-  if (family != Family::block) return contract(step, tangents, sample);
-  contract_gate_tangent(gate, overlap_matrix(step, overlaps), overlap_matrix(step, tangents), step.size(), sample);
+  if (gate_info(gate.opcode).family != Family::block) return contract(step, tangents, sample);
+  const auto overlap = overlap_matrix<Dual>(step, [&](Index k) { return Dual(overlaps[k], tangents[k]); });
+  contract_block(gate, overlap, step.size(), sample);
 }
 
 template <class T>

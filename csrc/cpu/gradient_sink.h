@@ -34,9 +34,10 @@ class GradientSink {
   void flush();
 
  private:
-  void contract_gate(const Gate& gate, Matrix overlap, int size, Index sample);
-  void contract_gate_tangent(const Gate& gate, Matrix overlap, Matrix tangent, int size, Index sample);
+  void contract_matrix_input(const Gate& gate, Matrix overlap, int size, Index sample);
   void contract_diagonal_input(const Gate& gate, const double* overlaps, Index sample);
+  template <class N>
+  void contract_block(const Gate& gate, const std::vector<Complex<N>>& overlap, int size, Index sample);
 
   const Call<T>* call_;
   const Cotangents<T>* cotangents_;

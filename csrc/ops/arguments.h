@@ -175,6 +175,54 @@ T* gradient_address(const Tensor& gradient) {
   return address == nullptr ? nothing : address;
 }
 
+// The directions of a call's inputs, contiguous.
+template <class T>
+struct CheckedTangents {
+  std::vector<Tensor> kept;
+  std::vector<const T*> of_inputs;  // null where one stands still
+
+  CheckedTangents(const Arguments<T>& arguments, const std::vector<Tensor>& tangents,
+                  const std::vector<Index>& moving) {
+    require(tangents.size() == moving.size(), [&] {
+      return std::to_string(tangents.size()) + " tangents for " + std::to_string(moving.size()) + " inputs that move";
+    });
+    const std::vector<Tensor>& inputs = arguments.inputs;
+    check_wanted(moving, inputs.size());
+    of_inputs.resize(inputs.size(), nullptr);
+    for (std::size_t k = 0; k < moving.size(); ++k) {
+      const Tensor& input = inputs[moving[k]];
+      kept.push_back(check_cotangent(tangents[k], input, shape_of(input), input.scalar_type(), "a tangent"));
+      of_inputs[moving[k]] = gradient_address<T>(kept.back());
+    }
+  }
+};
+
+// What a call along tangents brings beside them, contiguous: the cotangents of real and complex results, and their
+// directions, without elements where they stand still; nothing where no gradients are wanted.
+template <class T>
+struct CheckedDirectional {
+  std::vector<Tensor> kept;
+  Directional<T> directional;
+
+  CheckedDirectional(const Arguments<T>& arguments, const Tensor& first, const std::vector<Tensor>& cotangents) {
+    directional.cotangents.gradients.resize(arguments.inputs.size(), nullptr);
+    if (cotangents.empty()) return;
+    const Program& program = arguments.program->program;
+    const auto read = [&](const Tensor& tensor, Index results, ScalarType type, const char* what) {
+      kept.push_back(check_cotangent(tensor, first, {arguments.batch, results}, type, what));
+      return data<const T>(kept.back());
+    };
+    const Index reals = program.real_results();
+    const Index complexes = program.complex_results();
+    directional.cotangents.real = read(cotangents[0], reals, real_type<T>, "the real cotangent");
+    directional.cotangents.complex = read(cotangents[1], complexes, complex_type<T>, "the complex cotangent");
+    if (cotangents[2].numel() > 0)
+      directional.real_tangent = read(cotangents[2], reals, real_type<T>, "the real cotangent's tangent");
+    if (cotangents[3].numel() > 0)
+      directional.complex_tangent = read(cotangents[3], complexes, complex_type<T>, "the complex cotangent's tangent");
+  }
+};
+
 inline bool is_single(const std::vector<Tensor>& inputs) {
   require(!inputs.empty(), [] { return std::string("a call needs its first input, which settles dtype and device"); });
   const ScalarType type = inputs[0].scalar_type();

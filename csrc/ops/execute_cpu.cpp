@@ -50,6 +50,11 @@ struct PreparedCall {
     call.threads = static_cast<int>(torch::stable::get_num_threads());
     call.cancelled = cancel_hook();
   }
+
+  void move(const std::vector<const T*>& tangents) {
+    call.tangents = call.inputs;
+    for (std::size_t i = 0; i < tangents.size(); ++i) call.tangents[i].data = tangents[i];
+  }
 };
 
 void require_room(double bytes, const PlannedProgram& program, Index batch, const char* what) {
@@ -101,28 +106,6 @@ std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tens
   return gradients;
 }
 
-// The inputs' tangents, and what keeps them alive.
-template <class T>
-struct PreparedTangents {
-  std::vector<Tensor> kept;
-
-  PreparedTangents(PreparedCall<T>& prepared, const std::vector<Tensor>& tangents, const std::vector<Index>& moving) {
-    require(tangents.size() == moving.size(), [&] {
-      return std::to_string(tangents.size()) + " tangents for " + std::to_string(moving.size()) + " inputs that move";
-    });
-    const std::vector<Tensor>& inputs = prepared.arguments.inputs;
-    check_wanted(moving, inputs.size());
-    Call<T>& call = prepared.call;
-    call.tangents = call.inputs;
-    for (InputView<T>& view : call.tangents) view.data = nullptr;
-    for (std::size_t k = 0; k < moving.size(); ++k) {
-      const Tensor& input = inputs[moving[k]];
-      kept.push_back(check_cotangent(tangents[k], input, shape_of(input), input.scalar_type(), "a tangent"));
-      call.tangents[moving[k]].data = gradient_address<T>(kept.back());
-    }
-  }
-};
-
 using Slopes = std::tuple<Tensor, Tensor, std::vector<Tensor>>;
 
 template <class T>
@@ -130,31 +113,17 @@ Slopes execute_tangents_as(ProgramHandle program, const std::vector<Tensor>& inp
                            const std::vector<Tensor>& tangents, const std::vector<Index>& moving,
                            const std::vector<Tensor>& cotangents, const std::vector<Index>& wanted) {
   PreparedCall<T> prepared(std::move(program), inputs);
-  const PreparedTangents<T> directions(prepared, tangents, moving);
+  const CheckedTangents<T> directions(prepared.arguments, tangents, moving);
+  prepared.move(directions.of_inputs);
   const Call<T>& call = prepared.call;
+  CheckedDirectional<T> checked(prepared.arguments, inputs[0], wanted.empty() ? std::vector<Tensor>{} : cotangents);
+  Directional<T>& directional = checked.directional;
   check_wanted(wanted, inputs.size());
   require_room(tangents_workspace_bytes(call, !wanted.empty()), *call.planned, call.batch, "the derivatives of ");
-  const std::vector<Index> reals{call.batch, call.program().real_results()};
-  const std::vector<Index> complexes{call.batch, call.program().complex_results()};
-  const Tensor real = empty(reals, real_type<T>);
-  const Tensor complex = empty(complexes, complex_type<T>);
-  Directional<T> directional;
+  const Tensor real = empty({call.batch, call.program().real_results()}, real_type<T>);
+  const Tensor complex = empty({call.batch, call.program().complex_results()}, complex_type<T>);
   directional.results = {data<T>(real), data<T>(complex), nullptr};
-  directional.cotangents.gradients.resize(inputs.size(), nullptr);
-  std::vector<Tensor> kept;
-  const auto read = [&](const Tensor& tensor, const std::vector<Index>& shape, ScalarType type, const char* what) {
-    kept.push_back(check_cotangent(tensor, inputs[0], shape, type, what));
-    return data<const T>(kept.back());
-  };
   std::vector<Tensor> gradients;
-  if (!wanted.empty()) {
-    directional.cotangents.real = read(cotangents[0], reals, real_type<T>, "the real cotangent");
-    directional.cotangents.complex = read(cotangents[1], complexes, complex_type<T>, "the complex cotangent");
-    if (cotangents[2].numel() > 0)
-      directional.real_tangent = read(cotangents[2], reals, real_type<T>, "the real cotangent's tangent");
-    if (cotangents[3].numel() > 0)
-      directional.complex_tangent = read(cotangents[3], complexes, complex_type<T>, "the complex cotangent's tangent");
-  }
   for (const Index input : wanted) {
     gradients.push_back(empty_gradient(call, input, inputs[input], directional.cotangents));
   }

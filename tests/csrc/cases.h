@@ -121,17 +121,23 @@ void check_results(const Case& c, const std::vector<T>& results, const std::vect
 }
 
 template <class T>
-void check_gradients(const Case& c, const std::vector<std::vector<T>>& gradients) {
+void check_gradients(const Case& c, const std::vector<std::vector<T>>& gradients,
+                     const std::vector<std::vector<double>>& expected) {
   for (std::size_t i = 0; i < c.values.size(); ++i) {
     const Index size = c.values[i].row_size;
-    for (std::size_t row = 0; row < c.expected_gradients[i].size(); ++row) {
+    for (std::size_t row = 0; row < expected[i].size(); ++row) {
       double slope = 0;
       for (Index e = static_cast<Index>(row) * size; e < static_cast<Index>(row + 1) * size; ++e) {
         slope += gradients[i][e] * c.directions[i][e];
       }
-      check_close<T>(c, slope, c.expected_gradients[i][row], "gradient of input", i);
+      check_close<T>(c, slope, expected[i][row], "gradient of input", i);
     }
   }
+}
+
+template <class T>
+void check_gradients(const Case& c, const std::vector<std::vector<T>>& gradients) {
+  check_gradients(c, gradients, c.expected_gradients);
 }
 
 // A run of any backend, forward and backward.

@@ -384,12 +384,39 @@ class CallMemory {
     return found;
   }
 
+  // The directions of inputs, null where one stands still.
+  std::vector<const T*> directions(const std::vector<std::vector<double>>& tangents) {
+    tangents_.clear();
+    std::vector<const T*> found;
+    for (const std::vector<double>& tangent : tangents) {
+      tangents_.emplace_back(tangent.begin(), tangent.end());
+      found.push_back(tangent.empty() ? nullptr : tangents_.back().data());
+    }
+    return found;
+  }
+
+  Directional<T> directional(const std::vector<double>& g_real, const std::vector<double>& g_complex,
+                             const std::vector<double>& dg_real, const std::vector<double>& dg_complex,
+                             bool goes_back) {
+    dg_real_.assign(dg_real.begin(), dg_real.end());
+    dg_complex_.assign(dg_complex.begin(), dg_complex.end());
+    Directional<T> found;
+    found.results = results(false);
+    found.cotangents = cotangents(g_real, g_complex, std::vector<bool>(goes_back ? 0 : inputs_.size(), false));
+    found.real_tangent = dg_real.empty() ? nullptr : dg_real_.data();
+    found.complex_tangent = dg_complex.empty() ? nullptr : dg_complex_.data();
+    return found;
+  }
+
   ProgramHandle program_;
   const Index batch_;
   std::vector<std::vector<T>> inputs_;
   std::vector<InputView<T>> views_;
 
  private:
+  std::vector<std::vector<T>> tangents_;
+  std::vector<T> dg_real_;
+  std::vector<T> dg_complex_;
   std::vector<T> g_real_;
   std::vector<T> g_complex_;
 };
@@ -414,6 +441,15 @@ class Run : public CallMemory<T> {
   void backward(const std::vector<double>& g_real, const std::vector<double>& g_complex,
                 const std::vector<bool>& wanted = {}) {
     execute_vjp<T>(call, this->cotangents(g_real, g_complex, wanted));
+  }
+
+  void tangents(const std::vector<double>& g_real, const std::vector<double>& g_complex,
+                const std::vector<std::vector<double>>& inputs, const std::vector<double>& dg_real,
+                const std::vector<double>& dg_complex, bool goes_back) {
+    const std::vector<const T*> directions = this->directions(inputs);
+    call.tangents = call.inputs;
+    for (std::size_t i = 0; i < directions.size(); ++i) call.tangents[i].data = directions[i];
+    execute_tangents<T>(call, this->directional(g_real, g_complex, dg_real, dg_complex, goes_back));
   }
 };
 

@@ -1,101 +1,15 @@
 // The CUDA engine under the emulation, forward and backward, against the dense simulator: every gate, every measurement,
 // both precisions, whole states and tiles, batches in one chunk and in several, and any order of threads and blocks.
 #include <cmath>
-#include <cstring>
 #include <limits>
-#include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "cases.h"
-#include "core/gpu_layout.h"
-#include "cuda/device.h"
-#include "cuda/walk.h"
+#include "emulated_run.h"
 
 namespace ketgrad::testing {
 namespace {
-
-using cuda::DeviceCall;
-using cuda::DeviceTables;
-
-// Memory that is anything but zero at first, each piece exactly as large as was asked for.
-class EmulatedDevice : public cuda::Device {
- public:
-  EmulatedDevice() {
-    multiprocessors = 2;
-    workspace_bytes = std::size_t{1} << 30;
-  }
-
-  void* allocate(std::size_t bytes) override {
-    pieces_.push_back(std::make_unique<unsigned char[]>(bytes));
-    std::memset(pieces_.back().get(), 0xaa, bytes);
-    return pieces_.back().get();
-  }
-  void zero(void* memory, std::size_t bytes) override { std::memset(memory, 0, bytes); }
-  void copy(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
-
- private:
-  std::vector<std::unique_ptr<unsigned char[]>> pieces_;
-};
-
-// How a case is run: the size of tiles (0: whole states), how many states the workspace may hold (0: all), and the
-// shared memory of a block.
-struct Setting {
-  int tile_bits = 0;
-  Index states = 0;
-  std::size_t shared_bytes = std::size_t{64} << 10;
-};
-
-template <class T>
-class EmulatedRun : public CallMemory<T> {
- public:
-  EmulatedRun(ProgramHandle program, const std::vector<Values>& values, Index batch, const Setting& setting)
-      : CallMemory<T>(std::move(program), values, batch), setting_(setting) {
-    const Program& p = this->program_->program;
-    Layout layout = gpu_layout(p.num_wires, sizeof(T), setting.shared_bytes);
-    if (setting.tile_bits > 0) {
-      layout.tile_bits = setting.tile_bits;
-      layout.run_bits = 1;
-    }
-    plan_ = make_plan(p, layout);
-    tables_.tables = cuda::make_tables(plan_);
-    memory_.resize(tables_.tables.bytes() / sizeof(std::uint64_t) + 2);
-    auto* base = reinterpret_cast<unsigned char*>(memory_.data());
-    tables_.view = tables_.tables.place(base, [&](std::size_t offset, const void* from, std::size_t bytes) {
-      std::memcpy(base + offset, from, bytes);
-    });
-    call_.tables = &tables_;
-    call_.batch = batch;
-    call_.inputs = this->views_;
-  }
-
-  void forward(bool keep_ket = true) {
-    EmulatedDevice device = this->device();
-    cuda::execute<T>(device, call_, this->results(keep_ket));
-  }
-
-  void backward(const std::vector<double>& g_real, const std::vector<double>& g_complex,
-                const std::vector<bool>& wanted = {}) {
-    EmulatedDevice device = this->device();
-    cuda::execute_vjp<T>(device, call_, this->cotangents(g_real, g_complex, wanted));
-  }
-
- private:
-  EmulatedDevice device() const {
-    EmulatedDevice device;
-    device.shared_bytes = setting_.shared_bytes;
-    if (setting_.states > 0)
-      device.workspace_bytes = setting_.states * (sizeof(Complex<T>) << this->program_->program.num_wires);
-    return device;
-  }
-
-  Setting setting_;
-  Plan plan_;
-  DeviceTables tables_;
-  std::vector<std::uint64_t> memory_;
-  DeviceCall<T> call_;
-};
 
 template <class T>
 void check_run(const Case& c, const Setting& setting) {

@@ -1,0 +1,117 @@
+// A call of the CUDA engine under the emulation, for tests.
+#pragma once
+
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "circuits.h"
+#include "core/dual.h"
+#include "core/gpu_layout.h"
+#include "cuda/device.h"
+#include "cuda/walk.h"
+
+namespace ketgrad::testing {
+
+using cuda::DeviceCall;
+using cuda::DeviceTables;
+
+// Memory that is anything but zero at first, each piece exactly as large as was asked for.
+class EmulatedDevice : public cuda::Device {
+ public:
+  EmulatedDevice() {
+    multiprocessors = 2;
+    workspace_bytes = std::size_t{1} << 30;
+  }
+
+  void* allocate(std::size_t bytes) override {
+    pieces_.push_back(std::make_unique<unsigned char[]>(bytes));
+    std::memset(pieces_.back().get(), 0xaa, bytes);
+    return pieces_.back().get();
+  }
+  void zero(void* memory, std::size_t bytes) override { std::memset(memory, 0, bytes); }
+  void copy(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
+
+ private:
+  std::vector<std::unique_ptr<unsigned char[]>> pieces_;
+};
+
+// How a case is run: the size of tiles (0: whole states), how many states the workspace may hold (0: all), and the
+// shared memory of a block.
+struct Setting {
+  int tile_bits = 0;
+  Index states = 0;
+  std::size_t shared_bytes = std::size_t{64} << 10;
+};
+
+template <class T>
+class EmulatedRun : public CallMemory<T> {
+ public:
+  EmulatedRun(ProgramHandle program, const std::vector<Values>& values, Index batch, const Setting& setting)
+      : CallMemory<T>(std::move(program), values, batch), setting_(setting) {
+    const Program& p = this->program_->program;
+    place(plain_, gpu_layout(p.num_wires, sizeof(T), setting.shared_bytes));
+    place(dual_, gpu_layout(p.num_wires, sizeof(DualOf<T>), setting.shared_bytes));
+    call_.batch = batch;
+    call_.inputs = this->views_;
+  }
+
+  void forward(bool keep_ket = true) {
+    EmulatedDevice device = this->device();
+    call_.tables = &plain_.tables;
+    cuda::execute<T>(device, call_, this->results(keep_ket));
+  }
+
+  void backward(const std::vector<double>& g_real, const std::vector<double>& g_complex,
+                const std::vector<bool>& wanted = {}) {
+    EmulatedDevice device = this->device();
+    call_.tables = &plain_.tables;
+    cuda::execute_vjp<T>(device, call_, this->cotangents(g_real, g_complex, wanted));
+  }
+
+  void tangents(const std::vector<double>& g_real, const std::vector<double>& g_complex,
+                const std::vector<std::vector<double>>& inputs, const std::vector<double>& dg_real,
+                const std::vector<double>& dg_complex, bool goes_back) {
+    EmulatedDevice device = this->device();
+    call_.tables = &dual_.tables;
+    call_.tangents = this->directions(inputs);
+    cuda::execute_tangents<T>(device, call_, this->directional(g_real, g_complex, dg_real, dg_complex, goes_back));
+    call_.tangents.clear();
+  }
+
+ private:
+  struct PlacedTables {
+    DeviceTables tables;
+    std::vector<std::uint64_t> memory;
+  };
+
+  void place(PlacedTables& placed, Layout layout) const {
+    if (setting_.tile_bits > 0) {
+      layout.tile_bits = setting_.tile_bits;
+      layout.run_bits = 1;
+    }
+    cuda::Tables& tables = placed.tables.tables;
+    tables = cuda::make_tables(make_plan(this->program_->program, layout));
+    placed.memory.resize(tables.bytes() / sizeof(std::uint64_t) + 2);
+    auto* base = reinterpret_cast<unsigned char*>(placed.memory.data());
+    placed.tables.view = tables.place(base, [&](std::size_t offset, const void* from, std::size_t bytes) {
+      std::memcpy(base + offset, from, bytes);
+    });
+  }
+
+  EmulatedDevice device() const {
+    EmulatedDevice device;
+    device.shared_bytes = setting_.shared_bytes;
+    if (setting_.states > 0)
+      device.workspace_bytes = setting_.states * (sizeof(Complex<T>) << this->program_->program.num_wires);
+    return device;
+  }
+
+  Setting setting_;
+  PlacedTables plain_;
+  PlacedTables dual_;
+  DeviceCall<T> call_;
+};
+
+}  // namespace ketgrad::testing
