@@ -19,6 +19,7 @@ import cases
 import ketgrad as kg
 from test_compile import substituted
 from test_execute import DOUBLE, SINGLE, assert_same, mixed_tape
+from test_second_derivatives import assert_hessian_product
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 
@@ -89,10 +90,31 @@ def test_random_tape(seed: int, cuda: torch.device) -> None:
     check(*twins, DOUBLE)
 
 
+@pytest.mark.parametrize("case", cases.CASES[::3], ids=str)
+def test_hessian_products(case: cases.Case, cuda: torch.device) -> None:
+    assert_hessian_product(case, str(cuda))
+
+
+@DTYPES
+@pytest.mark.parametrize("num_wires", [6, 11, 13, 15])
+def test_hessian_products_of_every_size_of_state(num_wires: int, dtype: torch.dtype, cuda: torch.device) -> None:
+    """Whole states and tiles, which are half as large where numbers have a derivative."""
+
+    def product(device: torch.device, dtype: torch.dtype) -> Tensor:
+        workload = cases.vqe(num_wires, 2, leaves=cases.Leaves(dtype=dtype, device=str(device)))
+        loss = workload.loss(kg.execute([workload.tape()])[0])
+        gradients = torch.autograd.grad(loss, workload.inputs, create_graph=True)
+        return torch.cat([p.flatten() for p in torch.autograd.grad(sum(g.sum() for g in gradients), workload.inputs)])
+
+    expected = product(torch.device("cpu"), torch.float64)
+    assert_same(product(cuda, dtype).cpu(), expected, SINGLE if dtype is torch.float32 else DOUBLE, "product")
+
+
 def test_a_few_of_everything(cuda: torch.device) -> None:
     """Short enough for tools that slow kernels down a hundredfold."""
     for case in cases.CASES[::60]:
         check_case(case, torch.float32, cuda)
+        assert_hessian_product(case, str(cuda))
     for num_wires, batch in ((6, 3), (11, 2), (13, None), (15, None)):
         check_mixed(num_wires, batch, torch.float32, cuda)
 

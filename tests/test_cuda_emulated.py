@@ -20,6 +20,7 @@ import ketgrad as kg
 from ketgrad import ops
 from ketgrad._library import _C
 from test_execute import DOUBLE, SINGLE, check, gradients
+from test_second_derivatives import assert_hessian_product
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST = ROOT / "tests" / "cuda" / "host"
@@ -69,8 +70,8 @@ def extension() -> ModuleType:
 def emulated(extension: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls of ketgrad go to the emulated engine."""
     assert extension.architectures() == []
-    monkeypatch.setattr(ops, "_execute", torch.ops.ketgrad_emulated.execute.default)
-    monkeypatch.setattr(ops, "_execute_vjp", torch.ops.ketgrad_emulated.execute_vjp.default)
+    for name in ("execute", "execute_vjp", "execute_jvp", "execute_vjp_jvp"):
+        monkeypatch.setattr(ops, f"_{name}", getattr(torch.ops.ketgrad_emulated, name).default)
 
 
 pytestmark = [pytestmark, pytest.mark.usefixtures("emulated")]
@@ -94,6 +95,29 @@ def test_operation_with_every_measurement(case: cases.Case) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_random_tape(seed: int) -> None:
     check(cases.random_tape(Random(seed), seed, max_gates=20), DOUBLE)
+
+
+@pytest.mark.parametrize("case", cases.CASES[5::15], ids=str)
+def test_hessian_products(case: cases.Case) -> None:
+    assert_hessian_product(case)
+
+
+def test_forward_mode_and_hessians() -> None:
+    """Transforms over the native operators: `jvp` alone, and forward over reverse."""
+
+    def circuit(x: torch.Tensor) -> torch.Tensor:
+        gates = [kg.RX(x[0], wires=0), kg.CRY(x[1], wires=[0, 1]), kg.RZ(x[0] * x[1], wires=1), kg.RX(0.3, wires=1)]
+        (found,) = kg.execute([kg.Tape(gates, [kg.expval(kg.Z(0) @ kg.Y(1))])])
+        return found  # type: ignore[no-any-return]
+
+    x = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    gradient = torch.func.grad(circuit)(x)
+    for k in range(2):
+        _, slope = torch.func.jvp(circuit, (x,), (torch.eye(2, dtype=x.dtype)[k],))
+        torch.testing.assert_close(slope, gradient[k])
+    step = 1e-6 * torch.eye(2, dtype=x.dtype)
+    differences = [torch.func.grad(circuit)(x + s) - torch.func.grad(circuit)(x - s) for s in step]
+    torch.testing.assert_close(torch.func.hessian(circuit)(x), torch.stack(differences) / 2e-6, atol=1e-8, rtol=1e-8)
 
 
 def test_many_inputs() -> None:

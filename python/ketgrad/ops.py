@@ -127,15 +127,6 @@ def run_execute_vjp(
     return _native(_execute_vjp, program, inputs, ket, g_real, g_complex, wanted)  # type: ignore[no-any-return]
 
 
-def _require_tangents(inputs: Sequence[Tensor]) -> None:
-    device = inputs[0].device.type
-    if not torch._C._dispatch_has_kernel_for_dispatch_key("ketgrad::execute_jvp", device.upper()):
-        raise NotImplementedError(
-            f"second derivatives and forward-mode derivatives of circuits are not there for {device} yet; move the "
-            "parameters to the CPU"
-        )
-
-
 def run_execute_jvp(
     program: int, inputs: Sequence[Tensor], tangents: Sequence[Tensor], moving: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
@@ -150,10 +141,8 @@ def run_execute_jvp(
         The derivatives of the real results (B, R) and of the complex results (B, C).
 
     Raises:
-        NotImplementedError: the device has no such kernels.
         ValueError, MemoryError, IndexError: as in `run_execute`.
     """
-    _require_tangents(inputs)
     return _native(_execute_jvp, program, inputs, tangents, moving)  # type: ignore[no-any-return]
 
 
@@ -178,9 +167,8 @@ def run_execute_vjp_jvp(
         What `run_execute_jvp` returns, and the derivatives of what `run_execute_vjp` returns.
 
     Raises:
-        NotImplementedError, ValueError, MemoryError, IndexError: as in `run_execute_jvp`.
+        ValueError, MemoryError, IndexError: as in `run_execute`.
     """
-    _require_tangents(inputs)
     cotangent_pairs = (*cotangents, *cotangent_tangents)
     return _native(_execute_vjp_jvp, program, inputs, tangents, moving, *cotangent_pairs, wanted)  # type: ignore[no-any-return]
 

@@ -37,7 +37,7 @@ def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool = True) -> tu
         Real results (B, R) and complex results (B, C).
 
     Raises:
-        NotImplementedError: on the third derivative; on the second under torch.compile, and on a device without it.
+        NotImplementedError: on the third derivative; on the second under torch.compile.
         ValueError, MemoryError, IndexError: see `ops.run_execute`.
     """
     if torch.compiler.is_compiling():

@@ -8,9 +8,15 @@ STABLE_TORCH_LIBRARY(ketgrad_emulated, m) {
   m.def(
       "execute_vjp(int program, Tensor[] inputs, Tensor ket, Tensor g_real, Tensor g_complex, int[] wanted) -> "
       "Tensor[]");
+  m.def("execute_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] moving) -> (Tensor real, Tensor complex)");
+  m.def(
+      "execute_vjp_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] moving, Tensor g_real, Tensor g_complex, "
+      "Tensor dg_real, Tensor dg_complex, int[] wanted) -> (Tensor real, Tensor complex, Tensor[] gradients)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ketgrad_emulated, CPU, m) {
   m.impl("execute", TORCH_BOX(&ketgrad::cuda::execute_cuda));
   m.impl("execute_vjp", TORCH_BOX(&ketgrad::cuda::execute_vjp_cuda));
+  m.impl("execute_jvp", TORCH_BOX(&ketgrad::cuda::execute_jvp_cuda));
+  m.impl("execute_vjp_jvp", TORCH_BOX(&ketgrad::cuda::execute_vjp_jvp_cuda));
 }
