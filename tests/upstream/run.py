@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -45,10 +46,11 @@ KINDS = ("passed", "failed", "skipped", "xfailed", "errors")
 
 
 class Outcome(NamedTuple):
-    """What became of a suite: how many tests of each kind, and the names of those that failed."""
+    """What became of a suite: how many tests of each kind, the names of those that failed, the reasons of skips."""
 
     counts: dict[str, int]
     failures: list[str]
+    skips: Counter[str]
 
 
 def run(project: str, checkout: Path, suite: str, mode: str) -> Outcome:
@@ -69,11 +71,14 @@ def outcome_of(text: str) -> Outcome:
     """The counts in pytest's last line, and the failures that it lists."""
     last = text.strip().splitlines()[-1]
     counts = {kind: int(number) for number, kind in re.findall(r"(\d+) (\w+)", last)}
-    return Outcome(counts, re.findall(r"^FAILED (\S+)", text, re.MULTILINE))
+    skips: Counter[str] = Counter()
+    for number, reason in re.findall(r"^SKIPPED \[(\d+)\] \S+: ?(.*)$", text, re.MULTILINE):
+        skips[reason] += int(number)
+    return Outcome(counts, re.findall(r"^FAILED (\S+)", text, re.MULTILINE), skips)
 
 
 def lines(outcomes: dict[tuple[str, str, str], Outcome]) -> Iterator[str]:
-    """A table in Markdown, then the failures by the test function."""
+    """A table in Markdown, then the failures by the test function, and the skips by their reason."""
     yield f"| suite | in place of | {' | '.join(KINDS)} |"
     yield "|---|---|" + "---:|" * len(KINDS)
     for (project, suite, mode), outcome in outcomes.items():
@@ -84,6 +89,9 @@ def lines(outcomes: dict[tuple[str, str, str], Outcome]) -> Iterator[str]:
         functions = [name.split("[")[0] for name in outcome.failures]
         for function in dict.fromkeys(functions):
             yield f"{project} {mode}: {functions.count(function)} × {function}"
+    for (project, suite, mode), outcome in outcomes.items():
+        for reason, number in outcome.skips.most_common():
+            yield f"{project} {mode}, {suite}: skipped {number} × {reason}"
 
 
 def main() -> int:
