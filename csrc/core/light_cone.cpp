@@ -11,7 +11,8 @@ namespace {
 
 class Pruning {
  public:
-  Pruning(const Program& program, Lowered& lowered) : program_(program), lowered_(lowered) {
+  Pruning(const Program& program, Lowered& lowered)
+      : program_(program), lowered_(lowered), outside_(program.num_wires) {
     for (const Measurement& m : program.measurements) see(m);
   }
 

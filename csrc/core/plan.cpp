@@ -68,7 +68,7 @@ class StretchPlanner {
       return remaining_;
     }
     Window window;
-    Commutant free;  // to go before those that wait
+    Commutant free(num_bits_);  // to go before those that wait
     for (const int t : remaining_) {
       if (free.count() > most_waiting) break;
       window.push_back(t);
@@ -114,7 +114,7 @@ class StretchPlanner {
   Window take(Window& left, const F& wanted) const {
     Window taken;
     Window rest;
-    Commutant free;  // to go before those that wait
+    Commutant free(num_bits_);  // to go before those that wait
     for (const int t : left) {
       if (wanted(word(t)) && free.contains(word(t))) {
         taken.push_back(t);
@@ -250,7 +250,7 @@ class StretchPlanner {
     while (!left.empty()) {
       std::vector<int> block{left[0]};
       std::vector<int> rest;
-      Commutant free;
+      Commutant free(num_bits_);
       for (std::size_t i = 1; i < left.size(); ++i) {
         const int t = left[i];
         if (free.contains(word(t)) && may_join(tile, block, t)) {
