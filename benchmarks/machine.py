@@ -44,6 +44,21 @@ class Machine:
         return Machine(**asdict(self) | {rate: max(getattr(self, rate), getattr(other, rate)) for rate in rates})
 
 
+def busy_processors(seconds: float = 2.0) -> float:
+    """How many processors work at present, by a look of so many seconds; 0 where it cannot be told."""
+    before = _worked()
+    time.sleep(seconds)
+    return (_worked() - before) / seconds
+
+
+def _worked() -> float:
+    """Seconds that all processors have worked since the system started."""
+    with suppress(OSError, IndexError, ValueError):
+        user, nice, system = Path("/proc/stat").read_text(encoding="ascii").split()[1:4]
+        return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
 def measure(threads: int) -> Machine:
     """Measure, in a few seconds."""
     before = torch.get_num_threads()

@@ -25,7 +25,7 @@ from typing import Any
 from tqdm import tqdm
 
 from limits import limit
-from machine import Machine, measure
+from machine import Machine, busy_processors, measure
 from peers import PEERS
 from report import PICTURE, Results, cell, fastest_peer, markdown, picture
 from rounds import Settings, compare
@@ -162,8 +162,8 @@ def main(arguments: list[str] | None = None) -> None:
         interpreters=pythons,
     )
     header = {"date": f"{datetime.now(UTC):%d %B %Y}", "rounds": settings.rounds, "cap": settings.cap}
-    if os.getloadavg()[0] > 0.3 * settings.threads:
-        header["warning"] = f"The machine was busy with other work: its load was {os.getloadavg()[0]:.1f} at the start."
+    if (others := busy_processors()) > 0.1 * settings.threads:
+        header["warning"] = f"The machine was busy with other work: it took {others:.1f} processors at the start."
         print(header["warning"])
     machine, results = measure(settings.threads), {}
     before = options.out / "results.json"
