@@ -219,7 +219,7 @@ TableCache& table_cache() {
 
 Tensor empty(const std::vector<Index>& shape, ScalarType type, const Tensor& like) {
   try {
-    return torch::stable::empty(shape, type, std::nullopt, like.device());
+    return ops::empty_on(like.device(), shape, type);
   } catch (const std::exception&) {
     const cudaError_t error = cudaPeekAtLastError();
     if (error != cudaErrorMemoryAllocation) require_success(error, "an allocation");

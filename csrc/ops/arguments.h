@@ -1,11 +1,14 @@
 // What the operators check before anything runs, whatever the device: inputs and cotangents against the program.
 #pragma once
 
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/device.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -66,6 +69,26 @@ void require_device(const Tensor& tensor, const Tensor& first, const F& name) {
 // The tensor itself where it is contiguous already, without asking torch for it.
 inline Tensor as_contiguous(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+inline std::int32_t type_number(ScalarType type) {
+  switch (type) {
+    case ScalarType::Float: return aoti_torch_dtype_float32();
+    case ScalarType::Double: return aoti_torch_dtype_float64();
+    case ScalarType::ComplexFloat: return aoti_torch_dtype_complex64();
+    default: return aoti_torch_dtype_complex128();
+  }
+}
+
+// Past the dispatcher, in which a tensor takes as long as a small circuit.
+inline Tensor empty_on(const torch::stable::Device& device, const std::vector<Index>& shape, ScalarType type) {
+  std::vector<Index> strides(shape.size(), 1);
+  for (std::size_t d = shape.size(); d-- > 1;) strides[d - 1] = strides[d] * std::max<Index>(shape[d], 1);
+  AtenTensorHandle tensor = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<Index>(shape.size()), shape.data(), strides.data(),
+                                                         type_number(type), static_cast<std::int32_t>(device.type()),
+                                                         device.index(), &tensor));
+  return Tensor(tensor);
 }
 
 template <class T>

@@ -15,7 +15,9 @@
 namespace ketgrad::ops {
 namespace {
 
-Tensor empty(std::vector<Index> shape, ScalarType type) { return torch::stable::empty(shape, type); }
+Tensor empty(const std::vector<Index>& shape, ScalarType type) {
+  return empty_on(torch::stable::Device(torch::headeronly::DeviceType::CPU), shape, type);
+}
 
 // Kets of a large state lie in memory that the next call uses again.
 template <class T>
