@@ -116,6 +116,7 @@ def with_torch(peer: str, wanted: Workload) -> dict[str, Any]:
         (tape,) = adapter.adapter.tapes(*held[:2])
         plan = importlib.import_module("ketgrad").explain(tape)
         result |= {"passes": len(plan.passes), "bytes": sum(plan.bytes) * plan.batch}
+        result |= second_derivatives(adapter, held, given)
     return result | {"memory": torch.cuda.max_memory_allocated()}
 
 
@@ -131,6 +132,15 @@ def as_a_graph(
     put(held, given[0])
     graph.replay()
     return {"graph": times, "graph_error": deviation(adapter.read(found), right)}
+
+
+def second_derivatives(adapter: OnGpu, held: tuple[Tensor, ...], given: list[tuple[Tensor, ...]]) -> dict[str, Any]:
+    """Times of value, gradient and a Hessian-vector product, eager; or why there is none."""
+    try:
+        times = timed(lambda: adapter.hessian_product(held), lambda i: put(held, given[i % INPUTS]))
+    except RuntimeError as error:
+        return {"second_note": str(error)[:300]}
+    return {"second": times}
 
 
 def with_jax(peer: str, wanted: Workload) -> dict[str, Any]:
@@ -161,6 +171,12 @@ class OnGpu:
         """Leaves of autograd where the adapter's are."""
         there = self.adapter.prepare(inputs(self.workload, seed))
         return tuple([t.detach().cuda().requires_grad_(t.requires_grad) for t in there])
+
+    def hessian_product(self, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The Hessian times a vector of ones."""
+        wanted = given[:2] if self.workload.batch else given[1:2]
+        gradients = torch.autograd.grad(self.adapter.loss(*given), wanted, create_graph=True)
+        return torch.autograd.grad(sum(g.sum() for g in gradients), wanted)
 
     def read(self, found: tuple[Tensor, tuple[Tensor, ...]]) -> Answer:
         """As numpy."""
