@@ -113,8 +113,8 @@ struct Sparse {
   Range column_entries;
 };
 
-// Results depend on the Hermitian part of a matrix, as which a direction need not be given: half of it and of its
-// adjoint.
+// A direction of an observable's matrix need not be Hermitian, but results depend on its Hermitian part alone: half of it
+// and of its adjoint.
 template <class R>
 KETGRAD_DEVICE Complex<DualOf<R>> hermitian_part(const Complex<DualOf<R>>& a, const Complex<DualOf<R>>& mirrored) {
   const R half = 0.5;

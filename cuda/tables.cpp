@@ -17,6 +17,7 @@ class TableMaker {
 
   Tables run() {
     tables_.num_wires = program_.num_wires;
+    tables_.whole = plan_.layout.tile_bits >= program_.num_wires;
     for (const Pass& pass : plan_.passes) count_rotations(pass);
     tables_.rotations = rotations_;
     tables_.angles.resize(rotations_);

@@ -231,6 +231,7 @@ struct Tables {
   Index real_results = 0;
   Index complex_results = 0;
   int largest_step = 1;  // rows of the largest matrix of a step
+  bool whole = false;    // a tile holds a state
   bool needs_scratch = false;
   bool only_words = true;  // nothing but Pauli words is measured
 

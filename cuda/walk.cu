@@ -36,8 +36,8 @@ class Walk {
     });
   }
 
-  // `kept_ket`: as the forward pass left it, or null.
-  void backward(const CotangentSources<T>& cotangents, const Real<T>* kept_ket) {
+  // `kept_ket`: as the forward pass left it; or null, and it is computed again, with `results`, where those are wanted too.
+  void backward(const CotangentSources<T>& cotangents, const Real<T>* kept_ket, const Results<Real<T>>* results) {
     cotangents_ = cotangents;
     first_pass_ = first_wanted_pass();
     c_.for_each_chunk(bytes_each(true), [&] {
@@ -48,24 +48,20 @@ class Walk {
         source_ = kept(kept_ket);
       } else {
         ket_ = c_.own(own_ket_);
-        run_circuit(false);
+        run_circuit(results != nullptr);
+        if (results != nullptr) measure(*results);
         source_ = ket_;
       }
-      walk_back();
-    });
-  }
-
-  void both(const Results<Real<T>>& results, const CotangentSources<T>& cotangents) {
-    cotangents_ = cotangents;
-    first_pass_ = first_wanted_pass();
-    c_.for_each_chunk(bytes_each(true), [&] {
-      begin_chunk();
-      begin_sums();
-      ket_ = c_.own(own_ket_);
-      run_circuit(true);
-      measure(results);
-      source_ = ket_;
-      walk_back();
+      begin_bra();
+      undo_circuit();
+      if (c_.wants(c_.tables().initial_input))
+        add_initial_gradient(c_.queue(), c_.state_call(), c_.inputs()[c_.tables().initial_input],
+                             c_.tables().initial_input, c_.tables().initial_offsets,
+                             static_cast<const Complex<T>*>(bra_));
+      if (wants_coefficients_)
+        set_coefficient_sources(c_.queue(), c_.view(), term_count(), c_.device_inputs(), c_.samples(), terms_, single_);
+      collect_gradients(c_.queue(), c_.view(), c_.tables().elements, c_.tables().angle_count(), c_.device_inputs(),
+                        c_.inputs(), c_.samples(), overlaps_, overlap_pieces_, single_);
     });
   }
 
@@ -82,19 +78,6 @@ class Walk {
   void measure(const Results<Real<T>>& results) {
     begin_real(results);
     observables_.measure(ket_, results);
-  }
-
-  void walk_back() {
-    begin_bra();
-    undo_circuit();
-    if (c_.wants(c_.tables().initial_input))
-      add_initial_gradient(c_.queue(), c_.state_call(), c_.inputs()[c_.tables().initial_input],
-                           c_.tables().initial_input, c_.tables().initial_offsets,
-                           static_cast<const Complex<T>*>(bra_));
-    if (wants_coefficients_)
-      set_coefficient_sources(c_.queue(), c_.view(), term_count(), c_.device_inputs(), c_.samples(), terms_, single_);
-    collect_gradients(c_.queue(), c_.view(), c_.tables().elements, c_.tables().angle_count(), c_.device_inputs(),
-                      c_.inputs(), c_.samples(), overlaps_, overlap_pieces_, single_);
   }
 
   // --- the plan ------------------------------------------------------------------------------------------------------
@@ -163,10 +146,8 @@ class Walk {
   }
 
   bool is_whole() const {
-    for (const TilePass& p : c_.tables().passes) {
-      if (p.step == Element::none && p.tile_bits < c_.tables().num_wires) return false;
-    }
-    return gpu_tile_bytes(c_.tables().num_wires, 2, sizeof(T)) + reserved_shared_bytes <= c_.device().shared_bytes;
+    return c_.tables().whole &&
+           gpu_tile_bytes(c_.tables().num_wires, 2, sizeof(T)) + reserved_shared_bytes <= c_.device().shared_bytes;
   }
 
   void check_matrices() const {
@@ -271,7 +252,7 @@ class Walk {
 
   Wide<T>* room_for_words(Index pieces) {
     word_pieces_ = pieces;
-    return c_.own_numbers(words_, word_count() * pieces);
+    return words_ = c_.room_for_words(c_.chunk() * word_count() * pieces);
   }
 
   void measure_all_words(const Complex<T>* ket) {
@@ -487,7 +468,8 @@ void execute(Device& device, const DeviceCall<T>& call, const Results<T>& result
 template <class T>
 void execute_vjp(Device& device, const DeviceCall<T>& call, const Cotangents<T>& cotangents) {
   if (call.batch == 0) return;
-  Walk<T>(device, call, cotangents.gradients).backward({{cotangents.real}, {cotangents.complex}}, cotangents.ket);
+  Walk<T>(device, call, cotangents.gradients)
+      .backward({{cotangents.real}, {cotangents.complex}}, cotangents.ket, nullptr);
 }
 
 template <class T>
@@ -496,8 +478,9 @@ void execute_tangents(Device& device, const DeviceCall<T>& call, const Direction
   const Cotangents<T>& cotangents = directional.cotangents;
   Walk<DualOf<T>> walk(device, call, cotangents.gradients);
   if (!directional.wants_gradients()) return walk.forward(directional.results);
-  walk.both(directional.results,
-            {{cotangents.real, directional.real_tangent}, {cotangents.complex, directional.complex_tangent}});
+  const CotangentSources<DualOf<T>> sources{{cotangents.real, directional.real_tangent},
+                                            {cotangents.complex, directional.complex_tangent}};
+  walk.backward(sources, nullptr, &directional.results);
 }
 
 std::vector<int> architectures() {

@@ -36,6 +36,19 @@ TEST(tiles) {
   }
 }
 
+// Words in tiles, and not a turn that would say so.
+TEST(tiles_without_turns) {
+  Random random(37);
+  for (int round = 0; round < 10; ++round) {
+    Circuit circuit = empty_circuit(6);
+    circuit.program.initial = random_initial(random, circuit);
+    for (int m = 0; m < 2; ++m)
+      circuit.program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
+    const Case c = unsolved_case(random, circuit, 1 + round % 3);
+    check_case(c, make_tangents(random, circuit, c), {3, 0});
+  }
+}
+
 template <class T>
 void check_like_cpu(const Case& c, const Tangents& t, const Setting& setting) {
   Run<T> expected(c.program, c.values, c.batch, 1);

@@ -64,6 +64,14 @@ TEST(no_wires_and_no_gates) {
   check_case(make_case(random, circuit, 2), {2, 0});
   circuit.program.measurements.pop_back();
   check_case(make_case(random, circuit, 2));
+  // Words in tiles, and not a turn that would say so.
+  for (int round = 0; round < 10; ++round) {
+    circuit = empty_circuit(6);
+    circuit.program.initial = random_initial(random, circuit);
+    for (int m = 0; m < 2; ++m)
+      circuit.program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
+    check_case(make_case(random, circuit, 2), {3, 0});
+  }
 }
 
 // --- tiles ----------------------------------------------------------------------------------------------------------
