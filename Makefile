@@ -32,7 +32,7 @@ export CXX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help check build demo docs bench peers count test test-cpp test-python lint cuda-check gpu-check format sanitize clean
+.PHONY: help check build demo docs bench peers count test test-cpp test-python lint cuda-check gpu-check format sanitize fuzz clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1:/p' $(MAKEFILE_LIST) | awk -F: '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -104,6 +104,11 @@ sanitize: $(HAVE_DEV)  ## run the C++ tests under sanitizers (SANITIZE=thread fo
 	$(CMAKE) -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKETGRAD_SANITIZE=$(SANITIZE)
 	$(CMAKE) --build build/sanitize
 	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
+
+fuzz: $(HAVE_DEV)  ## compare random circuits with a dense simulator for SECONDS, from SEED on (by default the time)
+	$(CMAKE) -S . -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	$(CMAKE) --build build/cmake --target test_random
+	build/cmake/test_random $(or $(SECONDS),60) $(or $(SEED),$(shell date +%s))
 
 clean:  ## remove what was built; .venv stays
 	rm -rf build dist python/ketgrad.egg-info python/ketgrad/_C*.so $(INSTALLED)
