@@ -41,6 +41,8 @@ _LARGEST_TRIAL = 1 << 24
 
 _Key = tuple[Any, ...]
 
+_TENSORS = {Tensor}
+
 # They are declared to return nothing.
 _split_copy: Any = torch.split_with_sizes_copy
 _unbind_copy: Any = torch.unbind_copy
@@ -70,21 +72,21 @@ class _Execute(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         call, batch, empty = ctx.rest
         ket, *tensors = ctx.saved_tensors
-        gradients: list[Tensor | None] = [None] * (1 + len(tensors))
-        wanted = [k for k, needed in enumerate(ctx.needs_input_grad) if needed]
-        if not wanted or all(c is None for c in cotangents):
-            return tuple(gradients)
-        views = call.views
+        needed = ctx.needs_input_grad[1:]
+        wanted = [view.input for view, is_needed in zip(call.views, needed, strict=True) if is_needed]
+        if not wanted or (cotangents[0] is None and all(c is None for c in cotangents)):
+            return (None,) * len(ctx.needs_input_grad)
         with span("pack"):
             inputs = _pack(call, tensors)
             real, complex_ = _join(call, batch, cotangents, inputs[0], empty)
-        found = routes.execute_vjp(call.id, inputs, ket, real, complex_, [views[k - 1].input for k in wanted])
-        for k, gradient in zip(wanted, found, strict=True):
-            view = views[k - 1]
-            if view.is_real:
+        found = iter(routes.execute_vjp(call.id, inputs, ket, real, complex_, wanted))
+        gradients: list[Tensor | None] = [None]
+        for view, tensor, is_needed in zip(call.views, tensors, needed, strict=True):
+            gradient = next(found) if is_needed else None
+            if gradient is not None and view.is_real:
                 gradient = gradient.real
             # Autograd itself converts a gradient to its tensor's precision, but does not reshape it.
-            gradients[k] = gradient if view.shape is None else gradient.view(tensors[k - 1].shape)
+            gradients.append(gradient if gradient is None or view.shape is None else gradient.view(tensor.shape))
         return tuple(gradients)
 
 
@@ -209,8 +211,9 @@ def _block(call: Call, batch: int, cotangents: Sequence[Tensor | None], is_compl
     size = call.complex_results if is_complex else call.real_results
     if len(cotangents) == 1 and cotangents[0] is not None:
         return cotangents[0].reshape(batch, size)
-    if call.are_scalars and all(c is not None for c in cotangents):
-        return torch.stack(cotangents, -1).reshape(batch, size)  # type: ignore[arg-type]
+    if call.are_scalars and set(map(type, cotangents)) == _TENSORS:  # none is None
+        stacked = torch.stack(cotangents, -1)  # type: ignore[arg-type]
+        return stacked if call.has_batch else stacked.unsqueeze(0)
     dtype = carrier.dtype.to_complex() if is_complex else carrier.dtype
     chosen = [m for m, result in enumerate(call.results) if result.is_complex == is_complex]
     width = len(call.results)

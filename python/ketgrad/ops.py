@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch._C import _functorch
 from torch.autograd import forward_ad
 
 from ._library import _C
@@ -175,7 +176,7 @@ def run_execute_vjp_jvp(
 
 def is_transforming() -> bool:
     """Whether a functorch transform or a level of forward-mode differentiation is active."""
-    return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
+    return _functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
 
 
 def refuse_transforms(tensors: Sequence[Tensor]) -> None:
@@ -184,7 +185,7 @@ def refuse_transforms(tensors: Sequence[Tensor]) -> None:
     Raises:
         NotImplementedError: a functorch transform is active, or a tensor carries a tangent.
     """
-    if torch._C._functorch.maybe_current_level() is not None:
+    if _functorch.maybe_current_level() is not None:
         raise NotImplementedError(
             "this function does not run under torch.func transforms (grad, vmap, jvp, jacrev, hessian); use "
             "kg.execute, or what kg.compile returns, without a JacobianProductCalculator of your own"
@@ -204,7 +205,7 @@ def refuse_legacy_vmap(tensors: Sequence[Tensor]) -> None:
         NotImplementedError: a tensor is batched by it.
     """
     for tensor in tensors:
-        if torch._C._functorch.is_legacy_batchedtensor(tensor):
+        if _functorch.is_legacy_batchedtensor(tensor):
             raise NotImplementedError(
                 "ketgrad does not run under is_grads_batched=True and vectorize=True of torch.autograd; use "
                 "torch.func.jacrev, jacfwd or vmap"
