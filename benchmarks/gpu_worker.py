@@ -116,8 +116,8 @@ def with_torch(peer: str, wanted: Workload) -> dict[str, Any]:
         (tape,) = adapter.adapter.tapes(*held[:2])
         plan = importlib.import_module("ketgrad").explain(tape)
         result |= {"passes": len(plan.passes), "bytes": sum(plan.bytes) * plan.batch}
-        result |= second_derivatives(adapter, held, given)
-    return result | {"memory": torch.cuda.max_memory_allocated()}
+    result["memory"] = torch.cuda.max_memory_allocated()
+    return result | (second_derivatives(adapter, held, given) if peer == "ketgrad" else {})
 
 
 def as_a_graph(

@@ -53,16 +53,6 @@ struct Source {
   KETGRAD_DEVICE Complex<T> complex_at(Index i) const { return {at(2 * i), at(2 * i + 1)}; }
 };
 
-// What a call gives back of a number: itself, of a dual its derivative.
-template <class T>
-KETGRAD_DEVICE Real<T> answer(const T& x) {
-  if constexpr (is_dual<T>) {
-    return x.slope;
-  } else {
-    return x;
-  }
-}
-
 template <class R>
 KETGRAD_DEVICE DualOf<R> shuffle_xor(const DualOf<R>& x, int mask) {
   return {shuffle_xor(x.value, mask), shuffle_xor(x.slope, mask)};

@@ -443,7 +443,7 @@ void state_projector_sums(const Queue& queue, const StateCall<T>& call, const Ob
          f.groups, f.offsets, u, psi, products);
   launch_items(queue, f.offsets.size() * pieces, samples, projector_gradient_kernel<T>, call, f.groups, f.offsets,
                pieces, u, psi, products, parts);
-  fold_sums(queue, f.offsets.size(), samples, pieces, static_cast<const Complex<Wide<T>>*>(parts), sums);
+  fold_sums<Wide<T>>(queue, f.offsets.size(), samples, pieces, parts, sums);
 }
 
 #define KETGRAD_MEASUREMENTS(T)                                                                                        \

@@ -408,17 +408,15 @@ void set_coefficients(const Queue& queue, const StateCall<T>& call, const GateSt
   }
 }
 
-template <class T>
-void invert_slopes(const Queue& queue, const GateStep& step, Index rows, const Complex<T>* adjoint, Complex<T>* inverse,
-                   Complex<T>* spare) {
-  if constexpr (is_dual<T>) {
-    const Index count = coefficient_count(step);
-    if (step.kind == StepKind::diagonal)
-      return launch_items(queue, count, rows, invert_diagonal_slopes_kernel<Real<T>>, adjoint, inverse);
-    auto* products = reinterpret_cast<Complex<Real<T>>*>(spare);
-    launch_items(queue, count, rows, slope_products_kernel<Real<T>>, Index{step.size}, adjoint, products);
-    launch_items(queue, count, rows, invert_slopes_kernel<Real<T>>, Index{step.size}, adjoint, products, inverse);
-  }
+template <class R>
+void invert_slopes(const Queue& queue, const GateStep& step, Index rows, const Complex<DualOf<R>>* adjoint,
+                   Complex<DualOf<R>>* inverse, Complex<DualOf<R>>* spare) {
+  const Index count = coefficient_count(step);
+  if (step.kind == StepKind::diagonal)
+    return launch_items(queue, count, rows, invert_diagonal_slopes_kernel<R>, adjoint, inverse);
+  auto* products = reinterpret_cast<Complex<R>*>(spare);
+  launch_items(queue, count, rows, slope_products_kernel<R>, Index{step.size}, adjoint, products);
+  launch_items(queue, count, rows, invert_slopes_kernel<R>, Index{step.size}, adjoint, products, inverse);
 }
 
 namespace {
@@ -496,8 +494,7 @@ void sum_over_groups(const Queue& queue, const StateCall<T>& call, const Map& gr
   const Index pieces = pieces_of(groups.size());
   launch(queue, call.samples.count * entries.count * pieces, item_threads, item_threads / warp_size * sizeof(Wide<T>),
          sums_kernel<T>, call, groups, offsets, entries, pieces, x, y, pieces == 1 ? sums : scratch);
-  if (pieces > 1)
-    fold_sums(queue, entries.count, call.samples.count, pieces, static_cast<const Complex<Wide<T>>*>(scratch), sums);
+  if (pieces > 1) fold_sums<Wide<T>>(queue, entries.count, call.samples.count, pieces, scratch, sums);
 }
 
 template <class T>
@@ -506,7 +503,7 @@ void sum_rotation(const Queue& queue, const StateCall<T>& call, const GateStep& 
   const Index pieces = pieces_of(step.groups.size());
   launch(queue, call.samples.count * pieces, item_threads, item_threads / warp_size * sizeof(Wide<T>),
          rotation_sums_kernel<T>, call, step.groups, step.word, pieces, bra, ket, pieces == 1 ? sums : scratch);
-  if (pieces > 1) fold_sums(queue, 1, call.samples.count, pieces, static_cast<const Complex<Wide<T>>*>(scratch), sums);
+  if (pieces > 1) fold_sums<Wide<T>>(queue, 1, call.samples.count, pieces, scratch, sums);
 }
 
 #define KETGRAD_STEPS(T)                                                                                               \
@@ -515,7 +512,6 @@ void sum_rotation(const Queue& queue, const StateCall<T>& call, const GateStep& 
   template void add_initial_gradient(const Queue&, const StateCall<T>&, const Input<T>&, int, const Map&,              \
                                      const Complex<T>*);                                                               \
   template void set_coefficients(const Queue&, const StateCall<T>&, const GateStep&, bool, Index, Complex<T>*);        \
-  template void invert_slopes(const Queue&, const GateStep&, Index, const Complex<T>*, Complex<T>*, Complex<T>*);      \
   template void apply_step(const Queue&, const StateCall<T>&, const GateStep&, const Complex<T>*, Index, Complex<T>*); \
   template void apply_matrix(const Queue&, const StateCall<T>&, const Map&, const Map&, const Complex<T>*, Index,      \
                              Complex<T>*);                                                                             \
@@ -529,6 +525,10 @@ void sum_rotation(const Queue& queue, const StateCall<T>& call, const GateStep& 
                              Complex<Wide<T>>*, Complex<Wide<T>>*);
 KETGRAD_FOR_NUMBERS(KETGRAD_STEPS)
 #undef KETGRAD_STEPS
+
+template void invert_slopes(const Queue&, const GateStep&, Index, const Complex<DualOf<float>>*,
+                            Complex<DualOf<float>>*, Complex<DualOf<float>>*);
+template void invert_slopes(const Queue&, const GateStep&, Index, const Complex<Dual>*, Complex<Dual>*, Complex<Dual>*);
 
 template void fold_sums(const Queue&, Index, Index, Index, const Complex<double>*, Complex<double>*);
 template void fold_sums(const Queue&, Index, Index, Index, const Complex<Dual>*, Complex<Dual>*);

@@ -40,10 +40,10 @@ void set_coefficients(const Queue& queue, const StateCall<T>& call, const GateSt
                       Complex<T>* coefficients);
 
 // The coefficients of a gate's inverse from those of its adjoint, which differ in the slopes of a matrix, or diagonal, that
-// is an input and moves out of the unitary ones; of duals only. `spare` is memory like theirs.
-template <class T>
-void invert_slopes(const Queue& queue, const GateStep& step, Index rows, const Complex<T>* adjoint, Complex<T>* inverse,
-                   Complex<T>* spare);
+// is an input and moves out of the unitary ones. `spare` is memory like theirs.
+template <class R>
+void invert_slopes(const Queue& queue, const GateStep& step, Index rows, const Complex<DualOf<R>>* adjoint,
+                   Complex<DualOf<R>>* inverse, Complex<DualOf<R>>* spare);
 
 // `stride`: from the coefficients of one sample to those of the next; 0 where all share them.
 template <class T>

@@ -394,12 +394,15 @@ class Walk {
 
   // The ket goes back by the inverse, the bra by the adjoint: duals of a matrix that is an input may differ there.
   Coefficients inverse_of(const GateStep& step, const Coefficients& adjoint) {
-    if (!c_.moves(step.input)) return adjoint;
-    const Index count = adjoint.rows * cuda::coefficient_count(step);
-    Complex<T>* inverse = c_.room_for_factor(2 * count);
-    invert_slopes(c_.queue(), step, adjoint.rows, static_cast<const Complex<T>*>(adjoint.data), inverse,
-                  inverse + count);
-    return {inverse, adjoint.rows, adjoint.stride};
+    if constexpr (is_dual<T>) {
+      if (c_.moves(step.input)) {
+        const Index count = adjoint.rows * cuda::coefficient_count(step);
+        Complex<T>* inverse = c_.room_for_factor(2 * count);
+        invert_slopes(c_.queue(), step, adjoint.rows, adjoint.data, inverse, inverse + count);
+        return {inverse, adjoint.rows, adjoint.stride};
+      }
+    }
+    return adjoint;
   }
 
   // The overlaps are of the bra after the gate and the ket before it; those of a rotation, which commutes with what it is

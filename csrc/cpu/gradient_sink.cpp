@@ -11,10 +11,6 @@ namespace {
 template <class N>
 using MatrixOf = std::vector<Complex<N>>;
 
-// What is added to a gradient: a number, or of a number that moves its derivative.
-double answer(double x) { return x; }
-double answer(const Dual& x) { return x.slope; }
-
 // The overlaps of a step as a square matrix; number(k) is the k-th of them.
 template <class N, class F>
 MatrixOf<N> overlap_matrix(const Step& step, const F& number) {

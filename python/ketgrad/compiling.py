@@ -41,8 +41,6 @@ _LARGEST_TRIAL = 1 << 24
 
 _Key = tuple[Any, ...]
 
-_TENSORS = {Tensor}
-
 # They are declared to return nothing.
 _split_copy: Any = torch.split_with_sizes_copy
 _unbind_copy: Any = torch.unbind_copy
@@ -74,7 +72,7 @@ class _Execute(torch.autograd.Function):
         ket, *tensors = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]
         wanted = [view.input for view, is_needed in zip(call.views, needed, strict=True) if is_needed]
-        if not wanted or (cotangents[0] is None and all(c is None for c in cotangents)):
+        if not wanted or all(c is None for c in cotangents):
             return (None,) * len(ctx.needs_input_grad)
         with span("pack"):
             inputs = _pack(call, tensors)
@@ -211,7 +209,7 @@ def _block(call: Call, batch: int, cotangents: Sequence[Tensor | None], is_compl
     size = call.complex_results if is_complex else call.real_results
     if len(cotangents) == 1 and cotangents[0] is not None:
         return cotangents[0].reshape(batch, size)
-    if call.are_scalars and set(map(type, cotangents)) == _TENSORS:  # none is None
+    if call.are_scalars and set(map(type, cotangents)) == {Tensor}:  # none is None
         stacked = torch.stack(cotangents, -1)  # type: ignore[arg-type]
         return stacked if call.has_batch else stacked.unsqueeze(0)
     dtype = carrier.dtype.to_complex() if is_complex else carrier.dtype

@@ -150,6 +150,17 @@ void check_both_ways(const Case& c, R& run) {
   check_gradients(c, run.gradients);
 }
 
+// Two backends at the same case.
+template <class T>
+void check_alike(const Case& c, const CallMemory<T>& found, const CallMemory<T>& expected) {
+  check_results(c, found.real, {expected.real.begin(), expected.real.end()}, "real result");
+  check_results(c, found.complex, {expected.complex.begin(), expected.complex.end()}, "complex result");
+  for (std::size_t i = 0; i < expected.gradients.size(); ++i) {
+    for (std::size_t e = 0; e < expected.gradients[i].size(); ++e)
+      check_close<T>(c, found.gradients[i][e], expected.gradients[i][e], "gradient of input", i);
+  }
+}
+
 // --- circuits that several tests have ---------------------------------------------------------------------------------
 
 inline void add_rotations(Circuit& circuit) {

@@ -1,12 +1,13 @@
 // A call of the CUDA engine under the emulation, for tests.
 #pragma once
 
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <utility>
 #include <vector>
 
-#include "circuits.h"
+#include "cases.h"
 #include "core/dual.h"
 #include "core/gpu_layout.h"
 #include "cuda/device.h"
@@ -113,5 +114,22 @@ class EmulatedRun : public CallMemory<T> {
   PlacedTables dual_;
   DeviceCall<T> call_;
 };
+
+// Whatever runs first, the bits are the same: no sum depends on the order of threads or blocks.
+template <class F>
+void check_any_order(const Case& c, const Setting& setting, const F& call) {
+  std::vector<std::vector<std::vector<float>>> seen;
+  for (const std::uint64_t seed : {1, 2, 3}) {
+    cuda::seed_emulation(seed);
+    EmulatedRun<float> run(c.program, c.values, c.batch, setting);
+    call(run);
+    run.gradients.push_back(run.real);
+    run.gradients.push_back(run.complex);
+    seen.push_back(run.gradients);
+  }
+  CHECK(seen[0] == seen[1]);
+  CHECK(seen[0] == seen[2]);
+  cuda::seed_emulation(0);
+}
 
 }  // namespace ketgrad::testing

@@ -1,6 +1,5 @@
 // Second derivatives by the CUDA engine under the emulation, against the dense simulator on duals of duals, and where that
 // takes too long against the CPU's walk.
-#include <cstdint>
 #include <vector>
 
 #include "emulated_run.h"
@@ -55,12 +54,7 @@ void check_like_cpu(const Case& c, const Tangents& t, const Setting& setting) {
   expected.tangents(c.g_real, c.g_complex, t.inputs, t.g_real, t.g_complex, true);
   EmulatedRun<T> found(c.program, c.values, c.batch, setting);
   found.tangents(c.g_real, c.g_complex, t.inputs, t.g_real, t.g_complex, true);
-  check_results(c, found.real, {expected.real.begin(), expected.real.end()}, "slope of real result");
-  check_results(c, found.complex, {expected.complex.begin(), expected.complex.end()}, "slope of complex result");
-  for (std::size_t i = 0; i < expected.gradients.size(); ++i) {
-    for (std::size_t e = 0; e < expected.gradients[i].size(); ++e)
-      check_close<T>(c, found.gradients[i][e], expected.gradients[i][e], "gradient of input", i);
-  }
+  check_alike<T>(c, found, expected);
 }
 
 // Every kind of step and measurement on states of several tiles, which several blocks share.
@@ -92,17 +86,9 @@ TEST(order_does_not_show_in_the_bits) {
   const Circuit circuit = large_circuit(random, 7);
   const Case c = unsolved_case(random, circuit, 2);
   const Tangents t = unsolved_tangents(random, circuit, c);
-  std::vector<std::vector<std::vector<float>>> seen;
-  for (const std::uint64_t seed : {1, 2, 3}) {
-    cuda::seed_emulation(seed);
-    EmulatedRun<float> run(c.program, c.values, c.batch, {5, 0});
+  check_any_order(c, {5, 0}, [&](EmulatedRun<float>& run) {
     run.tangents(c.g_real, c.g_complex, t.inputs, t.g_real, t.g_complex, true);
-    run.gradients.push_back(run.real);
-    seen.push_back(run.gradients);
-  }
-  CHECK(seen[0] == seen[1]);
-  CHECK(seen[0] == seen[2]);
-  cuda::seed_emulation(0);
+  });
 }
 
 }  // namespace
