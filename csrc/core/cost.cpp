@@ -8,11 +8,19 @@ namespace {
 
 double amplitudes(const Plan& plan) { return std::ldexp(1.0, plan.program->num_wires); }
 
-// Reading and writing the tiles that are visited, in so many states.
-double moved(const Plan& plan, const IndexMap& tiles, Index active, double states, int number_bytes) {
-  if (tiles.size() == 1) return 0;
-  const double share = static_cast<double>(active) / static_cast<double>(tiles.size());
-  return states * share * amplitudes(plan) * 2 * number_bytes;
+// Of so many states that are read or written.
+double moved(const Plan& plan, const IndexMap& tiles, double states, int number_bytes) {
+  return tiles.size() == 1 ? 0 : states * amplitudes(plan) * 2 * number_bytes;
+}
+
+// Of the amplitudes, those in tiles that are visited, and those that may be other than zero when the pass begins.
+double visited_share(const Pass& pass) {
+  return static_cast<double>(pass.active_tiles) / static_cast<double>(pass.tiles.size());
+}
+
+double moved_share(const Plan& plan, const Pass& pass) {
+  if (plan.layout.moves_zeros || pass.before.everywhere) return visited_share(pass);
+  return std::min(visited_share(pass), std::ldexp(1.0, pass.before.span.size() - plan.program->num_wires));
 }
 
 // Multiply-adds per amplitude: a real turn two of the amplitude's parts by one; a complex factor four.
@@ -23,13 +31,14 @@ double share_of(const TurnBlock& block) {
   return static_cast<double>(block.active) / static_cast<double>(block.groups.size());
 }
 
-// `per_turn` for each turn of a block, `per_phases` for phases as a whole, per amplitude.
+// `per_turn` for each turn of a block, `per_phases` for phases as a whole, per amplitude of `states`, which are read and
+// written.
 Cost pass_cost(const Plan& plan, const Pass& pass, double per_turn, double per_phases, double states,
                int number_bytes) {
-  const double visited =
-      amplitudes(plan) * static_cast<double>(pass.active_tiles) / static_cast<double>(pass.tiles.size());
+  const double visited = amplitudes(plan) * visited_share(pass);
+  // Going forward, tiles are written as a whole; going back, they are read so.
   Cost cost;
-  cost.bytes = moved(plan, pass.tiles, pass.active_tiles, states, number_bytes);
+  cost.bytes = moved(plan, pass.tiles, states * (visited_share(pass) + moved_share(plan, pass)), number_bytes);
   for (const Operation& op : pass.operations) {
     if (const auto* block = std::get_if<TurnBlock>(&op)) {
       cost.multiply_adds += visited * share_of(*block) * per_turn * static_cast<double>(block->turns.size());
@@ -54,6 +63,10 @@ Cost step_cost(const Plan& plan, const Step& step, double times, double states, 
   return {times * groups * each, in_caches ? 0 : states * amplitudes(plan) * 2 * number_bytes};
 }
 
+bool is_part_of_last_pass(const Plan& plan, const ObservablePass& pass) {
+  return plan.last_pass_measures && &pass == plan.observables.data();
+}
+
 double transform(const Plan& plan) { return std::min(plan.program->num_wires, plan.layout.tile_bits); }
 
 // Of the words of one observable pass: two multiply-adds an amplitude each, or a transform for many of a kind.
@@ -68,21 +81,24 @@ double word_work(const Plan& plan, const ObservablePass& pass) {
 
 Cost forward_cost(const Plan& plan, const Pass& pass, int number_bytes) {
   if (pass.step != Element::none) return step_cost(plan, plan.steps[pass.step], 1, 2, number_bytes);
-  return pass_cost(plan, pass, turn, 2 * factor, 2, number_bytes);
+  return pass_cost(plan, pass, turn, 2 * factor, 1, number_bytes);
 }
 
 Cost backward_cost(const Plan& plan, const Pass& pass, int number_bytes) {
   if (pass.step != Element::none) return step_cost(plan, plan.steps[pass.step], 3, 4, number_bytes);
-  return pass_cost(plan, pass, 3 * turn, 3 * factor + 2 + transform(plan), 4, number_bytes);
+  return pass_cost(plan, pass, 3 * turn, 3 * factor + 2 + transform(plan), 2, number_bytes);
 }
 
 Cost forward_cost(const Plan& plan, const ObservablePass& pass, int number_bytes) {
-  return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, pass.tiles.size(), 1, number_bytes)};
+  const double states = is_part_of_last_pass(plan, pass) ? 0 : 1;
+  return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, states, number_bytes)};
 }
 
 Cost backward_cost(const Plan& plan, const ObservablePass& pass, int number_bytes) {
-  const double states = &pass == &plan.observables.front() ? 2 : 3;  // the first only writes the bra
-  return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, pass.tiles.size(), states, number_bytes)};
+  // The first that is a pass of its own only writes the bra.
+  const bool begins = &pass == plan.observables.data() + (plan.last_pass_measures ? 1 : 0);
+  const double states = is_part_of_last_pass(plan, pass) ? 0 : begins ? 2 : 3;
+  return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, states, number_bytes)};
 }
 
 }  // namespace ketgrad

@@ -16,18 +16,16 @@ void add_input(std::vector<int>& inputs, int input) {
   if (input != no_input && std::find(inputs.begin(), inputs.end(), input) == inputs.end()) inputs.push_back(input);
 }
 
-// Amplitudes that may be other than zero: origin + span.
-struct Live {
-  bool everywhere = false;
-  Mask origin = 0;
-  Span span;
-};
-
 // Turns a stretch of turns between two steps into passes.
 class StretchPlanner {
  public:
-  StretchPlanner(Plan& plan, Live& live, std::vector<int> turns)
-      : plan_(plan), live_(live), remaining_(std::move(turns)), num_bits_(plan.program->num_wires) {}
+  // `next_flips`: what the last tile, where it has room, shall hold besides.
+  StretchPlanner(Plan& plan, Live& live, std::vector<int> turns, std::vector<Mask> next_flips)
+      : plan_(plan),
+        live_(live),
+        remaining_(std::move(turns)),
+        next_flips_(std::move(next_flips)),
+        num_bits_(plan.program->num_wires) {}
 
   void run() {
     while (!remaining_.empty()) plan_pass();
@@ -38,6 +36,9 @@ class StretchPlanner {
 
   // Looking beyond so many turns that wait costs more than it finds.
   static constexpr int most_waiting = 256;
+
+  // A pass of so many turns that flip gains nothing by more, while what a GPU has to know of each takes shared memory.
+  static constexpr int most_in_pass = 2048;
 
   const PauliWord& word(int turn) const { return plan_.turns[turn].word; }
 
@@ -53,6 +54,7 @@ class StretchPlanner {
         add_input(pass.inputs, plan_.turns[t].angle.input);
       }
     }
+    pass.before = live_;
     pass.rows = tile.rows();
     pass.tiles = tile.tiles(live_.origin, live_.span, parities, pass.active_tiles);
     if (live_.everywhere) pass.active_tiles = pass.tiles.size();
@@ -69,12 +71,16 @@ class StretchPlanner {
     }
     Window window;
     Commutant free(num_bits_);  // to go before those that wait
+    int flipping = 0;
     for (const int t : remaining_) {
-      if (free.count() > most_waiting) break;
+      if (free.count() > most_waiting || flipping == most_in_pass) break;
       window.push_back(t);
       const PauliWord& w = word(t);
+      if (!w.is_diagonal()) ++flipping;
       if (!free.contains(w) || (!w.is_diagonal() && !tile.reach(w.x))) free.narrow(w);
     }
+    const bool is_last = std::ranges::all_of(remaining_, [&](int t) { return tile.reaches(word(t).x); });
+    for (std::size_t i = 0; is_last && i < next_flips_.size(); ++i) tile.reach(next_flips_[i]);
     tile.fill();
     return window;
   }
@@ -314,6 +320,7 @@ class StretchPlanner {
   Plan& plan_;
   Live& live_;
   std::vector<int> remaining_;
+  const std::vector<Mask> next_flips_;
   const int num_bits_;
   bool local_live_ = false;  // in this pass, all that is live lies in the first tile
 };
@@ -349,13 +356,14 @@ void close_stretches(Plan& plan) {
   close_stretch(stretch);
 }
 
-void plan_passes(Plan& plan, const std::vector<Element>& order) {
+// `word_flips`: of the words that are measured in the end.
+void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vector<Mask>& word_flips) {
   Live live;
   live.everywhere = plan.program->initial.kind == Preparation::state || plan.start.everywhere != 0;
   live.origin = static_cast<Mask>(plan.start.index);
   std::vector<int> turns;
-  const auto finish_stretch = [&] {
-    StretchPlanner(plan, live, std::move(turns)).run();
+  const auto finish_stretch = [&](const std::vector<Mask>& next_flips) {
+    StretchPlanner(plan, live, std::move(turns), next_flips).run();
     turns.clear();
   };
   for (const Element& e : order) {
@@ -363,14 +371,14 @@ void plan_passes(Plan& plan, const std::vector<Element>& order) {
       turns.push_back(e.turn);
       continue;
     }
-    finish_stretch();
+    finish_stretch({});
     Pass pass;
     pass.step = e.step;
     pass.inputs = plan.steps[e.step].inputs;
     plan.passes.push_back(std::move(pass));
     live.everywhere = true;
   }
-  finish_stretch();
+  finish_stretch(word_flips);
   close_stretches(plan);
 }
 
@@ -436,6 +444,24 @@ WordGroup word_group(Mask x, const std::vector<ObservedWord>& words, const TileG
   return group;
 }
 
+// The words that the last pass's tiles hold, if there are tiles; takes their flips off `left`.
+void observe_in_last_pass(Plan& plan, const WordsByFlip& words, std::vector<Mask>& left) {
+  if (!plan.layout.measures_in_passes || plan.passes.empty()) return;
+  const Pass& last = plan.passes.back();
+  if (last.step != Element::none || last.tiles.size() == 1) return;
+  TileGeometry tile(plan.program->num_wires, plan.layout.lane_bits, plan.layout.tile_bits, 0);
+  for (Index r = 1; r < last.rows.size(); r *= 2) tile.reach(static_cast<Mask>(last.rows[r]));
+  ObservablePass pass;
+  pass.tiles = last.tiles;
+  pass.rows = last.rows;
+  for (const Mask x : left) {
+    if (tile.reaches(x)) pass.groups.push_back(word_group(x, words.at(x), tile, plan.layout.lane_bits));
+  }
+  std::erase_if(left, [&](Mask x) { return tile.reaches(x); });
+  plan.last_pass_measures = !pass.groups.empty();
+  if (plan.last_pass_measures) plan.observables.push_back(std::move(pass));
+}
+
 // Flips are put into tiles as they come. Without factors beside ket and bra there is room for tiles of twice the size.
 void plan_observables(Plan& plan, const WordsByFlip& words) {
   const int n = plan.program->num_wires;
@@ -443,6 +469,7 @@ void plan_observables(Plan& plan, const WordsByFlip& words) {
   const int lane_bits = std::min(plan.layout.lane_bits, n);
   std::vector<Mask> left;
   for (const auto& [x, list] : words) left.push_back(x);
+  observe_in_last_pass(plan, words, left);
   while (!left.empty()) {
     TileGeometry tile(n, plan.layout.lane_bits, tile_bits, plan.layout.run_bits);
     if (tile_bits >= n) tile.fill();
@@ -474,6 +501,20 @@ void plan_measurements(Plan& plan, const Frame& frame) {
   WordsByFlip by_flip;
   for (const ObservedWord& w : words) by_flip[w.word.x].push_back(w);
   plan_observables(plan, by_flip);
+}
+
+// Of the words of expectation values, in ascending order.
+std::vector<Mask> word_flips(const Program& program, const Frame& frame) {
+  std::vector<Mask> flips;
+  for (const Measurement& m : program.measurements) {
+    if (m.kind != MeasurementKind::expval) continue;
+    for (const Term& t : m.terms) {
+      if (t.factors.empty()) flips.push_back(frame.word(t.word, t.word_wires).x);
+    }
+  }
+  std::ranges::sort(flips);
+  flips.erase(std::ranges::unique(flips).begin(), flips.end());
+  return flips;
 }
 
 // Numbers per circuit that a measurement has beside the states: its sums, its cotangent, the gradients of its matrices.
@@ -524,7 +565,8 @@ Plan make_plan(const Program& program, const Layout& layout) {
   plan.basis = lowered.frame.basis();
   if (program.initial.kind == Preparation::state)
     plan.initial_offsets = Frame(program.num_wires).local(program.initial.wires);
-  plan_passes(plan, lowered.order);
+  plan_passes(plan, lowered.order,
+              layout.measures_in_passes ? word_flips(program, lowered.frame) : std::vector<Mask>{});
   plan_measurements(plan, lowered.frame);
   return plan;
 }

@@ -24,6 +24,8 @@ struct Layout {
   int tile_bits = 0;  // a tile has at most 2^tile_bits amplitudes; at least one row
   int run_bits =
       0;  // 2^run_bits neighbouring rows are in one tile, for memory hands them out faster than scattered ones
+  bool moves_zeros = true;          // tiles are read and written as a whole, amplitudes that are zero still included
+  bool measures_in_passes = false;  // words whose flips the last pass's tile holds are measured there
 
   friend bool operator==(const Layout&, const Layout&) = default;
 };
@@ -68,8 +70,16 @@ struct Phases {
 
 using Operation = std::variant<TurnBlock, Phases>;
 
+// Amplitudes that may be other than zero: origin + span.
+struct Live {
+  bool everywhere = false;
+  Mask origin = 0;
+  Span span;
+};
+
 struct Pass {
   int step = Element::none;  // a step of its own; else:
+  Live before;               // when the pass begins
   IndexMap tiles;            // the base of each tile
   Index active_tiles = 0;    // the others are zero still
   IndexMap rows;             // what a row adds to the base, lanes included
@@ -137,8 +147,9 @@ struct Plan {
   std::vector<Pass> passes;
   std::vector<PlannedMeasurement> measurements;
   std::vector<ObservablePass> observables;
-  IndexMap initial_offsets;  // of a prepared state's amplitudes
-  Start start;               // if no state is prepared
+  bool last_pass_measures = false;  // the first of them has the tiles of the last pass
+  IndexMap initial_offsets;         // of a prepared state's amplitudes
+  Start start;                      // if no state is prepared
   Basis basis = Basis::z;
   int dropped = 0;  // gates outside the light cone of the measurements
 };

@@ -300,7 +300,8 @@ def _turns(found: dict[str, Any]) -> str:
 
 def _observable_report(found: dict[str, Any], seconds: tuple[float, float] | None) -> PassReport:
     costs = found["costs"]
-    what = f"{_counted(found['words'], 'Pauli word')} in {_counted(found['groups'], 'group')}"
+    where = ", in the tiles of the last pass" if found["in_last_pass"] else ""
+    what = f"{_counted(found['words'], 'Pauli word')} in {_counted(found['groups'], 'group')}{where}"
     return PassReport(
         what, found["tiles"], found["tiles"], 0, 0, 0, 0, (costs[0], costs[2]), (costs[1], costs[3]), seconds
     )

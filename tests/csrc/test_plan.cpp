@@ -475,6 +475,59 @@ TEST(words_are_grouped_by_what_they_flip) {
   CHECK(sizes == std::vector<std::size_t>({2, 1, 3}));
 }
 
+// Tiles know something of each turn of a pass, so there is an end to it; nothing is lost, be there many phases or turns.
+TEST(a_pass_ends_where_there_is_no_end_of_turns) {
+  Layout layout;
+  layout.tile_bits = 4;
+  std::vector<Gate> gates;
+  for (int k = 0; k < 3000; ++k) gates.push_back(rotation("RZ", k % 4));
+  for (int k = 0; k < 5000; ++k) gates.push_back(rotation(k % 2 == 0 ? "RX" : "RY", k % 4));
+  const Plan plan = plan_of(6, gates, layout);
+  std::size_t turns = 0;
+  for (const Pass& pass : plan.passes) {
+    std::size_t of_pass = 0;
+    for (const Operation& op : pass.operations) {
+      if (const auto* block = std::get_if<TurnBlock>(&op)) of_pass += block->turns.size();
+    }
+    CHECK(of_pass <= 2048);
+    turns += of_pass;
+  }
+  CHECK(turns == 5000);
+}
+
+// Where the layout says so, words whose flips the last tile holds have its tiles; room that is left there is for them.
+TEST(words_are_measured_in_the_last_pass) {
+  Program program = empty_circuit(10).program;
+  for (int w = 0; w < 10; ++w) program.gates.push_back(make_gate("RY", {w}, {{0, 0, 1, 0}}));
+  Measurement m{MeasurementKind::expval, {}, {}};
+  for (int w = 0; w < 10; ++w) {
+    m.terms.push_back({1, {}, {w}, "X", {}});
+    m.terms.push_back({1, {}, {w}, "Z", {}});
+  }
+  program.measurements = {m};
+  Layout layout;
+  layout.tile_bits = 6;
+  CHECK(!make_plan(program, layout).last_pass_measures);
+  layout.measures_in_passes = true;
+  const Plan plan = make_plan(program, layout);
+  CHECK(plan.last_pass_measures);
+  const Pass& last = plan.passes.back();
+  const ObservablePass& with_it = plan.observables.at(0);
+  for (Index r = 0; r < last.rows.size(); ++r) CHECK(with_it.rows[r] == last.rows[r]);
+  for (Index t = 0; t < last.tiles.size(); ++t) CHECK(with_it.tiles[t] == last.tiles[t]);
+  CHECK(with_it.groups.size() == 1 + 6);
+  std::size_t words = 0;
+  for (const ObservablePass& pass : plan.observables) {
+    for (const WordGroup& g : pass.groups) words += g.members.size();
+  }
+  CHECK(words == 20);
+  // Not after a step.
+  program.gates.push_back(make_gate("SWAP", {0, 1}));
+  program.gates.back().controls = {2};
+  program.gates.back().control_values = {true};
+  CHECK(!make_plan(program, layout).last_pass_measures);
+}
+
 }  // namespace
 }  // namespace ketgrad::testing
 
