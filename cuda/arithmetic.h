@@ -58,6 +58,31 @@ KETGRAD_DEVICE DualOf<R> shuffle_xor(const DualOf<R>& x, int mask) {
   return {shuffle_xor(x.value, mask), shuffle_xor(x.slope, mask)};
 }
 
+template <class R>
+KETGRAD_DEVICE DualOf<R> shuffle(const DualOf<R>& x, int lane) {
+  return {shuffle(x.value, lane), shuffle(x.slope, lane)};
+}
+
+template <class R>
+KETGRAD_DEVICE DualOf<R> turned_by(const DualOf<R>& x, std::uint32_t signs) {
+  return {turned_by(x.value, signs), turned_by(x.slope, signs)};
+}
+
+KETGRAD_DEVICE void add_alone(Dual* sum, const Dual& value) {
+  add_alone(&sum->value, value.value);
+  add_alone(&sum->slope, value.slope);
+}
+
+// A number without its slope.
+template <class T>
+KETGRAD_DEVICE Real<T> plain(const T& x) {
+  if constexpr (is_dual<T>) {
+    return x.value;
+  } else {
+    return x;
+  }
+}
+
 // --- indices ----------------------------------------------------------------------------------------------------------
 
 // Sum of vectors[j] over the bits j of r, of `count` bits: no branches, so that loads do not wait for each other.
@@ -162,32 +187,14 @@ KETGRAD_DEVICE Wide<T> coefficient_of(const TablesView& t, const Coefficient& c,
   return product;
 }
 
-// The numbers of a turn: exp(-i angle/2 P) = cosine + sine (-i P).
+// A turn exp(-i angle/2 P) = c + s (-i P), c and s being cosine and sine of half the angle, takes pairs (a, b) to
+// (c a - s b, c b + s a). With t = s / (1 + c) that is three shears: a -= t b, b += s a, a -= t b, six multiply-adds where
+// the formula has eight operations. Of a negative c, (-c, -s) is turned by, which leaves out a sign for all amplitudes.
 template <class T>
 struct Rotation {
-  T cosine;
+  T shear;  // t, at most 1
   T sine;
-};
-
-template <class T>
-struct FixedPoint;
-template <>
-struct FixedPoint<float> {
-  using Unsigned = std::uint32_t;
-  using Signed = std::int32_t;
-};
-template <>
-struct FixedPoint<double> {
-  using Unsigned = std::uint64_t;
-  using Signed = std::int64_t;
-};
-
-// Half the angle of a string as a fraction of a whole turn, in fixed point: sums of them are exact and wrap by
-// themselves. The rest is what this cannot say: NaN of what is not a number, 0 else, and of duals the slope.
-template <class T>
-struct PhaseAngle {
-  typename FixedPoint<Real<T>>::Unsigned fraction;
-  T rest;
+  Real<T> sign;  // left out
 };
 
 // A chunk of samples: those from `first` on.

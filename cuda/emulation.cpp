@@ -163,7 +163,7 @@ struct Thread {
   State state = State::ended;
 
   // Of the shuffle that it waits in.
-  int mask = 0;
+  int source = 0;
   std::size_t size = 0;
   alignas(shuffle_bytes) std::byte value[shuffle_bytes]{};
 };
@@ -265,7 +265,7 @@ class Machine {
 
   void run(const Grid& grid, const std::function<void()>& kernel);
   void barrier();
-  void exchange(void* value, std::size_t size, int mask);
+  void exchange(void* value, std::size_t size, int lane);
   void load(const Array& array, Index i, void* value);
   void store(const Array& array, Index i, const void* value);
 
@@ -443,14 +443,14 @@ void Machine::barrier() {
   wait(State::ready);
 }
 
-void Machine::exchange(void* value, std::size_t size, int mask) {
+void Machine::exchange(void* value, std::size_t size, int lane) {
   Thread& thread = self();
   require({});
-  if (mask < 0 || mask >= warp_size)
-    require(thread_name(thread.index) + " shuffles by a mask of " + std::to_string(mask) + ", beyond its warp");
+  if (lane < 0 || lane >= warp_size)
+    require(thread_name(thread.index) + " shuffles with lane " + std::to_string(lane) + ", beyond its warp");
   std::memcpy(thread.value, value, size);
   thread.size = size;
-  thread.mask = mask;
+  thread.source = lane;
   const int warp = thread.index / warp_size;
   if (++in_shuffle_[warp] < warp_size) {
     wait(State::in_shuffle);
@@ -467,7 +467,7 @@ void Machine::exchange_within_warp(int first) {
   std::byte values[warp_size][shuffle_bytes];
   for (int lane = 0; lane < warp_size; ++lane) {
     const Thread& thread = *all_threads_[first + lane];
-    const Thread& other = *all_threads_[first + (lane ^ thread.mask)];
+    const Thread& other = *all_threads_[first + thread.source];
     if (thread.size != other.size)
       require("threads " + std::to_string(thread.index) + " and " + std::to_string(other.index) +
               " meet in shuffles of different types");
@@ -493,7 +493,7 @@ void Machine::store(const Array& array, Index i, const void* value) {
 void run(const Grid& grid, const std::function<void()>& kernel) { machine().run(grid, kernel); }
 void load(const Array& array, Index i, void* value) { machine().load(array, i, value); }
 void store(const Array& array, Index i, const void* value) { machine().store(array, i, value); }
-void exchange(void* value, std::size_t size, int mask) { machine().exchange(value, size, mask); }
+void exchange(void* value, std::size_t size, int lane) { machine().exchange(value, size, lane); }
 
 }  // namespace emulation
 

@@ -12,11 +12,9 @@
 #pragma once
 
 #include <bit>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <numbers>
 #include <type_traits>
 
 #include "core/bits.h"
@@ -48,8 +46,8 @@ void store(const Array& array, Index i, const void* value);
 
 inline constexpr std::size_t shuffle_bytes = 16;
 
-// Replaces `value` by that of lane (this ^ mask).
-void exchange(void* value, std::size_t size, int mask);
+// Replaces `value` by that of a lane of the warp.
+void exchange(void* value, std::size_t size, int lane);
 
 }  // namespace emulation
 
@@ -65,11 +63,18 @@ void seed_emulation(std::uint64_t seed);
 Index launch_count();
 
 template <class T>
-T shuffle_xor(T value, int mask) {
+T shuffle(T value, int lane) {
   static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= emulation::shuffle_bytes);
-  emulation::exchange(&value, sizeof value, mask);
+  emulation::exchange(&value, sizeof value, lane);
   return value;
 }
+
+template <class T>
+T shuffle_xor(T value, int mask) {
+  return shuffle(value, (thread_index() % warp_size) ^ mask);
+}
+
+inline void add_alone(double* sum, double value) { *sum += value; }
 
 template <class T>
 class Shared {
@@ -90,29 +95,9 @@ class Shared {
 };
 
 inline bool odd(Mask bits) { return (std::popcount(bits) & 1) != 0; }
-inline bool odd(unsigned bits) { return (std::popcount(bits) & 1) != 0; }
 
-// Off the nearest quarter turn, which is exact: what is left is at most pi / 4.
-inline void sine_cosine_pi(double x, double& sine, double& cosine) {
-  const double quarters = std::round(2 * x);
-  const double rest = std::numbers::pi * (x - quarters / 2);
-  const double s = std::sin(rest);
-  const double c = std::cos(rest);
-  switch (static_cast<int>(quarters) & 3) {
-    case 0: sine = s, cosine = c; break;
-    case 1: sine = c, cosine = -s; break;
-    case 2: sine = -s, cosine = -c; break;
-    default: sine = -c, cosine = s; break;
-  }
-}
-
-inline void sine_cosine_pi(float x, float& sine, float& cosine) {
-  double s = 0;
-  double c = 0;
-  sine_cosine_pi(static_cast<double>(x), s, c);
-  sine = static_cast<float>(s);
-  cosine = static_cast<float>(c);
-}
+inline float turned_by(float x, std::uint32_t signs) { return (signs >> 31) != 0 ? -x : x; }
+inline double turned_by(double x, std::uint32_t signs) { return (signs >> 31) != 0 ? -x : x; }
 
 template <class... Parameters, class... Arguments>
 void launch(const Queue&, Index blocks, int threads, std::size_t shared_bytes, void (*kernel)(Parameters...),

@@ -22,37 +22,21 @@ struct SomeInputs {
 };
 
 template <class T>
-KETGRAD_KERNEL write_inputs(SomeInputs<T> some, int count, Input<T>* to) {
+KETGRAD_KERNEL write_inputs(SomeInputs<T> some, int count, Input<T>* to, std::int32_t* some_nan) {
+  if (thread_index() == 0) *some_nan = 0;
   if (thread_index() < count) to[thread_index()] = some.inputs[thread_index()];
 }
 
-// Half an angle in whole turns, modulo 1, by the nearest fraction.
 template <class T>
-KETGRAD_DEVICE PhaseAngle<T> fixed_point(double angle) {
-  using Unsigned = typename FixedPoint<Real<T>>::Unsigned;
-  constexpr double inverse = 0.07957747154594766788;  // 1 / (4 pi)
-  const double turns = angle * inverse;
-  const double part = turns - std::floor(turns);
-  const T rest = static_cast<T>(angle - angle);  // NaN of what is not finite
-  if (!(part >= 0)) return {0, rest};  // NaN, or a fraction so near to 0 that a fused product comes out below it
-  // Two halves: a double has not bits enough to be scaled to 2^64 at once, and 1.0 must wrap.
-  constexpr int half_bits = 4 * sizeof(Unsigned);
-  const double high = std::floor(part * static_cast<double>(Unsigned{1} << half_bits));
-  const double low =
-      (part * static_cast<double>(Unsigned{1} << half_bits) - high) * static_cast<double>(Unsigned{1} << half_bits);
-  return {static_cast<Unsigned>((static_cast<Unsigned>(high) << half_bits) + static_cast<Unsigned>(low + 0.5)), rest};
-}
-
-template <class T>
-KETGRAD_DEVICE PhaseAngle<T> fixed_point(const Dual& angle) {
-  PhaseAngle<T> found = fixed_point<T>(angle.value);
-  found.rest.slope = static_cast<Real<T>>(0.5 * angle.slope);
-  return found;
+KETGRAD_DEVICE Rotation<T> rotation_of(const Wide<T>& cosine, const Wide<T>& sine) {
+  const double sign = plain(cosine) < 0 ? -1 : 1;
+  const Wide<T> s = sign * sine;
+  return {static_cast<T>(s / (Wide<T>(1) + sign * cosine)), static_cast<T>(s), static_cast<Real<T>>(sign)};
 }
 
 template <class T>
 KETGRAD_KERNEL write_angles(TablesView t, Index angles, const Input<T>* inputs, Samples samples, Rotation<T>* rotations,
-                            PhaseAngle<T>* phases) {
+                            Complex<T>* phases, std::int32_t* some_nan) {
   if (item() >= angles * samples.count) return;
   const Index sample = item() / angles;
   const Index number = item() % angles;
@@ -60,12 +44,15 @@ KETGRAD_KERNEL write_angles(TablesView t, Index angles, const Input<T>* inputs, 
   Wide<T> total = 0;
   for (int j = 0; j < angle.values.count; ++j)
     total += value_of(t.values[angle.values.first + j], inputs, samples.first + sample);
+  using std::cos;
+  using std::sin;
+  const Wide<T> cosine = cos(0.5 * total);
+  const Wide<T> sine = sin(0.5 * total);
+  if (!(plain(total) - plain(total) == 0)) *some_nan = 1;  // whoever comes last, all write the same
   if (number < t.rotations) {
-    using std::cos;
-    using std::sin;
-    rotations[sample * t.rotations + number] = {static_cast<T>(cos(0.5 * total)), static_cast<T>(sin(0.5 * total))};
+    rotations[sample * t.rotations + number] = rotation_of<T>(cosine, sine);
   } else {
-    phases[sample * (angles - t.rotations) + number - t.rotations] = fixed_point<T>(total);
+    phases[sample * (angles - t.rotations) + number - t.rotations] = {static_cast<T>(cosine), static_cast<T>(-sine)};
   }
 }
 
@@ -173,20 +160,22 @@ KETGRAD_KERNEL add_to_batched_gradients(TablesView t, Index first_element, Index
 }  // namespace
 
 template <class T>
-void set_inputs(const Queue& queue, const Input<T>* from, int count, Input<T>* to) {
-  for (int first = 0; first < count; first += inputs_in_launch) {
+void set_inputs(const Queue& queue, const Input<T>* from, int count, Input<T>* to, std::int32_t* some_nan) {
+  int first = 0;
+  do {
     SomeInputs<T> some;
     const int these = std::min(count - first, inputs_in_launch);
     std::copy(from + first, from + first + these, some.inputs);
-    launch(queue, 1, warp_size, 0, write_inputs<T>, some, these, to + first);
-  }
+    launch(queue, 1, warp_size, 0, write_inputs<T>, some, these, to + first, some_nan);
+    first += inputs_in_launch;
+  } while (first < count);
 }
 
 template <class T>
 void set_angles(const Queue& queue, const TablesView& t, Index angles, const Input<T>* inputs, const Samples& samples,
-                Rotation<T>* rotations, PhaseAngle<T>* phases) {
+                Rotation<T>* rotations, Complex<T>* phases, std::int32_t* some_nan) {
   launch(queue, blocks_for(angles * samples.count), threads, 0, write_angles<T>, t, angles, inputs, samples, rotations,
-         phases);
+         phases, some_nan);
 }
 
 template <class T>
@@ -240,9 +229,9 @@ void collect_gradients(const Queue& queue, const TablesView& t, const std::vecto
 }
 
 #define KETGRAD_NUMBERS(T)                                                                                           \
-  template void set_inputs(const Queue&, const Input<T>*, int, Input<T>*);                                           \
+  template void set_inputs(const Queue&, const Input<T>*, int, Input<T>*, std::int32_t*);                            \
   template void set_angles(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&, Rotation<T>*,    \
-                           PhaseAngle<T>*);                                                                          \
+                           Complex<T>*, std::int32_t*);                                                              \
   template void set_word_weights(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,     \
                                  const Source<T>&, T*);                                                              \
   template void finish_words(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,         \

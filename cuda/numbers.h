@@ -5,15 +5,16 @@
 
 namespace ketgrad::cuda {
 
-// Writes `count` inputs from `first` on. Addresses travel as arguments of launches, of which a CUDA graph keeps a copy.
+// Writes `count` inputs, and that no angle is known to be other than a number. Addresses travel as arguments of launches, of which a CUDA graph keeps a copy.
 inline constexpr int inputs_in_launch = 32;
 template <class T>
-void set_inputs(const Queue& queue, const Input<T>* from, int count, Input<T>* to);
+void set_inputs(const Queue& queue, const Input<T>* from, int count, Input<T>* to, std::int32_t* some_nan);
 
-// Of every angle, for every sample: rotations[sample][rotation] and phases[sample][string].
+// Of every angle, for every sample: rotations[sample][rotation] and phases[sample][string]. Says so where one is not a
+// number.
 template <class T>
 void set_angles(const Queue& queue, const TablesView& t, Index angles, const Input<T>* inputs, const Samples& samples,
-                Rotation<T>* rotations, PhaseAngle<T>* phases);
+                Rotation<T>* rotations, Complex<T>* phases, std::int32_t* some_nan);
 
 // weights[sample][word] = cotangent of its result * its coefficient
 template <class T>

@@ -2,9 +2,13 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
+#include <iterator>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <stdexcept>
+#include <tuple>
 #include <utility>
 
 namespace ketgrad::cuda {
@@ -22,7 +26,7 @@ class TableMaker {
     tables_.rotations = rotations_;
     tables_.angles.resize(rotations_);
     rotations_ = 0;
-    for (const Pass& pass : plan_.passes) add_pass(pass);
+    for (std::size_t p = 0; p < plan_.passes.size(); ++p) add_pass(p);
     for (const Step& step : plan_.steps) add_step(step);
     add_words();
     for (const PlannedMeasurement& m : plan_.measurements) add_measurement(m);
@@ -51,36 +55,155 @@ class TableMaker {
 
   Map map_of(const IndexMap& map) { return {static_cast<Mask>(map[0]), append(tables_.vectors, basis_of(map))}; }
 
+  // Vectors with a number for each of their sums.
+  struct Numbered {
+    Mask origin = 0;
+    std::vector<Mask> basis;
+
+    bool operator<(const Numbered& o) const { return std::tie(origin, basis) < std::tie(o.origin, o.basis); }
+  };
+
+  static Numbered numbered(const IndexMap& map) { return {static_cast<Mask>(map[0]), basis_of(map)}; }
+
+  // Calls f(sum) in the order of numbers.
+  template <class E, class F>
+  static void for_each_sum(E origin, const std::vector<E>& basis, const F& f) {
+    E sum = origin;
+    for (std::size_t number = 0; number < std::size_t{1} << basis.size(); ++number) {
+      f(sum);
+      // The next number has other lowest bits, up to its lowest that is set.
+      const int changed = std::countr_zero(number + 1);
+      for (int b = 0; b <= changed && b < static_cast<int>(basis.size()); ++b) sum ^= basis[b];
+    }
+  }
+
   // Blocks of later layers often have the groups of earlier ones.
-  std::int32_t slots_of(const IndexMap& map) {
-    std::vector<Mask> key = basis_of(map);
-    key.push_back(static_cast<Mask>(map[0]));
-    const auto [at, is_new] = group_slots_.try_emplace(key, static_cast<std::int32_t>(tables_.slots.size()));
-    for (Index g = 0; is_new && g < map.size(); ++g)
-      tables_.slots.push_back(static_cast<std::uint16_t>(slot(static_cast<Local>(map[g]))));
+  std::int32_t slots_of(const Numbered& groups) {
+    const auto [at, is_new] = group_slots_.try_emplace(groups, static_cast<std::int32_t>(tables_.slots.size()));
+    if (is_new) {
+      std::vector<std::uint16_t> slots;
+      for_each_sum<Mask>(groups.origin, groups.basis,
+                         [&](Mask row) { slots.push_back(static_cast<std::uint16_t>(slot(static_cast<Local>(row)))); });
+      append(tables_.slots, slots);
+    }
     return at->second;
+  }
+
+  // --- signs ---------------------------------------------------------------------------------------------------------
+
+  // A mask whose parity is a sign: over the coordinates of a tile, and over its base.
+  struct SignMask {
+    Local row = 0;
+    Mask tile = 0;
+  };
+
+  // A word of the parities of masks with a vector, bit by bit.
+  template <class F>
+  static std::uint32_t word_of(const std::vector<SignMask>& masks, const F& is_odd) {
+    std::uint32_t word = 0;
+    for (std::size_t i = 0; i < masks.size(); ++i) word |= std::uint32_t{is_odd(masks[i])} << i;
+    return word;
+  }
+
+  static std::uint32_t word_of_tile(const std::vector<SignMask>& masks, Mask base) {
+    return word_of(masks, [&](const SignMask& m) { return odd_parity(m.tile & base); });
+  }
+
+  // Bit i of the words is masks[i]'s.
+  Signs signs_of(const std::vector<SignMask>& masks, const Numbered& groups) {
+    const auto of_row = [&](Mask row) {
+      return word_of(masks, [&](const SignMask& m) { return odd_parity(m.row & row); });
+    };
+    constexpr std::size_t lane_bits = 5;
+    std::vector<std::uint32_t> vectors;
+    for (const Mask v : groups.basis) vectors.push_back(of_row(v));
+    const auto middle = vectors.begin() + static_cast<std::ptrdiff_t>(std::min(lane_bits, vectors.size()));
+    std::vector<std::uint32_t> words;
+    const auto add = [&](std::uint32_t origin, const std::vector<std::uint32_t>& basis) {
+      words.clear();
+      for_each_sum(origin, basis, [&](std::uint32_t word) { words.push_back(word); });
+    };
+    Signs signs;
+    add(0, {vectors.begin(), middle});
+    words.resize(most_signs, 0);  // lanes without a group
+    signs.lanes = append(tables_.words_of_bits, words).first;
+    add(of_row(groups.origin), {middle, vectors.end()});
+    signs.warps = append(tables_.words_of_bits, words).first;
+    signs.tile = tile_words_.add([&](Mask base) { return word_of_tile(masks, base); });
+    return signs;
+  }
+
+  // The words of a pass's tiles.
+  class TileWordMaker {
+   public:
+    void begin(const Numbered& tiles) {
+      tiles_ = tiles;
+      words_.clear();
+    }
+
+    // f(base) is affine. Returns which of the words this is.
+    template <class F>
+    std::int32_t add(const F& f) {
+      words_.push_back({static_cast<std::uint32_t>(f(tiles_.origin))});
+      for (const Mask v : tiles_.basis)
+        words_.back().push_back(static_cast<std::uint32_t>(f(tiles_.origin ^ v)) ^ words_.back()[0]);
+      return static_cast<std::int32_t>(words_.size()) - 1;
+    }
+
+    // Of 64 bits: two words.
+    template <class F>
+    std::int32_t add_wide(const F& f) {
+      const std::int32_t low = add([&](Mask base) { return f(base) & 0xffffffff; });
+      add([&](Mask base) { return f(base) >> 32; });
+      return low;
+    }
+
+    // [origin, bits][word]
+    std::vector<std::uint32_t> list() const {
+      std::vector<std::uint32_t> list;
+      for (std::size_t v = 0; v <= tiles_.basis.size(); ++v) {
+        for (const auto& word : words_) list.push_back(word[v]);
+      }
+      return list;
+    }
+
+    std::int32_t count() const { return static_cast<std::int32_t>(words_.size()); }
+
+   private:
+    Numbered tiles_;
+    std::vector<std::vector<std::uint32_t>> words_;  // of the origin, and what each vector adds
+  };
+
+  TileWords finish_tile_words() {
+    const std::int32_t base = tile_words_.add_wide([](Mask base) { return base; });
+    return {append(tables_.words_of_bits, tile_words_.list()).first, tile_words_.count(), base};
   }
 
   // Sorts by pattern; the list begins at `first` of its array.
   template <class E>
-  static Patterns sort_patterns(std::vector<E>& list, int tile_bits, std::size_t first) {
-    const int shift = thread_bits_of(tile_bits);
-    const auto pattern = [&](const E& e) { return static_cast<int>((e.row_mask >> shift) & (own_rows - 1)); };
-    std::stable_sort(list.begin(), list.end(), [&](const E& a, const E& b) { return pattern(a) < pattern(b); });
+  static Patterns sort_patterns(std::vector<E>& list, std::size_t first) {
+    std::stable_sort(list.begin(), list.end(), [](const E& a, const E& b) { return a.pattern < b.pattern; });
     Patterns patterns;
     patterns.first = static_cast<std::int32_t>(first);
     for (int p = 0; p < own_rows; ++p) {
-      const auto count = std::count_if(list.begin(), list.end(), [&](const E& e) { return pattern(e) <= p; });
-      patterns.end[p] = static_cast<std::int32_t>(first + static_cast<std::size_t>(count));
+      const auto count = std::count_if(list.begin(), list.end(), [&](const E& e) { return e.pattern <= p; });
+      patterns.ends |= static_cast<std::uint64_t>(count) << (8 * p);
     }
     return patterns;
   }
 
+  // Which of the vectors have an odd parity with a mask.
+  static std::int32_t odd_ones(Local mask, const std::vector<Mask>& vectors) {
+    std::int32_t found = 0;
+    for (std::size_t b = 0; b < vectors.size(); ++b) found |= std::int32_t{odd_parity(mask & vectors[b])} << b;
+    return found;
+  }
+
   // A functional on indices as one on the coordinates of a tile.
-  static Local parity(Mask functional, const IndexMap& rows) {
+  static Local parity(Mask functional, const std::vector<Mask>& rows) {
     Local mask = 0;
     int bit = 0;
-    for (const Mask v : basis_of(rows)) mask |= Local{odd_parity(functional & v)} << bit++;
+    for (const Mask v : rows) mask |= Local{odd_parity(functional & v)} << bit++;
     return mask;
   }
 
@@ -136,52 +259,179 @@ class TableMaker {
     }
   }
 
-  void add_pass(const Pass& pass) {
+  void add_pass(std::size_t number) {
+    const Pass& pass = plan_.passes[number];
     TilePass found;
     found.step = pass.step;
     if (pass.step == Element::none) {
       found.tile_bits = bits_of(pass.rows);
-      found.tiles = map_of(pass.tiles);
-      found.rows = map_of(pass.rows);
-      std::vector<Operation> operations;
-      for (const ketgrad::Operation& op : pass.operations) {
-        const auto* block = std::get_if<TurnBlock>(&op);
-        operations.push_back(block != nullptr ? turns(*block) : phases(std::get<Phases>(op), pass));
-      }
-      found.operations = append(tables_.operations, operations);
+      found.tiles = pass.active_tiles;
+      found.rows = append(tables_.vectors, basis_of(pass.rows));
+      tile_words_.begin(numbered(pass.tiles));
+      found.before = live_map(pass.before, pass);
+      // After a step, and where measurements are next, states are in memory as a whole.
+      const bool goes_on = number + 1 < plan_.passes.size() && plan_.passes[number + 1].step == Element::none;
+      if (goes_on) found.after = live_map(plan_.passes[number + 1].before, pass);
+      found.operations = append(tables_.operations, operations_of(pass));
+      Range groups;
+      const bool measures = plan_.last_pass_measures && number + 1 == plan_.passes.size();
+      if (measures) groups = flip_groups(plan_.observables[0]);
+      found.tile_words = finish_tile_words();
+      if (measures)
+        tables_.word_passes.push_back({found.tile_bits, pass.tiles.size(), found.rows, found.tile_words, groups});
+      tables_.covered |= !after_step_ && pass.active_tiles == pass.tiles.size();
     }
+    after_step_ |= pass.step != Element::none;
     tables_.passes.push_back(found);
     tables_.pass_inputs.push_back(pass.inputs);
   }
 
-  Operation turns(const TurnBlock& block) {
+  // In the coordinates of a pass.
+  LiveMap live_map(const Live& live, const Pass& pass) {
+    LiveMap map;
+    map.everywhere = live.everywhere || pass.tiles.size() == 1 ? 1 : 0;
+    if (map.everywhere != 0) return map;
+    map.tile = tile_words_.add_wide([&](Mask base) { return live.span.reduce(base ^ live.origin); });
+    std::vector<Mask> rows;
+    for (const Mask v : basis_of(pass.rows)) rows.push_back(live.span.reduce(v));
+    map.rows = append(tables_.vectors, rows);
+    return map;
+  }
+
+  // A string that waits for the turns behind it.
+  struct Waiting {
+    SignMask mask;
+    const PhaseString* string = nullptr;
+  };
+
+  // A thread that has rows to turn gives them their phases first. Those that find no slot wait on where they commute with
+  // the turns, which is where their pattern is zero; else, and where no turns are left, they are operations of their own.
+  std::vector<Operation> operations_of(const Pass& pass) {
+    const std::vector<Mask> rows = basis_of(pass.rows);
+    std::vector<Operation> operations;
+    std::vector<Waiting> waiting;
+    const auto flush = [&] {
+      while (!waiting.empty()) operations.push_back(phases(waiting, static_cast<int>(rows.size())));
+    };
+    for (const ketgrad::Operation& op : pass.operations) {
+      if (const auto* block = std::get_if<TurnBlock>(&op)) {
+        const Operation turned = turns(*block, waiting, static_cast<int>(rows.size()));
+        std::vector<Waiting> later;
+        std::erase_if(waiting, [&](const Waiting& w) {
+          const bool commutes = std::ranges::none_of(
+              block->row_flip, [&](Index flip) { return odd_parity(w.mask.row & static_cast<Mask>(flip)); });
+          if (commutes) later.push_back(w);
+          return commutes;
+        });
+        flush();
+        operations.push_back(turned);
+        waiting = std::move(later);
+      } else {
+        for (const PhaseString& s : std::get<Phases>(op).strings)
+          waiting.push_back({{parity(s.tile_mask, rows), s.tile_mask}, &s});
+      }
+    }
+    flush();
+    return operations;
+  }
+
+  // Takes strings off those that wait.
+  Operation turns(const TurnBlock& block, std::vector<Waiting>& waiting, int tile_bits) {
     Operation op;
     op.turns = static_cast<std::int32_t>(block.turns.size());
     op.first_angle = rotations_;
+    op.active = static_cast<std::int32_t>(block.active);
+    std::vector<SignMask> signs;
     for (int j = 0; j < op.turns; ++j) {
       add_angle(rotations_++, {block.turns[j]});
-      op.flip[j] = slot(static_cast<Local>(block.row_flip[j]));
-      op.tile_sign[j] = block.tile_sign[j];
+      signs.push_back({0, block.tile_sign[j]});  // the first rows of groups are even
     }
-    op.groups = slots_of(block.groups);
+    op.turn_signs = tile_words_.add([&](Mask base) { return word_of_tile(signs, base); });
+    std::vector<Mask> flips;
+    for (const Index f : block.row_flip) flips.push_back(static_cast<Mask>(f));
+    finish(op, std::move(flips), numbered(block.groups), waiting, tile_bits);
     return op;
   }
 
-  // Phases go over all coordinates in their own order, whatever order the plan has for them.
-  Operation phases(const Phases& phases, const Pass& pass) {
-    struct Found : ZString {
-      const PhaseString* string;
+  // Rows are grouped so that the strings have as different patterns as they may.
+  Operation phases(std::vector<Waiting>& waiting, int tile_bits) {
+    std::vector<int> bits(tile_bits);
+    std::iota(bits.begin(), bits.end(), 0);
+    const auto unevenness = [&](int bit) {
+      const auto odd = [&](const Waiting& w) { return ((w.mask.row >> bit) & 1) != 0; };
+      return std::abs(2 * std::count_if(waiting.begin(), waiting.end(), odd) - std::ssize(waiting));
     };
-    std::vector<Found> found;
-    for (const PhaseString& s : phases.strings) found.push_back({{parity(s.tile_mask, pass.rows), s.tile_mask}, &s});
+    std::stable_sort(bits.begin(), bits.end(), [&](int a, int b) { return unevenness(a) > unevenness(b); });
+    std::sort(bits.begin(), bits.begin() + std::max(0, tile_bits - own_row_bits));
     Operation op;
-    op.strings = sort_patterns(found, bits_of(pass.rows), tables_.strings.size());
-    for (const Found& f : found) {
-      tables_.strings.push_back(f);
-      tables_.angles.emplace_back();
-      add_angle(static_cast<int>(tables_.angles.size()) - 1, f.string->turns);
-    }
+    Numbered groups;
+    for (const int b : bits) groups.basis.push_back(unit(b));
+    op.active = std::int32_t{1} << tile_bits;
+    finish(op, {}, std::move(groups), waiting, tile_bits);
     return op;
+  }
+
+  // The groups of an operation, given those of the rows that it turns, and its strings.
+  void finish(Operation& op, std::vector<Mask> flips, Numbered groups, std::vector<Waiting>& waiting, int tile_bits) {
+    // Groups of fewer rows than a thread holds go together. Those that are zero still come last, and stay so.
+    for (int b = tile_bits; b < own_row_bits; ++b) groups.basis.push_back(unit(b));
+    while (flips.size() < own_row_bits) {
+      flips.push_back(groups.basis.back());
+      groups.basis.pop_back();
+    }
+    op.active = std::min(op.active, std::int32_t{1} << groups.basis.size());
+    spread(groups.basis, std::countr_zero(static_cast<std::uint32_t>(op.active)));
+    op.groups = slots_of(groups);
+    for (int k = 0; k < own_row_bits; ++k) op.flip[k] = slot(static_cast<Local>(flips[k]));
+    take_strings(op, flips, groups, waiting);
+  }
+
+  // Sixteen threads at a time access shared memory, at once if their slots differ in the lowest bits. Takes first, of the
+  // vectors that span live groups, those that make them differ.
+  static void spread(std::vector<Mask>& basis, int live) {
+    constexpr int bank_bits = 4;
+    Span banks;
+    const auto differs = [&](Mask v) {
+      return banks.size() < bank_bits && banks.add(slot(static_cast<Local>(v)) & ((1 << bank_bits) - 1));
+    };
+    std::stable_partition(basis.begin(), basis.begin() + live, differs);
+  }
+
+  void take_strings(Operation& op, const std::vector<Mask>& flips, const Numbered& groups,
+                    std::vector<Waiting>& waiting) {
+    const std::vector<Mask> lanes(groups.basis.begin(),
+                                  groups.basis.begin() + std::min<std::ptrdiff_t>(5, std::ssize(groups.basis)));
+    std::vector<StringSlot> slots(most_layers * layer_strings);
+    std::vector<std::vector<SignMask>> masks(most_layers, std::vector<SignMask>(layer_strings));
+    std::vector<Waiting> left;
+    for (const Waiting& w : waiting) {
+      const int place = find_slot(slots, odd_ones(w.mask.row, flips));
+      if (place < 0) {
+        left.push_back(w);
+        continue;
+      }
+      const auto angle = static_cast<std::int32_t>(tables_.angles.size());
+      tables_.angles.emplace_back();
+      add_angle(angle, w.string->turns);
+      slots[place] = {angle - tables_.rotations, odd_ones(w.mask.row, lanes)};
+      masks[place / layer_strings][place % layer_strings] = w.mask;
+      op.layers = std::max(op.layers, place / layer_strings + 1);
+    }
+    waiting = std::move(left);
+    slots.resize(static_cast<std::size_t>(op.layers) * layer_strings);
+    op.first_string = append(tables_.strings, slots).first;
+    for (int l = 0; l < op.layers; ++l) op.signs[l] = signs_of(masks[l], groups);
+  }
+
+  // The first that is free for a string of this pattern; -1 if none is.
+  static int find_slot(const std::vector<StringSlot>& slots, int pattern) {
+    for (int l = 0; l < most_layers; ++l) {
+      for (int j = 0; j < pattern_strings; ++j) {
+        const int place = l * layer_strings + pattern * pattern_strings + j;
+        if (slots[place].string < 0) return place;
+      }
+    }
+    return -1;
   }
 
   void add_step(const Step& step) {
@@ -214,11 +464,13 @@ class TableMaker {
   void add_words() {
     tables_.real_results = program_.real_results();
     tables_.complex_results = program_.complex_results();
-    for (const ObservablePass& pass : plan_.observables) {
-      std::vector<FlipGroup> groups;
-      for (const WordGroup& group : pass.groups) groups.push_back(flip_group(group, bits_of(pass.rows)));
-      tables_.word_passes.push_back(
-          {bits_of(pass.rows), map_of(pass.tiles), map_of(pass.rows), append(tables_.flip_groups, groups)});
+    tables_.last_pass_measures = plan_.last_pass_measures;
+    for (std::size_t p = tables_.word_passes.size(); p < plan_.observables.size(); ++p) {
+      const ObservablePass& pass = plan_.observables[p];
+      tile_words_.begin(numbered(pass.tiles));
+      const Range groups = flip_groups(pass);
+      tables_.word_passes.push_back({bits_of(pass.rows), pass.tiles.size(),
+                                     append(tables_.vectors, basis_of(pass.rows)), finish_tile_words(), groups});
     }
     std::vector<std::vector<std::int32_t>> of_result(tables_.real_results);
     for (std::size_t w = 0; w < tables_.words.size(); ++w)
@@ -229,20 +481,64 @@ class TableMaker {
     }
   }
 
-  FlipGroup flip_group(const WordGroup& group, int tile_bits) {
-    FlipGroup found;
-    found.flip = static_cast<Local>(group.row_flip);
-    for (const bool imaginary : {false, true}) {
-      std::vector<Word> words;
-      for (const WordGroup::Member& m : group.members) {
-        if (((m.quarter & 1) != 0) == imaginary)
-          words.push_back({static_cast<Local>(m.row_mask), m.tile_mask, m.quarter, static_cast<std::int32_t>(m.result),
-                           add_coefficient(*m.term)});
-      }
-      (imaginary ? found.imaginary : found.real) = sort_patterns(words, tile_bits, tables_.words.size());
-      append(tables_.words, words);
+  Range flip_groups(const ObservablePass& pass) {
+    std::vector<FlipGroup> groups;
+    for (const WordGroup& group : pass.groups) add_flip_groups(groups, group, pass);
+    return append(tables_.flip_groups, groups);
+  }
+
+  using Members = std::vector<WordGroup::Member>;
+
+  // As many as its words take, so many at a time as signs are there for.
+  void add_flip_groups(std::vector<FlipGroup>& groups, const WordGroup& group, const ObservablePass& pass) {
+    Members real;
+    Members imaginary;
+    for (const WordGroup::Member& m : group.members) ((m.quarter & 1) != 0 ? imaginary : real).push_back(m);
+    while (!real.empty() || !imaginary.empty()) {
+      FlipGroup found;
+      found.flip = static_cast<Local>(group.row_flip);
+      found.real = word_list(take_some(real), found.flip, pass);
+      found.imaginary = word_list(take_some(imaginary), found.flip, pass);
+      groups.push_back(found);
     }
-    return found;
+  }
+
+  static Members take_some(Members& members) {
+    const auto end = members.begin() + std::min<std::ptrdiff_t>(most_signs, std::ssize(members));
+    const Members some(members.begin(), end);
+    members.erase(members.begin(), end);
+    return some;
+  }
+
+  // A round through a tile gives thread k the rows k + u * threads of it: u is the row in its group.
+  WordList word_list(const Members& members, Local flip, const ObservablePass& pass) {
+    struct Found {
+      const WordGroup::Member* member;
+      std::int32_t pattern;
+    };
+    const int tile_bits = bits_of(pass.rows);
+    const int thread_bits = thread_bits_of(tile_bits);
+    Numbered groups;
+    for (int b = 0; b < tile_bits; ++b) {
+      if (b < thread_bits || b >= thread_bits + own_row_bits) groups.basis.push_back(unit(b));
+    }
+    std::vector<Found> words;
+    for (const WordGroup::Member& m : members)
+      words.push_back({&m, static_cast<std::int32_t>((m.row_mask >> thread_bits) & (own_rows - 1))});
+    WordList list;
+    list.words = sort_patterns(words, tables_.words.size());
+    std::vector<SignMask> masks(most_signs);
+    std::uint32_t bit = std::uint32_t{1} << (most_signs - 1);
+    for (std::size_t i = 0; i < words.size(); ++i, bit /= 2) {
+      const WordGroup::Member& m = *words[i].member;
+      masks[most_signs - 1 - i] = {static_cast<Local>(m.row_mask), m.tile_mask};
+      if (m.quarter >= 2) list.of_values |= bit;
+      if ((m.quarter >= 2) != odd_parity(m.row_mask & flip)) list.of_rows |= bit;
+      tables_.words.push_back({static_cast<std::int32_t>(m.result), add_coefficient(*m.term), words[i].pattern,
+                               static_cast<std::int32_t>(m.row_mask & 31)});
+    }
+    list.signs = signs_of(masks, groups);
+    return list;
   }
 
   void add_measurement(const PlannedMeasurement& m) {
@@ -322,8 +618,10 @@ class TableMaker {
   const Program& program_;
   Tables tables_;
   int rotations_ = 0;
+  bool after_step_ = false;
   std::map<std::pair<int, int>, std::vector<GradientEntry>> gradients_;  // by input and column
-  std::map<std::vector<Mask>, std::int32_t> group_slots_;
+  std::map<Numbered, std::int32_t> group_slots_;
+  TileWordMaker tile_words_;  // of the pass at hand
 };
 
 }  // namespace

@@ -44,54 +44,105 @@ struct Angle {
   std::int32_t is_constant = 0;
 };
 
-// A thread goes through phases and words with so many rows of its own at a time: rows start + thread + u * threads. The
-// parity of a mask over them is that of (start + thread) times that of u * threads, and the latter is the same for all
-// threads: a pattern, three bits of the mask. What has one pattern lies together in the tables.
+// A thread holds so many amplitudes at a time: a group of rows. Which of them one is are three bits.
 inline constexpr int own_row_bits = 3;
 inline constexpr int own_rows = 1 << own_row_bits;
 
+// Groups of a tile. One of fewer rows than a thread holds has a group all the same, in part of zeros.
+KETGRAD_HOST_DEVICE constexpr int group_bits_of(int tile_bits) {
+  return tile_bits < own_row_bits ? 0 : tile_bits - own_row_bits;
+}
+
 // Threads of a block, as a power of two: whole warps, and as many as leave each enough registers for the way back.
 KETGRAD_HOST_DEVICE constexpr int thread_bits_of(int tile_bits) {
-  return tile_bits - own_row_bits < 5 ? 5 : tile_bits - own_row_bits > 8 ? 8 : tile_bits - own_row_bits;
+  return group_bits_of(tile_bits) < 5 ? 5 : group_bits_of(tile_bits) > 8 ? 8 : group_bits_of(tile_bits);
 }
 KETGRAD_HOST_DEVICE constexpr int threads_of(int tile_bits) { return 1 << thread_bits_of(tile_bits); }
 
-// A list in the order of patterns: those of pattern p end at end[p].
+// Rows in shared memory: a tile, filled up with zeros to as many as a block's threads hold.
+KETGRAD_HOST_DEVICE constexpr int padded_bits(int tile_bits) {
+  const int held = thread_bits_of(tile_bits) + own_row_bits;
+  return tile_bits < held ? held : tile_bits;
+}
+
+// What is linear in the number of a tile, of 32 bits each: the word of an origin plus one for each bit of the number.
+struct TileWords {
+  std::int32_t first = 0;  // of Tables::words_of_bits: [origin, bits][word]
+  std::int32_t count = 0;
+  std::int32_t base = 0;  // which of them has the low half of the tile's base; the next one has the high half
+};
+
+// Up to 32 signs, a bit each: the parities of masks over an index, its own bits left out. Parities are linear, so the
+// word for a group of a tile is the sum of three: by the low five bits of the group's number, by its other bits, and by
+// the tile.
+inline constexpr int most_signs = 32;
+struct Signs {
+  std::int32_t lanes = 0;  // the first of 32 words of Tables::words_of_bits
+  std::int32_t warps = 0;  // the first of one word for each 32 groups
+  std::int32_t tile = 0;   // which of the pass's TileWords
+};
+
+// A list of at most 32 in the order of patterns: how the sign depends on the bits of the row in its group.
 struct Patterns {
   std::int32_t first = 0;
-  std::int32_t end[own_rows] = {};
+  std::uint64_t ends = 0;  // a byte each: how many have that pattern or a lower one
+
+  KETGRAD_HOST_DEVICE constexpr int end(int pattern) const { return static_cast<int>((ends >> (8 * pattern)) & 255); }
+  KETGRAD_HOST_DEVICE constexpr int count() const { return end(own_rows - 1); }
 };
 
-// A block of turns that mix the 2^turns rows of a group, or phases (turns = 0).
+// Strings of phases come in layers, in each of which so many have one pattern: their phases have 2^4 products, by the
+// signs of each.
+inline constexpr int pattern_strings = 4;
+inline constexpr int layer_strings = own_rows * pattern_strings;
+inline constexpr int layer_products = own_rows << pattern_strings;
+inline constexpr int most_layers = 2;
+static_assert(layer_strings == most_signs);
+
+// String s has the angle rotations + s. The sum over a warp of an amplitude's sign in it is found by a transform over
+// the rows of a group, at its pattern, and then over lanes, in the lane of its mask over them.
+struct StringSlot {
+  std::int32_t string = -1;  // none
+  std::int32_t lane = 0;
+};
+
+// Phases, and then turns, of the rows of groups.
 struct Operation {
   std::int32_t turns = 0;
-  std::int32_t first_angle = 0;          // of the block's turns, one after the other
-  Local flip[TurnBlock::most] = {};      // slots
-  Mask tile_sign[TurnBlock::most] = {};  // the parity of (tile's base & this) turns the angle around
-  std::int32_t groups = 0;               // where the slots of the groups' first rows are among Tables::slots
-  Patterns strings;
+  std::int32_t first_angle = 0;   // of the turns, one after the other
+  std::int32_t turn_signs = 0;    // which of the pass's TileWords has their signs, from the lowest bit on
+  Local flip[own_row_bits] = {};  // slots: what the bits of a row in its group add; the first are turned
+  std::int32_t groups = 0;        // where the slots of the groups' first rows are among Tables::slots
+  std::int32_t active = 0;        // so many groups, from the first on, are not zero yet
+  std::int32_t layers = 0;
+  std::int32_t first_string = 0;  // of Tables::strings, [layer][pattern][pattern_strings]
+  Signs signs[most_layers];       // in the same order
 };
 
-struct ZString {
-  Local row_mask = 0;  // over coordinates
-  Mask tile_mask = 0;
+// Whether an amplitude may be other than zero: where a part of the tile and one of coordinates add up to zero.
+struct LiveMap {
+  std::int32_t everywhere = 1;
+  std::int32_t tile = 0;  // which of the pass's TileWords, and the next
+  Range rows;             // of Tables::vectors
 };
 
 struct TilePass {
   std::int32_t step = Element::none;  // a step of its own; else:
   std::int32_t tile_bits = 0;
-  Map tiles;
-  Map rows;  // the index of coordinates, the tile's base left out
+  Index tiles = 0;  // that are visited: the others are zero still
+  Range rows;       // of Tables::vectors: the index of coordinates, the tile's base left out
+  LiveMap before;
+  LiveMap after;
+  TileWords tile_words;
   Range operations;
 };
 
-// A Pauli word of an expectation value: P|q> = i^quarter (-1)^parity |q ^ flip>.
+// A Pauli word of an expectation value; its sum over a warp is found like that of a string.
 struct Word {
-  Local row_mask = 0;
-  Mask tile_mask = 0;
-  std::int32_t quarter = 0;
   std::int32_t result = 0;
   std::int32_t term = 0;
+  std::int32_t pattern = 0;
+  std::int32_t lane = 0;
 };
 
 // A real result that is a sum of words: a range of Tables::word_lists.
@@ -100,16 +151,26 @@ struct WordResult {
   Range words;
 };
 
+// Up to 32 words of one flip, all of even quarter or all of odd: P|q> = i^quarter (-1)^parity |q ^ flip>. A row's group
+// are the rows that a thread reads in one round through the tile.
+struct WordList {
+  Patterns words;
+  Signs signs;
+  std::uint32_t of_values = 0;  // signs besides: in <P>, the sum over q
+  std::uint32_t of_rows = 0;    // and in P psi, whose row is q ^ flip
+};
+
 struct FlipGroup {
-  Local flip = 0;      // coordinates
-  Patterns real;       // words of even quarter
-  Patterns imaginary;  // and of odd
+  Local flip = 0;  // coordinates
+  WordList real;   // of even quarter
+  WordList imaginary;
 };
 
 struct WordPass {
   std::int32_t tile_bits = 0;
-  Map tiles;
-  Map rows;
+  Index tiles = 0;  // all
+  Range rows;
+  TileWords tile_words;
   Range groups;
 };
 
@@ -182,10 +243,11 @@ struct GradientEntry {
 struct TablesView {
   const Mask* vectors = nullptr;
   const std::uint16_t* slots = nullptr;
+  const std::uint32_t* words_of_bits = nullptr;
   const Value* values = nullptr;
   const Angle* angles = nullptr;
   const Operation* operations = nullptr;
-  const ZString* strings = nullptr;  // string s has the angle rotations + s
+  const StringSlot* strings = nullptr;
   const TilePass* passes = nullptr;
   const Word* words = nullptr;
   const FlipGroup* flip_groups = nullptr;
@@ -201,10 +263,11 @@ struct TablesView {
 struct Tables {
   std::vector<Mask> vectors;
   std::vector<std::uint16_t> slots;
+  std::vector<std::uint32_t> words_of_bits;
   std::vector<Value> values;
   std::vector<Angle> angles;
   std::vector<Operation> operations;
-  std::vector<ZString> strings;
+  std::vector<StringSlot> strings;
   std::vector<TilePass> passes;
   std::vector<Word> words;
   std::vector<FlipGroup> flip_groups;
@@ -232,8 +295,10 @@ struct Tables {
   Index complex_results = 0;
   int largest_step = 1;  // rows of the largest matrix of a step
   bool whole = false;    // a tile holds a state
+  bool covered = false;  // what is in memory after the first passes is a whole state: one of them visits every tile
   bool needs_scratch = false;
-  bool only_words = true;  // nothing but Pauli words is measured
+  bool only_words = true;           // nothing but Pauli words is measured
+  bool last_pass_measures = false;  // the first word pass has the tiles of the last pass
 
   Index angle_count() const { return static_cast<Index>(angles.size()); }
 
@@ -248,10 +313,19 @@ struct Tables {
 // Tables of a plan whose layout has neither lanes nor parts.
 Tables make_tables(const Plan& plan);
 
-// Where coordinates lie in shared memory. Threads of a warp reach for coordinates that differ in any few bits; folding
-// the higher bits onto those that choose the bank keeps them apart.
-KETGRAD_HOST_DEVICE inline Local slot(Local coordinates) {
-  return coordinates ^ ((coordinates >> 4) & 15) ^ ((coordinates >> 8) & 15);
+// Where coordinates lie in shared memory. Threads of a warp reach for coordinates that differ in any few bits, and the
+// lowest four bits choose the bank: the others are folded onto them by different multiples in the field of 16 elements,
+// so that no two bits, and few sums of them, are folded alike. Linear.
+KETGRAD_HOST_DEVICE constexpr Local slot(Local coordinates) {
+  // Nibble v is v times 3, 5 and 15, modulo x^4 + x + 1.
+  constexpr std::uint64_t by_3 = 0x2147ed8b9afc5630;
+  constexpr std::uint64_t by_5 = 0x63c914be8d27fa50;
+  constexpr std::uint64_t by_15 = 0xa5783ce1b4692df0;
+  const auto folded = [](std::uint64_t multiples, Local nibble) {
+    return static_cast<Local>(multiples >> (4 * (nibble & 15))) & 15;
+  };
+  return coordinates ^ folded(by_3, coordinates >> 4) ^ folded(by_5, coordinates >> 8) ^
+         folded(by_15, coordinates >> 12);
 }
 
 namespace detail {
@@ -273,6 +347,7 @@ TablesView Tables::place(unsigned char* base, const Copy& copy) const {
   };
   put(vectors, view.vectors);
   put(slots, view.slots);
+  put(words_of_bits, view.words_of_bits);
   put(values, view.values);
   put(angles, view.angles);
   put(operations, view.operations);

@@ -18,197 +18,167 @@ constexpr int blocks_held = sizeof(T) <= 4   ? 3
 template <class T>
 using Tile = Shared<Complex<T>>;
 
-// A tile of the state of one sample, as one block sees it.
+// Shared memory has tiles, then two tables of products of phases, then the words of the tile.
+template <class T>
+KETGRAD_HOST_DEVICE constexpr std::size_t tile_bytes(int tile_bits, int states) {
+  return gpu_tile_bytes(padded_bits(tile_bits), states, sizeof(T));
+}
+static_assert(2 * most_layers * layer_products == gpu_table_numbers);
+template <class T>
+constexpr std::size_t product_bytes = gpu_table_numbers * sizeof(Complex<T>);
+
+// --- where a thread is ------------------------------------------------------------------------------------------------
+
+KETGRAD_DEVICE Local thread() { return static_cast<Local>(thread_index()); }
+KETGRAD_DEVICE Local threads() { return static_cast<Local>(block_threads()); }
+KETGRAD_DEVICE Local lane() { return thread() % warp_size; }
+
+// base + the sum of own[b] over the bits b of u
+template <class V>
+KETGRAD_DEVICE V own_sum(V base, const V* own, int u) {
+#pragma unroll
+  for (int b = 0; b < own_row_bits; ++b) base ^= ((u >> b) & 1) != 0 ? own[b] : 0;
+  return base;
+}
+
+// In a round through a tile a thread has the rows `first row of the round` + thread + u * threads, u < own_rows. A linear
+// map of coordinates at those rows: at the first, and what the bits of u add.
+struct RowValues {
+  Mask first = 0;
+  Mask own[own_row_bits] = {};
+
+  KETGRAD_DEVICE Mask operator[](int u) const { return own_sum(first, own, u); }
+};
+
+// Such a map: where all rounds begin is found once for all tiles of a block.
+struct RowMap {
+  Range vectors;
+  Mask first = 0;  // of this thread's row in the first round
+
+  KETGRAD_DEVICE static RowMap of(const TablesView& t, const Range& vectors, int thread_bits) {
+    const int count = thread_bits < vectors.count ? thread_bits : vectors.count;
+    return {vectors, combine(t.vectors + vectors.first, count, thread())};
+  }
+
+  KETGRAD_DEVICE RowValues in_round(const TablesView& t, Mask base, int thread_bits, int round) const {
+    const Mask* above = t.vectors + vectors.first + thread_bits;
+    RowValues values;
+    values.first = base ^ first;
+    if (round != 0) values.first ^= combine(above + own_row_bits, vectors.count - thread_bits - own_row_bits, round);
+#pragma unroll
+    for (int b = 0; b < own_row_bits; ++b) values.own[b] = thread_bits + b < vectors.count ? above[b] : 0;
+    return values;
+  }
+};
+
+// A tile of the state of one sample, as one thread of its block sees it.
+template <class T>
 struct Place {
-  Index sample = 0;
-  Mask base = 0;
+  TablesView t;
+  int sample = 0;  // of the chunk; there are fewer blocks than 2^31
   int tile_bits = 0;
-  bool whole = false;  // the tile is the state, and coordinates are indices
-  Map rows;
+  bool whole = false;       // the tile is the state: coordinates are indices, and no sign depends on the tile
+  bool everywhere = false;  // what is zero still is visited as well
+  RowMap rows;
+  Mask base = 0;  // the index of coordinate zero
+  Shared<std::uint32_t> tile_words;
+  Shared<Complex<T>> products;  // of phases, of this operation and of the one before
+  int products_begin = 0;
   Index piece = 0;     // of sums, this warp's
   bool first = false;  // no piece has been written before
 
   KETGRAD_DEVICE Local size() const { return Local{1} << tile_bits; }
-  KETGRAD_DEVICE Index index(const TablesView& t, Local r) const {
-    return whole ? static_cast<Index>(r) : static_cast<Index>(base) ^ at(t, rows, r);
+  KETGRAD_DEVICE Local padded_size() const { return Local{1} << padded_bits(tile_bits); }
+  KETGRAD_DEVICE int thread_bits() const { return thread_bits_of(tile_bits); }
+
+  KETGRAD_DEVICE std::uint32_t word(int number) const { return whole ? 0 : tile_words.get(number); }
+  KETGRAD_DEVICE Mask wide_word(int number) const { return word(number) | static_cast<Mask>(word(number + 1)) << 32; }
+
+  // Signs that are the same all over a warp's groups, and those of one group.
+  KETGRAD_DEVICE std::uint32_t signs_of_warp(const Signs& s, Local group) const {
+    return t.words_of_bits[s.warps + group / warp_size] ^ word(s.tile);
+  }
+  KETGRAD_DEVICE std::uint32_t signs_of(const Signs& s, Local group) const {
+    return t.words_of_bits[s.lanes + group % warp_size] ^ signs_of_warp(s, group);
   }
 };
 
-// This thread's rows of one round through the tile: first + u * threads, u < own_rows. The two have no bit in common.
-struct Rows {
-  Local first = 0;
-  Local threads = 0;
-
-  KETGRAD_DEVICE Local row(int u) const { return first + static_cast<Local>(u) * threads; }
+// The rows of one round.
+struct Round {
+  int number = 0;
+  Local first = 0;  // this thread's first row
+  Local group = 0;  // and the number of the group they are
 };
 
+template <class T, class F>
+KETGRAD_DEVICE void for_each_round(const Place<T>& place, const F& f) {
+  const Local rounds = place.padded_size() / (own_rows * threads());
+  for (Local n = 0; n < rounds; ++n)
+    f(Round{static_cast<int>(n), n * own_rows * threads() + thread(), n * threads() + thread()});
+}
+
+// Calls f(u, row, slot) for the rows of a round, those that fill up the tile included. Whoever asks memory for them
+// asks for all before he looks at one.
 template <class F>
-KETGRAD_DEVICE void for_each_rows(const Place& place, const F& f) {
-  const auto threads = static_cast<Local>(block_threads());
-  for (Local start = 0; start < place.size(); start += own_rows * threads)
-    f(Rows{start + static_cast<Local>(thread_index()), threads}, start == 0);
+KETGRAD_DEVICE void for_each_row(const Round& round, const F& f) {
+  Local slots[own_row_bits];
+#pragma unroll
+  for (int b = 0; b < own_row_bits; ++b) slots[b] = slot(threads() << b);
+  const Local first = slot(round.first);
+#pragma unroll
+  for (int u = 0; u < own_rows; ++u) f(u, round.first + static_cast<Local>(u) * threads(), own_sum(first, slots, u));
 }
 
-// Calls f(row, index, u) for those of a round's rows that the tile has. A row's index is that of the first plus a vector
-// for each bit of u.
-template <class F>
-KETGRAD_DEVICE void for_each_index(const TablesView& t, const Place& place, const Rows& mine, const F& f) {
-  const int first_bit = thread_bits_of(place.tile_bits);
-  Index vectors[own_row_bits];
-#pragma unroll
-  for (int b = 0; b < own_row_bits; ++b) {
-    vectors[b] = place.whole ? static_cast<Index>(mine.threads) << b : 0;
-    if (!place.whole && first_bit + b < place.rows.vectors.count)
-      vectors[b] = static_cast<Index>(t.vectors[place.rows.vectors.first + first_bit + b]);
-  }
-  const Index first = place.index(t, mine.first);
-#pragma unroll
-  for (int u = 0; u < own_rows; ++u) {
-    Index index = first;
-#pragma unroll
-    for (int b = 0; b < own_row_bits; ++b) index ^= ((u >> b) & 1) != 0 ? vectors[b] : 0;
-    if (mine.row(u) < place.size()) f(mine.row(u), index, u);
-  }
-}
-
-// The same for all of this thread's rows.
-template <class F>
-KETGRAD_DEVICE void for_each_index(const TablesView& t, const Place& place, const F& f) {
-  for_each_rows(place, [&](const Rows& mine, bool) { for_each_index(t, place, mine, f); });
-}
-
-// Each warp has a piece of its own, so nothing depends on the order of warps. One lane sets it.
 template <class T>
-KETGRAD_DEVICE void set_piece(Wide<T>* pieces, const Place& place, const T& value, bool begins) {
-  Wide<T>& piece = pieces[place.piece];
-  piece = (begins ? Wide<T>(0) : piece) + static_cast<Wide<T>>(value);
+KETGRAD_DEVICE RowValues indices(const Place<T>& place, const Round& round) {
+  if (!place.whole) return place.rows.in_round(place.t, place.base, place.thread_bits(), round.number);
+  RowValues rows;
+  rows.first = round.first;
+#pragma unroll
+  for (int b = 0; b < own_row_bits; ++b) rows.own[b] = threads() << b;
+  return rows;
 }
 
-// The sum over the warp.
+// Which of the rows of a tile may be other than zero.
 template <class T>
-KETGRAD_DEVICE void add_piece(Wide<T>* pieces, const Place& place, const T& value, bool begins) {
-  const T total = warp_sum(value);
-  if (thread_index() % warp_size == 0) set_piece(pieces, place, total, begins);
-}
-
-// Operations begin with what does not look at the tile, and then wait for the one before them to end: there is a barrier
-// in each.
-
-// --- turns ------------------------------------------------------------------------------------------------------------
-
-// A tile at whose base a turn's sign is odd turns the other way.
-template <class T>
-KETGRAD_DEVICE Real<T> sign_in(const Operation& op, int turn, Mask base) {
-  return odd(op.tile_sign[turn] & base) ? Real<T>(-1) : Real<T>(1);
-}
-
-// The rotations of a block's turns in a tile.
-template <class T, int turns>
-KETGRAD_DEVICE void load_rotations(const Operation& op, const Rotation<T>* rotations, Mask base, Rotation<T>* turn) {
-#pragma unroll
-  for (int j = 0; j < turns; ++j) {
-    turn[j] = rotations[op.first_angle + j];
-    turn[j].sine = sign_in<T>(op, j, base) * turn[j].sine;
+class LiveRows {
+ public:
+  KETGRAD_DEVICE LiveRows(const Place<T>& place, const LiveMap& live)
+      : place_(place), everywhere_(place.whole || place.everywhere || live.everywhere != 0) {
+    if (everywhere_) return;
+    map_ = RowMap::of(place.t, live.rows, place.thread_bits());
+    base_ = place.wide_word(live.tile);
   }
-}
 
-// The slot of row k of a group, the first row's left out.
-template <int turns>
-KETGRAD_DEVICE Local row_slot(const Operation& op, int k) {
-  Local s = 0;
-#pragma unroll
-  for (int j = 0; j < turns; ++j) s ^= ((k >> j) & 1) != 0 ? op.flip[j] : 0;
-  return s;
-}
-
-template <class T, int turns>
-KETGRAD_DEVICE void load_group(const Tile<T>& tile, const Operation& op, Local first, Complex<T>* rows) {
-#pragma unroll
-  for (int k = 0; k < 1 << turns; ++k) rows[k] = tile.get(first ^ row_slot<turns>(op, k));
-}
-
-template <class T, int turns>
-KETGRAD_DEVICE void store_group(Tile<T>& tile, const Operation& op, Local first, const Complex<T>* rows) {
-#pragma unroll
-  for (int k = 0; k < 1 << turns; ++k) tile.set(first ^ row_slot<turns>(op, k), rows[k]);
-}
-
-// (a, b) -> (c a - s b, c b + s a) on the pairs of turn j
-template <class T, int turns>
-KETGRAD_DEVICE void turn_pairs(Complex<T>* rows, int j, const T& c, const T& s) {
-#pragma unroll
-  for (int k = 0; k < 1 << turns; ++k) {
-    if (((k >> j) & 1) != 0) continue;
-    const Complex<T> a = rows[k];
-    const Complex<T> b = rows[k ^ (1 << j)];
-    rows[k] = {c * a.re - s * b.re, c * a.im - s * b.im};
-    rows[k ^ (1 << j)] = {c * b.re + s * a.re, c * b.im + s * a.im};
-  }
-}
-
-// Re<bra| -i P |ket> on the pairs of turn j: Re(conj(bra_b) ket_a - conj(bra_a) ket_b)
-template <class T, int turns>
-KETGRAD_DEVICE T overlap_pairs(const Complex<T>* ket, const Complex<T>* bra, int j) {
-  T sum = 0;
-#pragma unroll
-  for (int k = 0; k < 1 << turns; ++k) {
-    if (((k >> j) & 1) != 0) continue;
-    const int partner = k ^ (1 << j);
-    sum += bra[partner].re * ket[k].re + bra[partner].im * ket[k].im;
-    sum -= bra[k].re * ket[partner].re + bra[k].im * ket[partner].im;
-  }
-  return sum;
-}
-
-template <class T, int turns>
-KETGRAD_DEVICE void apply_turns(const TablesView& t, const Operation& op, const Rotation<T>* rotations,
-                                const Place& place, Tile<T>& ket) {
-  Rotation<T> turn[turns];
-  load_rotations<T, turns>(op, rotations, place.base, turn);
-  const Local groups = place.size() >> turns;
-  barrier();
-  for (Local g = static_cast<Local>(thread_index()); g < groups; g += static_cast<Local>(block_threads())) {
-    const Local first = t.slots[op.groups + g];
-    Complex<T> rows[1 << turns];
-    load_group<T, turns>(ket, op, first, rows);
-#pragma unroll
-    for (int j = 0; j < turns; ++j) turn_pairs<T, turns>(rows, j, turn[j].cosine, turn[j].sine);
-    store_group<T, turns>(ket, op, first, rows);
-  }
-}
-
-template <class T, int turns>
-KETGRAD_DEVICE void undo_turns(const TablesView& t, const Operation& op, const Rotation<T>* rotations,
-                               const Place& place, Tile<T>& ket, Tile<T>& bra, Wide<T>* overlaps, Index stride) {
-  Rotation<T> turn[turns];
-  load_rotations<T, turns>(op, rotations, place.base, turn);
-  const Local groups = place.size() >> turns;
-  T sums[turns] = {};
-  barrier();
-  for (Local g = static_cast<Local>(thread_index()); g < groups; g += static_cast<Local>(block_threads())) {
-    const Local first = t.slots[op.groups + g];
-    Complex<T> of_ket[1 << turns];
-    Complex<T> of_bra[1 << turns];
-    load_group<T, turns>(ket, op, first, of_ket);
-    load_group<T, turns>(bra, op, first, of_bra);
-#pragma unroll
-    for (int j = 0; j < turns; ++j) {
-      sums[j] += overlap_pairs<T, turns>(of_ket, of_bra, j);
-      turn_pairs<T, turns>(of_ket, j, turn[j].cosine, -turn[j].sine);
-      turn_pairs<T, turns>(of_bra, j, turn[j].cosine, -turn[j].sine);
+  // Calls f(u, slot, index, is_live) for the rows of a round.
+  template <class F>
+  KETGRAD_DEVICE void for_each(const Round& round, const F& f) const {
+    const RowValues index = indices(place_, round);
+    const auto is_in_tile = [&](Local row) { return row < place_.size(); };
+    if (everywhere_) {
+      for_each_row(round, [&](int u, Local row, Local s) { f(u, s, static_cast<Index>(index[u]), is_in_tile(row)); });
+    } else {
+      const RowValues outside = map_.in_round(place_.t, base_, place_.thread_bits(), round.number);
+      for_each_row(round, [&](int u, Local row, Local s) {
+        f(u, s, static_cast<Index>(index[u]), outside[u] == 0 && is_in_tile(row));
+      });
     }
-    store_group<T, turns>(ket, op, first, of_ket);
-    store_group<T, turns>(bra, op, first, of_bra);
   }
-#pragma unroll
-  for (int j = 0; j < turns; ++j) {
-    const int number = op.first_angle + j;
-    if (t.angles[number].is_constant == 0)
-      add_piece(overlaps + number * stride, place, sign_in<T>(op, j, place.base) * sums[j], place.first);
-  }
-}
 
-// --- phases -----------------------------------------------------------------------------------------------------------
+ private:
+  const Place<T>& place_;
+  bool everywhere_;
+  RowMap map_;
+  Mask base_ = 0;
+};
+
+// --- sums -------------------------------------------------------------------------------------------------------------
+
+// Each warp has a piece of its own, so nothing depends on the order of warps; one lane adds to it.
+template <class T>
+KETGRAD_DEVICE void add_to_piece(Wide<T>* pieces, const Place<T>& place, const T& value) {
+  add_alone(pieces + place.piece, static_cast<Wide<T>>(value));
+}
 
 // values[step] = sum over patterns p of (-1)^parity(step & p) values[p]
 template <class T>
@@ -226,349 +196,591 @@ KETGRAD_DEVICE void hadamard(T* values) {
   }
 }
 
-// The same over the lanes of a warp: lane q gets the sum over lanes l of (-1)^parity(l & q) value.
+// The same over the lanes of a warp: lane q gets the sum over lanes l of (-1)^parity(l & q) values.
 template <class T>
-KETGRAD_DEVICE T lane_hadamard(T value) {
+KETGRAD_DEVICE void lane_hadamard(T* values) {
+#pragma unroll
   for (int bit = 1; bit < warp_size; bit *= 2) {
-    const T other = shuffle_xor(value, bit);
-    value = (thread_index() & bit) != 0 ? other - value : value + other;
+    const Real<T> sign = (lane() & bit) != 0 ? -1 : 1;
+#pragma unroll
+    for (int p = 0; p < own_rows; ++p) values[p] = sign * values[p] + shuffle_xor(values[p], bit);
   }
-  return value;
 }
 
-// Calls f(e, p) for the elements e of a list, p being their pattern, a constant.
+// Calls f(e, p, signs) for the elements e of a list, p being their pattern, a constant; the highest sign is the element's.
 template <class F>
-KETGRAD_DEVICE void for_each_pattern(const Patterns& list, const F& f) {
-  int e = list.first;
+KETGRAD_DEVICE void for_each_pattern(const Patterns& list, std::uint32_t signs, const F& f) {
+  const std::uint64_t ends = list.ends;
+  int e = 0;
 #pragma unroll
   for (int p = 0; p < own_rows; ++p) {
-    for (; e < list.end[p]; ++e) f(e, p);
+#pragma unroll 1
+    for (const int end = Patterns{0, ends}.end(p); e < end; ++e, signs <<= 1) f(e, p, signs);
   }
 }
 
-// The rests of the angles of strings: NaN is the same for all rows, slopes are not.
-template <class T>
-struct Rests {
-  T all = 0;
+// --- groups -----------------------------------------------------------------------------------------------------------
 
-  KETGRAD_DEVICE void add(int, bool, const T& rest) { all += rest; }
-  KETGRAD_DEVICE void transform() {}
-  KETGRAD_DEVICE Complex<T> factor(int, T cosine, T sine) const { return {cosine + all, -sine}; }
-};
+// The slots of a group: that of its first row, and what the bits of a row's number add.
+struct Group {
+  Local first = 0;
+  Local flips[own_row_bits];
 
-template <class R>
-struct Rests<DualOf<R>> {
-  R all = 0;
-  R slopes[own_rows] = {};
+  KETGRAD_DEVICE explicit Group(const Operation& op) : flips{op.flip[0], op.flip[1], op.flip[2]} {}
 
-  KETGRAD_DEVICE void add(int pattern, bool negative, const DualOf<R>& rest) {
-    all += rest.value;
-    slopes[pattern] += negative ? -rest.slope : rest.slope;
-  }
-  KETGRAD_DEVICE void transform() { hadamard(slopes); }
-  // d exp(-i phi) = -i dphi exp(-i phi)
-  KETGRAD_DEVICE Complex<DualOf<R>> factor(int u, R cosine, R sine) const {
-    return {{cosine + all, -slopes[u] * sine}, {-sine, -slopes[u] * cosine}};
-  }
-};
-
-// exp(-i sum_s angle_s/2 (-1)^parity_s) of each row of mine.
-template <class T>
-KETGRAD_DEVICE void phase_factors(const TablesView& t, const Operation& op, const PhaseAngle<T>* phases,
-                                  const Place& place, const Rows& mine, Complex<T>* factors) {
-  using Unsigned = typename FixedPoint<Real<T>>::Unsigned;
-  using Signed = typename FixedPoint<Real<T>>::Signed;
-  Unsigned fraction[own_rows] = {};
-  Rests<T> rests;
-  for_each_pattern(op.strings, [&](int s, int pattern) {
-    const ZString string = t.strings[s];
-    const PhaseAngle<T> angle = phases[s];
-    const bool negative = odd(string.tile_mask & place.base) != odd(string.row_mask & mine.first);
-    fraction[pattern] += negative ? Unsigned{0} - angle.fraction : angle.fraction;
-    rests.add(pattern, negative, angle.rest);
-  });
-  hadamard(fraction);
-  rests.transform();
-  // A fraction of 1/2 is an angle of pi.
-  constexpr auto half = static_cast<Real<T>>(Unsigned{1} << (4 * sizeof(Unsigned)));
-  constexpr Real<T> unit = Real<T>(2) / half / half;
+  template <class T>
+  KETGRAD_DEVICE void load(const Tile<T>& tile, Complex<T>* rows) const {
 #pragma unroll
-  for (int u = 0; u < own_rows; ++u) {
-    Real<T> sine, cosine;
-    sine_cosine_pi(static_cast<Real<T>>(static_cast<Signed>(fraction[u])) * unit, sine, cosine);
-    factors[u] = rests.factor(u, cosine, sine);
+    for (int k = 0; k < own_rows; ++k) rows[k] = tile.get(own_sum(first, flips, k));
+  }
+  template <class T>
+  KETGRAD_DEVICE void store(Tile<T>& tile, const Complex<T>* rows) const {
+#pragma unroll
+    for (int k = 0; k < own_rows; ++k) tile.set(own_sum(first, flips, k), rows[k]);
+  }
+};
+
+// Groups that an operation visits.
+template <class T>
+KETGRAD_DEVICE Local groups_of(const Operation& op, const Place<T>& place) {
+  return place.everywhere ? Local{1} << group_bits_of(place.tile_bits) : static_cast<Local>(op.active);
+}
+
+// --- turns ------------------------------------------------------------------------------------------------------------
+
+// The turns of an operation in a tile; at a base where a turn's sign is odd, it turns the other way.
+template <class T>
+KETGRAD_DEVICE void load_turns(const Operation& op, const Rotation<T>* rotations, std::uint32_t signs, bool inverse,
+                               Rotation<T>* turns) {
+#pragma unroll
+  for (int j = 0; j < TurnBlock::most; ++j) {
+    if (j >= op.turns) continue;
+    const bool other_way = (((signs >> j) & 1) != 0) != inverse;
+    turns[j] = rotations[op.first_angle + j];
+    turns[j].shear = other_way ? -turns[j].shear : turns[j].shear;
+    turns[j].sine = other_way ? -turns[j].sine : turns[j].sine;
   }
 }
 
+// What turns leave out is one sign for all of a tile: the true state is `sign` times what is in shared memory. Phases take
+// it in.
 template <class T>
-KETGRAD_DEVICE void apply_phases(const TablesView& t, const Operation& op, const PhaseAngle<T>* phases,
-                                 const Place& place, Tile<T>& ket) {
-  for_each_rows(place, [&](const Rows& mine, bool is_first) {
-    Complex<T> factors[own_rows];
-    phase_factors(t, op, phases, place, mine, factors);
-    if (is_first) barrier();
+KETGRAD_DEVICE Real<T> sign_after(const Operation& op, const Rotation<T>* turns, Real<T> sign) {
 #pragma unroll
-    for (int u = 0; u < own_rows; ++u) {
-      if (mine.row(u) >= place.size()) continue;
-      const Local s = slot(mine.row(u));
-      ket.set(s, factors[u] * ket.get(s));
+  for (int j = 0; j < TurnBlock::most; ++j) {
+    if (j < op.turns) sign *= turns[j].sign;
+  }
+  return sign;
+}
+
+template <class T>
+KETGRAD_DEVICE void shear(Complex<T>& a, const T& t, const Complex<T>& b) {
+  a.re += t * b.re;
+  a.im += t * b.im;
+}
+
+template <class T>
+KETGRAD_DEVICE void turn_pairs(Complex<T>* rows, int j, const Rotation<T>& turn) {
+#pragma unroll
+  for (int k = 0; k < own_rows; ++k) {
+    if (((k >> j) & 1) != 0) continue;
+    Complex<T>& a = rows[k];
+    Complex<T>& b = rows[k ^ (1 << j)];
+    shear(a, -turn.shear, b);
+    shear(b, turn.sine, a);
+    shear(a, -turn.shear, b);
+  }
+}
+
+// Re<bra| -i P |ket> on the pairs of turn j: Re(conj(bra_b) ket_a - conj(bra_a) ket_b)
+template <class T>
+KETGRAD_DEVICE T overlap_pairs(const Complex<T>* ket, const Complex<T>* bra, int j) {
+  T sum = 0;
+#pragma unroll
+  for (int k = 0; k < own_rows; ++k) {
+    if (((k >> j) & 1) != 0) continue;
+    const int partner = k ^ (1 << j);
+    sum += bra[partner].re * ket[k].re + bra[partner].im * ket[k].im;
+    sum -= bra[k].re * ket[partner].re + bra[k].im * ket[partner].im;
+  }
+  return sum;
+}
+
+// --- phases -----------------------------------------------------------------------------------------------------------
+
+// Products of the phases of the strings of one pattern, for each way in which their signs may fall. An operation begins
+// with it, while others still look at those of the one before.
+template <class T>
+KETGRAD_DEVICE void write_products(const Operation& op, const Complex<T>* phases, Place<T>& place) {
+  place.products_begin ^= most_layers * layer_products;
+  for (int e = thread_index(); e < op.layers * layer_products; e += block_threads()) {
+    const StringSlot* strings = place.t.strings + op.first_string + (e >> pattern_strings) * pattern_strings;
+    Complex<T> product{1, 0};
+#pragma unroll
+    for (int j = 0; j < pattern_strings; ++j) {
+      const int s = strings[j].string;
+      if (s < 0) continue;
+      const Complex<T> phase = phases[s];
+      const auto signs = static_cast<std::uint32_t>(e) << (most_signs - 1 - j);
+      product = product * Complex<T>{phase.re, turned_by(phase.im, signs)};
     }
-  });
+    place.products.set(place.products_begin + e, product);
+  }
+}
+
+// sign * exp(-i sum_s angle_s/2 (-1)^parity_s) of each row of a group: products of those of patterns, or of their
+// conjugates, which is a transform like hadamard.
+template <class T>
+KETGRAD_DEVICE void phase_factors(const Operation& op, const Place<T>& place, Local group, Real<T> sign,
+                                  Complex<T>* factors) {
+  constexpr std::uint32_t all = (1 << pattern_strings) - 1;
+#pragma unroll
+  for (int l = 0; l < most_layers; ++l) {
+    if (l >= op.layers) continue;
+    const std::uint32_t signs = place.signs_of(op.signs[l], group);
+    const int begin = place.products_begin + l * layer_products;
+#pragma unroll
+    for (int p = 0; p < own_rows; ++p) {
+      const std::uint32_t e = (p << pattern_strings) + ((signs >> (p * pattern_strings)) & all);
+      const Complex<T> product = place.products.get(begin + static_cast<int>(e));
+      factors[p] = l == 0 ? product : factors[p] * product;
+    }
+  }
+  factors[0] = {sign * factors[0].re, sign * factors[0].im};
+#pragma unroll
+  for (int bit = 1; bit < own_rows; bit *= 2) {
+#pragma unroll
+    for (int p = 0; p < own_rows; ++p) {
+      if ((p & bit) != 0) continue;
+      const Complex<T> a = factors[p];
+      const Complex<T> b = factors[p | bit];
+      factors[p] = a * b;
+      factors[p | bit] = inner(b, a);
+    }
+  }
 }
 
 // With w = Im(conj(bra) ket), the overlap of a string is the sum of +-w. The sums of all signs at once are a transform,
-// over own_rows in registers and over lanes by shuffles: the sum of a string's signs ends up in the lane of its mask.
+// over the rows of groups and over lanes; from where its sum ends up, the lane of the string's slot fetches it.
 template <class T>
-KETGRAD_DEVICE void add_string_overlaps(const TablesView& t, const Operation& op, const Place& place, const Rows& mine,
-                                        bool is_first, T* w, Wide<T>* overlaps, Index stride) {
+KETGRAD_DEVICE void add_string_overlaps(const Operation& op, const Place<T>& place, Local group, T* w,
+                                        Wide<T>* overlaps, Index stride) {
   hadamard(w);
+  lane_hadamard(w);
+  for (int l = 0; l < op.layers; ++l) {
+    const StringSlot slot = place.t.strings[op.first_string + l * layer_strings + lane()];
+    T sum = 0;
 #pragma unroll
-  for (int p = 0; p < own_rows; ++p) w[p] = lane_hadamard(w[p]);
-  constexpr Local lanes = warp_size - 1;
-  const Local warp = mine.first & ~lanes;
-  for_each_pattern(op.strings, [&](int s, int pattern) {
-    const ZString string = t.strings[s];
-    const int number = t.rotations + s;
-    if ((string.row_mask & lanes) != (mine.first & lanes) || t.angles[number].is_constant != 0) return;
-    const bool negative = odd(string.tile_mask & place.base) != odd(string.row_mask & warp);
-    set_piece(overlaps + number * stride, place, negative ? -w[pattern] : w[pattern], place.first && is_first);
-  });
+    for (int p = 0; p < own_rows; ++p) {
+      const T found = shuffle(w[p], slot.lane);
+      if (static_cast<int>(lane()) / pattern_strings == p) sum = found;
+    }
+    const int number = place.t.rotations + slot.string;
+    if (slot.string < 0 || place.t.angles[number].is_constant != 0) continue;
+    const std::uint32_t signs = place.signs_of_warp(op.signs[l], group) << (most_signs - 1 - lane());
+    add_to_piece(overlaps + number * stride, place, turned_by(sum, signs));
+  }
+}
+
+// --- operations -------------------------------------------------------------------------------------------------------
+
+// The numbers of a sample.
+template <class T>
+struct Numbers {
+  const Rotation<T>* rotations = nullptr;
+  const Complex<T>* phases = nullptr;
+};
+
+template <class T>
+KETGRAD_DEVICE void apply(const Operation& op, const Numbers<T>& numbers, Place<T>& place, Tile<T>& ket,
+                          Real<T>& sign) {
+  const bool has_strings = op.layers > 0;
+  if (has_strings) write_products(op, numbers.phases, place);
+  barrier();
+  Rotation<T> turns[TurnBlock::most];
+  load_turns(op, numbers.rotations, place.word(op.turn_signs), false, turns);
+  const Local groups = groups_of(op, place);
+  Group group(op);
+  for (Local g = thread(); g < groups; g += threads()) {
+    group.first = place.t.slots[op.groups + g];
+    Complex<T> rows[own_rows];
+    if (has_strings) {
+      Complex<T> factors[own_rows];
+      phase_factors(op, place, g, sign, factors);
+      group.load(ket, rows);
+#pragma unroll
+      for (int k = 0; k < own_rows; ++k) rows[k] = factors[k] * rows[k];
+    } else {
+      group.load(ket, rows);
+    }
+#pragma unroll
+    for (int j = 0; j < TurnBlock::most; ++j) {
+      if (j < op.turns) turn_pairs(rows, j, turns[j]);
+    }
+    group.store(ket, rows);
+  }
+  sign = sign_after(op, turns, has_strings ? Real<T>(1) : sign);
 }
 
 template <class T>
-KETGRAD_DEVICE void undo_phases(const TablesView& t, const Operation& op, const PhaseAngle<T>* phases,
-                                const Place& place, Tile<T>& ket, Tile<T>& bra, Wide<T>* overlaps, Index stride) {
-  for_each_rows(place, [&](const Rows& mine, bool is_first) {
-    Complex<T> factors[own_rows];
-    phase_factors(t, op, phases, place, mine, factors);
-    T w[own_rows];
-    if (is_first) barrier();
-#pragma unroll
-    for (int u = 0; u < own_rows; ++u) {
-      w[u] = 0;
-      if (mine.row(u) >= place.size()) continue;
-      const Local s = slot(mine.row(u));
-      const Complex<T> psi = ket.get(s);
-      const Complex<T> lambda = bra.get(s);
-      w[u] = lambda.re * psi.im - lambda.im * psi.re;
-      ket.set(s, inner(factors[u], psi));
-      bra.set(s, inner(factors[u], lambda));
+KETGRAD_DEVICE void undo(const Operation& op, const Numbers<T>& numbers, Place<T>& place, Tile<T>& ket, Tile<T>& bra,
+                         Real<T>& sign, Wide<T>* overlaps, Index stride) {
+  const bool has_strings = op.layers > 0;
+  if (has_strings) write_products(op, numbers.phases, place);
+  barrier();
+  const std::uint32_t signs = place.word(op.turn_signs);
+  Rotation<T> turns[TurnBlock::most];
+  load_turns(op, numbers.rotations, signs, true, turns);
+  T sums[TurnBlock::most] = {};
+  sign = sign_after(op, turns, sign);
+  const Local groups = groups_of(op, place);
+  Group group(op);
+  // Whole warps go on together: those of its lanes that have no group add zeros.
+  for (Local g = thread(); g - lane() < groups; g += threads()) {
+    const bool has_group = g < groups;
+    Complex<T> of_ket[own_rows] = {};
+    Complex<T> of_bra[own_rows] = {};
+    if (has_group) {
+      group.first = place.t.slots[op.groups + g];
+      group.load(ket, of_ket);
+      group.load(bra, of_bra);
     }
-    add_string_overlaps(t, op, place, mine, is_first, w, overlaps, stride);
-  });
+#pragma unroll
+    for (int j = 0; j < TurnBlock::most; ++j) {
+      if (j < op.turns) {
+        sums[j] += overlap_pairs(of_ket, of_bra, j);
+        turn_pairs(of_ket, j, turns[j]);
+        turn_pairs(of_bra, j, turns[j]);
+      }
+    }
+    if (has_strings) {
+      T w[own_rows];
+#pragma unroll
+      for (int k = 0; k < own_rows; ++k) w[k] = of_bra[k].re * of_ket[k].im - of_bra[k].im * of_ket[k].re;
+      add_string_overlaps(op, place, g, w, overlaps, stride);
+      Complex<T> factors[own_rows];
+      phase_factors(op, place, g, sign, factors);
+#pragma unroll
+      for (int k = 0; k < own_rows; ++k) {
+        of_ket[k] = inner(factors[k], of_ket[k]);
+        of_bra[k] = inner(factors[k], of_bra[k]);
+      }
+    }
+    if (has_group) {
+      group.store(ket, of_ket);
+      group.store(bra, of_bra);
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < TurnBlock::most; ++j) {
+    const int number = op.first_angle + j;
+    if (j >= op.turns || place.t.angles[number].is_constant != 0) continue;
+    const T sum = warp_sum(sums[j]);
+    if (lane() == 0) add_to_piece(overlaps + number * stride, place, turned_by(sum, signs << (most_signs - 1 - j)));
+  }
+  if (has_strings) sign = 1;
 }
 
 // --- words ------------------------------------------------------------------------------------------------------------
 
+// Beyond so many words of a list the sums of all signs at once cost less than one sum each.
+constexpr int few_words = 6;
+
+// The sums over a warp of +-values in the words of a list, each in the lane of its number.
+template <class T>
+KETGRAD_DEVICE T word_sums(const WordList& list, const Place<T>& place, Local group, T* values) {
+  hadamard(values);
+  T own = 0;
+  if (list.words.count() <= few_words) {
+    const std::uint32_t signs = place.signs_of(list.signs, group) ^ list.of_values;
+    for_each_pattern(list.words, signs, [&](int m, int pattern, std::uint32_t left) {
+      const T sum = warp_sum(turned_by(values[pattern], left));
+      if (static_cast<int>(lane()) == m) own = sum;
+    });
+    return own;
+  }
+  lane_hadamard(values);
+  const int last = list.words.count() - 1;
+  const Word word =
+      place.t.words[list.words.first + (static_cast<int>(lane()) < last ? static_cast<int>(lane()) : last)];
+#pragma unroll
+  for (int p = 0; p < own_rows; ++p) {
+    const T found = shuffle(values[p], word.lane);
+    if (word.pattern == p) own = found;
+  }
+  return turned_by(own, (place.signs_of_warp(list.signs, group) ^ list.of_values) << lane());
+}
+
 // <P> is the sum over rows q of Re(i^quarter (-1)^parity(q) conj(psi_(q ^ flip)) psi_q).
 template <class T>
-KETGRAD_DEVICE void add_word_values(const TablesView& t, const Range& groups, const Place& place, const Tile<T>& ket,
-                                    Wide<T>* pieces, Index stride) {
-  for_each_rows(place, [&](const Rows& mine, bool is_first) {
+KETGRAD_DEVICE void add_word_values(const Range& groups, const Place<T>& place, const Tile<T>& ket, Wide<T>* pieces,
+                                    Index stride) {
+  for_each_round(place, [&](const Round& round) {
+    const auto add = [&](const WordList& list, T* values) {
+      const T sum = word_sums(list, place, round.group, values);
+      if (static_cast<int>(lane()) >= list.words.count()) return;
+      Wide<T>* piece = pieces + (list.words.first + lane()) * stride;
+      if (place.first && round.number == 0) piece[place.piece] = 0;
+      add_to_piece(piece, place, sum);
+    };
+    Complex<T> rows[own_rows];
+    for_each_row(round, [&](int u, Local, Local s) { rows[u] = ket.get(s); });
     for (int g = groups.first; g < groups.first + groups.count; ++g) {
-      const FlipGroup& group = t.flip_groups[g];
-      T real[own_rows];
-      T imaginary[own_rows];
+      const FlipGroup& group = place.t.flip_groups[g];
+      const Local flip = slot(group.flip);
+      Complex<T> partners[own_rows];
+      for_each_row(round, [&](int u, Local, Local s) { partners[u] = flip == 0 ? rows[u] : ket.get(s ^ flip); });
+      T values[own_rows];
+      if (group.real.words.count() > 0) {
 #pragma unroll
-      for (int u = 0; u < own_rows; ++u) {
-        Complex<T> product{};
-        const Local r = mine.row(u);
-        if (r < place.size()) product = inner(ket.get(slot(r ^ group.flip)), ket.get(slot(r)));
-        real[u] = product.re;
-        imaginary[u] = -product.im;
+        for (int u = 0; u < own_rows; ++u) values[u] = inner(partners[u], rows[u]).re;
+        add(group.real, values);
       }
-      const auto add = [&](const Patterns& list, T* sums) {
-        hadamard(sums);
-        for_each_pattern(list, [&](int m, int pattern) {
-          const Word word = t.words[m];
-          const bool negative =
-              (odd(word.tile_mask & place.base) != odd(word.row_mask & mine.first)) != (word.quarter >= 2);
-          add_piece(pieces + m * stride, place, negative ? -sums[pattern] : sums[pattern], place.first && is_first);
-        });
-      };
-      add(group.real, real);
-      add(group.imaginary, imaginary);
+      if (group.imaginary.words.count() > 0) {
+#pragma unroll
+        for (int u = 0; u < own_rows; ++u) values[u] = -inner(partners[u], rows[u]).im;
+        add(group.imaginary, values);
+      }
     }
   });
 }
 
 // The rows of a round of sum_w weight_w P_w psi: row r has i^quarter (-1)^parity(q) psi_q of q = r ^ flip.
 template <class T>
-KETGRAD_DEVICE void word_rows(const TablesView& t, const Range& groups, const Place& place, const Rows& mine,
-                              const Tile<T>& ket, const T* weights, Complex<T>* rows) {
+KETGRAD_DEVICE void word_rows(const Range& groups, const Place<T>& place, const Round& round, const Tile<T>& ket,
+                              const T* weights, Complex<T>* rows) {
 #pragma unroll
   for (int u = 0; u < own_rows; ++u) rows[u] = {};
   for (int g = groups.first; g < groups.first + groups.count; ++g) {
-    const FlipGroup& group = t.flip_groups[g];
+    const FlipGroup& group = place.t.flip_groups[g];
+    const Local flip = slot(group.flip);
     T real[own_rows] = {};
     T imaginary[own_rows] = {};
-    const auto add = [&](const Patterns& list, T* sums) {
-      for_each_pattern(list, [&](int m, int pattern) {
-        const Word word = t.words[m];
-        const bool negative =
-            (odd(word.tile_mask & place.base) != odd(word.row_mask & (mine.first ^ group.flip))) != (word.quarter >= 2);
-        sums[pattern] += negative ? -weights[m] : weights[m];
-      });
+    const auto add = [&](const WordList& list, T* sums) {
+      if (list.words.count() == 0) return;
+      const std::uint32_t signs = place.signs_of(list.signs, round.group) ^ list.of_rows;
+      const T* weight = weights + list.words.first;
+      for_each_pattern(list.words, signs,
+                       [&](int, int pattern, std::uint32_t left) { sums[pattern] += turned_by(*weight++, left); });
       hadamard(sums);
     };
     add(group.real, real);
     add(group.imaginary, imaginary);
-#pragma unroll
-    for (int u = 0; u < own_rows; ++u) {
-      if (mine.row(u) >= place.size()) continue;
-      rows[u] += Complex<T>{real[u], imaginary[u]} * ket.get(slot(mine.row(u) ^ group.flip));
+    for_each_row(round,
+                 [&](int u, Local, Local s) { rows[u] += Complex<T>{real[u], imaginary[u]} * ket.get(s ^ flip); });
+  }
+}
+
+// --- tiles ------------------------------------------------------------------------------------------------------------
+
+// What a block needs to go through its tiles. Sums have `pieces_each` pieces a sample; a grid of fewer leaves the others
+// alone, which are zero.
+template <class T>
+class Block {
+ public:
+  // `pass` says where tiles are; nobody looks at it where a tile is the state.
+  template <class Pass>
+  KETGRAD_DEVICE Block(const TileCall<T>& c, const TileGrid& grid, int tile_bits, int states, const Pass& pass,
+                       Index pieces_each)
+      : words_(pass.tile_words),
+        bits_(c.num_bits - tile_bits),
+        parts_(static_cast<int>(grid.parts)),
+        part_(static_cast<int>(block_index()) % parts_),
+        place_{
+            c.t,
+            static_cast<int>(block_index()) / parts_,
+            tile_bits,
+            tile_bits >= c.num_bits,
+            *c.some_nan != 0,
+            {},
+            0,
+            {tile_bytes<T>(tile_bits, states) + product_bytes<T>, tile_bits >= c.num_bits ? 0 : pass.tile_words.count},
+            {tile_bytes<T>(tile_bits, states), gpu_table_numbers}} {
+    end_ = place_.everywhere ? 1 << bits_ : static_cast<int>(grid.tiles);
+    const int warps = block_threads() / warp_size;
+    place_.piece = place_.sample * pieces_each + part_ * warps + thread_index() / warp_size;
+    if (!place_.whole) place_.rows = RowMap::of(c.t, pass.rows, place_.thread_bits());
+  }
+
+  KETGRAD_DEVICE Place<T>& place() { return place_; }
+
+  // Calls f() for each tile of this block, with `place` there.
+  template <class F>
+  KETGRAD_DEVICE void for_each_tile(const F& f) {
+    for (int tile = part_; tile < end_; tile += parts_) {
+      place_.first = tile == part_;
+      if (!place_.whole) {
+        write_words(tile);
+        barrier();
+        place_.base = place_.wide_word(words_.base);
+      }
+      f();
+      barrier();  // the next tile goes where this one is
     }
   }
+
+ private:
+  KETGRAD_DEVICE void write_words(int tile) {
+    const TileWords words = words_;
+    for (int w = thread_index(); w < words.count; w += block_threads()) {
+      const std::uint32_t* of_bits = place_.t.words_of_bits + words.first + w;
+      std::uint32_t word = of_bits[0];
+      for (int b = 0; b < bits_; ++b)
+        word ^= of_bits[(b + 1) * words.count] & (0u - static_cast<std::uint32_t>((tile >> b) & 1));
+      place_.tile_words.set(w, word);
+    }
+  }
+
+  const TileWords& words_;
+  int bits_;  // of a tile's number
+  int parts_;
+  int part_;
+  int end_ = 1;
+  Place<T> place_;
+};
+
+// What is not live is zero, and not in memory.
+template <class T>
+KETGRAD_DEVICE void load_tile(const Place<T>& place, const LiveMap& live, const Complex<T>* state, Tile<T>& tile) {
+  const LiveRows<T> live_rows(place, live);
+  for_each_round(place, [&](const Round& round) {
+    Complex<T> rows[own_rows];
+    live_rows.for_each(
+        round, [&](int u, Local, Index index, bool is_live) { rows[u] = is_live ? state[index] : Complex<T>{}; });
+    for_each_row(round, [&](int u, Local, Local s) { tile.set(s, rows[u]); });
+  });
+}
+
+template <class T>
+KETGRAD_DEVICE void store_tile(const Place<T>& place, const LiveMap& live, const Tile<T>& tile, Real<T> sign,
+                               Complex<T>* state) {
+  const LiveRows<T> live_rows(place, live);
+  for_each_round(place, [&](const Round& round) {
+    live_rows.for_each(round, [&](int, Local s, Index index, bool is_live) {
+      const Complex<T> row = tile.get(s);
+      if (is_live) state[index] = {sign * row.re, sign * row.im};
+    });
+  });
+}
+
+template <class T>
+KETGRAD_DEVICE void prepare_tile(const Place<T>& place, const Start& start, Tile<T>& tile) {
+  for_each_round(place, [&](const Round& round) {
+    const RowValues index = indices(place, round);
+    for_each_row(round, [&](int u, Local row, Local s) {
+      const double amplitude = row < place.size() ? start.amplitude(static_cast<Index>(index[u])) : 0;
+      tile.set(s, {static_cast<T>(amplitude), T(0)});
+    });
+  });
 }
 
 // --- kernels ----------------------------------------------------------------------------------------------------------
 
-// Calls f(place) for each tile of this block. Sums have `pieces_each` pieces a sample; a grid of fewer leaves the others
-// alone, which are zero.
-template <class F>
-KETGRAD_DEVICE void for_each_tile(const TablesView& t, const TileGrid& grid, const Map& tiles, const Map& rows,
-                                  int tile_bits, Index pieces_each, const F& f) {
-  Place place;
-  place.sample = block_index() / grid.parts;
-  const Index part = block_index() % grid.parts;
-  place.tile_bits = tile_bits;
-  place.whole = grid.tiles == 1;
-  place.rows = rows;
-  place.piece = place.sample * pieces_each + part * (block_threads() / warp_size) + thread_index() / warp_size;
-  for (Index tile = part; tile < grid.tiles; tile += grid.parts) {
-    place.base = place.whole ? 0 : static_cast<Mask>(at(t, tiles, tile));
-    place.first = tile == part;
-    f(place);
-    barrier();  // the next tile goes where this one is
-  }
-}
-
-template <class T>
-KETGRAD_DEVICE void load_tile(const TablesView& t, const Place& place, const Complex<T>* state, Tile<T>& tile) {
-  for_each_index(t, place, [&](Local r, Index i, int) { tile.set(slot(r), state[i]); });
-}
-
-template <class T>
-KETGRAD_DEVICE void store_tile(const TablesView& t, const Place& place, const Tile<T>& tile, Complex<T>* state) {
-  for_each_index(t, place, [&](Local r, Index i, int) { state[i] = tile.get(slot(r)); });
-}
-
-template <class T>
-KETGRAD_DEVICE void apply(const TablesView& t, const Operation& op, const Rotation<T>* rotations,
-                          const PhaseAngle<T>* phases, const Place& place, Tile<T>& ket) {
-  switch (op.turns) {
-    case 0: return apply_phases(t, op, phases, place, ket);
-    case 1: return apply_turns<T, 1>(t, op, rotations, place, ket);
-    case 2: return apply_turns<T, 2>(t, op, rotations, place, ket);
-    default: return apply_turns<T, 3>(t, op, rotations, place, ket);
-  }
-}
-
-template <class T>
-KETGRAD_DEVICE void undo(const TablesView& t, const Operation& op, const Rotation<T>* rotations,
-                         const PhaseAngle<T>* phases, const Place& place, Tile<T>& ket, Tile<T>& bra, Wide<T>* overlaps,
-                         Index stride) {
-  switch (op.turns) {
-    case 0: return undo_phases(t, op, phases, place, ket, bra, overlaps, stride);
-    case 1: return undo_turns<T, 1>(t, op, rotations, place, ket, bra, overlaps, stride);
-    case 2: return undo_turns<T, 2>(t, op, rotations, place, ket, bra, overlaps, stride);
-    default: return undo_turns<T, 3>(t, op, rotations, place, ket, bra, overlaps, stride);
-  }
-}
-
 template <class T>
 KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
-    forward_kernel(TileCall<T> c, ForwardTiles<T> f, TileGrid grid, int tile_bits, Range groups) {
+    forward_kernel(TileCall<T> c, TileGrid grid, ForwardTiles<T> f, int tile_bits, Range groups) {
   const TablesView& t = c.t;
-  const bool some = f.first_pass < f.end_pass;
-  const TilePass pass = some ? t.passes[f.first_pass] : TilePass{};
-  for_each_tile(t, grid, pass.tiles, pass.rows, tile_bits, grid.pieces(), [&](const Place& place) {
-    Tile<T> ket(0, place.size());
-    const Index state = place.sample << c.num_bits;
+  const TilePass& pass = t.passes[f.first_pass];
+  Block<T> block(c, grid, tile_bits, 1, pass, f.pieces_each);
+  Place<T>& place = block.place();
+  const Index state = static_cast<Index>(place.sample) << c.num_bits;
+  const Numbers<T> numbers{c.rotations + static_cast<Index>(place.sample) * t.rotations,
+                           c.phases + place.sample * c.strings};
+  block.for_each_tile([&] {
+    Tile<T> ket(0, place.padded_size());
     if (f.prepares) {
-      for_each_index(t, place,
-                     [&](Local r, Index i, int) { ket.set(slot(r), {static_cast<T>(f.start.amplitude(i)), T(0)}); });
+      prepare_tile(place, f.start, ket);
     } else {
-      load_tile(t, place, f.ket + state, ket);
+      load_tile(place, pass.before, static_cast<const Complex<T>*>(f.ket) + state, ket);
     }
+    Real<T> sign = 1;
     for (int p = f.first_pass; p < f.end_pass; ++p) {
       const Range operations = t.passes[p].operations;
-      for (int k = operations.first; k < operations.first + operations.count; ++k) {
-        apply(t, t.operations[k], c.rotations + place.sample * t.rotations, c.phases + place.sample * c.strings, place,
-              ket);
-      }
+      for (int k = operations.first; k < operations.first + operations.count; ++k)
+        apply(t.operations[k], numbers, place, ket, sign);
     }
     barrier();
-    if (f.into != nullptr) store_tile(t, place, ket, f.into + state);
-    if (f.measures) add_word_values(t, groups, place, ket, f.pieces, c.samples.count * grid.pieces());
+    if (f.into != nullptr) store_tile(place, LiveMap{}, ket, sign, f.into + state);
+    if (f.measures) add_word_values(groups, place, ket, f.pieces, c.samples.count * f.pieces_each);
   });
 }
 
 template <class T>
 KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
-    backward_kernel(TileCall<T> c, BackwardTiles<T> b, TileGrid grid, int tile_bits, Range groups, Index words) {
+    backward_kernel(TileCall<T> c, TileGrid grid, BackwardTiles<T> b, int tile_bits, Range groups, Index words) {
   const TablesView& t = c.t;
-  const bool some = b.first_pass < b.end_pass;
-  const TilePass pass = some ? t.passes[b.first_pass] : TilePass{};
+  const TilePass& pass = t.passes[b.first_pass];
+  Block<T> block(c, grid, tile_bits, 2, pass, b.overlap_pieces);
+  Place<T>& place = block.place();
+  const Index state = static_cast<Index>(place.sample) << c.num_bits;
   const Index stride = c.samples.count * b.overlap_pieces;
-  for_each_tile(t, grid, pass.tiles, pass.rows, tile_bits, b.overlap_pieces, [&](const Place& place) {
-    Tile<T> ket(0, place.size());
-    Tile<T> bra(sizeof(Complex<T>) << place.tile_bits, place.size());
-    const Index state = place.sample << c.num_bits;
-    load_tile(t, place, b.source + state, ket);
+  const Numbers<T> numbers{c.rotations + static_cast<Index>(place.sample) * t.rotations,
+                           c.phases + place.sample * c.strings};
+  block.for_each_tile([&] {
+    Tile<T> ket(0, place.padded_size());
+    Tile<T> bra(tile_bytes<T>(tile_bits, 1), place.padded_size());
+    load_tile(place, pass.after, b.source + state, ket);
+    if (b.reads_bra) load_tile(place, pass.after, static_cast<const Complex<T>*>(b.bra) + state, bra);
     if (b.weights != nullptr) {
       barrier();
-      for_each_rows(place, [&](const Rows& mine, bool) {
+      for_each_round(place, [&](const Round& round) {
         Complex<T> rows[own_rows];
-        word_rows(t, groups, place, mine, ket, b.weights + place.sample * words, rows);
-#pragma unroll
-        for (int u = 0; u < own_rows; ++u) {
-          if (mine.row(u) < place.size()) bra.set(slot(mine.row(u)), rows[u]);
-        }
+        word_rows(groups, place, round, ket, b.weights + place.sample * words, rows);
+        for_each_row(round, [&](int u, Local, Local s) { bra.set(s, b.reads_bra ? bra.get(s) + rows[u] : rows[u]); });
       });
-    } else {
-      load_tile(t, place, static_cast<const Complex<T>*>(b.bra) + state, bra);
     }
+    Real<T> sign = 1;
     for (int p = b.end_pass - 1; p >= b.first_pass; --p) {
       const Range operations = t.passes[p].operations;
-      for (int k = operations.first + operations.count - 1; k >= operations.first; --k) {
-        undo(t, t.operations[k], c.rotations + place.sample * t.rotations, c.phases + place.sample * c.strings, place,
-             ket, bra, b.overlaps, stride);
-      }
+      for (int k = operations.first + operations.count - 1; k >= operations.first; --k)
+        undo(t.operations[k], numbers, place, ket, bra, sign, b.overlaps, stride);
     }
     barrier();
-    if (b.ket != nullptr) store_tile(t, place, ket, b.ket + state);
-    if (b.writes_bra) store_tile(t, place, bra, b.bra + state);
+    // What earlier passes do not look at need not be written.
+    if (b.ket != nullptr) store_tile(place, pass.before, ket, sign, b.ket + state);
+    if (b.writes_bra) store_tile(place, pass.before, bra, sign, b.bra + state);
   });
 }
 
 template <class T>
 KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
-    measure_kernel(TileCall<T> c, WordPass pass, TileGrid grid, const Complex<T>* kets, Wide<T>* pieces,
+    measure_kernel(TileCall<T> c, TileGrid grid, WordPass pass, const Complex<T>* kets, Wide<T>* pieces,
                    Index pieces_each) {
-  for_each_tile(c.t, grid, pass.tiles, pass.rows, pass.tile_bits, pieces_each, [&](const Place& place) {
-    Tile<T> ket(0, place.size());
-    load_tile(c.t, place, kets + (place.sample << c.num_bits), ket);
+  Block<T> block(c, grid, pass.tile_bits, 1, pass, pieces_each);
+  Place<T>& place = block.place();
+  block.for_each_tile([&] {
+    Tile<T> ket(0, place.padded_size());
+    load_tile(place, LiveMap{}, kets + (static_cast<Index>(place.sample) << c.num_bits), ket);
     barrier();
-    add_word_values(c.t, pass.groups, place, ket, pieces, c.samples.count * pieces_each);
+    add_word_values(pass.groups, place, ket, pieces, c.samples.count * pieces_each);
   });
 }
 
 template <class T>
 KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
-    bra_kernel(TileCall<T> c, WordPass pass, TileGrid grid, const Complex<T>* kets, Complex<T>* bras, const T* weights,
+    bra_kernel(TileCall<T> c, TileGrid grid, WordPass pass, const Complex<T>* kets, Complex<T>* bras, const T* weights,
                Index words, bool begins) {
-  for_each_tile(c.t, grid, pass.tiles, pass.rows, pass.tile_bits, grid.pieces(), [&](const Place& place) {
-    Tile<T> ket(0, place.size());
-    const Index state = place.sample << c.num_bits;
-    load_tile(c.t, place, kets + state, ket);
+  Block<T> block(c, grid, pass.tile_bits, 1, pass, grid.pieces());
+  Place<T>& place = block.place();
+  const Index state = static_cast<Index>(place.sample) << c.num_bits;
+  block.for_each_tile([&] {
+    Tile<T> ket(0, place.padded_size());
+    load_tile(place, LiveMap{}, kets + state, ket);
     barrier();
-    for_each_rows(place, [&](const Rows& mine, bool) {
+    for_each_round(place, [&](const Round& round) {
       Complex<T> rows[own_rows];
-      word_rows(c.t, pass.groups, place, mine, ket, weights + place.sample * words, rows);
-      for_each_index(c.t, place, mine, [&](Local, Index i, int u) {
-        Complex<T>& out = bras[state + i];
-        out = begins ? rows[u] : out + rows[u];
+      word_rows(pass.groups, place, round, ket, weights + place.sample * words, rows);
+      const RowValues index = indices(place, round);
+      if (!begins) {
+        Complex<T> found[own_rows];
+        for_each_row(round, [&](int u, Local row, Local) {
+          found[u] = row < place.size() ? bras[state + static_cast<Index>(index[u])] : Complex<T>{};
+        });
+#pragma unroll
+        for (int u = 0; u < own_rows; ++u) rows[u] += found[u];
+      }
+      for_each_row(round, [&](int u, Local row, Local) {
+        if (row < place.size()) bras[state + static_cast<Index>(index[u])] = rows[u];
       });
     });
   });
@@ -576,18 +788,40 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
 
 Range all_groups(const Tables& tables) { return tables.word_passes.empty() ? Range{} : tables.word_passes[0].groups; }
 
-// Whole states where there is no pass to say otherwise.
-int tile_bits_of(const Tables& tables, int first_pass, int end_pass) {
-  return first_pass < end_pass ? tables.passes[first_pass].tile_bits : tables.num_wires;
+// The tiles that a launch goes through, and how many words each has.
+struct Shape {
+  int tile_bits = 0;
+  Index tiles = 1;
+  int words = 0;
+
+  template <class Pass>
+  static Shape of(const Tables& tables, const Pass& pass) {
+    return {pass.tile_bits, pass.tiles, pass.tile_bits < tables.num_wires ? pass.tile_words.count : 0};
+  }
+
+  // Of the passes from `first` on: whole states where there is none.
+  static Shape of(const Tables& tables, int first, int end) {
+    return first < end ? of(tables, tables.passes[first]) : Shape{tables.num_wires};
+  }
+};
+
+// A launch of tiles of so many states.
+template <class T, class... Parameters, class... Arguments>
+void launch_tiles(const Queue& queue, const TileCall<T>& call, const Shape& shape, int states,
+                  void (*kernel)(Parameters...), const Arguments&... arguments) {
+  const TileGrid grid = grid_of(shape.tile_bits, shape.tiles, call.chunk, call.multiprocessors);
+  const std::size_t bytes =
+      tile_bytes<T>(shape.tile_bits, states) + product_bytes<T> + shape.words * sizeof(std::uint32_t);
+  launch(queue, call.samples.count * grid.parts, grid.threads, bytes, kernel, call, grid, arguments...);
 }
 
 }  // namespace
 
-TileGrid grid_of(int tile_bits, int num_bits, Index samples, int multiprocessors) {
-  // So many blocks keep a multiprocessor busy while some of them wait for memory.
-  constexpr Index blocks_each = 8;
+TileGrid grid_of(int tile_bits, Index tiles, Index samples, int multiprocessors) {
+  // A multiple of how many blocks a multiprocessor holds, two or three, so that they end together.
+  constexpr Index blocks_each = 6;
   TileGrid grid;
-  grid.tiles = Index{1} << (num_bits - tile_bits);
+  grid.tiles = tiles;
   grid.parts = std::clamp<Index>(blocks_each * multiprocessors / std::max<Index>(samples, 1), 1, grid.tiles);
   grid.threads = threads_of(tile_bits);
   return grid;
@@ -595,36 +829,30 @@ TileGrid grid_of(int tile_bits, int num_bits, Index samples, int multiprocessors
 
 template <class T>
 void run_forward(const Queue& queue, const Tables& tables, const TileCall<T>& call, const ForwardTiles<T>& f) {
-  const int tile_bits = tile_bits_of(tables, f.first_pass, f.end_pass);
-  const TileGrid grid = grid_of(tile_bits, call.num_bits, call.chunk, call.multiprocessors);
-  launch(queue, call.samples.count * grid.parts, grid.threads, gpu_tile_bytes(tile_bits, 1, sizeof(T)),
-         forward_kernel<T>, call, f, grid, tile_bits, all_groups(tables));
+  const Shape shape = Shape::of(tables, f.first_pass, f.end_pass);
+  launch_tiles(queue, call, shape, 1, forward_kernel<T>, f, shape.tile_bits, all_groups(tables));
 }
 
 template <class T>
 void run_backward(const Queue& queue, const Tables& tables, const TileCall<T>& call, const BackwardTiles<T>& b) {
-  const int tile_bits = tile_bits_of(tables, b.first_pass, b.end_pass);
-  const TileGrid grid = grid_of(tile_bits, call.num_bits, call.chunk, call.multiprocessors);
-  launch(queue, call.samples.count * grid.parts, grid.threads, gpu_tile_bytes(tile_bits, 2, sizeof(T)),
-         backward_kernel<T>, call, b, grid, tile_bits, all_groups(tables), static_cast<Index>(tables.words.size()));
+  const Shape shape = Shape::of(tables, b.first_pass, b.end_pass);
+  launch_tiles(queue, call, shape, 2, backward_kernel<T>, b, shape.tile_bits, all_groups(tables),
+               static_cast<Index>(tables.words.size()));
 }
 
 template <class T>
 void measure_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int word_pass,
                    const Complex<T>* ket, Wide<T>* pieces, Index piece_stride) {
   const WordPass& pass = tables.word_passes[word_pass];
-  const TileGrid grid = grid_of(pass.tile_bits, call.num_bits, call.chunk, call.multiprocessors);
-  launch(queue, call.samples.count * grid.parts, grid.threads, gpu_tile_bytes(pass.tile_bits, 1, sizeof(T)),
-         measure_kernel<T>, call, pass, grid, ket, pieces, piece_stride);
+  launch_tiles(queue, call, Shape::of(tables, pass), 1, measure_kernel<T>, pass, ket, pieces, piece_stride);
 }
 
 template <class T>
 void add_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int word_pass, const Complex<T>* ket,
                Complex<T>* bra, const T* weights, bool begins) {
   const WordPass& pass = tables.word_passes[word_pass];
-  const TileGrid grid = grid_of(pass.tile_bits, call.num_bits, call.chunk, call.multiprocessors);
-  launch(queue, call.samples.count * grid.parts, grid.threads, gpu_tile_bytes(pass.tile_bits, 1, sizeof(T)),
-         bra_kernel<T>, call, pass, grid, ket, bra, weights, static_cast<Index>(tables.words.size()), begins);
+  launch_tiles(queue, call, Shape::of(tables, pass), 1, bra_kernel<T>, pass, ket, bra, weights,
+               static_cast<Index>(tables.words.size()), begins);
 }
 
 #define KETGRAD_TILES(T)                                                                                         \

@@ -6,7 +6,7 @@
 
 namespace ketgrad::cuda {
 
-// What every tile kernel gets. Blocks share a sample's tiles: block `part` of `parts` takes every parts-th.
+// What every tile kernel gets.
 template <class T>
 struct TileCall {
   TablesView t;
@@ -14,12 +14,15 @@ struct TileCall {
   int num_bits = 0;
   Index strings = 0;
   const Rotation<T>* rotations = nullptr;  // [sample][t.rotations]
-  const PhaseAngle<T>* phases = nullptr;   // [sample][strings]
+  const Complex<T>* phases = nullptr;      // [sample][strings]: exp(-i angle/2)
+  // Whether some angle is not a number: then amplitudes that are still zero are visited too, for it makes them NaN.
+  const std::int32_t* some_nan = nullptr;
   int multiprocessors = 1;
   Index chunk = 1;  // samples of the largest chunk, by which blocks are shared out: the same for every chunk of a call
 };
 
-// Blocks that share a sample's tiles, and the pieces that each of its sums comes in.
+// Blocks that share a sample's tiles, and the pieces that each of its sums comes in. Block `part` of `parts` takes every
+// parts-th of the tiles that may be other than zero.
 struct TileGrid {
   Index tiles = 1;
   Index parts = 1;
@@ -28,7 +31,7 @@ struct TileGrid {
   KETGRAD_HOST_DEVICE Index pieces() const { return parts * (threads / warp_size); }
 };
 
-TileGrid grid_of(int tile_bits, int num_bits, Index samples, int multiprocessors);
+TileGrid grid_of(int tile_bits, Index tiles, Index samples, int multiprocessors);
 
 template <class T>
 struct ForwardTiles {
@@ -38,8 +41,9 @@ struct ForwardTiles {
   Start start;
   Complex<T>* ket = nullptr;   // [sample][2^n]; null where nobody needs it and nothing is read
   Complex<T>* into = nullptr;  // where the ket goes; null: nowhere
-  bool measures = false;       // the words of the only word pass, of whole states
-  Wide<T>* pieces = nullptr;   // [word][sample][pieces]
+  bool measures = false;       // the words of the first word pass, of the same tiles
+  Wide<T>* pieces = nullptr;   // [word][sample][pieces_each]
+  Index pieces_each = 1;
 };
 
 template <class T>
@@ -52,8 +56,9 @@ struct BackwardTiles {
   const Complex<T>* source = nullptr;  // the ket is read from here
   Complex<T>* ket = nullptr;           // and written here, as is the bra; null: nobody needs them
   Complex<T>* bra = nullptr;           // [sample][2^n]
-  const T* weights = nullptr;          // [sample][word]: the bra begins as these words; null: it is read
-  Wide<T>* overlaps = nullptr;         // [angle][sample][overlap_pieces]
+  bool reads_bra = true;               // else it begins as zero
+  const T* weights = nullptr;          // [sample][word]: the words of the first word pass are added to it; null: none
+  Wide<T>* overlaps = nullptr;         // [angle][sample][overlap_pieces], to which this adds
   Index overlap_pieces = 0;
   bool writes_bra = true;
 };

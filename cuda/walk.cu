@@ -133,7 +133,8 @@ class Walk {
   void begin_chunk() {
     c_.own_numbers(rotations_, c_.tables().rotations);
     c_.own_numbers(phases_, string_count());
-    set_angles(c_.queue(), c_.view(), c_.tables().angle_count(), c_.device_inputs(), c_.samples(), rotations_, phases_);
+    set_angles(c_.queue(), c_.view(), c_.tables().angle_count(), c_.device_inputs(), c_.samples(), rotations_, phases_,
+               c_.some_nan());
   }
 
   Index string_count() const { return c_.tables().angle_count() - c_.tables().rotations; }
@@ -141,13 +142,12 @@ class Walk {
   Index term_count() const { return static_cast<Index>(c_.tables().coefficients.size()); }
 
   TileCall<T> tile_call() const {
-    return {c_.view(),  c_.samples(), c_.tables().num_wires,       string_count(),
-            rotations_, phases_,      c_.device().multiprocessors, c_.chunk()};
+    return {c_.view(), c_.samples(),  c_.tables().num_wires,       string_count(), rotations_,
+            phases_,   c_.some_nan(), c_.device().multiprocessors, c_.chunk()};
   }
 
   bool is_whole() const {
-    return c_.tables().whole &&
-           gpu_tile_bytes(c_.tables().num_wires, 2, sizeof(T)) + reserved_shared_bytes <= c_.device().shared_bytes;
+    return c_.tables().whole && gpu_holds(c_.tables().num_wires, sizeof(T), c_.device().shared_bytes);
   }
 
   void check_matrices() const {
@@ -180,9 +180,9 @@ class Walk {
   // Words are measured where `measures`.
   void run_circuit(bool measures) {
     measures = measures && word_count() > 0;
+    if (measures) begin_words();
     bool has_begun = prepare();
-    // Of whole states the last launch measures too; without any pass it is a launch of its own.
-    const bool last_measures = measures && whole_ && (pass_count() == 0 || !is_step(pass_count() - 1));
+    const bool last_measures = measures && last_launch_measures();
     for (int p = 0; p < pass_count();) {
       const int end = is_step(p) ? p + 1 : end_of_launch(p);
       if (is_step(p)) {
@@ -195,7 +195,14 @@ class Walk {
       p = end;
     }
     if (pass_count() == 0 && whole_ && (measures || !has_begun)) launch_forward(0, 0, has_begun, measures);
-    if (measures && !last_measures) measure_all_words(ket_);
+    if (measures) measure_words_from(last_measures ? 1 : 0, ket_);
+  }
+
+  // Whether the last launch of a circuit measures the words of the first word pass. Of whole states without any pass it
+  // is a launch for that alone.
+  bool last_launch_measures() const {
+    if (pass_count() > 0 && is_step(pass_count() - 1)) return false;
+    return whole_ || c_.tables().last_pass_measures;
   }
 
   // False where the first launch begins the state.
@@ -206,7 +213,10 @@ class Walk {
       return true;
     }
     const bool launch_begins = pass_count() == 0 ? whole_ : !is_step(0);
-    if (launch_begins) return false;
+    if (launch_begins) {
+      if (!whole_ && !c_.tables().covered) c_.zero_states(ket_or_own());
+      return false;
+    }
     begin_states(c_.queue(), c_.state_call(), c_.tables().start, ket_or_own());
     return true;
   }
@@ -225,41 +235,43 @@ class Walk {
     f.ket = ket_;
     f.into = ket_;
     f.measures = measures;
-    if (measures) f.pieces = room_for_words(grid(c_.tables().num_wires, c_.chunk()).pieces());
+    f.pieces = words_;
+    f.pieces_each = word_pieces_;
     run_forward(c_.queue(), c_.tables(), tile_call(), f);
   }
 
   // --- words ---------------------------------------------------------------------------------------------------------
 
-  TileGrid grid(int tile_bits, Index samples) const {
-    return grid_of(tile_bits, c_.tables().num_wires, samples, c_.device().multiprocessors);
+  TileGrid grid(int tile_bits, Index tiles, Index samples) const {
+    return grid_of(tile_bits, tiles, samples, c_.device().multiprocessors);
   }
 
   // Pieces in which the sums of a call of so many samples come: of the pass with the most.
   Index pieces_of_words(Index samples) const {
     Index most = 1;
-    for (const WordPass& pass : c_.tables().word_passes) most = std::max(most, grid(pass.tile_bits, samples).pieces());
+    for (const WordPass& pass : c_.tables().word_passes)
+      most = std::max(most, grid(pass.tile_bits, pass.tiles, samples).pieces());
     return most;
   }
 
   Index pieces_of_overlaps(Index samples) const {
     Index most = 1;
     for (const TilePass& pass : c_.tables().passes) {
-      if (pass.step == Element::none) most = std::max(most, grid(pass.tile_bits, samples).pieces());
+      if (pass.step == Element::none) most = std::max(most, grid(pass.tile_bits, pass.tiles, samples).pieces());
     }
     return most;
   }
 
-  Wide<T>* room_for_words(Index pieces) {
-    word_pieces_ = pieces;
-    return words_ = c_.room_for_words(c_.chunk() * word_count() * pieces);
+  // Room for the pieces of all words, zeros but where one launch has all of them.
+  void begin_words() {
+    word_pieces_ = pieces_of_words(c_.chunk());
+    words_ = c_.room_for_words(c_.chunk() * word_count() * word_pieces_);
+    if (!whole_) c_.zero_numbers(words_, word_count() * word_pieces_);
   }
 
-  void measure_all_words(const Complex<T>* ket) {
-    Wide<T>* pieces = room_for_words(pieces_of_words(c_.chunk()));
-    c_.zero_numbers(pieces, word_count() * word_pieces_);
-    for (std::size_t p = 0; p < c_.tables().word_passes.size(); ++p)
-      measure_words(c_.queue(), c_.tables(), tile_call(), static_cast<int>(p), ket, pieces, word_pieces_);
+  void measure_words_from(std::size_t first, const Complex<T>* ket) {
+    for (std::size_t p = first; p < c_.tables().word_passes.size(); ++p)
+      measure_words(c_.queue(), c_.tables(), tile_call(), static_cast<int>(p), ket, words_, word_pieces_);
   }
 
   // Results begin as the sums of their words, or as zero.
@@ -297,10 +309,10 @@ class Walk {
     if (wants_coefficients_) c_.zero_numbers(c_.own_numbers(terms_, term_count()), term_count());
   }
 
-  // Whether the launch that undoes the last passes begins the bra as well.
-  bool bra_begins_in_launch() const {
-    return whole_ && c_.tables().only_words && word_count() > 0 && first_pass_ < pass_count() &&
-           !is_step(pass_count() - 1) && !wants_coefficients_;
+  // Whether the launch that undoes the last passes adds the words of the first word pass to the bra.
+  bool undoing_adds_words() const {
+    return c_.tables().only_words && word_count() > 0 && first_pass_ < pass_count() && last_launch_measures() &&
+           !wants_coefficients_;
   }
 
   void begin_bra() {
@@ -309,15 +321,18 @@ class Walk {
       set_word_weights(c_.queue(), c_.view(), word_count(), c_.tables().real_results, c_.device_inputs(), c_.samples(),
                        cotangents_.real, word_weights_);
     }
-    bra_in_launch_ = bra_begins_in_launch();
-    if (bra_in_launch_) return;
-    c_.own(bra_);
-    if (word_count() == 0) c_.zero_states(bra_);
-    for (std::size_t p = 0; p < c_.tables().word_passes.size(); ++p)
-      add_words(c_.queue(), c_.tables(), tile_call(), static_cast<int>(p), source_, bra_,
-                static_cast<const T*>(word_weights_), p == 0);
-    if (word_count() > 0 && wants_coefficients_) {
-      measure_all_words(source_);
+    words_in_launch_ = undoing_adds_words();
+    bra_has_begun_ = !words_in_launch_;
+    if (word_count() == 0) c_.zero_states(c_.own(bra_));
+    for (std::size_t p = words_in_launch_ ? 1 : 0; p < c_.tables().word_passes.size(); ++p) {
+      add_words(c_.queue(), c_.tables(), tile_call(), static_cast<int>(p), source_, c_.own(bra_),
+                static_cast<const T*>(word_weights_), p == (words_in_launch_ ? 1 : 0));
+      bra_has_begun_ = true;
+    }
+    if (words_in_launch_) return;
+    if (wants_coefficients_ && word_count() > 0) {
+      begin_words();
+      measure_words_from(0, source_);
       set_word_terms(c_.queue(), c_.view(), word_count(), c_.tables().real_results, c_.samples(), words_, word_pieces_,
                      cotangents_.real, terms_);
     }
@@ -347,13 +362,15 @@ class Walk {
     b.end_pass = end;
     b.source = source_;
     b.ket = is_last ? nullptr : c_.own(own_ket_);
-    b.weights = bra_in_launch_ ? word_weights_ : nullptr;
-    b.bra = bra_in_launch_ && is_last ? nullptr : c_.own(bra_);
+    b.weights = words_in_launch_ ? word_weights_ : nullptr;
+    b.reads_bra = bra_has_begun_;
     b.writes_bra = !is_last;
+    b.bra = b.reads_bra || b.writes_bra ? c_.own(bra_) : nullptr;
     b.overlaps = overlaps_;
     b.overlap_pieces = overlap_pieces_;
     run_backward(c_.queue(), c_.tables(), tile_call(), b);
-    bra_in_launch_ = false;
+    words_in_launch_ = false;
+    bra_has_begun_ = true;
     if (!is_last) source_ = own_ket_;
   }
 
@@ -444,7 +461,7 @@ class Walk {
 
   CotangentSources<T> cotangents_;
   Rotation<T>* rotations_ = nullptr;
-  PhaseAngle<T>* phases_ = nullptr;
+  Complex<T>* phases_ = nullptr;
   Complex<T>* ket_ = nullptr;           // of this chunk; null where it is not in memory
   const Complex<T>* source_ = nullptr;  // where the way back reads the ket
   Complex<T>* bra_ = nullptr;
@@ -452,7 +469,8 @@ class Walk {
   Wide<T>* words_ = nullptr;
   Index word_pieces_ = 0;
   T* word_weights_ = nullptr;
-  bool bra_in_launch_ = false;
+  bool words_in_launch_ = false;  // the next launch that undoes passes adds words to the bra
+  bool bra_has_begun_ = false;
   Wide<T>* overlaps_ = nullptr;
   Index overlap_pieces_ = 1;
   Wide<T>* single_ = nullptr;

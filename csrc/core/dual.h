@@ -29,6 +29,10 @@ struct alignas(sizeof(R) <= sizeof(double) ? 2 * sizeof(R) : alignof(R)) DualOf 
   friend constexpr DualOf operator*(const DualOf& a, const DualOf& b) {
     return {a.value * b.value, a.value * b.slope + a.slope * b.value};
   }
+  friend constexpr DualOf operator/(const DualOf& a, const DualOf& b) {
+    const R quotient = a.value / b.value;
+    return {quotient, (a.slope - quotient * b.slope) / b.value};
+  }
   friend constexpr DualOf operator*(const R& s, const DualOf& a) { return {s * a.value, s * a.slope}; }
   friend constexpr DualOf& operator+=(DualOf& a, const DualOf& b) { return a = a + b; }
   friend constexpr DualOf& operator-=(DualOf& a, const DualOf& b) { return a = a - b; }

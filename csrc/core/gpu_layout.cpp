@@ -5,8 +5,10 @@ namespace ketgrad {
 Layout gpu_layout(int num_wires, int number_bytes, std::size_t shared_bytes) {
   // Smaller than any GPU's; with less, no turn would fit beside the neighbouring bytes.
   int most = 8;
-  while (gpu_tile_bytes(most + 1, 2, number_bytes) + reserved_shared_bytes <= shared_bytes) ++most;
+  while (gpu_holds(most + 1, number_bytes, shared_bytes)) ++most;
   Layout layout;
+  layout.moves_zeros = false;
+  layout.measures_in_passes = true;
   layout.run_bits = number_bytes == 4 ? 4 : 3;
   layout.tile_bits = num_wires <= most ? num_wires : most - 1;
   return layout;

@@ -79,21 +79,29 @@ inline void solve(Case& c) {
 }
 
 // Without the dense side: for comparisons of the walk with itself.
-inline Case unsolved_case(Random& random, const Circuit& circuit, Index batch) {
+inline Case unsolved_case(Random& random, const Circuit& circuit, Index batch, std::vector<Values> values) {
   Case c;
   c.program = register_program(circuit.program);
   c.batch = batch;
-  c.values = random_values(random, circuit, batch);
+  c.values = std::move(values);
   c.g_real = random_numbers(random, batch * circuit.program.real_results());
   c.g_complex = random_numbers(random, 2 * batch * circuit.program.complex_results());
   for (const Values& v : c.values) c.directions.push_back(random_numbers(random, static_cast<Index>(v.rows.size())));
   return c;
 }
 
-inline Case make_case(Random& random, const Circuit& circuit, Index batch) {
-  Case c = unsolved_case(random, circuit, batch);
+inline Case unsolved_case(Random& random, const Circuit& circuit, Index batch) {
+  return unsolved_case(random, circuit, batch, random_values(random, circuit, batch));
+}
+
+inline Case make_case(Random& random, const Circuit& circuit, Index batch, std::vector<Values> values) {
+  Case c = unsolved_case(random, circuit, batch, std::move(values));
   solve(c);
   return c;
+}
+
+inline Case make_case(Random& random, const Circuit& circuit, Index batch) {
+  return make_case(random, circuit, batch, random_values(random, circuit, batch));
 }
 
 // --- comparing ------------------------------------------------------------------------------------------------------

@@ -58,6 +58,8 @@ class EmulatedRun : public CallMemory<T> {
     call_.inputs = this->views_;
   }
 
+  const cuda::Tables& tables() const { return plain_.tables.tables; }
+
   void forward(bool keep_ket = true) {
     EmulatedDevice device = this->device();
     call_.tables = &plain_.tables;

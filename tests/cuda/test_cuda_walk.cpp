@@ -89,6 +89,59 @@ TEST(tiles_agree_with_the_dense_simulator) {
   }
 }
 
+// Half a turn and whole ones, and next to them: sines and cosines that are zero, or as good as.
+TEST(turns_by_any_angle) {
+  Random random(37);
+  Circuit circuit = empty_circuit(3);
+  for (int w = 0; w < 3; ++w) {
+    circuit.program.gates.push_back(make_gate("RY", {w}, {{0, w, 1, 0}}));
+    circuit.program.gates.push_back(make_gate("RX", {w}, {{0, w, -1, 0.5}}));
+    circuit.program.gates.push_back(make_gate("IsingXX", {w, (w + 1) % 3}, {{0, w, 2, 0}}));
+  }
+  circuit.program.measurements = {{MeasurementKind::expval, {}, {{1, {}, {0, 1}, "ZX", {}}}},
+                                  {MeasurementKind::state, {}, {}}};
+  constexpr double pi = 3.14159265358979323846;
+  for (int quarter = -4; quarter <= 4; ++quarter) {
+    for (const double off : {0.0, 1e-9, -1e-4}) {
+      std::vector<Values> values = random_values(random, circuit, 1);
+      std::fill(values[0].rows.begin(), values[0].rows.end(), static_cast<float>(quarter * pi / 2 + off));
+      check_case(make_case(random, circuit, 1, std::move(values)));
+    }
+  }
+}
+
+// More words of one flip, and more strings between two turns, than are looked after at once.
+TEST(many_words_and_strings_of_a_kind) {
+  Random random(31);
+  Circuit circuit = empty_circuit(6);
+  add_rotations(circuit);
+  const auto bits_of = [](int number) {
+    std::vector<int> bits;
+    for (int b = 0; b < 6; ++b) {
+      if (((number >> b) & 1) != 0) bits.push_back(b);
+    }
+    return bits;
+  };
+  for (int number = 1; number < 64; ++number) {
+    Gate gate = make_gate("PauliRot", bits_of(number), {random_slot(random, circuit.program)});
+    gate.word = std::string(gate.targets.size(), 'Z');
+    circuit.program.gates.push_back(std::move(gate));
+  }
+  add_rotations(circuit);
+  for (const char letter : {'Z', 'X', 'Y'}) {
+    Measurement sum{MeasurementKind::expval, {}, {}};
+    for (int number = 1; number < 64; ++number) {
+      std::string word(bits_of(number).size(), 'Z');
+      if (number % 2 != 0) word[0] = letter;
+      sum.terms.push_back({1, {{0, number % 4, 1, 0}}, bits_of(number), word, {}});
+    }
+    circuit.program.measurements.push_back(std::move(sum));
+  }
+  const Case c = make_case(random, circuit, 2);
+  check_case(c);
+  check_case(c, {4, 0});
+}
+
 // --- tiles of many warps, against the kernels of the CPU ---------------------------------------------------------------
 
 template <class T>
@@ -213,6 +266,26 @@ TEST(whole_circuits_take_few_launches) {
   CHECK(cuda::launch_count() - start == 4);  // inputs, angles, the circuit, results
   run.backward(c.g_real, c.g_complex);
   CHECK(cuda::launch_count() - start <= 4 + 6);  // inputs, angles, weights, the circuit, gradients of two inputs
+  check_gradients(c, run.gradients);
+}
+
+// Of a state in tiles a launch for each pass, where the last one's tiles hold all words.
+TEST(words_in_the_last_tiles_take_no_launch) {
+  Random random(13);
+  Circuit circuit = empty_circuit(7);
+  for (int w = 0; w < 7; ++w) circuit.program.gates.push_back(make_gate("RY", {w}, {{0, w % 4, 1, 0}}));
+  circuit.program.measurements = {{MeasurementKind::expval, {}, {}}};
+  for (int w = 0; w < 7; ++w) circuit.program.measurements[0].terms.push_back({1, {}, {w}, "Z", {}});
+  const Case c = make_case(random, circuit, 2);
+  const Setting setting{4, 0};
+  EmulatedRun<float> run(c.program, c.values, c.batch, setting);
+  const auto passes = static_cast<Index>(run.tables().passes.size());
+  CHECK(passes > 1);
+  const Index start = cuda::launch_count();
+  run.forward();
+  CHECK(cuda::launch_count() - start == 3 + passes);  // inputs, angles, results
+  run.backward(c.g_real, c.g_complex);
+  CHECK(cuda::launch_count() - start == 3 + passes + 4 + passes);  // inputs, angles, weights, gradients of one input
   check_gradients(c, run.gradients);
 }
 

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <numbers>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -243,7 +242,7 @@ TEST(absent_threads_are_found) {
     CHECK_THROWS(std::logic_error, launch(Queue{}, 1, 64, 0, barrier_of_some, 37),
                  "thread 0 waits at the barrier, but thread 37 has ended");
     CHECK_THROWS(std::logic_error, launch(Queue{}, 1, 32, 0, shuffle_of_two_types), "different types");
-    CHECK_THROWS(std::logic_error, launch(Queue{}, 1, 32, 0, shuffle_beyond, 32), "a mask of 32");
+    CHECK_THROWS(std::logic_error, launch(Queue{}, 1, 32, 0, shuffle_beyond, 32), "beyond its warp");
     launch(Queue{}, 2, 96, 0, shuffle_of_one_warp);
   });
 }
@@ -339,32 +338,26 @@ TEST(launches_are_counted) {
   CHECK(launch_count() == before + 2);
 }
 
-TEST(parities) {
+TEST(parities_and_signs) {
   CHECK(odd(Mask{1} << 47) && !odd(Mask{5}));
-  CHECK(odd(7u) && !odd(0u));
+  CHECK(turned_by(1.5f, 0x80000000u) == -1.5f && turned_by(1.5f, 0x7fffffffu) == 1.5f);
+  CHECK(turned_by(-2.5, 0xffffffffu) == 2.5 && turned_by(-2.5, 0) == -2.5);
 }
 
-template <class T>
-void check_sine_cosine(T tolerance) {
-  const T exact[][3] = {{0, 0, 1}, {0.5, 1, 0}, {1, 0, -1}, {-0.5, -1, 0}, {-1, 0, -1}};
-  T s;
-  T c;
-  for (const auto& [x, sine, cosine] : exact) {
-    sine_cosine_pi(x, s, c);
-    CHECK(s == sine && c == cosine);
-  }
-  const long double pi = std::numbers::pi_v<long double>;
-  for (int i = -1000; i <= 1000; ++i) {
-    const T x = static_cast<T>(i) / 1000;
-    sine_cosine_pi(x, s, c);
-    CHECK(std::abs(s - std::sin(pi * x)) <= tolerance);
-    CHECK(std::abs(c - std::cos(pi * x)) <= tolerance);
-  }
+// Lane l of each warp has what lane sources[l] had, and sums up what it is given.
+KETGRAD_KERNEL fetch_and_add(const int* sources, double* sums) {
+  const int lane = thread_index() % warp_size;
+  const int found = shuffle(10 * thread_index(), sources[lane]);
+  add_alone(sums + thread_index(), found);
+  add_alone(sums + thread_index(), 0.5);
 }
 
-TEST(sines_and_cosines) {
-  check_sine_cosine<float>(6e-8f);
-  check_sine_cosine<double>(2.5e-16);
+TEST(lanes_fetch_from_any_other) {
+  std::vector<int> sources(warp_size);
+  for (int lane = 0; lane < warp_size; ++lane) sources[lane] = (7 * lane * lane + 3) % warp_size;
+  std::vector<double> sums(64, 1.0);
+  launch(Queue{}, 1, 64, 0, fetch_and_add, sources.data(), sums.data());
+  for (int t = 0; t < 64; ++t) CHECK(sums[t] == 1.5 + 10 * (t / warp_size * warp_size + sources[t % warp_size]));
 }
 
 }  // namespace
