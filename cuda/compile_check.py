@@ -31,7 +31,7 @@ SOURCES = ROOT / "cuda" / "sources.txt"
 BUILT = ROOT / "build" / "cuda"
 
 ARCHITECTURES = (80, 90)
-MOST_SPILLED = 768
+MOST_SPILLED = 1024
 """Bytes of spill stores and loads together, of one kernel for one architecture. Tile kernels need all registers that
 they are given for the rows of ket and bra; what lives as long as a tile may be put aside meanwhile."""
 COMPILERS = 2

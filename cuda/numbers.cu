@@ -36,7 +36,7 @@ KETGRAD_DEVICE Rotation<T> rotation_of(const Wide<T>& cosine, const Wide<T>& sin
 
 template <class T>
 KETGRAD_KERNEL write_angles(TablesView t, Index angles, const Input<T>* inputs, Samples samples, Rotation<T>* rotations,
-                            Complex<T>* phases, std::int32_t* some_nan) {
+                            Complex<Wide<T>>* phases, std::int32_t* some_nan) {
   if (item() >= angles * samples.count) return;
   const Index sample = item() / angles;
   const Index number = item() % angles;
@@ -52,7 +52,7 @@ KETGRAD_KERNEL write_angles(TablesView t, Index angles, const Input<T>* inputs, 
   if (number < t.rotations) {
     rotations[sample * t.rotations + number] = rotation_of<T>(cosine, sine);
   } else {
-    phases[sample * (angles - t.rotations) + number - t.rotations] = {static_cast<T>(cosine), static_cast<T>(-sine)};
+    phases[sample * (angles - t.rotations) + number - t.rotations] = {cosine, Wide<T>(0) - sine};
   }
 }
 
@@ -173,7 +173,7 @@ void set_inputs(const Queue& queue, const Input<T>* from, int count, Input<T>* t
 
 template <class T>
 void set_angles(const Queue& queue, const TablesView& t, Index angles, const Input<T>* inputs, const Samples& samples,
-                Rotation<T>* rotations, Complex<T>* phases, std::int32_t* some_nan) {
+                Rotation<T>* rotations, Complex<Wide<T>>* phases, std::int32_t* some_nan) {
   launch(queue, blocks_for(angles * samples.count), threads, 0, write_angles<T>, t, angles, inputs, samples, rotations,
          phases, some_nan);
 }
@@ -231,7 +231,7 @@ void collect_gradients(const Queue& queue, const TablesView& t, const std::vecto
 #define KETGRAD_NUMBERS(T)                                                                                           \
   template void set_inputs(const Queue&, const Input<T>*, int, Input<T>*, std::int32_t*);                            \
   template void set_angles(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&, Rotation<T>*,    \
-                           Complex<T>*, std::int32_t*);                                                              \
+                           Complex<Wide<T>>*, std::int32_t*);                                                        \
   template void set_word_weights(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,     \
                                  const Source<T>&, T*);                                                              \
   template void finish_words(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,         \

@@ -5,7 +5,8 @@
 
 namespace ketgrad::cuda {
 
-// Writes `count` inputs, and that no angle is known to be other than a number. Addresses travel as arguments of launches, of which a CUDA graph keeps a copy.
+// Writes `count` inputs, and that no angle is known to be other than a number. Addresses travel as arguments of launches,
+// of which a CUDA graph keeps a copy.
 inline constexpr int inputs_in_launch = 32;
 template <class T>
 void set_inputs(const Queue& queue, const Input<T>* from, int count, Input<T>* to, std::int32_t* some_nan);
@@ -14,7 +15,7 @@ void set_inputs(const Queue& queue, const Input<T>* from, int count, Input<T>* t
 // number.
 template <class T>
 void set_angles(const Queue& queue, const TablesView& t, Index angles, const Input<T>* inputs, const Samples& samples,
-                Rotation<T>* rotations, Complex<T>* phases, std::int32_t* some_nan);
+                Rotation<T>* rotations, Complex<Wide<T>>* phases, std::int32_t* some_nan);
 
 // weights[sample][word] = cotangent of its result * its coefficient
 template <class T>

@@ -139,23 +139,24 @@ class TableMaker {
     void begin(const Numbered& tiles) {
       tiles_ = tiles;
       words_.clear();
+      known_.clear();
     }
 
-    // f(base) is affine. Returns which of the words this is.
+    // f(base) is affine. Returns which of the words this is: many operations have the same.
     template <class F>
     std::int32_t add(const F& f) {
-      words_.push_back({static_cast<std::uint32_t>(f(tiles_.origin))});
-      for (const Mask v : tiles_.basis)
-        words_.back().push_back(static_cast<std::uint32_t>(f(tiles_.origin ^ v)) ^ words_.back()[0]);
-      return static_cast<std::int32_t>(words_.size()) - 1;
+      const std::vector<std::uint32_t> word = word_of(f);
+      const auto [at, is_new] = known_.try_emplace(word, count());
+      if (is_new) words_.push_back(word);
+      return at->second;
     }
 
-    // Of 64 bits: two words.
+    // Of 64 bits: two words, one after the other.
     template <class F>
     std::int32_t add_wide(const F& f) {
-      const std::int32_t low = add([&](Mask base) { return f(base) & 0xffffffff; });
-      add([&](Mask base) { return f(base) >> 32; });
-      return low;
+      words_.push_back(word_of([&](Mask base) { return f(base) & 0xffffffff; }));
+      words_.push_back(word_of([&](Mask base) { return f(base) >> 32; }));
+      return count() - 2;
     }
 
     // [origin, bits][word]
@@ -170,8 +171,17 @@ class TableMaker {
     std::int32_t count() const { return static_cast<std::int32_t>(words_.size()); }
 
    private:
+    // Of the origin, and what each vector adds.
+    template <class F>
+    std::vector<std::uint32_t> word_of(const F& f) const {
+      std::vector<std::uint32_t> word{static_cast<std::uint32_t>(f(tiles_.origin))};
+      for (const Mask v : tiles_.basis) word.push_back(static_cast<std::uint32_t>(f(tiles_.origin ^ v)) ^ word[0]);
+      return word;
+    }
+
     Numbered tiles_;
-    std::vector<std::vector<std::uint32_t>> words_;  // of the origin, and what each vector adds
+    std::vector<std::vector<std::uint32_t>> words_;
+    std::map<std::vector<std::uint32_t>, std::int32_t> known_;
   };
 
   TileWords finish_tile_words() {
@@ -389,12 +399,14 @@ class TableMaker {
   // Sixteen threads at a time access shared memory, at once if their slots differ in the lowest bits. Takes first, of the
   // vectors that span live groups, those that make them differ.
   static void spread(std::vector<Mask>& basis, int live) {
-    constexpr int bank_bits = 4;
+    constexpr Local bank = 15;
     Span banks;
-    const auto differs = [&](Mask v) {
-      return banks.size() < bank_bits && banks.add(slot(static_cast<Local>(v)) & ((1 << bank_bits) - 1));
-    };
-    std::stable_partition(basis.begin(), basis.begin() + live, differs);
+    std::vector<Mask> first;
+    std::vector<Mask> then;
+    for (int b = 0; b < live; ++b)
+      (banks.add(slot(static_cast<Local>(basis[b])) & bank) ? first : then).push_back(basis[b]);
+    std::ranges::copy(first, basis.begin());
+    std::ranges::copy(then, basis.begin() + std::ssize(first));
   }
 
   void take_strings(Operation& op, const std::vector<Mask>& flips, const Numbered& groups,
@@ -494,20 +506,17 @@ class TableMaker {
     Members real;
     Members imaginary;
     for (const WordGroup::Member& m : group.members) ((m.quarter & 1) != 0 ? imaginary : real).push_back(m);
-    while (!real.empty() || !imaginary.empty()) {
-      FlipGroup found;
-      found.flip = static_cast<Local>(group.row_flip);
-      found.real = word_list(take_some(real), found.flip, pass);
-      found.imaginary = word_list(take_some(imaginary), found.flip, pass);
-      groups.push_back(found);
+    const auto flip = static_cast<Local>(group.row_flip);
+    for (std::size_t first = 0; first < std::max(real.size(), imaginary.size()); first += most_signs) {
+      groups.push_back({slot(flip), word_list(some_from(real, first), flip, pass),
+                        word_list(some_from(imaginary, first), flip, pass)});
     }
   }
 
-  static Members take_some(Members& members) {
-    const auto end = members.begin() + std::min<std::ptrdiff_t>(most_signs, std::ssize(members));
-    const Members some(members.begin(), end);
-    members.erase(members.begin(), end);
-    return some;
+  static Members some_from(const Members& members, std::size_t first) {
+    const std::size_t begin = std::min(first, members.size());
+    const std::size_t end = std::min(first + most_signs, members.size());
+    return {members.begin() + static_cast<std::ptrdiff_t>(begin), members.begin() + static_cast<std::ptrdiff_t>(end)};
   }
 
   // A round through a tile gives thread k the rows k + u * threads of it: u is the row in its group.
@@ -527,6 +536,7 @@ class TableMaker {
       words.push_back({&m, static_cast<std::int32_t>((m.row_mask >> thread_bits) & (own_rows - 1))});
     WordList list;
     list.words = sort_patterns(words, tables_.words.size());
+    if (words.empty()) return list;
     std::vector<SignMask> masks(most_signs);
     std::uint32_t bit = std::uint32_t{1} << (most_signs - 1);
     for (std::size_t i = 0; i < words.size(); ++i, bit /= 2) {

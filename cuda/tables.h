@@ -161,7 +161,7 @@ struct WordList {
 };
 
 struct FlipGroup {
-  Local flip = 0;  // coordinates
+  Local flip = 0;  // a slot
   WordList real;   // of even quarter
   WordList imaginary;
 };
@@ -352,7 +352,9 @@ TablesView Tables::place(unsigned char* base, const Copy& copy) const {
   put(angles, view.angles);
   put(operations, view.operations);
   put(strings, view.strings);
-  put(passes, view.passes);
+  std::vector<TilePass> kernel_passes = passes;
+  kernel_passes.emplace_back();  // kernels without a pass refer to one all the same
+  put(kernel_passes, view.passes);
   put(words, view.words);
   put(flip_groups, view.flip_groups);
   put(coefficients, view.coefficients);

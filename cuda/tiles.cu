@@ -309,22 +309,23 @@ KETGRAD_DEVICE T overlap_pairs(const Complex<T>* ket, const Complex<T>* bra, int
 // --- phases -----------------------------------------------------------------------------------------------------------
 
 // Products of the phases of the strings of one pattern, for each way in which their signs may fall. An operation begins
-// with it, while others still look at those of the one before.
+// with it, while others still look at those of the one before. They are rounded once: the phases of many equal angles
+// would be off to the same side.
 template <class T>
-KETGRAD_DEVICE void write_products(const Operation& op, const Complex<T>* phases, Place<T>& place) {
+KETGRAD_DEVICE void write_products(const Operation& op, const Complex<Wide<T>>* phases, Place<T>& place) {
   place.products_begin ^= most_layers * layer_products;
   for (int e = thread_index(); e < op.layers * layer_products; e += block_threads()) {
     const StringSlot* strings = place.t.strings + op.first_string + (e >> pattern_strings) * pattern_strings;
-    Complex<T> product{1, 0};
+    Complex<Wide<T>> product{1, 0};
 #pragma unroll
     for (int j = 0; j < pattern_strings; ++j) {
       const int s = strings[j].string;
       if (s < 0) continue;
-      const Complex<T> phase = phases[s];
+      const Complex<Wide<T>> phase = phases[s];
       const auto signs = static_cast<std::uint32_t>(e) << (most_signs - 1 - j);
-      product = product * Complex<T>{phase.re, turned_by(phase.im, signs)};
+      product = product * Complex<Wide<T>>{phase.re, turned_by(phase.im, signs)};
     }
-    place.products.set(place.products_begin + e, product);
+    place.products.set(place.products_begin + e, narrowed<T>(product));
   }
 }
 
@@ -388,7 +389,7 @@ KETGRAD_DEVICE void add_string_overlaps(const Operation& op, const Place<T>& pla
 template <class T>
 struct Numbers {
   const Rotation<T>* rotations = nullptr;
-  const Complex<T>* phases = nullptr;
+  const Complex<Wide<T>>* phases = nullptr;
 };
 
 template <class T>
@@ -527,7 +528,7 @@ KETGRAD_DEVICE void add_word_values(const Range& groups, const Place<T>& place, 
     for_each_row(round, [&](int u, Local, Local s) { rows[u] = ket.get(s); });
     for (int g = groups.first; g < groups.first + groups.count; ++g) {
       const FlipGroup& group = place.t.flip_groups[g];
-      const Local flip = slot(group.flip);
+      const Local flip = group.flip;
       Complex<T> partners[own_rows];
       for_each_row(round, [&](int u, Local, Local s) { partners[u] = flip == 0 ? rows[u] : ket.get(s ^ flip); });
       T values[own_rows];
@@ -553,7 +554,7 @@ KETGRAD_DEVICE void word_rows(const Range& groups, const Place<T>& place, const 
   for (int u = 0; u < own_rows; ++u) rows[u] = {};
   for (int g = groups.first; g < groups.first + groups.count; ++g) {
     const FlipGroup& group = place.t.flip_groups[g];
-    const Local flip = slot(group.flip);
+    const Local flip = group.flip;
     T real[own_rows] = {};
     T imaginary[own_rows] = {};
     const auto add = [&](const WordList& list, T* sums) {
@@ -803,6 +804,12 @@ struct Shape {
   static Shape of(const Tables& tables, int first, int end) {
     return first < end ? of(tables, tables.passes[first]) : Shape{tables.num_wires};
   }
+
+  // Of shared memory, for tiles of so many states.
+  template <class T>
+  std::size_t bytes(int states) const {
+    return tile_bytes<T>(tile_bits, states) + product_bytes<T> + words * sizeof(std::uint32_t);
+  }
 };
 
 // A launch of tiles of so many states.
@@ -810,15 +817,24 @@ template <class T, class... Parameters, class... Arguments>
 void launch_tiles(const Queue& queue, const TileCall<T>& call, const Shape& shape, int states,
                   void (*kernel)(Parameters...), const Arguments&... arguments) {
   const TileGrid grid = grid_of(shape.tile_bits, shape.tiles, call.chunk, call.multiprocessors);
-  const std::size_t bytes =
-      tile_bytes<T>(shape.tile_bits, states) + product_bytes<T> + shape.words * sizeof(std::uint32_t);
-  launch(queue, call.samples.count * grid.parts, grid.threads, bytes, kernel, call, grid, arguments...);
+  launch(queue, call.samples.count * grid.parts, grid.threads, shape.bytes<T>(states), kernel, call, grid,
+         arguments...);
 }
 
 }  // namespace
 
+template <class T>
+std::size_t most_shared_bytes(const Tables& tables) {
+  std::size_t most = 0;
+  for (const TilePass& pass : tables.passes) {
+    if (pass.step == Element::none) most = std::max(most, Shape::of(tables, pass).bytes<T>(2));
+  }
+  for (const WordPass& pass : tables.word_passes) most = std::max(most, Shape::of(tables, pass).bytes<T>(1));
+  return most;
+}
+
 TileGrid grid_of(int tile_bits, Index tiles, Index samples, int multiprocessors) {
-  // A multiple of how many blocks a multiprocessor holds, two or three, so that they end together.
+  // A multiple of how many blocks a multiprocessor holds, one to three, so that they end together.
   constexpr Index blocks_each = 6;
   TileGrid grid;
   grid.tiles = tiles;
@@ -856,6 +872,7 @@ void add_words(const Queue& queue, const Tables& tables, const TileCall<T>& call
 }
 
 #define KETGRAD_TILES(T)                                                                                         \
+  template std::size_t most_shared_bytes<T>(const Tables&);                                                      \
   template void run_forward(const Queue&, const Tables&, const TileCall<T>&, const ForwardTiles<T>&);            \
   template void run_backward(const Queue&, const Tables&, const TileCall<T>&, const BackwardTiles<T>&);          \
   template void measure_words(const Queue&, const Tables&, const TileCall<T>&, int, const Complex<T>*, Wide<T>*, \

@@ -13,8 +13,8 @@ struct TileCall {
   Samples samples;
   int num_bits = 0;
   Index strings = 0;
-  const Rotation<T>* rotations = nullptr;  // [sample][t.rotations]
-  const Complex<T>* phases = nullptr;      // [sample][strings]: exp(-i angle/2)
+  const Rotation<T>* rotations = nullptr;    // [sample][t.rotations]
+  const Complex<Wide<T>>* phases = nullptr;  // [sample][strings]: exp(-i angle/2)
   // Whether some angle is not a number: then amplitudes that are still zero are visited too, for it makes them NaN.
   const std::int32_t* some_nan = nullptr;
   int multiprocessors = 1;
@@ -32,6 +32,11 @@ struct TileGrid {
 };
 
 TileGrid grid_of(int tile_bits, Index tiles, Index samples, int multiprocessors);
+
+// Shared memory that the most demanding launch for these tables asks for: signs of very many words may take more than
+// there is.
+template <class T>
+std::size_t most_shared_bytes(const Tables& tables);
 
 template <class T>
 struct ForwardTiles {

@@ -20,6 +20,10 @@ class Walk {
   Walk(Device& device, const DeviceCall<Real<T>>& call, const std::vector<Real<T>*>& gradients)
       : c_(device, call, gradients), observables_(c_), whole_(is_whole()) {
     check_matrices();
+    if (most_shared_bytes<T>(c_.tables()) > c_.device().shared_bytes)
+      throw std::invalid_argument(
+          "ketgrad: an observable of so many Pauli words takes more shared memory than this GPU "
+          "has; measure it in several parts, or run the circuit on the CPU");
   }
 
   void forward(const Results<Real<T>>& results) {
@@ -86,7 +90,8 @@ class Walk {
   double bytes_each(bool backward) const {
     const Tables& t = c_.tables();
     const double states = (backward ? 2 : 1) + (t.needs_scratch ? 2 : 0);
-    const double angles = static_cast<double>(t.angle_count()) * sizeof(Rotation<T>);
+    const double angles =
+        static_cast<double>(t.angle_count()) * std::max(sizeof(Rotation<T>), sizeof(Complex<Wide<T>>));
     const double pieces =
         static_cast<double>(pieces_of_overlaps(1) * t.angle_count() + pieces_of_words(1) * word_count());
     const double sums = 2 * static_cast<double>(largest_sum(backward)) * sizeof(Complex<Wide<T>>);
@@ -461,7 +466,7 @@ class Walk {
 
   CotangentSources<T> cotangents_;
   Rotation<T>* rotations_ = nullptr;
-  Complex<T>* phases_ = nullptr;
+  Complex<Wide<T>>* phases_ = nullptr;
   Complex<T>* ket_ = nullptr;           // of this chunk; null where it is not in memory
   const Complex<T>* source_ = nullptr;  // where the way back reads the ket
   Complex<T>* bra_ = nullptr;

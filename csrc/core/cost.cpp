@@ -36,7 +36,7 @@ double share_of(const TurnBlock& block) {
 Cost pass_cost(const Plan& plan, const Pass& pass, double per_turn, double per_phases, double states,
                int number_bytes) {
   const double visited = amplitudes(plan) * visited_share(pass);
-  // Going forward, tiles are written as a whole; going back, they are read so.
+  // Going forward, tiles are written as a whole; going back, they are read so, as far as the pass behind has them.
   Cost cost;
   cost.bytes = moved(plan, pass.tiles, states * (visited_share(pass) + moved_share(plan, pass)), number_bytes);
   for (const Operation& op : pass.operations) {

@@ -37,7 +37,8 @@ class StretchPlanner {
   // Looking beyond so many turns that wait costs more than it finds.
   static constexpr int most_waiting = 256;
 
-  // A pass of so many turns that flip gains nothing by more, while what a GPU has to know of each takes shared memory.
+  // A pass of so many turns that flip gains nothing by more, anywhere, while what a GPU has to know of each takes shared
+  // memory.
   static constexpr int most_in_pass = 2048;
 
   const PauliWord& word(int turn) const { return plan_.turns[turn].word; }

@@ -28,7 +28,7 @@ class EmulatedDevice : public cuda::Device {
 
   void* allocate(std::size_t bytes) override {
     pieces_.push_back(std::make_unique<unsigned char[]>(bytes));
-    std::memset(pieces_.back().get(), 0xaa, bytes);
+    std::memset(pieces_.back().get(), 0xff, bytes);
     return pieces_.back().get();
   }
   void zero(void* memory, std::size_t bytes) override { std::memset(memory, 0, bytes); }

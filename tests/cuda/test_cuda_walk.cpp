@@ -2,6 +2,7 @@
 // both precisions, whole states and tiles, batches in one chunk and in several, and any order of threads and blocks.
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -267,6 +268,17 @@ TEST(whole_circuits_take_few_launches) {
   run.backward(c.g_real, c.g_complex);
   CHECK(cuda::launch_count() - start <= 4 + 6);  // inputs, angles, weights, the circuit, gradients of two inputs
   check_gradients(c, run.gradients);
+}
+
+// Signs of words lie beside the tile, and there may be more than there is room for.
+TEST(too_many_words_for_a_gpu_are_refused) {
+  Random random(14);
+  const Case c = make_case(random, word_circuit(random, 6, 20), 1);
+  constexpr std::size_t tiles_and_tables = (2 * 256 + 512) * sizeof(Complex<float>);
+  EmulatedRun<float> fits(c.program, c.values, 1, {4, 0, tiles_and_tables + 1024});
+  fits.forward();
+  EmulatedRun<float> run(c.program, c.values, 1, {4, 0, tiles_and_tables + 4});
+  CHECK_THROWS(std::invalid_argument, run.forward(), "more shared memory than this GPU has");
 }
 
 // Of a state in tiles a launch for each pass, where the last one's tiles hold all words.

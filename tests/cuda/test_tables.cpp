@@ -102,9 +102,8 @@ TEST(threads_seldom_wait_for_a_bank) {
   }
 }
 
-// Each string of phases has a slot of one operation, and each slot belongs to its pattern: on two rows of a group the
-// signs differ where the pattern says so, whatever the group.
-TEST(strings_have_slots_of_their_pattern) {
+// Each string of phases has one slot, of one operation.
+TEST(strings_have_a_slot_each) {
   // Words in which many strings have one pattern, among others.
   Circuit many = empty_circuit(9);
   many.program.inputs[0].shape = {100};
@@ -128,7 +127,6 @@ TEST(strings_have_slots_of_their_pattern) {
   }
 }
 
-// What is linear comes in tables of few bits each; a word of signs is the same as that of each mask alone.
 TEST(lists_of_words_are_in_the_order_of_their_patterns) {
   const Tables tables = tables_of(layers(14, 3));
   CHECK(tables.words.size() == 28);

@@ -47,7 +47,7 @@ inline int aoti_torch_cuda_caching_allocator_raw_alloc(std::uint64_t bytes, void
   constexpr std::size_t alignment = 256;
   *memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
   if (*memory == nullptr) return 1;
-  std::memset(*memory, 0xaa, bytes);
+  std::memset(*memory, 0xff, bytes);
   return 0;
 }
 
