@@ -114,10 +114,9 @@ class TableMaker {
     const auto of_row = [&](Mask row) {
       return word_of(masks, [&](const SignMask& m) { return odd_parity(m.row & row); });
     };
-    constexpr std::size_t lane_bits = 5;
     std::vector<std::uint32_t> vectors;
     for (const Mask v : groups.basis) vectors.push_back(of_row(v));
-    const auto middle = vectors.begin() + static_cast<std::ptrdiff_t>(std::min(lane_bits, vectors.size()));
+    const auto middle = vectors.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(lane_bits, vectors.size()));
     std::vector<std::uint32_t> words;
     const auto add = [&](std::uint32_t origin, const std::vector<std::uint32_t>& basis) {
       words.clear();
@@ -284,7 +283,7 @@ class TableMaker {
       if (goes_on) found.after = live_map(plan_.passes[number + 1].before, pass);
       found.operations = append(tables_.operations, operations_of(pass));
       Range groups;
-      const bool measures = plan_.last_pass_measures && number + 1 == plan_.passes.size();
+      const bool measures = last_pass_measures() && number + 1 == plan_.passes.size();
       if (measures) groups = flip_groups(plan_.observables[0]);
       found.tile_words = finish_tile_words();
       if (measures)
@@ -295,6 +294,8 @@ class TableMaker {
     tables_.passes.push_back(found);
     tables_.pass_inputs.push_back(pass.inputs);
   }
+
+  bool last_pass_measures() const { return !plan_.observables.empty() && plan_.observables[0].in_last_pass; }
 
   // In the coordinates of a pass.
   LiveMap live_map(const Live& live, const Pass& pass) {
@@ -412,7 +413,7 @@ class TableMaker {
   void take_strings(Operation& op, const std::vector<Mask>& flips, const Numbered& groups,
                     std::vector<Waiting>& waiting) {
     const std::vector<Mask> lanes(groups.basis.begin(),
-                                  groups.basis.begin() + std::min<std::ptrdiff_t>(5, std::ssize(groups.basis)));
+                                  groups.basis.begin() + std::min<std::ptrdiff_t>(lane_bits, std::ssize(groups.basis)));
     std::vector<StringSlot> slots(most_layers * layer_strings);
     std::vector<std::vector<SignMask>> masks(most_layers, std::vector<SignMask>(layer_strings));
     std::vector<Waiting> left;
@@ -476,7 +477,7 @@ class TableMaker {
   void add_words() {
     tables_.real_results = program_.real_results();
     tables_.complex_results = program_.complex_results();
-    tables_.last_pass_measures = plan_.last_pass_measures;
+    tables_.last_pass_measures = last_pass_measures();
     for (std::size_t p = tables_.word_passes.size(); p < plan_.observables.size(); ++p) {
       const ObservablePass& pass = plan_.observables[p];
       tile_words_.begin(numbered(pass.tiles));
@@ -545,7 +546,7 @@ class TableMaker {
       if (m.quarter >= 2) list.of_values |= bit;
       if ((m.quarter >= 2) != odd_parity(m.row_mask & flip)) list.of_rows |= bit;
       tables_.words.push_back({static_cast<std::int32_t>(m.result), add_coefficient(*m.term), words[i].pattern,
-                               static_cast<std::int32_t>(m.row_mask & 31)});
+                               static_cast<std::int32_t>(m.row_mask & ((1 << lane_bits) - 1))});
     }
     list.signs = signs_of(masks, groups);
     return list;

@@ -48,6 +48,9 @@ struct Angle {
 inline constexpr int own_row_bits = 3;
 inline constexpr int own_rows = 1 << own_row_bits;
 
+// A warp has 2^5 lanes.
+inline constexpr int lane_bits = 5;
+
 // Groups of a tile. One of fewer rows than a thread holds has a group all the same, in part of zeros.
 KETGRAD_HOST_DEVICE constexpr int group_bits_of(int tile_bits) {
   return tile_bits < own_row_bits ? 0 : tile_bits - own_row_bits;
@@ -55,7 +58,7 @@ KETGRAD_HOST_DEVICE constexpr int group_bits_of(int tile_bits) {
 
 // Threads of a block, as a power of two: whole warps, and as many as leave each enough registers for the way back.
 KETGRAD_HOST_DEVICE constexpr int thread_bits_of(int tile_bits) {
-  return group_bits_of(tile_bits) < 5 ? 5 : group_bits_of(tile_bits) > 8 ? 8 : group_bits_of(tile_bits);
+  return group_bits_of(tile_bits) < lane_bits ? lane_bits : group_bits_of(tile_bits) > 8 ? 8 : group_bits_of(tile_bits);
 }
 KETGRAD_HOST_DEVICE constexpr int threads_of(int tile_bits) { return 1 << thread_bits_of(tile_bits); }
 

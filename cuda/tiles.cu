@@ -207,6 +207,19 @@ KETGRAD_DEVICE void lane_hadamard(T* values) {
   }
 }
 
+// What a lane has for a pattern, of hadamard and lane_hadamard: the sum of one sign over a warp. Patterns may differ from
+// lane to lane.
+template <class T>
+KETGRAD_DEVICE T fetch(const T* values, int pattern, int from) {
+  T found = 0;
+#pragma unroll
+  for (int p = 0; p < own_rows; ++p) {
+    const T value = shuffle(values[p], from);
+    if (p == pattern) found = value;
+  }
+  return found;
+}
+
 // Calls f(e, p, signs) for the elements e of a list, p being their pattern, a constant; the highest sign is the element's.
 template <class F>
 KETGRAD_DEVICE void for_each_pattern(const Patterns& list, std::uint32_t signs, const F& f) {
@@ -370,12 +383,7 @@ KETGRAD_DEVICE void add_string_overlaps(const Operation& op, const Place<T>& pla
   lane_hadamard(w);
   for (int l = 0; l < op.layers; ++l) {
     const StringSlot slot = place.t.strings[op.first_string + l * layer_strings + lane()];
-    T sum = 0;
-#pragma unroll
-    for (int p = 0; p < own_rows; ++p) {
-      const T found = shuffle(w[p], slot.lane);
-      if (static_cast<int>(lane()) / pattern_strings == p) sum = found;
-    }
+    const T sum = fetch(w, static_cast<int>(lane()) / pattern_strings, slot.lane);
     const int number = place.t.rotations + slot.string;
     if (slot.string < 0 || place.t.angles[number].is_constant != 0) continue;
     const std::uint32_t signs = place.signs_of_warp(op.signs[l], group) << (most_signs - 1 - lane());
@@ -491,8 +499,8 @@ constexpr int few_words = 6;
 template <class T>
 KETGRAD_DEVICE T word_sums(const WordList& list, const Place<T>& place, Local group, T* values) {
   hadamard(values);
-  T own = 0;
   if (list.words.count() <= few_words) {
+    T own = 0;
     const std::uint32_t signs = place.signs_of(list.signs, group) ^ list.of_values;
     for_each_pattern(list.words, signs, [&](int m, int pattern, std::uint32_t left) {
       const T sum = warp_sum(turned_by(values[pattern], left));
@@ -504,11 +512,7 @@ KETGRAD_DEVICE T word_sums(const WordList& list, const Place<T>& place, Local gr
   const int last = list.words.count() - 1;
   const Word word =
       place.t.words[list.words.first + (static_cast<int>(lane()) < last ? static_cast<int>(lane()) : last)];
-#pragma unroll
-  for (int p = 0; p < own_rows; ++p) {
-    const T found = shuffle(values[p], word.lane);
-    if (word.pattern == p) own = found;
-  }
+  const T own = fetch(values, word.pattern, word.lane);
   return turned_by(own, (place.signs_of_warp(list.signs, group) ^ list.of_values) << lane());
 }
 

@@ -329,9 +329,10 @@ class Walk {
     words_in_launch_ = undoing_adds_words();
     bra_has_begun_ = !words_in_launch_;
     if (word_count() == 0) c_.zero_states(c_.own(bra_));
-    for (std::size_t p = words_in_launch_ ? 1 : 0; p < c_.tables().word_passes.size(); ++p) {
+    const std::size_t first = words_in_launch_ ? 1 : 0;
+    for (std::size_t p = first; p < c_.tables().word_passes.size(); ++p) {
       add_words(c_.queue(), c_.tables(), tile_call(), static_cast<int>(p), source_, c_.own(bra_),
-                static_cast<const T*>(word_weights_), p == (words_in_launch_ ? 1 : 0));
+                static_cast<const T*>(word_weights_), p == first);
       bra_has_begun_ = true;
     }
     if (words_in_launch_) return;

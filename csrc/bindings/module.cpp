@@ -195,7 +195,7 @@ py::dict describe_observables(const Plan& plan, const ObservablePass& pass, int 
   d["tiles"] = pass.tiles.size();
   d["groups"] = pass.groups.size();
   d["words"] = words;
-  d["in_last_pass"] = plan.last_pass_measures && &pass == plan.observables.data();
+  d["in_last_pass"] = pass.in_last_pass;
   d["costs"] = costs(forward_cost(plan, pass, number_bytes), backward_cost(plan, pass, number_bytes));
   return d;
 }

@@ -1,5 +1,6 @@
 #include "core/cost.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace ketgrad {
@@ -63,10 +64,6 @@ Cost step_cost(const Plan& plan, const Step& step, double times, double states, 
   return {times * groups * each, in_caches ? 0 : states * amplitudes(plan) * 2 * number_bytes};
 }
 
-bool is_part_of_last_pass(const Plan& plan, const ObservablePass& pass) {
-  return plan.last_pass_measures && &pass == plan.observables.data();
-}
-
 double transform(const Plan& plan) { return std::min(plan.program->num_wires, plan.layout.tile_bits); }
 
 // Of the words of one observable pass: two multiply-adds an amplitude each, or a transform for many of a kind.
@@ -90,14 +87,14 @@ Cost backward_cost(const Plan& plan, const Pass& pass, int number_bytes) {
 }
 
 Cost forward_cost(const Plan& plan, const ObservablePass& pass, int number_bytes) {
-  const double states = is_part_of_last_pass(plan, pass) ? 0 : 1;
+  const double states = pass.in_last_pass ? 0 : 1;
   return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, states, number_bytes)};
 }
 
 Cost backward_cost(const Plan& plan, const ObservablePass& pass, int number_bytes) {
   // The first that is a pass of its own only writes the bra.
-  const bool begins = &pass == plan.observables.data() + (plan.last_pass_measures ? 1 : 0);
-  const double states = is_part_of_last_pass(plan, pass) ? 0 : begins ? 2 : 3;
+  const auto first = std::ranges::find(plan.observables, false, &ObservablePass::in_last_pass);
+  const double states = pass.in_last_pass ? 0 : &pass == &*first ? 2 : 3;
   return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, states, number_bytes)};
 }
 

@@ -432,6 +432,12 @@ PlannedMeasurement plan_measurement(const Measurement& m, Index first_result, co
 
 using WordsByFlip = std::map<Mask, std::vector<ObservedWord>>;
 
+std::vector<Mask> flips_of(const WordsByFlip& words) {
+  std::vector<Mask> flips;
+  for (const auto& [x, list] : words) flips.push_back(x);
+  return flips;
+}
+
 WordGroup word_group(Mask x, const std::vector<ObservedWord>& words, const TileGeometry& tile, int lane_bits) {
   WordGroup group;
   const Mask flip = tile.flip(x);
@@ -459,8 +465,8 @@ void observe_in_last_pass(Plan& plan, const WordsByFlip& words, std::vector<Mask
     if (tile.reaches(x)) pass.groups.push_back(word_group(x, words.at(x), tile, plan.layout.lane_bits));
   }
   std::erase_if(left, [&](Mask x) { return tile.reaches(x); });
-  plan.last_pass_measures = !pass.groups.empty();
-  if (plan.last_pass_measures) plan.observables.push_back(std::move(pass));
+  pass.in_last_pass = true;
+  if (!pass.groups.empty()) plan.observables.push_back(std::move(pass));
 }
 
 // Flips are put into tiles as they come. Without factors beside ket and bra there is room for tiles of twice the size.
@@ -468,8 +474,7 @@ void plan_observables(Plan& plan, const WordsByFlip& words) {
   const int n = plan.program->num_wires;
   const int tile_bits = plan.layout.tile_bits + 1;
   const int lane_bits = std::min(plan.layout.lane_bits, n);
-  std::vector<Mask> left;
-  for (const auto& [x, list] : words) left.push_back(x);
+  std::vector<Mask> left = flips_of(words);
   observe_in_last_pass(plan, words, left);
   while (!left.empty()) {
     TileGeometry tile(n, plan.layout.lane_bits, tile_bits, plan.layout.run_bits);
@@ -488,7 +493,8 @@ void plan_observables(Plan& plan, const WordsByFlip& words) {
   }
 }
 
-void plan_measurements(Plan& plan, const Frame& frame) {
+// Returns the words that passes over the state measure.
+WordsByFlip plan_measurements(Plan& plan, const Frame& frame) {
   const Program& program = *plan.program;
   Index real = 0;
   Index complex = 0;
@@ -501,21 +507,7 @@ void plan_measurements(Plan& plan, const Frame& frame) {
   }
   WordsByFlip by_flip;
   for (const ObservedWord& w : words) by_flip[w.word.x].push_back(w);
-  plan_observables(plan, by_flip);
-}
-
-// Of the words of expectation values, in ascending order.
-std::vector<Mask> word_flips(const Program& program, const Frame& frame) {
-  std::vector<Mask> flips;
-  for (const Measurement& m : program.measurements) {
-    if (m.kind != MeasurementKind::expval) continue;
-    for (const Term& t : m.terms) {
-      if (t.factors.empty()) flips.push_back(frame.word(t.word, t.word_wires).x);
-    }
-  }
-  std::ranges::sort(flips);
-  flips.erase(std::ranges::unique(flips).begin(), flips.end());
-  return flips;
+  return by_flip;
 }
 
 // Numbers per circuit that a measurement has beside the states: its sums, its cotangent, the gradients of its matrices.
@@ -566,9 +558,9 @@ Plan make_plan(const Program& program, const Layout& layout) {
   plan.basis = lowered.frame.basis();
   if (program.initial.kind == Preparation::state)
     plan.initial_offsets = Frame(program.num_wires).local(program.initial.wires);
-  plan_passes(plan, lowered.order,
-              layout.measures_in_passes ? word_flips(program, lowered.frame) : std::vector<Mask>{});
-  plan_measurements(plan, lowered.frame);
+  const WordsByFlip words = plan_measurements(plan, lowered.frame);
+  plan_passes(plan, lowered.order, layout.measures_in_passes ? flips_of(words) : std::vector<Mask>{});
+  plan_observables(plan, words);
   return plan;
 }
 

@@ -134,6 +134,8 @@ struct WordGroup {
 
 // The words whose flips one tile holds.
 struct ObservablePass {
+  bool in_last_pass =
+      false;  // its tiles are those of the last pass, which measures them; only the first of a plan's may be
   IndexMap tiles;
   IndexMap rows;
   std::vector<WordGroup> groups;
@@ -147,9 +149,8 @@ struct Plan {
   std::vector<Pass> passes;
   std::vector<PlannedMeasurement> measurements;
   std::vector<ObservablePass> observables;
-  bool last_pass_measures = false;  // the first of them has the tiles of the last pass
-  IndexMap initial_offsets;         // of a prepared state's amplitudes
-  Start start;                      // if no state is prepared
+  IndexMap initial_offsets;  // of a prepared state's amplitudes
+  Start start;               // if no state is prepared
   Basis basis = Basis::z;
   int dropped = 0;  // gates outside the light cone of the measurements
 };

@@ -507,10 +507,10 @@ TEST(words_are_measured_in_the_last_pass) {
   program.measurements = {m};
   Layout layout;
   layout.tile_bits = 6;
-  CHECK(!make_plan(program, layout).last_pass_measures);
+  CHECK(!make_plan(program, layout).observables.at(0).in_last_pass);
   layout.measures_in_passes = true;
   const Plan plan = make_plan(program, layout);
-  CHECK(plan.last_pass_measures);
+  CHECK(plan.observables.at(0).in_last_pass);
   const Pass& last = plan.passes.back();
   const ObservablePass& with_it = plan.observables.at(0);
   for (Index r = 0; r < last.rows.size(); ++r) CHECK(with_it.rows[r] == last.rows[r]);
@@ -525,7 +525,7 @@ TEST(words_are_measured_in_the_last_pass) {
   program.gates.push_back(make_gate("SWAP", {0, 1}));
   program.gates.back().controls = {2};
   program.gates.back().control_values = {true};
-  CHECK(!make_plan(program, layout).last_pass_measures);
+  CHECK(!make_plan(program, layout).observables.at(0).in_last_pass);
 }
 
 }  // namespace
