@@ -201,19 +201,11 @@ class TableMaker {
     return patterns;
   }
 
-  // Which of the vectors have an odd parity with a mask.
-  static std::int32_t odd_ones(Local mask, const std::vector<Mask>& vectors) {
-    std::int32_t found = 0;
-    for (std::size_t b = 0; b < vectors.size(); ++b) found |= std::int32_t{odd_parity(mask & vectors[b])} << b;
+  // Which of the vectors have an odd parity with a mask: the mask as one over the bits of their sums.
+  static Local odd_ones(Mask mask, const std::vector<Mask>& vectors) {
+    Local found = 0;
+    for (std::size_t b = 0; b < vectors.size(); ++b) found |= Local{odd_parity(mask & vectors[b])} << b;
     return found;
-  }
-
-  // A functional on indices as one on the coordinates of a tile.
-  static Local parity(Mask functional, const std::vector<Mask>& rows) {
-    Local mask = 0;
-    int bit = 0;
-    for (const Mask v : rows) mask |= Local{odd_parity(functional & v)} << bit++;
-    return mask;
   }
 
   static int bits_of(const IndexMap& map) { return std::countr_zero(static_cast<Mask>(map.size())); }
@@ -339,7 +331,7 @@ class TableMaker {
         waiting = std::move(later);
       } else {
         for (const PhaseString& s : std::get<Phases>(op).strings)
-          waiting.push_back({{parity(s.tile_mask, rows), s.tile_mask}, &s});
+          waiting.push_back({{odd_ones(s.tile_mask, rows), s.tile_mask}, &s});
       }
     }
     flush();
@@ -418,7 +410,7 @@ class TableMaker {
     std::vector<std::vector<SignMask>> masks(most_layers, std::vector<SignMask>(layer_strings));
     std::vector<Waiting> left;
     for (const Waiting& w : waiting) {
-      const int place = find_slot(slots, odd_ones(w.mask.row, flips));
+      const int place = find_slot(slots, static_cast<int>(odd_ones(w.mask.row, flips)));
       if (place < 0) {
         left.push_back(w);
         continue;
@@ -426,7 +418,7 @@ class TableMaker {
       const auto angle = static_cast<std::int32_t>(tables_.angles.size());
       tables_.angles.emplace_back();
       add_angle(angle, w.string->turns);
-      slots[place] = {angle - tables_.rotations, odd_ones(w.mask.row, lanes)};
+      slots[place] = {angle - tables_.rotations, static_cast<std::int32_t>(odd_ones(w.mask.row, lanes))};
       masks[place / layer_strings][place % layer_strings] = w.mask;
       op.layers = std::max(op.layers, place / layer_strings + 1);
     }
