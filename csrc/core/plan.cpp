@@ -23,6 +23,7 @@ class StretchPlanner {
   StretchPlanner(Plan& plan, Live& live, std::vector<int> turns, std::vector<Mask> next_flips)
       : plan_(plan),
         live_(live),
+        visited_(live.span),
         remaining_(std::move(turns)),
         next_flips_(std::move(next_flips)),
         num_bits_(plan.program->num_wires) {}
@@ -57,11 +58,33 @@ class StretchPlanner {
     }
     pass.before = live_;
     pass.rows = tile.rows();
-    pass.tiles = tile.tiles(live_.origin, live_.span, parities, pass.active_tiles);
+    pass.tiles = tile.tiles(live_.origin, visited_, parities, pass.active_tiles);
     if (live_.everywhere) pass.active_tiles = pass.tiles.size();
-    local_live_ = !live_.everywhere && pass.active_tiles == 1;
+    is_local_ = !live_.everywhere && pass.active_tiles == 1;
+    is_local_ ? visit_a_pair(tile, rounds) : visit_all(tile);
     for (const Window& round : rounds) add_operations(pass, tile, round);
     plan_.passes.push_back(std::move(pass));
+  }
+
+  // Rows of a single state go in pairs (PairCell). The second is one that the next turns trade, or any.
+  void visit_a_pair(const TileGeometry& tile, const std::vector<Window>& rounds) {
+    if (plan_.layout.part_bits != 0) return;
+    const auto has_pair = [&] {
+      return std::ranges::any_of(visited_.basis(), [&](Mask v) { return tile.flip(v) >> lane_bits() != 0; });
+    };
+    const auto visit = [&](Mask flip) {
+      if (!has_pair()) visited_.add(flip);
+    };
+    for (const Window& round : rounds) {
+      for (const int t : round) visit(word(t).x);
+    }
+    const IndexMap rows = tile.rows();
+    if (rows.size() > 1) visit(static_cast<Mask>(rows[1]));
+  }
+
+  // Tiles are gone over as a whole where there are several.
+  void visit_all(const TileGeometry& tile) {
+    for (const Mask v : tile.span().basis()) visited_.add(v);
   }
 
   // The flips of the first turns that can be had, and the turns that were looked at.
@@ -141,7 +164,10 @@ class StretchPlanner {
     }
     for (const std::vector<int>& block : blocks(tile, round)) {
       pass.operations.push_back(turn_block(pass, tile, block));
-      for (const int t : block) live_.span.add(word(t).x);
+      for (const int t : block) {
+        live_.span.add(word(t).x);
+        visited_.add(word(t).x);
+      }
     }
     if (live_.span.size() == num_bits_) live_.everywhere = true;
   }
@@ -162,11 +188,11 @@ class StretchPlanner {
       }
       found.strings[at->second].turns.push_back(t);
     }
-    Rows rows = live_rows(pass, tile);
+    Rows rows = visited_rows(pass, tile);
     // Larger states are gone over in the order of memory, which the machine foresees.
-    if (pass.tiles.size() == 1 && plan_.layout.part_bits == 0) tell_apart(rows.live, parities);
-    found.active = Index{1} << rows.live.size();
-    std::vector<Mask> basis = rows.live;
+    if (pass.tiles.size() == 1 && plan_.layout.part_bits == 0) tell_apart(rows.visited, parities);
+    found.active = Index{1} << rows.visited.size();
+    std::vector<Mask> basis = rows.visited;
     complete(basis, row_bits(tile));
     found.rows = IndexMap(rows.origin, basis);
     for (std::size_t m = 0; m < parities.size(); ++m) {
@@ -199,23 +225,23 @@ class StretchPlanner {
     }
   }
 
-  // Rows of the tiles that are visited which may hold anything but zeros: origin + span of `live`.
+  // Rows of a tile that are visited: origin + span of `visited`.
   struct Rows {
     Mask origin = 0;
-    std::vector<Mask> live;
+    std::vector<Mask> visited;
   };
 
-  Rows live_rows(const Pass& pass, const TileGeometry& tile) const {
+  Rows visited_rows(const Pass& pass, const TileGeometry& tile) const {
     Rows rows;
-    if (!local_live_) {
-      complete(rows.live, row_bits(tile));
+    if (!is_local_) {
+      complete(rows.visited, row_bits(tile));
       return rows;
     }
     rows.origin = tile.flip(live_.origin ^ static_cast<Mask>(pass.tiles[0])) >> lane_bits();
     Span span;
-    for (const Mask v : live_.span.basis()) span.add(tile.flip(v) >> lane_bits());
-    rows.live = span.basis();
-    std::sort(rows.live.begin(), rows.live.end());
+    for (const Mask v : visited_.basis()) span.add(tile.flip(v) >> lane_bits());
+    rows.visited = span.basis();
+    std::sort(rows.visited.begin(), rows.visited.end());
     return rows;
   }
 
@@ -290,11 +316,11 @@ class StretchPlanner {
     return block;
   }
 
-  // One row of each group, first those that may hold anything but zeros. Of the rows of a group the one is chosen at
+  // One row of each group, first those that are visited. Of the rows of a group the one is chosen at
   // which all row signs are even, unless lanes have signs that go with them.
   void enumerate_groups(TurnBlock& block, const Pass& pass, const TileGeometry& tile) const {
     const int parts = plan_.layout.part_bits;
-    const Rows rows = live_rows(pass, tile);
+    const Rows rows = visited_rows(pass, tile);
     Span flips;
     for (const Index f : block.row_flip) flips.add(static_cast<Mask>(f));
     Span taken = flips;
@@ -305,7 +331,7 @@ class StretchPlanner {
     };
     Mask origin = rows.origin << parts;
     if (parts != 0) take(1);
-    for (const Mask v : rows.live) take(v << parts);
+    for (const Mask v : rows.visited) take(v << parts);
     block.active = Index{1} << basis.size();
     for (int b = 0; b < row_bits(tile) + parts; ++b) take(unit(b));
     if (!block.trades_lanes()) {
@@ -320,10 +346,14 @@ class StretchPlanner {
 
   Plan& plan_;
   Live& live_;
+  // What an operation visits, all that come after it visit too: live_.origin + this, which holds the live amplitudes.
+  // Going back, amplitudes that one of them left out would lack another scale than the state, and rounding errors of ket
+  // and bra that lie there would come into the overlaps of those before it.
+  Span visited_;
   std::vector<int> remaining_;
   const std::vector<Mask> next_flips_;
   const int num_bits_;
-  bool local_live_ = false;  // in this pass, all that is live lies in the first tile
+  bool is_local_ = false;  // in this pass, all that is visited lies in the first tile
 };
 
 // --- who absorbs what turns leave out ---------------------------------------------------------------------------------

@@ -337,9 +337,7 @@ class PassRunner {
   // NaN is NaN even where it meets zeros.
   Index groups_to_visit(const TurnBlock& block) const { return some_nan_ ? block.groups.size() : block.active; }
 
-  Index rows_to_visit(const Phases& phases) const {
-    return some_nan_ ? phases.rows.size() : std::max<Index>(phases.active, Cell::packed_together);
-  }
+  Index rows_to_visit(const Phases& phases) const { return some_nan_ ? phases.rows.size() : phases.active; }
 
   // The factors of strings of their own, for this tile.
   const Factor* factors(const Phases& phases, const Numbers& n, const Pass& pass, Mask base, Workspace<V>& work) const {

@@ -302,7 +302,7 @@ TEST(phases_of_one_word_are_one_string) {
   CHECK(shape(plan_of(2, {rotation("RZ", 0), make_gate("S", {0}), rotation("PhaseShift", 0)})) == Shape({-2}));
 }
 
-// Before the first turns there is one row to multiply, behind those of three wires all rows are.
+// Before the first turns there are two rows to multiply, for rows go in pairs; behind those of three wires all rows are.
 TEST(phases_leave_out_rows_that_are_zero) {
   std::vector<Gate> gates;
   for (int w = 0; w < 6; ++w) gates.push_back(rotation("RZ", w));
@@ -310,7 +310,7 @@ TEST(phases_leave_out_rows_that_are_zero) {
   for (int w = 0; w < 6; ++w) gates.push_back(rotation("RZ", w));
   const Plan plan = plan_of(6, gates, single);
   CHECK(shape(plan) == Shape({-6, 3, -3}));  // those of the other wires have no turn to wait for
-  CHECK(std::get<Phases>(plan.passes[0].operations[0]).active == 1);
+  CHECK(std::get<Phases>(plan.passes[0].operations[0]).active == 2);
   CHECK(std::get<Phases>(plan.passes[0].operations[2]).active == 8);
 }
 
@@ -384,6 +384,89 @@ TEST(tiles_hold_runs_of_neighbouring_rows) {
   const IndexMap rows = tile.rows();
   CHECK(rows.size() == 16);
   for (Index r = 0; r < 4; ++r) CHECK(rows[r] == 4 * r);
+}
+
+// --- support ----------------------------------------------------------------------------------------------------------
+
+using Amplitudes = std::vector<bool>;
+
+// Rows of a tile that an operation visits, by their numbers in the tile.
+std::vector<Index> visited_rows(const Phases& phases, int) {
+  std::vector<Index> rows;
+  for (Index r = 0; r < phases.active; ++r) rows.push_back(phases.rows[r]);
+  return rows;
+}
+
+std::vector<Index> visited_rows(const TurnBlock& block, int part_bits) {
+  std::vector<Index> rows;
+  for (Index g = 0; g < block.active; ++g) {
+    for (Index members = 0; members < Index{1} << block.turns.size(); ++members) {
+      Index row = block.groups[g];
+      for (std::size_t j = 0; j < block.turns.size(); ++j) row ^= (members >> j) & 1 ? block.row_flip[j] : 0;
+      rows.push_back(row >> part_bits);
+    }
+  }
+  return rows;
+}
+
+Amplitudes visited(const Plan& plan, const Pass& pass, const Operation& op) {
+  const int n = plan.program->num_wires;
+  Amplitudes found(std::size_t{1} << n, false);
+  const auto rows = std::visit([&](const auto& o) { return visited_rows(o, plan.layout.part_bits); }, op);
+  for (Index tile = 0; tile < pass.active_tiles; ++tile) {
+    for (const Index row : rows) {
+      for (Index lane = 0; lane < Index{1} << std::min(plan.layout.lane_bits, n); ++lane)
+        found[pass.tiles[tile] ^ pass.rows[row] ^ lane] = true;
+    }
+  }
+  return found;
+}
+
+bool includes(const Amplitudes& larger, const Amplitudes& smaller) {
+  for (std::size_t i = 0; i < larger.size(); ++i) {
+    if (smaller[i] && !larger[i]) return false;
+  }
+  return true;
+}
+
+// What an operation visits, those behind it visit too, up to the first step: whoever goes back meets nothing that has
+// another scale than the rest. And rows of single states go in pairs.
+void check_support(const Plan& plan) {
+  Amplitudes before(std::size_t{1} << plan.program->num_wires, false);
+  before[plan.start.index] = true;
+  for (const Pass& pass : plan.passes) {
+    if (pass.step != Element::none) before.assign(before.size(), true);
+    for (const Operation& op : pass.operations) {
+      const Amplitudes now = visited(plan, pass, op);
+      CHECK(includes(now, before));
+      before = now;
+      if (const auto* phases = std::get_if<Phases>(&op))
+        CHECK(plan.layout.part_bits != 0 || pass.rows.size() == 1 || phases->active % 2 == 0);
+    }
+  }
+}
+
+TEST(supports_only_grow) {
+  Random random(6);
+  int local = 0;
+  int elsewhere = 0;
+  for (int round = 0; round < 600; ++round) {
+    const int n = 2 + random.below(8);
+    Circuit circuit = word_circuit(random, n, random.below(40));
+    if (random.chance(0.7)) circuit.program.measurements = {measured_state};
+    const int lane_bits = random.below(4);
+    for (const Layout& layout : {whole, Layout{lane_bits, 0, max_wires}, Layout{lane_bits, 0, lane_bits + 1},
+                                 Layout{lane_bits, 0, lane_bits + 2}, Layout{0, 0, 3}}) {
+      const Plan plan = make_plan(circuit.program, layout);
+      check_support(plan);
+      for (const Pass& pass : plan.passes) {
+        local += pass.active_tiles == 1 && pass.tiles.size() > 1;
+        elsewhere += pass.active_tiles > 1 && pass.active_tiles < pass.tiles.size();
+      }
+    }
+  }
+  CHECK(local > 100);
+  CHECK(elsewhere > 100);
 }
 
 int turns_planned(const Plan& plan) {
