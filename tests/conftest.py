@@ -26,9 +26,9 @@ def level(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(params=[4, 5, 0], ids=["tiles of 16", "tiles of 32", "whole states"])
 def tile_bits(request: pytest.FixtureRequest) -> Iterator[int]:
     """Sizes of tiles so small that a state of a few wires is cut into many, and the default."""
-    _C.set_tile_bits(request.param)
+    _C.set_thresholds(tile_bits=request.param)
     yield request.param
-    _C.set_tile_bits(0)
+    _C.set_thresholds()
 
 
 def why_no_cuda() -> str:

@@ -104,11 +104,11 @@ def test_cases_as_single_states(tile_bits: int, level: str) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cases.tapes(max_wires=8, max_gates=40))
 def test_random_tape_in_tiles(tape: kg.Tape) -> None:
-    _C.set_tile_bits(4)
+    _C.set_thresholds(tile_bits=4)
     try:
         check(on_more_wires(tape, 7))
     finally:
-        _C.set_tile_bits(0)
+        _C.set_thresholds()
 
 
 @pytest.mark.parametrize("batch", [None, 3])
@@ -119,9 +119,9 @@ def test_mixed_circuit_in_tiles(batch: int | None, tile_bits: int, level: str) -
 
 def test_tiles_of_impossible_sizes() -> None:
     with pytest.raises(ValueError, match="0 to 48 bits are possible"):
-        _C.set_tile_bits(-1)
+        _C.set_thresholds(tile_bits=-1)
     with pytest.raises(ValueError, match="0 to 48 bits are possible"):
-        _C.set_tile_bits(49)
+        _C.set_thresholds(tile_bits=49)
 
 
 def mixed_tape(num_wires: int, batch: int | None, dtype: torch.dtype = torch.float64, seed: int = 0) -> kg.Tape:

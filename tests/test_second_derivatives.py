@@ -122,11 +122,11 @@ def test_tiles(level: str, wires: int, tile_bits: int) -> None:
     weights = torch.randn(2, wires, 3, dtype=F64, requires_grad=True)
     measured = [kg.expval(kg.Z(0) @ kg.X(wires - 1) + 0.3 * kg.Y(2)), kg.probs(wires=[1, 3])]
     tape = kg.Tape(entangled(weights, wires), measured)
-    _C.set_tile_bits(tile_bits)
+    _C.set_thresholds(tile_bits=tile_bits)
     try:
         found = hessian_product(kg.execute([tape])[0], [weights])
     finally:
-        _C.set_tile_bits(0)
+        _C.set_thresholds()
     expected = hessian_product(reference.execute(tape), [weights])
     assert found is not None
     assert expected is not None

@@ -21,6 +21,7 @@
 #include "core/registry.h"
 #include "cpu/buffer.h"
 #include "cpu/execute.h"
+#include "cpu/thresholds.h"
 
 namespace ketgrad {
 namespace {
@@ -326,7 +327,7 @@ int main(int argc, char** argv) {
   using namespace ketgrad;
   const std::string_view wanted = argc > 1 ? argv[1] : "";
   const int repeats = argc > 2 ? std::atoi(argv[2]) : 0;
-  if (argc > 3) set_tile_bits(std::atoi(argv[3]));
+  if (argc > 3) set_thresholds({.tile_bits = std::atoi(argv[3])});
   bool found = false;
   for (const auto& [name, make] : workloads) {
     if (wanted != "all" && wanted != name) continue;

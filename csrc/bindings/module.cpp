@@ -11,6 +11,7 @@ static constexpr std::uint64_t torch_target_version = TORCH_TARGET_VERSION;  // 
 
 #include <chrono>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -26,11 +27,25 @@ static constexpr std::uint64_t torch_target_version = TORCH_TARGET_VERSION;  // 
 #include "cpu/execute.h"
 #include "cpu/level.h"
 #include "cpu/profile.h"
+#include "cpu/thresholds.h"
 
 namespace py = pybind11;
 
 namespace ketgrad {
 namespace {
+
+// --- thresholds ------------------------------------------------------------------------------------------------------
+
+RegimeChoice regime_of(const std::string& name) {
+  if (name == "auto") return RegimeChoice::automatic;
+  if (name == "lanes") return RegimeChoice::lanes;
+  if (name == "single") return RegimeChoice::single;
+  throw std::invalid_argument("ketgrad: regime '" + name + "'; 'auto', 'lanes' and 'single' are possible");
+}
+
+void set_thresholds_of(int tile_bits, int scale_bits, bool support, const std::string& regime, bool spread) {
+  set_thresholds({tile_bits, scale_bits, support, regime_of(regime), spread});
+}
 
 // --- Ctrl-C ----------------------------------------------------------------------------------------------------------
 
@@ -328,7 +343,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("available_levels", &available_levels);
   m.def("current_level", &current_level);
   m.def("set_level", &set_level, py::arg("name"));
-  m.def("set_tile_bits", &set_tile_bits, py::arg("bits"), "amplitudes in a tile, as a power of two; 0: the default");
+  const Thresholds defaults;
+  m.def("set_thresholds", &set_thresholds_of, py::kw_only(), py::arg("tile_bits") = defaults.tile_bits,
+        py::arg("scale_bits") = defaults.scale_bits, py::arg("support") = defaults.support, py::arg("regime") = "auto",
+        py::arg("spread") = defaults.spread, "for tests; see cpu/thresholds.h");
   m.def("walk_count", &walk_count);
   m.def("start_profile", &start_profile);
   m.def("take_profile", &profile_of, py::arg("program"), "seconds per pass since start_profile, over all threads");

@@ -390,7 +390,8 @@ void close_stretches(Plan& plan) {
 // `word_flips`: of the words that are measured in the end.
 void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vector<Mask>& word_flips) {
   Live live;
-  live.everywhere = plan.program->initial.kind == Preparation::state || plan.start.everywhere != 0;
+  live.everywhere = !plan.layout.tracks_support || plan.program->initial.kind == Preparation::state ||
+                    plan.start.everywhere != 0;
   live.origin = static_cast<Mask>(plan.start.index);
   std::vector<int> turns;
   const auto finish_stretch = [&](const std::vector<Mask>& next_flips) {

@@ -25,6 +25,7 @@ struct Layout {
   int run_bits =
       0;  // 2^run_bits neighbouring rows are in one tile, for memory hands them out faster than scattered ones
   bool moves_zeros = true;          // tiles are read and written as a whole, amplitudes that are zero still included
+  bool tracks_support = true;       // amplitudes that are zero still are left out
   bool measures_in_passes = false;  // words whose flips the last pass's tile holds are measured there
 
   friend bool operator==(const Layout&, const Layout&) = default;

@@ -10,6 +10,7 @@
 #include "cpu/coefficients.h"
 #include "cpu/gradient_sink.h"
 #include "cpu/level.h"
+#include "cpu/thresholds.h"
 #include "cpu/walk.h"
 
 namespace ketgrad {
@@ -43,20 +44,30 @@ constexpr int largest_tile_bits = 15;
 constexpr Index smallest_run_state = Index{2} << 20;
 constexpr Index largest_cached_state = Index{48} << 20;
 
-std::atomic<int> chosen_tile_bits{0};
+Thresholds in_use;
 
 template <class T>
 Layout layout_of(const WalkLevel& level, bool lanes, Index dimension) {
-  if (lanes) return {0, 1, max_wires};
-  const int lane_bits = std::countr_zero(static_cast<unsigned>(level.lanes<T>())) - 1;
-  if (const int forced = chosen_tile_bits.load(); forced != 0) {
-    const int tile_bits = std::max(forced, lane_bits + 1);
-    return {lane_bits, 0, tile_bits, std::min(tile_bits - lane_bits - 1, 1)};
+  Layout layout;
+  layout.tracks_support = in_use.support;
+  if (lanes) {
+    layout.part_bits = 1;
+    layout.tile_bits = max_wires;
+    return layout;
   }
+  layout.lane_bits = std::countr_zero(static_cast<unsigned>(level.lanes<T>())) - 1;
+  layout.tile_bits = default_tile_bits;
   const Index bytes = dimension * Index{2 * sizeof(T)};
-  if (bytes < smallest_run_state) return {lane_bits, 0, default_tile_bits, 0};
-  if (bytes > largest_cached_state) return {lane_bits, 0, default_tile_bits, 3};
-  return {lane_bits, 0, sizeof(T) == sizeof(float) ? largest_tile_bits : default_tile_bits, 2};
+  if (in_use.tile_bits != 0) {
+    layout.tile_bits = std::max(in_use.tile_bits, layout.lane_bits + 1);
+    layout.run_bits = std::min(layout.tile_bits - layout.lane_bits - 1, 1);
+  } else if (bytes > largest_cached_state) {
+    layout.run_bits = 3;
+  } else if (bytes >= smallest_run_state) {
+    layout.tile_bits = sizeof(T) == sizeof(float) ? largest_tile_bits : default_tile_bits;
+    layout.run_bits = 2;
+  }
+  return layout;
 }
 
 // Time per amplitude of all samples, in units of a sample that fills its vectors: a batch in lanes pays for whole groups,
@@ -73,6 +84,13 @@ bool prefers_lanes(const Call<T>& call, const WalkLevel& level) {
   return lanes < single;
 }
 
+// Whether circuits of so many samples are run a sample per lane, where their states and matrices allow for it.
+template <class T>
+bool chooses_lanes(const Call<T>& call, const WalkLevel& level) {
+  if (in_use.regime == RegimeChoice::automatic) return prefers_lanes(call, level);
+  return in_use.regime == RegimeChoice::lanes;
+}
+
 template <class T>
 Regime choose_regime(const Call<T>& call, const WalkLevel& level) {
   const Index width = level.lanes<T>();
@@ -80,14 +98,16 @@ Regime choose_regime(const Call<T>& call, const WalkLevel& level) {
   const Index lane_state_bytes = call.dimension() * 2 * width * static_cast<Index>(sizeof(T));
   const Index lane_sum_bytes = call.extent().largest_sum * width * static_cast<Index>(sizeof(T));
   regime.lanes = call.program().num_wires < smallest_single ||
-                 (prefers_lanes(call, level) && std::max(lane_state_bytes, lane_sum_bytes) <= largest_lane_state &&
+                 (chooses_lanes(call, level) && std::max(lane_state_bytes, lane_sum_bytes) <= largest_lane_state &&
                   call.extent().largest_block <= largest_lane_block);
   const Index group = regime.lanes ? width : 1;
   const Index groups = (call.batch + group - 1) / group;
-  regime.parallel_passes = !regime.lanes && groups < call.threads && call.dimension() >= smallest_parallel_state;
+  const bool large_state = in_use.spread || call.dimension() >= smallest_parallel_state;
+  regime.parallel_passes = !regime.lanes && groups < call.threads && large_state;
   const double written =
       static_cast<double>(call.batch) * static_cast<double>(call.dimension()) * static_cast<double>(call.extent().work);
-  const bool one_task = regime.parallel_passes || written < smallest_parallel_call;
+  const bool small_call = !in_use.spread && written < smallest_parallel_call;
+  const bool one_task = regime.parallel_passes || small_call;
   regime.tasks = one_task ? 1 : std::min<Index>(groups, call.threads);
   regime.samples_per_task = (groups + regime.tasks - 1) / regime.tasks * group;
   return regime;
@@ -193,11 +213,16 @@ std::vector<std::unique_ptr<TaskState<T>>> walk_back(const Call<T>& call, const 
 
 }  // namespace
 
-void set_tile_bits(int bits) {
-  if (bits < 0 || bits > max_wires)
-    throw std::invalid_argument("ketgrad: tiles of 2^" + std::to_string(bits) + " amplitudes; 0 to " +
+const Thresholds& thresholds() { return in_use; }
+
+void set_thresholds(const Thresholds& thresholds) {
+  if (thresholds.tile_bits < 0 || thresholds.tile_bits > max_wires)
+    throw std::invalid_argument("ketgrad: tiles of 2^" + std::to_string(thresholds.tile_bits) + " amplitudes; 0 to " +
                                 std::to_string(max_wires) + " bits are possible, 0 for the default");
-  chosen_tile_bits = bits;
+  if (thresholds.scale_bits < 0 || thresholds.scale_bits > most_scale_bits)
+    throw std::invalid_argument("ketgrad: a scale of 2^-" + std::to_string(thresholds.scale_bits) + "; 0 to " +
+                                std::to_string(most_scale_bits) + " bits are possible");
+  in_use = thresholds;
 }
 
 template <class T>

@@ -36,10 +36,6 @@ struct CallPlan {
 template <class T>
 CallPlan plan_call(const PlannedProgram& program, Index batch, int threads);
 
-// Amplitudes in a tile of a single state, as a power of two; 0 for the default. Results do not depend on it, beyond
-// rounding. Throws std::invalid_argument outside 0..max_wires.
-void set_tile_bits(int bits);
-
 // Calls of the walk's entry points since the library was loaded: a batch is one plan, so their number does not grow
 // with it.
 Index walk_count();

@@ -233,7 +233,7 @@ class PassRunner {
       cosines *= cosine[j * lanes];
     }
     const bool closes = inverse_ ? block.closes_backward : block.closes_forward;
-    n.angles.fast = !closes && (single || !n.own) && std::abs(cosines) >= smallest_scale;
+    n.angles.fast = !closes && (single || !n.own) && std::abs(cosines) >= smallest_scale_;
     n.scale_after = n.angles.fast ? cosines : (single || !n.own || closes) ? 1 : n.scale_before;
     const double absorbed = n.angles.fast || n.scale_after != 1 ? 1 : n.scale_before;
     for (std::size_t j = 0; j < k; ++j, cosine += lanes, sine += lanes) {
@@ -254,9 +254,6 @@ class PassRunner {
       n.angles.b[j] = single ? b * lane_signs<T>(block.lane_sign[j]) : b;
     }
   }
-
-  // What is left out of ket and bra comes squared into overlaps: float's exponents must hold it beside the cotangents.
-  static constexpr double smallest_scale = 0x1p-24;
 
   void prepare_phases(const Phases& phases, Numbers& n) {
     const bool first = !n.ready;
@@ -471,6 +468,7 @@ class PassRunner {
   const Call<T>& call_;
   const Plan& plan_;
   const bool inverse_;
+  const double smallest_scale_ = std::ldexp(1.0, -thresholds().scale_bits);
   TileRunner<V>& tiles_;
   SampleGroup group_;
   bool started_ = false;

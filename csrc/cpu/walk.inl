@@ -4,7 +4,7 @@
 //
 // Needs before it: <algorithm>, <bit>, <cmath>, <cstdint>, <memory>, <mutex>, <optional>, <span>, <type_traits>, <utility>,
 // <variant>, <vector>, "core/dual.h", "core/plan.h", "cpu/buffer.h", "cpu/coefficients.h", "cpu/gradient_sink.h", "cpu/lanes.h",
-// "cpu/profile.h", "cpu/walk.h"; KETGRAD_ROW_BYTES, the size of the set's vectors; and KETGRAD_VECTOR_PERMUTES, if a
+// "cpu/profile.h", "cpu/thresholds.h", "cpu/walk.h"; KETGRAD_ROW_BYTES, the size of the set's vectors; and KETGRAD_VECTOR_PERMUTES, if a
 // vector can be permuted by another in one instruction.
 
 namespace ketgrad {

@@ -19,6 +19,7 @@
 #include "cpu/gradient_sink.h"
 #include "cpu/lanes.h"
 #include "cpu/profile.h"
+#include "cpu/thresholds.h"
 #include "cpu/walk.h"
 
 #ifdef KETGRAD_X86_LEVELS

@@ -20,6 +20,7 @@
 #include "core/registry.h"
 #include "cpu/execute.h"
 #include "cpu/level.h"
+#include "cpu/thresholds.h"
 
 namespace ketgrad::testing {
 

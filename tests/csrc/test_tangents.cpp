@@ -25,7 +25,7 @@ TEST(every_gate_and_measurement) {
 // Tiles of a few rows, so that small states have many.
 TEST(tiles) {
   Random random(32);
-  set_tile_bits(4);
+  set_thresholds({.tile_bits = 4});
   for (int opcode = 0; opcode < num_gates; opcode += 3) {
     const Circuit circuit = tiled_circuit(random, opcode);
     const Case c = unsolved_case(random, circuit, 1);
@@ -35,7 +35,7 @@ TEST(tiles) {
       check_run<double>(c, t);
     });
   }
-  set_tile_bits(0);
+  set_thresholds({});
 }
 
 }  // namespace

@@ -143,7 +143,7 @@ TEST(nan_propagates) {
 TEST(tiles_agree_with_the_dense_simulator) {
   Random random(19);
   for (const int tile_bits : {4, 5, 6}) {
-    set_tile_bits(tile_bits);
+    set_thresholds({.tile_bits = tile_bits});
     for (int opcode = 0; opcode < num_gates; ++opcode) {
       check_case(make_case(random, tiled_circuit(random, opcode), 1), 1);
     }
@@ -152,20 +152,20 @@ TEST(tiles_agree_with_the_dense_simulator) {
     for (int round = 0; round < 5; ++round)
       check_case(make_case(random, word_circuit(random, 6 + round % 3, 40), 2), 1);
   }
-  set_tile_bits(0);
+  set_thresholds({});
 }
 
 // Samples one after the other in the same tiles: nothing of one may be left for the next.
 TEST(samples_in_tiles_keep_apart) {
   Random random(22);
-  set_tile_bits(4);
+  set_thresholds({.tile_bits = 4});
   Circuit circuit = empty_circuit(7);
   for (int w = 0; w < 7; ++w) circuit.program.gates.push_back(make_gate("RY", {w}, {{0, w % 4, 1, 0.1 * w}}));
   circuit.program.gates.push_back(make_gate("RZ", {0}, {{1, 0, 1, 0}}));
   circuit.program.gates.push_back(make_gate("RY", {0}, {{0, 0, 1, 0}}));
   circuit.program.measurements = {{MeasurementKind::probs, {0, 1, 2, 3, 4, 5, 6}, {}}};
   for (int round = 0; round < 8; ++round) check_case(make_case(random, circuit, 3), 1);
-  set_tile_bits(0);
+  set_thresholds({});
 }
 
 // In a turn or a phase, shared or not, of one state cut into tiles or of lanes: all that a NaN meets is NaN, zeros too.
@@ -173,7 +173,7 @@ TEST(nan_reaches_every_amplitude) {
   for (const char* gate : {"RX", "RZ"}) {
     for (const bool batched : {false, true}) {
       for (const auto& [n, batch, tile_bits] : {std::tuple{6, 1, 4}, std::tuple{6, 2, 4}, std::tuple{3, 20, 0}}) {
-        set_tile_bits(tile_bits);
+        set_thresholds({.tile_bits = tile_bits});
         Circuit circuit = empty_circuit(n);
         circuit.program.gates = {make_gate(gate, {0}, {{0, 0, 1, 0}}), make_gate("RY", {1}, {{1, 0, 1, 0}})};
         circuit.program.measurements = {{MeasurementKind::state, {}, {}}};
@@ -186,7 +186,7 @@ TEST(nan_reaches_every_amplitude) {
       }
     }
   }
-  set_tile_bits(0);
+  set_thresholds({});
 }
 
 // Angles at which a cosine is zero or nearly so: nothing may be divided by it.
@@ -225,10 +225,10 @@ TEST(many_words) {
       circuit.program.measurements.push_back(measurement);
     }
     for (const int tile_bits : {0, 4}) {
-      set_tile_bits(tile_bits);
+      set_thresholds({.tile_bits = tile_bits});
       for (const Index batch : {1, 5}) check_case(make_case(random, circuit, batch), 1);
     }
-    set_tile_bits(0);
+    set_thresholds({});
   }
 }
 

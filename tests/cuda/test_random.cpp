@@ -43,10 +43,10 @@ void check_seed(std::uint64_t seed) {
   const Tangents t = make_tangents(random, circuit, c);
   const int threads = 1 + random.below(2);
   const bool has_tiles = n >= 5 && random.chance(0.5);
-  set_tile_bits(has_tiles ? 4 + random.below(2) : 0);
+  set_thresholds({.tile_bits = has_tiles ? 4 + random.below(2) : 0});
   for_each_level([&] { check_on_cpu<double>(c, t, threads); });
   check_on_cpu<float>(c, t, threads);
-  set_tile_bits(0);
+  set_thresholds({});
   const Setting setting{has_tiles ? 3 + random.below(2) : 0, random.chance(0.5) ? 0 : 7};
   check_on_gpu<double>(c, t, setting);
   check_on_gpu<float>(c, t, setting);
