@@ -22,10 +22,13 @@ namespace {
 #include "cpu/observables.inl"
 #include "cpu/phases.inl"
 
-// Groups of amplitudes per partial sum: short enough for float32 to sum well, long enough that adding up in double
-// costs nothing. The sums of a pass are taken in this order whatever the number of threads, so they do not depend on
-// it.
+// Groups of amplitudes that a thread takes at a time. The sums of a pass are taken in this order whatever the number of
+// threads, so they do not depend on it.
 constexpr Index reduction_chunk = 4096;
+
+// Groups, or rows, per partial sum. Where amplitudes are alike each addition is rounded the same way, so that a sum of k
+// is off by up to k/2 units: short enough for float32, long enough that adding up partial sums costs nothing.
+constexpr Index summed_together = 128;
 
 // Spreads a pass over the pool, or not.
 class Team {
@@ -44,22 +47,12 @@ class Team {
   void reduce(Index n, Index width, double* out, const F& f) const {
     const Index chunks = (n + reduction_chunk - 1) / reduction_chunk;
     const Index totals = width * lane_width<V>;
-    if (parallel_ == nullptr || chunks == 1) {
-      LaneVector<V> sums(width);
-      for (Index chunk = 0; chunk < chunks; ++chunk) {
-        std::fill(sums.begin(), sums.end(), V{});
-        f(chunk * reduction_chunk, std::min(n, (chunk + 1) * reduction_chunk), sums.data());
-        add_up(sums.data(), width, out);
-      }
-      return;
-    }
+    if (chunks == 1) return add_range<V>(0, n, width, out, f);
     std::vector<double> partial(chunks * totals, 0.0);
-    const auto body = [&](Index chunk) {
-      LaneVector<V> sums(width);
-      f(chunk * reduction_chunk, std::min(n, (chunk + 1) * reduction_chunk), sums.data());
-      add_up(sums.data(), width, partial.data() + chunk * totals);
-    };
-    run_parallel(parallel_, chunks, body);
+    for_each(chunks, [&](Index chunk) {
+      add_range<V>(chunk * reduction_chunk, std::min(n, (chunk + 1) * reduction_chunk), width,
+                   partial.data() + chunk * totals, f);
+    });
     for (Index chunk = 0; chunk < chunks; ++chunk) {
       for (Index e = 0; e < totals; ++e) out[e] += partial[chunk * totals + e];
     }
@@ -73,6 +66,17 @@ class Team {
   }
 
  private:
+  // Not inlined: of two copies, for one thread and for several, a compiler may contract either in its own way.
+  template <class V, class F>
+  [[gnu::noinline]] static void add_range(Index begin, Index end, Index width, double* out, const F& f) {
+    LaneVector<V> sums(width);
+    for (; begin < end; begin += summed_together) {
+      std::fill(sums.begin(), sums.end(), V{});
+      f(begin, std::min(end, begin + summed_together), sums.data());
+      add_up(sums.data(), width, out);
+    }
+  }
+
   template <class V>
   static void add_up(const V* sums, Index width, double* out) {
     for (Index e = 0; e < width; ++e) {

@@ -190,9 +190,13 @@ class WordRunner {
       for (int j = 0; j < size; ++j) words[j] = lone[j < count ? j : 0];
       const Row<T> signs[2] = {Row<T>{} + T(1), Row<T>{} - T(1)};
       Row<T> total[size] = {};
-      for (Index r = 0; r < rows; ++r) {
-        const Cell x = Cell::load(u, r);
-        for (int j = 0; j < size; ++j) total[j] += signs[odd_source(words[j], r)] * x.inner(source(words[j], ket, r));
+      for (Index first = 0; first < rows; first += summed_together) {
+        Row<T> sum[size] = {};
+        for (Index r = first; r < std::min(rows, first + summed_together); ++r) {
+          const Cell x = Cell::load(u, r);
+          for (int j = 0; j < size; ++j) sum[j] += signs[odd_source(words[j], r)] * x.inner(source(words[j], ket, r));
+        }
+        for (int j = 0; j < size; ++j) total[j] += sum[j];
       }
       for (int j = 0; j < count; ++j)
         TileRunner<V>::add_sum(total[j], source_signs(words[j]), sign(words[j].member, base),
