@@ -356,25 +356,12 @@ class StretchPlanner {
   bool is_local_ = false;  // in this pass, all that is visited lies in the first tile
 };
 
-// --- who absorbs what turns leave out ---------------------------------------------------------------------------------
-
-// In a stretch without steps, going one way: unless phases come last, the last block must close.
-template <class Begin, class End>
-void close_last(Begin begin, End end, bool TurnBlock::* closes) {
-  TurnBlock* last = nullptr;
-  for (auto it = begin; it != end; ++it) {
-    if (auto* block = std::get_if<TurnBlock>(*it)) {
-      last = block;
-    } else {
-      last = nullptr;
-    }
-  }
-  if (last != nullptr) last->*closes = true;
-}
+// --- who takes in what operations leave out -----------------------------------------------------------------------------
 
 void close_stretch(std::vector<Operation*>& stretch) {
-  close_last(stretch.begin(), stretch.end(), &TurnBlock::closes_forward);
-  close_last(stretch.rbegin(), stretch.rend(), &TurnBlock::closes_backward);
+  if (stretch.empty()) return;
+  std::visit([](auto& op) { op.closes_forward = true; }, *stretch.back());
+  std::visit([](auto& op) { op.closes_backward = true; }, *stretch.front());
   stretch.clear();
 }
 
@@ -390,8 +377,8 @@ void close_stretches(Plan& plan) {
 // `word_flips`: of the words that are measured in the end.
 void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vector<Mask>& word_flips) {
   Live live;
-  live.everywhere = !plan.layout.tracks_support || plan.program->initial.kind == Preparation::state ||
-                    plan.start.everywhere != 0;
+  live.everywhere =
+      !plan.layout.tracks_support || plan.program->initial.kind == Preparation::state || plan.start.everywhere != 0;
   live.origin = static_cast<Mask>(plan.start.index);
   std::vector<int> turns;
   const auto finish_stretch = [&](const std::vector<Mask>& next_flips) {

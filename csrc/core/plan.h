@@ -31,21 +31,22 @@ struct Layout {
   friend bool operator==(const Layout&, const Layout&) = default;
 };
 
+// Operations leave out factors that all amplitudes have in common, such as the cosines of turns; the walk carries them
+// as a scale. The last operation of a stretch (going forward, or going back) closes: it takes the scale in.
+
 // Up to `most` turns that trade rows, or lanes, or both: turns that trade rows together mix the 2^k rows of a group.
 struct TurnBlock {
   static constexpr int most = 3;
 
   std::vector<int> turns;
   IndexMap groups;              // the first row of each group
-  Index active = 0;             // so many of the groups, from the first on, are not zero yet
+  Index active = 0;             // the first `active` groups are visited, the others zero still
   std::vector<Index> row_flip;  // per turn: the partner of a row
   std::vector<Mask> tile_sign;  // per turn: the parity of (tile's base & this) turns its angle around
   std::vector<Mask> lane_sign;  // per turn: the parity of (lane & this) too
   std::vector<Mask> lane_flip;  // per turn: the partner of a lane; of some turn zero, of all
   std::vector<Mask>
       row_sign;  // per turn: the parity of (row & this) too; even on the first rows, if no lanes are traded
-  // Turns are applied without their cosines, which phases absorb later on. Where none follow (going forward, or going
-  // back), the last block has to.
   bool closes_forward = false;
   bool closes_backward = false;
 
@@ -65,8 +66,10 @@ struct PhaseString {
 // Rows are gone over in an order in which few strings change with each bit of their numbers.
 struct Phases {
   IndexMap rows;
-  Index active = 0;  // so many of them, from the first on, are not zero yet
+  Index active = 0;  // the first `active` are visited, the others zero still
   std::vector<PhaseString> strings;
+  bool closes_forward = false;
+  bool closes_backward = false;
 };
 
 using Operation = std::variant<TurnBlock, Phases>;

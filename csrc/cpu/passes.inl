@@ -135,8 +135,8 @@ class PassRunner {
     // Of phases: the strings of which samples have their own, and those that lanes share, with one table made once.
     int first_string = 0;
     int end_string = 0;
-    LaneVector<PhaseNumbers<T>> shared_strings;
-    T shared_scale = 1;
+    LaneVector<PhaseNumbers<double>> shared_strings;
+    double shared_scale = 1;
     LaneVector<PhaseFactor<T>> shared_factors;
     double factor_scale = 1;
   };
@@ -209,7 +209,7 @@ class PassRunner {
 
   // Goes over an operation in the order of the walk; `scale` is what the state in memory lacks.
   void prepare(const Operation& op, Numbers& n, double& scale) {
-    // In lanes, what has numbers of its own takes no part in the scale of all.
+    // In lanes, what has numbers of its own adds nothing to the scale of all.
     if (!n.ready || n.own || single) {
       n.scale_before = scale;
       if (const auto* block = std::get_if<TurnBlock>(&op)) {
@@ -222,6 +222,17 @@ class PassRunner {
     scale = n.scale_after;
   }
 
+  bool closes(const auto& op) const { return inverse_ ? op.closes_backward : op.closes_forward; }
+
+  // What an operation takes in of what the state lacks: all of it where it closes; else the power of two, which rounds
+  // nothing.
+  static double taken_in(double scale, bool closes) {
+    if (closes) return scale;
+    int exponent = 0;
+    static_cast<void>(std::frexp(scale, &exponent));
+    return std::ldexp(1.0, exponent);
+  }
+
   void prepare_block(const TurnBlock& block, Numbers& n) {
     const std::size_t k = block.turns.size();
     double cosines = n.scale_before;
@@ -232,18 +243,22 @@ class PassRunner {
       for (int l = 0; l < lanes; ++l) n.some_nan |= std::isnan(cosine[j * lanes + l]);
       cosines *= cosine[j * lanes];
     }
-    const bool closes = inverse_ ? block.closes_backward : block.closes_forward;
-    n.angles.fast = !closes && (single || !n.own) && std::abs(cosines) >= smallest_scale_;
-    n.scale_after = n.angles.fast ? cosines : (single || !n.own || closes) ? 1 : n.scale_before;
-    const double absorbed = n.angles.fast || n.scale_after != 1 ? 1 : n.scale_before;
+    // Lanes that have angles of their own share no scale.
+    const bool carries = lanes == 1;
+    n.angles.fast = carries && !closes(block) && std::abs(cosines) >= smallest_scale_;
+    const double taken = n.angles.fast || !(carries || closes(block)) ? 1 : taken_in(n.scale_before, closes(block));
+    double square = 1;  // how long turns are in the numbers that they are rounded to, squared
     for (std::size_t j = 0; j < k; ++j, cosine += lanes, sine += lanes) {
       Row<T> a{};
       Row<T> b{};
-      const double scale = j == 0 ? absorbed : 1;
+      const double scale = j == 0 ? taken : 1;
       const double sign = sign_of(plan_.turns[block.turns[j]].word);
-      if (lanes == 1) {
-        a += static_cast<T>(n.angles.fast ? 1 : scale * *cosine);
-        b += static_cast<T>(sign * (n.angles.fast ? *sine / *cosine : scale * *sine));
+      if (carries) {
+        const auto x = static_cast<T>(n.angles.fast ? 1 : scale * *cosine);
+        const auto y = static_cast<T>(sign * (n.angles.fast ? *sine / *cosine : scale * *sine));
+        square *= square_length(x, y);
+        a += x;
+        b += y;
       } else {
         for (int l = 0; l < width; ++l) {
           a[l] = static_cast<T>(scale * cosine[l]);
@@ -253,34 +268,76 @@ class PassRunner {
       n.angles.a[j] = a;
       n.angles.b[j] = single ? b * lane_signs<T>(block.lane_sign[j]) : b;
     }
+    n.scale_after = closes(block) ? 1 : n.scale_before;
+    if (carries && !closes(block))
+      n.scale_after /= (n.angles.fast && cosines * n.scale_before < 0 ? -1 : 1) * std::sqrt(square);
+  }
+
+  static double square_length(T x, T y) {
+    return static_cast<double>(x) * static_cast<double>(x) + static_cast<double>(y) * static_cast<double>(y);
   }
 
   void prepare_phases(const Phases& phases, Numbers& n) {
-    const bool first = !n.ready;
-    n.scale_after = 1;
-    LaneVector<PhaseNumbers<T>> shared;
+    if constexpr (single) {
+      n.factor_scale = take_in(phases, n, prepare_own_strings(phases, n));
+    } else {
+      prepare_own_strings(phases, n);
+      if (!n.ready) prepare_shared_strings(phases, n);
+    }
+  }
+
+  // `square`: how long the factors are in the numbers that they are rounded to, squared. Returns what they are to be
+  // multiplied by.
+  double take_in(const Phases& phases, Numbers& n, double square) const {
+    const double lacking = n.scale_before / std::sqrt(square);
+    const double taken = taken_in(lacking, closes(phases));
+    n.scale_after = closes(phases) ? 1 : lacking / taken;
+    return taken;
+  }
+
+  // Returns the mean square of the factors of a single state, up to roundings that differ from row to row.
+  double prepare_own_strings(const Phases& phases, Numbers& n) {
     PhaseNumbers<Row<T>>* own = strings_.data() + n.first_string;
     int at = n.first_angle;
+    PhaseFactor<Row<T>> start{Row<T>{} + 1, Row<T>{}};
+    double square = 1;
     for (const PhaseString& s : phases.strings) {
-      if (is_own(s)) {
-        *own = own_numbers(s, at);
-        for (int l = 0; l < width; ++l) n.some_nan |= std::isnan(own->start.re[l]);
-        at += n.lanes();
-        ++own;
-      } else if (first) {
-        const double half = 0.5 * string_angle(s, 0);
-        shared.push_back(phase_numbers<T>(s.row_mask, std::cos(half), std::sin(half)));
-        n.some_nan |= std::isnan(shared.back().start.re);
+      if (!is_own(s)) continue;
+      *own = own_numbers(s, at);
+      for (int l = 0; l < width; ++l) n.some_nan |= std::isnan(own->start.re[l]);
+      if constexpr (single) {
+        start = times_phase(start, own->start);
+        const bool varies = (s.row_mask & static_cast<Mask>(phases.active - 1)) != 0;
+        if (varies) square *= 0.5 + 0.5 * square_length(own->odd.re[0], own->odd.im[0]);
       }
+      at += n.lanes();
+      ++own;
     }
-    if constexpr (!single) {
-      if (!first) return;
-      n.factor_scale = shared.empty() ? n.scale_before : 1;
-      n.shared_strings = std::move(shared);
-      n.shared_scale = static_cast<T>(n.scale_before);
-      if (!n.shared_strings.empty() && keeps_tables()) fill_shared(n, n.shared_factors);
+    double squares = 0;
+    for (int l = 0; l < batch_lanes<T>; ++l) squares += square_length(start.re[l], start.im[l]);
+    return square * squares / batch_lanes<T>;
+  }
+
+  // Of lanes, which share a scale.
+  void prepare_shared_strings(const Phases& phases, Numbers& n) {
+    for (const PhaseString& s : phases.strings) {
+      if (is_own(s)) continue;
+      const double half = 0.5 * string_angle(s, 0);
+      n.shared_strings.push_back(phase_numbers<double>(s.row_mask, std::cos(half), std::sin(half)));
+      n.some_nan |= std::isnan(n.shared_strings.back().start.re);
+    }
+    if (n.shared_strings.empty()) {
+      n.factor_scale = take_in(phases, n, 1);
+      return;
+    }
+    fill_shared(n, exact_factors_, n.shared_factors);
+    double squares = 0;
+    for (const PhaseFactor<T>& f : n.shared_factors) squares += square_length(f.re, f.im);
+    n.shared_scale = take_in(phases, n, squares / static_cast<double>(call_.dimension()));
+    if (keeps_tables()) {
+      fill_shared(n, exact_factors_, n.shared_factors);
     } else {
-      n.factor_scale = n.scale_before;
+      n.shared_factors = {};
     }
   }
 
@@ -290,11 +347,15 @@ class PassRunner {
     return bytes <= static_cast<double>(largest_tables);
   }
 
-  void fill_shared(const Numbers& n, LaneVector<PhaseFactor<T>>& table) const {
+  // Products are formed in double and rounded once, so that both factors of a string are equally long.
+  void fill_shared(const Numbers& n, LaneVector<PhaseFactor<double>>& exact, LaneVector<PhaseFactor<T>>& table) const {
+    exact.resize(call_.dimension());
     table.resize(call_.dimension());
-    LaneVector<VaryingFactor<T>> varying;
-    fill_phases(table.data(), call_.program().num_wires, std::span<const PhaseNumbers<T>>(n.shared_strings),
+    LaneVector<VaryingFactor<double>> varying;
+    fill_phases(exact.data(), call_.program().num_wires, std::span<const PhaseNumbers<double>>(n.shared_strings),
                 n.shared_scale, varying);
+    for (std::size_t r = 0; r < exact.size(); ++r)
+      table[r] = {static_cast<T>(exact[r].re), static_cast<T>(exact[r].im)};
   }
 
   double string_angle(const PhaseString& s, int lane) const {
@@ -369,7 +430,7 @@ class PassRunner {
                       const F& f) const {
     if constexpr (!single) {
       if (!n.shared_strings.empty()) {
-        if (n.shared_factors.empty()) fill_shared(n, work.shared_factors);
+        if (n.shared_factors.empty()) fill_shared(n, work.exact_factors, work.shared_factors);
         f((n.shared_factors.empty() ? work.shared_factors : n.shared_factors).data());
       }
     }
@@ -481,6 +542,7 @@ class PassRunner {
   std::vector<double> sines_;
   std::vector<double> cosines_;
   LaneVector<PhaseNumbers<Row<T>>> strings_;  // of all operations
-  std::vector<int> turns_;                    // of a pass
+  LaneVector<PhaseFactor<double>> exact_factors_;
+  std::vector<int> turns_;  // of a pass
   std::vector<double> sums_;
 };

@@ -30,6 +30,7 @@ struct Workspace {
   TileRows<T> bra_tangent{3};
   LaneVector<Factor> factors;
   LaneVector<PhaseFactor<T>> shared_factors;
+  LaneVector<PhaseFactor<double>> exact_factors;
   LaneVector<Row<T>> products;
   LaneVector<Row<T>> more_products;
   // Whose factors these are, of which samples, and in tiles of which signs.
