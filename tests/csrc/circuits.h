@@ -32,7 +32,24 @@ class Random {
   double uniform(double low, double high) {
     return low + (high - low) * static_cast<double>(engine_() >> 11) * 0x1p-53;
   }
-  double angle() { return uniform(-std::numbers::pi, std::numbers::pi); }
+  double sign() { return chance(0.5) ? 1 : -1; }
+
+  // Wherever kernels take another way: at multiples of pi/2 and next to them, where sines or cosines vanish, and where
+  // they say nothing any more. Huge ones are for gates alone; as coefficients they would leave no digits.
+  double angle(bool may_be_huge = true) {
+    const double quarter = std::numbers::pi / 2 * (below(17) - 8);
+    switch (below(may_be_huge ? 10 : 9)) {
+      case 0:
+      case 1: return quarter;
+      case 2:
+      case 3: return quarter + sign() * std::pow(10.0, -1 - below(12));
+      case 4: return 0;
+      case 5: return sign() * (chance(0.3) ? 1e-300 : std::pow(10.0, -below(20)));
+      case 6: return sign() * std::ldexp(1.0, below(8) - 5);
+      case 9: return std::round(uniform(-16e6, 16e6)) / 16;  // float has room for it
+      default: return uniform(-std::numbers::pi, std::numbers::pi);
+    }
+  }
   Complex<double> complex() { return {uniform(-1, 1), uniform(-1, 1)}; }
   int below(int n) { return static_cast<int>(engine_() % static_cast<std::uint64_t>(n)); }
   bool chance(double probability) { return uniform(0, 1) < probability; }
@@ -53,7 +70,7 @@ class Random {
 // --- circuits -------------------------------------------------------------------------------------------------------
 
 // What an input's values must be like.
-enum class Role { angles, unitary, diagonal, state, hermitian, sparse };
+enum class Role { angles, gate_angles, unitary, diagonal, state, hermitian, sparse };
 
 struct Circuit {
   Program program;
@@ -64,7 +81,8 @@ struct Circuit {
     const Index dimension = Index{1} << size;
     roles.push_back(role);
     switch (role) {
-      case Role::angles: program.inputs.push_back({false, {size}}); break;
+      case Role::angles:
+      case Role::gate_angles: program.inputs.push_back({false, {size}}); break;
       case Role::diagonal:
       case Role::state: program.inputs.push_back({true, {dimension}}); break;
       case Role::sparse: program.inputs.push_back({true, {3}}); break;
@@ -95,10 +113,22 @@ inline Gate make_gate(std::string_view name, const std::vector<int>& wires, std:
   return gate;
 }
 
+inline int random_column(Random& random, const Program& program, int input) {
+  return random.below(static_cast<int>(program.inputs[input].shape[0]));
+}
+
+// Of a coefficient.
 inline Slot random_slot(Random& random, const Program& program) {
   const int input = random.below(2);
-  const int column = random.below(static_cast<int>(program.inputs[input].shape[0]));
-  return {input, column, random.uniform(-1.5, 1.5), random.uniform(-1, 1)};
+  return {input, random_column(random, program, input), random.uniform(-0.4, 0.4), random.uniform(-1, 1)};
+}
+
+// Of a gate. Most are values as they are, which are those that matter; huge ones are not rounded on their way.
+inline Slot random_angle(Random& random, const Program& program) {
+  const int input = random.below(3);
+  const int column = random_column(random, program, input);
+  if (input == 2 || random.chance(0.6)) return {input, column, random.chance(0.8) ? 1.0 : -2.0, 0};
+  return {input, column, random.chance(0.5) ? 0 : random.uniform(-1.5, 1.5), random.angle(false)};
 }
 
 inline int own_wires(Random& random, const GateInfo& info, int num_wires) {
@@ -117,7 +147,7 @@ inline Gate random_gate(Random& random, Circuit& circuit, Opcode opcode, int max
   gate.controls.insert(gate.controls.begin(), wires.begin(), wires.begin() + added);
   for (int j = 0; j < added; ++j) gate.control_values.insert(gate.control_values.begin(), random.chance(0.5));
   gate.inverse = random.chance(0.5);
-  for (int j = 0; j < info.num_parameters; ++j) gate.slots.push_back(random_slot(random, circuit.program));
+  for (int j = 0; j < info.num_parameters; ++j) gate.slots.push_back(random_angle(random, circuit.program));
   if (info.name == "PauliRot") {
     for (int j = 0; j < own; ++j) gate.word += "IXYZ"[random.below(4)];
   }
@@ -200,12 +230,13 @@ inline InitialState random_initial(Random& random, Circuit& circuit) {
   return initial;
 }
 
-// Inputs 0 and 1 are real vectors that many gates and coefficients share.
+// Inputs 0 and 1 are real vectors that many gates and coefficients share, input 2 one of gates alone.
 inline Circuit empty_circuit(int num_wires) {
   Circuit circuit;
   circuit.program.num_wires = num_wires;
   circuit.add_input(Role::angles, 4);
   circuit.add_input(Role::angles, 3);
+  circuit.add_input(Role::gate_angles, 6);
   return circuit;
 }
 
@@ -245,6 +276,39 @@ inline Circuit word_circuit(Random& random, int num_wires, int num_gates) {
     program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
     for (Term& term : program.measurements.back().terms) term.factors.clear();
   }
+  return circuit;
+}
+
+// Circuits of few kinds, which random ones seldom are: layers of one kind of gate, runs without a phase or without a turn,
+// each gate or each layer with an angle of its own or all with the same; phases before anything else.
+inline Circuit layered_circuit(Random& random, int num_wires, int num_layers) {
+  Circuit circuit = empty_circuit(num_wires);
+  Program& program = circuit.program;
+  const std::vector<const char*> kinds = random.chance(0.3)   ? std::vector<const char*>{"RY"}
+                                         : random.chance(0.3) ? std::vector<const char*>{"RX", "RZ"}
+                                         : random.chance(0.5)
+                                             ? std::vector<const char*>{"RX", "RY", "RZ", "PhaseShift", "SX", "H"}
+                                             : std::vector<const char*>{"RZ", "PhaseShift", "T", "RY"};
+  const bool is_shared = random.chance(0.3);
+  const Slot shared = random_angle(random, program);
+  const auto add = [&](const char* name, const std::vector<int>& wires) {
+    Gate gate = make_gate(name, wires);
+    for (int j = 0; j < gate_info(gate.opcode).num_parameters; ++j)
+      gate.slots.push_back(is_shared ? shared : random_angle(random, program));
+    program.gates.push_back(std::move(gate));
+  };
+  if (random.chance(0.7)) {
+    for (int w = 0; w < num_wires; ++w) add("RZ", {w});
+  }
+  for (int layer = 0; layer < num_layers; ++layer) {
+    const char* kind = kinds[random.below(static_cast<int>(kinds.size()))];
+    for (int w = 0; w < num_wires; ++w) add(kind, {w});
+    if (num_wires == 1 || random.chance(0.2)) continue;
+    const char* pair = random.chance(0.6) ? "CNOT" : random.chance(0.5) ? "IsingZZ" : "IsingXX";
+    for (int w = random.below(2); w + 1 < num_wires; ++w) add(pair, {w, w + 1});
+  }
+  for (int m = 0; m < 2; ++m)
+    program.measurements.push_back(random_measurement(random, circuit, static_cast<MeasurementKind>(random.below(5))));
   return circuit;
 }
 
@@ -296,14 +360,18 @@ inline std::vector<Complex<double>> random_complex_row(Random& random, Role role
     case Role::diagonal:
       for (Complex<double>& z : row) normalise(&z, 1, 1);
       break;
-    case Role::angles: break;
+    case Role::angles:
+    case Role::gate_angles: break;
   }
   return row;
 }
 
 inline void append_random_row(Random& random, Role role, const InputSpec& spec, std::vector<double>& rows) {
   if (!spec.is_complex) {
-    for (Index e = 0; e < spec.numel(); ++e) rows.push_back(random.angle());
+    const bool may_be_huge = role == Role::gate_angles;
+    const bool is_equal = random.chance(0.2);
+    const double all = random.angle(may_be_huge);
+    for (Index e = 0; e < spec.numel(); ++e) rows.push_back(is_equal ? all : random.angle(may_be_huge));
     return;
   }
   for (const Complex<double>& z : random_complex_row(random, role, spec)) {

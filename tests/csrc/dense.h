@@ -3,6 +3,7 @@
 // numbers it differentiates exactly.
 #pragma once
 
+#include <cmath>
 #include <numbers>
 #include <stdexcept>
 #include <string>
@@ -165,8 +166,20 @@ std::vector<Part<R>> parts_of(std::string_view name, const std::vector<R>& p, co
   throw std::logic_error("the dense simulator lacks " + std::string(name));
 }
 
+// Generators have whole numbers as eigenvalues: their exponentials have the period 4 pi.
+inline void reduce(double& angle) {
+  constexpr long double period = 4 * std::numbers::pi_v<long double>;
+  angle = static_cast<double>(angle - period * std::round(angle / period));
+}
+
+template <class R>
+void reduce(DualOf<R>& angle) {
+  reduce(angle.value);
+}
+
 template <class R>
 Dense<R> exponential(const Site& site, R angle, const Dense<double>& generator, const Dense<R>& psi) {
+  reduce(angle);
   Dense<R> sum = psi;
   Dense<R> term = psi;
   for (int k = 1; k <= 48; ++k) {  // enough for |angle G / 2| up to 8

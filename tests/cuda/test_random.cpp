@@ -34,18 +34,36 @@ void check_on_gpu(const Case& c, const Tangents& t, const Setting& setting) {
   check_everything(c, t, EmulatedRun<T>(c.program, c.values, c.batch, setting));
 }
 
+Circuit any_circuit(Random& random, int n) {
+  const int gates = random.below(n > 5 ? 20 : 40);  // each may bring a matrix, and the dense simulator takes its time
+  if (random.chance(0.4)) return random_circuit(random, n, gates);
+  return random.chance(0.3) ? word_circuit(random, n, gates) : layered_circuit(random, n, 1 + random.below(5));
+}
+
+// Small circuits cross every border: of tiles, of the scale that is carried, of what is zero still, of lanes, of threads.
+Thresholds any_thresholds(Random& random) {
+  Thresholds thresholds;
+  if (random.chance(0.5)) thresholds.tile_bits = 2 + random.below(4);
+  if (random.chance(0.7)) thresholds.scale_bits = random.below(most_scale_bits + 1);
+  thresholds.support = random.chance(0.8);
+  thresholds.regime = static_cast<RegimeChoice>(random.below(3));
+  thresholds.spread = random.chance(0.5);
+  return thresholds;
+}
+
 void check_seed(std::uint64_t seed) {
   Random random(seed);
   const int n = 1 + random.below(7);
-  const int gates = random.below(n > 5 ? 20 : 40);  // each may bring a matrix, and the dense simulator takes its time
-  const Circuit circuit = random.chance(0.6) ? random_circuit(random, n, gates) : word_circuit(random, n, gates);
-  const Case c = make_case(random, circuit, random.chance(0.4) ? 1 : 1 + random.below(9));
+  const Circuit circuit = any_circuit(random, n);
+  const Case c = make_case(random, circuit, random.chance(0.5) ? 1 : 1 + random.below(9));
   const Tangents t = make_tangents(random, circuit, c);
   const int threads = 1 + random.below(2);
   const bool has_tiles = n >= 5 && random.chance(0.5);
-  set_thresholds({.tile_bits = has_tiles ? 4 + random.below(2) : 0});
-  for_each_level([&] { check_on_cpu<double>(c, t, threads); });
-  check_on_cpu<float>(c, t, threads);
+  set_thresholds(any_thresholds(random));
+  for_each_level([&] {
+    check_on_cpu<double>(c, t, threads);
+    check_on_cpu<float>(c, t, threads);
+  });
   set_thresholds({});
   const Setting setting{has_tiles ? 3 + random.below(2) : 0, random.chance(0.5) ? 0 : 7};
   check_on_gpu<double>(c, t, setting);
