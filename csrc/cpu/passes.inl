@@ -330,15 +330,12 @@ class PassRunner {
       n.factor_scale = take_in(phases, n, 1);
       return;
     }
-    fill_shared(n, exact_factors_, n.shared_factors);
+    fill_shared(n, exact_factors_);
     double squares = 0;
-    for (const PhaseFactor<T>& f : n.shared_factors) squares += square_length(f.re, f.im);
+    for (const PhaseFactor<double>& f : exact_factors_)
+      squares += square_length(static_cast<T>(f.re), static_cast<T>(f.im));
     n.shared_scale = take_in(phases, n, squares / static_cast<double>(call_.dimension()));
-    if (keeps_tables()) {
-      fill_shared(n, exact_factors_, n.shared_factors);
-    } else {
-      n.shared_factors = {};
-    }
+    if (keeps_tables()) round_shared(n, exact_factors_, n.shared_factors);
   }
 
   // Tables for all phases of a long circuit could take more than its states; then each is made when it is used.
@@ -348,14 +345,18 @@ class PassRunner {
   }
 
   // Products are formed in double and rounded once, so that both factors of a string are equally long.
-  void fill_shared(const Numbers& n, LaneVector<PhaseFactor<double>>& exact, LaneVector<PhaseFactor<T>>& table) const {
+  void fill_shared(const Numbers& n, LaneVector<PhaseFactor<double>>& exact) const {
     exact.resize(call_.dimension());
-    table.resize(call_.dimension());
     LaneVector<VaryingFactor<double>> varying;
-    fill_phases(exact.data(), call_.program().num_wires, std::span<const PhaseNumbers<double>>(n.shared_strings),
-                n.shared_scale, varying);
+    fill_phases(exact.data(), call_.program().num_wires, std::span<const PhaseNumbers<double>>(n.shared_strings), 1.0,
+                varying);
+  }
+
+  static void round_shared(const Numbers& n, const LaneVector<PhaseFactor<double>>& exact,
+                           LaneVector<PhaseFactor<T>>& table) {
+    table.resize(exact.size());
     for (std::size_t r = 0; r < exact.size(); ++r)
-      table[r] = {static_cast<T>(exact[r].re), static_cast<T>(exact[r].im)};
+      table[r] = {static_cast<T>(n.shared_scale * exact[r].re), static_cast<T>(n.shared_scale * exact[r].im)};
   }
 
   double string_angle(const PhaseString& s, int lane) const {
@@ -430,7 +431,10 @@ class PassRunner {
                       const F& f) const {
     if constexpr (!single) {
       if (!n.shared_strings.empty()) {
-        if (n.shared_factors.empty()) fill_shared(n, work.exact_factors, work.shared_factors);
+        if (n.shared_factors.empty()) {
+          fill_shared(n, work.exact_factors);
+          round_shared(n, work.exact_factors, work.shared_factors);
+        }
         f((n.shared_factors.empty() ? work.shared_factors : n.shared_factors).data());
       }
     }

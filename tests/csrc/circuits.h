@@ -46,7 +46,7 @@ class Random {
       case 4: return 0;
       case 5: return sign() * (chance(0.3) ? 1e-300 : std::pow(10.0, -below(20)));
       case 6: return sign() * std::ldexp(1.0, below(8) - 5);
-      case 9: return std::round(uniform(-16e6, 16e6)) / 16;  // float has room for it
+      case 9: return std::round(uniform(-16e6, 16e6)) / 4;  // float has the digits
       default: return uniform(-std::numbers::pi, std::numbers::pi);
     }
   }
