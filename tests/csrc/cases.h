@@ -80,7 +80,7 @@ inline void solve(Case& c) {
 
 // Of real numbers often a single entry in each row, so that small ones are not lost beside large ones.
 inline std::vector<double> random_direction(Random& random, const InputSpec& spec, const Values& values) {
-  if (spec.is_complex || random.chance(0.3)) return random_numbers(random, static_cast<Index>(values.rows.size()));
+  if (spec.is_complex || random.chance(0.5)) return random_numbers(random, static_cast<Index>(values.rows.size()));
   std::vector<double> direction(values.rows.size(), 0.0);
   for (Index row = 0; row < static_cast<Index>(direction.size()); row += values.row_size)
     direction[row + random.below(static_cast<int>(values.row_size))] = 1;

@@ -34,6 +34,8 @@ class Random {
   }
   double sign() { return chance(0.5) ? 1 : -1; }
 
+  double common_angle() { return uniform(-std::numbers::pi, std::numbers::pi); }
+
   // Wherever kernels take another way: at multiples of pi/2 and next to them, where sines or cosines vanish, and where
   // they say nothing any more. Huge ones are for gates alone; as coefficients they would leave no digits.
   double angle(bool may_be_huge = true) {
@@ -47,7 +49,7 @@ class Random {
       case 5: return sign() * (chance(0.3) ? 1e-300 : std::pow(10.0, -below(20)));
       case 6: return sign() * std::ldexp(1.0, below(8) - 5);
       case 9: return std::round(uniform(-16e6, 16e6)) / 4;  // float has the digits
-      default: return uniform(-std::numbers::pi, std::numbers::pi);
+      default: return common_angle();
     }
   }
   Complex<double> complex() { return {uniform(-1, 1), uniform(-1, 1)}; }
@@ -368,10 +370,12 @@ inline std::vector<Complex<double>> random_complex_row(Random& random, Role role
 
 inline void append_random_row(Random& random, Role role, const InputSpec& spec, std::vector<double>& rows) {
   if (!spec.is_complex) {
+    // All equal, all anywhere, or each of another kind.
+    const int kind = random.below(4);
     const bool may_be_huge = role == Role::gate_angles;
-    const bool is_equal = random.chance(0.2);
-    const double all = random.angle(may_be_huge);
-    for (Index e = 0; e < spec.numel(); ++e) rows.push_back(is_equal ? all : random.angle(may_be_huge));
+    const double equal = random.angle(may_be_huge);
+    for (Index e = 0; e < spec.numel(); ++e)
+      rows.push_back(kind == 0 ? equal : kind == 1 ? random.common_angle() : random.angle(may_be_huge));
     return;
   }
   for (const Complex<double>& z : random_complex_row(random, role, spec)) {
