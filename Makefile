@@ -32,7 +32,7 @@ export CXX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help check build demo docs bench peers count test test-cpp test-python lint cuda-check gpu-check format sanitize fuzz clean
+.PHONY: help check build demo docs bench peers count test test-cpp test-python lint oldest-check cuda-check gpu-check format sanitize fuzz clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1:/p' $(MAKEFILE_LIST) | awk -F: '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -87,6 +87,9 @@ lint: $(HAVE_DEV)  ## check style, types, import directions and workflows
 	PYTHONPATH=python $(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet .github/workflows
+
+oldest-check: $(HAVE_BUILD)  ## compile against the headers of the oldest torch, which are downloaded once
+	$(BIN)/python csrc/oldest_check.py
 
 cuda-check: $(HAVE_BUILD)  ## compile the CUDA sources and list what their kernels take; needs nvcc, no GPU
 	$(BIN)/python cuda/compile_check.py $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -143,6 +144,18 @@ def test_the_compile_check_compiles_as_setup_does():
     assert all(f'"{flag}"' in check for flag in flags)
     version = re.search(r'"TORCH_TARGET_VERSION", "(\w+)"', setup)[1]
     assert f'"-DTORCH_TARGET_VERSION={version}"' in check
+
+
+def test_the_oldest_torch_is_compiled_against_by_all_that_knows_torch(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(CSRC))
+    check = importlib.import_module("oldest_check")
+    owners = {f"csrc/{path}" for path in CPP_FILES if path.parts[0] in set(LIBRARY_OWNERS.values())}
+    owners |= {f"cuda/{name}" for name in CUDA_LIBRARY_OWNERS}
+    expected = {name for name in owners if name.endswith(".cpp")}
+    assert len(expected) > 5
+    assert expected <= {path.relative_to(ROOT).as_posix() for path in check.sources()}
+    assert ("TORCH_STABLE_ONLY", None) in check.of_setup("MACROS")
+    assert check.oldest_requirement().startswith("torch==")
 
 
 @pytest.mark.parametrize("path", PRODUCT_MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
