@@ -86,8 +86,8 @@ inline Tensor empty_on(const torch::stable::Device& device, const std::vector<In
   for (std::size_t d = shape.size(); d-- > 1;) strides[d - 1] = strides[d] * std::max<Index>(shape[d], 1);
   AtenTensorHandle tensor = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<Index>(shape.size()), shape.data(), strides.data(),
-                                                         type_number(type), static_cast<std::int32_t>(device.type()),
-                                                         device.index(), &tensor));
+                                                  type_number(type), static_cast<std::int32_t>(device.type()),
+                                                  device.index(), &tensor));
   return Tensor(tensor);
 }
 
