@@ -5,7 +5,7 @@
 - ``CASES``: whole tapes made of the two, each operation and each measurement with and without batches, and ``CIRCUITS``
   that are there for what they are as a whole. ``TABLE`` has one tape an operation, with every measurement at once.
 - ``WORKLOADS``: the circuits that people train, of any size.
-- ``random_tape`` and the hypothesis strategy ``tapes``: valid tapes of up to 8 wires.
+- ``random_tape``: valid tapes of up to 8 wires.
 
 A factory takes its tensors from a ``Leaves``, which decides about seed, batch, dtype and device, so that the same case
 serves float32, float64 and another device:
@@ -27,9 +27,8 @@ from itertools import pairwise
 from random import Random
 from typing import Any, TypeVar
 
-import hypothesis.strategies as st
 import numpy as np
-import scipy.sparse
+import pytest
 import torch
 from torch import Tensor
 
@@ -437,9 +436,10 @@ def _nested_sum(leaves: Leaves, wires: Sequence[Any]) -> Any:
 
 def _scipy_sparse(wires: int) -> Any:
     """A constant Hermitian matrix."""
+    sparse = pytest.importorskip("scipy.sparse")  # a GPU machine may lack it
     side = 2**wires
-    upper = scipy.sparse.random(side, side, density=0.3, random_state=1) * (1 + 0.5j)
-    return (upper + upper.getH() + scipy.sparse.identity(side)).tocsr()
+    upper = sparse.random(side, side, density=0.3, random_state=1) * (1 + 0.5j)
+    return (upper + upper.getH() + sparse.identity(side)).tocsr()
 
 
 # Observables: name, least number of wires, has parameters, factory.
@@ -1059,12 +1059,3 @@ def random_tape(
 
 _GATE_ENTRIES = [entry for entry in OPERATIONS if not entry.is_preparation]
 _SIMPLE = [_BY_NAME[name] for name in ("RX", "RY", "RZ", "Rot", "CNOT", "CZ", "H", "CRX", "IsingZZ")]
-
-
-def tapes(**sizes: Any) -> st.SearchStrategy[kg.Tape]:
-    """Random tapes for hypothesis; keywords as for ``random_tape``. Structure shrinks, values come from a seed."""
-    return st.builds(
-        lambda random, seed: random_tape(random, seed, **sizes),
-        st.randoms(use_true_random=False),
-        st.integers(0, 2**32 - 1),
-    )

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -74,12 +73,6 @@ def test_every_level_agrees_with_the_oracle(level: str) -> None:
         check(case.tape(dtype=torch.float32), SINGLE, case.tape(dtype=torch.float64))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(cases.tapes(max_wires=8, max_gates=20))
-def test_random_tape(tape: kg.Tape) -> None:
-    check(tape)
-
-
 # --- regimes: a sample per lane, one after the other whole or in tiles, one pass spread over the pool ----------------
 
 
@@ -99,16 +92,6 @@ def test_cases_as_single_states(tile_bits: int, level: str) -> None:
         if case.tape().batch_size is None:
             single, double = case.tape(dtype=torch.float32), case.tape(dtype=torch.float64)
             check(on_more_wires(single, 6), SINGLE, on_more_wires(double, 6))
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(cases.tapes(max_wires=8, max_gates=40))
-def test_random_tape_in_tiles(tape: kg.Tape) -> None:
-    _C.set_thresholds(tile_bits=4)
-    try:
-        check(on_more_wires(tape, 7))
-    finally:
-        _C.set_thresholds()
 
 
 @pytest.mark.parametrize("batch", [None, 3])
