@@ -40,9 +40,58 @@ def why_no_cuda() -> str:
     return "" if has_kernels("cuda") else "the extension has no operators for CUDA"
 
 
+def needs_gpu() -> bool:
+    """Whether the environment says that there must be a GPU: what is skipped without one is then a failure."""
+    return os.environ.get("KETGRAD_REQUIRE_CUDA") == "1"
+
+
 @pytest.fixture(scope="session")
 def cuda() -> torch.device:
     """The first GPU. Tests that take it are skipped where there is none, or fail where KETGRAD_REQUIRE_CUDA is 1."""
     if reason := why_no_cuda():
-        (pytest.fail if os.environ.get("KETGRAD_REQUIRE_CUDA") == "1" else pytest.skip)(f"no CUDA: {reason}")
+        (pytest.fail if needs_gpu() else pytest.skip)(f"no CUDA: {reason}")
     return torch.device("cuda", 0)
+
+
+# --- KETGRAD_REQUIRE_CUDA=1: a session in which nothing ran on a GPU has failed ---------------------------------------
+
+RAN_ON_A_GPU = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "on_gpu: runs on a GPU; every test that takes the fixture `cuda` has it")
+    config.stash[RAN_ON_A_GPU] = 0
+    config.pluginmanager.register(Counter(config))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "cuda" in getattr(item, "fixturenames", ()):
+            item.add_marker("on_gpu")
+
+
+class Counter:
+    """Counts the tests that passed on a GPU, wherever they ran: reports of other processes come here too."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed and "on_gpu" in report.keywords:
+            self.config.stash[RAN_ON_A_GPU] += 1
+
+
+def nothing_ran(config: pytest.Config) -> bool:
+    """Whether this session should have run something on a GPU and has not; a pytest-xdist worker has a share only."""
+    is_whole = not hasattr(config, "workerinput") and not config.option.collectonly
+    return needs_gpu() and is_whole and config.stash[RAN_ON_A_GPU] == 0
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if nothing_ran(session.config) and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if nothing_ran(terminalreporter.config):
+        terminalreporter.write_line("KETGRAD_REQUIRE_CUDA=1, but no test passed on a GPU", red=True)
