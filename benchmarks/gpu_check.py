@@ -1,13 +1,19 @@
 """Builds ketgrad on a machine with a GPU, runs every test there and times circuits; needs no network, installs nothing.
 
-The Python that runs this must have a CUDA build of PyTorch, and nvcc must be there. Steps, each with its time and a
-verdict: the build; the tests of CUDA; the GPU's own limits; workloads with stated goals; compute-sanitizer; the other
-tests; other libraries, where they are installed. Everything ends within nine minutes: what there is no time for is
-named. The results go to benchmarks/results/gpu-<device>-<date>.json after every step.
+The Python that runs this must have a CUDA build of PyTorch, and nvcc must be there. What is missing is said before
+anything starts, all of it at once (`needs.py`). Steps, each with its time and a verdict: the build; the tests of CUDA;
+the GPU's own limits; workloads with stated goals; compute-sanitizer; the other tests; other libraries, where they are
+installed. The build may take half an hour (`--build-seconds`), what comes after it nine minutes (`--seconds`, of which
+each step has its share): what there is no time for is named. A build that was stopped goes on from there the next time.
+The results go to benchmarks/results/gpu-<device>-<date>.json after every step.
+
+It fails where a step fails, and where the build or the tests of CUDA were asked for and did not pass: a run in which no
+test passed on the GPU is no success.
 
     python benchmarks/gpu_check.py
     python benchmarks/gpu_check.py --quick
     python benchmarks/gpu_check.py --steps build workloads
+    python benchmarks/gpu_check.py --build-seconds 3600 --seconds 1800
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import re
 import shutil
@@ -27,19 +34,14 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from limits import limit
-from machine import Machine
-from report import number, table
-from rounds import EXACT_WIRES, TOLERANCE
-from workloads import find
+# numpy and torch, and what imports them, are imported where they are used: `needs` says so where they are not there.
+from needs import message, missing, search_path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -53,12 +55,17 @@ GOALS: dict[str, float | None] = {
 }
 """Milliseconds of one value and gradient, as a replayed graph."""
 PEERS = ("torch", "pennylane", "tensorcircuit")
+BUILD_SECONDS = 1800.0
+"""For the build, of which nvcc takes most: many times what it takes on a machine with a few cores."""
 SECONDS = 520.0
-"""For everything: less than nine minutes, with what is told to stop and takes its time."""
+"""For what comes after it: less than nine minutes, with what is told to stop and takes its time."""
 GRACE = 15.0
 """Seconds that a command has to end by itself once it is told to: pytest writes its report."""
 QUICK_TESTS = "not test_case and not with_every_measurement and not every_size"
-TEST_ENVIRONMENT = {"KETGRAD_REQUIRE_CUDA": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+NO_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+ON_A_GPU = {**NO_PLUGINS, "KETGRAD_REQUIRE_CUDA": "1"}
+MUST_PASS = {"build": "build", "cuda-tests": "tests of CUDA"}
+"""Steps without which nothing is known of ketgrad on the GPU, by what the report calls them."""
 KEPT = 40
 """Lines of output, or failures, that are kept."""
 LONGEST = 300
@@ -89,13 +96,22 @@ class Check:
     quick: bool
     path: Path
     report: dict[str, Any]
-    end: float = field(default_factory=lambda: time.monotonic() + SECONDS)
+    seconds: float = SECONDS
+    end: float = math.inf
+
+    def start_clock(self) -> None:
+        """From here on there are so many seconds."""
+        self.end = time.monotonic() + self.seconds
 
     def left(self) -> float:
         """Seconds until the end."""
         return self.end - time.monotonic()
 
-    def step(self, name: str, cap: float, action: Callable[[float], dict[str, Any]]) -> None:
+    def step(self, name: str, share: float, action: Callable[[float], dict[str, Any]]) -> None:
+        """Run a step for at most `share` of the default seconds, in proportion where there are more or fewer."""
+        self.run(name, share * self.seconds / SECONDS, action)
+
+    def run(self, name: str, cap: float, action: Callable[[float], dict[str, Any]]) -> None:
         """Run a step for at most `cap` seconds; it returns what belongs into the report, a verdict at least."""
         begun = time.monotonic()
         seconds = min(cap, self.left() - GRACE)
@@ -112,7 +128,7 @@ def run(command: list[str], seconds: float, **environment: str) -> Done:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": path} | environment,
+            env=os.environ | {"PYTHONPATH": path, "PATH": search_path()} | environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -142,33 +158,45 @@ def wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
 def check_build(seconds: float) -> dict[str, Any]:
     """Compile both extensions, and say what they say of themselves."""
     done = run([sys.executable, "setup.py", "build_ext", "--inplace"], seconds, KETGRAD_CUDA="1")
-    if done.code != 0:
-        return {"verdict": "failed" if done.code else "stopped", "output": done.tail()}
+    if done.code is None:
+        verdict = f"failed: stopped after {seconds:.0f} s; run it again to go on, or with a longer --build-seconds"
+        return {"verdict": verdict, "output": done.tail()}
+    if done.code:
+        return {"verdict": "failed", "output": done.tail()}
     info = run([sys.executable, "-m", "ketgrad", "info"], 60)
     loaded = info.code == 0 and not re.search(r"^CUDA +no:", info.output, flags=re.MULTILINE)
     return {"verdict": "passed" if loaded else "failed: there are no operators for CUDA", "info": info.tail()}
 
 
-def check_tests(arguments: list[str], seconds: float) -> dict[str, Any]:
-    """Run tests that must find a GPU; several at a time where pytest-xdist is installed, and with no other plugin."""
+def check_tests(arguments: list[str], environment: dict[str, str], seconds: float) -> dict[str, Any]:
+    """Run tests, some of which must pass; several at a time where pytest-xdist is installed, with no other plugin."""
     if importlib.util.find_spec("xdist"):
         arguments = [*arguments, "-p", "xdist", "-n", str(min(8, os.cpu_count() or 1))]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "--continue-on-collection-errors", f"--junitxml={report}"]
-        done = run([*command, *arguments], seconds, OMP_NUM_THREADS="2", **TEST_ENVIRONMENT)
+        done = run([*command, *arguments], seconds, OMP_NUM_THREADS="2", **environment)
         if not report.exists():
-            return {"verdict": "failed" if done.code else "stopped", "output": done.tail()}
+            return {"verdict": "failed" if done.code else "failed: stopped before it began", "output": done.tail()}
         found = counted(ElementTree.parse(report))
+    verdict = verdict_of(done.code, found)
+    output = {} if found["passed"] and not verdict.startswith("failed") else {"output": done.tail()}
+    return {"verdict": verdict, **found, "failed": found["failed"][:KEPT], **output}
+
+
+def verdict_of(code: int | None, found: dict[str, Any]) -> str:
+    """What pytest's exit code and report mean together. Without a test that passed there is no success."""
+    lacking = found["not run for"]
     if found["failed"]:
-        verdict = f"failed: {len(found['failed'])} of {found['tests']}"
-    elif done.code not in (0, 1, None):  # 1: files that need what is not installed are errors to pytest, not to us
-        return {"verdict": "failed", "output": done.tail(), **found}
-    elif done.code is None:
-        verdict = f"stopped: {found['passed']} passed until then"
-    else:
-        verdict = f"passed: {found['passed']} of {found['tests']}"
-    return {"verdict": verdict, **found, "failed": found["failed"][:KEPT]}
+        return f"failed: {len(found['failed'])} of {found['tests']}"
+    if not found["passed"]:
+        return "failed: no test passed" + (f"; not installed: {', '.join(lacking)}" if lacking else "")
+    if code is None:
+        return f"stopped: {found['passed']} passed until then"
+    # 1: files that need what is not installed are errors to pytest, not to us
+    if code and not (code == 1 and lacking):
+        return f"failed: pytest ended with {code}"
+    return f"passed: {found['passed']} of {found['tests']}"
 
 
 def counted(report: ElementTree.ElementTree) -> dict[str, Any]:
@@ -176,18 +204,21 @@ def counted(report: ElementTree.ElementTree) -> dict[str, Any]:
     failed: list[str] = []
     missing: dict[str, list[str]] = {}
     skipped: Counter[str] = Counter()
+    passed = 0
     cases = list(report.iter("testcase"))
     for case in cases:
         name = "::".join(filter(None, [case.get("classname"), case.get("name")]))
-        for result in (r for r in case if r.tag in ("failure", "error", "skipped")):
-            text = f"{result.get('message', '')}\n{result.text or ''}".strip()
-            if package := missing_package(result.tag, text):
-                missing.setdefault(package, []).append(name)
-            elif result.tag == "skipped":
-                skipped[result.get("message", "")] += 1
-            else:
-                failed.append(f"{name}: {text.splitlines()[0] if text else result.tag}"[:LONGEST])
-    passed = len(cases) - len(failed) - sum(map(len, missing.values())) - skipped.total()
+        result = next((r for r in case if r.tag in ("failure", "error", "skipped")), None)
+        if result is None:
+            passed += 1
+            continue
+        text = f"{result.get('message', '')}\n{result.text or ''}".strip()
+        if package := missing_package(result.tag, text):
+            missing.setdefault(package, []).append(name)
+        elif result.tag == "skipped":
+            skipped[result.get("message", "")] += 1
+        else:
+            failed.append(f"{name}: {text.splitlines()[0] if text else result.tag}"[:LONGEST])
     return {"tests": len(cases), "passed": passed, "failed": failed, "not run for": missing, "skipped": skipped}
 
 
@@ -208,7 +239,7 @@ def check_sanitizer(tool: str, seconds: float) -> dict[str, Any]:
     options = ["--report-api-errors", "no"] if tool == "memcheck" else []
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", SANITIZED]
     # torch's allocator hands out pieces of large blocks, whose ends the tool does not know.
-    environment = {**TEST_ENVIRONMENT, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    environment = {**ON_A_GPU, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     done = run([program, "--tool", tool, *options, *pytest], seconds, **environment)
     summary = re.search(SUMMARIES[tool], done.output)
     if done.code is None:
@@ -247,6 +278,12 @@ def check_machine(seconds: float) -> dict[str, Any]:
 
 def check_workload(name: str, measured: dict[str, Any], seconds: float) -> dict[str, Any]:
     """A workload of ours: whether it is right, whether it reaches its goal, and its share of the GPU's limit."""
+    from limits import limit
+    from machine import Machine
+    from report import number
+    from rounds import EXACT_WIRES, TOLERANCE
+    from workloads import find
+
     found = worker(seconds, "workload", "ketgrad", name)
     if found["status"] != "measured":
         return {"verdict": found["status"], **found}
@@ -267,6 +304,8 @@ def check_workload(name: str, measured: dict[str, Any], seconds: float) -> dict[
 
 def check_peer(library: str, name: str, seconds: float) -> dict[str, Any]:
     """A workload of another library, by its fastest way."""
+    from report import number
+
     found = worker(seconds, "workload", library, name)
     if found["status"] != "measured":
         return {"verdict": found["status"], **found}
@@ -280,16 +319,17 @@ STEPS = ("build", "cuda-tests", "machine", "workloads", "sanitizer", "tests", "p
 QUICK_STEPS = ("build", "cuda-tests", "machine", "workloads")
 
 
-def go(check: Check, steps: list[str]) -> None:
+def go(check: Check, steps: list[str], build_seconds: float) -> None:
     """Take the steps in order, the most telling first."""
     step, report = check.step, check.report["steps"]
     if "build" in steps:
-        step("build", 240, check_build)
+        check.run("build", build_seconds, check_build)
         if report["build"]["verdict"] != "passed":
             return  # or an older build would be tested
+    check.start_clock()
     if "cuda-tests" in steps:
         chosen = ["tests/test_cuda.py", *(["-k", QUICK_TESTS] if check.quick else [])]
-        step("tests of CUDA", 180, partial(check_tests, chosen))
+        step("tests of CUDA", 180, partial(check_tests, chosen, ON_A_GPU))
     if "machine" in steps:
         step("machine", 60, check_machine)
     names = [name for name, goal in GOALS.items() if goal or not check.quick]
@@ -298,7 +338,7 @@ def go(check: Check, steps: list[str]) -> None:
     for tool in SUMMARIES if "sanitizer" in steps else ():
         step(tool, 75, partial(check_sanitizer, tool))
     if "tests" in steps:
-        step("other tests", 180, partial(check_tests, ["--ignore=tests/test_cuda.py"]))
+        step("other tests", 180, partial(check_tests, ["--ignore=tests/test_cuda.py"], NO_PLUGINS))
     for library in PEERS if "peers" in steps else ():
         for name in names:
             step(f"{name}, {library}", 40, partial(check_peer, library, name))
@@ -308,15 +348,19 @@ def go(check: Check, steps: list[str]) -> None:
 
 def summary(report: dict[str, Any]) -> str:
     """The verdicts as a table."""
+    from report import table
+
     rows = [[name, found["verdict"], str(found["seconds"])] for name, found in report["steps"].items()]
     return table(["step", "verdict", "seconds"], rows)
 
 
-def why_not() -> str:
-    """Why there is nothing to check here; "" where there is."""
-    if torch.version.cuda is None:
-        return f"PyTorch {torch.__version__} is a CPU build; PYTHON=... names another Python"
-    return "" if torch.cuda.is_available() else "no GPU is visible"
+def what_failed(report: dict[str, Any], steps: list[str]) -> list[str]:
+    """The steps that failed, and those that had to pass and did not."""
+    verdicts = {name: found["verdict"] for name, found in report["steps"].items()}
+    failed = [name for name, verdict in verdicts.items() if verdict.startswith("failed")]
+    must_pass = [MUST_PASS[step] for step in steps if step in MUST_PASS]
+    missed = [name for name in must_pass if not verdicts.get(name, "").startswith("passed")]
+    return [*failed, *(name for name in missed if name not in failed)]
 
 
 def main() -> None:
@@ -326,17 +370,25 @@ def main() -> None:
     add("--quick", action="store_true", help="fewer tests and workloads, neither sanitizer nor other libraries")
     add("--steps", nargs="+", choices=STEPS, metavar="STEP", help=f"only these: {', '.join(STEPS)}")
     add("--out", type=Path, default=HERE / "results", metavar="FOLDER")
+    add("--build-seconds", type=float, default=BUILD_SECONDS, metavar="N", help="for the build (default: %(default)g)")
+    add("--seconds", type=float, default=SECONDS, metavar="N", help="for what comes after it (default: %(default)g)")
     options = parser.parse_args()
-    if reason := why_not():
-        sys.exit(f"gpu-check: {reason}")
+    steps = options.steps or list(QUICK_STEPS if options.quick else STEPS)
+    if needs := missing(steps):
+        sys.exit(message(needs))
+    import torch
+
     device, now = torch.cuda.get_device_name(0), datetime.now(UTC)
     slug = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
     options.out.mkdir(parents=True, exist_ok=True)
     header = {"device": device, "date": f"{now:%d %B %Y}", "torch": torch.__version__, "python": sys.version.split()[0]}
-    check = Check(options.quick, options.out / f"gpu-{slug}-{now:%Y-%m-%d}.json", {**header, "steps": {}})
-    go(check, options.steps or list(QUICK_STEPS if options.quick else STEPS))
+    path = options.out / f"gpu-{slug}-{now:%Y-%m-%d}.json"
+    check = Check(options.quick, path, {**header, "steps": {}}, options.seconds)
+    go(check, steps, options.build_seconds)
+    failed = what_failed(check.report, steps)
     print(f"\n{summary(check.report)}\nwritten to {check.path}")
-    sys.exit(any(found["verdict"].startswith("failed") for found in check.report["steps"].values()))
+    print(f"gpu-check failed: {', '.join(failed)}" if failed else "gpu-check passed")
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":

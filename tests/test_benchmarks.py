@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -148,11 +149,44 @@ def test_a_run_writes_its_files(tmp_path: Path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_the_check_says_so_in_one_line():
+def test_without_a_gpu_the_check_says_so_before_it_starts():
     done = subprocess.run([sys.executable, BENCHMARKS / "gpu_check.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("gpu-check: ")
-    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("gpu-check: this machine lacks\n")
+    assert "a CUDA build of PyTorch" in done.stderr or "a visible GPU" in done.stderr
+
+
+def test_the_check_names_everything_that_is_missing_at_once(module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    needs = module("needs")
+    monkeypatch.setattr(needs, "version_of", {"setuptools": (65, 5, 0)}.get)
+    monkeypatch.setattr(needs.sysconfig, "get_path", lambda _: str(tmp_path))
+    for name in ("PATH", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(needs.Path, "is_file", lambda _: False)
+    found = needs.message(needs.missing(module("gpu_check").STEPS))
+    packages = "numpy 'setuptools>=77.0.3' pytest hypothesis scipy ninja"
+    assert f"{sys.executable} -m pip install {packages}\n" in found
+    for what in ("no-such-compiler is none", "Python's C headers", "the CUDA toolkit", "nvcc"):
+        assert what in found
+    assert not torch.version.cuda or "of PyTorch" not in found
+    # A step alone needs no more than it uses.
+    assert "scipy" not in needs.message(needs.missing(["cuda-tests"]))
+    assert "the CUDA toolkit" not in needs.message(needs.missing(["cuda-tests"]))
+
+
+def test_a_toolkit_of_another_version_is_named(module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    needs = module("needs")
+    for name in ("bin/nvcc", "include/cuda_runtime.h"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("#!/bin/sh\necho release 12.4, V12.4.1\n", encoding="utf-8")
+    (tmp_path / "bin/nvcc").chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.setattr(needs, "cuda_of_torch", lambda: "13.0")
+    assert "has 12" in needs.missing_toolkit().what
+    monkeypatch.setattr(needs, "cuda_of_torch", lambda: "12.8")
+    assert needs.missing_toolkit() is None
 
 
 def test_the_check_tells_what_failed_from_what_could_not_run(module, tmp_path: Path):
@@ -179,6 +213,65 @@ def test_the_check_tells_what_failed_from_what_could_not_run(module, tmp_path: P
     assert [line.split(":")[0] for line in found["failed"]] == ["test_d", "test_a"]
     assert found["not run for"] == {"a_package_that_is_not_there": ["test_b"], "another": ["test_c::test_one"]}
     assert found["skipped"] == {"no": 1}
+
+
+TESTS_OF_CUDA = {
+    "all pass": ("def test_it(): pass", True, "passed: 1 of 1"),
+    "none is there": ("", False, "failed: no test passed"),
+    "all are skipped": ("import pytest\ndef test_it(): pytest.skip('no')", False, "failed: no test passed"),
+    "one fails": ("def test_a(): pass\ndef test_b(): assert False", False, "failed: 1 of 2"),
+    "a package is missing": (
+        "import a_package_that_is_not_there\ndef test_it(): pass",
+        False,
+        "failed: no test passed; not installed: a_package_that_is_not_there",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "succeeds", "verdict"), TESTS_OF_CUDA.values(), ids=TESTS_OF_CUDA)
+def test_no_success_without_a_test_that_passed(module, tmp_path: Path, text: str, succeeds: bool, verdict: str):
+    check = module("gpu_check")
+    (tmp_path / "test_it.py").write_text(text, encoding="utf-8")
+    arguments = [str(tmp_path / "test_it.py"), "-c", "/dev/null", "--rootdir", str(tmp_path)]
+    found = check.check_tests(arguments, check.NO_PLUGINS, 60)
+    assert found["verdict"] == verdict
+    assert (check.what_failed({"steps": {"tests of CUDA": found}}, ["cuda-tests"]) == []) is succeeds
+
+
+@pytest.mark.parametrize(("required", "code"), [("1", 1), ("0", 5)])
+def test_a_required_gpu_makes_an_error_of_no_tests(required: str, code: int):
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_cuda.py",
+        "-k",
+        "no_such_test",
+    ]
+    environment = os.environ | {"KETGRAD_REQUIRE_CUDA": required}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout
+    assert ("no test passed on a GPU" in done.stdout) is (required == "1")
+
+
+def test_the_check_fails_where_a_step_that_must_pass_did_not_run(module):
+    check = module("gpu_check")
+    steps = {"build": {"verdict": "passed"}, "tests of CUDA": {"verdict": "skipped: no time was left"}}
+    assert check.what_failed({"steps": steps}, ["build", "cuda-tests"]) == ["tests of CUDA"]
+    assert check.what_failed({"steps": {"build": steps["build"]}}, ["build"]) == []
+    assert check.what_failed({"steps": {}}, ["build", "cuda-tests"]) == ["build", "tests of CUDA"]
+
+
+def test_a_build_that_is_stopped_is_a_failure(module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    check = module("gpu_check")
+    monkeypatch.setattr(check, "run", lambda *_, **__: check.Done(None, "compiling"))
+    run = check.Check(False, tmp_path / "report.json", {"steps": {}})
+    check.go(run, ["build", "cuda-tests"], build_seconds=7)
+    assert run.report["steps"]["build"]["verdict"].startswith("failed: stopped after 7 s")
+    assert check.what_failed(run.report, ["build", "cuda-tests"]) == ["build", "tests of CUDA"]
 
 
 def test_the_check_stops_what_takes_too_long(module):
