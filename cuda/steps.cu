@@ -113,10 +113,44 @@ KETGRAD_KERNEL invert_diagonal_slopes_kernel(Index each, Index rows, const Compl
   inverse[item.sample * each + item.number] = with_slope(a, Complex<R>{-slope.re, -slope.im});
 }
 
-// Only two formulas have more rows: a thread that has room for them all has little left.
-constexpr int few_rows = 4;
+// The matrix of a formula. No formula mixes more than two rows: the excitations with a phase on all others have 4 or 16,
+// but turn two of them as RY does. So a thread holds the block of those two and the phase: the 16 rows of a double
+// excitation would take kilobytes of local memory, which the driver reserves for every thread that a GPU can hold.
+template <class R>
+class FormulaMatrix {
+ public:
+  KETGRAD_DEVICE FormulaMatrix(Formula formula, int size, const R* p) : block_rows_(size < 2 ? size : 2) {
+    switch (formula) {
+      case Formula::single_excitation_plus: excite(1, 2, 0.5, p); break;
+      case Formula::single_excitation_minus: excite(1, 2, -0.5, p); break;
+      case Formula::double_excitation_plus: excite(3, 12, 0.5, p); break;
+      case Formula::double_excitation_minus: excite(3, 12, -0.5, p); break;
+      default: block_matrix(formula, p, block_);
+    }
+  }
 
-template <class T, int most_rows>
+  KETGRAD_DEVICE Complex<R> at(int a, int b) const {
+    if (mixes(a) && mixes(b)) return block_[(a == high_ ? block_rows_ : 0) + (b == high_ ? 1 : 0)];
+    return a == b ? others_ : Complex<R>{};
+  }
+
+ private:
+  KETGRAD_DEVICE void excite(int low, int high, double phase, const R* p) {
+    low_ = low;
+    high_ = high;
+    block_matrix(Formula::ry, p, block_);
+    others_ = formulas::phase(R(phase) * p[0]);
+  }
+  KETGRAD_DEVICE bool mixes(int a) const { return a == low_ || a == high_; }
+
+  int block_rows_;
+  int low_ = 0;
+  int high_ = 1;
+  Complex<R> block_[4];
+  Complex<R> others_{};
+};
+
+template <class T>
 KETGRAD_KERNEL formula_kernel(Index each, Index rows, StateCall<T> c, GateStep step, bool dagger,
                               Complex<T>* coefficients) {
   const Item item = Item::of(each, rows);
@@ -131,17 +165,16 @@ KETGRAD_KERNEL formula_kernel(Index each, Index rows, StateCall<T> c, GateStep s
   }
   Wide<T> p[max_parameters];
   for (int j = 0; j < step.values.count; ++j) p[j] = parameter(c, step, j, sample);
-  Complex<Wide<T>> m[most_rows * most_rows];
-  block_matrix(step.formula, p, m);
   const int size = step.size;
+  const FormulaMatrix<Wide<T>> m(step.formula, size, p);
   if (step.kind == StepKind::diagonal) {
     Complex<T>* out = coefficients + item.sample * size;
-    for (int a = 0; a < size; ++a) out[a] = narrowed<T>(dagger ? conj(m[a * (size + 1)]) : m[a * (size + 1)]);
+    for (int a = 0; a < size; ++a) out[a] = narrowed<T>(dagger ? conj(m.at(a, a)) : m.at(a, a));
     return;
   }
   Complex<T>* out = coefficients + item.sample * size * size;
   for (int a = 0; a < size; ++a) {
-    for (int b = 0; b < size; ++b) out[a * size + b] = narrowed<T>(dagger ? conj(m[b * size + a]) : m[a * size + b]);
+    for (int b = 0; b < size; ++b) out[a * size + b] = narrowed<T>(dagger ? conj(m.at(b, a)) : m.at(a, b));
   }
 }
 
@@ -309,13 +342,13 @@ KETGRAD_KERNEL fold_kernel(Index each, Index samples, Index pieces, const Comple
 
 // 2 Re sum_ab (dV)[a, b] W[a, b]; of V^dagger, whose derivative is (dV)^dagger, with conj(W[b, a]) instead.
 template <class N>
-KETGRAD_DEVICE N contracted(const GateStep& step, const Complex<DualOf<N>>* m, const Complex<N>* w) {
+KETGRAD_DEVICE N contracted(const GateStep& step, const FormulaMatrix<DualOf<N>>& m, const Complex<N>* w) {
   const int size = step.size;
   N total = 0;
   for (int a = 0; a < size; ++a) {
     for (int b = 0; b < size; ++b) {
       if (step.kind == StepKind::diagonal && a != b) continue;
-      const Complex<DualOf<N>> entry = m[a * size + b];
+      const Complex<DualOf<N>> entry = m.at(a, b);
       const Index at = step.kind == StepKind::diagonal ? a : step.inverse != 0 ? b * size + a : a * size + b;
       const Complex<N> overlap = step.inverse != 0 ? conj(w[at]) : w[at];
       total += entry.re.slope * overlap.re - entry.im.slope * overlap.im;
@@ -324,7 +357,7 @@ KETGRAD_DEVICE N contracted(const GateStep& step, const Complex<DualOf<N>>* m, c
   return 2 * total;
 }
 
-template <class T, int most_rows>
+template <class T>
 KETGRAD_KERNEL step_sources_kernel(Index each, Index samples, StateCall<T> c, GateStep step, Index count,
                                    const Complex<Wide<T>>* sums, Wide<T>* single) {
   const Item item = Item::of(each, samples);
@@ -340,9 +373,7 @@ KETGRAD_KERNEL step_sources_kernel(Index each, Index samples, StateCall<T> c, Ga
   Moving p[max_parameters];
   for (int k = 0; k < step.values.count; ++k)
     p[k] = Moving(parameter(c, step, k, c.samples.first + item.sample), k == j ? 1.0 : 0.0);
-  Complex<Moving> m[most_rows * most_rows];
-  block_matrix(step.formula, p, m);
-  out = contracted(step, m, w);
+  out = contracted(step, FormulaMatrix<Moving>(step.formula, step.size, p), w);
 }
 
 // torch's gradient of the matrix itself is 2 conj(W), of one that is inverted 2 W^T.
@@ -402,9 +433,7 @@ void set_coefficients(const Queue& queue, const StateCall<T>& call, const GateSt
   if (step.input != no_input) {
     launch_items(queue, coefficient_count(step), rows, copy_matrix_kernel<T>, call, step, dagger, coefficients);
   } else {
-    launch_items(queue, 1, rows,
-                 step.size <= few_rows ? formula_kernel<T, few_rows> : formula_kernel<T, max_block_size>, call, step,
-                 dagger, coefficients);
+    launch_items(queue, 1, rows, formula_kernel<T>, call, step, dagger, coefficients);
   }
 }
 
@@ -460,9 +489,8 @@ template <class T>
 void set_step_sources(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<Wide<T>>* sums,
                       Wide<T>* single) {
   if (step.values.count == 0) return;
-  launch_items(queue, step.values.count, call.samples.count,
-               step.size <= few_rows ? step_sources_kernel<T, few_rows> : step_sources_kernel<T, max_block_size>, call,
-               step, overlap_count(step), sums, single);
+  launch_items(queue, step.values.count, call.samples.count, step_sources_kernel<T>, call, step, overlap_count(step),
+               sums, single);
 }
 
 template <class T>
