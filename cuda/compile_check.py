@@ -6,7 +6,8 @@ stack, spills and static shared memory of every kernel.
 
     python cuda/compile_check.py
 
-It fails on a warning, an error or a kernel that spills much. Where there is no nvcc it says so and succeeds.
+It fails on a warning, an error, and a kernel that spills much, has a large stack or shared memory beside what its launch
+asks for. Where there is no nvcc it says so and succeeds.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ ARCHITECTURES = (80, 90)
 MOST_SPILLED = 1024
 """Bytes of spill stores and loads together, of one kernel for one architecture. Tile kernels need all registers that
 they are given for the rows of ket and bra; what lives as long as a tile may be put aside meanwhile."""
+MOST_STACK = 1024
+"""Bytes of a thread's stack, spills included: local memory, of which the driver keeps as much as all threads that a GPU
+can hold would take, out of the sight of torch's allocator. On an H100, of 132 times 2,048 threads, that is 277 MB for these."""
 COMPILERS = 2
 """How many run at a time."""
 
@@ -186,11 +190,21 @@ def main() -> None:
     found = [kernel for compilation in done for kernel in kernels(compilation.report)]
     if found:
         print(f"\n{table(found)}\n")
-    spilling = [kernel for kernel in found if kernel.spilled > MOST_SPILLED]
-    names = demangled(kernel.name for kernel in spilling)
-    for kernel in spilling:
-        print(f"{names[kernel.name]} spills {kernel.spilled} bytes for {kernel.architecture}", file=sys.stderr)
-    sys.exit(1 if spilling or any(compilation.problem for compilation in done) else 0)
+    complaints = [(kernel, complaint) for kernel in found for complaint in complaints_about(kernel)]
+    names = demangled(kernel.name for kernel, _ in complaints)
+    for kernel, complaint in complaints:
+        print(f"{names[kernel.name]} {complaint} for {kernel.architecture}", file=sys.stderr)
+    sys.exit(1 if complaints or any(compilation.problem for compilation in done) else 0)
+
+
+def complaints_about(kernel: Kernel) -> Iterator[str]:
+    """What is too much of a kernel."""
+    if kernel.spilled > MOST_SPILLED:
+        yield f"spills {kernel.spilled} bytes"
+    if kernel.stack > MOST_STACK:
+        yield f"has a stack of {kernel.stack} bytes"
+    if kernel.shared:  # launches ask for all that a block can have
+        yield f"has {kernel.shared} bytes of static shared memory"
 
 
 def told(done: Compilation) -> Compilation:
