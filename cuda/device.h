@@ -30,7 +30,10 @@ inline constexpr int warp_size = 32;
 
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
+#include <set>
 #include <stdexcept>
+#include <utility>
 
 #include "cuda/errors.h"
 
@@ -86,17 +89,31 @@ inline constexpr Index most_blocks = 0x7fffffff;
 // A block has this much shared memory without asking.
 inline constexpr std::size_t shared_without_asking = std::size_t{48} << 10;
 
+// Lets a kernel have as much shared memory as a block of the current device can have. This is a property of the function
+// on the device, the same for all threads and for graphs that are instantiated later: it is set to the most there is, once.
+// Were it what a launch takes, another thread could ask for less before that launch is made.
+inline void allow_all_shared_memory(const void* kernel) {
+  static std::mutex mutex;
+  static std::set<std::pair<int, const void*>> allowed;
+  int device = 0;
+  require_success(cudaGetDevice(&device), "asking for the current device");
+  const std::lock_guard lock(mutex);
+  if (allowed.contains({device, kernel})) return;
+  int most = 0;
+  require_success(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+                  "asking how much shared memory a block can have");
+  require_success(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
+                  "asking for shared memory");
+  allowed.emplace(device, kernel);
+}
+
 template <class... Parameters, class... Arguments>
 void launch(const Queue& queue, Index blocks, int threads, std::size_t shared_bytes, void (*kernel)(Parameters...),
             const Arguments&... arguments) {
   if (blocks == 0) return;
   if (blocks > most_blocks)
     throw std::runtime_error("ketgrad: more work than one launch can take; use a smaller batch");
-  if (shared_bytes > shared_without_asking) {
-    require_success(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                         cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
-                    "asking for shared memory");
-  }
+  if (shared_bytes > shared_without_asking) allow_all_shared_memory(reinterpret_cast<const void*>(kernel));
   kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes,
            static_cast<cudaStream_t>(queue.stream)>>>(arguments...);
   require_success(cudaGetLastError(), "a launch");
