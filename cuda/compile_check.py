@@ -6,8 +6,8 @@ stack, spills and static shared memory of every kernel.
 
     python cuda/compile_check.py
 
-It fails on a warning, an error, and a kernel that spills much, has a large stack or shared memory beside what its launch
-asks for. Where there is no nvcc it says so and succeeds.
+It fails on a warning, an error, and a kernel that spills much, has a large stack, or has shared memory beside what its
+launch asks for. Where there is no nvcc it says so and succeeds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MOST_SPILLED = 1024
 they are given for the rows of ket and bra; what lives as long as a tile may be put aside meanwhile."""
 MOST_STACK = 1024
 """Bytes of a thread's stack, spills included: local memory, of which the driver keeps as much as all threads that a GPU
-can hold would take, out of the sight of torch's allocator. On an H100, of 132 times 2,048 threads, that is 277 MB for these."""
+can hold would take, out of the sight of torch's allocator. On an H100, of 132 times 2,048 threads, these are 277 MB."""
 COMPILERS = 2
 """How many run at a time."""
 
