@@ -6,6 +6,8 @@ Every test is skipped where there is no GPU, see the fixture `cuda`.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -358,3 +360,57 @@ def test_the_first_use_of_a_program_is_refused_in_a_capture(cuda: torch.device) 
         (found,) = kg.execute([tape()])
     graph.replay()
     torch.testing.assert_close(found, expected)
+
+
+# --- in a process of its own: what happens once only -----------------------------------------------------------------
+
+FRESH = """
+import torch
+import ketgrad as kg
+
+x = torch.tensor([0.3, 0.7, 1.1, 0.2], dtype=torch.float64, device="cuda", requires_grad=True)
+
+def circuit(x):
+    gates = [kg.RX(x[0], wires=0), kg.RY(x[1], wires=1), kg.DoubleExcitationPlus(x[2], wires=[0, 1, 2, 3])]
+    return kg.execute([kg.Tape([*gates, kg.RY(x[3], wires=2)], [kg.expval(kg.Z(0) @ kg.Z(2))])])[0]
+"""
+
+
+def run_fresh(script: str) -> str:
+    """What the script prints in a new process, which has loaded no kernel yet."""
+    done = subprocess.run([sys.executable, "-c", FRESH + script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_way_back_that_is_first_run_in_a_capture(cuda: torch.device) -> None:
+    """Kernels are loaded when they are first launched: those of the way back while it is captured."""
+    run_fresh("""
+stream = torch.cuda.Stream()
+with torch.cuda.stream(stream):
+    circuit(x)
+torch.cuda.synchronize()
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    (found,) = torch.autograd.grad(circuit(x), x)
+graph.replay()
+(expected,) = torch.autograd.grad(circuit(x), x)
+torch.testing.assert_close(found, expected)
+""")
+
+
+def test_kernels_reserve_little_memory(cuda: torch.device) -> None:
+    """Stacks of kernels are memory that torch's allocator does not see; `make cuda-check` limits them."""
+    hidden = run_fresh("""
+def hidden():
+    torch.cuda.synchronize()
+    free, total = torch.cuda.mem_get_info()
+    return total - free - torch.cuda.memory_reserved()
+
+circuit(x.detach())
+before = hidden()
+(gradient,) = torch.autograd.grad(circuit(x), x, create_graph=True)
+torch.autograd.grad(gradient.sum(), x)
+print(hidden() - before)
+""")
+    assert int(hidden) < 512 << 20
