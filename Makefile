@@ -32,7 +32,8 @@ export CXX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help check build demo docs bench peers count test test-cpp test-python lint oldest-check cuda-check gpu-check format sanitize fuzz clean
+.PHONY: help check build demo docs bench accuracy peers count test test-cpp test-python lint oldest-check cuda-check \
+	gpu-check format sanitize fuzz clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1:/p' $(MAKEFILE_LIST) | awk -F: '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -76,6 +77,9 @@ count: $(HAVE_DEV)  ## compare instruction counts with those on file (ARGS=--upd
 	$(CMAKE) -S . -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
 	$(CMAKE) --build build/cmake --target driver
 	$(BIN)/python benchmarks/count.py build/cmake/driver $(ARGS)
+
+accuracy: build $(HAVE_DEV)  ## measure errors of values, gradients and norms (ARGS=--quick takes a minute)
+	$(BIN)/python benchmarks/accuracy.py $(ARGS)
 
 peers: $(HAVE_PEERS)  ## install the libraries that make bench compares with, into .venv-peers
 

@@ -145,6 +145,22 @@ def test_a_run_writes_its_files(tmp_path: Path):
     assert (tmp_path / "performance.png").stat().st_size > 1000
 
 
+def test_errors_are_measured(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tqdm")
+    command = [sys.executable, str(BENCHMARKS / "accuracy.py"), "--gates", "10", "--wires", "3", "5"]
+    command += ["--families", "random angles", "one angle", "--threads", "1", "--out", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert {case["gates"] for case in found["gates"]} == {10}
+    assert {case["wires"] for case in found["wires"]} == {3, 5}
+    for case in found["gates"] + found["wires"]:
+        assert 0 < case["value"] < 1000
+        assert 0 < case["gradient"] < 1000
+    assert "one angle" in (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert (tmp_path / "accuracy.png").stat().st_size > 1000
+
+
 # --- on a GPU --------------------------------------------------------------------------------------------------------
 
 
