@@ -62,7 +62,15 @@ def test_code_runs(document: Path) -> None:
 
 
 def test_the_guides_have_code() -> None:
-    names = ["README.md", "docs/concepts.md", "docs/index.md", "docs/interchange.md", "docs/nn.md", "docs/pennylane.md"]
+    names = [
+        "README.md",
+        "docs/accuracy.md",
+        "docs/concepts.md",
+        "docs/index.md",
+        "docs/interchange.md",
+        "docs/nn.md",
+        "docs/pennylane.md",
+    ]
     assert [name_of(d) for d in GUIDES if python_blocks(d)] == names
 
 
