@@ -45,8 +45,8 @@ LONG = arbitrary(120)
 FEW_WIRES = (2, 6, 10)
 GATES = (10, 100, 1000, 10000)
 WIRES = (2, 4, 6, 8, 10, 12, 14, 15, 16, 18, 20, 22, 24)
-GATES_PER_WIRE = 12
-"""Of the circuits that grow in wires."""
+GATES_PER_WIRE = (1, 12)
+"""Of the circuits that grow in wires. After a gate on each, many amplitudes are alike, and so are roundings of sums."""
 BATCHED_WIRES = 15
 """Up to here a batch runs with its samples side by side."""
 PASS_WIRES = 20
@@ -298,11 +298,10 @@ def extended(case: Case, numbers: Numbers) -> Answer:
 
 def reference_numbers(case: Case) -> Numbers | None:
     """What the reference of complex128 computes in: what is long enough, and takes seconds."""
-    amplitudes = 2**case.wires * (BATCH if case.mode != "single" else 1)
-    if case.gates * amplitudes <= 4000:
-        return LONG
-    enough = LONGDOUBLE.bits >= 64
-    return LONGDOUBLE if enough and case.gates * amplitudes <= 20_000_000 else None
+    work = case.gates * 2**case.wires * (1 if case.mode == "single" else BATCH)
+    if LONGDOUBLE.bits < 64:
+        return LONG if work <= 60_000 else None
+    return LONG if work <= 4000 else LONGDOUBLE if work <= 20_000_000 else None
 
 
 def errors(case: Case) -> dict[str, float] | None:
@@ -326,9 +325,64 @@ def errors(case: Case) -> dict[str, float] | None:
 
 
 def largest(found: Array, right: Array) -> float:
-    """The largest deviation; in numbers as long as those of what is right. NaN is the largest."""
-    off = np.abs(found.astype(right.dtype) - right) / np.maximum(np.abs(right), 1)
-    return float(np.max(off.astype(np.float64), initial=0.0))
+    """The largest deviation; in numbers as long as those of what is right. NaN is off by infinity."""
+    off = (np.abs(found.astype(right.dtype) - right) / np.maximum(np.abs(right), 1)).astype(np.float64)
+    return float(np.max(np.where(np.isnan(off), np.inf, off), initial=0.0))
+
+
+# --- pairs of gates, again and again --------------------------------------------------------------------------------
+
+
+PAIRS: dict[str, tuple[Gate, ...]] = {
+    "RX RY": (Gate("RX", (0,), ("weights", 0)), Gate("RY", (0,), ("weights", 0))),
+    "RY RZ": (Gate("RY", (0,), ("weights", 0)), Gate("RZ", (0,), ("weights", 0))),
+    "RY": (Gate("RY", (0,), ("weights", 0)),),
+    "IsingXX RZ": (Gate("IsingXX", (0, 1), ("weights", 0)), Gate("RZ", (0,), ("weights", 0))),
+    "SX RY": (Gate("SX", (0,)), Gate("RY", (0,), ("weights", 0))),
+}
+PAIR_ANGLE = float(np.float32(0.3))
+
+
+def repeated(name: str, gates: int) -> list[Gate]:
+    """So many gates."""
+    return list(itertools.islice(itertools.cycle(PAIRS[name]), gates))
+
+
+def pair_excess(name: str, gates: int, mode: str) -> float:
+    """What all probabilities together are above 1, in complex64: of the sample that is farthest off."""
+    angle = torch.full([BATCH] if mode == "own" else [], PAIR_ANGLE)
+    operations = [operation(gate, {"weights": [angle]}, torch.float32) for gate in repeated(name, gates)]
+    if mode == "shared":
+        operations.insert(0, kg.RY(torch.linspace(0, 3, BATCH), wires=0))
+    wires = sorted({wire for gate in PAIRS[name] for wire in gate.wires})
+    (probabilities,) = kg.execute([kg.Tape(operations, [kg.probs(wires=wires)])], diff_method=None)
+    return max((probabilities.double().sum(-1) - 1).reshape(-1).tolist(), key=abs)
+
+
+def lightning_excess(name: str, gates: int) -> float | None:
+    """The same of lightning.qubit; None where it is not installed."""
+    try:
+        import pennylane as qml
+        import pennylane_lightning.lightning_qubit  # noqa: F401
+    except ImportError:
+        return None
+    wires = range(max(wire for gate in PAIRS[name] for wire in gate.wires) + 1)
+    operations = [
+        getattr(qml, gate.name)(*([] if gate.slot is None else [PAIR_ANGLE]), wires=gate.wires)
+        for gate in repeated(name, gates)
+    ]
+    tape = qml.tape.QuantumScript(operations, [qml.probs(wires=wires)])
+    found = qml.device("lightning.qubit", wires=len(wires), c_dtype=np.complex64).execute(tape)
+    return float(np.asarray(found, dtype=np.float64).sum() - 1)
+
+
+def pair_excesses(gates: int) -> dict[str, dict[str, float | None]]:
+    """Of all pairs, by mode, and of Lightning."""
+    return {
+        name: {mode: pair_excess(name, gates, mode) for mode in MODES}
+        | {"lightning.qubit": lightning_excess(name, gates)}
+        for name in PAIRS
+    }
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
@@ -355,10 +409,10 @@ def growing_gates(families: Sequence[str], gates: Sequence[int]) -> list[Case]:
 
 
 def growing_wires(families: Sequence[str], wires: Sequence[int]) -> list[Case]:
-    """So many gates for each wire."""
+    """Few gates for each wire."""
     return [
-        Case(family, n, GATES_PER_WIRE * n, mode, precision)
-        for family, n, mode, precision in itertools.product(families, wires, MODES, PRECISIONS)
+        Case(family, n, gates * n, mode, precision)
+        for family, n, gates, mode, precision in itertools.product(families, wires, GATES_PER_WIRE, MODES, PRECISIONS)
         if n <= (PASS_WIRES if family == "unfused" else max(WIRES)) and (n <= BATCHED_WIRES or mode == "single")
     ]
 
@@ -401,7 +455,20 @@ def share_table(measured: Sequence[Measured]) -> str:
     return table(["precision", "quantity", "largest share", "where"], rows)
 
 
-def markdown(by_gates: Sequence[Measured], by_wires: Sequence[Measured], header: str) -> str:
+def pair_table(excesses: dict[str, dict[str, float | None]]) -> str:
+    """What is above 1, a row for each pair."""
+    rows = [
+        [name, *("" if off is None else f"{off:.1e}" for off in found.values())] for name, found in excesses.items()
+    ]
+    return table(["gates", *next(iter(excesses.values()))], rows)
+
+
+def markdown(
+    by_gates: Sequence[Measured],
+    by_wires: Sequence[Measured],
+    excesses: dict[str, dict[str, float | None]],
+    header: str,
+) -> str:
     """All tables."""
     most = max(m.case.gates for m in by_gates)
     few = ", ".join(map(str, FEW_WIRES))
@@ -416,8 +483,11 @@ def markdown(by_gates: Sequence[Measured], by_wires: Sequence[Measured], header:
         error_table(by_gates, "mode", gates=most),
         "By the number of gates:\n",
         error_table(by_gates, "gates"),
-        f"By the number of wires, with {GATES_PER_WIRE} gates for each:\n",
+        f"By the number of wires, with {GATES_PER_WIRE[0]} or {GATES_PER_WIRE[-1]} gates for each:\n",
         error_table(by_wires, "wires"),
+        f"Of {most:,} gates by the angle {PAIR_ANGLE:.1g}, one or two of them again and again, what all probabilities "
+        "together are above 1 in complex64:\n",
+        pair_table(excesses),
     ]
     return "\n".join(parts)
 
@@ -451,14 +521,16 @@ def picture(by_gates: Sequence[Measured], by_wires: Sequence[Measured], path: Pa
                     color=colour,
                     label=family if filled else None,
                 )
-            sizes = [(x, FEW_WIRES[-1]) if attribute == "gates" else (GATES_PER_WIRE * x, x) for x in xs]
+            sizes = [(x, FEW_WIRES[-1]) if attribute == "gates" else (GATES_PER_WIRE[-1] * x, x) for x in xs]
             axis.plot(xs, [bound(quantity, *size) for size in sizes], "--", color="black", label="the bound")
             axis.set_xscale("log" if attribute == "gates" else "linear")
             axis.set_yscale("log")
             axis.grid(color="0.92")
             for side in ("top", "right"):
                 axis.spines[side].set_visible(False)
-            axis.set_xlabel("gates" if attribute == "gates" else f"wires, with {GATES_PER_WIRE} gates for each")
+            axis.set_xlabel(
+                "gates" if attribute == "gates" else f"wires, with up to {GATES_PER_WIRE[-1]} gates for each"
+            )
         row[0].set_ylabel("largest error, in u")
     for axis, quantity in zip(axes[0], QUANTITIES, strict=True):
         axis.set_title(quantity)
@@ -467,7 +539,7 @@ def picture(by_gates: Sequence[Measured], by_wires: Sequence[Measured], path: Pa
     figure.legend(
         *axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False, fontsize=9
     )
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
@@ -501,14 +573,19 @@ def main(arguments: list[str] | None = None) -> None:
                 found[name].append(Measured(case, off))
             bar.update()
     bar.close()
+    excesses = pair_excesses(max(options.gates))
     longest = f"mpmath with {LONG.bits} bits and longdouble with {LONGDOUBLE.bits}"
     header = (
         f"{cpu_name()}, level {_C.current_level()}, torch {torch.__version__}, {datetime.now(UTC):%d %B %Y}; "
         f"the reference of complex128 is {longest}.\n"
     )
     everything = {name: [m.case._asdict() | m.errors for m in group] for name, group in found.items()}
-    (options.out / "results.json").write_text(json.dumps({"header": header} | everything, indent=1), encoding="utf-8")
-    (options.out / "results.md").write_text(markdown(found["gates"], found["wires"], header), encoding="utf-8")
+    (options.out / "results.json").write_text(
+        json.dumps({"header": header} | everything | {"pairs": excesses}, indent=1), encoding="utf-8"
+    )
+    (options.out / "results.md").write_text(
+        markdown(found["gates"], found["wires"], excesses, header), encoding="utf-8"
+    )
     picture(found["gates"], found["wires"], options.out / PICTURE)
     print(f"written to {options.out}")
 
