@@ -5,10 +5,12 @@
 - ``CASES``: whole tapes made of the two, each operation and each measurement with and without batches, and ``CIRCUITS``
   that are there for what they are as a whole. ``TABLE`` has one tape an operation, with every measurement at once.
 - ``WORKLOADS``: the circuits that people train, of any size.
-- ``random_tape``: valid tapes of up to 8 wires.
+- ``random_tape``: valid tapes of up to 8 wires, of each of ``CIRCUIT_KINDS``.
+- ``as_function``: a tape as a function of its tensors, for transforms and compiled functions.
 
 A factory takes its tensors from a ``Leaves``, which decides about seed, batch, dtype and device, so that the same case
-serves float32, float64 and another device:
+serves float32, float64 and another device. Angles are normal, so that a case is about what its name says, or come from
+``angles.py``, as those of random tapes always do:
 
     @pytest.mark.parametrize("case", CASES, ids=str)
     def test_it(case):
@@ -33,6 +35,8 @@ import torch
 from torch import Tensor
 
 import ketgrad as kg
+from angles import Angles
+from ketgrad._parsing import restore
 
 # ---- tensors
 
@@ -43,7 +47,9 @@ class Leaves:
 
     Values are drawn in double precision and rounded to ``dtype``, so a seed means the same circuit in every precision.
     ``batch`` is None for tensors without a batch axis. With ``reuse``, an angle is sometimes one that was made before:
-    parameters that several gates share.
+    parameters that several gates share. Angles come from ``source``, or are normal without one; ``rounded`` rounds them
+    to a precision before they become ``dtype``: half a unit in the last place of 10⁶ is 0.03 in single precision, so
+    that what single precision is compared with must have its very angles.
     """
 
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
@@ -52,7 +58,9 @@ class Leaves:
     device: str = "cpu"
     requires_grad: bool = True
     reuse: float = 0.0
-    angles: list[Tensor] = field(default_factory=list)
+    source: Angles | None = None
+    rounded: torch.dtype | None = None
+    made: list[Tensor] = field(default_factory=list)
 
     def with_batch(self, batch: int | None) -> Leaves:
         """The same source of numbers, making tensors with this batch."""
@@ -60,10 +68,20 @@ class Leaves:
 
     def angle(self) -> Tensor:
         """() or (B,), real."""
-        if self.angles and self.uniform() < self.reuse:
-            return self.angles[int(self.uniform() * len(self.angles))]
-        self.angles.append(self._leaf(self._normal()))
-        return self.angles[-1]
+        if self.made and self.uniform() < self.reuse:
+            return self.made[int(self.uniform() * len(self.made))]
+        self.made.append(self.angles())
+        return self.made[-1]
+
+    def coefficient(self) -> Tensor:
+        """() or (B,), real, of order 1; with ``reuse`` sometimes an angle that was made before and is no larger."""
+        small = [angle for angle in self.made if angle.detach().abs().max() < 2] if self.uniform() < self.reuse else []
+        return small[int(self.uniform() * len(small))] if small else self._leaf(self._normal())
+
+    def angles(self, *shape: int) -> Tensor:
+        """One tensor of angles, (*shape) or (B, *shape), real."""
+        found = self._normal(*shape) if self.source is None else self.source.draw(*self._shape(shape))
+        return self._leaf(found if self.rounded is None else found.to(self.rounded).double())
 
     def coefficients(self, count: int) -> Tensor:
         """(T,) or (B, T), real."""
@@ -174,10 +192,21 @@ class Case:
     def __str__(self) -> str:
         return self.name
 
-    def tape(self, dtype: torch.dtype = torch.float64, device: str = "cpu", seed: int = 0) -> kg.Tape:
-        """The tape, with new leaves: the same values each time for the same seed."""
+    def tape(
+        self,
+        dtype: torch.dtype = torch.float64,
+        device: str = "cpu",
+        seed: int = 0,
+        mixture: str | None = None,
+        rounded: torch.dtype | None = None,
+    ) -> kg.Tape:
+        """The tape, with new leaves: the same values each time for the same seed.
+
+        ``mixture`` is one of ``angles.MIXTURES``, None for normal angles; ``rounded`` as in ``Leaves``.
+        """
         generator = torch.Generator().manual_seed(zlib.crc32(self.name.encode()) + seed)
-        return self.build(Leaves(generator, dtype=dtype, device=device))
+        source = None if mixture is None else Angles(generator, mixture)
+        return self.build(Leaves(generator, dtype=dtype, device=device, source=source, rounded=rounded))
 
 
 def contract(results: Any, seed: int = 0) -> Tensor:
@@ -205,6 +234,22 @@ def gradients(tape: kg.Tape, results: Any, seed: int = 0) -> list[Tensor]:
         return [torch.zeros_like(parameter) for parameter in parameters]
     found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
     return list(found)
+
+
+def is_hermitian(tensor: Tensor) -> bool:
+    is_square = tensor.dim() >= 2 and tensor.shape[-1] == tensor.shape[-2]
+    return is_square and torch.allclose(tensor, tensor.mH)
+
+
+def direction(tensor: Tensor) -> Tensor:
+    """Gradients of Hermitian matrices are right along Hermitian directions (docs/concepts.md)."""
+    double = torch.complex128 if tensor.is_complex() else torch.float64
+    v = torch.randn(tensor.shape, dtype=double, generator=torch.Generator().manual_seed(tensor.numel())).to(tensor)
+    return (v + v.mH) / 2 if is_hermitian(tensor) else v
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    return (a.conj() * b).real.sum() if a.is_complex() else (a * b).sum()
 
 
 def _flatten(results: Any) -> Iterator[Tensor]:
@@ -431,7 +476,7 @@ def _hamiltonian_with_matrices(leaves: Leaves, wires: Sequence[Any]) -> Any:
 
 def _nested_sum(leaves: Leaves, wires: Sequence[Any]) -> Any:
     inner = _hamiltonian_of_a_vector(leaves, wires)
-    return leaves.angle() * (inner - 0.3 * kg.Y(wires[1])) + kg.Z(wires[0]) / 2
+    return leaves.coefficient() * (inner - 0.3 * kg.Y(wires[1])) + kg.Z(wires[0]) / 2
 
 
 def _scipy_sparse(wires: int) -> Any:
@@ -454,12 +499,12 @@ _OBSERVABLES: list[tuple[str, int, bool, Callable[[Leaves, Sequence[Any]], Any]]
     ("word-everywhere", 1, False, lambda leaves, w: _word(w, "YZXXZYZX")),
     ("H@Z", 2, False, lambda leaves, w: kg.H(w[0]) @ kg.Z(w[1])),
     ("scaled", 2, False, lambda leaves, w: -2.5 * kg.Z(w[0]) @ kg.X(w[1])),
-    ("coefficient", 2, True, lambda leaves, w: leaves.angle() * (kg.Z(w[0]) @ kg.Y(w[1]))),
+    ("coefficient", 2, True, lambda leaves, w: leaves.coefficient() * (kg.Z(w[0]) @ kg.Y(w[1]))),
     (
         "coefficients-multiplied",
         2,
         True,
-        lambda leaves, w: (leaves.angle() * kg.X(w[0])) @ (kg.Y(w[1]) * leaves.angle()),
+        lambda leaves, w: (leaves.coefficient() * kg.X(w[0])) @ (kg.Y(w[1]) * leaves.coefficient()),
     ),
     ("difference", 2, False, lambda leaves, w: kg.Z(w[0]) - 0.3 * (kg.X(w[0]) @ kg.Y(w[1])) + 0.25 * kg.Identity(w[1])),
     ("hamiltonian-numbers", 3, False, lambda leaves, w: kg.Hamiltonian([0.5, -1, 2, 0.1, 0.7, 3], _pauli_sum(w))),
@@ -487,7 +532,7 @@ _OBSERVABLES: list[tuple[str, int, bool, Callable[[Leaves, Sequence[Any]], Any]]
         "state-projector-sum",
         3,
         True,
-        lambda leaves, w: leaves.angle() * kg.Projector(leaves.state(1), w[:1]) @ kg.Y(w[1]) + kg.Z(w[2]),
+        lambda leaves, w: leaves.coefficient() * kg.Projector(leaves.state(1), w[:1]) @ kg.Y(w[1]) + kg.Z(w[2]),
     ),
     ("sparse", 2, True, lambda leaves, w: kg.SparseHamiltonian(leaves.sparse(2), w[:2])),
     ("sparse-scipy", 3, False, lambda leaves, w: kg.SparseHamiltonian(_scipy_sparse(3), w[:3])),
@@ -495,7 +540,7 @@ _OBSERVABLES: list[tuple[str, int, bool, Callable[[Leaves, Sequence[Any]], Any]]
         "sparse@Z",
         3,
         True,
-        lambda leaves, w: leaves.angle() * kg.SparseHamiltonian(leaves.sparse(2), w[:2]) @ kg.Z(w[2]),
+        lambda leaves, w: leaves.coefficient() * kg.SparseHamiltonian(leaves.sparse(2), w[:2]) @ kg.Z(w[2]),
     ),
 ]
 
@@ -632,7 +677,7 @@ def _matrix_used_twice(leaves: Leaves) -> kg.Tape:
 
 
 def _columns_of_one_tensor(leaves: Leaves) -> kg.Tape:
-    data, weights = leaves.with_batch(BATCH).coefficients(3), leaves.coefficients(6).reshape(3, 2)
+    data, weights = leaves.with_batch(BATCH).angles(3), leaves.angles(6).reshape(3, 2)
     gates: list[kg.Operation] = []
     for wire in range(3):
         gates += [kg.RX(2 * data[:, wire] + 1, wires=wire), kg.RZ(weights[wire, 0], wires=wire)]
@@ -855,8 +900,8 @@ def _itself(results: Any) -> Tensor:
 
 def _data_and_weights(leaves: Leaves, batch: int, num_wires: int, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
     """Data (B, n), weights of a shape, targets (B, n)."""
-    data = leaves.with_batch(batch).coefficients(num_wires)
-    weights = leaves.with_batch(None).coefficients(math.prod(shape)).detach().reshape(shape)
+    data = leaves.with_batch(batch).angles(num_wires)
+    weights = leaves.with_batch(None).angles(math.prod(shape)).detach().reshape(shape)
     targets = _constant(leaves).with_batch(batch).coefficients(num_wires)
     return data, weights.requires_grad_(leaves.requires_grad), targets
 
@@ -1007,11 +1052,74 @@ TABLE: list[Case] = [_table_case(entry) for entry in OPERATIONS]
 
 # ---- random tapes
 
+# What random circuits are made of. ``any`` is everything there is; the others are of one sort throughout, since what a
+# planner does with a long run of like gates it hardly ever does with all sorts of them.
+CIRCUIT_KINDS = ("any", "layers", "no diagonal", "no mixing", "deep", "one kind", "shared data")
+
+_GATE_ENTRIES = [entry for entry in OPERATIONS if not entry.is_preparation]
+_SIMPLE = [_BY_NAME[name] for name in ("RX", "RY", "RZ", "Rot", "CNOT", "CZ", "H", "CRX", "IsingZZ")]
+_NO_DIAGONAL = [
+    _BY_NAME[name]
+    for name in (
+        "RX",
+        "RX",
+        "RY",
+        "RY",
+        "IsingXX",
+        "IsingYY",
+        "PauliRot-X",
+        "PauliRot-IY",
+        "CRX",
+        "CRY",
+        "CNOT",
+        "SWAP",
+    )
+]
+_NO_MIXING = [
+    _BY_NAME[name]
+    for name in ("RZ", "PhaseShift", "IsingZZ", "MultiRZ-3", "PauliRot-ZZ", "CRZ", "CZ", "T", "X", "CNOT", "SWAP")
+]
+_ONE_KIND = [entry for entry in _UNITARIES if entry.has_parameters and entry.num_wires > 0]
+
+
+def _layers(leaves: Leaves, random: Random, wires: Sequence[Any], depth: int) -> list[kg.Operation]:
+    """Phases on |0...0>, then layers of rotations and entangling gates: what is trained most."""
+    first = random.choice([kg.RZ, kg.RZ, kg.PhaseShift, kg.Rot])
+    gates: list[kg.Operation] = [
+        first(*(leaves.angle() for _ in range(3 if first is kg.Rot else 1)), wires=wire) for wire in wires
+    ]
+    if random.random() < 0.3:
+        gates += [kg.IsingZZ(leaves.angle(), wires=pair) for pair in pairwise(wires)]
+    rotations = random.choice([[kg.RY], [kg.RX], [kg.RX, kg.RY], [kg.RY, kg.RZ]])
+    entangle = random.choice([kg.CNOT, kg.CNOT, kg.CZ, None])
+    for _ in range(depth):
+        gates += [rotation(leaves.angle(), wires=wire) for rotation in rotations for wire in wires]
+        gates += [entangle(wires=pair) for pair in pairwise(wires)] if entangle else []
+    return gates
+
+
+def _shared_data(leaves: Leaves, random: Random, wires: Sequence[Any], depth: int) -> list[kg.Operation]:
+    """A few features that every layer reads anew, about one axis and about another, between trained rotations."""
+    features = [leaves.angle() for _ in range(random.randint(1, len(wires)))]
+    shared = leaves.with_batch(None)
+    gates: list[kg.Operation] = []
+    for _ in range(depth):
+        embeddings = random.sample([kg.RZ, kg.RX, kg.RY], random.randint(1, 2))
+        gates += [
+            embedding(features[i % len(features)], wires=wire)
+            for embedding in embeddings
+            for i, wire in enumerate(wires)
+        ]
+        gates += [kg.RY(shared.angle(), wires=wire) for wire in wires]
+        gates += [kg.CNOT(wires=pair) for pair in pairwise(wires)]
+    return gates
+
 
 def random_tape(
     random: Random,
     seed: int = 0,
     *,
+    kind: str = "any",
     num_wires: int | None = None,
     num_gates: int | None = None,
     max_wires: int = 8,
@@ -1019,43 +1127,109 @@ def random_tape(
     batches: Sequence[int | None] = (None, None, 1, 2, 3),
     dtype: torch.dtype = torch.float64,
     device: str = "cpu",
+    mixture: str | None = None,
+    without: Sequence[str] = (),
+    rounded: torch.dtype | None = None,
 ) -> kg.Tape:
     """A valid tape of random gates, preparations and measurements; tensors shared and batched, some used repeatedly.
 
     Args:
         random: chooses the structure.
         seed: chooses the values.
+        kind: one of ``CIRCUIT_KINDS``.
         num_wires: how many wires there are to act on; random up to ``max_wires`` where None.
-        num_gates: how many gates; random up to ``max_gates`` where None.
+        num_gates: about how many gates; random up to ``max_gates`` where None.
         max_wires: see ``num_wires``.
         max_gates: see ``num_gates``.
         batches: the batch of the tape is one of these; None is a tape without. Its tensors have it, or not, at random.
         dtype: real dtype of the tensors.
         device: where the tensors live.
+        mixture: one of ``angles.MIXTURES``, drawn where None.
+        without: kinds of angles that are left out, see ``angles.Angles``.
+        rounded: see ``Leaves``.
     """
-    num_wires = random.randint(1, max_wires) if num_wires is None else num_wires
+    if num_wires is None:
+        num_wires = random.randint(1, min(3, max_wires) if kind == "deep" else max_wires)
     num_gates = random.randint(1, max_gates) if num_gates is None else num_gates
     batch = random.choice(batches)
     integers = range(num_wires)
     labels: list[Any] = random.choice([[*integers], [2 * wire + 3 for wire in integers], [f"q{w}" for w in integers]])
     wires = random.sample(labels, num_wires)
-    leaves = Leaves(torch.Generator().manual_seed(seed), dtype=dtype, device=device, reuse=0.25)
+    generator = torch.Generator().manual_seed(seed)
+    source = Angles(generator, mixture, without)
+    leaves = Leaves(generator, dtype=dtype, device=device, reuse=0.25, source=source, rounded=rounded)
 
     def some_batch() -> Leaves:
         return leaves.with_batch(random.choice([None, batch]))
 
-    def pick(entries: Sequence[OperationEntry]) -> kg.Operation:
-        entry = random.choice([entry for entry in entries if entry.num_wires <= num_wires])
+    def of(entry: OperationEntry) -> kg.Operation:
         return entry.build(some_batch(), random.sample(wires, entry.num_wires))
 
-    operations = [pick(_PREPARATIONS)] if random.random() < 0.3 else []
-    # A first gate with a wire of its own: a tape of global phases alone has none.
-    operations.append(kg.RY(some_batch().angle(), wires=wires[0]))
-    operations += [pick(_SIMPLE if random.random() < 0.5 else _GATE_ENTRIES) for _ in range(num_gates)]
+    def pick(entries: Sequence[OperationEntry]) -> kg.Operation:
+        return of(random.choice([entry for entry in entries if entry.num_wires <= num_wires]))
+
+    def gates() -> list[kg.Operation]:
+        if kind == "layers":
+            return _layers(some_batch(), random, wires, max(1, num_gates // (2 * num_wires)))
+        if kind == "shared data":
+            return _shared_data(leaves.with_batch(batch), random, wires, max(1, num_gates // (3 * num_wires)))
+        # A first gate with a wire of its own: a tape of global phases alone has none.
+        first = (kg.RZ if kind == "no mixing" else kg.RY)(some_batch().angle(), wires=wires[0])
+        if kind == "no diagonal":
+            return [first, *(pick(_NO_DIAGONAL) for _ in range(num_gates))]
+        if kind == "no mixing":
+            spread = [kg.H(wire) for wire in wires] if random.random() < 0.5 else []
+            return [first, *spread, *(pick(_NO_MIXING) for _ in range(num_gates))]
+        if kind == "one kind":
+            entry = random.choice([entry for entry in _ONE_KIND if entry.num_wires <= num_wires])
+            return [first, *(of(entry) for _ in range(num_gates))]
+        return [first, *(pick(_SIMPLE if random.random() < 0.5 else _GATE_ENTRIES) for _ in range(num_gates))]
+
+    operations = [pick(_PREPARATIONS)] if random.random() < (0.1 if kind == "layers" else 0.3) else []
+    operations += gates()
     possible = [entry for entry in MEASUREMENTS if entry.num_wires <= num_wires]
     chosen = [random.choice(possible) for _ in range(random.randint(1, 3))]
-    return kg.Tape(operations, [entry.build(some_batch(), random.sample(wires, num_wires)) for entry in chosen])
+    measurements = [entry.build(some_batch(), random.sample(wires, num_wires)) for entry in chosen]
+    if kind in ("layers", "shared data") and random.random() < 0.7:
+        measurements = [kg.expval(kg.Z(wire)) for wire in wires]
+    return kg.Tape(operations, measurements)
 
 
-_GATE_ENTRIES = [entry for entry in OPERATIONS if not entry.is_preparation]
-_SIMPLE = [_BY_NAME[name] for name in ("RX", "RY", "RZ", "Rot", "CNOT", "CZ", "H", "CRX", "IsingZZ")]
+# ---- a tape as a function of its tensors
+
+
+def substituted(tape: kg.Tape, parameters: Sequence[Any]) -> kg.Tape:
+    """The tape with other parameters of the same kinds."""
+    left = iter(parameters)
+
+    def taken(found: Any) -> Any:
+        values = {name: getattr(found, name) for cls in type(found).__mro__ for name in getattr(cls, "__slots__", ())}
+        return restore(type(found), {**values, "parameters": tuple([next(left) for _ in found.parameters])})
+
+    operations = [taken(operation) for operation in tape.operations]
+    measurements = []
+    for m in tape.measurements:
+        observable = None if m.observable is None else taken(m.observable)
+        measurements.append(kg.Measurement(m.kind, observable, () if observable is not None else m.wires))
+    trainable = None if tape.has_default_trainable else tape.trainable_params
+    return kg.Tape(operations, measurements, trainable_params=trainable)
+
+
+def parameter_kinds(tape: kg.Tape) -> list[str]:
+    kinds = [kind for operation in tape.operations for kind in operation.parameter_kinds]
+    return kinds + [
+        kind for m in tape.measurements if m.observable is not None for kind in m.observable.parameter_kinds
+    ]
+
+
+def as_function(tape: kg.Tape, without: Sequence[str] = ()) -> tuple[Callable[..., kg.Tape], list[Tensor]]:
+    """A function whose arguments are the tape's tensors, each once, and these; other kinds of parameters stay fixed."""
+    of_kinds = zip(tape.parameters, parameter_kinds(tape), strict=True)
+    tensors = list({id(p): p for p, kind in of_kinds if isinstance(p, Tensor) and kind not in without}.values())
+    places = [next((i for i, t in enumerate(tensors) if t is p), None) for p in tape.parameters]
+
+    def function(*given: Tensor) -> kg.Tape:
+        chosen = [p if i is None else given[i] for p, i in zip(tape.parameters, places, strict=True)]
+        return substituted(tape, chosen)
+
+    return function, tensors

@@ -24,8 +24,6 @@ from torch.utils._pytree import tree_leaves
 import cases
 import ketgrad as kg
 from ketgrad._library import _C
-from ketgrad._parsing import restore
-from ketgrad.measurements import Measurement
 
 DOUBLE = 1e-12
 SINGLE = 1e-5
@@ -94,35 +92,6 @@ def compare(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 # --- every case -------------------------------------------------------------------------------------------------------
 
 
-def substituted(tape: kg.Tape, parameters: list[Any]) -> kg.Tape:
-    """The tape with other parameters of the same kinds."""
-    left = iter(parameters)
-
-    def taken(found: Any) -> Any:
-        values = {name: getattr(found, name) for cls in type(found).__mro__ for name in getattr(cls, "__slots__", ())}
-        return restore(type(found), {**values, "parameters": tuple([next(left) for _ in found.parameters])})
-
-    operations = [taken(operation) for operation in tape.operations]
-    measurements = []
-    for m in tape.measurements:
-        observable = None if m.observable is None else taken(m.observable)
-        measurements.append(Measurement(m.kind, observable, () if observable is not None else m.wires))
-    trainable = None if tape.has_default_trainable else tape.trainable_params
-    return kg.Tape(operations, measurements, trainable_params=trainable)
-
-
-def by_arguments(tape: kg.Tape) -> tuple[Callable[..., kg.Tape], list[Tensor]]:
-    """A function whose arguments are the tape's tensors."""
-    tensors = list({id(p): p for p in tape.parameters if isinstance(p, Tensor)}.values())
-    places = [next((i for i, t in enumerate(tensors) if t is p), None) for p in tape.parameters]
-
-    def function(*given: Tensor) -> kg.Tape:
-        chosen = [p if i is None else given[i] for p, i in zip(tape.parameters, places, strict=True)]
-        return substituted(tape, chosen)
-
-    return function, tensors
-
-
 def by_slots(tape: kg.Tape) -> tuple[Callable[..., kg.Tape], list[Tensor]]:
     """A function in which scalars are twice a column minus one: of a vector, or of a matrix with a batch axis."""
     scalars = [i for i, p in enumerate(tape.parameters) if isinstance(p, Tensor) and p.dim() == 0]
@@ -150,20 +119,18 @@ def by_slots(tape: kg.Tape) -> tuple[Callable[..., kg.Tape], list[Tensor]]:
             x = next(left)
             for column, i in enumerate(batches):
                 parameters[i] = -(1 - x[:, column] * 2)
-        return substituted(tape, parameters)
+        return cases.substituted(tape, parameters)
 
     return function, tensors  # type: ignore[return-value]
 
 
 def _is_scalar(tape: kg.Tape, index: int) -> bool:
-    kinds = [k for op in tape.operations for k in op.parameter_kinds]
-    kinds += [k for m in tape.measurements if m.observable is not None for k in m.observable.parameter_kinds]
-    return kinds[index] in ("angle", "coefficient")
+    return cases.parameter_kinds(tape)[index] in ("angle", "coefficient")
 
 
 @pytest.mark.parametrize("case", cases.CASES, ids=str)
 def test_case_by_arguments(case: cases.Case) -> None:
-    function, tensors = by_arguments(case.tape())
+    function, tensors = cases.as_function(case.tape())
     compare(function, *tensors)
 
 
@@ -177,7 +144,7 @@ def test_case_by_slots(case: cases.Case) -> None:
 
 @pytest.mark.parametrize("case", [*cases.CIRCUITS, *cases.WORKLOAD_CASES], ids=str)
 def test_case_in_single(case: cases.Case) -> None:
-    function, tensors = by_arguments(case.tape(dtype=torch.float32))
+    function, tensors = cases.as_function(case.tape(dtype=torch.float32))
     compare(function, *tensors)
 
 

@@ -14,11 +14,12 @@ from test_execute import check, on_more_wires
 
 
 def tapes(**sizes: Any) -> st.SearchStrategy[kg.Tape]:
-    """Keywords as for ``cases.random_tape``. Structure shrinks, values come from a seed."""
+    """Of every kind; keywords as for ``cases.random_tape``. Structure shrinks, values come from a seed."""
     return st.builds(
-        lambda random, seed: cases.random_tape(random, seed, **sizes),
+        lambda random, seed, kind: cases.random_tape(random, seed, kind=kind, **sizes),
         st.randoms(use_true_random=False),
         st.integers(0, 2**32 - 1),
+        st.sampled_from(cases.CIRCUIT_KINDS),
     )
 
 

@@ -14,7 +14,7 @@ from torch.autograd.functional import jacobian as oracle_jacobian
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import ketgrad as kg
-from cases import CASES, MEASUREMENTS, OPERATIONS, Case, Leaves, contract, layer
+from cases import CASES, MEASUREMENTS, OPERATIONS, Case, Leaves, contract, direction, inner, is_hermitian, layer
 from ketgrad import ops, reference
 from ketgrad._library import _C
 
@@ -46,22 +46,6 @@ def leaves_of(tape: kg.Tape) -> list[Tensor]:
         if isinstance(p, Tensor) and p.requires_grad and p.is_leaf and not any(p is known for known in found):
             found.append(p)
     return found
-
-
-def is_hermitian(tensor: Tensor) -> bool:
-    is_square = tensor.dim() >= 2 and tensor.shape[-1] == tensor.shape[-2]
-    return is_square and torch.allclose(tensor, tensor.mH)
-
-
-def direction(tensor: Tensor) -> Tensor:
-    """Gradients of Hermitian matrices are right along Hermitian directions (docs/concepts.md)."""
-    double = torch.complex128 if tensor.is_complex() else F64
-    v = torch.randn(tensor.shape, dtype=double, generator=torch.Generator().manual_seed(tensor.numel())).to(tensor)
-    return (v + v.mH) / 2 if is_hermitian(tensor) else v
-
-
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    return (a.conj() * b).real.sum() if a.is_complex() else (a * b).sum()
 
 
 def hessian_product(results: Any, leaves: list[Tensor]) -> list[Tensor] | None:
