@@ -15,7 +15,7 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import ketgrad as kg
 from cases import CASES, MEASUREMENTS, OPERATIONS, Case, Leaves, contract, direction, inner, is_hermitian, layer
-from ketgrad import ops, reference
+from ketgrad import batching, ops, reference
 from ketgrad._library import _C
 
 F64 = torch.float64
@@ -348,6 +348,15 @@ def test_jacobians_are_one_native_walk(f: Any, monkeypatch: pytest.MonkeyPatch) 
     jacrev(f, argnums=1)(X[0], W[0])
     jacfwd(f, argnums=1)(X[0], W[0])
     assert calls == ["vjp", "jvp"]
+
+
+def test_transforms_leave_nothing_behind_that_later_ones_meet(f: Any) -> None:
+    """Constants that a tape has packed are kept: those made below two levels of transforms were wrapped by both."""
+    batching._kept_numbers.cache_clear()
+    by_weights = grad(loss(f), argnums=1)
+    found = [jvp(lambda w: by_weights(X[0], w), (W[0],), (W[0].cos(),)) for _ in range(2)]
+    close(found[1], found[0])
+    close(f(X[0], W[0]), oracle(X[0], W[0]))
 
 
 def test_forward_mode_outside_of_functions(f: Any) -> None:

@@ -202,7 +202,8 @@ def _numbers(values: list[Parameter], dtype: torch.dtype, device: torch.device) 
 # To copy numbers to another device is to wait for it, and no CUDA graph can capture it.
 @lru_cache(maxsize=1024)
 def _kept_numbers(values: tuple[Parameter, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # it is saved for backward passes
+    # It outlives the transforms that are active, whose levels would wrap it, and is saved for backward passes.
+    with torch._C._DisableFuncTorch(), torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device)
 
 
