@@ -359,6 +359,23 @@ def test_transforms_leave_nothing_behind_that_later_ones_meet(f: Any) -> None:
     close(f(X[0], W[0]), oracle(X[0], W[0]))
 
 
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_tangents_of_scalars_in_single_precision(is_compiled: bool) -> None:
+    """torch.func's tangent of a number times a float32 scalar is float64."""
+    run = kg.compile(rotated) if is_compiled else lambda angle: kg.execute([rotated(angle)])[0]
+    x, one = torch.tensor(0.3), torch.tensor(1.0)
+    value, along = jvp(lambda x: 0.7 * run(2.5 * x), (x,), (one,))
+    first, second = jvp(grad(lambda x: 0.7 * run(2.5 * x)), (x,), (one,))
+    expected = [0.7 * (2.5 * x).cos(), -0.7 * 2.5 * (2.5 * x).sin(), -0.7 * 2.5**2 * (2.5 * x).cos()]
+    for found, wanted in zip((value, along, second), expected, strict=True):
+        torch.testing.assert_close(found.float(), wanted)
+    torch.testing.assert_close(first, expected[1])
+
+
+def rotated(angle: Tensor) -> kg.Tape:
+    return kg.Tape([kg.RY(angle, wires=0)], [kg.expval(kg.Z(0))])
+
+
 def test_forward_mode_outside_of_functions(f: Any) -> None:
     with forward_ad.dual_level():
         result = f(forward_ad.make_dual(X[0], X[0].sin()), W[0])

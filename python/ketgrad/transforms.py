@@ -93,6 +93,11 @@ def _front(tensor: Tensor, dim: int | None) -> Tensor:
     return tensor if not dim else tensor.movedim(dim, 0)
 
 
+def _tangent_of(tensor: Tensor, tangent: Tensor) -> Tensor:
+    """A tangent in the precision of what it is of: torch.func's of `2.5 * x` is float64 for a float32 scalar x."""
+    return tangent if tangent.dtype is tensor.dtype else tangent.to(tensor.dtype)
+
+
 # --- the functions ----------------------------------------------------------------------------------------------------
 
 
@@ -123,7 +128,7 @@ class Execute(torch.autograd.Function):
     def jvp(ctx: Any, _: None, __: None, *tangents: Tensor | None) -> tuple[Tensor, Tensor, None]:
         inputs = ctx.saved_tensors
         moving = tuple(i for i, tangent in enumerate(tangents) if tangent is not None)
-        given = [tangents[i] for i in moving]
+        given = [_tangent_of(t, tangent) for t, tangent in zip(inputs, tangents, strict=True) if tangent is not None]
         real, complex_ = _apply(ExecuteJvp, ctx.program, moving, *inputs, *given)
         return real, complex_, None
 
@@ -176,8 +181,9 @@ class ExecuteVjp(torch.autograd.Function):
         program, wanted = ctx.call
         g_real, g_complex, *inputs = ctx.saved_tensors
         moving = tuple(i for i, tangent in enumerate(tangents) if tangent is not None)
-        given = [tangents[i] for i in moving]
-        slopes = [g.new_empty(0) if d is None else d for g, d in ((g_real, dg_real), (g_complex, dg_complex))]
+        given = [_tangent_of(t, tangent) for t, tangent in zip(inputs, tangents, strict=True) if tangent is not None]
+        pairs = ((g_real, dg_real), (g_complex, dg_complex))
+        slopes = [g.new_empty(0) if d is None else _tangent_of(g, d) for g, d in pairs]
         shape = _Shape(program, moving, wanted, len(inputs))
         found = _apply(ExecuteVjpJvp, shape, *inputs, *given, g_real, g_complex, *slopes)
         return tuple(found[2:])
