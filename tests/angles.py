@@ -1,12 +1,13 @@
 """Where the angles of random circuits come from.
 
-Numerical faults sit at borders: a cosine that is zero or nearly so, a sine that is denormal, an argument of thousands of
-turns. Angles drawn from one smooth distribution meet none of them, however many circuits there are. So every random
+Numerical faults sit at borders: a cosine that is zero or nearly so, a sine that is denormal, an argument of thousands
+of turns. Angles drawn from one smooth distribution meet none of them, however many circuits there are. So every random
 circuit draws from a mixture of ``KINDS``:
 
 - ``uniform``: within two turns either way, the period of a spinor;
 - ``quarters``: multiples of π/2, as near as a double comes, where sines and cosines of halves are 0, 1 or √½;
 - ``near quarters``: the same and ±10⁻¹ … 10⁻¹², where cosines are small but not zero;
+- ``near half turns``: odd multiples of π and ±10⁻¹ … 10⁻⁵, of which a handful multiply to less than 2⁻²⁴;
 - ``zero``; ``tiny``: ±10⁻³ … 10⁻³⁰⁰, of which many are 0 in single precision and their squares in double;
 - ``huge``: about 10⁶;
 - ``powers of two``: ±2⁻⁶⁰ … 2²⁰, exact in either precision.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from random import Random
 
 import hypothesis.strategies as st
 import numpy as np
@@ -41,6 +43,10 @@ KINDS: dict[str, Callable[[np.random.Generator, _Shape], np.ndarray]] = {
     "near quarters": lambda generator, shape: (
         _quarters(generator, shape) + _signs(generator, shape) * 10.0 ** -generator.integers(1, 13, shape)
     ),
+    "near half turns": lambda generator, shape: (
+        (2 * generator.integers(-2, 2, shape) + 1) * math.pi
+        + _signs(generator, shape) * 10.0 ** -generator.uniform(1, 5, shape)
+    ),
     "zero": lambda generator, shape: np.zeros(shape),
     "tiny": lambda generator, shape: (
         _signs(generator, shape) * 10.0 ** -generator.choice([3, 6, 9, 16, 30, 42, 100, 200, 300], shape)
@@ -52,9 +58,13 @@ KINDS: dict[str, Callable[[np.random.Generator, _Shape], np.ndarray]] = {
 # How the angles of one circuit go together, and how often.
 _MIXED = "mixed"
 _EQUAL = "equal"
-_WEIGHTS = {_MIXED: 6, _EQUAL: 2, "uniform": 3, "quarters": 1, "near quarters": 3, "tiny": 1, "huge": 1}
-_WEIGHTS["powers of two"] = 1
+_WEIGHTS = {_MIXED: 6, _EQUAL: 2, "uniform": 4, "quarters": 1, "near quarters": 3, "near half turns": 2}
+_WEIGHTS |= {"tiny": 1, "huge": 1, "powers of two": 1}
 MIXTURES = tuple(_WEIGHTS)
+
+
+def random_mixture(random: Random) -> str:
+    return random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
 
 
 class Angles:
@@ -109,6 +119,12 @@ def angles(without: Sequence[str] = ()) -> st.SearchStrategy[float]:
         "quarters": quarters,
         "uniform": st.floats(-4 * math.pi, 4 * math.pi),
         "near quarters": st.builds(lambda q, e, s: q + s * 10.0**-e, quarters, exponents, st.sampled_from([-1, 1])),
+        "near half turns": st.builds(
+            lambda k, e, s: (2 * k + 1) * math.pi + s * 10.0**-e,
+            st.integers(-2, 1),
+            st.floats(1, 5),
+            st.sampled_from([-1, 1]),
+        ),
         "powers of two": st.builds(lambda e, s: s * 2.0**e, st.integers(-60, 20), st.sampled_from([1, -1])),
         "tiny": st.builds(lambda e, s: s * 10.0**-e, st.integers(3, 300), st.sampled_from([1, -1])),
         "huge": st.floats(0.5e6, 2e6),

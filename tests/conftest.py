@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 import torch
 
-from ketgrad._library import _C, NO_CUDA
+import hooks
+from ketgrad._library import NO_CUDA
 from ketgrad.ops import has_kernels
 
-LEVELS = _C.available_levels()
+# What random circuits that no list names are drawn from: other ones each day, or those that are asked for.
+FRESH_SEED = int(os.environ.get("KETGRAD_TEST_SEED") or f"{datetime.now(UTC):%Y%m%d}")
 
 
-@pytest.fixture(params=LEVELS)
+def pytest_report_header() -> str:
+    return f"ketgrad: random circuits of KETGRAD_TEST_SEED={FRESH_SEED} beside the fixed ones"
+
+
+@pytest.fixture
+def seeds() -> list[int]:
+    """Of random circuits: one for ever, one of the day."""
+    return [1, FRESH_SEED]
+
+
+@pytest.fixture(params=hooks.LEVELS)
 def level(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each instruction set that this machine has, in use for the length of a test."""
-    before = _C.current_level()
-    _C.set_level(request.param)
-    yield request.param
-    _C.set_level(before)
+    with hooks.level(request.param):
+        yield request.param
 
 
 @pytest.fixture(params=[4, 5, 0], ids=["tiles of 16", "tiles of 32", "whole states"])
 def tile_bits(request: pytest.FixtureRequest) -> Iterator[int]:
     """Sizes of tiles so small that a state of a few wires is cut into many, and the default."""
-    _C.set_thresholds(tile_bits=request.param)
-    yield request.param
-    _C.set_thresholds()
+    with hooks.thresholds(tile_bits=request.param):
+        yield request.param
 
 
 def why_no_cuda() -> str:

@@ -45,6 +45,10 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def current() -> str:
+    return f"{_C.current_level()}, {torch.get_num_threads()} threads"
+
+
 @contextmanager
 def thresholds(
     tile_bits: int = TILE_BITS[0],

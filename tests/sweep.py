@@ -35,12 +35,12 @@ from torch.utils._pytree import tree_leaves
 import cases
 import hooks
 import ketgrad as kg
-from angles import MIXTURES
+from angles import MIXTURES, random_mixture
 from ketgrad import reference
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 FACTOR = 16
-BATCHES = (None, None, None, 1, 2, 3, 17, 33)
+BATCHES = (None, None, None, None, 1, 2, 3, 17, 33)
 
 Function = Callable[..., list[Tensor]]
 
@@ -104,7 +104,7 @@ def gradient_by_jacobian(function: Function, tensors: list[Tensor]) -> list[Tens
 
     (weights,) = torch.autograd.grad(loss(values), values)
     jacobians = torch.func.jacrev(flat, argnums=tuple(range(len(tensors))))(*tensors)
-    return [torch.tensordot(weights.to(j.dtype), j, 1) for j in jacobians]
+    return [torch.tensordot(weights, j.detach(), 1) for j in jacobians]
 
 
 def gradient_by_vjp(function: Function, tensors: list[Tensor]) -> list[Tensor]:
@@ -158,8 +158,8 @@ def by_compile(build: Callable[..., kg.Tape]) -> Function:
 
 
 # A route: how the circuit runs, what is taken of it, and by which function the oracle takes the same; and which kinds
-# of parameters it leaves alone. Second derivatives by matrices are right along Hermitian directions, and the values of a
-# sparse one do not show which those are; torch.func.jacrev is for real arguments.
+# of parameters it leaves alone. Second derivatives by matrices are right along Hermitian directions, and the values of
+# a sparse one do not show which those are; torch.func.jacrev is for real arguments.
 _Derivative = Callable[[Function, list[Tensor]], list[Tensor]]
 _SPARSE = ("values",)
 _COMPLEX = ("matrix", "state", "diagonal", "values")
@@ -238,18 +238,22 @@ class Draw:
 
 def draw(seed: int) -> Draw:
     random = Random(f"circuit {seed}")
-    kind = random.choice(cases.CIRCUIT_KINDS)
+    kind = random.choices(cases.CIRCUIT_KINDS, [3 if kind == "layers" else 1 for kind in cases.CIRCUIT_KINDS])[0]
     batch = random.choice(BATCHES)
     # From 6 wires on, single circuits are not run in lanes: as often as the smaller ones, which are.
     sizes = (
-        [1, 2, 3] if kind == "deep" else [1, 2, 3, 4, 5, 6, 6, 7, 7, 8, 9, 10] if (batch or 0) < 4 else [1, 2, 3, 4, 6]
+        [1, 2, 3]
+        if kind == "deep"
+        else [1, 2, 3, 4, 5, 6, 6, 6, 7, 7, 8, 8, 9, 10]
+        if (batch or 0) < 4
+        else [1, 2, 3, 4, 6]
     )
     num_wires = random.choice(sizes)
     num_gates = random.randint(1, 100 if kind == "deep" else random.choice([8, 20, 60]))
     return Draw(
         seed=seed,
         kind=kind,
-        mixture=random.choice(MIXTURES) if random.random() < 0.5 else "mixed",
+        mixture=random_mixture(random),
         route=random.choices(list(ROUTES), [_WEIGHTS.get(name, 1) for name in ROUTES])[0],
         batch=batch,
         num_wires=num_wires,
