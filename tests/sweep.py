@@ -47,11 +47,7 @@ Function = Callable[..., list[Tensor]]
 
 def bound(dtype: torch.dtype, tape: kg.Tape) -> float:
     terms = sum(1 if m.observable is None else len(m.observable.terms) for m in tape.measurements)
-    of_kinds = zip(tape.parameters, cases.parameter_kinds(tape), strict=True)
-    angles = sum(float(torch.as_tensor(p).detach().abs().max()) for p, kind in of_kinds if kind == "angle")
-    return (
-        FACTOR * (len(tape.operations) + terms) * torch.finfo(dtype).eps + 4 * angles * torch.finfo(torch.float64).eps
-    )
+    return FACTOR * (len(tape.operations) + terms) * torch.finfo(dtype).eps + cases.angle_rounding(tape)
 
 
 # ---- derivatives, by any route

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 import cases
 import ketgrad as kg
-from test_compile import substituted
+from cases import substituted
 from test_execute import DOUBLE, SINGLE, assert_same, mixed_tape
 from test_second_derivatives import assert_hessian_product
 

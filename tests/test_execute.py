@@ -1,8 +1,9 @@
 """Results and gradients of the native kernels against the oracle, over every case, regime and instruction set.
 
-Tolerances. float64: 1e-10 absolute; the circuits have at most a few hundred gates and numbers of order 1, so that
-rounding adds up to 1e-13 or so, and anything beyond 1e-10 is a mistake. float32: 1e-4 relative to max(1, |value|), a
-hundred times its own rounding.
+Tolerances, for each entry relative to max(1, |value|). float64: 1e-10; the circuits have at most a few hundred gates
+and numbers of order 1, so that rounding adds up to 1e-13 or so, and anything beyond 1e-10 is a mistake. float32: 1e-4,
+a hundred times its own rounding. Circuits of huge angles are allowed what their sums are rounded by
+(``cases.angle_rounding``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 import cases
+import hooks
 import ketgrad as kg
+from angles import Angles
+from conftest import FRESH_SEED
 from ketgrad import reference
 from ketgrad._library import _C
 
@@ -36,14 +40,14 @@ def assert_same(found: Tensor, expected: Tensor, tolerance: float, what: str) ->
     assert found.shape == expected.shape, what
     if found.numel() == 0:
         return
-    scale = expected.abs().clamp(min=1) if tolerance == SINGLE else 1.0
-    assert ((found - expected).abs() / scale).max().item() <= tolerance, what
+    assert ((found - expected).abs() / expected.abs().clamp(min=1)).max().item() <= tolerance, what
 
 
 def check(tape: kg.Tape, tolerance: float = DOUBLE, expected: kg.Tape | None = None) -> None:
     """Compare a tape's results and gradients with those of the oracle, on the same tape or on its twin in double
     precision."""
     twin = expected or tape
+    tolerance += cases.angle_rounding(twin)
     (found,), (wanted,) = kg.execute([tape]), reference.execute([twin])
     for i, (a, b) in enumerate(zip(tree_leaves(found), tree_leaves(wanted), strict=True)):
         assert_same(a.detach(), b.detach(), tolerance, f"result {i}")
@@ -59,6 +63,15 @@ def test_case_in_double(case: cases.Case) -> None:
 @pytest.mark.parametrize("case", cases.CASES, ids=str)
 def test_case_in_single(case: cases.Case) -> None:
     check(case.tape(dtype=torch.float32), SINGLE, case.tape(dtype=torch.float64))
+
+
+# A third of the cases, another one each day.
+@pytest.mark.parametrize("case", cases.CASES[FRESH_SEED % 3 :: 3], ids=str)
+def test_case_at_angles_of_every_kind(case: cases.Case) -> None:
+    rounded = torch.float32
+    check(case.tape(seed=FRESH_SEED, mixture="mixed"))
+    single = case.tape(dtype=torch.float32, seed=FRESH_SEED, mixture="mixed", rounded=rounded)
+    check(single, SINGLE, case.tape(seed=FRESH_SEED, mixture="mixed", rounded=rounded))
 
 
 @pytest.mark.parametrize("case", cases.TABLE, ids=str)
@@ -102,14 +115,27 @@ def test_mixed_circuit_in_tiles(batch: int | None, tile_bits: int, level: str) -
 
 def test_tiles_of_impossible_sizes() -> None:
     with pytest.raises(ValueError, match="0 to 48 bits are possible"):
-        _C.set_thresholds(tile_bits=-1)
+        _C.set_tile_bits(-1)
     with pytest.raises(ValueError, match="0 to 48 bits are possible"):
-        _C.set_thresholds(tile_bits=49)
+        _C.set_tile_bits(49)
 
 
-def mixed_tape(num_wires: int, batch: int | None, dtype: torch.dtype = torch.float64, seed: int = 0) -> kg.Tape:
-    """Every kind of kernel on low, middle and high wires; batched and shared parameters mixed."""
-    leaves = cases.Leaves(torch.Generator().manual_seed(seed), batch=batch, dtype=dtype)
+def mixed_tape(
+    num_wires: int,
+    batch: int | None,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    mixture: str | None = None,
+) -> kg.Tape:
+    """Every kind of kernel on low, middle and high wires; batched and shared parameters mixed.
+
+    With a mixture of ``angles.MIXTURES`` angles are numbers of single precision, the same in either.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    source = Angles(generator, mixture) if mixture else None
+    leaves = cases.Leaves(
+        generator, batch=batch, dtype=dtype, source=source, rounded=torch.float32 if mixture else None
+    )
     shared = leaves.with_batch(None)
     n = num_wires
     wires = [0, n // 2, n - 1, 1, n - 2]
@@ -158,6 +184,15 @@ def test_regimes_of_small_states(num_wires: int, batch: int | None, level: str) 
     check(mixed_tape(num_wires, batch, torch.float32), SINGLE, mixed_tape(num_wires, batch))
 
 
+@pytest.mark.parametrize("num_wires", [5, 6, 9])
+@pytest.mark.parametrize("batch", [None, 1, 3, 17])
+def test_regimes_at_angles_of_every_kind(num_wires: int, batch: int | None, level: str, seeds: list[int]) -> None:
+    for seed in seeds:
+        double = mixed_tape(num_wires, batch, seed=seed, mixture="mixed")
+        check(double)
+        check(mixed_tape(num_wires, batch, torch.float32, seed, "mixed"), SINGLE, double)
+
+
 @pytest.mark.parametrize("batch", [None, 1, 3])
 def test_regimes_of_large_states(batch: int | None, level: str) -> None:
     """2^14 amplitudes: passes are spread over the pool and their sums are cut into chunks."""
@@ -177,16 +212,12 @@ def test_measurements_of_a_large_state(measurement: kg.Measurement) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_large_states_do_not_depend_on_the_number_of_threads(threads: int) -> None:
-    before = torch.get_num_threads()
     results = []
-    try:
-        for count in (threads, 2):
-            torch.set_num_threads(count)
+    for count in (threads, 2):
+        with hooks.threads(count):
             tape = mixed_tape(14, None)
             (found,) = kg.execute([tape])
             results.append([*(r.detach() for r in tree_leaves(found)), *gradients(tape, found)])
-    finally:
-        torch.set_num_threads(before)
     for a, b in zip(*results, strict=True):
         assert torch.equal(a, b) if threads > 1 else torch.allclose(a, b, atol=1e-12)
 

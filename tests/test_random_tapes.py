@@ -8,8 +8,8 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, given, settings
 
 import cases
+import hooks
 import ketgrad as kg
-from ketgrad._library import _C
 from test_execute import check, on_more_wires
 
 
@@ -32,8 +32,5 @@ def test_random_tape(tape: kg.Tape) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tapes(max_wires=8, max_gates=40))
 def test_random_tape_in_tiles(tape: kg.Tape) -> None:
-    _C.set_thresholds(tile_bits=4)
-    try:
+    with hooks.thresholds(tile_bits=4):
         check(on_more_wires(tape, 7))
-    finally:
-        _C.set_thresholds()
