@@ -18,10 +18,13 @@ from ketgrad._library import _C
 LEVELS: list[str] = _C.available_levels()
 
 # Values for ``thresholds``, the default first.
-TILE_BITS = (0, 4, 5, 6)
-SCALE_BITS = (24, 0, 1, 3, 8, 40)
-SUPPORT = (True, False)
-REGIMES = ("auto", "lanes", "single")
+THRESHOLDS: dict[str, tuple[Any, ...]] = {
+    "tile_bits": (0, 4, 5, 6),
+    "scale_bits": (24, 0, 1, 3, 8, 40),
+    "support": (True, False),
+    "regime": ("auto", "lanes", "single"),
+    "spread": (False, True),
+}
 
 
 @contextmanager
@@ -50,28 +53,13 @@ def current() -> str:
 
 
 @contextmanager
-def thresholds(
-    tile_bits: int = TILE_BITS[0],
-    scale_bits: int = SCALE_BITS[0],
-    support: bool = SUPPORT[0],
-    regime: str = REGIMES[0],
-) -> Iterator[None]:
-    """Where the library changes its ways.
+def thresholds(**values: Any) -> Iterator[None]:
+    """Where the library changes its ways; what is not given has its default.
 
     Args:
-        tile_bits: amplitudes in a tile, as a power of two; 0 for the default.
-        scale_bits: what rotations leave out is taken back when it falls below 2^-scale_bits.
-        support: whether amplitudes that are zero still are left out.
-        regime: "lanes" for samples in the lanes of a vector, "single" for one state at a time, "auto" by size.
+        values: those of csrc/cpu/thresholds.h: ``tile_bits``, ``scale_bits``, ``support``, ``regime``, ``spread``.
     """
-    if not hasattr(_C, "set_thresholds"):
-        _C.set_tile_bits(tile_bits)
-        try:
-            yield
-        finally:
-            _C.set_tile_bits(0)
-        return
-    _C.set_thresholds(tile_bits, scale_bits, support, regime)
+    _C.set_thresholds(**values)
     try:
         yield
     finally:
@@ -84,9 +72,4 @@ def random_thresholds(random: Random) -> dict[str, Any]:
     def some(values: tuple[Any, ...]) -> Any:
         return values[0] if random.random() < 0.5 else random.choice(values[1:])
 
-    return {
-        "tile_bits": some(TILE_BITS),
-        "scale_bits": some(SCALE_BITS),
-        "support": some(SUPPORT),
-        "regime": some(REGIMES),
-    }
+    return {name: some(values) for name, values in THRESHOLDS.items()}

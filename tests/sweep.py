@@ -334,10 +334,7 @@ AXES: dict[str, list[str]] = {
     "angles": list(MIXTURES),
     "route": list(ROUTES),
     "threads": ["1", "2"],
-    "tile_bits": [str(bits) for bits in hooks.TILE_BITS],
-    "scale_bits": [str(bits) for bits in hooks.SCALE_BITS],
-    "support": [str(support) for support in hooks.SUPPORT],
-    "regime": list(hooks.REGIMES),
+    **{name: [str(value) for value in values] for name, values in hooks.THRESHOLDS.items()},
 }
 
 

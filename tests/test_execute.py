@@ -115,9 +115,9 @@ def test_mixed_circuit_in_tiles(batch: int | None, tile_bits: int, level: str) -
 
 def test_tiles_of_impossible_sizes() -> None:
     with pytest.raises(ValueError, match="0 to 48 bits are possible"):
-        _C.set_tile_bits(-1)
+        _C.set_thresholds(tile_bits=-1)
     with pytest.raises(ValueError, match="0 to 48 bits are possible"):
-        _C.set_tile_bits(49)
+        _C.set_thresholds(tile_bits=49)
 
 
 def mixed_tape(
