@@ -33,7 +33,7 @@ export CXX
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help check build demo docs bench accuracy peers count test test-cpp test-python lint oldest-check cuda-check \
-	gpu-check format sanitize fuzz clean
+	gpu-check format sanitize fuzz sweep clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1:/p' $(MAKEFILE_LIST) | awk -F: '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -116,6 +116,9 @@ fuzz: $(HAVE_DEV)  ## compare random circuits with a dense simulator for SECONDS
 	$(CMAKE) -S . -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
 	$(CMAKE) --build build/cmake --target test_random
 	build/cmake/test_random $(or $(SECONDS),60) $(or $(SEED),$(shell date +%s))
+
+sweep: build $(HAVE_DEV)  ## compare CIRCUITS random circuits with the oracle through Python, from SEED on (by default the time)
+	$(BIN)/python tests/sweep.py --circuits $(or $(CIRCUITS),2000) $(if $(SEED),--seed $(SEED))
 
 clean:  ## remove what was built; .venv stays
 	rm -rf build dist python/ketgrad.egg-info python/ketgrad/_C*.so $(INSTALLED)

@@ -11,7 +11,8 @@ Bounds. Every entry of a result, gradient, tangent or Hessian-vector product is 
 max(1, |entry|). A circuit of G gates and M measured terms has about G + M roundings on the way to any number, forward
 and again backward, of numbers that are at most of order 1: losses are means, and tangents are of unit length. That many
 epsilons of the precision, times ``FACTOR``, are allowed: for sums over a state, for gates that are several rotations,
-for the largest entry of many. An angle is a number that both sides read alike, and so 10^6 is as good an angle as any.
+for the largest entry of many. Where the coefficients of an observable add up to S > 1 the numbers are of order S, and of
+order S² for a variance, which is a difference of two such: that many times as much. An angle is a number that both sides read alike, and so 10^6 is as good an angle as any.
 But angles of gates that commute are added up, in double precision whatever that of the state, and the sum is rounded: a
 few of double precision's epsilons times the sum of all |angles| are allowed beside.
 """
@@ -47,7 +48,25 @@ Function = Callable[..., list[Tensor]]
 
 def bound(dtype: torch.dtype, tape: kg.Tape) -> float:
     terms = sum(1 if m.observable is None else len(m.observable.terms) for m in tape.measurements)
-    return FACTOR * (len(tape.operations) + terms) * torch.finfo(dtype).eps + cases.angle_rounding(tape)
+    size = max(map(size_of, tape.measurements))
+    return size * (FACTOR * (len(tape.operations) + terms) * torch.finfo(dtype).eps + cases.angle_rounding(tape))
+
+
+def size_of(measurement: kg.Measurement) -> float:
+    """Of which order its result may be, at least 1."""
+    observable = measurement.observable
+    if observable is None:
+        return 1.0
+    values = [torch.as_tensor(parameter).detach().abs() for parameter in observable.parameters]
+    kinds = observable.parameter_kinds
+    total = 0.0
+    for term in observable.terms:
+        weight = abs(term.scale)
+        for index, column in term.coefficients:
+            of_term = values[index][..., column] if kinds[index] == "coefficients" else values[index]
+            weight *= float(of_term.max())
+        total += weight
+    return max(1.0, total) ** (2 if measurement.kind == "var" else 1)
 
 
 # ---- derivatives, by any route
@@ -205,6 +224,9 @@ class Draw:
             rounded=torch.float32 if self.single else None,
         )
 
+    def precisions(self) -> list[str]:
+        return ["float64", "float32"] if self.single else ["float64"]
+
     def regimes(self, level: str, precision: str) -> dict[str, str]:
         """A value on each axis of the table."""
         return {
@@ -285,9 +307,7 @@ def error(found: list[Tensor], expected: list[Tensor]) -> float:
 
 def errors(chosen: Draw) -> Iterator[tuple[str, str, float]]:
     """(level, precision, error over its bound) of a circuit, on every instruction set and in the precisions it has."""
-    tapes = {"float64": chosen.tape(torch.float64)}
-    if chosen.single:
-        tapes["float32"] = chosen.tape(torch.float32)
+    tapes = {precision: chosen.tape(DTYPES[precision]) for precision in chosen.precisions()}
     route = ROUTES[chosen.route]
     expected = taken(tapes["float64"], by_oracle, route.of_oracle, route.without)
     for precision, tape in tapes.items():

@@ -31,8 +31,8 @@ REACH = {
     "ops": {"core", "cpu", "ops"},
     "bindings": {"core", "bindings"},
 }
-# What a folder may include beyond its reach: the bindings report what the CPU can do.
-EXCEPTIONS = {"bindings": {"cpu/execute.h", "cpu/level.h", "cpu/profile.h"}}
+# What a folder may include beyond its reach: the bindings report what the CPU can do, and set it.
+EXCEPTIONS = {"bindings": {"cpu/execute.h", "cpu/level.h", "cpu/profile.h", "cpu/thresholds.h"}}
 # Folders that may know of a library, by the first part of the library's include path.
 LIBRARY_OWNERS = {"torch": "ops", "ATen": "none", "c10": "none", "pybind11": "bindings", "Python.h": "bindings"}
 # Files of cuda/ that may know of these libraries, and of what csrc/ops makes of them; the others know the core only.
