@@ -9,9 +9,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
-import cases
 import ketgrad as kg
 from ketgrad import reference
+from test_random_tapes import tapes
 
 
 def by_columns(operations: list[Any], wires: list[Any], batch: int | None) -> Tensor:
@@ -25,7 +25,7 @@ def by_columns(operations: list[Any], wires: list[Any], batch: int | None) -> Te
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
-@given(cases.tapes(max_wires=4, max_gates=12))
+@given(tapes(max_wires=4, max_gates=12))
 def test_random_circuits(tape: kg.Tape) -> None:
     operations = [op for op in tape.operations if not op.is_preparation]
     if not operations or not any(op.wires for op in operations):

@@ -286,7 +286,7 @@ inline Circuit word_circuit(Random& random, int num_wires, int num_gates) {
 inline Circuit layered_circuit(Random& random, int num_wires, int num_layers) {
   Circuit circuit = empty_circuit(num_wires);
   Program& program = circuit.program;
-  const std::vector<const char*> kinds = random.chance(0.3)   ? std::vector<const char*>{"RY"}
+  const std::vector<const char*> kinds = random.chance(0.4)   ? std::vector<const char*>{"RY"}
                                          : random.chance(0.3) ? std::vector<const char*>{"RX", "RZ"}
                                          : random.chance(0.5)
                                              ? std::vector<const char*>{"RX", "RY", "RZ", "PhaseShift", "SX", "H"}
@@ -299,7 +299,7 @@ inline Circuit layered_circuit(Random& random, int num_wires, int num_layers) {
       gate.slots.push_back(is_shared ? shared : random_angle(random, program));
     program.gates.push_back(std::move(gate));
   };
-  if (random.chance(0.7)) {
+  if (random.chance(0.85)) {
     for (int w = 0; w < num_wires; ++w) add("RZ", {w});
   }
   for (int layer = 0; layer < num_layers; ++layer) {
