@@ -331,10 +331,13 @@ class PassRunner {
       return;
     }
     fill_shared(n, exact_factors_);
+    // The larger part of the first factor is made 1: that of a lone string's other factor then is 1 as well, and quarter
+    // phases are 1 -+ i. Multiplying by these rounds less.
+    n.shared_scale = 1 / std::max(std::abs(exact_factors_[0].re), std::abs(exact_factors_[0].im));
     double squares = 0;
     for (const PhaseFactor<double>& f : exact_factors_)
-      squares += square_length(static_cast<T>(f.re), static_cast<T>(f.im));
-    n.shared_scale = take_in(phases, n, squares / static_cast<double>(call_.dimension()));
+      squares += square_length(static_cast<T>(n.shared_scale * f.re), static_cast<T>(n.shared_scale * f.im));
+    n.shared_scale *= take_in(phases, n, squares / static_cast<double>(call_.dimension()));
     if (keeps_tables()) round_shared(n, exact_factors_, n.shared_factors);
   }
 

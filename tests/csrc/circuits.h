@@ -371,11 +371,11 @@ inline std::vector<Complex<double>> random_complex_row(Random& random, Role role
 inline void append_random_row(Random& random, Role role, const InputSpec& spec, std::vector<double>& rows) {
   if (!spec.is_complex) {
     // All equal, all anywhere, or each of another kind.
-    const int kind = random.below(4);
+    const int kind = random.below(5);
     const bool may_be_huge = role == Role::gate_angles;
     const double equal = random.angle(may_be_huge);
     for (Index e = 0; e < spec.numel(); ++e)
-      rows.push_back(kind == 0 ? equal : kind == 1 ? random.common_angle() : random.angle(may_be_huge));
+      rows.push_back(kind == 0 ? equal : kind <= 2 ? random.common_angle() : random.angle(may_be_huge));
     return;
   }
   for (const Complex<double>& z : random_complex_row(random, role, spec)) {
