@@ -1225,11 +1225,12 @@ def parameter_kinds(tape: kg.Tape) -> list[str]:
 def angle_rounding(tape: kg.Tape) -> float:
     """What results may differ by because angles of gates that commute are added up, and their sum rounded.
 
-    That is in double precision, whatever the precision of the state: a few epsilons times the sum of all |angles|.
+    That is in double precision, whatever that of the state: its epsilon times the sum of all |angles|, and as many
+    times that as any other rounding may make (``sweep.py``).
     """
     of_kinds = zip(tape.parameters, parameter_kinds(tape), strict=True)
     angles = [torch.as_tensor(p).detach().abs().max() for p, kind in of_kinds if kind == "angle" and np.size(p)]
-    return 4 * torch.finfo(torch.float64).eps * float(sum(angles))
+    return 16 * torch.finfo(torch.float64).eps * float(sum(angles))
 
 
 def as_function(tape: kg.Tape, without: Sequence[str] = ()) -> tuple[Callable[..., kg.Tape], list[Tensor]]:

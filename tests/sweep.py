@@ -11,10 +11,11 @@ Bounds. Every entry of a result, gradient, tangent or Hessian-vector product is 
 max(1, |entry|). A circuit of G gates and M measured terms has about G + M roundings on the way to any number, forward
 and again backward, of numbers that are at most of order 1: losses are means, and tangents are of unit length. That many
 epsilons of the precision, times ``FACTOR``, are allowed: for sums over a state, for gates that are several rotations,
-for the largest entry of many. Where the coefficients of an observable add up to S > 1 the numbers are of order S, and of
-order S² for a variance, which is a difference of two such: that many times as much. An angle is a number that both sides read alike, and so 10^6 is as good an angle as any.
-But angles of gates that commute are added up, in double precision whatever that of the state, and the sum is rounded: a
-few of double precision's epsilons times the sum of all |angles| are allowed beside.
+for the largest entry of many. Where coefficients times norms of the terms of an observable add up to S > 1, numbers are
+of order S, and of order S² for a variance, which is a difference of two such: that many times as much.
+
+An angle is a number that both sides read alike, and so 10^6 is as good an angle as any. But angles of commuting gates
+are added up, in double precision whatever that of the state, and the sum is rounded (``cases.angle_rounding``).
 """
 
 from __future__ import annotations
@@ -65,6 +66,10 @@ def size_of(measurement: kg.Measurement) -> float:
         for index, column in term.coefficients:
             of_term = values[index][..., column] if kinds[index] == "coefficients" else values[index]
             weight *= float(of_term.max())
+        for factor in term.factors:
+            if factor.kind in ("hermitian", "sparse"):
+                axes = (-2, -1) if factor.kind == "hermitian" else -1
+                weight *= float(torch.linalg.vector_norm(values[factor.parameter], dim=axes).max())
         total += weight
     return max(1.0, total) ** (2 if measurement.kind == "var" else 1)
 
