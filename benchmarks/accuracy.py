@@ -58,19 +58,6 @@ Draw = Callable[[float, float], Array]
 Steps = Iterator[tuple[str, tuple[int, ...], Array | None]]
 
 
-# --- the promise ------------------------------------------------------------------------------------------------------
-
-
-PROMISED = {"value": (20, 4, 0.125), "gradient": (20, 4, 0.125), "norm": (20, 4, 0.125)}
-"""Of each quantity: c₀, c₁ and c₂ of its bound (c₀ + c₁ N + c₂ 2^min(n, 15)) u, with N gates on n wires."""
-
-
-def bound(quantity: str, gates: int, wires: int) -> float:
-    """What docs/accuracy.md promises, in units of the roundoff u."""
-    constant, per_gate, per_row = PROMISED[quantity]
-    return constant + per_gate * gates + per_row * 2 ** min(wires, 15)
-
-
 # --- families ---------------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +175,21 @@ class Case(NamedTuple):
     gates: int
     mode: str
     precision: str
+
+    @property
+    def drifts(self) -> bool:
+        """Whether roundings that are alike add up: no scale takes in what they do to the norm."""
+        return self.precision == "complex128" or self.mode == "own"
+
+
+PROMISED = {"value": (100, 2, 5), "gradient": (100, 2, 5), "norm": (100, 2, 8)}
+"""Of each quantity: c₀, c₁ of cases that do not drift, and c₁ of those that do."""
+
+
+def bound(quantity: str, gates: int, drifts: bool) -> float:
+    """What docs/accuracy.md promises, (c₀ + c₁ N) u, in units of the roundoff u."""
+    constant, steady, drifting = PROMISED[quantity]
+    return constant + (drifting if drifts else steady) * gates
 
 
 @lru_cache(maxsize=2)
@@ -397,7 +399,7 @@ class Measured:
 
     def share(self, quantity: str) -> float:
         """Of the bound."""
-        return self.errors[quantity] / bound(quantity, self.case.gates, self.case.wires)
+        return self.errors[quantity] / bound(quantity, self.case.gates, self.case.drifts)
 
 
 def growing_gates(families: Sequence[str], gates: Sequence[int]) -> list[Case]:
@@ -444,15 +446,19 @@ def error_table(measured: Sequence[Measured], attribute: str, **wanted: Any) -> 
     return table([attribute, *(f"{precision} {quantity}" for precision, quantity in columns)], rows)
 
 
+GROUPS = {False: "complex64, single or shared", True: "complex128, or own"}
+"""Cases, by whether they drift."""
+
+
 def share_table(measured: Sequence[Measured]) -> str:
     """The largest share of the bound that an error takes, and where."""
     rows = []
-    for precision, quantity in itertools.product(PRECISIONS, QUANTITIES):
-        most = max((m for m in measured if m.case.precision == precision), key=lambda m: m.share(quantity))
-        family, wires, gates, mode, _ = most.case
-        where = f"{family}, {gates:,} gates on {wires} wires, {mode}"
-        rows.append([precision, quantity, f"{most.share(quantity):.0%}", where])
-    return table(["precision", "quantity", "largest share", "where"], rows)
+    for (drifts, group), quantity in itertools.product(GROUPS.items(), QUANTITIES):
+        most = max((m for m in measured if m.case.drifts == drifts), key=lambda m: m.share(quantity))
+        family, wires, gates, mode, precision = most.case
+        where = f"{family}, {gates:,} gates on {wires} wires, {mode}, {precision}"
+        rows.append([group, quantity, f"{most.share(quantity):.0%}", where])
+    return table(["circuits", "quantity", "largest share", "where"], rows)
 
 
 def pair_table(excesses: dict[str, dict[str, float | None]]) -> str:
@@ -493,7 +499,7 @@ def markdown(
 
 
 def picture(by_gates: Sequence[Measured], by_wires: Sequence[Measured], path: Path) -> None:
-    """Errors in u: filled for complex64, hollow for complex128, a colour for each family; the bound dashed."""
+    """Errors in u: filled for cases that do not drift, hollow for others, a colour for each family; bounds in black."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -503,26 +509,25 @@ def picture(by_gates: Sequence[Measured], by_wires: Sequence[Measured], path: Pa
     colours = dict(zip(FAMILIES, plt.get_cmap("tab10").colors, strict=False))
     for row, (measured, attribute) in zip(axes, ((by_gates, "gates"), (by_wires, "wires")), strict=True):
         xs = sorted({getattr(m.case, attribute) for m in measured})
+        gates = xs if attribute == "gates" else [GATES_PER_WIRE[-1] * x for x in xs]
         for axis, quantity in zip(row, QUANTITIES, strict=True):
-            for (family, colour), precision in itertools.product(colours.items(), PRECISIONS):
-                errors = {
-                    x: worst(measured, quantity, family=family, precision=precision, **{attribute: x}) for x in xs
-                }
+            for (family, colour), drifts in itertools.product(colours.items(), GROUPS):
+                wanted = {"family": family, "drifts": drifts}
+                errors = {x: worst(measured, quantity, **wanted, **{attribute: x}) for x in xs}
                 curve = [(x, off) for x, off in errors.items() if off is not None]
-                filled = precision == "complex64"
                 axis.plot(
                     [x for x, _ in curve],
                     [off for _, off in curve],
-                    marker="o" if filled else "s",
+                    marker="s" if drifts else "o",
                     markersize=4,
-                    markerfacecolor=colour if filled else "white",
-                    linestyle="-" if filled else ":",
+                    markerfacecolor="white" if drifts else colour,
+                    linestyle=":" if drifts else "-",
                     linewidth=1,
                     color=colour,
-                    label=family if filled else None,
+                    label=None if drifts else family,
                 )
-            sizes = [(x, FEW_WIRES[-1]) if attribute == "gates" else (GATES_PER_WIRE[-1] * x, x) for x in xs]
-            axis.plot(xs, [bound(quantity, *size) for size in sizes], "--", color="black", label="the bound")
+            for drifts, style in ((False, "-"), (True, ":")):
+                axis.plot(xs, [bound(quantity, count, drifts) for count in gates], style, color="black", linewidth=2)
             axis.set_xscale("log" if attribute == "gates" else "linear")
             axis.set_yscale("log")
             axis.grid(color="0.92")
@@ -534,11 +539,12 @@ def picture(by_gates: Sequence[Measured], by_wires: Sequence[Measured], path: Pa
         row[0].set_ylabel("largest error, in u")
     for axis, quantity in zip(axes[0], QUANTITIES, strict=True):
         axis.set_title(quantity)
-    for marker, face, precision in (("o", "0.3", "complex64, u = 6.0e-8"), ("s", "white", "complex128, u = 1.1e-16")):
-        axes[0][0].plot([], [], marker, color="0.3", markerfacecolor=face, label=precision)
-    figure.legend(
-        *axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False, fontsize=9
-    )
+    for drifts, group in GROUPS.items():
+        style = {"marker": "s" if drifts else "o", "markerfacecolor": "white" if drifts else "0.3"}
+        axes[0][0].plot([], [], ":" if drifts else "-", color="0.3", linewidth=1, label=group, **style)
+        axes[0][0].plot([], [], ":" if drifts else "-", color="black", linewidth=2, label="its bound")
+    entries = axes[0][0].get_legend_handles_labels()
+    figure.legend(*entries, loc="outside upper center", ncols=6, frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

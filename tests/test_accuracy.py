@@ -44,7 +44,7 @@ def exceeding(module: ModuleType, case: Any) -> dict[str, str]:
     """What is larger than promised; NaN is."""
     off = module.errors(case)
     assert off is not None
-    limits = {quantity: module.bound(quantity, case.gates, case.wires) for quantity in off}
+    limits = {quantity: module.bound(quantity, case.gates, case.drifts) for quantity in off}
     return {q: f"{off[q]:.0f} u, above {limits[q]:.0f} u" for q in off if not off[q] <= limits[q]}
 
 
@@ -78,8 +78,12 @@ def test_errors_of_sums_over_many_amplitudes_are_below_the_bound(accuracy: Modul
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_single_precision_keeps_the_norm(accuracy: ModuleType, pair: str, level: str) -> None:
-    """Of gates that repeat their roundings 10,000 times no more is lost than by roundings that differ."""
-    assert abs(accuracy.pair_excess(pair, 10_000, "single")) <= 5e-6
+    """Where all gates are rounded alike no more is lost than by a random walk, 2 √N u.
+
+    Without fused multiply-adds products are rounded as well: twice as much.
+    """
+    allowed = 400 if level == "portable" else 200
+    assert abs(accuracy.pair_excess(pair, 10_000, "single")) <= allowed * accuracy.ROUNDOFF["complex64"]
 
 
 # --- what is compared with --------------------------------------------------------------------------------------------
