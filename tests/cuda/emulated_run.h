@@ -21,10 +21,7 @@ using cuda::DeviceTables;
 // Memory that is anything but zero at first, each piece exactly as large as was asked for.
 class EmulatedDevice : public cuda::Device {
  public:
-  EmulatedDevice() {
-    multiprocessors = 2;
-    workspace_bytes = std::size_t{1} << 30;
-  }
+  EmulatedDevice() { workspace_bytes = std::size_t{1} << 30; }
 
   void* allocate(std::size_t bytes) override {
     pieces_.push_back(std::make_unique<unsigned char[]>(bytes));
@@ -38,13 +35,18 @@ class EmulatedDevice : public cuda::Device {
   std::vector<std::unique_ptr<unsigned char[]>> pieces_;
 };
 
-// How a case is run: the size of tiles (0: whole states), how many states the workspace may hold (0: all), and the
-// shared memory of a block.
+// How a case is run: the size of tiles (0: whole states), how many states the workspace may hold (0: all), the shared
+// memory of a block, and how many multiprocessors there are.
 struct Setting {
   int tile_bits = 0;
   Index states = 0;
   std::size_t shared_bytes = std::size_t{64} << 10;
+  int multiprocessors = 2;
 };
+
+// The shared memory of a block, and the multiprocessors, of an H100: so many blocks share a large state there.
+inline constexpr std::size_t hopper_shared_bytes = std::size_t{227} << 10;
+inline constexpr int hopper_multiprocessors = 132;
 
 template <class T>
 class EmulatedRun : public CallMemory<T> {
@@ -106,6 +108,7 @@ class EmulatedRun : public CallMemory<T> {
   EmulatedDevice device() const {
     EmulatedDevice device;
     device.shared_bytes = setting_.shared_bytes;
+    device.multiprocessors = setting_.multiprocessors;
     if (setting_.states > 0)
       device.workspace_bytes = setting_.states * (sizeof(Complex<T>) << this->program_->program.num_wires);
     return device;

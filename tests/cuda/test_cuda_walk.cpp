@@ -159,7 +159,6 @@ void check_like_cpu(const Case& c, const Setting& setting) {
 // Blocks of 256 threads that go through a tile once and several times.
 TEST(large_tiles_agree_with_the_cpu) {
   Random random(23);
-  constexpr std::size_t hopper = std::size_t{227} << 10;
   for (const int n : {11, 12}) {
     Circuit circuit = empty_circuit(n);
     for (int layer = 0; layer < 3; ++layer) {
@@ -172,9 +171,9 @@ TEST(large_tiles_agree_with_the_cpu) {
     for (int w = 0; w < n; ++w)
       circuit.program.measurements.push_back({MeasurementKind::expval, {}, {{1, {{0, w % 4, 1, 0}}, {w}, "Z", {}}}});
     const Case c = unsolved_case(random, circuit, 2);
-    check_like_cpu<float>(c, {0, 0, hopper});
-    check_like_cpu<double>(c, {0, 0, hopper});
-    check_like_cpu<double>(c, {10, 0, hopper});
+    check_like_cpu<float>(c, {0, 0, hopper_shared_bytes});
+    check_like_cpu<double>(c, {0, 0, hopper_shared_bytes});
+    check_like_cpu<double>(c, {10, 0, hopper_shared_bytes});
   }
 }
 
