@@ -159,9 +159,9 @@ void Parser::read_global() {
   const std::size_t bytes = variable.bytes;
   text_.expect("=");
   const std::vector<std::uint8_t> content = read_bytes();
-  if (content.size() != bytes) text_.refuse(line, "an initialiser of another size than " + variable.name);
-  auto& memory = program_.constants.emplace_back(bytes / sizeof(std::uint64_t) + 1);
-  std::memcpy(memory.data(), content.data(), bytes);
+  if (content.size() > bytes) text_.refuse(line, "an initialiser of more bytes than " + variable.name);
+  auto& memory = program_.constants.emplace_back(bytes / sizeof(std::uint64_t) + 1);  // zero where nothing is said
+  std::memcpy(memory.data(), content.data(), content.size());
   symbols_[variable.name] = {{}, reinterpret_cast<std::uintptr_t>(memory.data())};
 }
 
@@ -389,8 +389,9 @@ Argument Parser::read_argument() {
 }
 
 std::string Parser::read_scalar() {
-  const bool is_negative = text_.accept("-");
-  return (is_negative ? "-" : "") + std::string(text_.next().text);
+  std::string scalar(text_.accept("-") ? "-" : "");
+  scalar += text_.next().text;
+  return scalar;
 }
 
 }  // namespace

@@ -59,6 +59,9 @@ void write_coverage(const Program& program, const Machine& machine, const std::s
   }
 }
 
+// Of a block on the largest GPU, an H100.
+constexpr std::size_t block_shared_bytes = std::size_t{227} << 10;
+
 // What a host function stands for.
 struct Kernel {
   std::string name;
@@ -94,7 +97,9 @@ class Runtime {
   void seed(std::uint64_t seed) { machine().seed(number("KETGRAD_PTX_SEED") * 1000003 + seed); }
   std::int64_t launches() const { return machine_ ? machine_->counts().launches : 0; }
 
-  void allow_shared(const void* host_function, std::size_t bytes);
+  // The one attribute of the device that launches ask for, and the one of a kernel that they set.
+  static int shared_bytes_of_a_block(int attribute);
+  void allow_shared_bytes(const void* host_function, int attribute, std::size_t bytes);
   void launch(const void* host_function, const Configuration& configuration, const void* const* arguments);
 
  private:
@@ -142,11 +147,22 @@ Runtime::~Runtime() {
     write_coverage(*program_, *machine_, path);
 }
 
-void Runtime::allow_shared(const void* host_function, std::size_t bytes) {
-  constexpr std::size_t most_shared_bytes = std::size_t{227} << 10;
+int Runtime::shared_bytes_of_a_block(int attribute) {
+  constexpr int most_shared_bytes_on_request = 97;
   end_on_fault([&] {
+    if (attribute != most_shared_bytes_on_request)
+      throw Fault("unknown attribute of a device: " + std::to_string(attribute));
+  });
+  return static_cast<int>(block_shared_bytes);
+}
+
+void Runtime::allow_shared_bytes(const void* host_function, int attribute, std::size_t bytes) {
+  constexpr int most_dynamic_shared_bytes = 8;
+  end_on_fault([&] {
+    if (attribute != most_dynamic_shared_bytes)
+      throw Fault("unknown attribute of a kernel: " + std::to_string(attribute));
     Kernel& kernel = kernels_.at(host_function);
-    if (bytes > most_shared_bytes)
+    if (bytes > block_shared_bytes)
       throw Fault(readable_name(kernel.name) + " asks for " + std::to_string(bytes) + " bytes of shared memory");
     kernel.shared_bytes = bytes;
   });
@@ -227,10 +243,18 @@ int __cudaLaunchKernel(const void* kernel, Dimensions grid, Dimensions block, vo
   return cudaLaunchKernel(kernel, grid, block, arguments, shared_bytes, stream);
 }
 
+int cudaGetDevice(int* device) {
+  *device = 0;
+  return 0;
+}
+
+int cudaDeviceGetAttribute(int* value, int attribute, int) {
+  *value = Runtime::shared_bytes_of_a_block(attribute);
+  return 0;
+}
+
 int cudaFuncSetAttribute(const void* host_function, int attribute, int value) {
-  constexpr int most_dynamic_shared_bytes = 8;
-  if (attribute != most_dynamic_shared_bytes) return 1;
-  Runtime::instance().allow_shared(host_function, static_cast<std::size_t>(value));
+  Runtime::instance().allow_shared_bytes(host_function, attribute, static_cast<std::size_t>(value));
   return 0;
 }
 
