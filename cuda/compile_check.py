@@ -2,7 +2,7 @@
 
 Every file of cuda/sources.txt goes through nvcc as setup.py builds it, for two architectures and with warnings as
 errors; a file whose object is newer than it and than all headers is not compiled again. One table has the registers,
-stack, spills and static shared memory of every kernel.
+stack, spills and static shared memory of every kernel. Objects and PTX stay in build/cuda, for cuda/ptx_check.py.
 
     python cuda/compile_check.py
 
@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from torch.utils.cpp_extension import include_paths
 
@@ -107,18 +108,28 @@ def compile_all(nvcc: str, sources: list[Path]) -> Iterator[Compilation]:
 def compiled(nvcc: str, source: Path, latest_header: float) -> Compilation:
     """Compile a file, unless its object is up to date; the report is kept beside the object."""
     target, report = BUILT / f"{source.name}.o", BUILT / f"{source.name}.txt"
+    ptx = [ptx_of(source, number) for number in ARCHITECTURES] if source.suffix == ".cu" else []
     newest = max(latest_header, source.stat().st_mtime)
-    if target.exists() and report.exists() and target.stat().st_mtime > newest:
+    if all(path.exists() for path in (target, report, *ptx)) and target.stat().st_mtime > newest:
         return Compilation(source, report.read_text(encoding="utf-8"), "", 0.0)
     begun = time.monotonic()
-    command = [nvcc, *flags(source), "-c", str(source), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with TemporaryDirectory(dir=BUILT) as kept:
+        command = [nvcc, *flags(source), "--keep", "--keep-dir", kept, "-c", str(source), "-o", str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not done.returncode:
+            for number, path in zip(ARCHITECTURES, ptx, strict=False):
+                (Path(kept) / f"{source.stem}.compute_{number}.ptx").replace(path)
     seconds = time.monotonic() - begun
     if done.returncode:
         target.unlink(missing_ok=True)
         return Compilation(source, "", done.stdout + done.stderr, seconds)
     report.write_text(done.stderr, encoding="utf-8")
     return Compilation(source, done.stderr, "", seconds)
+
+
+def ptx_of(source: Path, architecture: int) -> Path:
+    """Where the PTX of a kernel file is, once it is compiled."""
+    return BUILT / f"{source.stem}.sm_{architecture}.ptx"
 
 
 def flags(source: Path) -> list[str]:
