@@ -33,7 +33,7 @@ export CXX
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help check build demo docs bench accuracy peers count test test-cpp test-python lint oldest-check cuda-check \
-	gpu-check format sanitize fuzz sweep clean
+	ptx-check gpu-check format sanitize fuzz sweep clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1:/p' $(MAKEFILE_LIST) | awk -F: '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -97,6 +97,9 @@ oldest-check: $(HAVE_BUILD)  ## compile against the headers of the oldest torch,
 
 cuda-check: $(HAVE_BUILD)  ## compile the CUDA sources and list what their kernels take; needs nvcc, no GPU
 	$(BIN)/python cuda/compile_check.py $(ARGS)
+
+ptx-check: $(HAVE_DEV)  ## run the CUDA engine's tests on nvcc's PTX (ARGS=--barriers takes each out); needs nvcc, no GPU
+	$(BIN)/python cuda/ptx_check.py $(ARGS)
 
 # With the Python that has the CUDA build of PyTorch, not with .venv: nothing is installed for it.
 gpu-check:  ## build, test and time on a GPU (ARGS=--quick is shorter; PYTHON=... names a Python with CUDA torch)
