@@ -125,14 +125,14 @@ inline std::string description(const Case& c) {
   return text;
 }
 
-// Angles are added up in double before anything is made of them: those of huge ones have so many digits.
+// Angles of gates that commute are added up in double before anything is made of them, and of huge ones that rounds.
 inline double rounding_of_angles(const Case& c) {
   double largest = 0;
   for (std::size_t i = 0; i < c.values.size(); ++i) {
     if (c.program->program.inputs[i].is_complex) continue;
     for (const double value : c.values[i].rows) largest = std::max(largest, std::abs(value));
   }
-  return 0x1p-50 * largest;
+  return 0x1p-52 * largest * static_cast<double>(1 + c.program->program.gates.size());
 }
 
 template <class T>

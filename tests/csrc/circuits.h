@@ -368,14 +368,20 @@ inline std::vector<Complex<double>> random_complex_row(Random& random, Role role
   return row;
 }
 
-inline void append_random_row(Random& random, Role role, const InputSpec& spec, std::vector<double>& rows) {
+// Real numbers as double has them, or rounded to what float has, so that either precision is given the same.
+enum class Given { as_double, as_float };
+
+inline void append_random_row(Random& random, Role role, const InputSpec& spec, std::vector<double>& rows,
+                              Given given = Given::as_float) {
   if (!spec.is_complex) {
     // All equal, all anywhere, or each of another kind.
     const int kind = random.below(5);
     const bool may_be_huge = role == Role::gate_angles;
     const double equal = random.angle(may_be_huge);
-    for (Index e = 0; e < spec.numel(); ++e)
-      rows.push_back(kind == 0 ? equal : kind <= 2 ? random.common_angle() : random.angle(may_be_huge));
+    for (Index e = 0; e < spec.numel(); ++e) {
+      const double angle = kind == 0 ? equal : kind <= 2 ? random.common_angle() : random.angle(may_be_huge);
+      rows.push_back(given == Given::as_float ? static_cast<float>(angle) : angle);
+    }
     return;
   }
   for (const Complex<double>& z : random_complex_row(random, role, spec)) {
@@ -385,13 +391,14 @@ inline void append_random_row(Random& random, Role role, const InputSpec& spec, 
 }
 
 // Each input carries a batch axis or not, as it falls.
-inline std::vector<Values> random_values(Random& random, const Circuit& circuit, Index batch) {
+inline std::vector<Values> random_values(Random& random, const Circuit& circuit, Index batch,
+                                         Given given = Given::as_float) {
   std::vector<Values> all;
   for (std::size_t i = 0; i < circuit.roles.size(); ++i) {
     const InputSpec& spec = circuit.program.inputs[i];
     Values values{random.chance(0.5), spec.numel() * (spec.is_complex ? 2 : 1), {}};
     for (Index row = values.batched ? batch : 1; row > 0; --row)
-      append_random_row(random, circuit.roles[i], spec, values.rows);
+      append_random_row(random, circuit.roles[i], spec, values.rows, given);
     all.push_back(std::move(values));
   }
   return all;

@@ -207,6 +207,34 @@ TEST(half_turns) {
   }
 }
 
+// Where gates repeat their angles their roundings repeat too. Norms must not take them along: what is left goes as the
+// square root of the number of gates.
+TEST(norms_do_not_drift) {
+  constexpr int layers = 600;
+  for (const auto& names : {std::pair{"RX", "RY"}, std::pair{"RY", "RZ"}, std::pair{"SX", "RY"}, std::pair{"T", "H"}}) {
+    for (const int n : {1, 6}) {
+      Circuit circuit = empty_circuit(n);
+      for (int gate = 0; gate < 2 * layers * n; ++gate) {
+        const char* name = gate / n % 2 == 0 ? names.first : names.second;
+        const bool has_angle = gate_info(opcode_of(name)).num_parameters == 1;
+        circuit.program.gates.push_back(
+            make_gate(name, {gate % n}, has_angle ? std::vector<Slot>{{0, 0, 1, 0}} : std::vector<Slot>()));
+      }
+      circuit.program.measurements = {{MeasurementKind::probs, {}, {}}};
+      Random random(38);
+      std::vector<Values> values = random_values(random, circuit, 1);
+      for (Values& v : values) std::fill(v.rows.begin(), v.rows.end(), 1.0);
+      for_each_level([&] {
+        Run<float> run(register_program(circuit.program), values, 1, 1);
+        run.forward();
+        double norm = 0;
+        for (const float p : run.real) norm += p;
+        CHECK_NEAR(norm, 1, 5 * std::sqrt(2.0 * layers * n) * 0x1p-24);
+      });
+    }
+  }
+}
+
 // Hundreds of words that flip the same bits, of either phase; several measurements read them.
 TEST(many_words) {
   Random random(21);

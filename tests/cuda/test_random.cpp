@@ -78,7 +78,7 @@ void count_regime(const Case& c, int threads) {
   count("batches", c.batch > 1);
 }
 
-void check_cpu(Random& random, const Case& c, const Tangents& t) {
+void check_cpu(Random& random, const Case& c, const Tangents& t, Given given) {
   const int threads = 1 + random.below(2);
   const std::string before = current_level();
   const std::vector<std::string> levels = available_levels();
@@ -86,27 +86,29 @@ void check_cpu(Random& random, const Case& c, const Tangents& t) {
   set_level(levels[random.below(static_cast<int>(levels.size()))]);
   count_regime(c, threads);
   check_on_cpu<double>(c, t, threads);
-  check_on_cpu<float>(c, t, threads);
+  if (given == Given::as_float) check_on_cpu<float>(c, t, threads);
   set_level(before);
   set_thresholds({});
 }
 
-void check_gpu(Random& random, const Case& c, const Tangents& t) {
+void check_gpu(Random& random, const Case& c, const Tangents& t, Given given) {
   const bool has_tiles = c.program->program.num_wires >= 5 && random.chance(0.5);
   const Setting setting{has_tiles ? 3 + random.below(2) : 0, random.chance(0.5) ? 0 : 7};
   tally[has_tiles ? "GPU, tiles" : "GPU, whole states"] += 1;
   check_on_gpu<double>(c, t, setting);
-  check_on_gpu<float>(c, t, setting);
+  if (given == Given::as_float) check_on_gpu<float>(c, t, setting);
 }
 
 void check_seed(std::uint64_t seed) {
   Random random(seed);
   const int n = random.chance(0.3) ? 1 + random.below(4) : 5 + random.below(4);
   const Circuit circuit = any_circuit(random, n);
-  const Case c = make_case(random, circuit, random.chance(0.7) ? 1 : 1 + random.below(9));
+  const Index batch = random.chance(0.7) ? 1 : 1 + random.below(9);
+  const Given given = random.chance(0.7) ? Given::as_float : Given::as_double;
+  const Case c = make_case(random, circuit, batch, random_values(random, circuit, batch, given));
   const Tangents t = make_tangents(random, circuit, c);
-  check_cpu(random, c, t);
-  if (random.chance(0.4)) check_gpu(random, c, t);
+  check_cpu(random, c, t, given);
+  if (random.chance(0.4)) check_gpu(random, c, t, given);
 }
 
 TEST(random_circuits) {
