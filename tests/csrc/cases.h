@@ -135,9 +135,18 @@ inline double rounding_of_angles(const Case& c) {
   return 0x1p-52 * largest * static_cast<double>(1 + c.program->program.gates.size());
 }
 
+// Gradients are sums over all gates that read an input, of numbers as large as the cotangents.
+inline double size_of_gradients(const Case& c) {
+  double square = 0;
+  for (const double g : c.g_real) square += g * g;
+  for (const double g : c.g_complex) square += g * g;
+  const double per_sample = square / static_cast<double>(c.batch);
+  return std::max(1.0, 0.01 * std::sqrt(per_sample) * static_cast<double>(c.program->program.gates.size()));
+}
+
 template <class T>
-void check_close(const Case& c, double value, double expected, const char* what, std::size_t index) {
-  const double allowed = tolerance<T> + rounding_of_angles(c);
+void check_close(const Case& c, double value, double expected, const char* what, std::size_t index, double size = 1) {
+  const double allowed = size * tolerance<T> + rounding_of_angles(c);
   if (CHECK_NEAR(value, expected, allowed * std::max(1.0, std::abs(expected)))) return;
   note(std::string(what) + " " + std::to_string(index) + ", " + description(c));
 }
@@ -159,7 +168,7 @@ void check_gradients(const Case& c, const std::vector<std::vector<T>>& gradients
       for (Index e = static_cast<Index>(row) * size; e < static_cast<Index>(row + 1) * size; ++e) {
         slope += gradients[i][e] * c.directions[i][e];
       }
-      check_close<T>(c, slope, expected[i][row], "gradient of input", i);
+      check_close<T>(c, slope, expected[i][row], "gradient of input", i, size_of_gradients(c));
     }
   }
 }
