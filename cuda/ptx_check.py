@@ -92,10 +92,10 @@ class Reached:
 
 def build() -> None:
     """The test programs, with CMake, from the objects that nvcc made."""
-    configure = ["cmake", "-S", ROOT, "-B", BUILD, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"]
+    configure = ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"]
     for command in (
         [*configure, f"-DKETGRAD_CUDA_OBJECTS={BUILT}"],
-        ["cmake", "--build", BUILD, "--target", "ptx_tests"],
+        ["cmake", "--build", str(BUILD), "--target", "ptx_tests"],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -182,7 +182,8 @@ def check_all(architectures: Iterable[int]) -> tuple[bool, dict[str, Reached]]:
         for order in (ORDERS if number == 0 else ORDERS[:1])
         for program in programs()
     ]
-    passed, reached = True, {}
+    passed = True
+    reached: dict[str, Reached] = {}
     for outcome in run_all(runs):
         print(f"{outcome.run.name}: {outcome.words} ({outcome.seconds:.0f} s)", flush=True)
         passed &= outcome.passed
@@ -234,7 +235,8 @@ def check_barriers(reached: dict[str, Reached], architecture: int) -> bool:
     """
     barriers = sorted({(f.source_name, place) for f in reached.values() for place in f.barriers})
     print(f"\n{len(barriers)} barriers of kernels, each taken out:")
-    seen, unseen = set(), set()
+    seen: set[str] = set()
+    unseen: set[str] = set()
     with ThreadPoolExecutor(PROCESSES) as pool:
         outcomes = pool.map(lambda barrier: missed(barrier, architecture), barriers)
         for (kernel, place), outcome in zip(barriers, outcomes, strict=True):
