@@ -113,7 +113,7 @@ KETGRAD_KERNEL write_coefficient_sources(TablesView t, Index coefficients, const
   }
 }
 
-// A block for each element: of a shared input over all samples, of a batched one for each sample.
+// A block for each element of a shared input, over all samples, and a warp for each element and sample of a batched one.
 template <class T>
 KETGRAD_KERNEL add_to_gradients(TablesView t, Index first_element, Index angles, const Input<T>* inputs,
                                 Samples samples, const Wide<T>* overlaps, Index pieces_each, const Wide<T>* single) {
@@ -146,13 +146,13 @@ KETGRAD_KERNEL add_to_batched_gradients(TablesView t, Index first_element, Index
     if (entry.source < angles) {
       const Wide<T>* from = overlaps + (entry.source * samples.count + sample) * pieces_each;
       Wide<T> sum = 0;
-      for (Index p = thread_index(); p < pieces_each; p += block_threads()) sum += from[p];
+      for (Index p = thread_index(); p < pieces_each; p += warp_size) sum += from[p];
       total += entry.weight * sum;
     } else if (thread_index() == 0) {
       total += entry.weight * single[(entry.source - angles) * samples.count + sample];
     }
   }
-  total = block_sum(total);
+  total = warp_sum(total);
   if (thread_index() == 0)
     input.gradient[input.row(samples.first + sample) + element.column] += answer(static_cast<T>(total));
 }
