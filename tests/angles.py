@@ -22,7 +22,6 @@ import math
 from collections.abc import Callable, Sequence
 from random import Random
 
-import hypothesis.strategies as st
 import numpy as np
 import torch
 
@@ -108,25 +107,3 @@ class Angles:
 def draw(*shape: int, seed: int, mixture: str | None = None, without: Sequence[str] = ()) -> torch.Tensor:
     """Angles of this shape from a seed, float64."""
     return Angles(np.random.default_rng(seed), mixture, without).draw(*shape)
-
-
-def angles(without: Sequence[str] = ()) -> st.SearchStrategy[float]:
-    """A single angle for hypothesis, of any kind, as simple as fails."""
-    exponents = st.integers(1, 12)
-    quarters = st.integers(-8, 8).map(lambda k: k * (math.pi / 2))
-    strategies = {
-        "zero": st.just(0.0),
-        "quarters": quarters,
-        "uniform": st.floats(-4 * math.pi, 4 * math.pi),
-        "near quarters": st.builds(lambda q, e, s: q + s * 10.0**-e, quarters, exponents, st.sampled_from([-1, 1])),
-        "near half turns": st.builds(
-            lambda k, e, s: (2 * k + 1) * math.pi + s * 10.0**-e,
-            st.integers(-2, 1),
-            st.floats(1, 5),
-            st.sampled_from([-1, 1]),
-        ),
-        "powers of two": st.builds(lambda e, s: s * 2.0**e, st.integers(-60, 20), st.sampled_from([1, -1])),
-        "tiny": st.builds(lambda e, s: s * 10.0**-e, st.integers(3, 300), st.sampled_from([1, -1])),
-        "huge": st.floats(0.5e6, 2e6),
-    }
-    return st.one_of([strategy for kind, strategy in strategies.items() if kind not in without])

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from torch import Tensor
 
 import ketgrad as kg
-from cases import tapes
 from test_interop_qiskit import CONVERTED, Case
+from test_random_tapes import tapes
 
 pytest.importorskip("qiskit_qasm3_import")
 

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from torch import Tensor
 
 import ketgrad as kg
-from cases import CASES, Case, tapes
+from cases import CASES, Case
 from ketgrad import reference
+from test_random_tapes import tapes
 
 qml = pytest.importorskip("pennylane")
 

@@ -24,9 +24,9 @@ from cases import (
     gradients,
     layer,
     random_tape,
-    tapes,
 )
 from ketgrad import reference
+from test_random_tapes import tapes
 
 try:
     import pennylane as qml
