@@ -334,11 +334,17 @@ class PassRunner {
     // The larger part of the first factor is made 1: that of a lone string's other factor then is 1 as well, and quarter
     // phases are 1 -+ i. Multiplying by these rounds less.
     n.shared_scale = 1 / std::max(std::abs(exact_factors_[0].re), std::abs(exact_factors_[0].im));
+    n.shared_scale *= take_in(phases, n, mean_square_of_shared(n));
+    if (keeps_tables()) round_shared(n, exact_factors_, n.shared_factors);
+  }
+
+  // Of the factors as they are rounded to T; double does not see what it rounds itself.
+  double mean_square_of_shared(const Numbers& n) const {
+    if constexpr (std::is_same_v<T, double>) return n.shared_scale * n.shared_scale;
     double squares = 0;
     for (const PhaseFactor<double>& f : exact_factors_)
       squares += square_length(static_cast<T>(n.shared_scale * f.re), static_cast<T>(n.shared_scale * f.im));
-    n.shared_scale *= take_in(phases, n, squares / static_cast<double>(call_.dimension()));
-    if (keeps_tables()) round_shared(n, exact_factors_, n.shared_factors);
+    return squares / static_cast<double>(call_.dimension());
   }
 
   // Tables for all phases of a long circuit could take more than its states; then each is made when it is used.
