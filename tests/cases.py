@@ -198,15 +198,14 @@ class Case:
         device: str = "cpu",
         seed: int = 0,
         mixture: str | None = None,
-        rounded: torch.dtype | None = None,
     ) -> kg.Tape:
         """The tape, with new leaves: the same values each time for the same seed.
 
-        ``mixture`` is one of ``angles.MIXTURES``, None for normal angles; ``rounded`` as in ``Leaves``.
+        ``mixture`` is one of ``angles.MIXTURES``, None for normal angles.
         """
         generator = torch.Generator().manual_seed(zlib.crc32(self.name.encode()) + seed)
         source = None if mixture is None else Angles(generator, mixture)
-        return self.build(Leaves(generator, dtype=dtype, device=device, source=source, rounded=rounded))
+        return self.build(Leaves(generator, dtype=dtype, device=device, source=source))
 
 
 def contract(results: Any, seed: int = 0) -> Tensor:
@@ -1213,6 +1212,18 @@ def substituted(tape: kg.Tape, parameters: Sequence[Any]) -> kg.Tape:
         measurements.append(kg.Measurement(m.kind, observable, () if observable is not None else m.wires))
     trainable = None if tape.has_default_trainable else tape.trainable_params
     return kg.Tape(operations, measurements, trainable_params=trainable)
+
+
+def in_double(tape: kg.Tape) -> kg.Tape:
+    """The tape with the very numbers of its tensors in double precision, as leaves.
+
+    A tape that is built in double precision is another one where its angles are computed: 2 x + 1 is rounded.
+    """
+    tensors = {id(p): p.detach() for p in tape.parameters if isinstance(p, Tensor)}
+    wide = {key: p.to(torch.complex128 if p.is_complex() else torch.float64) for key, p in tensors.items()}
+    trained = {id(p) for p in tape.parameters if isinstance(p, Tensor) and p.requires_grad}
+    leaves = {key: p.requires_grad_(key in trained) for key, p in wide.items()}
+    return substituted(tape, [leaves.get(id(p), p) for p in tape.parameters])
 
 
 def parameter_kinds(tape: kg.Tape) -> list[str]:
