@@ -34,8 +34,11 @@ using ops::real_type;
 using ops::ScalarType;
 using torch::stable::Tensor;
 
-// In Python it becomes torch.OutOfMemoryError, which people's retry code knows.
-[[noreturn]] void throw_out_of_memory(double bytes, int device) {
+// torch says no more than that an allocation failed. Where CUDA has another error than that memory is short, such as one of
+// an earlier launch, it is that; else in Python torch.OutOfMemoryError, which people's retry code knows.
+[[noreturn]] void throw_failed_allocation(double bytes, int device) {
+  const cudaError_t error = cudaPeekAtLastError();
+  if (error != cudaErrorMemoryAllocation) require_success(error, "an allocation");
   throw OutOfMemory("CUDA out of memory: ketgrad asked for " + std::to_string(static_cast<std::int64_t>(bytes)) +
                     " bytes on cuda:" + std::to_string(device));
 }
@@ -47,7 +50,7 @@ class Block {
  public:
   Block(std::size_t bytes, int device) {
     if (aoti_torch_cuda_caching_allocator_raw_alloc(bytes, &memory_) != AOTI_TORCH_SUCCESS)
-      throw_out_of_memory(static_cast<double>(bytes), device);
+      throw_failed_allocation(static_cast<double>(bytes), device);
   }
   Block(Block&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)) {}
   Block& operator=(Block&& other) noexcept {
@@ -221,13 +224,11 @@ Tensor empty(const std::vector<Index>& shape, ScalarType type, const Tensor& lik
   try {
     return ops::empty_on(like.device(), shape, type);
   } catch (const std::exception&) {
-    const cudaError_t error = cudaPeekAtLastError();
-    if (error != cudaErrorMemoryAllocation) require_success(error, "an allocation");
     double numbers = 1;
     for (const Index size : shape) numbers *= static_cast<double>(size);
     const bool single = type == ScalarType::Float || type == ScalarType::ComplexFloat;
     const bool complex = type == ScalarType::ComplexFloat || type == ScalarType::ComplexDouble;
-    throw_out_of_memory(numbers * (single ? 4 : 8) * (complex ? 2 : 1), like.get_device_index());
+    throw_failed_allocation(numbers * (single ? 4 : 8) * (complex ? 2 : 1), like.get_device_index());
   }
 }
 
