@@ -18,8 +18,11 @@ namespace {
 // One of everything, valid. Gates: 0 RX, 1 CNOT, 2 QubitUnitary, 3 DiagonalQubitUnitary, 4 PauliRot, 5 GlobalPhase, 6
 // IsingXX.
 Program sample_program() {
-  Circuit circuit = empty_circuit(3);
+  Circuit circuit;
   Program& p = circuit.program;
+  p.num_wires = 3;
+  circuit.add_input(Role::angles, 4);
+  circuit.add_input(Role::angles, 3);
   const int unitary = circuit.add_input(Role::unitary, 2);
   const int diagonal = circuit.add_input(Role::diagonal, 1);
   const int state = circuit.add_input(Role::state, 2);
