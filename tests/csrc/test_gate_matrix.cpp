@@ -16,7 +16,7 @@ bool is_block(const GateInfo& info) { return info.family == Family::block; }
 
 std::vector<double> random_parameters(Random& random, const GateInfo& info) {
   std::vector<double> p;
-  for (int j = 0; j < info.num_parameters; ++j) p.push_back(random.angle(false));
+  for (int j = 0; j < info.num_parameters; ++j) p.push_back(2 * random.common_angle());
   return p;
 }
 
