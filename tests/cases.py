@@ -1240,7 +1240,8 @@ def angle_rounding(tape: kg.Tape) -> float:
     times that as any other rounding may make (``sweep.py``).
     """
     of_kinds = zip(tape.parameters, parameter_kinds(tape), strict=True)
-    angles = [torch.as_tensor(p).detach().abs().max() for p, kind in of_kinds if kind == "angle" and np.size(p)]
+    all_angles = [torch.as_tensor(p).detach() for p, kind in of_kinds if kind == "angle"]
+    angles = [angle.abs().max() for angle in all_angles if angle.numel()]
     return 16 * torch.finfo(torch.float64).eps * float(sum(angles))
 
 
