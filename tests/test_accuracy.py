@@ -73,6 +73,16 @@ def test_errors_of_sums_over_many_amplitudes_are_below_the_bound(accuracy: Modul
     assert exceeding(accuracy, accuracy.Case("product state", 14, 14, mode, "complex64")) == {}
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("mode", MODES)
+def test_norms_of_many_amplitudes_are_below_the_bound(accuracy: ModuleType, mode: str, precision: str) -> None:
+    """What is computed about all factors of a state, such as their length, must not be off by more for being many."""
+    case = accuracy.Case("one angle", 15, 30, mode, precision)
+    norms = accuracy.answer(case, precision).norms
+    off = accuracy.largest(norms, np.ones_like(norms)) / accuracy.ROUNDOFF[precision]
+    assert off <= accuracy.bound("norm", case.gates, case.drifts)
+
+
 # --- norms ------------------------------------------------------------------------------------------------------------
 
 
