@@ -52,11 +52,24 @@ void set_thresholds_of(int tile_bits, int scale_bits, bool support, const std::s
 // Taking the GIL between all passes would cost more than many passes do.
 constexpr auto signal_interval = std::chrono::milliseconds(20);
 
-// What a signal handler raised, until take_interrupt fetches it. Guarded by the GIL.
-py::object& pending_exception() {
-  static auto* pending = new py::object();  // never destroyed: the interpreter may be gone before static objects are
-  return *pending;
-}
+// What a signal handler raised, on its way through C++ into Python: pybind11, torch's copy included, lets subclasses of
+// this class say what they are there.
+class RaisedByHandler : public py::builtin_exception {
+ public:
+  explicit RaisedByHandler(py::object raised)
+      : py::builtin_exception("interrupted"), raised_(new py::object(std::move(raised)), [](py::object* held) {
+          const py::gil_scoped_acquire gil;
+          delete held;
+        }) {}
+
+  void set_error() const override { PyErr_SetObject(py::type::handle_of(*raised_).ptr(), raised_->ptr()); }
+
+ private:
+  std::shared_ptr<py::object> raised_;  // copied and destroyed without the GIL
+};
+
+// From the hook that was told to the end of its call.
+thread_local PyObject* raised_by_handler = nullptr;
 
 // Runs Python's signal handlers, which only do something on the main thread.
 bool signal_raised() {
@@ -67,14 +80,13 @@ bool signal_raised() {
   const py::gil_scoped_acquire gil;
   if (PyErr_CheckSignals() == 0) return false;
   const py::error_already_set error;
-  pending_exception() = error.value();
+  raised_by_handler = py::object(error.value()).release().ptr();
   return true;
 }
 
-py::object take_interrupt() {
-  py::object& pending = pending_exception();
-  if (!pending) return py::none();
-  return std::exchange(pending, py::object());
+void throw_raised() {
+  const py::gil_scoped_acquire gil;
+  throw RaisedByHandler(py::reinterpret_steal<py::object>(std::exchange(raised_by_handler, nullptr)));
 }
 
 // --- programs --------------------------------------------------------------------------------------------------------
@@ -350,7 +362,6 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("walk_count", &walk_count);
   m.def("start_profile", &start_profile);
   m.def("take_profile", &profile_of, py::arg("program"), "seconds per pass since start_profile, over all threads");
-  m.def("take_interrupt", &take_interrupt, "what a signal handler raised during the last call, or None");
   m.def("build_flags", &build_flags);
-  set_cancel_hook(&signal_raised);
+  set_cancel_hook(&signal_raised, &throw_raised);
 }

@@ -152,7 +152,7 @@ void run_tasks(const Call<T>& call, const Regime& regime, const F& f) {
   } else {
     run_parallel(call.parallel, regime.tasks, body);
   }
-  if (call.stopped.load()) throw Interrupted();
+  if (call.stopped.load()) throw_interrupted();
 }
 
 // The first pass with a wanted parameter; the number of passes where none has one.

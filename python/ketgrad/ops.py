@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,30 +27,17 @@ _execute_vjp_jvp = torch.ops.ketgrad.execute_vjp_jvp.default
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd
 
 
-def _raise_interrupt() -> None:
-    """Raise what a signal handler raised (Ctrl-C) while a native function ran, if that is why it ended."""
-    raised = _C.take_interrupt()
-    if raised is not None:
-        raise raised from None
-
-
-def _raise_as_users_know_it(error: RuntimeError | MemoryError, inputs: Sequence[Tensor]) -> NoReturn:
-    """Raise what ended a native function: an interrupt, a GPU's lack of memory as torch reports it, or the error."""
-    _raise_interrupt()
-    if isinstance(error, MemoryError) and inputs[0].is_cuda:
-        raise torch.OutOfMemoryError(str(error)) from None
-    raise error
-
-
 def _native(operator: Any, program: int, inputs: Sequence[Tensor], *others: Any) -> Any:
-    """Call an operator without autograd; errors as users know them."""
+    """Call an operator without autograd; a GPU's lack of memory is raised as torch raises it."""
     if is_profiling():
         _plan_by_name(program, inputs)
     try:
         with _BelowAutograd():
             return operator(program, inputs, *others)
-    except (RuntimeError, MemoryError) as error:
-        _raise_as_users_know_it(error, inputs)
+    except MemoryError as error:
+        if inputs[0].is_cuda:
+            raise torch.OutOfMemoryError(str(error)) from None
+        raise
 
 
 def _plan_by_name(program: int, inputs: Sequence[Tensor]) -> None:
