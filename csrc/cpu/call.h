@@ -38,17 +38,28 @@ void run_parallel(ParallelFor parallel, Index tasks, const Body& body) {
   if (shared.out_of_memory) throw std::bad_alloc();
 }
 
+// Whether a call is to end early: known to all threads that work on it, asked by the one that made it.
+struct Cancellation {
+  CancelHook cancelled = nullptr;
+  std::thread::id caller = std::this_thread::get_id();
+  mutable std::atomic<bool> stopped{false};
+
+  bool should_stop() const {
+    if (stopped.load(std::memory_order_relaxed)) return true;
+    if (cancelled == nullptr || std::this_thread::get_id() != caller || !cancelled()) return false;
+    stopped.store(true, std::memory_order_relaxed);
+    return true;
+  }
+};
+
 template <class T>
-struct Call {
+struct Call : Cancellation {
   const PlannedProgram* planned = nullptr;
   Index batch = 0;
   std::vector<InputView<T>> inputs;
   std::vector<InputView<T>> tangents;  // of the inputs, null where one stands still; empty where none moves
   ParallelFor parallel = nullptr;
   int threads = 1;
-  CancelHook cancelled = nullptr;
-  std::thread::id caller = std::this_thread::get_id();
-  mutable std::atomic<bool> stopped{false};
 
   const Program& program() const { return planned->program; }
   const Extent& extent() const { return planned->extent; }
@@ -79,13 +90,6 @@ struct Call {
       if (inputs[input].batched) return false;
     }
     return true;
-  }
-
-  // True once the call is to end; asks the hook on the calling thread alone.
-  bool should_stop() const {
-    if (cancelled != nullptr && std::this_thread::get_id() == caller && cancelled())
-      stopped.store(true, std::memory_order_relaxed);
-    return stopped.load(std::memory_order_relaxed);
   }
 };
 

@@ -96,19 +96,30 @@ void undo_block(V* psi, V* lambda, const IndexMap& groups, const Index* offsets,
   }
 }
 
-// The same for blocks of any size.
+// The same for blocks of any size: out[a] of `rows` rows from the first on, whose sums do not wait for each other.
+template <int rows, class V, class C>
+void times_rows(const V* in, V* out, const C* m, Index size, Index first) {
+  V re[rows] = {};
+  V im[rows] = {};
+  for (Index b = 0; b < size; ++b) {
+    for (int a = 0; a < rows; ++a) {
+      const C* e = m + 2 * ((first + a) * size + b);
+      re[a] += e[0] * in[2 * b] - e[1] * in[2 * b + 1];
+      im[a] += e[0] * in[2 * b + 1] + e[1] * in[2 * b];
+    }
+  }
+  for (int a = 0; a < rows; ++a) {
+    out[2 * (first + a)] = re[a];
+    out[2 * (first + a) + 1] = im[a];
+  }
+}
+
 template <class V, class C>
 void times_matrix(const V* in, V* out, const C* m, Index size) {
-  for (Index a = 0; a < size; ++a) {
-    V re{};
-    V im{};
-    for (Index b = 0; b < size; ++b) {
-      const C* e = m + 2 * (a * size + b);
-      re += e[0] * in[2 * b] - e[1] * in[2 * b + 1];
-      im += e[0] * in[2 * b + 1] + e[1] * in[2 * b];
-    }
-    out[2 * a] = re;
-    out[2 * a + 1] = im;
+  if (size < 4) {
+    for (Index a = 0; a < size; ++a) times_rows<1>(in, out, m, size, a);
+  } else {
+    for (Index a = 0; a < size; a += 4) times_rows<4>(in, out, m, size, a);
   }
 }
 
@@ -128,34 +139,83 @@ void store_group(V* state, Index base, const Offsets& offsets, Index size, const
   }
 }
 
+// The groups of a single state in lanes, so many at a time, that a matrix is read once for them all.
+template <class T>
+struct GroupsInLanes {
+  using V = Row<T>;
+  static constexpr int most = batch_lanes<T>;
+
+  int count;
+  Index bases[most];
+
+  GroupsInLanes(const IndexMap& groups, Index begin, Index end)
+      : count(static_cast<int>(std::min<Index>(most, end - begin))) {
+    for (int l = 0; l < count; ++l) bases[l] = groups[begin + l];
+  }
+
+  template <class Offsets>
+  void load(const T* state, const Offsets& offsets, Index size, V* lanes) const {
+    for (Index a = 0; a < size; ++a) {
+      for (int l = 0; l < count; ++l) {
+        const T* amplitude = state + 2 * (bases[l] ^ offsets[a]);
+        set_lane(lanes[2 * a], l, amplitude[0]);
+        set_lane(lanes[2 * a + 1], l, amplitude[1]);
+      }
+    }
+  }
+
+  // f(amplitude, re, im)
+  template <class Offsets, class F>
+  void write(T* state, const Offsets& offsets, Index size, const V* lanes, const F& f) const {
+    for (Index a = 0; a < size; ++a) {
+      for (int l = 0; l < count; ++l)
+        f(state + 2 * (bases[l] ^ offsets[a]), get_lane(lanes[2 * a], l), get_lane(lanes[2 * a + 1], l));
+    }
+  }
+};
+
+// Writes m in to `out`, group by group, by f(amplitude, re, im).
+template <class V, class C, class Offsets, class F>
+void multiply_groups(V* out, const V* in, const IndexMap& groups, const Offsets& offsets, Index size, const C* m,
+                     Index begin, Index end, const F& f) {
+  if constexpr (lane_width<V> == 1) {
+    LaneVector<Row<V>> from(2 * size);
+    LaneVector<Row<V>> to(2 * size);
+    for (Index r = begin; r < end; r += GroupsInLanes<V>::most) {
+      const GroupsInLanes<V> lanes(groups, r, end);
+      lanes.load(in, offsets, size, from.data());
+      times_matrix(from.data(), to.data(), m, size);
+      lanes.write(out, offsets, size, to.data(), f);
+    }
+  } else {
+    LaneVector<V> from(2 * size);
+    LaneVector<V> to(2 * size);
+    for (Index r = begin; r < end; ++r) {
+      const Index base = groups[r];
+      load_group(in, base, offsets, size, from.data());
+      times_matrix(from.data(), to.data(), m, size);
+      for (Index a = 0; a < size; ++a) f(out + 2 * (base ^ offsets[a]), to[2 * a], to[2 * a + 1]);
+    }
+  }
+}
+
 template <class V, class C, class Offsets>
 void apply_large_block(V* psi, const IndexMap& groups, const Offsets& offsets, Index size, const C* m, Index begin,
                        Index end) {
-  LaneVector<V> in(2 * size);
-  LaneVector<V> out(2 * size);
-  for (Index r = begin; r < end; ++r) {
-    const Index base = groups[r];
-    load_group(psi, base, offsets, size, in.data());
-    times_matrix(in.data(), out.data(), m, size);
-    store_group(psi, base, offsets, size, out.data());
-  }
+  multiply_groups(psi, psi, groups, offsets, size, m, begin, end, [](V* amplitude, const V& re, const V& im) {
+    amplitude[0] = re;
+    amplitude[1] = im;
+  });
 }
 
 // out += m in, on the wires of the offsets.
 template <class V, class Offsets>
 void add_large_block(V* out, const V* in, const IndexMap& groups, const Offsets& offsets, Index size, const V* m,
                      Index begin, Index end) {
-  LaneVector<V> from(2 * size);
-  LaneVector<V> to(2 * size);
-  for (Index r = begin; r < end; ++r) {
-    const Index base = groups[r];
-    load_group(in, base, offsets, size, from.data());
-    times_matrix(from.data(), to.data(), m, size);
-    for (Index a = 0; a < size; ++a) {
-      out[2 * (base ^ offsets[a])] += to[2 * a];
-      out[2 * (base ^ offsets[a]) + 1] += to[2 * a + 1];
-    }
-  }
+  multiply_groups(out, in, groups, offsets, size, m, begin, end, [](V* amplitude, const V& re, const V& im) {
+    amplitude[0] += re;
+    amplitude[1] += im;
+  });
 }
 
 // m = (m + m^dagger) / 2

@@ -169,22 +169,21 @@ void apply_sparse_hermitian(V* state, const PlannedFactor& f, const V* values, I
 // Gradients of a factor's input (in torch's convention) of Re<u|F|psi>, psi being everything else in the term applied
 // to the ket.
 
-// d/dM: u_a conj(psi_b)
-template <class V>
-void matrix_gradient(const V* u, const V* psi, const IndexMap& groups, const IndexMap& offsets, Index begin, Index end,
-                     V* g) {
-  const Index size = offsets.size();
-  LaneVector<V> left(2 * size);
-  LaneVector<V> right(2 * size);
+// g[a][b] += left_a conj(right_b), the derivative by a matrix; of the imaginary part `sign` times as much.
+template <class V, class Offsets>
+void add_group_products(const V* left, const V* right, const IndexMap& groups, const Offsets& offsets, Index size,
+                        Scalar<V> sign, Index begin, Index end, V* g) {
+  LaneVector<V> rows(2 * size);
+  LaneVector<V> columns(2 * size);
   for (Index r = begin; r < end; ++r) {
     const Index base = groups[r];
-    load_group(u, base, offsets, size, left.data());
-    load_group(psi, base, offsets, size, right.data());
+    load_group(left, base, offsets, size, rows.data());
+    load_group(right, base, offsets, size, columns.data());
     for (Index a = 0; a < size; ++a) {
       for (Index b = 0; b < size; ++b) {
         V* e = g + 2 * (a * size + b);
-        e[0] += left[2 * a] * right[2 * b] + left[2 * a + 1] * right[2 * b + 1];
-        e[1] += left[2 * a + 1] * right[2 * b] - left[2 * a] * right[2 * b + 1];
+        e[0] += rows[2 * a] * columns[2 * b] + rows[2 * a + 1] * columns[2 * b + 1];
+        e[1] += sign * (rows[2 * a + 1] * columns[2 * b] - rows[2 * a] * columns[2 * b + 1]);
       }
     }
   }

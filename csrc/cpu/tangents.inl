@@ -181,7 +181,7 @@ class TangentWalk : public GroupWalk<V> {
 
   // out += (the step with other coefficients) in
   void add_step(const Step& step, const V* c, V* out, const V* in) const {
-    team_.for_range(step.groups.size(), [&](Index begin, Index end) {
+    team_.for_range(step.groups.size(), work_of(step), [&](Index begin, Index end) {
       switch (step.kind) {
         case StepKind::exchange: return;
         case StepKind::dense: return add_large_block(out, in, step.groups, step.offsets, step.size(), c, begin, end);
@@ -197,6 +197,8 @@ class TangentWalk : public GroupWalk<V> {
 
   // Adds the overlaps of a step, as GradientSink::contract takes them.
   void add_overlaps(const Step& step, const V* bra, const V* ket, std::vector<double>& overlaps) const {
+    if (step.kind == StepKind::dense)  // conj(bra_a) ket_b
+      return this->add_products(bra, ket, step.groups, step.offsets, step.size(), -1, overlaps.data());
     team_.template reduce<V>(
         step.groups.size(), overlap_count(step), overlaps.data(), [&](Index begin, Index end, V* w) {
           if (step.kind == StepKind::pauli_rotation) {
@@ -204,21 +206,16 @@ class TangentWalk : public GroupWalk<V> {
               w[0] += bra[2 * i] * re + bra[2 * i + 1] * im;
             });
           }
-          add_block_overlaps(step, bra, ket, begin, end, w);
+          add_diagonal_overlaps(step, bra, ket, begin, end, w);
         });
   }
 
-  static void add_block_overlaps(const Step& step, const V* bra, const V* ket, Index begin, Index end, V* w) {
+  static void add_diagonal_overlaps(const Step& step, const V* bra, const V* ket, Index begin, Index end, V* w) {
     const Index size = step.size();
-    LaneVector<V> bra_group(2 * size);
-    LaneVector<V> ket_group(2 * size);
     for (Index r = begin; r < end; ++r) {
-      load_group(bra, step.groups[r], step.offsets, size, bra_group.data());
-      load_group(ket, step.groups[r], step.offsets, size, ket_group.data());
-      if (step.kind == StepKind::dense) {
-        add_outer(bra_group.data(), ket_group.data(), size, w);
-      } else {
-        for (Index a = 0; a < size; ++a) add_outer(bra_group.data() + 2 * a, ket_group.data() + 2 * a, 1, w + 2 * a);
+      for (Index a = 0; a < size; ++a) {
+        const Index i = 2 * (step.groups[r] ^ step.offsets[a]);
+        add_outer(bra + i, ket + i, 1, w + 2 * a);
       }
     }
   }
@@ -282,16 +279,16 @@ class TangentWalk : public GroupWalk<V> {
       case FactorKind::projector: return;
       case FactorKind::hermitian:
         make_hermitian(this->values_.data(), size);
-        return team_.for_range(f.groups.size(), [&](Index begin, Index end) {
+        return team_.for_range(f.groups.size(), work_of(f), [&](Index begin, Index end) {
           apply_large_block(state, f.groups, f.offsets, size, this->values_.data(), begin, end);
         });
       case FactorKind::sparse:
-        return team_.for_range(f.groups.size(),
+        return team_.for_range(f.groups.size(), work_of(f),
                                [&](Index begin, Index end) { apply_sparse_hermitian(state, f, slopes, begin, end); });
       case FactorKind::state_projector: {
         const LaneVector<V> dphi(slopes, slopes + 2 * size);  // the lanes of phi take its place
         const V* phi = this->input_lanes(f.factor->input);
-        return team_.for_range(f.groups.size(), [&](Index begin, Index end) {
+        return team_.for_range(f.groups.size(), work_of(f), [&](Index begin, Index end) {
           project_on_tangent(state, f, phi, dphi.data(), begin, end);
         });
       }
@@ -356,10 +353,7 @@ class TangentWalk : public GroupWalk<V> {
         case MeasurementKind::probs: this->measure_probs(dpsi_, 2, m, results); break;
         case MeasurementKind::state: measure_state(m, results); break;
         case MeasurementKind::density_matrix:
-          this->measure_density_matrix(m, results, [&](Index begin, Index end, V* rho) {
-            matrix_gradient(psi_, dpsi_, m.groups, m.offsets, begin, end, rho);
-            matrix_gradient(dpsi_, psi_, m.groups, m.offsets, begin, end, rho);
-          });
+          this->measure_density_matrix(m, results, {{psi_, dpsi_}, {dpsi_, psi_}});
       }
     }
   }

@@ -14,8 +14,8 @@ namespace {
 #include "cpu/sines.inl"
 
 // These go over indices.
-#include "cpu/kernels.inl"
 #include "cpu/rows.inl"
+#include "cpu/kernels.inl"
 
 // These build on the kernels.
 #include "cpu/interleaved.inl"
@@ -30,16 +30,32 @@ constexpr Index reduction_chunk = 4096;
 // is off by up to k/2 units: short enough for float32, long enough that adding up partial sums costs nothing.
 constexpr Index summed_together = 128;
 
-// Spreads a pass over the pool, or not.
+// Multiply-adds between two looks at whether the call is to end: some milliseconds.
+constexpr Index polled_work = Index{1} << 22;
+// Sums per group from which on `summed_together` groups are work enough to look after them.
+constexpr Index many_sums = 512;
+
+// Spreads a pass over the pool, or not. Where the call is to end, what is left of a pass is left out.
 class Team {
  public:
-  Team(ParallelFor parallel, bool enabled) : parallel_(enabled ? parallel : nullptr) {}
+  Team(ParallelFor parallel, bool enabled, const Cancellation& call)
+      : parallel_(enabled ? parallel : nullptr), call_(call) {}
 
+  // f(begin, end) for ranges of [0, n), of which each takes `work` multiply-adds.
+  template <class F>
+  void for_range(Index n, Index work, const F& f) const {
+    const Index polled = std::max<Index>(1, polled_work / work);
+    const Index chunk = std::min(polled, reduction_chunk);
+    if (parallel_ == nullptr || n <= chunk) return for_chunks(n, polled, f);
+    run_parallel(parallel_, (n + chunk - 1) / chunk, [&](Index c) {
+      if (!call_.should_stop()) f(c * chunk, std::min(n, (c + 1) * chunk));
+    });
+  }
+
+  // Of single amplitudes, or of a few.
   template <class F>
   void for_range(Index n, const F& f) const {
-    if (parallel_ == nullptr || n <= reduction_chunk) return f(Index{0}, n);
-    const auto body = [&](Index chunk) { f(chunk * reduction_chunk, std::min(n, (chunk + 1) * reduction_chunk)); };
-    run_parallel(parallel_, (n + reduction_chunk - 1) / reduction_chunk, body);
+    for_range(n, 1, f);
   }
 
   // f(begin, end, V* sums) adds `width` sums over a range; the totals, in double, are added to out[width][lanes].
@@ -50,6 +66,7 @@ class Team {
     if (chunks == 1) return add_range<V>(0, n, width, out, f);
     std::vector<double> partial(chunks * totals, 0.0);
     for_each(chunks, [&](Index chunk) {
+      if ((chunk & 7) == 0 && call_.should_stop()) return;
       add_range<V>(chunk * reduction_chunk, std::min(n, (chunk + 1) * reduction_chunk), width,
                    partial.data() + chunk * totals, f);
     });
@@ -66,11 +83,20 @@ class Team {
   }
 
  private:
+  template <class F>
+  void for_chunks(Index n, Index chunk, const F& f) const {
+    for (Index begin = 0; begin < n; begin += chunk) {
+      if (begin > 0 && call_.should_stop()) return;
+      f(begin, std::min(n, begin + chunk));
+    }
+  }
+
   // Not inlined: of two copies, for one thread and for several, a compiler may contract either in its own way.
   template <class V, class F>
-  [[gnu::noinline]] static void add_range(Index begin, Index end, Index width, double* out, const F& f) {
+  [[gnu::noinline]] void add_range(Index begin, Index end, Index width, double* out, const F& f) const {
     LaneVector<V> sums(width);
     for (; begin < end; begin += summed_together) {
+      if (width >= many_sums && call_.should_stop()) return;
       std::fill(sums.begin(), sums.end(), V{});
       f(begin, std::min(end, begin + summed_together), sums.data());
       add_up(sums.data(), width, out);
@@ -85,9 +111,26 @@ class Team {
   }
 
   ParallelFor parallel_;
+  const Cancellation& call_;
 };
 
+// Multiply-adds for a group of amplitudes.
+inline Index work_of(const Step& step) {
+  const Index size = std::max(step.size(), 1);  // a rotation has no offsets
+  return step.kind == StepKind::dense ? size * size : size;
+}
+
+inline Index work_of(const PlannedFactor& f) {
+  const Index size = f.offsets.size();
+  switch (f.factor->kind) {
+    case FactorKind::hermitian: return size * size;
+    case FactorKind::sparse: return size + static_cast<Index>(f.factor->rows.size());
+    default: return size;
+  }
+}
+
 // These spread over a team.
+#include "cpu/products.inl"
 #include "cpu/tiles.inl"
 // And these go by tiles.
 #include "cpu/passes.inl"
@@ -105,7 +148,7 @@ class GroupWalk {
         program_(call.program()),
         plan_(plan),
         shared_(shared),
-        team_(call.parallel, task.parallel_passes),
+        team_(call.parallel, task.parallel_passes, call),
         dimension_(call.dimension()),
         real_stride_(program_.real_results()),
         complex_stride_(program_.complex_results()),
@@ -359,7 +402,7 @@ class GroupWalk {
   void apply(V* psi, const Step& step, const C* c) {
     const IndexMap& groups = step.groups;
     const Index* offsets = step.offsets.data();
-    team_.for_range(groups.size(), [&](Index begin, Index end) {
+    team_.for_range(groups.size(), work_of(step), [&](Index begin, Index end) {
       switch (step.kind) {
         case StepKind::dense:
           if (step.size() == 2) return apply_pair_block(psi, step, c, begin, end);
@@ -408,13 +451,25 @@ class GroupWalk {
   template <class C>
   void undo_with(const Step& step, const C* c, bool wanted) {
     const Index groups = step.groups.size();
+    if constexpr (width == 1) {
+      if (step.kind == StepKind::dense && step.size() >= smallest_product) return undo_by_products(step, c, wanted);
+    }
     if (wanted) {
       team_.template reduce<V>(groups, overlap_count(step), overlaps_.data(),
                                [&](Index begin, Index end, V* w) { undo_range<true>(step, c, begin, end, w); });
     } else {
       team_.for_range(
-          groups, [&](Index begin, Index end) { undo_range<false>(step, c, begin, end, static_cast<V*>(nullptr)); });
+          groups, work_of(step),
+          [&](Index begin, Index end) { undo_range<false>(step, c, begin, end, static_cast<V*>(nullptr)); });
     }
+  }
+
+  // A large matrix in three passes, of which each is a product of matrices.
+  void undo_by_products(const Step& step, const T* c, bool wanted) {
+    apply(psi_, step, c);
+    if (wanted)  // conj(bra_a) ket_b
+      add_products(lambda_, psi_, step.groups, step.offsets, step.size(), -1, overlaps_.data());
+    apply(lambda_, step, c);
   }
 
   template <bool W, class C>
@@ -461,11 +516,23 @@ class GroupWalk {
     }
   }
 
+  // out[a][b] += sum over the groups of left_a conj(right_b), its imaginary part times `sign`.
+  template <class Offsets>
+  void add_products(const V* left, const V* right, const IndexMap& groups, const Offsets& offsets, Index size,
+                    double sign, double* out) const {
+    if constexpr (width == 1) {
+      if (size >= smallest_product) return add_matrix_product(team_, left, right, groups, offsets, size, sign, out);
+    }
+    team_.template reduce<V>(groups.size(), 2 * size * size, out, [&](Index begin, Index end, V* g) {
+      add_group_products(left, right, groups, offsets, size, static_cast<T>(sign), begin, end, g);
+    });
+  }
+
   // --- observables ---------------------------------------------------------------------------------------------------
 
   void apply_factor(V* state, const PlannedFactor& f) {
     const V* values = f.factor->input == no_input ? nullptr : input_lanes(f.factor->input);
-    team_.for_range(f.groups.size(), [&](Index begin, Index end) {
+    team_.for_range(f.groups.size(), work_of(f), [&](Index begin, Index end) {
       switch (f.factor->kind) {
         case FactorKind::hermitian:
           return apply_large_block(state, f.groups, f.offsets, f.offsets.size(), values, begin, end);
@@ -596,9 +663,7 @@ class GroupWalk {
       case MeasurementKind::probs: return measure_probs(psi_, 1, m, results);
       case MeasurementKind::state: return measure_state(m, results);
       case MeasurementKind::density_matrix:
-        return measure_density_matrix(m, results, [&](Index begin, Index end, V* rho) {
-          matrix_gradient(psi_, psi_, m.groups, m.offsets, begin, end, rho);
-        });
+        return measure_density_matrix(m, results, {{psi_, psi_}});
     }
   }
 
@@ -653,7 +718,7 @@ class GroupWalk {
 
   // More outcomes than amplitudes in each: outcome by outcome.
   void measure_many_probs(const V* u, T factor, const PlannedMeasurement& m, const Results<T>& results) {
-    team_.for_range(m.offsets.size(), [&](Index begin, Index end) {
+    team_.for_range(m.offsets.size(), m.groups.size(), [&](Index begin, Index end) {
       for (Index a = begin; a < end; ++a) {
         V p{};
         add_probability(u, psi_, m.groups, m.offsets[a], p);
@@ -662,12 +727,17 @@ class GroupWalk {
     });
   }
 
-  // f(begin, end, rho) adds a range of groups.
-  template <class F>
-  void measure_density_matrix(const PlannedMeasurement& m, const Results<T>& results, const F& f) {
+  struct Product {
+    const V* left;
+    const V* right;
+  };
+
+  // The sum of left right^dagger over the groups, of all products.
+  void measure_density_matrix(const PlannedMeasurement& m, const Results<T>& results,
+                              std::initializer_list<Product> products) {
     const Index entries = m.offsets.size() * m.offsets.size();
     overlaps_.assign(2 * entries * width, 0.0);
-    team_.template reduce<V>(m.groups.size(), 2 * entries, overlaps_.data(), f);
+    for (const Product& p : products) add_products(p.left, p.right, m.groups, m.offsets, m.offsets.size(), 1, overlaps_.data());
     for (int l = 0; l < count_; ++l) {
       T* row = results.complex + 2 * (sample(l) * complex_stride_ + m.first_result);
       for (Index e = 0; e < 2 * entries; ++e) row[e] = static_cast<T>(overlaps_[e * width + l]);
@@ -721,7 +791,7 @@ class GroupWalk {
   // lambda_i = g_a psi_i
   void add_probs_bra(V* bra, const V* ket, const PlannedMeasurement& m, const Cotangents<T>& c) {
     const V* g = row_lanes(c.real, real_stride_, m.first_result, m.offsets.size());
-    team_.for_range(m.groups.size(),
+    team_.for_range(m.groups.size(), m.offsets.size(),
                     [&](Index begin, Index end) { add_weighted(bra, ket, m.groups, m.offsets, g, begin, end); });
   }
 
@@ -742,7 +812,7 @@ class GroupWalk {
     const Index size = m.offsets.size();
     row_lanes(c.complex, 2 * complex_stride_, 2 * m.first_result, 2 * size * size);
     make_hermitian(values_.data(), size);
-    team_.for_range(m.groups.size(), [&](Index begin, Index end) {
+    team_.for_range(m.groups.size(), size * size, [&](Index begin, Index end) {
       add_large_block(bra, ket, m.groups, m.offsets, size, values_.data(), begin, end);
     });
   }
@@ -799,14 +869,14 @@ class GroupWalk {
   void add_factor_gradient(const V* u, const V* rest, const PlannedFactor& f, const V* phi, const F& weight) {
     const Index numel = call_.inputs[f.factor->input].numel;
     overlaps_.assign(2 * numel * width, 0.0);
-    team_.template reduce<V>(f.groups.size(), 2 * numel, overlaps_.data(), [&](Index begin, Index end, V* g) {
-      switch (f.factor->kind) {
-        case FactorKind::hermitian: return matrix_gradient(u, rest, f.groups, f.offsets, begin, end, g);
-        case FactorKind::state_projector: return state_gradient(u, rest, f, phi, begin, end, g);
-        case FactorKind::sparse: return sparse_gradient(u, rest, f, begin, end, g);
-        case FactorKind::projector: return;
-      }
-    });
+    if (f.factor->kind == FactorKind::hermitian) {
+      add_products(u, rest, f.groups, f.offsets, f.offsets.size(), 1, overlaps_.data());
+    } else {
+      team_.template reduce<V>(f.groups.size(), 2 * numel, overlaps_.data(), [&](Index begin, Index end, V* g) {
+        if (f.factor->kind == FactorKind::sparse) return sparse_gradient(u, rest, f, begin, end, g);
+        state_gradient(u, rest, f, phi, begin, end, g);
+      });
+    }
     for (int l = 0; l < count_; ++l) {
       const double c = weight(l);
       for (Index e = 0; e < numel; ++e) {
