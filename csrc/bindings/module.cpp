@@ -331,7 +331,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("describe_plan", &describe_plan, py::arg("batch"), py::arg("twice"), py::arg("threads"))
       .def("describe_gpu_plan", &describe_gpu_plan, py::arg("twice"), py::arg("shared_bytes"))
       .def("input_axes", &input_axes)
-      .def("serialise", [](const PlannedProgram& p) { return py::bytes(p.program.serialise()); });
+      .def("serialise", [](const PlannedProgram& p) { return py::bytes(p.content); })
+      .def("enter_cache", &PlannedProgram::enter_cache)
+      .def("leave_cache", &PlannedProgram::leave_cache)
+      .def_property_readonly("bytes", &PlannedProgram::bytes, "of memory that it takes, its plans so far included");
   py::class_<ProgramBuilder>(m, "ProgramBuilder")
       .def(py::init<int>(), py::arg("num_wires"))
       .def("input", &ProgramBuilder::input, py::arg("is_complex"), py::arg("shape"))
@@ -344,6 +347,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def(
       "find_program", [](std::int64_t id) { return std::const_pointer_cast<PlannedProgram>(find_program(id)); },
       py::arg("id"));
+  m.def("cached_bytes", &cached_bytes, "of the programs that have entered a cache and have not left it");
   m.def("load_program", &load_program, py::arg("bytes"), "of Program.serialise, validated");
   m.def("pin_program", &pin_program, py::arg("id"));
   m.def(

@@ -130,6 +130,9 @@ class IndexMap {
 
   Index size() const { return Index{1} << bits_; }
 
+  // Of memory, beside the map itself.
+  std::size_t table_bytes() const { return sizeof(Mask) * (low_.size() + high_.size() + beyond_.size()); }
+
   // As many r as this, from a multiple of it on, have neighbouring indices.
   Index run_length() const { return Index{1} << run_bits_; }
 

@@ -1,10 +1,14 @@
 #include "core/registry.h"
 
-#include <deque>
+#include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
+#include <utility>
+
+#include "core/footprint.h"
 
 namespace ketgrad {
 
@@ -12,46 +16,36 @@ namespace {
 
 struct Registry {
   struct Entry {
-    std::string content;
-    ProgramHandle program;
-    bool pinned = false;
+    std::weak_ptr<const PlannedProgram> program;
+    ProgramHandle pinned;  // the same, or null
   };
 
   std::mutex mutex;
   std::unordered_map<std::int64_t, Entry> entries;
-  std::deque<std::int64_t> order;  // of registration, oldest first
+  std::size_t swept_at = 1024;  // entries
 
-  // The registry's own reference is the only one left.
-  static bool unreferenced(const Entry& e) { return e.program.use_count() == 1 && !e.pinned; }
-
-  Entry& find(std::int64_t id) {
+  // Handles that are given out outlive the lock: the last of them must not go while it is held.
+  ProgramHandle find(std::int64_t id) {
     const auto it = entries.find(id);
-    if (it == entries.end()) {
+    ProgramHandle found = it == entries.end() ? nullptr : it->second.program.lock();
+    if (found == nullptr) {
       throw std::out_of_range("ketgrad: no program has the id " + std::to_string(id) +
                               ": programs are named by encoding a tape in this process");
     }
-    return it->second;
+    return found;
   }
 
-  void evict() {
-    std::size_t unreferenced_count = 0;
-    for (const auto& [id, entry] : entries) unreferenced_count += unreferenced(entry);
-    for (auto it = order.begin(); it != order.end() && unreferenced_count > unreferenced_programs_kept / 2;) {
-      const auto found = entries.find(*it);
-      if (!unreferenced(found->second)) {
-        ++it;
-        continue;
-      }
-      entries.erase(found);
-      it = order.erase(it);
-      --unreferenced_count;
-    }
+  // Forgets programs that have gone, when there are twice as many entries as after the last time.
+  void sweep() {
+    if (entries.size() < swept_at) return;
+    std::erase_if(entries, [](const auto& entry) { return entry.second.program.expired(); });
+    swept_at = std::max<std::size_t>(1024, 2 * entries.size());
   }
 };
 
 Registry& registry() {
-  static Registry instance;
-  return instance;
+  static auto* instance = new Registry();  // never destroyed: programs may outlive static objects
+  return *instance;
 }
 
 // FNV-1a over the bytes, then a finaliser that spreads every bit (the mixing constants are splitmix64's).
@@ -65,7 +59,21 @@ std::int64_t content_hash(const std::string& bytes) {
   return static_cast<std::int64_t>(h >> 1);
 }
 
+std::atomic<std::int64_t> in_caches{0};
+
 }  // namespace
+
+PlannedProgram::PlannedProgram(std::int64_t id, Program program, std::string content)
+    : id(id),
+      program(std::move(program)),
+      content(std::move(content)),
+      extent(extent_of(this->program)),
+      bytes_(bytes_of(this->program) + static_cast<std::int64_t>(this->content.size())),
+      in_caches_(in_caches) {}
+
+PlannedProgram::~PlannedProgram() {
+  if (caches_ > 0) in_caches_ -= bytes_;
+}
 
 const Plan& PlannedProgram::plan(const Layout& layout) const {
   const std::lock_guard lock(mutex_);
@@ -73,40 +81,60 @@ const Plan& PlannedProgram::plan(const Layout& layout) const {
     if (known->layout == layout) return *known;
   }
   plans_.push_back(std::make_unique<const Plan>(make_plan(program, layout)));
+  const std::int64_t taken = bytes_of(*plans_.back());
+  bytes_ += taken;
+  if (caches_ > 0) in_caches_ += taken;
   return *plans_.back();
 }
+
+std::int64_t PlannedProgram::bytes() const {
+  const std::lock_guard lock(mutex_);
+  return bytes_;
+}
+
+void PlannedProgram::enter_cache() const {
+  const std::lock_guard lock(mutex_);
+  if (caches_++ == 0) in_caches_ += bytes_;
+}
+
+void PlannedProgram::leave_cache() const {
+  const std::lock_guard lock(mutex_);
+  if (--caches_ == 0) in_caches_ -= bytes_;
+}
+
+std::int64_t cached_bytes() { return in_caches.load(); }
 
 ProgramHandle register_program(Program program) {
   program.validate();
   std::string content = program.serialise();
   const std::int64_t id = content_hash(content);
+  auto planned = std::make_shared<const PlannedProgram>(id, std::move(program), std::move(content));
+  ProgramHandle known;  // destroyed after the lock is released, as `planned` is
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);
-  if (const auto it = r.entries.find(id); it != r.entries.end()) {
-    if (it->second.content != content)
+  Registry::Entry& entry = r.entries[id];
+  known = entry.program.lock();
+  if (known != nullptr) {
+    if (known->content != planned->content)
       throw std::runtime_error("ketgrad: two programs share the hash " + std::to_string(id));
-    return it->second.program;
+    return known;
   }
-  if (r.entries.size() >= unreferenced_programs_kept) r.evict();
-  auto planned = std::make_shared<PlannedProgram>();
-  planned->id = id;
-  planned->program = std::move(program);
-  planned->extent = extent_of(planned->program);
-  r.entries[id] = {std::move(content), planned, false};
-  r.order.push_back(id);
+  entry.program = planned;
+  r.sweep();
   return planned;
 }
 
 ProgramHandle find_program(std::int64_t id) {
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);
-  return r.find(id).program;
+  return r.find(id);
 }
 
 void pin_program(std::int64_t id) {
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);
-  r.find(id).pinned = true;
+  ProgramHandle found = r.find(id);
+  r.entries[id].pinned = std::move(found);
 }
 
 }  // namespace ketgrad

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from . import measurements, nn, observables, operations, optim
 from .compiling import compile
+from .encoding import structure_cache
 from .execute_tapes import ExecuteTapes, execute
 from .explain import Explanation, explain
 from .interop import from_openqasm, from_qiskit
@@ -166,5 +167,6 @@ __all__ = [
     "quantum_fisher",
     "sample",
     "state",
+    "structure_cache",
     "var",
 ]

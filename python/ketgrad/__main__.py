@@ -11,6 +11,7 @@ import torch
 
 from . import __version__
 from ._library import _C, NO_CUDA
+from .encoding import structure_cache
 
 
 def info() -> str:
@@ -24,6 +25,7 @@ def info() -> str:
         ("CPU level", f"{_C.current_level()} (available: {levels}; KETGRAD_CPU_LEVEL forces one)"),
         ("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"),
         ("memory", f"{gib:.1f} GiB available"),
+        ("structures", f"at most {structure_cache.limit / 2**20:.0f} MiB of them are kept (kg.structure_cache)"),
         ("build", _C.build_flags()),
         ("CUDA", _cuda()),
         ("PennyLane", _pennylane()),

@@ -7,6 +7,7 @@ trainable or not, because gradients are computed input by input.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,8 +32,6 @@ Slot = tuple[int, int, float, float]
 
 _NO_INPUT = -1
 
-_CACHE_SIZE = 4096
-_cache: OrderedDict[Structure, Encoding] = OrderedDict()
 
 
 class Source(NamedTuple):
@@ -69,10 +68,98 @@ class Encoding:
     program: _C.Program
     id: int
     num_wires: int
+    operations: int
     sources: tuple[Source, ...]
     results: tuple[Result, ...]
     real_results: int
     complex_results: int
+
+
+class StructureCache:
+    """The programs of structures that ran before, so that equal ones are neither written nor planned again.
+
+    Those that came first go first, where all take more than `limit`. What compiled functions, layers and graphs on their
+    way hold is theirs: it neither counts nor goes.
+
+    Example:
+        >>> import ketgrad as kg
+        >>> kg.structure_cache.limit // 2**20
+        1024
+        >>> kg.structure_cache.limit = 256 * 2**20
+        >>> kg.structure_cache.clear()
+        >>> len(kg.structure_cache), kg.structure_cache.bytes
+        (0, 0)
+        >>> kg.structure_cache.limit = 2**30
+    """
+
+    # Of a structure and its encoding, which are Python's, for an operation: some of what was measured is shared.
+    _BYTES_PER_OPERATION = 256
+
+    def __init__(self, limit: int = 2**30) -> None:
+        self._kept: OrderedDict[Structure, Encoding] = OrderedDict()
+        self._lock = threading.Lock()  # of all that adds and drops
+        self._operations = 0
+        self._limit = limit
+
+    @property
+    def limit(self) -> int:
+        """Bytes that the programs may take in all, by default 1 GiB; the latest one stays whatever it takes.
+
+        Raises:
+            ValueError: it is set to a negative number, or to none.
+        """
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+            raise ValueError(f"the limit of kg.structure_cache is a number of bytes, not {limit!r}")
+        with self._lock:
+            self._limit = limit
+            self._make_room()
+
+    @property
+    def bytes(self) -> int:
+        """About so much memory is taken."""
+        return _C.cached_bytes() + self._BYTES_PER_OPERATION * self._operations
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __repr__(self) -> str:
+        mib = 2**20
+        return f"<{len(self)} structures in {self.bytes / mib:.1f} MiB of at most {self._limit / mib:.0f} MiB>"
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        with self._lock:
+            while self._kept:
+                self._drop_first()
+
+    def find(self, structure: Structure) -> Encoding | None:
+        """What was kept for an equal structure."""
+        return self._kept.get(structure)
+
+    def keep(self, structure: Structure, encoding: Encoding) -> None:
+        """Keep an encoding, as the latest one."""
+        with self._lock:
+            if structure not in self._kept:  # another thread may have been as fast
+                self._kept[structure] = encoding
+                self._operations += encoding.operations
+                encoding.program.enter_cache()
+            self._make_room()
+
+    def _make_room(self) -> None:
+        while len(self._kept) > 1 and self.bytes > self._limit:
+            self._drop_first()
+
+    def _drop_first(self) -> None:
+        _, dropped = self._kept.popitem(last=False)
+        self._operations -= dropped.operations
+        dropped.program.leave_cache()
+
+
+structure_cache = StructureCache()
 
 
 class Circuit(NamedTuple):
@@ -109,23 +196,21 @@ statistics = Statistics()
 
 
 def encode(tape: Tape, device_type: str = "cpu") -> Encoding:
-    """The encoding of a tape's structure, from the cache where an equal one was encoded before.
+    """The encoding of a tape's structure, from `structure_cache` where an equal one was encoded before.
 
     Raises:
         MemoryError: the state or a result would not fit into the memory of the CPU, if that is the device; elsewhere
             the device's allocator says so.
     """
     structure = tape.structure
-    found = _cache.get(structure)
+    found = structure_cache.find(structure)
     if found is None:
         if device_type == "cpu":
             require_room(tape)
         with span("encode"):
             found = _encode(tape)
         statistics.encoded += 1
-        _cache[structure] = found
-        if len(_cache) > _CACHE_SIZE:
-            _cache.popitem(last=False)
+        structure_cache.keep(structure, found)
     return found
 
 
@@ -153,7 +238,8 @@ def _encode(tape: Tape) -> Encoding:
 
     inputs = [(source.is_complex, _input_shape(source, tape, layouts)) for source in sources]
     written = write_program(tape, inputs, slot, lambda parameter: place[parameter][0])
-    return Encoding(written.program, written.program.id, tape.num_wires, sources, *written[1:])
+    operations = len(tape.operations) + len(tape.measurements)
+    return Encoding(written.program, written.program.id, tape.num_wires, operations, sources, *written[1:])
 
 
 def _input_shape(source: Source, tape: Tape, layouts: list[str]) -> tuple[int, ...]:

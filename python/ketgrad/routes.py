@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import graphs, levels, ops, transforms
+from ._library import _C
 
 NO_SECOND_DERIVATIVE = (
     "this gradient of a circuit has no second derivatives, and was differentiated again (create_graph=True, a Hessian "
@@ -59,7 +60,7 @@ class _Execute(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, program: int, keep_ket: bool, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         real, complex_, ket = ops.run_execute(program, inputs, keep_ket)
-        ctx.program = program
+        ctx.program = _C.find_program(program)  # which lives as long as the graph
         ctx.save_for_backward(ket, *inputs)
         return real, complex_
 
@@ -67,7 +68,7 @@ class _Execute(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         ket, *inputs = ctx.saved_tensors
         wanted = [i for i, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
-        found = execute_vjp(ctx.program, inputs, ket, cotangents[0], cotangents[1], wanted)
+        found = execute_vjp(ctx.program.id, inputs, ket, cotangents[0], cotangents[1], wanted)
         return (None, None, *ops.spread(found, wanted, len(inputs)))
 
 
@@ -95,14 +96,14 @@ class _ExecuteVjp(torch.autograd.Function):
         ctx: Any, program: int, wanted: Sequence[int], ket: Tensor, g_real: Tensor, g_complex: Tensor, *inputs: Tensor
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.call = program, wanted
+        ctx.call = _C.find_program(program), wanted
         ctx.save_for_backward(g_real, g_complex, *inputs)
         return tuple(ops.run_execute_vjp(program, inputs, ket, g_real, g_complex, wanted))
 
     @staticmethod
     @torch.no_grad()
     def _derivatives(ctx: Any, directions: Sequence[Tensor | None]) -> list[Tensor | None]:
-        program, wanted = ctx.call
+        program, wanted = ctx.call[0].id, ctx.call[1]
         g_real, g_complex, *inputs = ctx.saved_tensors
         ops.refuse_legacy_vmap([v for v in directions if v is not None])
         moving = [i for i, v in zip(wanted, directions, strict=True) if v is not None]

@@ -111,7 +111,7 @@ class Execute(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
         program, _, *tensors = inputs
-        ctx.program = program
+        ctx.program = _C.find_program(program)  # which lives as long as the graph
         ctx.set_materialize_grads(True)
         ctx.mark_non_differentiable(output[2])
         ctx.save_for_backward(output[2], *tensors)
@@ -121,7 +121,7 @@ class Execute(torch.autograd.Function):
     def backward(ctx: Any, g_real: Tensor, g_complex: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         ket, *inputs = ctx.saved_tensors
         wanted = tuple(i for i, needed in enumerate(ctx.needs_input_grad[2:]) if needed)
-        found = _apply(ExecuteVjp, ctx.program, wanted, ket, g_real, g_complex, *inputs)
+        found = _apply(ExecuteVjp, ctx.program.id, wanted, ket, g_real, g_complex, *inputs)
         return (None, None, *ops.spread(found, wanted, len(inputs)))
 
     @staticmethod
@@ -129,7 +129,7 @@ class Execute(torch.autograd.Function):
         inputs = ctx.saved_tensors
         moving = tuple(i for i, tangent in enumerate(tangents) if tangent is not None)
         given = [_tangent_of(t, tangent) for t, tangent in zip(inputs, tangents, strict=True) if tangent is not None]
-        real, complex_ = _apply(ExecuteJvp, ctx.program, moving, *inputs, *given)
+        real, complex_ = _apply(ExecuteJvp, ctx.program.id, moving, *inputs, *given)
         return real, complex_, None
 
     @staticmethod
@@ -154,13 +154,13 @@ class ExecuteVjp(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         program, wanted, _, *tensors = inputs
-        ctx.call = program, wanted
+        ctx.call = _C.find_program(program), wanted
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *directions: Tensor) -> tuple[Tensor | None, ...]:
-        program, wanted = ctx.call
+        program, wanted = ctx.call[0].id, ctx.call[1]
         g_real, g_complex, *inputs = ctx.saved_tensors
         needed = tuple(i for i, is_needed in enumerate(ctx.needs_input_grad[5:]) if is_needed)
         shape = _Shape(program, wanted, needed, len(inputs))
@@ -178,7 +178,7 @@ class ExecuteVjp(torch.autograd.Function):
         dg_complex: Tensor | None,
         *tangents: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        program, wanted = ctx.call
+        program, wanted = ctx.call[0].id, ctx.call[1]
         g_real, g_complex, *inputs = ctx.saved_tensors
         moving = tuple(i for i, tangent in enumerate(tangents) if tangent is not None)
         given = [_tangent_of(t, tangent) for t, tangent in zip(inputs, tangents, strict=True) if tangent is not None]
@@ -216,14 +216,14 @@ class ExecuteJvp(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         program, moving, *tensors = inputs
-        ctx.call = program, moving
+        ctx.call = _C.find_program(program), moving
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, g_real: Tensor, g_complex: Tensor) -> tuple[Tensor | None, ...]:
         # <g, J v>: by v it is J^T g, by the inputs the derivative of J^T g along v.
-        program, moving = ctx.call
+        program, moving = ctx.call[0].id, ctx.call[1]
         tensors = ctx.saved_tensors
         count = len(tensors) - len(moving)
         inputs = tensors[:count]

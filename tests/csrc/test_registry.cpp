@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "circuits.h"
+#include "core/footprint.h"
 #include "core/registry.h"
 
 namespace ketgrad::testing {
@@ -24,11 +25,6 @@ bool known(std::int64_t id) {
   } catch (const std::out_of_range&) {
     return false;
   }
-}
-
-// Enough registrations that nothing unreferenced from before survives.
-void flood(int first) {
-  for (int i = 0; i < 3 * static_cast<int>(unreferenced_programs_kept); ++i) register_program(numbered(first + i));
 }
 
 TEST(equal_content_shares_an_id_and_a_plan) {
@@ -55,31 +51,65 @@ TEST(unknown_ids_throw) {
   CHECK_THROWS(std::out_of_range, find_program(-1), "-1");
 }
 
-TEST(eviction_keeps_what_is_referenced_or_pinned) {
-  const ProgramHandle held = register_program(numbered(1000));
+TEST(programs_live_while_they_are_held_or_pinned) {
+  ProgramHandle held = register_program(numbered(1000));
+  const std::int64_t id = held->id;
   const std::int64_t pinned = register_program(numbered(1001))->id;
-  const std::int64_t idle = register_program(numbered(1002))->id;
-  pin_program(pinned);
-  CHECK(known(idle));
-  flood(10000);
-  CHECK(known(held->id));
+  CHECK(!known(pinned));  // nobody kept the handle
+  {
+    const ProgramHandle again = register_program(numbered(1001));
+    CHECK(again->id == pinned);
+    pin_program(pinned);
+  }
+  CHECK(known(id));
   CHECK(known(pinned));
-  CHECK(!known(idle));
-  CHECK(find_program(held->id) == held);
+  held.reset();
+  CHECK(!known(id));
+  CHECK(known(pinned));
+  CHECK_THROWS(std::out_of_range, pin_program(id), "no program has the id");
 }
 
-TEST(the_latest_stay) {
-  flood(20000);
-  const std::int64_t latest = register_program(numbered(1003))->id;
-  for (int i = 0; i < static_cast<int>(unreferenced_programs_kept) / 2 - 1; ++i) register_program(numbered(30000 + i));
-  CHECK(known(latest));
-}
-
-TEST(an_evicted_program_comes_back_under_its_id) {
+TEST(ids_of_programs_that_have_gone_are_forgotten_and_come_back) {
   const std::int64_t before = register_program(numbered(1004))->id;
-  flood(40000);
+  for (int i = 0; i < 5000; ++i) register_program(numbered(40000 + i));
   CHECK(!known(before));
   CHECK(register_program(numbered(1004))->id == before);
+}
+
+TEST(caches_are_told_what_they_hold) {
+  const std::int64_t nothing = cached_bytes();
+  ProgramHandle program = register_program(numbered(1005));
+  CHECK(program->bytes() > static_cast<std::int64_t>(sizeof(PlannedProgram)) / 2);
+  CHECK(cached_bytes() == nothing);
+  program->enter_cache();
+  CHECK(cached_bytes() == nothing + program->bytes());
+  const std::int64_t without_plan = program->bytes();
+  program->plan({3, 0, 13});
+  CHECK(program->bytes() > without_plan);
+  CHECK(cached_bytes() == nothing + program->bytes());
+  program->enter_cache();
+  CHECK(cached_bytes() == nothing + program->bytes());
+  program->leave_cache();
+  CHECK(cached_bytes() == nothing + program->bytes());
+  program->leave_cache();
+  CHECK(cached_bytes() == nothing);
+  program->enter_cache();
+  program.reset();
+  CHECK(cached_bytes() == nothing);
+}
+
+// A table of 2^12 indices, and what a gate's lists hold.
+TEST(footprints_grow_with_what_there_is) {
+  const auto bytes = [](const Program& program, const Layout& layout) {
+    return bytes_of(make_plan(program, layout)) - static_cast<std::int64_t>(sizeof(Plan));
+  };
+  Program program = numbered(1);
+  const std::int64_t small = bytes_of(program);
+  for (int i = 0; i < 100; ++i) program.gates.push_back(program.gates[0]);
+  CHECK(bytes_of(program) >= small + 100 * static_cast<std::int64_t>(sizeof(Gate)));
+  Program wide = empty_circuit(16).program;
+  wide.measurements.push_back({MeasurementKind::probs, {0}, {}});
+  CHECK(bytes(wide, {0, 1, 13}) > (1 << 12) * static_cast<std::int64_t>(sizeof(Mask)));
 }
 
 TEST(many_threads) {
