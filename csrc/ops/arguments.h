@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "core/call.h"
+#include "core/memory.h"
 #include "core/registry.h"
 
 namespace ketgrad::ops {
@@ -85,9 +86,11 @@ inline Tensor empty_on(const torch::stable::Device& device, const std::vector<In
   std::vector<Index> strides(shape.size(), 1);
   for (std::size_t d = shape.size(); d-- > 1;) strides[d - 1] = strides[d] * std::max<Index>(shape[d], 1);
   AtenTensorHandle tensor = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<Index>(shape.size()), shape.data(), strides.data(),
-                                                  type_number(type), static_cast<std::int32_t>(device.type()),
-                                                  device.index(), &tensor));
+  const AOTITorchError error =
+      aoti_torch_empty_strided(static_cast<Index>(shape.size()), shape.data(), strides.data(), type_number(type),
+                               static_cast<std::int32_t>(device.type()), device.index(), &tensor);
+  // Shapes come from programs and tensors: nothing but memory can be missing.
+  if (error != 0) throw OutOfMemory("ketgrad: a result of shape " + shape_text(shape) + " does not fit");
   return Tensor(tensor);
 }
 

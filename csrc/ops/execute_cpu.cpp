@@ -63,22 +63,38 @@ void require_room(double bytes, const PlannedProgram& program, Index batch, cons
   if (bytes > always_fits) require_memory(bytes, what + call_text(program, batch));
 }
 
+template <class T>
+double result_bytes(const Call<T>& call) {
+  const Program& program = call.program();
+  const Index numbers = program.real_results() + 2 * program.complex_results();
+  return static_cast<double>(call.batch) * static_cast<double>(numbers) * sizeof(T);
+}
+
 using Executed = std::tuple<Tensor, Tensor, Tensor>;
 
 template <class T>
 Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bool keep_ket) {
   const PreparedCall<T> prepared(std::move(program), inputs);
   const Call<T>& call = prepared.call;
-  const Index reals = call.program().real_results();
-  const Index complexes = call.program().complex_results();
-  const double results =
-      static_cast<double>(call.batch) * (reals + 2.0 * complexes + (keep_ket ? 2.0 * call.dimension() : 0)) * sizeof(T);
-  require_room(results + workspace_bytes(call, false, keep_ket), *call.planned, call.batch, "");
-  Tensor real = empty({call.batch, reals}, real_type<T>);
-  Tensor complex = empty({call.batch, complexes}, complex_type<T>);
+  const double ket_bytes = keep_ket ? 2.0 * sizeof(T) * static_cast<double>(call.batch * call.dimension()) : 0;
+  require_room(result_bytes(call) + ket_bytes + workspace_bytes(call, false, keep_ket), *call.planned, call.batch, "");
+  Tensor real = empty({call.batch, call.program().real_results()}, real_type<T>);
+  Tensor complex = empty({call.batch, call.program().complex_results()}, complex_type<T>);
   Tensor ket = empty_ket<T>(call.batch, keep_ket ? call.dimension() : 0);
   execute<T>(call, {data<T>(real), data<T>(complex), keep_ket ? data<T>(ket) : nullptr});
   return {real, complex, ket};
+}
+
+// Of the gradients of some inputs.
+template <class T>
+double gradient_bytes(const Call<T>& call, const std::vector<Index>& wanted) {
+  double numbers = 0;
+  for (const Index input : wanted) {
+    const InputView<T>& view = call.inputs[input];
+    numbers += (view.is_complex ? 2.0 : 1.0) * static_cast<double>(view.numel) *
+               static_cast<double>(view.batched ? call.batch : 1);
+  }
+  return numbers * sizeof(T);
 }
 
 // A gradient of zeros, known to the call as the place of the input's.
@@ -98,7 +114,8 @@ std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tens
   const Call<T>& call = prepared.call;
   const CheckedCotangents<T> checked(prepared.arguments, inputs[0], ket, g_real, g_complex);
   check_wanted(wanted, inputs.size());
-  require_room(workspace_bytes(call, true), *call.planned, call.batch, "the gradient of ");
+  require_room(workspace_bytes(call, true) + gradient_bytes(call, wanted), *call.planned, call.batch,
+               "the gradient of ");
   Cotangents<T> cotangents = checked.view(inputs.size());
   std::vector<Tensor> gradients;
   for (const Index input : wanted) {
@@ -121,7 +138,8 @@ Slopes execute_tangents_as(ProgramHandle program, const std::vector<Tensor>& inp
   CheckedDirectional<T> checked(prepared.arguments, inputs[0], wanted.empty() ? std::vector<Tensor>{} : cotangents);
   Directional<T>& directional = checked.directional;
   check_wanted(wanted, inputs.size());
-  require_room(tangents_workspace_bytes(call, !wanted.empty()), *call.planned, call.batch, "the derivatives of ");
+  require_room(tangents_workspace_bytes(call, !wanted.empty()) + result_bytes(call) + gradient_bytes(call, wanted),
+               *call.planned, call.batch, "the derivatives of ");
   const Tensor real = empty({call.batch, call.program().real_results()}, real_type<T>);
   const Tensor complex = empty({call.batch, call.program().complex_results()}, complex_type<T>);
   directional.results = {data<T>(real), data<T>(complex), nullptr};
