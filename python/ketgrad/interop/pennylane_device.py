@@ -40,6 +40,7 @@ from .pennylane_preprocessing import add_native_transforms, is_collapse, native_
 
 _NATIVE_METHODS = ("adjoint", "backprop", "best", "device")
 _MCM_METHODS = ("deferred", "one-shot")
+_JAX = (Interface.JAX, Interface.JAX_JIT)
 _PRECISIONS = {
     np.dtype(np.complex64): torch.float32,
     np.dtype(np.complex128): torch.float64,
@@ -110,7 +111,7 @@ class KetgradQubit(Device):  # type: ignore[misc]
             return False
         if circuit is None:
             return True
-        is_transparent = execution_config.interface in (Interface.TORCH, Interface.NUMPY)
+        is_transparent = execution_config.interface in (Interface.TORCH, Interface.NUMPY, *_JAX)
         return not circuit.shots and (is_transparent or not _is_postselected(circuit))
 
     def supports_vjp(
@@ -130,22 +131,23 @@ class KetgradQubit(Device):  # type: ignore[misc]
     ) -> ExecutionConfig:
         """The configuration with all that is left open.
 
-        For torch and autograd, a method of the device becomes "backprop": to PennyLane, that is a device through which
-        the interface differentiates by itself. What it then calls is the adjoint method. For JAX it is "adjoint", by
-        products with the Jacobian: PennyLane's other way knows no batches, and second derivatives by it are zero, where
-        this one refuses them. Where higher derivatives are asked for (`max_diff`), all of them are parameter shifts.
+        A method of the device becomes "backprop": to PennyLane, that is a device through which the interface
+        differentiates by itself. What it then calls is the adjoint method. Where higher derivatives are asked for
+        (`max_diff`), all of them are parameter shifts.
         """
         config = config or ExecutionConfig()
         if config.device_options:
             raise DeviceError(f"{self.name} has no device options, but was given {dict(config.device_options)}")
         is_first = config.derivative_order == 1
+        takes_tensors = config.interface == Interface.TORCH
+        takes_tracers = config.interface in _JAX and circuit is not None and not circuit.shots
         changes: dict[str, Any] = {
             "mcm_config": _mcm_config(config.mcm_config, circuit),
             # A cache of results, as higher derivatives have one, is by the values of parameters.
-            "convert_to_numpy": config.interface != Interface.TORCH or not is_first,
+            "convert_to_numpy": not (takes_tensors or takes_tracers) or not is_first,
         }
         if config.gradient_method in _NATIVE_METHODS:
-            is_transparent = config.interface in (Interface.TORCH, Interface.AUTOGRAD)
+            is_transparent = config.interface in (Interface.TORCH, Interface.AUTOGRAD, *_JAX)
             method = "backprop" if is_transparent else "adjoint"
             changes |= {
                 "gradient_method": method if is_first else qml.gradients.param_shift,
@@ -153,8 +155,6 @@ class KetgradQubit(Device):  # type: ignore[misc]
                 "use_device_jacobian_product": is_first and not is_transparent,
                 "grad_on_execution": False,
             }
-            if is_first and config.interface == Interface.JAX_JIT:
-                changes["convert_to_numpy"] = False  # it would mean whole Jacobians
         return replace(config, **changes)
 
     def preprocess_transforms(self, execution_config: ExecutionConfig | None = None) -> CompilePipeline:
@@ -164,7 +164,7 @@ class KetgradQubit(Device):  # type: ignore[misc]
         add_native_transforms(pipeline, self.name, self.wires, config.mcm_config.mcm_method)
         if config.mcm_config.mcm_method == "one-shot":
             pipeline.add_transform(qml.dynamic_one_shot, postselect_mode=config.mcm_config.postselect_mode)
-        if config.interface in (Interface.JAX, Interface.JAX_JIT):
+        if config.interface in _JAX:
             pipeline.add_transform(with_jax_arrays)
         if config.gradient_method in _NATIVE_METHODS:
             pipeline.add_transform(no_sampling, name=f"{config.gradient_method} + {self.name}")
@@ -177,17 +177,34 @@ class KetgradQubit(Device):  # type: ignore[misc]
         config = execution_config or ExecutionConfig()
         if config.interface == Interface.AUTOGRAD and config.gradient_method == "backprop":
             return autograd_execute(circuits, partial(self._run, config=config), _AutogradProducts(self))
+        if config.interface in _JAX:
+            return self._under_jax(circuits, config)
         return self._run(circuits, config)
 
+    def _under_jax(self, circuits: Sequence[QuantumScript], config: ExecutionConfig) -> Any:
+        from .pennylane_jax import as_jax, execute_under_jax, is_traced  # imports JAX
+
+        if not any(map(is_traced, circuits)):
+            numpy_circuits, _ = convert_to_numpy_parameters(circuits)
+            return as_jax(self._run(numpy_circuits, config))
+        if any(circuit.shots for circuit in circuits):
+            raise NotImplementedError("ketgrad.qubit draws no samples where JAX traces parameters")
+        executor = self._executor(config, self._dtype or torch.float64)
+        scripts, finish = native_scripts([self._without_snapshots(script, executor) for script in circuits])
+        return finish(execute_under_jax(scripts, executor.run, self._dtype))
+
     def _run(self, circuits: Sequence[QuantumScript], config: ExecutionConfig) -> Any:
-        if config.interface in (Interface.AUTOGRAD, Interface.JAX_JIT):
+        if config.interface == Interface.AUTOGRAD:
             circuits, _ = convert_to_numpy_parameters(circuits)
-        executor = Executor(self._dtype, self._generator, config.mcm_config.postselect_mode)
+        executor = self._executor(config, self._dtype)
         scripts, finish = native_scripts([self._without_snapshots(script, executor) for script in circuits])
         results = finish(executor.run(scripts))
         if config.interface == Interface.TORCH or any(map(_has_tensors, circuits)):
             return results
         return as_numpy(results)
+
+    def _executor(self, config: ExecutionConfig, dtype: torch.dtype | None) -> Executor:
+        return Executor(dtype, self._generator, config.mcm_config.postselect_mode)
 
     def _without_snapshots(self, script: QuantumScript, executor: Executor) -> QuantumScript:
         """The script without its snapshots, which are recorded where PennyLane asks for them."""
