@@ -625,3 +625,16 @@ def test_exponentials_of_tensors() -> None:
         return z(), qml.probs(wires=[0, 1])
 
     compare(qml.QNode(circuit, qml.device("default.qubit")), torch.tensor(0.4, dtype=torch.float64, requires_grad=True))
+
+
+def test_preparations_as_unitaries() -> None:
+    def circuit(x: Tensor, y: Tensor) -> Any:
+        qml.AmplitudeEmbedding(x, [0, 1], normalize=True)
+        qml.adjoint(qml.AmplitudeEmbedding)(y, [0, 1], normalize=True)
+        qml.ctrl(qml.StatePrep(x / torch.linalg.norm(x), [0, 1]), 2, control_values=[0])
+        return qml.probs(wires=[0, 1]), qml.expval(qml.X(0) @ qml.Z(1))
+
+    compiled = compare(reference(circuit), leaf(4), leaf(4, seed=1))
+    # PennyLane looks whether complex amplitudes have phases.
+    with pytest.raises(NotImplementedError, match=r"MottonenStatePreparation on wires \[0, 1\] of PennyLane"):
+        compiled(data(4) + 0j, data(4) + 0j)

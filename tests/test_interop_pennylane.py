@@ -209,6 +209,9 @@ def test_barriers_and_wire_cuts_are_left_out() -> None:
         (lambda: qml.exp(qml.X(0), 1j), "Exp"),
         (lambda: qml.measure(0).measurements[0], "defer_measurements"),
         (lambda: qml.DepolarizingChannel(0.1, 0), "DepolarizingChannel"),
+        (lambda: qml.adjoint(qml.StatePrep([0.6, 0.8], 0)), r"Adjoint\(StatePrep\) on wire 0 .*; decompose"),
+        (lambda: qml.ctrl(qml.StatePrep([0.6, 0.8], 0), 1), r"C\(StatePrep\) on wires \[1, 0\] .*; decompose"),
+        (lambda: qml.adjoint(qml.adjoint(qml.BasisState([1], 0)), lazy=True), r"Adjoint\(BasisState\) on wire 0"),
     ],
 )
 def test_unknown_operation_is_refused_by_name(op: Callable[[], Any], message: str) -> None:

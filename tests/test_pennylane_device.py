@@ -221,6 +221,38 @@ class OnlyAMatrix(qml.operation.Operation):  # type: ignore[misc]
         return qml.RX.compute_matrix(phi)
 
 
+def overlap(x: Any, y: Any) -> None:
+    qml.AmplitudeEmbedding(x, [0, 1], normalize=True)
+    qml.adjoint(qml.AmplitudeEmbedding)(y, [0, 1], normalize=True)
+
+
+def prepared_as_unitaries(x: Any) -> None:
+    unit = x / qml.math.norm(x)
+    qml.RX(x[0], 2)
+    qml.ctrl(qml.StatePrep(unit, [0, 1]), 2)
+    qml.RY(x[1], 2)
+    qml.adjoint(qml.ctrl(qml.adjoint(qml.StatePrep(unit, [1, 0])), 2, control_values=0))
+    qml.adjoint(qml.BasisState([1, 0], [0, 2]))
+    qml.ctrl(qml.BasisEmbedding(1, [1]), [0, 2], control_values=[0, 1])
+    qml.adjoint(lambda: (qml.CosineWindow([0, 1]), qml.RX(x[2], 0)))()
+
+
+def block_encoded(x: Any) -> None:
+    observable = qml.dot([0.3, 0.7], [qml.Z(1), qml.X(1)])
+    qml.RX(x[0], 1)
+    qml.PrepSelPrep(observable, control=[0])
+    qml.RY(x[1], 0)
+    qml.adjoint(qml.PrepSelPrep(observable, control=[0]))
+    qml.ctrl(qml.Qubitization(observable, control=[0]), 2, control_values=0)
+
+
+def selected(x: Any) -> None:
+    qml.RX(x[0], 0)
+    qml.QROM(["01", "10"], [0], [1, 2], [3])
+    qml.Select([qml.BasisState([1, 0], [1, 2]), qml.StatePrep(x / qml.math.norm(x), [1, 2])], control=[0])
+    qml.adjoint(qml.QROM(["11", "10"], [0], [1, 2], [3]))
+
+
 def prepared_several_times(x: Any) -> None:
     qml.BasisState([1], wires=[0])
     qml.StatePrep(x / qml.math.norm(x), wires=[1, 2])
@@ -305,6 +337,11 @@ GATES: dict[str, Case] = {
     "StatePrep": Case(gates(lambda x: qml.StatePrep(x / qml.math.norm(x), wires=[1, 0])), (numbers(4),)),
     "AmplitudeEmbedding": Case(gates(lambda x: qml.AmplitudeEmbedding(x, [0, 1], normalize=True)), (numbers(4),)),
     "several preparations": Case(gates(prepared_several_times), (numbers(4),)),
+    "overlap of embeddings": Case(gates(overlap), (numbers(4), numbers(4, seed=1))),
+    "batch: overlap of embeddings": Case(gates(overlap), (numbers(3, 4), numbers(3, 4, seed=1))),
+    "adjoint and ctrl of preparations": Case(gates(prepared_as_unitaries), (numbers(4),)),
+    "PrepSelPrep and Qubitization": Case(gates(block_encoded), (numbers(2),)),
+    "QROM and Select": Case(gates(selected), (numbers(4),)),
     "QubitUnitary": Case(
         gates(lambda x: qml.QubitUnitary(qml.matrix(qml.RX(x[0], 0) @ qml.RY(x[1], 0)), wires=0)), (numbers(2),)
     ),
@@ -406,6 +443,7 @@ EVERYWHERE = [
     "StronglyEntanglingLayers",
     "a matrix only",
     "several preparations",
+    "overlap of embeddings",
     "QubitUnitary",
     "expectations",
     "variances",

@@ -42,7 +42,7 @@ from ._pauli_sums import hamiltonian
 try:
     import pennylane as qml
     from pennylane import measurements as mp
-    from pennylane.operation import Operator
+    from pennylane.operation import Operator, StatePrepBase
     from pennylane.ops import op_math
     from pennylane.ops.mid_measure import MidMeasure
     from pennylane.ops.op_math.adjoint import AdjointOperation
@@ -116,9 +116,10 @@ def is_supported(op: Any) -> bool:
     >>> script = qml.tape.QuantumScript([qml.QFT(wires=[0, 1])], [qml.probs()])
     >>> (script,), _ = qml.transforms.decompose(script, stopping_condition=is_supported)
     """
-    while type(op) in _SYMBOLIC:
-        op = op.base
-    return type(op) in _OPERATIONS
+    base = op
+    while type(base) in _SYMBOLIC:
+        base = base.base
+    return type(base) in _OPERATIONS and (base is op or not isinstance(base, StatePrepBase))
 
 
 def is_supported_observable(op: Any) -> bool:
@@ -288,13 +289,20 @@ def _pauli_rot(op: Any) -> Operation:
 
 
 def _adjoint(op: Any) -> Operation | None:
-    base = _operation(op.base)
+    base = _unitary(op)
     return None if base is None else adjoint(base)
 
 
 def _controlled(op: Any) -> Operation | None:
-    base = _operation(op.base)
+    base = _unitary(op)
     return None if base is None else ctrl(base, op.control_wires.labels, op.control_values)
+
+
+def _unitary(op: Any) -> Operation | None:
+    """What an adjoint or a control is of; a preparation is a unitary to PennyLane's decompositions only."""
+    if isinstance(op.base, StatePrepBase):
+        _refuse(op)
+    return _operation(op.base)
 
 
 def _nothing(op: Any) -> None:
