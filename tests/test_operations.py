@@ -145,9 +145,10 @@ def test_arrays_are_copied():
         (lambda: kg.X(torch.tensor(0)), r"X: wires must be integers or strings, not a tensor; use wires.tolist\(\)"),
         (lambda: kg.CNOT([0, torch.tensor(1)]), "CNOT: a wire is an integer, .* of type Tensor"),
         (lambda: kg.CNOT({0, 1}), "CNOT: wires must come in an order, not as a set; use a list"),
-        (lambda: kg.adjoint(kg.RX), "adjoint takes an operation, not RX; call it on an operation"),
-        (lambda: kg.adjoint(kg.Hermitian(np.eye(2), 0)), "adjoint takes an operation, not Hermitian"),
-        (lambda: kg.ctrl("X", 0), "ctrl takes an operation, not str"),
+        (lambda: kg.adjoint(kg.Hermitian(np.eye(2), 0)), "adjoint takes an operation, .*, not Hermitian"),
+        (lambda: kg.adjoint(lambda: None)(), "adjoint takes an operation, .*, not NoneType"),
+        (lambda: kg.ctrl("X", 0), "ctrl takes an operation, .*, not str"),
+        (lambda: kg.ctrl(kg.Tape([kg.X(0)], [kg.probs()]), 1), "not Tape; give it the tape's operations"),
         (lambda: kg.ctrl(kg.X(0), 1.5), r"ctrl of X on wire 0: a wire is an integer, .* not 1.5"),
     ],
 )
@@ -180,8 +181,9 @@ def test_wrong_types(build, message):
         (lambda: kg.BasisState([0, 2], [0, 1]), "bits must be 0 or 1, not 2"),
         (lambda: kg.BasisState(8, [0, 1, 2]), "the basis state 8 is not in 0…7"),
         (lambda: kg.BasisState(torch.zeros(2, 1, dtype=torch.int64), [0]), "StatePrep takes batches"),
-        (lambda: kg.adjoint(kg.BasisState([0], 0)), "adjoint: BasisState on wire 0 is a preparation"),
-        (lambda: kg.ctrl(kg.StatePrep([1, 0], 0), 1), "ctrl: StatePrep on wire 0 is a preparation"),
+        (lambda: kg.adjoint(kg.BasisState([1, 0], [0, 1])), r"adjoint: BasisState .* write \[X\(wires=\[0\]\)\]"),
+        (lambda: kg.adjoint([kg.X(0), kg.BasisState([0], 0)]), "adjoint: BasisState on wire 0 is .* write nothing"),
+        (lambda: kg.ctrl(kg.StatePrep([1, 0], 0), 1), r"ctrl: StatePrep .*write QubitUnitary\(matrix, wires=\[0\]\)"),
         (lambda: kg.ctrl(kg.CNOT([0, 1]), 1), r"ctrl of CNOT on .*: control wire 1 is a wire of the operation"),
         (lambda: kg.ctrl(kg.X(0), [1, 1]), "ctrl of X on wire 0: wire 1 is repeated"),
         (lambda: kg.ctrl(kg.X(0), [1, 2], [1]), "ctrl of X on wire 0: 1 control values for 2 control wires"),
@@ -337,6 +339,21 @@ def test_nested_controls_merge(name):
 def test_adjoint_and_control_commute():
     one, other = kg.adjoint(kg.ctrl(kg.S(0), 1, 0)), kg.ctrl(kg.adjoint(kg.S(0)), 1, 0)
     assert one.structure == other.structure
+
+
+def test_adjoint_and_control_of_several():
+    def circuit(phi, *, wire):
+        return [kg.RX(phi, wire), [kg.S(wire), kg.CNOT([wire, 1])]]
+
+    undone = [kg.CNOT([0, 1]), kg.adjoint(kg.S(0)), kg.adjoint(kg.RX(0.5, 0))]
+    for found in (kg.adjoint(circuit)(0.5, wire=0), kg.adjoint(circuit(0.5, wire=0))):
+        (*inner, last) = found
+        assert repr([*inner[0], last]) == repr(undone)
+    controlled = [kg.ctrl(op, "c", 0) for op in (kg.X(0), kg.S(0))]
+    assert repr(kg.ctrl((kg.X(0), kg.S(0)), "c", 0)) == repr(controlled)
+    assert repr(kg.ctrl(lambda: [kg.X(0), kg.S(0)], "c", 0)()) == repr(controlled)
+    assert repr(kg.adjoint(kg.RX)(0.5, wires=0)) == repr(kg.adjoint(kg.RX(0.5, 0)))
+    assert repr(kg.adjoint(kg.ctrl)(kg.S(0), 1)) == repr(kg.adjoint(kg.ctrl(kg.S(0), 1)))
 
 
 def test_control_of_nothing_and_by_one_value():

@@ -6,9 +6,10 @@ native program depends on is gathered in `Operation.structure`; the values of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, overload
 
 import numpy as np
 from torch import Tensor
@@ -30,6 +31,8 @@ from ._typing import Array, Parameter, ParameterLike, Wire, Wires
 
 if TYPE_CHECKING:
     from .observables import Algebra, Observable
+
+_Args = ParamSpec("_Args")
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Bases
@@ -741,13 +744,32 @@ OPERATIONS: dict[str, type[Operation]] = {gate.name: gate for gate in _GATES}
 # Adjoint and control
 
 
-def adjoint(operation: Operation) -> Operation:
+@overload
+def adjoint(operation: Operation) -> Operation: ...
+@overload
+def adjoint(operation: Sequence[Operation]) -> list[Operation]: ...
+@overload
+def adjoint(operation: Callable[_Args, Any]) -> Callable[_Args, Any]: ...
+
+
+def adjoint(operation: Any) -> Any:
     """The inverse of a unitary operation; gates that are their own inverse come back as they are.
 
+    Of a list of operations it is the list of the inverses in reverse order; of a function that returns operations (a
+    gate's class is one) the function that returns the inverse of what that returns.
+
     Raises:
-        TypeError: the argument is no operation.
-        ValueError: the operation is a preparation.
+        TypeError: the argument is none of these.
+        ValueError: an operation is a preparation.
+
+    >>> import ketgrad as kg
+    >>> kg.adjoint([kg.RX(0.5, wires=0), kg.S(0)])
+    [adjoint(S(wires=[0])), adjoint(RX(0.5, wires=[0]))]
     """
+    if isinstance(operation, (list, tuple)):
+        return [adjoint(each) for each in reversed(operation)]
+    if _is_function(operation):
+        return _after(operation, adjoint)
     _require_unitary(operation, "adjoint")
     if operation.is_self_inverse:
         return operation
@@ -755,15 +777,32 @@ def adjoint(operation: Operation) -> Operation:
     return _derived(operation, (name, own, controls, values, not inverse, *rest))
 
 
-def ctrl(operation: Operation, control: Wires, control_values: int | Sequence[int] | None = None) -> Operation:
+@overload
+def ctrl(operation: Operation, control: Wires, control_values: int | Sequence[int] | None = None) -> Operation: ...
+@overload
+def ctrl(
+    operation: Sequence[Operation], control: Wires, control_values: int | Sequence[int] | None = None
+) -> list[Operation]: ...
+@overload
+def ctrl(
+    operation: Callable[_Args, Any], control: Wires, control_values: int | Sequence[int] | None = None
+) -> Callable[_Args, Any]: ...
+
+
+def ctrl(operation: Any, control: Wires, control_values: int | Sequence[int] | None = None) -> Any:
     """The operation where every control wire has its control value (default: 1), the identity elsewhere.
 
-    Controls of a controlled operation are merged, the new ones first.
+    Controls of a controlled operation are merged, the new ones first. Of a list of operations it is the list of the
+    controlled ones; of a function that returns operations the function that returns those.
 
     Raises:
-        TypeError: the first argument is no operation, or a control is no wire.
-        ValueError: the operation is a preparation, a wire is repeated, or values and control wires differ in number.
+        TypeError: the first argument is none of these, or a control is no wire.
+        ValueError: an operation is a preparation, a wire is repeated, or values and control wires differ in number.
     """
+    if isinstance(operation, (list, tuple)):
+        return [ctrl(each, control, control_values) for each in operation]
+    if _is_function(operation):
+        return _after(operation, lambda found: ctrl(found, control, control_values))
     _require_unitary(operation, "ctrl")
     where = f"ctrl of {place(operation.name, operation.wires)}"
     new = parse_wires(control, where)
@@ -773,6 +812,18 @@ def ctrl(operation: Operation, control: Wires, control_values: int | Sequence[in
     name, own, controls, values, *rest = operation.structure
     added = _control_values(control_values, len(new), where)
     return _derived(operation, (name, own, new + controls, added + values, *rest))
+
+
+def _is_function(given: Any) -> bool:
+    return callable(given) and not isinstance(given, Immutable)
+
+
+def _after(function: Callable[_Args, Any], change: Callable[[Any], Any]) -> Callable[_Args, Any]:
+    @wraps(function)
+    def changed(*args: _Args.args, **kwargs: _Args.kwargs) -> Any:
+        return change(function(*args, **kwargs))
+
+    return changed
 
 
 def _control_values(values: Any, count: int, where: str) -> tuple[bool, ...]:
@@ -789,11 +840,24 @@ def _control_values(values: Any, count: int, where: str) -> tuple[bool, ...]:
 
 def _require_unitary(operation: Any, function: str) -> None:
     if not isinstance(operation, Operation):
-        hint = f"; call it on an operation, {function}(RX(x, wires=0), …)" if isinstance(operation, type) else ""
-        kind = operation.__name__ if isinstance(operation, type) else type(operation).__name__
-        raise TypeError(f"{function} takes an operation, not {kind}{hint}")
+        hint = "; give it the tape's operations" if hasattr(operation, "operations") else ""
+        raise TypeError(
+            f"{function} takes an operation, a list of operations, or a function that returns them, not "
+            f"{type(operation).__name__}{hint}"
+        )
     if operation.is_preparation:
-        raise ValueError(f"{function}: {place(operation.name, operation.wires)} is a preparation, not a unitary gate")
+        raise ValueError(
+            f"{function}: {place(operation.name, operation.wires)} is a preparation, not a unitary gate; "
+            f"{gates_instead(operation)}"
+        )
+
+
+def gates_instead(preparation: Operation) -> str:
+    """What to write where a preparation cannot stand."""
+    if isinstance(preparation, BasisState):
+        found = [X(wire) for wire, bit in zip(preparation.wires, preparation.bits, strict=True) if bit]
+        return f"write {found or 'nothing'}"
+    return f"write QubitUnitary(matrix, wires={list(preparation.wires)}) of a matrix whose first column is the state"
 
 
 def _derived(operation: Operation, structure: tuple[Any, ...]) -> Operation:

@@ -13,7 +13,7 @@ from ._parsing import Immutable, _set, place, restore
 from ._typing import Parameter, Structure, Wire
 from .drawing import draw
 from .measurements import Measurement
-from .operations import Composable, Operation
+from .operations import Composable, Operation, gates_instead
 
 _SHOTS_NEEDED = ("sample", "counts")
 _SHOTS_REFUSED = ("state", "density_matrix")
@@ -204,7 +204,8 @@ def _operations(given: Iterable[Operation]) -> tuple[Operation, ...]:
             raise TypeError(f"operation {index} of the tape is {found}, not an operation of ketgrad")
         if op.is_preparation and index:
             where = place(op.name, op.wires)
-            raise ValueError(f"{where} is operation {index} of the tape; a preparation is only allowed as the first")
+            rule = f"a preparation is only allowed as the first; as a gate, {gates_instead(op)}"
+            raise ValueError(f"{where} is operation {index} of the tape; {rule}")
     return operations
 
 
