@@ -573,6 +573,19 @@ def test_shot_vectors_are_refused() -> None:
         tape_from_pennylane(QuantumScript([qml.X(1)], [qml.sample()], shots=(10, 20)))
 
 
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (lambda: ([qml.RX(0.3, 0)], [kg.probs()]), r"but of PennyLane; write ketgrad.RX\(…\), or convert a whole"),
+        (lambda: ([qml.QFT([0, 1])], [kg.probs()]), r"but of PennyLane; convert a whole QuantumScript: Tape.from_"),
+        (lambda: ([kg.X(0)], [qml.probs(0)]), r"not a measurement of ketgrad but of PennyLane; convert a whole"),
+    ],
+)
+def test_what_is_pennylanes_in_a_tape_is_refused(items: Callable[[], Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        kg.Tape(*items())
+
+
 def test_what_a_tape_refuses_is_refused() -> None:
     with pytest.raises(ValueError, match="sample needs shots"):
         tape_from_pennylane(QuantumScript([qml.X(1)], [qml.sample()]))

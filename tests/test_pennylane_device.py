@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+import ketgrad as kg
 from ketgrad import ops
 
 qml = pytest.importorskip("pennylane")
@@ -979,6 +980,32 @@ def test_jax_transforms(jax: Any) -> None:
     whole = torch.tensor(numbers(4, 3), requires_grad=True)
     node(measured(z), "default.qubit")(whole).sum().backward()
     assert_alike(jax.jit(jax.grad(lambda x: one(x).sum()))(batch), whole.grad)
+
+
+@pytest.mark.parametrize("run", [lambda f: node(f), lambda f: node(f, "default.qubit"), lambda f: kg.compile(node(f))])
+def test_gates_of_ketgrad_are_refused_by_name(run: Callable[[Any], Any]) -> None:
+    def circuit(gate: Callable[[], Any]) -> Any:
+        gate()
+        return z()
+
+    for gate in (lambda: kg.RX(0.3, 0), lambda: kg.ctrl(kg.RX(0.3, 0), 1), lambda: kg.Rot(*tensor(3), 0)):
+        with pytest.raises(TypeError, match=r"(RX|Rot) on wire 0 is ketgrad's.* write pennylane\.(RX|Rot)"):
+            run(circuit)(gate)
+    with pytest.raises(TypeError, match=r"H on wire 0 .* write pennylane.H"):
+        run(circuit)(lambda: kg.adjoint([kg.H(0)]))
+
+
+def test_gates_of_ketgrad_that_are_run_within_a_circuit() -> None:
+    inner = node(lambda: (qml.RX(0.3, 0), z())[1])
+
+    def circuit() -> Any:
+        (angle,) = kg.execute([kg.Tape([kg.RX(0.3, 0)], [kg.expval(kg.Z(0))])])
+        qml.RX(angle, 0)
+        qml.RX(inner(), 0)
+        qml.QubitUnitary(kg.matrix([kg.RX(0.1, 0)]), 0)
+        return z()
+
+    assert node(circuit)() == pytest.approx(np.cos(2 * np.cos(0.3) + 0.1))
 
 
 def test_jax_differentiates_by_numbers(jax: Any) -> None:

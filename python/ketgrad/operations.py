@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import wraps
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, overload
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, overload
 
 import numpy as np
 from torch import Tensor
@@ -36,6 +36,25 @@ _Args = ParamSpec("_Args")
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Bases
+
+
+class Watcher(Protocol):
+    """Who wants to know of gates that end up in no tape: the conversion from PennyLane, whose QNodes ignore ours."""
+
+    def on_gate(self, gate: Operation) -> None:
+        """A gate was made."""
+
+    def on_tape(self) -> None:
+        """A tape was made of gates."""
+
+
+_watchers: list[Watcher] = []
+
+
+def tell_watchers_of_a_tape() -> None:
+    """For `Tape`, when it is made."""
+    for watcher in _watchers:
+        watcher.on_tape()
 
 
 class Composable(Immutable):
@@ -221,6 +240,9 @@ def _fill(
     _set(op, "batch_size", batch_size)
     _set(op, "wires", wires)
     _set(op, "structure", (op.name, wires, (), (), False, word, bits, layout))
+    if _watchers:
+        for watcher in _watchers:
+            watcher.on_gate(op)
 
 
 class _Fixed(Operation):

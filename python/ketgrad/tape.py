@@ -13,7 +13,7 @@ from ._parsing import Immutable, _set, place, restore
 from ._typing import Parameter, Structure, Wire
 from .drawing import draw
 from .measurements import Measurement
-from .operations import Composable, Operation, gates_instead
+from .operations import OPERATIONS, Composable, Operation, gates_instead, tell_watchers_of_a_tape
 
 _SHOTS_NEEDED = ("sample", "counts")
 _SHOTS_REFUSED = ("state", "density_matrix")
@@ -78,6 +78,7 @@ class Tape(Immutable):
         trainable_params: Sequence[int] | None = None,
     ) -> None:
         ops, found = _operations(operations), _measurements(measurements)
+        tell_watchers_of_a_tape()
         parameters = tuple(chain(*[op.parameters for op in ops], *[m.parameters for m in found]))
         _set(self, "operations", ops)
         _set(self, "measurements", found)
@@ -201,7 +202,7 @@ def _operations(given: Iterable[Operation]) -> tuple[Operation, ...]:
     for index, op in enumerate(operations):
         if not isinstance(op, Operation):
             found = f"{op!r} of type {type(op).__name__}"
-            raise TypeError(f"operation {index} of the tape is {found}, not an operation of ketgrad")
+            raise TypeError(f"operation {index} of the tape is {found}, not an operation of ketgrad{_hint(op)}")
         if op.is_preparation and index:
             where = place(op.name, op.wires)
             rule = f"a preparation is only allowed as the first; as a gate, {gates_instead(op)}"
@@ -216,9 +217,19 @@ def _measurements(measurements: Iterable[Measurement]) -> tuple[Measurement, ...
     for index, measurement in enumerate(found):
         if not isinstance(measurement, Measurement):
             given = f"{measurement!r} of type {type(measurement).__name__}"
-            hint = "; measure it, as in expval(…)" if isinstance(measurement, Composable) else ""
+            hint = "; measure it, as in expval(…)" if isinstance(measurement, Composable) else _hint(measurement)
             raise TypeError(f"measurement {index} of the tape is {given}, not a measurement of ketgrad{hint}")
     return found
+
+
+def _hint(item: Any) -> str:
+    """What to write for something of another library."""
+    kind = type(item)
+    if kind.__module__.partition(".")[0] != "pennylane":
+        return ""
+    own = kind.__name__ in OPERATIONS
+    instead = f"write ketgrad.{kind.__name__}(…), or " if own else ""
+    return f" but of PennyLane; {instead}convert a whole QuantumScript: Tape.from_pennylane(script)"
 
 
 def _as_tuple(given: Any, what: str) -> tuple[Any, ...]:

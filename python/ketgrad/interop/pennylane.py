@@ -35,7 +35,21 @@ from ..observables import (
     as_observable,
     pauli_word,
 )
-from ..operations import OPERATIONS, Composable, H, Identity, Operation, PauliRot, QubitUnitary, X, Y, Z, adjoint, ctrl
+from ..operations import (
+    OPERATIONS,
+    Composable,
+    H,
+    Identity,
+    Operation,
+    PauliRot,
+    QubitUnitary,
+    X,
+    Y,
+    Z,
+    _watchers,
+    adjoint,
+    ctrl,
+)
 from ..tape import Tape
 from ._pauli_sums import hamiltonian
 
@@ -495,6 +509,39 @@ def _measurement(measurement: Any) -> Measurement:
 
 def _refuse_measurement(measurement: Any, hint: str) -> NoReturn:
     raise NotImplementedError(f"the measurement {measurement} of PennyLane is not supported; {hint}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Gates that were made where PennyLane records its own
+
+
+class _Stray:
+    """In a queue of PennyLane, a gate of ketgrad that is in no tape: refused when the queue becomes a circuit."""
+
+    def __init__(self, gate: Operation) -> None:
+        self.gate = gate
+
+    @property
+    def _queue_category(self) -> NoReturn:
+        raise TypeError(
+            f"{place(self.gate.name, self.gate.wires)} is ketgrad's, and was made in a quantum function of PennyLane; "
+            f"write pennylane.{self.gate.name}(…) there, or return a ketgrad.Tape from a function without a QNode"
+        )
+
+
+class _Strays:
+    def on_gate(self, gate: Operation) -> None:
+        if qml.QueuingManager.recording():
+            qml.QueuingManager.append(_Stray(gate))
+
+    def on_tape(self) -> None:
+        """Gates are in use: a tape that is run within a quantum function is nothing to refuse."""
+        if queue := qml.QueuingManager.active_context():
+            for found in [each for each in queue.queue if isinstance(each, _Stray)]:
+                queue.remove(found)
+
+
+_watchers.append(_Strays())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
