@@ -627,6 +627,18 @@ def test_exponentials_of_tensors() -> None:
     compare(qml.QNode(circuit, qml.device("default.qubit")), torch.tensor(0.4, dtype=torch.float64, requires_grad=True))
 
 
+def test_drawings_are_the_qnodes() -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    qnode = reference(lambda x: (qml.AngleEmbedding(x, [0, 1]), qml.expval(qml.Z(0)))[1])
+    compiled, x = kg.compile(qnode), data(2)
+    assert qml.draw(compiled)(x) == qml.draw(qnode)(x)
+    figures = [qml.draw_mpl(each, level="device")(x)[0] for each in (compiled, qnode)]
+    one, other = ([text.get_text() for text in figure.axes[0].texts] for figure in figures)
+    assert one == other != []
+    matplotlib.pyplot.close("all")
+
+
 def test_preparations_as_unitaries() -> None:
     def circuit(x: Tensor, y: Tensor) -> Any:
         qml.AmplitudeEmbedding(x, [0, 1], normalize=True)

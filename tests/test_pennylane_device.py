@@ -1008,6 +1008,43 @@ def test_gates_of_ketgrad_that_are_run_within_a_circuit() -> None:
     assert node(circuit)() == pytest.approx(np.cos(2 * np.cos(0.3) + 0.1))
 
 
+@pytest.mark.parametrize("kind", [scipy.sparse.csr_matrix, scipy.sparse.coo_matrix, scipy.sparse.csc_array])
+def test_sparse_states(kind: Any) -> None:
+    state = kind([[0.0, 0.6j, 0.0, 0.8]])
+    expected = [0, 0.6j, 0, 0.8]
+    for prepare in (qml.StatePrep, qml.AmplitudeEmbedding):
+        for run in (lambda f: node(f, wires=2), lambda f: kg.compile(node(f, wires=2))):
+            found = run(lambda prepare=prepare: (prepare(state, wires=[0, 1]), qml.state())[1])()
+            np.testing.assert_allclose(found, expected)
+
+
+@pytest.mark.parametrize("run", [node, lambda f: kg.compile(node(f))])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: qml.dot([0.3, 0.4], [qml.X(0), qml.Z(1)]), r"0.3 \* X\(0\) \+ 0.4 \* Z\(1\), which acts as a gate"),
+        (lambda: 2 * qml.X(0), r"2 \* X\(0\), which acts as a gate"),
+        (lambda: qml.Hamiltonian([1.0, 2.0], [qml.X(0), qml.Z(1)]), r"X\(0\) \+ 2.0 \* Z\(1\), which acts"),
+        (lambda: qml.exp(qml.X(0), 0.3), "Exp"),
+    ],
+)
+def test_what_is_not_unitary_is_refused_by_its_name(run: Any, make: Callable[[], Any], name: str) -> None:
+    with pytest.raises(ValueError, match=f"must be unitary; .* it is the matrix of .*{name}"):
+        run(lambda: (make(), z())[1])()
+
+
+def test_a_pulse_that_is_solved_too_roughly_is_refused(jax: Any) -> None:
+    drift = qml.pulse.constant * qml.X(0) + (lambda p, t: p * jax.numpy.sin(t)) * qml.Z(0)
+
+    def circuit(p: Any) -> Any:
+        qml.evolve(drift, atol=1e-2, rtol=1e-2)([p, p], t=20.0)
+        return z()
+
+    for run in (node(circuit), jax.jit(node(circuit))):
+        with pytest.raises(Exception, match=r"ParametrizedEvolution, .* smaller atol and rtol"):
+            run(jax.numpy.array(3.0))
+
+
 def test_jax_differentiates_by_numbers(jax: Any) -> None:
     def circuit(x: Any, y: Any) -> Any:
         qml.RX(x, wires=0)
@@ -1211,6 +1248,37 @@ def test_classical_shadows() -> None:
     within(found, 1, SHOTS / 100)
 
 
+def test_classical_shadows_are_those_of_the_seeds() -> None:
+    def drawn(seed: int) -> list[Any]:
+        device = qml.device(NAME, wires=2, seed=seed)
+
+        def circuit(measure: Callable[[], Any]) -> Any:
+            qml.H(0)
+            qml.RY(0.4, 1)
+            return measure()
+
+        qnode = node(circuit, device, shots=30)
+        shadow = qnode(lambda: qml.classical_shadow(wires=[0, 1], seed=42))
+        again = qnode(lambda: qml.classical_shadow(wires=[0, 1], seed=42))
+        assert not np.array_equal(shadow[0], again[0])  # a device goes on drawing
+        assert np.array_equal(shadow[1], again[1])
+        return [*shadow, float(qnode(lambda: qml.shadow_expval(qml.Z(0), seed=42)))]
+
+    for one, other in zip(drawn(7), drawn(7), strict=True):
+        assert np.array_equal(one, other)
+    assert not np.array_equal(drawn(7)[0], drawn(8)[0])
+
+
+def test_keys_of_jax_are_seeds(jax: Any) -> None:
+    def drawn(seed: Any) -> list[int]:
+        qnode = node(lambda: (qml.H(0), qml.sample(wires=0))[1], qml.device(NAME, seed=seed), shots=60)
+        return np.ravel(qnode()).tolist()  # type: ignore[no-any-return]
+
+    assert drawn(jax.random.PRNGKey(1)) == drawn(jax.random.key(1)) != drawn(jax.random.key(2))
+    with pytest.raises(TypeError, match=r"make the device outside of jax\.jit"):
+        jax.jit(drawn)(jax.random.PRNGKey(1))
+
+
 # --- measurements halfway --------------------------------------------------------------------------------------------
 
 
@@ -1233,6 +1301,17 @@ def test_single_shots_take_a_state_for_each_history(monkeypatch: pytest.MonkeyPa
     assert len(calls) <= 3
     assert sum(counts.values()) == 1000
     assert set(of_wires) == {"00", "11"}
+
+
+def test_shots_cannot_be_filled_with_what_does_not_happen() -> None:
+    qnode = node(
+        lambda: (qml.measure(0, postselect=1), qml.probs(wires=1))[1],
+        mcm_method="deferred",
+        postselect_mode="fill-shots",
+        shots=10,
+    )
+    with pytest.raises(ValueError, match=r"postselected outcome \{0: 1\} has probability 0"):
+        qnode()
 
 
 @pytest.mark.parametrize(

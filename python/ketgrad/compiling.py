@@ -294,7 +294,7 @@ class Compiled:
     def __getattr__(self, name: str) -> Any:
         """A compiled QNode has the attributes of the QNode: it goes where that went."""
         function = vars(self).get("function")
-        if name.startswith("_") or not _is_qnode(function):
+        if name.startswith("__") or not _is_qnode(function):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(function, name)
 

@@ -43,6 +43,7 @@ from ..operations import (
     Operation,
     PauliRot,
     QubitUnitary,
+    StatePrep,
     X,
     Y,
     Z,
@@ -293,9 +294,22 @@ def _parametrised(gate: Callable[..., Operation], labels: _Labels) -> _Convert:
     return lambda op: gate(*op.data, labels(op))
 
 
-def _dense(gate: Callable[..., Operation]) -> _Convert:
-    """A gate of a matrix or a state, which may be SciPy's sparse one."""
-    return lambda op: gate(op.data[0].toarray() if issparse(op.data[0]) else op.data[0], op.wires.labels)
+def _unitary_matrix(op: Any) -> Operation:
+    """A unitary, which may be SciPy's sparse one; `origin` says of what it is the matrix, if not of itself."""
+    matrix = op.data[0]
+    try:
+        return QubitUnitary(matrix.toarray() if issparse(matrix) else matrix, op.wires.labels)
+    except ValueError as error:
+        origin = op.hyperparameters.get("origin")
+        if origin is None:
+            raise
+        raise ValueError(f"{error}; it is the matrix of {origin}") from error
+
+
+def _state(op: Any) -> Operation:
+    """A state; SciPy's sparse ones have two axes."""
+    state = op.data[0]
+    return StatePrep(state.toarray().reshape(-1) if issparse(state) else state, op.wires.labels)
 
 
 def _pauli_rot(op: Any) -> Operation:
@@ -330,10 +344,10 @@ def _operation_table() -> dict[type, _Convert]:
         labels = _labels_of_controlled if issubclass(theirs, op_math.Controlled) else _labels
         has_data = bool(gate.parameter_kinds) or gate.is_preparation
         table[theirs] = (_parametrised if has_data else _fixed)(gate, labels)
-    table[qml.QubitUnitary] = _dense(QubitUnitary)
+    table[qml.QubitUnitary] = _unitary_matrix
     table[qml.PauliRot] = _pauli_rot
     table[qml.BasisEmbedding] = table[qml.BasisState]
-    table[qml.AmplitudeEmbedding] = table[qml.StatePrep]
+    table[qml.AmplitudeEmbedding] = table[qml.StatePrep] = _state
     table[qml.Barrier] = table[qml.WireCut] = _nothing
     return table | _SYMBOLIC
 

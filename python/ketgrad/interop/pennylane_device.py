@@ -62,7 +62,7 @@ class KetgradQubit(Device):  # type: ignore[misc]
         c_dtype: complex64 or complex128 (NumPy's or torch's), the precision to compute in. None: that of torch's
             tensors, double where precisions are mixed; complex128 for anything else.
         seed: of the samples: "global" draws one from NumPy's global generator, None from the operating system, and
-            anything else is taken as by `numpy.random.default_rng`.
+            a key of `jax.random` is taken as its numbers, and anything else as by `numpy.random.default_rng`.
 
     Raises:
         ValueError: another c_dtype.
@@ -92,7 +92,8 @@ class KetgradQubit(Device):  # type: ignore[misc]
         self._dtype = None if c_dtype is None else _precision(c_dtype)
         if isinstance(seed, str) and seed == "global":
             seed = np.random.randint(2**31 - 1)  # noqa: NPY002
-        self._generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**63 - 1)))
+        entropy = np.random.default_rng(_without_jax(seed))
+        self._generator = torch.Generator().manual_seed(int(entropy.integers(2**63 - 1)))
 
     @property
     def name(self) -> str:
@@ -161,7 +162,9 @@ class KetgradQubit(Device):  # type: ignore[misc]
         """What is done to scripts before they are executed, outside of what is differentiated."""
         config = execution_config or ExecutionConfig()
         pipeline = CompilePipeline()
-        add_native_transforms(pipeline, self.name, self.wires, config.mcm_config.mcm_method)
+        add_native_transforms(
+            pipeline, self.name, self.wires, config.mcm_config.mcm_method, self._executor(config, None).draw_seed
+        )
         if config.mcm_config.mcm_method == "one-shot":
             pipeline.add_transform(qml.dynamic_one_shot, postselect_mode=config.mcm_config.postselect_mode)
         if config.interface in _JAX:
@@ -190,14 +193,18 @@ class KetgradQubit(Device):  # type: ignore[misc]
         if any(circuit.shots for circuit in circuits):
             raise NotImplementedError("ketgrad.qubit draws no samples where JAX traces parameters")
         executor = self._executor(config, self._dtype or torch.float64)
-        scripts, finish = native_scripts([self._without_snapshots(script, executor) for script in circuits])
+        scripts, finish = native_scripts(
+            [self._without_snapshots(script, executor) for script in circuits], executor.draw_seed
+        )
         return finish(execute_under_jax(scripts, executor.run, self._dtype))
 
     def _run(self, circuits: Sequence[QuantumScript], config: ExecutionConfig) -> Any:
         if config.interface == Interface.AUTOGRAD:
             circuits, _ = convert_to_numpy_parameters(circuits)
         executor = self._executor(config, self._dtype)
-        scripts, finish = native_scripts([self._without_snapshots(script, executor) for script in circuits])
+        scripts, finish = native_scripts(
+            [self._without_snapshots(script, executor) for script in circuits], executor.draw_seed
+        )
         results = finish(executor.run(scripts))
         if config.interface == Interface.TORCH or any(map(_has_tensors, circuits)):
             return results
@@ -305,6 +312,17 @@ class _AutogradProducts:
         return self.device.compute_vjp(numpy_tapes, qml.math.unwrap(dy))
 
 
+def _without_jax(seed: Any) -> Any:
+    """A seed for NumPy's generators; a key of JAX's is one as its numbers."""
+    if qml.math.get_interface(seed) != "jax":
+        return seed
+    import jax
+
+    if isinstance(seed, jax.core.Tracer):
+        raise TypeError("the seed of ketgrad.qubit must be a JAX key with a value; make the device outside of jax.jit")
+    return np.asarray(jax.random.key_data(seed))
+
+
 def _precision(c_dtype: Any) -> torch.dtype:
     key = c_dtype if isinstance(c_dtype, torch.dtype) else np.dtype(c_dtype)
     if key not in _PRECISIONS:
@@ -338,7 +356,8 @@ def _recorded(op: Any, before: Sequence[Any], script: QuantumScript, executor: E
         measurement._wires = script.wires
     if shots == "workflow":
         shots = None if isinstance(measurement, StateMP) else script.shots
-    scripts, finish = native_scripts([QuantumScript(list(before), [measurement], shots=shots)])
+    snapshot = QuantumScript(list(before), [measurement], shots=shots)
+    scripts, finish = native_scripts([snapshot], executor.draw_seed)
     return _like([script], finish(executor.run(scripts))[0])
 
 

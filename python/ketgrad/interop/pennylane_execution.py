@@ -108,6 +108,12 @@ class Executor:
                 continue
             (state,) = self._states([branch], script.wires)
             state, probability = _projected(state, op.wires, op.data[0], script.wires)
+            if shots and self.fill_shots and not float(probability) > 0:
+                outcome = dict(zip(op.wires, [int(bit) for bit in op.data[0]], strict=True))
+                raise ValueError(
+                    f"the postselected outcome {outcome} has probability 0, so that postselect_mode='fill-shots' has "
+                    "nothing to fill shots with; postselect another outcome, or use postselect_mode='hw-like'"
+                )
             branch = _Branch(state, [], {}, None)
             if shots and not self.fill_shots:
                 shots = [int(self._uniform(each).lt(float(probability)).sum()) for each in shots]
@@ -164,7 +170,7 @@ class Executor:
             QuantumScript(branch.operations(script.wires), measurements, shots=[1] * len(branch.shots))
             for branch in branches
         ]
-        scripts, finish = native_measurements(leaves)
+        scripts, finish = native_measurements(leaves, draw_seed=self.draw_seed)
         found = as_numpy(finish(as_numpy(self.run(scripts))))
         bins = [r if leaf.shots.has_partitioned_shots else (r,) for r, leaf in zip(found, leaves, strict=True)]
         return bins if len(measurements) > 1 else [[(each,) for each in of_branch] for of_branch in bins]
@@ -179,6 +185,10 @@ class Executor:
         if self.dtype is None:
             found.dtype = torch.float32 if _precisions(script) == {torch.float32} else torch.float64
         return found
+
+    def draw_seed(self) -> int:
+        """A seed for NumPy's generators, from this one."""
+        return int(torch.randint(2**63 - 1, (), generator=self.generator))
 
     def _uniform(self, count: int) -> Tensor:
         return torch.rand(count, generator=self.generator, dtype=torch.float64)

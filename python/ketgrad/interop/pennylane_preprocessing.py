@@ -18,7 +18,7 @@ from pennylane.devices import preprocess
 from pennylane.exceptions import DeviceError
 from pennylane.operation import StatePrepBase
 from pennylane.ops.mid_measure import MidMeasure
-from pennylane.ops.op_math import Conditional, Evolution, Exp
+from pennylane.ops.op_math import CompositeOp, Conditional, Evolution, Exp, SProd
 from pennylane.ops.qubit.observables import BasisStateProjector
 from pennylane.tape import QuantumScript
 from pennylane.transforms.core import CompilePipeline, transform
@@ -29,6 +29,9 @@ from .pennylane import is_supported, is_supported_measurement
 
 Batch = tuple[Sequence[QuantumScript], Callable[[Any], Any]]
 """What a transform returns: scripts, and how their results become that of the one script."""
+
+DrawSeed = Callable[[], int]
+"""Draws a seed from a device's generator."""
 
 
 class Request(NamedTuple):
@@ -52,7 +55,9 @@ _GATES = {form.format(name) for name in _NAMES for form in ("{}", "C({})", "Adjo
 """What PennyLane's graph of decompositions, where it is switched on, aims at."""
 
 
-def add_native_transforms(pipeline: CompilePipeline, name: str, wires: Any, mcm_method: str | None) -> None:
+def add_native_transforms(
+    pipeline: CompilePipeline, name: str, wires: Any, mcm_method: str | None, draw_seed: DrawSeed | None = None
+) -> None:
     """Add what leaves scripts that ketgrad runs, with mid-circuit measurements unless they are deferred."""
     if mcm_method == "deferred":
         pipeline.add_transform(qml.defer_measurements, allow_postselect=True)
@@ -74,10 +79,12 @@ def add_native_transforms(pipeline: CompilePipeline, name: str, wires: Any, mcm_
         name=name,
     )
     pipeline.add_transform(one_preparation)
-    pipeline.add_transform(native_measurements)
+    pipeline.add_transform(native_measurements, draw_seed=draw_seed)
 
 
-def native_scripts(scripts: Sequence[QuantumScript]) -> tuple[Sequence[QuantumScript], Callable[[Any], Any]]:
+def native_scripts(
+    scripts: Sequence[QuantumScript], draw_seed: DrawSeed | None = None
+) -> tuple[Sequence[QuantumScript], Callable[[Any], Any]]:
     """Scripts as ketgrad runs them, of scripts of which some may not have been preprocessed."""
     if all(map(_is_native, scripts)):
         return scripts, lambda results: results
@@ -85,8 +92,9 @@ def native_scripts(scripts: Sequence[QuantumScript]) -> tuple[Sequence[QuantumSc
     pipeline.add_transform(
         preprocess.decompose, stopping_condition=is_runnable, skip_initial_state_prep=False, name="ketgrad.qubit"
     )
-    for each in (with_matrices, one_preparation, native_measurements):
-        pipeline.add_transform(each)
+    pipeline.add_transform(with_matrices)
+    pipeline.add_transform(one_preparation)
+    pipeline.add_transform(native_measurements, draw_seed=draw_seed)
     return pipeline(scripts)  # type: ignore[no-any-return]
 
 
@@ -155,7 +163,18 @@ def _as_unitary(op: Any) -> Any:
     with qml.QueuingManager.stop_recording():
         if isinstance(op, Evolution) and op.base.pauli_rep is not None and len(op.base.pauli_rep) == 1:
             return _as_rotation(op)
-        return qml.QubitUnitary(op.matrix(), wires=op.wires, unitary_check=False)
+        found = qml.QubitUnitary(op.matrix(), wires=op.wires, unitary_check=False)
+        found.hyperparameters["origin"] = _origin(op)
+        return found
+
+
+def _origin(op: Any) -> str:
+    """What to say of an operation whose matrix turns out not to be unitary."""
+    if isinstance(op, qml.pulse.ParametrizedEvolution):
+        return f"{op.name}, whose ODE is solved too roughly; give qml.evolve smaller atol and rtol"
+    if isinstance(op, (CompositeOp, SProd, qml.Hermitian, qml.SparseHamiltonian)):
+        return f"{op}, which acts as a gate where it is made and not measured; make it outside of the quantum function"
+    return str(op)
 
 
 def _as_rotation(op: Any) -> Any:
@@ -197,10 +216,11 @@ def _is_sampled_measurement(measurement: Any) -> bool:
 
 
 @transform  # type: ignore[untyped-decorator]
-def native_measurements(script: QuantumScript) -> Batch:
+def native_measurements(script: QuantumScript, draw_seed: DrawSeed | None = None) -> Batch:
     """Measurements that ketgrad does not have are computed from the results of those that it has.
 
-    With one exception: a script that measures in mid-circuit keeps its measurements, for its branches.
+    With one exception: a script that measures in mid-circuit keeps its measurements, for its branches. Classical
+    shadows are drawn by PennyLane, with seeds that `draw_seed` gives.
     """
     if any(isinstance(op, MidMeasure) for op in script.operations):
         return (script,), _null
@@ -208,9 +228,9 @@ def native_measurements(script: QuantumScript) -> Batch:
         return (script,), _null
     if any(isinstance(measurement, _SHADOWS) for measurement in script.measurements) and script.batch_size is not None:
         scripts, join = qml.transforms.broadcast_expand(script)
-        parts = [native_measurements(each) for each in scripts]
+        parts = [native_measurements(each, draw_seed) for each in scripts]
         return _joined(parts, join)
-    requests = [request(measurement, script) for measurement in script.measurements]
+    requests = [request(measurement, script, draw_seed) for measurement in script.measurements]
     places: dict[Any, list[Request]] = {}
     for each in requests:
         places.setdefault(_circuit_of(each), []).append(each)
@@ -266,11 +286,11 @@ def _value(each: Request, value: Any, shots: int) -> Any:
     return each.finish(value, shots) if each.is_exact else each.finish(value)
 
 
-def request(measurement: Any, script: QuantumScript) -> Request:
+def request(measurement: Any, script: QuantumScript, draw_seed: DrawSeed | None = None) -> Request:
     """How a measurement of a script is obtained."""
     if is_supported_measurement(measurement):
         return Request((), measurement)
-    return _sampled(measurement, script) if script.shots else _exact(measurement, script)
+    return _sampled(measurement, script, draw_seed) if script.shots else _exact(measurement, script)
 
 
 def _exact(measurement: Any, script: QuantumScript) -> Request:
@@ -336,10 +356,10 @@ def _from_state(measurement: Any, wires: Any, state: Any) -> Any:
     return measurement.process_state(state, wire_order=wires)
 
 
-def _sampled(measurement: Any, script: QuantumScript) -> Request:
+def _sampled(measurement: Any, script: QuantumScript, draw_seed: DrawSeed | None) -> Request:
     wires = measurement.wires or script.wires
     if isinstance(measurement, _SHADOWS):
-        process = partial(_from_shadow, measurement, script.wires)
+        process = partial(_from_shadow, measurement, script.wires, draw_seed)
         return Request((), mp.StateMP(wires=script.wires), process, is_exact=True)
     with qml.QueuingManager.stop_recording():
         gates = tuple(runnable_gates(measurement.diagonalizing_gates()))
@@ -350,9 +370,9 @@ def _from_samples(measurement: Any, wires: Any, samples: Any) -> Any:
     return measurement.process_samples(_as_numpy(samples), wire_order=wires)
 
 
-def _from_shadow(measurement: Any, wires: Any, state: Any, shots: int) -> Any:
+def _from_shadow(measurement: Any, wires: Any, draw_seed: DrawSeed | None, state: Any, shots: int) -> Any:
     shaped = _as_numpy(state).reshape([2] * len(wires))
-    return measurement.process_state_with_shots(shaped, wires, shots)
+    return measurement.process_state_with_shots(shaped, wires, shots, rng=None if draw_seed is None else draw_seed())
 
 
 def _as_numpy(value: Any) -> Any:
