@@ -587,3 +587,29 @@ def test_nan() -> None:
     mean, values = run([kg.RX(0.1, 0)], kg.expval(nan * kg.Z(0)), kg.sample(nan * kg.Z(0)), shots=10)
     assert mean.isnan()
     assert bool(values.isnan().all())
+
+
+def test_the_eigenbasis_of_a_matrix_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its values: a matrix that was changed in place has another one, and wires have their own."""
+    solved = []
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: (solved.append(1), eigh(matrix))[1])
+    matrix = torch.tensor([[0.3, 0.9 - 0.41j], [0.9 + 0.41j, -0.7]], dtype=torch.complex128)
+
+    def mean(matrix: torch.Tensor, wire: int = 0) -> float:
+        gates = [kg.RX(0.4, 0), kg.RY(1.1, 1)]
+        measured = kg.expval(kg.Hermitian(matrix, wire))
+        (exact,) = kg.execute([kg.Tape(gates, [measured])])
+        (found,) = kg.execute([kg.Tape(gates, [measured], shots=4000)], generator=torch.Generator().manual_seed(1))
+        assert abs(found.detach() - exact.detach()) < 0.1
+        return float(found.detach())
+
+    assert mean(matrix) == mean(matrix.clone().requires_grad_())
+    assert len(solved) == 1
+    assert mean(matrix.mH) == mean(matrix)  # conjugated lazily, with other signs of zero
+    solved.clear()
+    first = mean(matrix)
+    matrix.mul_(-1)
+    assert mean(matrix) != first
+    mean(matrix, wire=1)
+    assert len(solved) == 2

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +36,9 @@ from .tape import Tape
 
 _MOST_WIRES = 10
 """On how many wires a dense matrix is made only to find its eigenvectors; it takes 16 MiB there."""
+
+# The matrix of an eigenbasis that is kept has at most 64 KiB.
+_MOST_KEPT_ENTRIES = 4096
 
 # Relative to the largest eigenvalue: what rounding does to the entries of a matrix and to sums of coefficients.
 _ROUNDING = {torch.float32: 2e-6, torch.float64: 1e-12}
@@ -151,7 +154,7 @@ class _Plan:
         parts = [(m, part) for m, measurement in enumerate(tape.measurements) for part in _parts(measurement, tape)]
         self.groups: list[_Group] = []
         self.parts: list[list[tuple[_Part, int]]] = [[] for _ in tape.measurements]
-        self._solved: dict[tuple[_Basis, Callable[[Tensor], Tensor]], Tensor] = {}
+        self._solved: dict[_Basis, _Eigenbasis] = {}
         # Measurements of wires first: they share their shots whatever else there is. Then long words: fewer groups.
         parts.sort(key=lambda each: (tape.measurements[each[0]].observable is not None, -len(each[1].bases)))
         for m, part in parts:
@@ -166,32 +169,53 @@ class _Plan:
         _join(self.groups[-1], part.bases)
         return len(self.groups) - 1
 
-    def solve(self, basis: _Basis, solver: Callable[[Tensor], Tensor]) -> Tensor:
-        """What a solver finds of the matrix of a basis, in double precision on the CPU."""
-        if (basis, solver) not in self._solved:
+    def solve(self, basis: _Basis) -> _Eigenbasis:
+        """The eigenbasis of the matrix of a basis."""
+        if basis not in self._solved:
             assert basis.matrix is not None
-            matrix = basis.matrix()
-            if not torch.isfinite(matrix).all():
-                where = place("an observable", basis.wires)
-                raise ValueError(f"{where} has NaN or infinite entries: there is no eigenbasis to draw samples in")
-            self._solved[basis, solver] = solver(matrix)
-        return self._solved[basis, solver]
+            self._solved[basis] = _eigenbasis(basis.matrix(), basis.wires)
+        return self._solved[basis]
 
     def change(self, basis: _Basis) -> list[Operation]:
         """The gates that turn a basis into the computational one."""
         if basis.matrix is not None:
-            # An array, because arrays leave the choice of precision and device to the rest of the tape.
-            eigenvectors = self.solve(basis, _eigenvectors)
-            return [QubitUnitary(eigenvectors.mH.resolve_conj().numpy(), wires=basis.wires)]
+            return [self.solve(basis).change]
         if basis.name == "X":
             return [H(basis.wires)]
         return [adjoint(S(basis.wires)), H(basis.wires)] if basis.name == "Y" else []
 
 
-def _eigenvectors(matrix: Tensor) -> Tensor:
-    """As columns, in the order of `torch.linalg.eigvalsh`."""
-    found: Tensor = torch.linalg.eigh(matrix)[1]
-    return found
+class _Eigenbasis(NamedTuple):
+    """The eigenbasis of a matrix.
+
+    Attributes:
+        values: the eigenvalues in ascending order, in double precision on the CPU.
+        change: the gate that turns it into the computational basis, of an array, because arrays leave the choice of
+            precision and device to the rest of the tape.
+    """
+
+    values: Tensor
+    change: QubitUnitary
+
+
+def _eigenbasis(matrix: Tensor, wires: tuple[Wire, ...]) -> _Eigenbasis:
+    """The same few matrices come back with every circuit: what is found of small ones is kept, by their entries."""
+    if matrix.numel() > _MOST_KEPT_ENTRIES:
+        return _new_eigenbasis(matrix, wires)
+    return _kept_eigenbasis(matrix.numpy().tobytes(), matrix.shape, wires)
+
+
+@lru_cache(maxsize=32)
+def _kept_eigenbasis(entries: bytes, shape: torch.Size, wires: tuple[Wire, ...]) -> _Eigenbasis:
+    return _new_eigenbasis(torch.frombuffer(bytearray(entries), dtype=torch.complex128).view(shape), wires)
+
+
+def _new_eigenbasis(matrix: Tensor, wires: tuple[Wire, ...]) -> _Eigenbasis:
+    if not torch.isfinite(matrix).all():
+        where = place("an observable", wires)
+        raise ValueError(f"{where} has NaN or infinite entries: there is no eigenbasis to draw samples in")
+    values, vectors = torch.linalg.eigh(matrix)
+    return _Eigenbasis(values, QubitUnitary(vectors.mH.resolve_conj().numpy(), wires=wires))
 
 
 def _join(group: _Group, bases: Iterable[_Basis]) -> bool:
@@ -271,8 +295,10 @@ def _kind(value: Tensor) -> tuple[torch.device, torch.dtype]:
 
 def _factor_matrix(factor: Factor, observable: Observable) -> Tensor:
     """The matrix of a factor, `(2^k, 2^k)` or `(B, 2^k, 2^k)`."""
-    if factor.kind != "hermitian":  # that one is dense already
-        _require_few("SparseHamiltonian" if factor.kind == "sparse" else "Projector", factor.wires)
+    if factor.kind == "hermitian":
+        dense = torch.as_tensor(observable.parameters[factor.parameter], dtype=torch.complex128, device=_CPU)
+        return dense.detach().resolve_conj()
+    _require_few("SparseHamiltonian" if factor.kind == "sparse" else "Projector", factor.wires)
     return _matrix((Term(1.0, (), (), (factor,)),), observable, factor.wires)
 
 
@@ -464,7 +490,7 @@ class _Reader:
         return self._eigenvalues(_factor_basis(factor, observable), shots)
 
     def _eigenvalues(self, basis: _Basis, shots: _Shots) -> Tensor:
-        table = self.plan.solve(basis, torch.linalg.eigvalsh).to(shots.device)
+        table = self.plan.solve(basis).values.to(shots.device)
         found = shots.basis_state(basis.wires)
         return table.gather(-1, found) if table.dim() == 2 else table[found]
 
