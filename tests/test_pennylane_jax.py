@@ -223,9 +223,12 @@ def test_postselection_is_differentiable() -> None:
         assert_alike(WAYS[way](ours), WAYS[way](theirs))
 
 
-def test_hessians_compiled() -> None:
+def test_hessians_compiled_and_mapped() -> None:
     ours, theirs = (qml.QNode(angles, qml.device(name), max_diff=2) for name in ("ketgrad.qubit", "default.qubit"))
-    assert_alike(jax.jit(jax.hessian(ours))(ONE, OTHER), jax.hessian(theirs)(jnp.array(ONE), jnp.array(OTHER)))
+    expected = jax.hessian(theirs)(jnp.array(ONE), jnp.array(OTHER))
+    assert_alike(jax.jit(jax.hessian(ours))(ONE, OTHER), expected)
+    several = jax.vmap(jax.hessian(ours), (None, 0))(ONE, jnp.stack([OTHER, ONE]))
+    assert_alike(several[0], expected)
 
 
 def test_single_precision() -> None:

@@ -149,12 +149,12 @@ class KetgradQubit(Device):  # type: ignore[misc]
         if config.device_options:
             raise DeviceError(f"{self.name} has no device options, but was given {dict(config.device_options)}")
         is_first = config.derivative_order == 1
-        takes_tensors = config.interface == Interface.TORCH
+        # A cache of results, as higher derivatives have one, is by the values of parameters.
+        takes_tensors = config.interface == Interface.TORCH and is_first
         takes_tracers = config.interface in _JAX and circuit is not None and not circuit.shots
         changes: dict[str, Any] = {
             "mcm_config": _mcm_config(config.mcm_config, circuit),
-            # A cache of results, as higher derivatives have one, is by the values of parameters.
-            "convert_to_numpy": not (takes_tensors or takes_tracers) or not is_first,
+            "convert_to_numpy": not (takes_tensors or takes_tracers),
         }
         if config.gradient_method in _NATIVE_METHODS:
             is_transparent = config.interface in (Interface.TORCH, Interface.AUTOGRAD, *_JAX)
