@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from test_random_tapes import tapes
 
 pytest.importorskip("qiskit_qasm3_import")
 
-from qiskit import QuantumCircuit, qasm2, qasm3
+from qiskit import QuantumCircuit, generate_preset_pass_manager, qasm2, qasm3
 from qiskit.circuit.random import random_circuit
-from qiskit.quantum_info import Statevector
+from qiskit.quantum_info import Operator, Statevector
+
+from ketgrad.interop.qiskit import tape_to_qiskit
 
 # What Qiskit's own reader of OpenQASM 3 calls for `ctrl @`.
 pytestmark = pytest.mark.filterwarnings("ignore:.*argument ``annotated`` is deprecated:DeprecationWarning")
@@ -73,6 +76,66 @@ def test_random_tape_comes_back(tape: kg.Tape) -> None:
     for version in VERSIONS:
         back = kg.from_openqasm(tape.to_openqasm(version))
         assert_same(state_of(back), state_of(tape), version, tolerance_of(tape))
+
+
+# One of each gate, for `controlled`: {name: (constructor's arguments before the wires, number of wires)}
+UNITARY = torch.linalg.matrix_exp(1j * torch.tensor([[0.3, 0.5 - 0.2j], [0.5 + 0.2j, -0.7]], dtype=torch.complex128))
+ANGLES = {name: (0.7, -1.1, 2.3)[: len(gate.parameter_kinds)] for name, gate in kg.operations.OPERATIONS.items()}
+ARGUMENTS: dict[str, tuple[tuple[Any, ...], int]] = {
+    **{name: (ANGLES[name], gate.num_wires or 2) for name, gate in kg.operations.OPERATIONS.items()},
+    "PauliRot": ((0.7, "XIYZ"), 4),
+    "MultiRZ": ((0.7,), 3),
+    "QubitUnitary": ((torch.kron(UNITARY, UNITARY @ UNITARY),), 2),
+    "DiagonalQubitUnitary": ((torch.exp(1j * torch.arange(4.0, dtype=torch.float64)),), 2),
+}
+CONTROLLED = [name for name, gate in kg.operations.OPERATIONS.items() if not gate.is_preparation]
+
+
+def controlled(name: str, count: int, inverse: bool) -> kg.Operation:
+    """A gate with its first wires in an odd order, and controls of which every third one is at 0."""
+    arguments, wires = ARGUMENTS[name]
+    op = kg.operations.OPERATIONS[name](*arguments, wires=[count + (wire + 1) % wires for wire in range(wires)])
+    op = kg.adjoint(op) if inverse else op
+    return kg.ctrl(op, list(range(count)), [index % 3 != 1 for index in range(count)]) if count else op
+
+
+def matrix_of(operations: Sequence[kg.Operation], wires: int) -> Tensor:
+    order = range(wires)
+    return kg.matrix(kg.Tape([kg.Identity(order), *operations], [kg.state()]), wire_order=order).detach()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", CONTROLLED)
+def test_controlled_gates_come_back(name: str, version: str) -> None:
+    for count in range(6):
+        for inverse in (False, True):
+            op = controlled(name, count, inverse)
+            wires = max(op.wires) + 1
+            tape = kg.Tape([kg.Identity(range(wires)), op], [kg.state()])
+            back = kg.from_openqasm(tape.to_openqasm(version))
+            found, expected = (matrix_of(operations, wires) for operations in (back.operations, [op]))
+            assert_same(found.reshape(-1), expected.reshape(-1), version)
+
+
+@pytest.mark.parametrize("name", CONTROLLED)
+def test_qiskit_synthesises_controlled_gates_right(name: str) -> None:
+    synthesis = generate_preset_pass_manager(optimization_level=1, basis_gates=["u", "cx"])
+    for count in (1, 3, 4):
+        op = controlled(name, count, inverse=count == 3)
+        wires = max(op.wires) + 1
+        if wires < 8:  # Operators of more take seconds.
+            circuit = synthesis.run(tape_to_qiskit(kg.Tape([kg.Identity(range(wires)), op], [kg.state()])))
+            found = torch.from_numpy(Operator(circuit.reverse_bits()).data)
+            torch.testing.assert_close(found, matrix_of([op], wires), rtol=0, atol=TOLERANCE)
+
+
+def test_number_of_gates_grows_slowly_with_controls() -> None:
+    """Twice the controls are twice the gates of a rotation, and four times those of others."""
+    for op in (kg.RX(0.7, wires=20), kg.DoubleExcitation(0.7, wires=[20, 21, 22, 23]), kg.X(20), kg.ISWAP([20, 21])):
+        few, many = (
+            kg.Tape([kg.ctrl(op, list(range(count)))], [kg.state()]).to_openqasm().count("\n") for count in (10, 20)
+        )
+        assert many < 6 * few
 
 
 @pytest.mark.parametrize("seed", range(5))

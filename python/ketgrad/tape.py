@@ -154,9 +154,10 @@ class Tape(Immutable):
     def to_openqasm(self, version: str = "3.0", precision: int | None = None) -> str:
         """The circuit as OpenQASM text, in gates of stdgates.inc (3.0) or qelib1.inc (2.0).
 
-        Other gates are decomposed by Qiskit. The first of the tape's wires is `q[0]`, and so on; tensors are written as
-        their values. Wires that `probs`, `sample` or `counts` measure are measured into `c`, in their order. OpenQASM
-        has no observables: other measurements are not in the text, nor is the number of shots.
+        Other gates are expanded, matrices, diagonals and states by Qiskit. The first of the tape's wires is `q[0]`, and
+        so on; tensors are written as their values. Wires that `probs`, `sample` or `counts` measure are measured into
+        `c`, in their order. OpenQASM has no observables: other measurements are not in the text, nor is the number of
+        shots.
 
         Args:
             version: "3.0" or "2.0". OpenQASM 2 knows no global phase, and the text is the circuit up to one.

@@ -1,4 +1,4 @@
-"""Tapes from and to OpenQASM, through Qiskit's parsers and its decompositions.
+"""Tapes from and to OpenQASM; Qiskit parses, and decomposes matrices.
 
 Importing this module imports Qiskit.
 """
@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..measurements import Measurement
 from ..tape import Tape
-from .qiskit import tape_from_qiskit, tape_to_qiskit  # first: it says how to install Qiskit where it is missing
+from ._expansion import Expander
+from .qiskit import (  # first: it says how to install Qiskit where it is missing
+    dense_operations,
+    measured_wires,
+    tape_from_qiskit,
+    with_numbers,
+)
 
 # isort: split
-from qiskit import QuantumCircuit, generate_preset_pass_manager, qasm2, qasm3
+from qiskit import QuantumCircuit, qasm2, qasm3
 
 __all__ = ["tape_from_openqasm", "tape_to_openqasm"]
 
@@ -86,70 +91,89 @@ _PARSERS: dict[str, Callable[[str], QuantumCircuit]] = {"2": _parsed2, "3": _par
 
 # Gates that mean the same, up to a global phase in version 2, to every reader. Left out of stdgates.inc are u2 and u3,
 # whose global phases are not those of Qiskit, and of qelib1.inc cu3, of which there are two, and what came later.
-_LIBRARIES = {
-    "2.0": "u1 u2 u3 id x y z h s sdg t tdg rx ry rz cx cy cz ch ccx crz cu1",
-    "3.0": "p id x y z h s sdg t tdg sx rx ry rz cx cy cz cp crx cry crz ch swap ccx cswap",
+_NAMES_IN_BOTH = {
+    ("Identity", 0, False): "id",
+    ("X", 0, False): "x",
+    ("Y", 0, False): "y",
+    ("Z", 0, False): "z",
+    ("H", 0, False): "h",
+    ("S", 0, False): "s",
+    ("S", 0, True): "sdg",
+    ("T", 0, False): "t",
+    ("T", 0, True): "tdg",
+    ("RX", 0, False): "rx",
+    ("RY", 0, False): "ry",
+    ("RZ", 0, False): "rz",
+    ("X", 1, False): "cx",
+    ("Y", 1, False): "cy",
+    ("Z", 1, False): "cz",
+    ("H", 1, False): "ch",
+    ("RZ", 1, False): "crz",
+    ("X", 2, False): "ccx",
 }
-_GATES = {version: names.split() for version, names in _LIBRARIES.items()}
+_NAMES = {
+    "2.0": {
+        **_NAMES_IN_BOTH,
+        ("PhaseShift", 0, False): "u1",
+        ("U1", 0, False): "u1",
+        ("U2", 0, False): "u2",
+        ("U3", 0, False): "u3",
+        ("PhaseShift", 1, False): "cu1",
+    },
+    "3.0": {
+        **_NAMES_IN_BOTH,
+        ("PhaseShift", 0, False): "p",
+        ("U1", 0, False): "p",
+        ("SX", 0, False): "sx",
+        ("RX", 1, False): "crx",
+        ("RY", 1, False): "cry",
+        ("PhaseShift", 1, False): "cp",
+        ("SWAP", 0, False): "swap",
+        ("SWAP", 1, False): "cswap",
+    },
+}
 _MEASURE = {"2.0": "measure {} -> {};", "3.0": "{1} = measure {0};"}
 
 
 def tape_to_openqasm(tape: Tape, version: str = "3.0", precision: int | None = None) -> str:
     """The text of a tape: see `Tape.to_openqasm`."""
-    if version not in _GATES:
-        raise ValueError(f"version must be one of {', '.join(map(repr, _GATES))}, not {version!r}")
+    if version not in _NAMES:
+        raise ValueError(f"version must be one of {', '.join(map(repr, _NAMES))}, not {version!r}")
     if precision is not None and precision < 1:
         raise ValueError(f"precision is a number of significant digits, 1 or more, or None, not {precision!r}")
-    circuit = tape_to_qiskit(tape)
+    qubits = {wire: f"q[{index}]" for index, wire in enumerate(tape.wires)}
+    expander = Expander(_NAMES[version], dense_operations)
     lines: list[str] = []
     phase = 0.0
-    for each in circuit.data:
-        qubits = [f"q[{circuit.find_bit(qubit).index}]" for qubit in each.qubits]
-        bits = [f"c[{circuit.find_bit(bit).index}]" for bit in each.clbits]
-        if bits:
-            lines.append(_MEASURE[version].format(*qubits, *bits))
-            continue
-        expanded = _expanded(each.operation, version)
-        phase += expanded.global_phase
-        for part in expanded.data:
-            own = [qubits[expanded.find_bit(qubit).index] for qubit in part.qubits]
-            lines.append(_statement(part.operation, own, precision))
+    for op in tape.operations:
+        for gate in expander.gates(with_numbers(op)):
+            if gate.name:
+                lines.append(_statement(gate.name, gate.angles, [qubits[wire] for wire in gate.wires], precision))
+            else:
+                phase += gate.angles[0]
     phase = math.remainder(phase, 2 * math.pi)
     if version == "3.0" and abs(phase) > _ROUNDING:
         lines.insert(0, f"gphase({_number(phase, precision)});")
-    return "\n".join([*_header(circuit, version), *lines, ""])
+    measured = measured_wires(tape)
+    lines += [_MEASURE[version].format(qubits[wire], f"c[{bit}]") for bit, wire in enumerate(measured)]
+    return "\n".join([*_header(len(qubits), len(measured), version), *lines, ""])
 
 
 # What sums of phases that cancel leave.
 _ROUNDING = 1e-14
 
 
-def _header(circuit: QuantumCircuit, version: str) -> list[str]:
-    library, qubit, bit = ("qelib1.inc", "qreg q[{}]", "creg c[{}]")
+def _header(qubits: int, bits: int, version: str) -> list[str]:
     if version == "3.0":
-        library, qubit, bit = ("stdgates.inc", "qubit[{}] q", "bit[{}] c")
-    lines = [f"OPENQASM {version};", f'include "{library}";', qubit.format(circuit.num_qubits) + ";"]
-    return [*lines, bit.format(circuit.num_clbits) + ";"] if circuit.num_clbits else lines
+        lines = ['include "stdgates.inc";', f"qubit[{qubits}] q;", f"bit[{bits}] c;"]
+    else:
+        lines = ['include "qelib1.inc";', f"qreg q[{qubits}];", f"creg c[{bits}];"]
+    return [f"OPENQASM {version};", *lines[: 3 if bits else 2]]
 
 
-def _expanded(op: Any, version: str) -> QuantumCircuit:
-    """The operation in gates of the library: one by one, so that the text follows the tape."""
-    circuit = QuantumCircuit(op.num_qubits)
-    if op.name == "global_phase":
-        circuit.global_phase = op.params[0]
-        return circuit
-    circuit.append(op, range(op.num_qubits))
-    return circuit if op.name in _GATES[version] else _expander(version).run(circuit)
-
-
-@cache
-def _expander(version: str) -> Any:
-    return generate_preset_pass_manager(optimization_level=0, basis_gates=_GATES[version])
-
-
-def _statement(op: Any, qubits: list[str], precision: int | None) -> str:
-    angles = ", ".join(_number(float(angle), precision) for angle in op.params)
-    return f"{op.name}{f'({angles})' if angles else ''} {', '.join(qubits)};"
+def _statement(name: str, angles: Sequence[float], qubits: Sequence[str], precision: int | None) -> str:
+    numbers = ", ".join(_number(angle, precision) for angle in angles)
+    return f"{name}{f'({numbers})' if numbers else ''} {', '.join(qubits)};"
 
 
 def _number(value: float, precision: int | None) -> str:

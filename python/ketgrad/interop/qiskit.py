@@ -11,7 +11,7 @@ from __future__ import annotations
 import numbers
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import reduce
+from functools import cache, reduce
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,7 +19,7 @@ import sympy  # a dependency of torch
 import torch
 from torch import Tensor
 
-from .._parsing import place
+from .._parsing import place, restore
 from .._typing import Array, Wire
 from ..measurements import Measurement, probs, state
 from ..observables import Hamiltonian
@@ -65,10 +65,11 @@ from ..operations import (
     ctrl,
 )
 from ..tape import Tape
+from ._expansion import DENSE, conjugated
 from ._pauli_sums import hamiltonian
 
 try:
-    from qiskit import QuantumCircuit
+    from qiskit import QuantumCircuit, generate_preset_pass_manager
     from qiskit.circuit import (
         AnnotatedOperation,
         Barrier,
@@ -474,7 +475,7 @@ def tape_to_qiskit(tape: Tape) -> QuantumCircuit:
         ValueError: a parameter has a batch axis, or is not finite.
     """
     places = {wire: index for index, wire in enumerate(tape.wires)}
-    measured = _measured_wires(tape)
+    measured = measured_wires(tape)
     circuit = QuantumCircuit(tape.num_wires, len(measured))
     for op in tape.operations:
         for gate, wires in _to_instructions(op):
@@ -484,7 +485,8 @@ def tape_to_qiskit(tape: Tape) -> QuantumCircuit:
     return circuit
 
 
-def _measured_wires(tape: Tape) -> tuple[Wire, ...]:
+def measured_wires(tape: Tape) -> tuple[Wire, ...]:
+    """The wires that are measured as such, in the order of the measurements."""
     of_wires = [m for m in tape.measurements if m.kind in ("probs", "sample", "counts") and m.observable is None]
     return tuple(dict.fromkeys(wire for m in of_wires for wire in m.wires or tape.wires))
 
@@ -495,16 +497,23 @@ def _to_instructions(op: Operation) -> Iterator[tuple[Any, tuple[Wire, ...]]]:
         yield from ((lib.IGate(), (wire,)) for wire in op.wires)
     elif op.name == "BasisState":
         yield from ((lib.XGate(), (wire,)) for wire, bit in zip(op.base_wires, op.bits, strict=True) if bit)
+    elif op.control_wires:
+        # Qiskit (2.6) synthesises many of the others wrongly where they have three controls or more.
+        yield from (_to_instruction(each) for each in conjugated(op))
     else:
-        gate = _to_gate(op)
-        if op.inverse:
-            gate = gate.inverse()
-        controls = op.control_wires
-        if controls:
-            values = sum(value << index for index, value in enumerate(op.control_values))
-            gate = gate.control(len(controls), ctrl_state=values, annotated=True)
-        wires = () if op.name == "GlobalPhase" else op.base_wires
-        yield gate, controls + (wires[::-1] if op.name in _DENSE else wires)
+        yield _to_instruction(op)
+
+
+def _to_instruction(op: Operation) -> tuple[Any, tuple[Wire, ...]]:
+    gate = _to_gate(op)
+    if op.inverse:
+        gate = gate.inverse()
+    controls = op.control_wires
+    if controls:
+        values = sum(value << index for index, value in enumerate(op.control_values))
+        gate = gate.control(len(controls), ctrl_state=values, annotated=True)
+    wires = () if op.name == "GlobalPhase" else op.base_wires
+    return gate, controls + (wires[::-1] if op.name in DENSE else wires)
 
 
 def _to_gate(op: Operation) -> Gate:
@@ -533,6 +542,42 @@ def _to_numpy(value: Tensor) -> Array:
     # In double, because NumPy has no bfloat16.
     double = value.detach().cpu().to(torch.complex128 if value.is_complex() else torch.float64)
     return double.resolve_conj().resolve_neg().numpy()
+
+
+def with_numbers(op: Operation) -> Operation:
+    """The operation with its parameters as numbers, and as arrays in double precision.
+
+    Raises:
+        ValueError: a parameter has a batch axis, or is not finite.
+    """
+    return restore(
+        type(op),
+        {
+            "parameters": tuple([_number(value, op) for value in op.parameters]),
+            "batch_size": None,
+            "wires": op.wires,
+            "structure": op.structure,
+        },
+    )
+
+
+def dense_operations(op: Operation) -> list[Operation]:
+    """The gates that Qiskit makes of a matrix, a diagonal or a state without controls."""
+    circuit = QuantumCircuit(len(op.wires))
+    gate, _ = _to_instruction(op)
+    circuit.append(gate, range(len(op.wires))[::-1])
+    gates = tape_from_qiskit(_synthesis().run(circuit), [state()]).operations
+    return [_moved(each, op.wires) for each in gates if each.name != "Identity"]
+
+
+@cache
+def _synthesis() -> Any:
+    return generate_preset_pass_manager(optimization_level=0, basis_gates=["p", "h", "rx", "ry", "rz", "cx"])
+
+
+def _moved(op: Operation, wires: Sequence[Wire]) -> Operation:
+    """A gate without controls on other wires: wire i becomes `wires[i]`."""
+    return type(op)(*op.parameters, wires=[wires[wire] for wire in op.wires])  # type: ignore[call-arg, call-overload]
 
 
 def _pauli_rotation(word: str, angle: float) -> Gate:
@@ -579,7 +624,6 @@ def _nearest_unitary(matrix: Array) -> Gate:
     return lib.UnitaryGate(left @ right)
 
 
-_DENSE = ("QubitUnitary", "DiagonalQubitUnitary", "StatePrep")
 _TO_GATES: dict[str, Callable[..., Gate]] = {
     "X": lib.XGate,
     "Y": lib.YGate,
