@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import ketgrad as kg
@@ -314,10 +317,13 @@ def test_given_measurements() -> None:
         (
             "circuit.qasm",
             ValueError,
-            r"must begin with its version, such as OPENQASM 3\.0; \(a file is given as a Path\)",
+            r"^OpenQASM: .* must begin with its version, such as OPENQASM 3\.0; \(a file is given as a pathlib.Path\)",
         ),
-        ("qubit q; OPENQASM 3.0;", ValueError, "must begin with its version"),
-        ("OPENQASM 1.0; qreg q[1];", ValueError, r"OpenQASM 1\.0 is not supported, only versions 2 and 3"),
+        ("OPENQASM 1.0; qreg q[1];", ValueError, r"^OpenQASM: 1,0: version 1\.0 is not supported, only 2 and 3"),
+        ("OPENQASM three;", ValueError, "^OpenQASM: 1,0: the version must be a number"),
+        ("OPENQASM 2.0;\n/* no */ qreg q[1];", ValueError, r"^OpenQASM 2: 2,0: version 2 has no comments in /\*"),
+        ("OPENQASM 3.0; /* qubit q;", ValueError, "^OpenQASM: 1,14: the comment has no end"),
+        ("OPENQASM 3.0;\nqubit q; ?", ValueError, r"^OpenQASM: 2,9: unexpected '\?'"),
         ("OPENQASM 2.0;\nqreg q[2];\nfoo q;", ValueError, "^OpenQASM 2: .*3,0: 'foo' is not defined"),
         ("OPENQASM 2.0;\nqreg q[2;", ValueError, r"^OpenQASM 2: .*2,8: needed '\]', but instead saw ;"),
         ("OPENQASM 3.0;\nqubit q;\nfoo q;", ValueError, "^OpenQASM 3: 3,0: gate 'foo' is not defined"),
@@ -333,7 +339,9 @@ def test_what_cannot_be_read(source: Any, exception: type[Exception], message: s
 
 def test_classical_control_is_refused() -> None:
     text = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[1]; measure q[0] -> c[0]; if (c == 1) x q[1];'
-    with pytest.raises(NotImplementedError, match=r"^if_else on qubit 1: classical control is not supported"):
+    with pytest.raises(
+        NotImplementedError, match=r"^OpenQASM 2: if_else on qubit 1: classical control is not supported"
+    ):
         kg.from_openqasm(text)
 
 
@@ -348,7 +356,165 @@ def test_circuits_that_from_qasm_str_reads_are_read() -> None:
 
 def test_missing_parser_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "qiskit_qasm3_import", None)
+    monkeypatch.setitem(sys.modules, "qiskit_qasm3_import.converter", None)
+    monkeypatch.delitem(sys.modules, "ketgrad.interop._openqasm3", raising=False)
     with pytest.raises(
         ImportError, match=r'reads OpenQASM 3 with qiskit-qasm3-import .*pip install "ketgrad\[qiskit\]"'
     ):
         kg.from_openqasm("OPENQASM 3.0; qubit q;")
+
+
+# ---- wrong programs
+
+HEADER_2 = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\n'
+HEADER_3 = 'OPENQASM 3.0;\ninclude "stdgates.inc";\nqubit[3] a;\n'
+
+
+def doubling(version: str, levels: int) -> str:
+    """Each gate is the one before twice."""
+    header = HEADER_3.replace("a;", "q;") if version == "3" else HEADER_2
+    gates = [f"gate g{level} a {{ {f'g{level - 1} a; ' * 2 if level else 'h a; '}}}" for level in range(levels)]
+    return header + "\n".join([*gates, f"g{levels - 1} q[0];"])
+
+
+@pytest.mark.parametrize(
+    ("program", "exception", "message"),
+    [
+        (HEADER_3 + "for int i in [0:2] { h a[i]; }", NotImplementedError, "3: 4,0: loops are not supported"),
+        (HEADER_3 + "x a[3];", ValueError, "3: 4,0: index out of range"),
+        (HEADER_3 + "rx a[0];", ValueError, "3: 4,0: the gate rx takes 1 angles, not 0"),
+        (HEADER_3 + "rx(0.1,0.2) a[0];", ValueError, "3: 4,0: the gate rx takes 1 angles, not 2"),
+        (HEADER_3 + "gate g(t) q { rx(t) q; } g a[0];", ValueError, "3: 4,25: the gate g takes 1 angles, not 0"),
+        (HEADER_3 + "cx a[0],a[0];", ValueError, "3: 4,0: .*duplicate"),
+        (HEADER_3 + "rx(1/0) a[0];", ValueError, "3: 4,0: .*division"),
+        (HEADER_3 + "rx(1e300*1e300) a[0];", ValueError, "3: an angle is inf; angles must be finite"),
+        (HEADER_3 + "\nrx(1e400) a[0];", ValueError, "3: 5,3: the number 1e400 is too large"),
+        (HEADER_2 + "rx(1e400) q[0];", ValueError, "2: 4,3: the number 1e400 is too large"),
+        (HEADER_2 + f"rx({'9' * 400}) q[0];", ValueError, "2: 4,3: the number 9{20}… of 400 digits is too large"),
+        (HEADER_3 + f"rx(0x{'9' * 400}) a[0];", ValueError, "3: 4,3: the number 0x9{18}… of 402 digits is too large"),
+        (HEADER_2 + "x q[99999999999999999999];", ValueError, "2: 4,4: 9{20} is too large for an index"),
+        (HEADER_2 + "rx q[0];", ValueError, "2: in the statement 'rx q.0.;': RXGate"),
+        (HEADER_2 + "gate g a { rx a; } g q[0];", ValueError, "2: the definition of the gate g is wrong: RXGate"),
+        (HEADER_2 + "foo q[0];", ValueError, "2: 4,0: 'foo' is not defined"),
+        ("OPENQASM 2.0; qreg q[1001];", ValueError, "2: 1,14: 1001 qubits are beyond the limit of 1000"),
+        ("OPENQASM 2.0; qreg q[1]; creg c[999999999];", ValueError, "2: 1,25: 999999999 classical bits are beyond"),
+        ("OPENQASM 3.0; qubit[600] a; qubit[600] b;", ValueError, "3: 1,28: 1200 qubits are beyond the limit of 1000"),
+        ("OPENQASM 3.0; qubit[100*100] a;", ValueError, "3: 1,19: 10000 is beyond the limit of 1000"),
+        ("OPENQASM 3.0; x $99999;", ValueError, r"3: 1,16: the qubit \$99999 is beyond the limit of 1000 qubits"),
+        (HEADER_3 + "ctrl(99999999999) @ x a[0], a[1];", ValueError, "3: 4,5: 99999999999 is beyond the limit of 1000"),
+        (HEADER_3 + f"rx({'(' * 200}1{')' * 200}) a[0];", ValueError, "3: 4,102: brackets or signs are nested more"),
+        (HEADER_2 + f"rx({'-' * 20000}1) q[0];", ValueError, "2: 4,103: brackets or signs are nested more than 100"),
+        (HEADER_2 + f"rx({'2^' * 20000}1) q[0];", ValueError, "2: .* an expression has more than 1000 operators"),
+        (HEADER_3 + f"rx({'1+' * 900}1) a[0];", ValueError, "3: .*(recursion|too deeply)"),
+        (doubling("2", 60), ValueError, "2: 26,20: the gate g22 stands for more than the limit of 4000000 gates"),
+        (doubling("3", 60), ValueError, "3: 26,20: the gate g22 stands for more than the limit of 4000000 gates"),
+        (doubling("2", 22) + "g21 q[0];" * 2, ValueError, "2: .*more than the limit of 4000000 gates"),
+        (
+            "OPENQASM 2.0; qreg q[999]; " + "U(0,0,0) q; " * 5000,
+            ValueError,
+            "2: .*more than the limit of 4000000 gates",
+        ),
+        (
+            HEADER_2
+            + "".join(f"gate g{i} a {{ {f'g{i - 1}' if i else 'h'} a; }}\n" for i in range(200))
+            + "g199 q[0];",
+            ValueError,
+            "2: .*definitions of gates are nested more than 100 deep",
+        ),
+    ],
+)
+def test_wrong_programs_say_where(program: str, exception: type[Exception], message: str) -> None:
+    start = time.process_time()
+    with pytest.raises(exception, match=f"^OpenQASM {message}"):
+        kg.from_openqasm(program)
+    assert time.process_time() - start < 1.0
+
+
+@pytest.mark.parametrize("version", ["2", "3"])
+def test_programs_within_the_limits_are_read(version: str) -> None:
+    assert len(kg.from_openqasm(doubling(version, 11)).operations) == 1024 + 1  # an Identity
+    header = HEADER_3 if version == "3" else HEADER_2.replace("q[", "a[")
+    assert len(kg.from_openqasm(header + "h a[0];\n" * 2000).operations) == 2000 + 1
+
+
+def test_only_the_standard_headers_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("secret.inc", "qelib1.inc", "stdgates.inc"):
+        (tmp_path / name).write_text("password", encoding="utf-8")
+    for name in ("secret.inc", "/etc/passwd", str(tmp_path / "secret.inc"), "../stdgates.inc"):
+        for version, header in (("2.0", "qelib1.inc"), ("3.0", "stdgates.inc")):
+            refusal = rf'^OpenQASM {version[0]}: 2,8: only "{header}" is included, which is built in'
+            with pytest.raises(ValueError, match=refusal) as found:
+                kg.from_openqasm(f'OPENQASM {version};\ninclude "{name}";')
+            assert "password" not in str(found.value)
+    for header in (HEADER_2 + "h q;", HEADER_3 + "h a;"):
+        assert kg.from_openqasm(header).operations[0].name == "H"
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "circuit.qasm"
+    file.write_bytes(b"OPENQASM 2.0;\xff")
+    with pytest.raises(ValueError, match=r"^OpenQASM: the file .* is no text in UTF-8"):
+        kg.from_openqasm(file)
+
+
+def test_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "circuit.qasm"
+    file.write_text(PROGRAM_2, encoding="utf-8-sig")
+    for source in (file, "\ufeff" + PROGRAM_2):
+        assert kg.from_openqasm(source).structure == kg.from_openqasm(PROGRAM_2).structure
+
+
+@pytest.mark.parametrize(
+    ("program", "version", "word"),
+    [
+        ('include "qelib1.inc"; qreg q[2]; h q[0];', "2", '"qelib1.inc"'),
+        ("qreg q[2]; U(0,0,0) q[0];", "2", "qreg"),
+        ('include "stdgates.inc"; qubit[2] q; h q[0];', "3", '"stdgates.inc"'),
+        ('include "stdgates.inc"; qreg q[2]; h q[0];', "3", '"stdgates.inc"'),
+        ("/* no header */ qubit q; U(0,0,0) q;", "3", "qubit"),
+    ],
+)
+def test_programs_without_a_version(program: str, version: str, word: str) -> None:
+    with pytest.warns(UserWarning, match=f"no version, and is read as OpenQASM {version} because of {word};") as found:
+        tape = kg.from_openqasm(program)
+    assert found[0].filename == __file__
+    assert len(tape.operations[0].wires) == 1
+
+
+@pytest.mark.parametrize("text", ["/* a */\n" * 1000 + "qreg q[1];", "/**/" * 1000 + "x", "//a*/" * 1000, "/*" * 1000])
+@pytest.mark.filterwarnings("ignore:the program names no version")
+def test_texts_of_comments_are_refused_at_once(text: str) -> None:
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"^OpenQASM"):
+        kg.from_openqasm(text)
+    assert time.process_time() - start < 0.1
+
+
+@pytest.mark.parametrize("version", ["2", "3"])
+def test_angles_of_defined_gates_go_by_their_place(version: str) -> None:
+    """Qiskit's reader of version 3 takes them in the order of the alphabet."""
+    header = HEADER_3.replace("] a", "] q") if version == "3" else HEADER_2
+    text = header + "gate g(b, a, unused) t { rx(a) t; rz(b) t; } g(0.1, 0.2, 0.3) q[0];"
+    assert kg.from_openqasm(text).parameters == (0.2, 0.1)
+
+
+MUTANTS = [PROGRAM_2, PROGRAM_3, HEADER_2 + "creg c[2]; if(c==1) x q[0]; barrier q; u3(1,2,3) q[0];"]
+PIECES = ["", ";", "(", ")", "[", "]", "{", "}", "0", "-1", "1e9", "/", "*", "q", "theta", "ctrl @ ", "$0", "\x00", ","]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_mutants_are_read_or_refused(data: st.DataObject) -> None:
+    text = data.draw(st.sampled_from(MUTANTS))
+    for _ in range(data.draw(st.integers(1, 2))):
+        start = data.draw(st.integers(0, len(text)))
+        text = text[:start] + data.draw(st.sampled_from(PIECES)) + text[start + data.draw(st.integers(0, 4)) :]
+    begin = time.process_time()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            kg.from_openqasm(text, parameters={"theta": 0.1, "unused": 0.2} if "input" in text else None)
+    except (ValueError, NotImplementedError) as error:
+        assert str(error).startswith("OpenQASM")  # noqa: PT017
+    assert time.process_time() - begin < 1.0

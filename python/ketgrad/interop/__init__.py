@@ -69,20 +69,28 @@ def from_openqasm(
     """The tape of an OpenQASM program, version 2 or 3, as Qiskit reads it.
 
     Args:
-        source: the text of the program, or the `pathlib.Path` of a file. It must name its version: `OPENQASM 3.0;`.
+        source: the text of the program, or the `pathlib.Path` of a file. It should name its version: `OPENQASM 3.0;`.
+            One that does not is read as what its words tell, with a warning. The only file that it can include is the
+            header of its version, stdgates.inc or qelib1.inc, which is built in. At most 1,000 qubits, 1,000 classical
+            bits and 4 million gates, brackets and definitions up to 100 deep.
         measurements: as in `from_qiskit`: by default `probs` of the measured qubits, or `state()`.
         parameters: values of the program's inputs (`input float theta;`), by name, as in `from_qiskit`.
 
     Raises:
         ImportError: Qiskit, or for version 3 qiskit-qasm3-import, is not installed.
-        ValueError: the text names no version, or one that is neither 2 nor 3; the program cannot be read, with the line
-            and what the parser says; whatever `from_qiskit` refuses.
-        NotImplementedError: see `from_qiskit`.
+        ValueError: the program has no version and nothing that tells it, or one that is neither 2 nor 3; it is beyond
+            the limits or includes another file; it cannot be read, with the line or the statement; whatever
+            `from_qiskit` refuses. The message begins with OpenQASM.
+        NotImplementedError: loops, and see `from_qiskit`. The message begins with OpenQASM.
+        UserWarning: as a warning, the program does not name its version.
 
     >>> import ketgrad as kg
     >>> kg.from_openqasm('OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; h q[0]; cx q[0], q[1];').operations
     (H(wires=[0]), CNOT(wires=[0, 1]))
     """
+    from ._openqasm_scan import read
+
+    text, version = read(source)  # before Qiskit is imported
     from .openqasm import tape_from_openqasm
 
-    return tape_from_openqasm(source, measurements, parameters)
+    return tape_from_openqasm(text, version, measurements, parameters)

@@ -6,14 +6,15 @@ Importing this module imports Qiskit.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..measurements import Measurement
 from ..tape import Tape
 from ._expansion import Expander
+from ._openqasm_scan import prefixed, statement_ends
 from .qiskit import (  # first: it says how to install Qiskit where it is missing
     dense_operations,
     measured_wires,
@@ -22,7 +23,7 @@ from .qiskit import (  # first: it says how to install Qiskit where it is missin
 )
 
 # isort: split
-from qiskit import QuantumCircuit, qasm2, qasm3
+from qiskit import QuantumCircuit, qasm2
 
 __all__ = ["tape_from_openqasm", "tape_to_openqasm"]
 
@@ -32,55 +33,79 @@ __all__ = ["tape_from_openqasm", "tape_to_openqasm"]
 
 
 def tape_from_openqasm(
-    source: str | Path,
+    text: str,
+    version: str,
     measurements: Iterable[Measurement] | None = None,
     parameters: Mapping[str, Any] | None = None,
 ) -> Tape:
-    """The tape of a program: see `ketgrad.from_openqasm`."""
-    text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
-    if not isinstance(text, str):
-        raise TypeError(f"an OpenQASM program is a string or the pathlib.Path of a file, not {type(source).__name__}")
-    return tape_from_qiskit(_PARSERS[_version(text)](text), measurements, parameters)
+    """The tape of a program of version "2" or "3" that `read` has let pass: see `ketgrad.from_openqasm`."""
+    with _refusals(version):
+        return tape_from_qiskit(_PARSERS[version](text), measurements, parameters)
 
 
-def _version(text: str) -> str:
-    header = re.match(r"(?:\s|//.*|/\*[\s\S]*?\*/)*OPENQASM\s+(\d+(?:\.\d+)?)\s*;", text)
-    if header is None:
-        raise ValueError("the program must begin with its version, such as OPENQASM 3.0; (a file is given as a Path)")
-    major = header[1].split(".")[0]
-    if major not in _PARSERS:
-        raise ValueError(f"OpenQASM {header[1]} is not supported, only versions 2 and 3")
-    return major
+@contextmanager
+def _refusals(version: str) -> Iterator[None]:
+    """Every error of a program says that it is one, whatever the parser stumbled over."""
+    try:
+        yield
+    except (ImportError, MemoryError, TypeError, Warning):
+        raise  # TypeErrors are those of the arguments: what parsers raise has become ValueError before.
+    except NotImplementedError as error:
+        raise NotImplementedError(prefixed(version, error)) from error
+    except Exception as error:
+        raise ValueError(prefixed(version, error)) from error
 
 
 def _parsed2(text: str) -> QuantumCircuit:
     try:
-        # As lenient as Qiskit has always been, which is what most programs were written for.
-        return QuantumCircuit.from_qasm_str(text)
+        return _load2(text)
     except qasm2.QASM2ParseError as error:
-        raise ValueError(f"OpenQASM 2: {error.message}") from error
+        raise ValueError(str(error.message).removeprefix("<input>:")) from error
+    except Exception as error:
+        raise ValueError(f"{_first_wrong_statement(text)}: {error}") from error
+
+
+def _load2(text: str) -> QuantumCircuit:
+    """As lenient as `QuantumCircuit.from_qasm_str`, which is what most programs are written for; opens no files."""
+    return qasm2.loads(
+        text,
+        include_path=(),
+        custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS,
+        custom_classical=qasm2.LEGACY_CUSTOM_CLASSICAL,
+        strict=False,
+    )
+
+
+def _first_wrong_statement(text: str) -> str:
+    """By bisection, because errors from beyond the parser do not say where they are."""
+
+    def fails(end: int) -> bool:
+        try:
+            _load2(text[:end])
+        except Exception:
+            return True
+        return False
+
+    ends = statement_ends(text)
+    index = bisect_left(ends, True, key=fails)
+    statement = text[[0, *ends][index] : [*ends, len(text)][index]].strip()
+    return f"in the statement {statement[:50]!r}"
 
 
 def _parsed3(text: str) -> QuantumCircuit:
     try:
-        import qiskit_qasm3_import  # noqa: F401  (what qasm3.loads needs)
-        from openqasm3.parser import QASM3ParsingError
+        from ._openqasm3 import parse
     except ImportError as error:
         hint = 'pip install "ketgrad[qiskit]"'
         raise ImportError(f"Qiskit reads OpenQASM 3 with qiskit-qasm3-import ({error}); install it: {hint}") from error
     try:
-        return qasm3.loads(text)
-    except qasm3.QASM3ImporterError as error:
-        raise ValueError(f"OpenQASM 3: {error.message}") from error
-    except QASM3ParsingError as error:
-        raise ValueError(f"OpenQASM 3: {str(error) or _unexpected(error)}") from error
-
-
-def _unexpected(error: Exception) -> str:
-    """Where the parser gave up, of an error that does not say it."""
-    causes = error.__cause__.args if error.__cause__ else ()
-    token = getattr(causes[0], "offendingToken", None) if causes else None
-    return "the syntax is wrong" if token is None else f"{token.line},{token.column}: unexpected {token.text!r}"
+        return parse(text)
+    except RecursionError:
+        raise ValueError("an expression or a block is nested too deeply") from None
+    except (ValueError, NotImplementedError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 _PARSERS: dict[str, Callable[[str], QuantumCircuit]] = {"2": _parsed2, "3": _parsed3}

@@ -8,6 +8,7 @@ Importing this module imports Qiskit.
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -144,6 +145,8 @@ class _Values:
     def __call__(self, value: Any) -> Any:
         """The value of an expression; numbers, matrices and labels come back as they are."""
         if not isinstance(value, ParameterExpression):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"an angle is {value}; angles must be finite")
             return value
         if value not in self._evaluated:
             # Negated: of an expression that has come down to one of its parameters, such as a - a + b, Qiskit 2.6 gives
@@ -382,7 +385,10 @@ def _definition(op: Any) -> QuantumCircuit | None:
     # The one gate of Qiskit's library that leaves its definition to the transpiler.
     if isinstance(op, lib.PermutationGate):
         return synth_permutation_basic(op.pattern)
-    return getattr(op, "definition", None)
+    try:
+        return getattr(op, "definition", None)
+    except Exception as error:  # it is made when it is asked for, from whatever a program says
+        raise ValueError(f"the definition of the gate {op.name} is wrong: {error}") from error
 
 
 def _bits(state: int, count: int) -> list[int]:
