@@ -74,7 +74,7 @@ def test_parameters_that_do_not_fit_the_tapes_are_refused() -> None:
     kwargs = {"tapes": [tape], "execute_fn": jpc.execute, "jpc": jpc}
     with pytest.raises(ValueError, match="0 parameters for tapes with 1 trainable"):
         kg.ExecuteTapes.apply(kwargs)
-    with pytest.raises(KeyError, match="jpc"):
+    with pytest.raises(ValueError, match="lacks jpc"):
         kg.ExecuteTapes.apply({"tapes": [tape], "execute_fn": jpc.execute}, *tape.get_parameters())
 
 

@@ -495,7 +495,7 @@ def test_refused_inputs(inputs: Any, error: type[Exception], message: str) -> No
 
 
 def test_too_few_features() -> None:
-    with pytest.raises(IndexError, match="out of bounds"):
+    with pytest.raises(ValueError, match=r"reads beyond its tensors .*, which have the shapes: inputs \(3, 1\)"):
         layer_of()(rows(3, 1))
     layer = kg.nn.CircuitLayer.from_blocks([kg.nn.AngleEmbedding(3)])
     with pytest.raises(

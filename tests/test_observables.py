@@ -256,7 +256,7 @@ ALLOWED = "observables are X, Y, Z, H, Identity, Hermitian, Projector, SparseHam
         (lambda: kg.var(kg.ctrl(kg.X(0), 1)), "var: the controlled gate .* is no observable"),
         (lambda: kg.expval(0), f"expval: 0 of type int is no observable; {ALLOWED}"),
         (lambda: kg.expval(None), "expval takes an observable, not None"),
-        (lambda: kg.sample("Z"), "sample: 'Z' of type str is no observable"),
+        (lambda: kg.sample("Z"), "sample takes an observable first; its wires have a name"),
         (lambda: kg.X(0) @ kg.S(1), "the gate S on wire 1 is no observable"),
         (lambda: kg.X(0) @ 2, "@ is not defined between X and int"),
         (lambda: kg.X(0) + "Z", r"\+ is not defined between str and X"),

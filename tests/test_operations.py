@@ -423,9 +423,3 @@ def test_an_integer_prepares_its_bits_most_significant_first(count, data):
     bits = kg.BasisState(number, range(count)).bits
     assert int("".join(map(str, bits)), 2) == number
     assert bits == kg.BasisState(list(bits), range(count)).bits
-
-
-def test_missing_arguments_name_the_gate() -> None:
-    for gate in (kg.RX, kg.X, kg.Rot, kg.QubitUnitary):
-        with pytest.raises(TypeError, match=rf"{gate.__name__}\.__init__\(\) missing"):
-            gate()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Iterable, Sequence
+from inspect import signature
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -38,6 +39,27 @@ def restore(cls: type[_Immutable], values: dict[str, Any]) -> _Immutable:
     for name, value in values.items():
         _set(found, name, value)
     return found
+
+
+class Missing:
+    """The type of `MISSING`, what a constructor sees in place of an argument that was not given."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Any = Missing()
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def hide_rest(function: _Function) -> _Function:
+    """Leave out of the signature that `help` shows what only catches arguments that are too many."""
+    written = signature(function)
+    shown = [each for each in written.parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    function.__signature__ = written.replace(parameters=shown)  # type: ignore[attr-defined]
+    return function
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -135,7 +157,7 @@ def scalar_parameter(value: Any, name: str, wires: tuple[Wire, ...], noun: str =
         if axes == 1:
             return value, "b", value.shape[0]
     elif isinstance(value, numbers.Real):
-        return float(value), "n", None
+        return _as_float(value, name, wires, noun), "n", None
     else:
         value = to_array(value, name, wires, noun)
         if value.dtype.kind == "c":
@@ -148,11 +170,20 @@ def scalar_parameter(value: Any, name: str, wires: tuple[Wire, ...], noun: str =
     raise ValueError(f"{place(name, wires)}: the {noun} must be a scalar () or a batch (B,), not of shape {shape}")
 
 
+def _as_float(value: Any, name: str, wires: tuple[Wire, ...], noun: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{place(name, wires)}: the {noun} is beyond the largest number in double precision") from None
+
+
 def to_array(value: Any, name: str, wires: tuple[Wire, ...], noun: str) -> Array:
     """A private copy of a list or an array in a dtype that torch knows; integers become float64.
 
     The copy is what makes a later change of the caller's array harmless.
     """
+    if value is MISSING:
+        raise TypeError(f"{place(name, wires)}: the {noun} is missing")
     expected = f"a number, a list of numbers, an array or a tensor, not {type(value).__name__}"
     if isinstance(value, (list, tuple)) and any(isinstance(item, Tensor) for item in value):
         expected = "one tensor, not a list of tensors; use torch.stack"
@@ -161,6 +192,8 @@ def to_array(value: Any, name: str, wires: tuple[Wire, ...], noun: str) -> Array
             array = np.asarray(value)
         except ValueError:
             raise ValueError(f"{place(name, wires)}: the {noun} is a list of uneven length") from None
+        if array.dtype.kind == "O" and all(isinstance(item, int) for item in array.flat):
+            array = np.array([_as_float(item, name, wires, noun) for item in array.flat]).reshape(array.shape)
         if array.dtype.kind in "biufc":
             return np.array(array, dtype=_torch_dtype(array.dtype))
         expected = f"a number, a list of numbers, an array or a tensor, not an array of dtype {array.dtype}"

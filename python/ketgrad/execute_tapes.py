@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Never
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.utils import _pytree as pytree
 
 from . import levels, ops, routes
+from ._parsing import hide_rest
 from .jacobian_products import AdjointProducts, Run, TapeResult, as_aligned_tapes, as_tapes
 from .tape import Tape
 
@@ -34,9 +35,9 @@ class ExecuteTapes(torch.autograd.Function):
     `max_diff=2`).
 
     Raises:
-        KeyError: `kwargs` lacks an entry.
-        TypeError: it is no dictionary, or an entry is of a wrong kind.
-        ValueError: the parameters are not as many as the tapes' trainable ones; mixed devices or precisions.
+        TypeError: `kwargs` is no dictionary, or an entry is of a wrong kind.
+        ValueError: it lacks an entry; the parameters are not as many as the tapes' trainable ones; mixed devices or
+            precisions.
         NotImplementedError: on third derivatives; with a jpc of somebody else's under `torch.func` or forward-mode
             differentiation, and on second derivatives that it does not give.
 
@@ -133,9 +134,12 @@ def _require_kwargs(kwargs: Any) -> None:
             'the first argument of ExecuteTapes.apply is a dictionary with "tapes", "execute_fn" and "jpc", '
             f"not {type(kwargs).__name__}"
         )
-    for name in ("tapes", "execute_fn", "jpc"):
-        if name not in kwargs:
-            raise KeyError(f"{name} is missing from the dictionary that ExecuteTapes.apply takes")
+    missing = [name for name in ("tapes", "execute_fn", "jpc") if name not in kwargs]
+    if missing:
+        raise ValueError(
+            'the first argument of ExecuteTapes.apply is a dictionary with "tapes", "execute_fn" and "jpc"; '
+            f"it lacks {', '.join(missing)}"
+        )
     if not callable(kwargs["execute_fn"]):
         raise TypeError(f"execute_fn must be callable, not {type(kwargs['execute_fn']).__name__}")
     if not hasattr(kwargs["jpc"], "compute_vjp"):
@@ -339,6 +343,17 @@ def _require_current(tape: Tape) -> None:
                 )
 
 
+# Where to say what people look for among the arguments of `execute`.
+_ELSEWHERE = {
+    "shots": "; shots belong to a tape: kg.Tape(operations, measurements, shots=1000)",
+    "seed": "; give a generator: generator=torch.Generator().manual_seed(0)",
+    "device": "; a circuit runs where its tensors are: move them, as in x.to('cuda')",
+    "trainable_params": "; they belong to a tape: kg.Tape(operations, measurements, trainable_params=[0])",
+    "interface": "; results are always torch tensors",
+}
+
+
+@hide_rest
 def execute(
     tapes: Sequence[Any],
     diff_method: str | None = "adjoint",
@@ -346,6 +361,7 @@ def execute(
     dtype: torch.dtype | None = None,
     generator: torch.Generator | None = None,
     recompute: bool | None = None,
+    **unknown: Never,
 ) -> tuple[TapeResult, ...]:
     """Executes tapes; `ExecuteTapes`, spelled for people.
 
@@ -375,6 +391,8 @@ def execute(
         >>> z.shape, p.shape
         (torch.Size([2]), torch.Size([2, 2]))
     """
+    for name in unknown:
+        raise TypeError(f"execute has no argument {name!r}{_ELSEWHERE.get(name, '')}")
     if diff_method not in _DIFF_METHODS:
         raise ValueError(f"diff_method must be 'adjoint' or None, not {diff_method!r}")
     own = as_tapes(tapes)

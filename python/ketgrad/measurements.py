@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Never
 
-from ._parsing import Immutable, _set, parse_wires, restore
+from ._parsing import Immutable, _set, hide_rest, parse_wires, restore
 from ._typing import Parameter, Structure, Wire, Wires
 from .observables import Observable, as_observable, describe
 from .operations import Composable
@@ -74,49 +75,56 @@ def _hermitian(observable: Any, kind: str) -> Observable:
     return found
 
 
-def expval(op: Composable) -> Measurement:
+@hide_rest
+def expval(op: Composable, *others: Never) -> Measurement:
     """The expectation value of an observable: real, `()` or `(B,)`.
 
     Raises:
         TypeError: the argument is no observable.
         ValueError: it is a product of Pauli letters that is not Hermitian.
     """
-    return Measurement("expval", _given(op, "expval"))
+    return Measurement("expval", _given(op, others, "expval"))
 
 
-def var(op: Composable) -> Measurement:
+@hide_rest
+def var(op: Composable, *others: Never) -> Measurement:
     r"""The variance of an observable, $\langle O^2\rangle - \langle O\rangle^2$: real, `()` or `(B,)`.
 
     Raises:
         TypeError: the argument is no observable.
         ValueError: it is a product of Pauli letters that is not Hermitian.
     """
-    return Measurement("var", _given(op, "var"))
+    return Measurement("var", _given(op, others, "var"))
 
 
-def probs(wires: Wires | None = None) -> Measurement:
+@hide_rest
+def probs(wires: Wires | None = None, *others: Never) -> Measurement:
     """The probabilities of the basis states of the given wires (default: all): real, `(2^k,)` or `(B, 2^k)`.
 
     Raises:
         TypeError: a wire is of a wrong type.
         ValueError: a wire is repeated, or the list is empty.
     """
-    return Measurement("probs", wires=_some_or_all(wires, "probs"))
+    return Measurement("probs", wires=_some_or_all(wires, "probs", others))
 
 
-def state() -> Measurement:
-    """The state vector on all wires: complex, `(2^n,)` or `(B, 2^n)`."""
+@hide_rest
+def state(*wires: Never) -> Measurement:
+    """The state vector on all wires: complex, `(2^n,)` or `(B, 2^n)`. It takes no arguments."""
+    if wires:
+        raise TypeError(f"state() is the state of all wires; of {list(wires)}, density_matrix(wires={list(wires)!r})")
     return Measurement("state")
 
 
-def density_matrix(wires: Wires) -> Measurement:
+@hide_rest
+def density_matrix(wires: Wires, *others: Never) -> Measurement:
     """The reduced density matrix of the given wires: complex, `(2^k, 2^k)` or `(B, 2^k, 2^k)`.
 
     Raises:
         TypeError: a wire is of a wrong type.
         ValueError: a wire is repeated, or the list is empty.
     """
-    return Measurement("density_matrix", wires=_some_or_all(wires, "density_matrix"))
+    return Measurement("density_matrix", wires=_some_or_all(wires, "density_matrix", others))
 
 
 def sample(op: Composable | None = None, wires: Wires | None = None) -> Measurement:
@@ -145,15 +153,19 @@ def counts(op: Composable | None = None, wires: Wires | None = None) -> Measurem
     return _sampled("counts", op, wires)
 
 
-def _sampled(kind: str, op: Composable | None, wires: Wires | None) -> Measurement:
+def _sampled(kind: str, op: Any, wires: Wires | None) -> Measurement:
     if op is None:
         return Measurement(kind, wires=_some_or_all(wires, kind))
+    if isinstance(op, (int, str, list, tuple, range)):
+        raise TypeError(f"{kind} takes an observable first; its wires have a name: {kind}(wires=…)")
     if wires is not None:
         raise ValueError(f"{kind} takes an observable or wires, not both")
     return Measurement(kind, op)
 
 
-def _some_or_all(wires: Wires | None, kind: str) -> tuple[Wire, ...]:
+def _some_or_all(wires: Wires | None, kind: str, others: Sequence[Any] = ()) -> tuple[Wire, ...]:
+    if others:
+        raise TypeError(f"{kind} takes its wires as one argument: {kind}(wires={[wires, *others]!r})")
     if wires is None:
         return ()
     found = parse_wires(wires, kind)
@@ -162,7 +174,9 @@ def _some_or_all(wires: Wires | None, kind: str) -> tuple[Wire, ...]:
     return found
 
 
-def _given(op: Any, kind: str) -> Any:
+def _given(op: Any, others: Sequence[Any], kind: str) -> Any:
+    if others:
+        raise TypeError(f"{kind} takes one observable: write [{kind}(a), {kind}(b)], or {kind}(a @ b) for the product")
     if op is None:
         raise TypeError(f"{kind} takes an observable, not None")
     return op

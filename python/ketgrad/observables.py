@@ -345,6 +345,8 @@ def as_observable(value: Any) -> Observable:
         found = f"the controlled gate {value!r}"
     elif isinstance(value, Operation):
         found = f"the gate {place(value.name, value.wires)}"
+    elif isinstance(value, type) and issubclass(value, Composable):
+        raise TypeError(f"{value.__name__} is no observable before it has wires: {value.__name__}(wires=…)")
     else:
         found = f"{value!r} of type {type(value).__name__}"
     raise TypeError(f"{found} is no observable; observables are {_ALLOWED}")
@@ -507,6 +509,8 @@ class Hamiltonian(Observable):
     __slots__ = ()
 
     def __init__(self, coefficients: Sequence[Any] | Array | Tensor, observables: Sequence[Composable]) -> None:
+        if isinstance(observables, Composable) or not isinstance(coefficients, (Iterable, Tensor, np.ndarray)):
+            raise TypeError("Hamiltonian takes a list of coefficients and a list of observables, also of one term")
         parts = [as_observable(observable) for observable in observables]
         if not parts:
             raise ValueError("Hamiltonian needs at least one observable")

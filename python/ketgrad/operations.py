@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from inspect import signature
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Never, NoReturn, ParamSpec, Protocol, overload
 
 import numpy as np
 from torch import Tensor
 
 from ._parsing import (
+    MISSING,
     Immutable,
     _set,
     check_normalised,
     check_unit_modulus,
     check_unitary,
     dense_parameter,
+    hide_rest,
     join_batches,
     parse_wires,
     place,
@@ -102,14 +105,38 @@ class Composable(Immutable):
         return self._algebra.difference(other, self)
 
 
-def _renamed(function: Any, qualified: str) -> Any:
-    """A copy of a function under another name."""
+def _own_constructor(cls: type[Operation]) -> Any:
+    """The constructor of a class under the class's name, which is called with MISSING for arguments that are not given.
+
+    Python's own refusals do not say what to write, and to catch them would cost every call. What `help` shows, and what
+    a type checker sees, are the arguments as they are written.
+    """
+    function: Any = cls.__init__
+    optional = function.__defaults__ or ()
+    required = function.__code__.co_argcount - 1 - len(optional)
     copied = FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        (MISSING,) * required + optional,
+        function.__closure__,
     )
-    copied.__kwdefaults__, copied.__annotations__ = function.__kwdefaults__, function.__annotations__
-    copied.__doc__, copied.__qualname__ = function.__doc__, qualified
+    copied.__annotations__, copied.__doc__ = function.__annotations__, function.__doc__
+    copied.__qualname__ = f"{cls.__name__}.__init__"
+    copied.__signature__ = signature(hide_rest(function))  # type: ignore[attr-defined]
     return copied
+
+
+def _refuse_call(
+    op: Operation, wires: Any = MISSING, others: Sequence[Any] = (), angles: Sequence[Any] = ()
+) -> NoReturn:
+    """Raise TypeError for arguments that are missing or too many, with what to write."""
+    usage = f"{op.name}({', '.join(signature(type(op)).parameters)})"
+    if others:
+        raise TypeError(f"{op.name} takes its wires as one argument, such as wires={[wires, *others]!r}: {usage}")
+    if any(isinstance(each, (Sequence, np.ndarray, Tensor)) for each in angles):
+        raise TypeError(f"{op.name} takes each of its angles as an argument, {op.name}(*angles, wires=…): {usage}")
+    raise TypeError(f"{op.name} lacks an argument: {usage}")
 
 
 class Operation(Immutable):
@@ -148,9 +175,8 @@ class Operation(Immutable):
 
     def __init_subclass__(cls) -> None:
         cls.name = cls.__name__
-        if "__init__" not in cls.__dict__ and cls.__init__ is not Operation.__init__:
-            # Python names the function in "missing 1 required positional argument": let it name the gate.
-            cls.__init__ = _renamed(cls.__init__, f"{cls.__name__}.__init__")  # type: ignore[method-assign]
+        if cls.__init__ is not Operation.__init__:
+            cls.__init__ = _own_constructor(cls)  # type: ignore[method-assign]
 
     @property
     def base_wires(self) -> tuple[Wire, ...]:
@@ -211,7 +237,9 @@ def _shown(value: Parameter) -> str:
     return f"{'tensor' if isinstance(value, Tensor) else 'array'}{list(value.shape)}"
 
 
-def _own_wires(op: Operation, wires: Wires) -> tuple[Wire, ...]:
+def _own_wires(op: Operation, wires: Wires, others: Sequence[Any] = ()) -> tuple[Wire, ...]:
+    if others or wires is MISSING:
+        _refuse_call(op, wires, others)
     found = (wires,) if type(wires) is int else parse_wires(wires, op.name)
     count = op.num_wires
     if count is not None and len(found) != count:
@@ -220,8 +248,8 @@ def _own_wires(op: Operation, wires: Wires) -> tuple[Wire, ...]:
     return found
 
 
-def _some_wires(op: Operation, wires: Wires) -> tuple[Wire, ...]:
-    found = _own_wires(op, wires)
+def _some_wires(op: Operation, wires: Wires, others: Sequence[Any]) -> tuple[Wire, ...]:
+    found = _own_wires(op, wires, others)
     if not found:
         raise ValueError(f"{op.name} needs at least one wire")
     return found
@@ -251,8 +279,8 @@ class _Fixed(Operation):
     __slots__ = ()
     num_wires: ClassVar[int | None] = 1
 
-    def __init__(self, wires: Wires) -> None:
-        _fill(self, _own_wires(self, wires))
+    def __init__(self, wires: Wires, *others: Never) -> None:
+        _fill(self, _own_wires(self, wires, others))
 
 
 class _OneAngle(Operation):
@@ -262,15 +290,20 @@ class _OneAngle(Operation):
     num_wires = 1
     parameter_kinds = ("angle",)
 
-    def __init__(self, phi: ParameterLike, wires: Wires) -> None:
-        own = _own_wires(self, wires)
+    def __init__(self, phi: ParameterLike, wires: Wires, *others: Never) -> None:
+        own = _own_wires(self, wires, others)
         value, letter, batch_size = scalar_parameter(phi, self.name, own)
         _fill(self, own, (value,), letter, batch_size)
 
 
-def _fill_angles(op: Operation, angles: tuple[ParameterLike, ...], wires: Wires) -> None:
-    own = _own_wires(op, wires)
-    values, letters, sizes = zip(*[scalar_parameter(angle, op.name, own) for angle in angles], strict=True)
+def _fill_angles(op: Operation, angles: tuple[ParameterLike, ...], wires: Wires, others: Sequence[Any]) -> None:
+    own = _own_wires(op, wires, others)
+    try:
+        values, letters, sizes = zip(*[scalar_parameter(angle, op.name, own) for angle in angles], strict=True)
+    except TypeError:
+        if any(angle is MISSING for angle in angles):
+            _refuse_call(op, angles=angles)
+        raise
     _fill(op, own, values, "".join(letters), join_batches(sizes, op.name, own))
 
 
@@ -285,8 +318,8 @@ class Identity(_Fixed, Composable):
     num_wires = None
     is_self_inverse = True
 
-    def __init__(self, wires: Wires = ()) -> None:
-        super().__init__(wires)
+    def __init__(self, wires: Wires = (), *others: Never) -> None:
+        super().__init__(wires, *others)
 
 
 class X(_Fixed, Composable):
@@ -447,8 +480,8 @@ class U2(Operation):
     num_wires = 1
     parameter_kinds = ("angle",) * 2
 
-    def __init__(self, phi: ParameterLike, delta: ParameterLike, wires: Wires) -> None:
-        _fill_angles(self, (phi, delta), wires)
+    def __init__(self, phi: ParameterLike, delta: ParameterLike, wires: Wires, *others: Never) -> None:
+        _fill_angles(self, (phi, delta), wires, others)
 
 
 class U3(Operation):
@@ -462,8 +495,10 @@ class U3(Operation):
     num_wires = 1
     parameter_kinds = ("angle",) * 3
 
-    def __init__(self, theta: ParameterLike, phi: ParameterLike, delta: ParameterLike, wires: Wires) -> None:
-        _fill_angles(self, (theta, phi, delta), wires)
+    def __init__(
+        self, theta: ParameterLike, phi: ParameterLike, delta: ParameterLike, wires: Wires, *others: Never
+    ) -> None:
+        _fill_angles(self, (theta, phi, delta), wires, others)
 
 
 class Rot(Operation):
@@ -473,8 +508,10 @@ class Rot(Operation):
     num_wires = 1
     parameter_kinds = ("angle",) * 3
 
-    def __init__(self, phi: ParameterLike, theta: ParameterLike, omega: ParameterLike, wires: Wires) -> None:
-        _fill_angles(self, (phi, theta, omega), wires)
+    def __init__(
+        self, phi: ParameterLike, theta: ParameterLike, omega: ParameterLike, wires: Wires, *others: Never
+    ) -> None:
+        _fill_angles(self, (phi, theta, omega), wires, others)
 
 
 class CRX(_OneAngle):
@@ -505,8 +542,10 @@ class CRot(Operation):
     num_wires = 2
     parameter_kinds = ("angle",) * 3
 
-    def __init__(self, phi: ParameterLike, theta: ParameterLike, omega: ParameterLike, wires: Wires) -> None:
-        _fill_angles(self, (phi, theta, omega), wires)
+    def __init__(
+        self, phi: ParameterLike, theta: ParameterLike, omega: ParameterLike, wires: Wires, *others: Never
+    ) -> None:
+        _fill_angles(self, (phi, theta, omega), wires, others)
 
 
 class ControlledPhaseShift(_OneAngle):
@@ -599,8 +638,8 @@ class MultiRZ(Operation):
     __slots__ = ()
     parameter_kinds = ("angle",)
 
-    def __init__(self, theta: ParameterLike, wires: Wires) -> None:
-        own = _some_wires(self, wires)
+    def __init__(self, theta: ParameterLike, wires: Wires, *others: Never) -> None:
+        own = _some_wires(self, wires, others)
         value, letter, batch_size = scalar_parameter(theta, self.name, own)
         _fill(self, own, (value,), letter, batch_size)
 
@@ -616,8 +655,8 @@ class PauliRot(Operation):
     __slots__ = ()
     parameter_kinds = ("angle",)
 
-    def __init__(self, theta: ParameterLike, pauli_word: str, wires: Wires) -> None:
-        own = _some_wires(self, wires)
+    def __init__(self, theta: ParameterLike, pauli_word: str, wires: Wires, *others: Never) -> None:
+        own = _some_wires(self, wires, others)
         where = place(self.name, own)
         if not isinstance(pauli_word, str):
             raise TypeError(f"{where}: the Pauli word must be a string, not {type(pauli_word).__name__}")
@@ -635,8 +674,8 @@ class GlobalPhase(Operation):
     __slots__ = ()
     parameter_kinds = ("angle",)
 
-    def __init__(self, phi: ParameterLike, wires: Wires | None = None) -> None:
-        own = () if wires is None else _own_wires(self, wires)
+    def __init__(self, phi: ParameterLike, wires: Wires | None = None, *others: Never) -> None:
+        own = () if wires is None and not others else _own_wires(self, wires, others)
         value, letter, batch_size = scalar_parameter(phi, self.name, own)
         _fill(self, own, (value,), letter, batch_size)
 
@@ -656,8 +695,8 @@ class QubitUnitary(Operation):
     __slots__ = ()
     parameter_kinds = ("matrix",)
 
-    def __init__(self, U: ParameterLike, wires: Wires) -> None:
-        own = _some_wires(self, wires)
+    def __init__(self, U: ParameterLike, wires: Wires, *others: Never) -> None:
+        own = _some_wires(self, wires, others)
         value, letter, batch_size = dense_parameter(U, "matrix", self.name, own)
         check_unitary(value, self.name, own)
         _fill(self, own, (value,), letter, batch_size)
@@ -674,8 +713,8 @@ class DiagonalQubitUnitary(Operation):
     __slots__ = ()
     parameter_kinds = ("diagonal",)
 
-    def __init__(self, D: ParameterLike, wires: Wires) -> None:
-        own = _some_wires(self, wires)
+    def __init__(self, D: ParameterLike, wires: Wires, *others: Never) -> None:
+        own = _some_wires(self, wires, others)
         value, letter, batch_size = dense_parameter(D, "diagonal", self.name, own)
         check_unit_modulus(value, self.name, own)
         _fill(self, own, (value,), letter, batch_size)
@@ -725,8 +764,8 @@ class BasisState(Operation):
     __slots__ = ()
     is_preparation = True
 
-    def __init__(self, state: int | Sequence[int] | Array | Tensor, wires: Wires) -> None:
-        own = _some_wires(self, wires)
+    def __init__(self, state: int | Sequence[int] | Array | Tensor, wires: Wires, *others: Never) -> None:
+        own = _some_wires(self, wires, others)
         _fill(self, own, bits=parse_bits(state, self.name, own))
 
 
@@ -742,8 +781,8 @@ class StatePrep(Operation):
     is_preparation = True
     parameter_kinds = ("state",)
 
-    def __init__(self, state: ParameterLike, wires: Wires) -> None:
-        own = _some_wires(self, wires)
+    def __init__(self, state: ParameterLike, wires: Wires, *others: Never) -> None:
+        own = _some_wires(self, wires, others)
         value, letter, batch_size = dense_parameter(state, "state", self.name, own)
         check_normalised(value, self.name, own)
         _fill(self, own, (value,), letter, batch_size)

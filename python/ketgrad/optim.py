@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import Any, cast
 
 import torch
@@ -28,7 +29,8 @@ class QNG(torch.optim.Optimizer):
         max_distance: the longest step, as an angle between states in radians; `math.inf` for steps of any length.
 
     Raises:
-        TypeError: the circuit cannot be called, or is a layer that takes inputs.
+        TypeError: the circuit cannot be called, or is a layer that takes inputs; lr, damping or max_distance is no
+            number; params is no list.
         ValueError: lr, damping or max_distance is negative, or max_distance is 0, or there is more than one group of
             parameters.
 
@@ -55,8 +57,14 @@ class QNG(torch.optim.Optimizer):
         damping: float = 1e-3,
         max_distance: float = 0.1,
     ) -> None:
-        options = {"lr": lr, "damping": damping, "max_distance": max_distance}
+        options: dict[str, Any] = {"lr": lr, "damping": damping, "max_distance": max_distance}
+        given: Any = params
+        if given is None or isinstance(given, Tensor):
+            raise TypeError(f"QNG takes a list of weights, [weights], not {type(params).__name__}")
         for name, value in options.items():
+            is_number = value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, Real)
+            if not is_number:
+                raise TypeError(f"{name} must be a number, not {value!r} of type {type(value).__name__}")
             if not value >= 0:
                 raise ValueError(f"{name} must not be negative, and is {value}")
         if max_distance == 0:

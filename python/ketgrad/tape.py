@@ -17,6 +17,7 @@ from .operations import OPERATIONS, Composable, Operation, gates_instead, tell_w
 
 _SHOTS_NEEDED = ("sample", "counts")
 _SHOTS_REFUSED = ("state", "density_matrix")
+_MOST_SHOTS = 2**40
 
 
 class Tape(Immutable):
@@ -39,7 +40,7 @@ class Tape(Immutable):
     Raises:
         TypeError: an item of a list is no operation or no measurement, or shots or trainable_params are no integers.
         ValueError: no measurements, no wires, a preparation after other operations, batches that differ, samples
-            without shots, states with shots, an index that is out of range.
+            without shots, states with shots, more than 2^40 shots, an index that is out of range.
 
     >>> import ketgrad as kg
     >>> tape = kg.Tape([kg.RX(0.5, wires=0), kg.CNOT(wires=[0, 1])], [kg.expval(kg.Z(0) @ kg.Z(1)), kg.probs(wires=1)])
@@ -224,7 +225,9 @@ def _measurements(measurements: Iterable[Measurement]) -> tuple[Measurement, ...
 
 
 def _hint(item: Any) -> str:
-    """What to write for something of another library."""
+    """What to write for a constructor, or something of another library."""
+    if isinstance(item, type):
+        return f"; it needs arguments, such as {item.__name__}(wires=0)"
     kind = type(item)
     if kind.__module__.partition(".")[0] != "pennylane":
         return ""
@@ -237,7 +240,8 @@ def _as_tuple(given: Any, what: str) -> tuple[Any, ...]:
     try:
         return tuple(given)
     except TypeError:
-        raise TypeError(f"the {what} of a tape must be a list, not {type(given).__name__}") from None
+        hint = f"; for one write [{given!r}]" if isinstance(given, (Composable, Operation, Measurement)) else ""
+        raise TypeError(f"the {what} of a tape must be a list, not {type(given).__name__}{hint}") from None
 
 
 def _shots(shots: Any, measurements: tuple[Measurement, ...]) -> int | None:
@@ -252,6 +256,8 @@ def _shots(shots: Any, measurements: tuple[Measurement, ...]) -> int | None:
         raise TypeError(f"shots must be a positive integer or None, not {shots!r} of type {type(shots).__name__}")
     if shots < 1:
         raise ValueError(f"shots must be a positive integer or None, not {shots}")
+    if shots > _MOST_SHOTS:
+        raise ValueError(f"shots must be at most {_MOST_SHOTS}, and are {shots}: each is a number in memory")
     return int(shots)
 
 
@@ -285,6 +291,8 @@ def _named(item: Operation | Measurement) -> str:
 def _trainable(parameters: tuple[Parameter, ...], given: Sequence[int] | None) -> tuple[int, ...]:
     if given is None:
         return tuple([i for i, value in enumerate(parameters) if isinstance(value, Tensor) and value.requires_grad])
+    if not isinstance(given, Iterable):
+        raise TypeError(f"trainable_params must be a list of integers, not {given!r}; for one write [{given!r}]")
     found = set()
     for index in given:
         if isinstance(index, bool) or not isinstance(index, (int, np.integer)):

@@ -160,11 +160,11 @@ _NAMES = {
 _MEASURE = {"2.0": "measure {} -> {};", "3.0": "{1} = measure {0};"}
 
 
-def tape_to_openqasm(tape: Tape, version: str = "3.0", precision: int | None = None) -> str:
+def tape_to_openqasm(tape: Tape, version: Any = "3.0", precision: Any = None) -> str:
     """The text of a tape: see `Tape.to_openqasm`."""
-    if version not in _NAMES:
-        raise ValueError(f"version must be one of {', '.join(map(repr, _NAMES))}, not {version!r}")
-    if precision is not None and precision < 1:
+    if not isinstance(version, str) or version not in _NAMES:
+        raise ValueError(f"version must be a string, one of {', '.join(map(repr, _NAMES))}, not {version!r}")
+    if precision is not None and (not isinstance(precision, int) or precision < 1):
         raise ValueError(f"precision is a number of significant digits, 1 or more, or None, not {precision!r}")
     qubits = {wire: f"q[{index}]" for index, wire in enumerate(tape.wires)}
     expander = Expander(_NAMES[version], dense_operations)

@@ -104,6 +104,9 @@ def _shown(value: Any) -> str:
     return value.__name__ if isinstance(value, type) else repr(value)
 
 
+_MOST_WIRES = 1000
+
+
 def wires_of(wires: int | Sequence[Wire], name: str) -> tuple[Wire, ...]:
     """The wires of a block: 0…n−1 for a number n.
 
@@ -112,6 +115,8 @@ def wires_of(wires: int | Sequence[Wire], name: str) -> tuple[Wire, ...]:
         ValueError: there are no wires, or one is repeated.
     """
     is_number = isinstance(wires, int) and not isinstance(wires, bool)
+    if is_number and wires > _MOST_WIRES:  # type: ignore[operator]
+        raise ValueError(f"{name}: {wires} wires are more than any state has; a list of labels names the wires")
     found = tuple(range(wires)) if is_number else parse_wires(wires, name)  # type: ignore[arg-type]
     if not found:
         raise ValueError(f"{name} needs at least one wire, not wires={wires!r}")

@@ -60,8 +60,15 @@ class LayerCircuit:
 
         Raises:
             TypeError: it is no tape.
+            ValueError: it reads features that the inputs do not have.
         """
-        tape = self.function(**dict(zip(self._names, tensors, strict=True)))
+        try:
+            tape = self.function(**dict(zip(self._names, tensors, strict=True)))
+        except IndexError as error:
+            shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in zip(self._names, tensors, strict=True))
+            raise ValueError(
+                f"{self.title} reads beyond its tensors ({error}), which have the shapes: {shapes}"
+            ) from error
         if not isinstance(tape, Tape):
             raise TypeError(f"{self.title} must return a kg.Tape for a CircuitLayer, not {type(tape).__name__}")
         return tape
@@ -150,6 +157,9 @@ class BlockCircuit:
     """
 
     def __init__(self, blocks: Iterable[Block], measurements: Iterable[Measurement] | None = None) -> None:
+        for given, what in ((blocks, "blocks"), (measurements, "measurements")):
+            if isinstance(given, (Block, Measurement)):
+                raise TypeError(f"from_blocks takes a list of {what}; for one write [{given!r}]")
         self.blocks = tuple(blocks)
         self.num_features = _num_features(self.blocks)
         self._names = _names(self.blocks)

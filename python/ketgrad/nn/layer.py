@@ -89,6 +89,9 @@ class CircuitLayer(nn.Module):
         recompute: bool | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(weights, Mapping):
+            raise TypeError(f'weights must be a dictionary, such as {{"weights": (3, 4)}}, not {weights!r}')
+        _require_device(device)
         names = tuple(weights)
         self._circuit = LayerCircuit(function, names)
         self.circuit = Compiled(self._circuit, recompute=recompute)
@@ -199,6 +202,13 @@ class CircuitLayer(nn.Module):
             with torch.autocast(kind, enabled=False):
                 return _joined(self.circuit(*tensors), axes)
         return _joined(self.circuit(*tensors), axes)
+
+
+def _require_device(device: Any) -> None:
+    if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={str(device)!r}: PyTorch finds no GPU here; leave the device out, or see python -m ketgrad info"
+        )
 
 
 def _widened(tensor: Tensor) -> Tensor:
