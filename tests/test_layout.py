@@ -271,3 +271,15 @@ def test_a_build_with_cuda_has_two_extensions(wish: str, tmp_path: Path):
     run = run_setup(CUDA_TORCH, KETGRAD_CUDA=wish, CUDA_HOME=str(tmp_path))
     assert [line.split()[0] for line in run.stdout.splitlines()] == ["ketgrad._C", "ketgrad._C_cuda"], run.stderr
     assert str(tmp_path / "include") in run.stdout
+
+
+def test_ketgrad_imports_no_other_library() -> None:
+    """Nor what torch imports only when it is asked to compile: that takes as long as all the rest of torch."""
+    libraries = "'qiskit', 'pennylane', 'openfermion', 'jax', 'scipy', 'sympy', 'torch._dynamo', 'torch._inductor'"
+    script = (
+        "import sys, torch; before = set(sys.modules); import ketgrad; "
+        f"print([m for m in ({libraries}) if m in set(sys.modules) - before]); "
+        "print(max(len(set(sys.modules) - before), 100))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["[]", "100"]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import sys
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -25,6 +23,7 @@ from torch.overrides import _pop_mode, _push_mode
 from torch.utils import _pytree as pytree
 
 from . import levels, ops, routes
+from ._handles import handle_of
 from ._profiling import span
 from .batching import keeps_state, require_recompute
 from .closures import is_operator, modules_of
@@ -274,7 +273,7 @@ class Compiled:
         self._modules: list[nn.Module] = []
         self._lock = threading.RLock()
         self._traces = 0
-        self._handle = _handle_of(self)
+        self._handle = handle_of(self)
         self._reads_outside = False
         functools.update_wrapper(self, function, updated=())
 
@@ -328,7 +327,9 @@ class Compiled:
         if torch.compiler.is_compiling():
             if self._reads_outside:  # what it reads is no argument of the graph, which breaks here and goes on behind
                 return torch.compiler.disable(self._call)(args, kwargs)
-            return _call_in_graph(self._handle, args, kwargs)
+            from ._in_graph import call_in_graph  # here, where Dynamo is: it takes as long to import as all of torch
+
+            return call_in_graph(self._handle, args, kwargs)
         return self._call(args, kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -699,17 +700,6 @@ def _has_measurements(returned: Any) -> bool:
 
 # --- under torch.compile and torch.export -----------------------------------------------------------------------------
 
-# A graph holds names, no objects (and no numbers, which could become symbols): for as long as somebody else holds what
-# they are of.
-_by_handle: weakref.WeakValueDictionary[str, Compiled] = weakref.WeakValueDictionary()
-_handles = itertools.count()
-
-
-def _handle_of(compiled: Compiled) -> str:
-    handle = str(next(_handles))
-    _by_handle[handle] = compiled
-    return handle
-
 
 @contextlib.contextmanager
 def _outside_of_graphs() -> Iterator[None]:
@@ -721,12 +711,6 @@ def _outside_of_graphs() -> Iterator[None]:
     finally:
         for mode in reversed(modes):
             _push_mode(mode)
-
-
-@torch._dynamo.nonstrict_trace
-def _call_in_graph(handle: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A call with fake tensors: the graph gets the plan's arithmetic and the operators, no Python of ketgrad."""
-    return _by_handle[handle]._call_fake(args, kwargs)
 
 
 # --- a call of a plan -------------------------------------------------------------------------------------------------
