@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 import ketgrad as kg
+from ketgrad import _elsewhere
 
 ANGLES = torch.rand(3)
 TAPE = kg.Tape([kg.RX(0.3, wires=0)], [kg.expval(kg.Z(0))])
@@ -184,3 +187,36 @@ def test_every_constructor_says_what_to_write(name: str) -> None:
     values = [0] if name == "BasisState" else values
     with pytest.raises(TypeError, match=rf"^{name} takes its wires as one argument, such as wires=\[0, 1\]: {name}\("):
         gate(*values, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("QFT", "kg.from_qiskit"),
+        ("measure", r"kg\.sample\(\)"),
+        ("grad", r"result\.backward\(\)"),
+        ("device", r"kg\.execute"),
+        ("qnode", r"@kg\.compile"),
+        ("rx", r"no attribute 'rx'; did you mean 'RX'\?"),
+        ("Toffolli", r"did you mean 'Toffoli'\?"),
+        ("Foo", "module 'ketgrad' has no attribute 'Foo'$"),
+    ],
+)
+def test_names_that_are_not_there(name: str, answer: str) -> None:
+    with pytest.raises(AttributeError, match=answer):
+        getattr(kg, name)
+    assert not hasattr(kg, name)
+
+
+def test_answers_name_what_there_is() -> None:
+    for name, answer in _elsewhere._ELSEWHERE.items():
+        assert name not in kg.__all__
+        for path in re.findall(r"kg((?:\.[A-Za-z_]\w*)+)", answer):
+            attrgetter(path[1:])(kg)
+
+
+@pytest.mark.parametrize("module", [kg, kg.nn, kg.optim, kg.operations, kg.measurements, kg.observables, kg.interop])
+def test_dir_lists_the_public_names(module: Any) -> None:
+    assert dir(module) == sorted(module.__all__)
+    assert all(hasattr(module, name) for name in dir(module))
+    assert not [name for name in dir(module) if name.startswith("_") and name != "__version__"]

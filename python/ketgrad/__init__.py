@@ -7,6 +7,8 @@ PennyLane's contract.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from . import measurements, nn, observables, operations, optim
 from .compiling import compile
 from .encoding import structure_cache
@@ -170,3 +172,15 @@ __all__ = [
     "structure_cache",
     "var",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if not _TYPE_CHECKING:  # type checkers know that other names are wrong
+
+    def __getattr__(name: str) -> object:
+        from ._elsewhere import refuse_name
+
+        refuse_name(name, __all__)

@@ -10,6 +10,17 @@ from ._typing import Parameter, Structure, Wire, Wires
 from .observables import Observable, as_observable, describe
 from .operations import Composable
 
+__all__ = [
+    "Measurement",
+    "counts",
+    "density_matrix",
+    "expval",
+    "probs",
+    "sample",
+    "state",
+    "var",
+]
+
 KINDS = ("expval", "var", "probs", "state", "density_matrix", "sample", "counts")
 
 
@@ -180,3 +191,7 @@ def _given(op: Any, others: Sequence[Any], kind: str) -> Any:
     if op is None:
         raise TypeError(f"{kind} takes an observable, not None")
     return op
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -27,6 +27,16 @@ from ._parsing import (
 from ._typing import Array, Parameter, ParameterLike, Structure, Wire, Wires
 from .operations import Composable, H, Identity, Operation, X, Y, Z, parse_bits
 
+__all__ = [
+    "Factor",
+    "Hamiltonian",
+    "Hermitian",
+    "Observable",
+    "Projector",
+    "SparseHamiltonian",
+    "Term",
+]
+
 
 class Factor(NamedTuple):
     """A factor of a product that is no Pauli letter.
@@ -694,3 +704,7 @@ def factor_label(factor: Factor) -> str:
         bits = "".join(map(str, factor.bits))
         return f"|{bits}⟩⟨{bits}|"
     return {"hermitian": "Hermitian", "state_projector": "|ψ⟩⟨ψ|", "sparse": "Sparse"}[factor.kind]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -35,6 +35,66 @@ from ._typing import Array, Parameter, ParameterLike, Wire, Wires
 if TYPE_CHECKING:
     from .observables import Algebra, Observable
 
+__all__ = [
+    "BasisState",
+    "CCZ",
+    "CH",
+    "CNOT",
+    "CPhase",
+    "CRX",
+    "CRY",
+    "CRZ",
+    "CRot",
+    "CSWAP",
+    "CY",
+    "CZ",
+    "ControlledPhaseShift",
+    "DiagonalQubitUnitary",
+    "DoubleExcitation",
+    "DoubleExcitationMinus",
+    "DoubleExcitationPlus",
+    "GlobalPhase",
+    "H",
+    "Hadamard",
+    "ISWAP",
+    "Identity",
+    "IsingXX",
+    "IsingXY",
+    "IsingYY",
+    "IsingZZ",
+    "MultiRZ",
+    "OPERATIONS",
+    "Operation",
+    "PSWAP",
+    "PauliRot",
+    "PauliX",
+    "PauliY",
+    "PauliZ",
+    "PhaseShift",
+    "QubitUnitary",
+    "RX",
+    "RY",
+    "RZ",
+    "Rot",
+    "S",
+    "SWAP",
+    "SX",
+    "SingleExcitation",
+    "SingleExcitationMinus",
+    "SingleExcitationPlus",
+    "StatePrep",
+    "T",
+    "Toffoli",
+    "U1",
+    "U2",
+    "U3",
+    "X",
+    "Y",
+    "Z",
+    "adjoint",
+    "ctrl",
+]
+
 _Args = ParamSpec("_Args")
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -929,3 +989,7 @@ def _derived(operation: Operation, structure: tuple[Any, ...]) -> Operation:
         "structure": structure,
     }
     return restore(type(operation), values)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,6 +12,8 @@ from torch import Tensor
 from .metric import metric_tensor, require_circuit
 from .tape import Tape
 
+__all__ = ["QNG"]
+
 
 class QNG(torch.optim.Optimizer):
     """Natural gradient descent: steps are measured by how far the circuit's state moves (arXiv:1909.02108).
@@ -103,3 +105,7 @@ class QNG(torch.optim.Optimizer):
             if weight.grad is not None:
                 weight.sub_(part.view_as(weight))
         return loss
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -94,3 +94,7 @@ def from_openqasm(
     from .openqasm import tape_from_openqasm
 
     return tape_from_openqasm(text, version, measurements, parameters)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
