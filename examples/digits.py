@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import math
 import platform
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -217,9 +216,7 @@ def draw(path: Path, model: Classifier, data: Data, trained: list[Epoch], frozen
         draw_images(images, model, data)
         digits, rotations = model.readout.out_features, model.quantum.weights.numel()
         title = f"{digits} digits, {model.quantum.qubits} qubits, {rotations} trained rotations"
-        curves.suptitle(
-            f"{title}, {statistics.median(epoch.step_ms for epoch in trained):.1f} ms a step", weight="bold"
-        )
+        curves.suptitle(title, weight="bold")
         figure.savefig(path, dpi=150, pad_inches=0.15, bbox_inches="tight")
         plt.close(figure)
 
