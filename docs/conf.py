@@ -37,10 +37,10 @@ def _name_what_is_elsewhere(app: Any, name: str, source: list[str]) -> None:
 
 
 def _read_formulas(app: Any, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
-    """In a docstring, $…$ is a formula, and $$…$$ one on lines of its own."""
+    """In a docstring, $…$ is a formula, $$…$$ one on lines of its own, and |01⟩ a state, no substitution."""
     text = re.sub(r"\$\$(.+?)\$\$", lambda m: f".. math:: {' '.join(m[1].split())}", "\n".join(lines), flags=re.DOTALL)
     text = re.sub(r"\$([^$]+)\$", lambda m: f":math:`{' '.join(m[1].split())}`", text)
-    lines[:] = text.split("\n")
+    lines[:] = re.sub(r"\|(\w+⟩)", r"\|\1", text).split("\n")
 
 
 def setup(app: Any) -> None:

@@ -158,6 +158,19 @@ def test_table_of_gates() -> None:
         assert inverse == expected, name
 
 
+@pytest.mark.parametrize("name", PROMISED_OPERATIONS.split())
+def test_help_of_gates_is_plain_and_complete(name: str) -> None:
+    """The examples in it run as all docstrings do."""
+    gate = operations.OPERATIONS[name]
+    text = inspect.getdoc(gate) or ""
+    assert "$" not in text
+    assert "\\" not in text
+    assert f">>> kg.{name}(" in text
+    arguments = re.search(r"^Args:\n((?:    .*\n)+)", text, re.MULTILINE)
+    assert arguments is not None
+    assert re.findall(r"^    (\w+): ", arguments[1], re.MULTILINE) == list(parameters_of(gate))
+
+
 def test_table_of_observables() -> None:
     listed = signatures(tables_of(CONCEPTS)["observable"])
     assert set(listed) == set(PROMISED_OBSERVABLES.split())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Never, NoReturn, ParamSpec, Pro
 import numpy as np
 from torch import Tensor
 
+from ._gate_docs import document
 from ._parsing import (
     MISSING,
     Immutable,
@@ -383,14 +384,14 @@ class Identity(_Fixed, Composable):
 
 
 class X(_Fixed, Composable):
-    r"""Pauli X, $|0\rangle\langle1| + |1\rangle\langle0|$. A gate and an observable."""
+    """Pauli X, [[0, 1], [1, 0]]: exchanges |0⟩ and |1⟩. A gate and an observable."""
 
     __slots__ = ()
     is_self_inverse = True
 
 
 class Y(_Fixed, Composable):
-    r"""Pauli Y, $-i|0\rangle\langle1| + i|1\rangle\langle0|$. A gate and an observable."""
+    """Pauli Y, [[0, −i], [i, 0]]. A gate and an observable."""
 
     __slots__ = ()
     is_self_inverse = True
@@ -404,7 +405,7 @@ class Z(_Fixed, Composable):
 
 
 class H(_Fixed, Composable):
-    r"""Hadamard, $(X + Z)/\sqrt2$. A gate and an observable."""
+    """Hadamard, (X + Z)/√2 = [[1, 1], [1, −1]]/√2. A gate and an observable."""
 
     __slots__ = ()
     is_self_inverse = True
@@ -417,13 +418,13 @@ class S(_Fixed):
 
 
 class T(_Fixed):
-    r"""diag(1, $e^{i\pi/4}$)."""
+    """diag(1, exp(iπ/4))."""
 
     __slots__ = ()
 
 
 class SX(_Fixed):
-    r"""The square root of X, $\tfrac12\begin{pmatrix}1+i & 1-i\\ 1-i & 1+i\end{pmatrix}$."""
+    """The square root of X, ½[[1+i, 1−i], [1−i, 1+i]]."""
 
     __slots__ = ()
 
@@ -461,7 +462,7 @@ class CH(_Fixed):
 
 
 class SWAP(_Fixed):
-    r"""Exchanges two wires: $|ab\rangle \to |ba\rangle$."""
+    """Exchanges two wires: |ab⟩ → |ba⟩."""
 
     __slots__ = ()
     num_wires = 2
@@ -469,7 +470,7 @@ class SWAP(_Fixed):
 
 
 class ISWAP(_Fixed):
-    r"""Exchanges two wires, with a factor i on $|01\rangle$ and $|10\rangle$."""
+    """Exchanges two wires, with a factor i on |01⟩ and |10⟩."""
 
     __slots__ = ()
     num_wires = 2
@@ -504,37 +505,37 @@ class CSWAP(_Fixed):
 
 
 class RX(_OneAngle):
-    r"""$e^{-i\phi X/2}$."""
+    """exp(−iφX/2) = [[cos φ/2, −i sin φ/2], [−i sin φ/2, cos φ/2]]."""
 
     __slots__ = ()
 
 
 class RY(_OneAngle):
-    r"""$e^{-i\phi Y/2}$."""
+    """exp(−iφY/2) = [[cos φ/2, −sin φ/2], [sin φ/2, cos φ/2]]."""
 
     __slots__ = ()
 
 
 class RZ(_OneAngle):
-    r"""$e^{-i\phi Z/2}$."""
+    """exp(−iφZ/2) = diag(exp(−iφ/2), exp(iφ/2))."""
 
     __slots__ = ()
 
 
 class PhaseShift(_OneAngle):
-    r"""diag(1, $e^{i\phi}$)."""
+    """diag(1, exp(iφ))."""
 
     __slots__ = ()
 
 
 class U1(_OneAngle):
-    r"""diag(1, $e^{i\phi}$), the same as `PhaseShift`."""
+    """diag(1, exp(iφ)), the same as `PhaseShift`."""
 
     __slots__ = ()
 
 
 class U2(Operation):
-    r"""$\tfrac1{\sqrt2}\begin{pmatrix}1 & -e^{i\delta}\\ e^{i\phi} & e^{i(\phi+\delta)}\end{pmatrix}$."""
+    """[[1, −exp(iδ)], [exp(iφ), exp(i(φ+δ))]]/√2."""
 
     __slots__ = ()
     num_wires = 1
@@ -545,10 +546,9 @@ class U2(Operation):
 
 
 class U3(Operation):
-    r"""The general gate on one wire, up to a phase.
+    """The general gate on one wire, up to a phase.
 
-    $$\begin{pmatrix}\cos\tfrac\theta2 & -e^{i\delta}\sin\tfrac\theta2\\
-    e^{i\phi}\sin\tfrac\theta2 & e^{i(\phi+\delta)}\cos\tfrac\theta2\end{pmatrix}$$
+    [[cos θ/2, −exp(iδ) sin θ/2], [exp(iφ) sin θ/2, exp(i(φ+δ)) cos θ/2]].
     """
 
     __slots__ = ()
@@ -562,7 +562,7 @@ class U3(Operation):
 
 
 class Rot(Operation):
-    r"""$R_Z(\omega)\,R_Y(\theta)\,R_Z(\phi)$: phi acts first."""
+    """RZ(ω) RY(θ) RZ(φ): φ acts first."""
 
     __slots__ = ()
     num_wires = 1
@@ -609,91 +609,91 @@ class CRot(Operation):
 
 
 class ControlledPhaseShift(_OneAngle):
-    r"""diag(1, 1, 1, $e^{i\phi}$)."""
+    """diag(1, 1, 1, exp(iφ))."""
 
     __slots__ = ()
     num_wires = 2
 
 
 class IsingXX(_OneAngle):
-    r"""$e^{-i\phi\,X\otimes X/2}$."""
+    """exp(−iφ X⊗X/2)."""
 
     __slots__ = ()
     num_wires = 2
 
 
 class IsingYY(_OneAngle):
-    r"""$e^{-i\phi\,Y\otimes Y/2}$."""
+    """exp(−iφ Y⊗Y/2)."""
 
     __slots__ = ()
     num_wires = 2
 
 
 class IsingZZ(_OneAngle):
-    r"""$e^{-i\phi\,Z\otimes Z/2}$."""
+    """exp(−iφ Z⊗Z/2) = diag(exp(−iφ/2), exp(iφ/2), exp(iφ/2), exp(−iφ/2))."""
 
     __slots__ = ()
     num_wires = 2
 
 
 class IsingXY(_OneAngle):
-    r"""$e^{i\phi(X\otimes X + Y\otimes Y)/4}$: cos(φ/2) on $|01\rangle$ and $|10\rangle$, i·sin(φ/2) between them."""
+    """exp(iφ(X⊗X + Y⊗Y)/4): cos(φ/2) on |01⟩ and |10⟩, i sin(φ/2) between them."""
 
     __slots__ = ()
     num_wires = 2
 
 
 class PSWAP(_OneAngle):
-    r"""Exchanges two wires, with a factor $e^{i\phi}$ on $|01\rangle$ and $|10\rangle$."""
+    """Exchanges two wires, with a factor exp(iφ) on |01⟩ and |10⟩."""
 
     __slots__ = ()
     num_wires = 2
 
 
 class SingleExcitation(_OneAngle):
-    r"""RY(φ) between $|01\rangle$ and $|10\rangle$, the identity on the rest."""
+    """RY(φ) between |01⟩ and |10⟩, the identity on the rest."""
 
     __slots__ = ()
     num_wires = 2
 
 
 class SingleExcitationPlus(_OneAngle):
-    r"""RY(φ) between $|01\rangle$ and $|10\rangle$, a factor $e^{i\phi/2}$ on the rest."""
+    """RY(φ) between |01⟩ and |10⟩, a factor exp(iφ/2) on the rest."""
 
     __slots__ = ()
     num_wires = 2
 
 
 class SingleExcitationMinus(_OneAngle):
-    r"""RY(φ) between $|01\rangle$ and $|10\rangle$, a factor $e^{-i\phi/2}$ on the rest."""
+    """RY(φ) between |01⟩ and |10⟩, a factor exp(−iφ/2) on the rest."""
 
     __slots__ = ()
     num_wires = 2
 
 
 class DoubleExcitation(_OneAngle):
-    r"""RY(φ) between $|0011\rangle$ and $|1100\rangle$, the identity on the rest."""
+    """RY(φ) between |0011⟩ and |1100⟩, the identity on the rest."""
 
     __slots__ = ()
     num_wires = 4
 
 
 class DoubleExcitationPlus(_OneAngle):
-    r"""RY(φ) between $|0011\rangle$ and $|1100\rangle$, a factor $e^{i\phi/2}$ on the rest."""
+    """RY(φ) between |0011⟩ and |1100⟩, a factor exp(iφ/2) on the rest."""
 
     __slots__ = ()
     num_wires = 4
 
 
 class DoubleExcitationMinus(_OneAngle):
-    r"""RY(φ) between $|0011\rangle$ and $|1100\rangle$, a factor $e^{-i\phi/2}$ on the rest."""
+    """RY(φ) between |0011⟩ and |1100⟩, a factor exp(−iφ/2) on the rest."""
 
     __slots__ = ()
     num_wires = 4
 
 
 class MultiRZ(Operation):
-    r"""$e^{-i\theta\,Z\otimes\dots\otimes Z/2}$ on one wire or more."""
+    """exp(−iθ Z⊗…⊗Z/2) on one wire or more."""
 
     __slots__ = ()
     parameter_kinds = ("angle",)
@@ -705,7 +705,7 @@ class MultiRZ(Operation):
 
 
 class PauliRot(Operation):
-    r"""$e^{-i\theta P/2}$ for a Pauli word P such as "XIZ", one letter of IXYZ a wire.
+    """exp(−iθP/2) for a Pauli word P such as "XIZ", one letter of IXYZ a wire.
 
     Raises:
         TypeError: the word is no string.
@@ -729,7 +729,7 @@ class PauliRot(Operation):
 
 
 class GlobalPhase(Operation):
-    r"""$e^{-i\phi}$ times the identity; wires are optional."""
+    """exp(−iφ) times the identity; wires are optional."""
 
     __slots__ = ()
     parameter_kinds = ("angle",)
@@ -859,6 +859,8 @@ _GATES: tuple[type[Operation], ...] = (
 )
 OPERATIONS: dict[str, type[Operation]] = {gate.name: gate for gate in _GATES}
 """Every operation by its name."""
+for _gate in _GATES:
+    document(_gate)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
