@@ -72,7 +72,8 @@ def from_openqasm(
         source: the text of the program, or the `pathlib.Path` of a file. It should name its version: `OPENQASM 3.0;`.
             One that does not is read as what its words tell, with a warning. The only file that it can include is the
             header of its version, stdgates.inc or qelib1.inc, which is built in. At most 1,000 qubits, 1,000 classical
-            bits and 4 million gates, brackets and definitions up to 100 deep.
+            bits and 4 million gates, of which definitions may make 100,000 and 100 more for each statement; brackets
+            and definitions up to 100 deep.
         measurements: as in `from_qiskit`: by default `probs` of the measured qubits, or `state()`.
         parameters: values of the program's inputs (`input float theta;`), by name, as in `from_qiskit`.
 

@@ -23,6 +23,8 @@ MAX_OPERATORS = 1000
 """How many operators an expression may have."""
 MAX_GATES = 4_000_000
 """How many gates a program may stand for."""
+MAX_EXPANSION = 100_000, 100
+"""How many of them definitions may make: so many, and so many more for each statement. Each takes some 0.2 ms."""
 
 _TOKEN = re.compile(
     r"""
@@ -184,7 +186,9 @@ class _Program:
     def _check_size(self) -> None:
         """How many bits are declared, and how many gates the program stands for if all definitions are written out."""
         sizes = self._registers()
-        total = 0
+        base, more = MAX_EXPANSION
+        most_expanded = min(MAX_GATES, base + more * sum(token.text == ";" for token in self.tokens))
+        written = expanded = 0
         defined: dict[str, _Definition] = {}
         for gate, statement in self._statements():
             used = [defined[token.text] for token in statement if token.text in defined and token.text != gate]
@@ -195,12 +199,16 @@ class _Program:
                 of_gate.depth = max(of_gate.depth, *(each.depth + 1 for each in used), 1)
                 if of_gate.depth > MAX_NESTING:
                     self.refuse(statement[0], f"definitions of gates are nested more than {MAX_NESTING} deep")
-                if of_gate.gates > MAX_GATES:
-                    self.refuse(statement[0], f"the gate {gate} stands for more than the limit of {MAX_GATES} gates")
+                if of_gate.gates > most_expanded:
+                    self.refuse(
+                        statement[0], f"the gate {gate} stands for more than the limit of {most_expanded} gates"
+                    )
             else:
-                total += count * _broadcast(statement, sizes)
-                if total > MAX_GATES:
-                    self.refuse(statement[0], f"up to here these are more than the limit of {MAX_GATES} gates")
+                count *= _broadcast(statement, sizes)
+                written, expanded = (written, expanded + count) if used else (written + count, expanded)
+                if written + expanded > MAX_GATES or expanded > most_expanded:
+                    most = most_expanded if used else MAX_GATES
+                    self.refuse(statement[0], f"up to here these are more than the limit of {most} gates")
 
     def _registers(self) -> dict[str, int]:
         """The sizes of registers by name, where they are written as numbers."""
