@@ -455,6 +455,15 @@ def test_only_the_standard_headers_are_opened(tmp_path: Path, monkeypatch: pytes
         assert kg.from_openqasm(header).operations[0].name == "H"
 
 
+def test_wrong_arguments() -> None:
+    text = "OPENQASM 3.0; input float t; qubit q; U(t,0,0) q;"
+    single: Any = kg.expval(kg.Z(0))
+    with pytest.raises(TypeError, match=r"measurements must be a list; for one write \[expval\(Z\(0\)\)\]"):
+        kg.from_openqasm(text, single, {"t": 0.1})
+    with pytest.raises(ValueError, match=r"^OpenQASM 3: the parameter 't' is beyond the largest number in double"):
+        kg.from_openqasm(text, parameters={"t": 10**400})
+
+
 def test_files_that_are_no_text(tmp_path: Path) -> None:
     file = tmp_path / "circuit.qasm"
     file.write_bytes(b"OPENQASM 2.0;\xff")

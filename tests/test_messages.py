@@ -35,6 +35,7 @@ class Anything:
 
 
 any_kg: Any = Anything()
+any_tape: Any = TAPE
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,10 @@ any_kg: Any = Anything()
             "^RX on wire 0: the angle is beyond the largest number in double",
         ),
         (lambda: 10**400 * kg.Z(0), ValueError, "the coefficient is beyond the largest number in double precision$"),
+        (lambda: any_kg.Operation(0), TypeError, r"^Operation is what gates have in common: build one of them, RX\("),
+        (lambda: any_kg.Operation(), TypeError, r"^Operation is what gates have in common"),
+        (lambda: TAPE.draw(decimals=-1), TypeError, r"^decimals must be 0, 1, 2, … or None, not -1$"),
+        (lambda: any_tape.draw(width=None), TypeError, r"^width must be an integer, not None$"),
         (lambda: any_kg.probs(0, 1), TypeError, r"^probs takes its wires as one argument: probs\(wires=\[0, 1\]\)$"),
         (lambda: any_kg.density_matrix(0, 1), TypeError, r"density_matrix\(wires=\[0, 1\]\)$"),
         (

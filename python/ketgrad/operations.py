@@ -234,6 +234,9 @@ class Operation(Immutable):
     structure: tuple[Any, ...]
     wires: tuple[Wire, ...]
 
+    def __init__(self, *arguments: Any) -> None:
+        raise TypeError(f"{type(self).__name__} is what gates have in common: build one of them, RX(0.5, wires=0)")
+
     def __init_subclass__(cls) -> None:
         cls.name = cls.__name__
         if cls.__init__ is not Operation.__init__:

@@ -124,7 +124,14 @@ class Tape(Immutable):
         Args:
             decimals: how many decimals of an angle to show, None to show none of the angles.
             width: how many characters a line may have before the circuit goes on in a new block.
+
+        Raises:
+            TypeError: decimals or width is no such integer.
         """
+        if decimals is not None and (not _is_integer(decimals) or decimals < 0):
+            raise TypeError(f"decimals must be 0, 1, 2, … or None, not {decimals!r}")
+        if not _is_integer(width):
+            raise TypeError(f"width must be an integer, not {width!r}")
         return draw(self, decimals, width)
 
     @classmethod
@@ -195,6 +202,10 @@ class Tape(Immutable):
         return restore, (Tape, {**{name: getattr(self, name) for name in Tape.__slots__}, "_structure": None})
 
 
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
@@ -252,7 +263,7 @@ def _shots(shots: Any, measurements: tuple[Measurement, ...]) -> int | None:
             raise ValueError(f"{measurement.kind} {rule}")
     if shots is None:
         return None
-    if isinstance(shots, bool) or not isinstance(shots, (int, np.integer)):
+    if not _is_integer(shots):
         raise TypeError(f"shots must be a positive integer or None, not {shots!r} of type {type(shots).__name__}")
     if shots < 1:
         raise ValueError(f"shots must be a positive integer or None, not {shots}")
@@ -295,7 +306,7 @@ def _trainable(parameters: tuple[Parameter, ...], given: Sequence[int] | None) -
         raise TypeError(f"trainable_params must be a list of integers, not {given!r}; for one write [{given!r}]")
     found = set()
     for index in given:
-        if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
+        if not _is_integer(index):
             raise TypeError(f"trainable_params must be integers, not {index!r} of type {type(index).__name__}")
         if not 0 <= index < len(parameters):
             raise ValueError(f"trainable_params: {index} is no index into the {len(parameters)} parameters of the tape")

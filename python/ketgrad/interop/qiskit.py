@@ -107,6 +107,8 @@ def tape_from_qiskit(
     if not isinstance(circuit, QuantumCircuit):
         hint = "; Hamiltonian.from_qiskit takes operators" if isinstance(circuit, SparsePauliOp) else ""
         raise TypeError(f"expected a QuantumCircuit of Qiskit, not {type(circuit).__name__}{hint}")
+    if isinstance(measurements, Measurement):
+        raise TypeError(f"measurements must be a list; for one write [{measurements!r}]")
     reader = _Reader(_Values(circuit, {} if parameters is None else parameters))
     reader.read(circuit, range(circuit.num_qubits), range(circuit.num_clbits))
     found = reader.default_measurements() if measurements is None else tuple(measurements)
@@ -240,7 +242,10 @@ def _columns(vector: Any, value: Any) -> Callable[[int], Any]:
 
 def _checked(name: str, value: Any) -> Any:
     if isinstance(value, numbers.Real):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"the parameter {name!r} is beyond the largest number in double precision") from None
     if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iuf":
         return float(value)
     if not isinstance(value, Tensor) or value.is_complex():
