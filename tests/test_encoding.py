@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -86,17 +87,83 @@ def test_a_program_has_the_same_name_in_every_process() -> None:
     assert len(names) == 1
 
 
-def test_a_program_that_nothing_refers_to_goes_and_one_in_use_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "_cache", encoding._cache.__class__())
-    kept = encoding.encode(kg.Tape([kg.RX(0.1, wires="kept")], [kg.probs()]))
-    dropped = encoding.encode(kg.Tape([kg.RX(0.1, wires="w"), kg.RY(0.1, wires="w")], [kg.probs()])).id
-    for i in range(3000):
-        word = "".join("XYZ"[(i // 3**j) % 3] for j in range(8))
-        encoding.encode(kg.Tape([kg.PauliRot(0.1, word, wires=range(8))], [kg.probs(wires=[0])]))
-        encoding._cache.clear()
+@pytest.fixture
+def cache() -> Iterator[encoding.StructureCache]:
+    """The cache, empty; its limit is put back."""
+    limit = kg.structure_cache.limit
+    kg.structure_cache.clear()
+    yield kg.structure_cache
+    kg.structure_cache.limit = limit
+
+
+def numbered(number: int) -> kg.Tape:
+    word = "".join("XYZ"[(number // 3**j) % 3] for j in range(8))
+    return kg.Tape([kg.PauliRot(0.1, word, wires=range(8))], [kg.probs(wires=[0])])
+
+
+def test_a_program_that_nothing_refers_to_goes_and_one_in_use_stays(cache: encoding.StructureCache) -> None:
+    kept = encoding.encode(numbered(1))
+    dropped = encoding.encode(numbered(2)).id
+    cache.clear()
     assert _C.find_program(kept.id).id == kept.id
     with pytest.raises(IndexError, match="no program"):
         _C.find_program(dropped)
+
+
+def test_structures_are_kept_by_bytes_and_the_oldest_go_first(cache: encoding.StructureCache) -> None:
+    kg.execute([numbered(number) for number in range(20)])
+    assert len(cache) == 20
+    full = cache.bytes
+    assert full > 20 * 1000
+    cache.limit = full // 2
+    assert 5 < len(cache) < 15
+    assert cache.bytes <= full // 2
+    before = encoding.statistics.encoded
+    kg.execute([numbered(19)])
+    assert encoding.statistics.encoded == before
+    kg.execute([numbered(0)])
+    assert encoding.statistics.encoded == before + 1
+    cache.limit = 0
+    assert len(cache) == 1
+    kg.execute([numbered(3)])
+    assert len(cache) == 1
+    cache.clear()
+    assert (len(cache), cache.bytes) == (0, 0)
+
+
+def test_plans_that_are_made_later_count(cache: encoding.StructureCache) -> None:
+    program = encoding.encode(numbered(1)).program
+    before, without_plan = cache.bytes, program.bytes
+    kg.execute([numbered(1)])
+    assert program.bytes > without_plan
+    assert cache.bytes == before + program.bytes - without_plan
+    assert str(cache).startswith("<1 structures in 0.0 MiB of at most")
+
+
+@pytest.mark.parametrize("route", ["execute", "func.grad", "create_graph"])
+def test_a_graph_keeps_its_program(cache: encoding.StructureCache, route: str) -> None:
+    cache.limit = 0
+    x = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+
+    def value(x: torch.Tensor) -> torch.Tensor:
+        (found,) = kg.execute([kg.Tape([kg.RX(x, wires=0)], [kg.expval(kg.Z(0))])])
+        kg.execute([numbered(4)])  # takes the one place there is
+        return found
+
+    if route == "func.grad":
+        gradient = torch.func.grad(value)(x)
+    else:
+        (gradient,) = torch.autograd.grad(value(x), x, create_graph=route == "create_graph")
+    torch.testing.assert_close(gradient, -x.sin())
+    if route == "create_graph":
+        kg.execute([numbered(5)])
+        torch.testing.assert_close(torch.autograd.grad(gradient, x)[0], -x.cos())
+
+
+@pytest.mark.parametrize("limit", [-1, 1.5, "1 GiB", True, None])
+def test_a_limit_is_a_number_of_bytes(cache: encoding.StructureCache, limit: object) -> None:
+    with pytest.raises(ValueError, match="number of bytes"):
+        cache.limit = limit  # type: ignore[assignment]
 
 
 def test_level_must_be_one_of_those_that_there_are() -> None:

@@ -259,30 +259,63 @@ def test_malformed_measurements_and_preparations() -> None:
 
 # --- Ctrl-C ----------------------------------------------------------------------------------------------------------
 
+LONG_CALLS = {
+    "execute": "kg.execute([deep()])",
+    "torch.compile": "compiled(torch.rand(40, 22))",
+    "operator": "torch.ops.ketgrad.execute(encode(deep()).id, [torch.zeros(0)], False)",
+    "gradient": "kg.execute([deep()])[0].backward()",
+    "density matrix": "kg.execute([kg.Tape(layer(23), [kg.density_matrix(wires=range(12))])])",
+    "unitary": "kg.execute([kg.Tape([*layer(22), kg.QubitUnitary(np.eye(2**11), wires=range(11))], [kg.probs(0)])])",
+    "hermitian": "kg.execute([kg.Tape(layer(22), [kg.var(kg.Hermitian(np.eye(2**11), wires=range(11)))])])",
+    "matrix": "kg.matrix(layer(11), dtype=torch.float32)",
+}
+
+# What follows an interrupt must not find it again.
 LONG_CALL = """
-import signal
-import ketgrad as kg
+import signal, warnings
+import numpy as np, torch, ketgrad as kg
+from ketgrad.encoding import encode
+warnings.filterwarnings("ignore")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-n = 22
-layer = [gate for w in range(n) for gate in (kg.RY(0.1 * w, wires=w), kg.CNOT(wires=[w, (w + 1) % n]))]
-tape = kg.Tape(200 * layer, [kg.expval(kg.Z(0))])
+
+def layer(n):
+    return [gate for w in range(n) for gate in (kg.RY(0.1 * w, wires=w), kg.CNOT(wires=[w, (w + 1) % n]))]
+
+x = torch.tensor(0.1, requires_grad="gradient" == {name!r})
+def deep():
+    return kg.Tape([kg.RX(x, wires=0), *(200 * layer(22))], [kg.expval(kg.Z(0))])
+
+circuit = kg.compile(lambda w: kg.Tape(
+    [g for l in range(40) for q in range(22) for g in (kg.RX(w[l, q], q), kg.CNOT([q, (q + 1) % 22]))],
+    [kg.expval(kg.Z(0))]))
+compiled = torch.compile(lambda w: circuit(w) * 2, backend="aot_eager")
+if {name!r} == "torch.compile":
+    compiled(torch.rand(40, 22))
 print("ready", flush=True)
 try:
-    kg.execute([tape])
+    while True:
+        {call}
 except KeyboardInterrupt:
     print("interrupted", flush=True)
+try:
+    torch.ops.ketgrad.execute(12345, [torch.zeros(0)], False)
+except IndexError:
+    print("nothing left", flush=True)
 """
 
 
-def test_ctrl_c_ends_a_long_call() -> None:
-    with subprocess.Popen([sys.executable, "-c", LONG_CALL], stdout=subprocess.PIPE, text=True) as process:
+@pytest.mark.parametrize("name", LONG_CALLS)
+def test_ctrl_c_ends_a_long_call(name: str) -> None:
+    script = LONG_CALL.format(name=name, call=LONG_CALLS[name])
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "ready"
-        time.sleep(1.0)
+        time.sleep(1.5)
         process.send_signal(signal.SIGINT)
         begun = time.monotonic()
         assert process.stdout.readline().strip() == "interrupted"
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 5  # within a second, on a machine that does nothing else
+        assert process.stdout.readline().strip() == "nothing left"
 
 
 def test_the_gil_is_released() -> None:

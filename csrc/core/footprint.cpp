@@ -32,9 +32,7 @@ std::size_t held(const Factor& f) { return held(f.wires) + held(f.bits) + held(f
 std::size_t held(const Term& t) { return held(t.coefficients) + held(t.word_wires) + held(t.word) + held(t.factors); }
 std::size_t held(const Measurement& m) { return held(m.wires) + held(m.terms); }
 
-std::size_t held(const Step& s) {
-  return held(s.groups) + held(s.offsets) + held(s.words) + held(s.inputs);
-}
+std::size_t held(const Step& s) { return held(s.groups) + held(s.offsets) + held(s.words) + held(s.inputs); }
 std::size_t held(const PhaseString& s) { return held(s.turns); }
 std::size_t held(const TurnBlock& b) {
   return held(b.turns) + held(b.groups) + held(b.row_flip) + held(b.tile_sign) + held(b.lane_sign) + held(b.lane_flip) +

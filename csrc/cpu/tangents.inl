@@ -352,8 +352,7 @@ class TangentWalk : public GroupWalk<V> {
         case MeasurementKind::var: measure_var(m, results); break;
         case MeasurementKind::probs: this->measure_probs(dpsi_, 2, m, results); break;
         case MeasurementKind::state: measure_state(m, results); break;
-        case MeasurementKind::density_matrix:
-          this->measure_density_matrix(m, results, {{psi_, dpsi_}, {dpsi_, psi_}});
+        case MeasurementKind::density_matrix: this->measure_density_matrix(m, results, {{psi_, dpsi_}, {dpsi_, psi_}});
       }
     }
   }

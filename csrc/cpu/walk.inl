@@ -13,8 +13,10 @@ namespace {
 #include "cpu/loops.inl"
 #include "cpu/sines.inl"
 
-// These go over indices.
+// Rows of neighbouring amplitudes.
 #include "cpu/rows.inl"
+
+// These go over indices.
 #include "cpu/kernels.inl"
 
 // These build on the kernels.
@@ -458,9 +460,9 @@ class GroupWalk {
       team_.template reduce<V>(groups, overlap_count(step), overlaps_.data(),
                                [&](Index begin, Index end, V* w) { undo_range<true>(step, c, begin, end, w); });
     } else {
-      team_.for_range(
-          groups, work_of(step),
-          [&](Index begin, Index end) { undo_range<false>(step, c, begin, end, static_cast<V*>(nullptr)); });
+      team_.for_range(groups, work_of(step), [&](Index begin, Index end) {
+        undo_range<false>(step, c, begin, end, static_cast<V*>(nullptr));
+      });
     }
   }
 
@@ -662,8 +664,7 @@ class GroupWalk {
       case MeasurementKind::var: return measure_var(m, results);
       case MeasurementKind::probs: return measure_probs(psi_, 1, m, results);
       case MeasurementKind::state: return measure_state(m, results);
-      case MeasurementKind::density_matrix:
-        return measure_density_matrix(m, results, {{psi_, psi_}});
+      case MeasurementKind::density_matrix: return measure_density_matrix(m, results, {{psi_, psi_}});
     }
   }
 
@@ -737,7 +738,8 @@ class GroupWalk {
                               std::initializer_list<Product> products) {
     const Index entries = m.offsets.size() * m.offsets.size();
     overlaps_.assign(2 * entries * width, 0.0);
-    for (const Product& p : products) add_products(p.left, p.right, m.groups, m.offsets, m.offsets.size(), 1, overlaps_.data());
+    for (const Product& p : products)
+      add_products(p.left, p.right, m.groups, m.offsets, m.offsets.size(), 1, overlaps_.data());
     for (int l = 0; l < count_; ++l) {
       T* row = results.complex + 2 * (sample(l) * complex_stride_ + m.first_result);
       for (Index e = 0; e < 2 * entries; ++e) row[e] = static_cast<T>(overlaps_[e * width + l]);

@@ -33,7 +33,6 @@ Slot = tuple[int, int, float, float]
 _NO_INPUT = -1
 
 
-
 class Source(NamedTuple):
     """One input of a program and the parameters of a tape that it is made of.
 
@@ -78,8 +77,8 @@ class Encoding:
 class StructureCache:
     """The programs of structures that ran before, so that equal ones are neither written nor planned again.
 
-    Those that came first go first, where all take more than `limit`. What compiled functions, layers and graphs on their
-    way hold is theirs: it neither counts nor goes.
+    Those that came first go first, where all take more than `limit`. What compiled functions, layers and graphs hold is
+    theirs: it neither counts nor goes.
 
     Example:
         >>> import ketgrad as kg
@@ -112,7 +111,7 @@ class StructureCache:
 
     @limit.setter
     def limit(self, limit: int) -> None:
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        if type(limit) is not int or limit < 0:
             raise ValueError(f"the limit of kg.structure_cache is a number of bytes, not {limit!r}")
         with self._lock:
             self._limit = limit
