@@ -6,6 +6,7 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -297,6 +298,7 @@ class Machine {
   std::exception_ptr failure_;  // the first one
 
   // The block.
+  std::recursive_mutex mutex_;  // one launch at a time; a kernel that launches comes this far
   Index block_ = 0;
   Index epoch_ = 0;
   Memory memory_;
@@ -335,6 +337,7 @@ void require_possible(const Grid& grid) {
 }
 
 void Machine::run(const Grid& grid, const std::function<void()>& kernel) {
+  const std::lock_guard lock(mutex_);
   if (running_ != nullptr) throw std::logic_error("ketgrad emulation: a launch within a kernel");
   require_possible(grid);
   if (grid.blocks == 0) return;
