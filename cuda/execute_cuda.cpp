@@ -43,6 +43,20 @@ using torch::stable::Tensor;
                     " bytes on cuda:" + std::to_string(device));
 }
 
+// As long as this lives, its thread may do what CUDA forbids to all threads while one of them captures a graph, and what
+// would make that capture invalid: take memory, ask about events, wait for a stream. None of it touches the stream that
+// is captured.
+class DuringCaptures {
+ public:
+  DuringCaptures() { require_success(cudaThreadExchangeStreamCaptureMode(&other_mode_), "setting the capture mode"); }
+  DuringCaptures(const DuringCaptures&) = delete;
+  DuringCaptures& operator=(const DuringCaptures&) = delete;
+  ~DuringCaptures() { cudaThreadExchangeStreamCaptureMode(&other_mode_); }
+
+ private:
+  cudaStreamCaptureMode other_mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 // --- memory -----------------------------------------------------------------------------------------------------------
 
 // Of torch's caching allocator, on the current stream; given back when this ends.
@@ -138,78 +152,169 @@ class TorchDevice final : public Device {
 
 // --- tables -----------------------------------------------------------------------------------------------------------
 
-// A program's tables on a device. They are made at its first call there, and go with the first call of another program
-// after it has gone itself.
+// A point in the work of a stream.
+class Event {
+ public:
+  Event() { require_success(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "creating an event"); }
+  Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
+  Event& operator=(Event&& other) noexcept {
+    std::swap(event_, other.event_);
+    return *this;
+  }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  ~Event() {
+    if (event_ != nullptr) cudaEventDestroy(event_);
+  }
+
+  void record(cudaStream_t stream) { require_success(cudaEventRecord(event_, stream), "recording an event"); }
+
+  // Not where CUDA reports a failure either: then nobody knows.
+  bool has_passed() const {
+    const cudaError_t error = cudaEventQuery(event_);
+    if (error == cudaErrorNotReady) cudaGetLastError();  // no failure, and the next launch must not find it
+    return error == cudaSuccess;
+  }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+bool is_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  require_success(cudaStreamIsCapturing(stream, &status), "asking about a capture");
+  return status != cudaStreamCaptureStatusNone;
+}
+
+// A program's tables on a device, for numbers of one size. Their memory comes from the stream of the first call and goes
+// back to it, which does not wait for what other streams read: that is known by an event for each.
+class ProgramTables {
+ public:
+  explicit ProgramTables(const ProgramHandle& program) : program_(program) {}
+
+  // Before a call's launches. Threads that want the same tables wait while the first one makes them.
+  const DeviceTables& begin_use(const ProgramHandle& program, TorchDevice& device, std::size_t number_bytes) {
+    const std::lock_guard lock(mutex_);
+    const bool captures = is_capturing(device.stream());
+    if (!memory_.has_value()) {
+      if (captures)
+        throw std::runtime_error(
+            "ketgrad: a circuit's first call on a device copies its tables there, which a CUDA graph cannot capture; "
+            "run it once before the capture (warm-up)");
+      upload(make_tables(program->plan(gpu_layout(program->program.num_wires, number_bytes, device.shared_bytes))),
+             device);
+    }
+    if (captures) captured_ = program;
+    return tables_;
+  }
+
+  // After a call's launches, some of which may have failed.
+  void end_use(cudaStream_t stream) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (stream == home_ || captured_ != nullptr) return;
+    try {
+      readers_[stream].record(stream);
+    } catch (const std::exception&) {
+      is_lost_ = true;
+    }
+  }
+
+  bool is_expired() const { return program_.expired(); }
+
+  // Whether the memory can go back, once the program has gone.
+  bool is_unread() {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(readers_, [](const auto& reader) { return reader.second.has_passed(); });
+    return readers_.empty() && !is_lost_;
+  }
+
+ private:
+  // Other streams may call the program next, so this waits: once for each program and device.
+  void upload(Tables tables, const TorchDevice& device) {
+    std::vector<unsigned char> bytes(tables.bytes());
+    Block memory(std::max<std::size_t>(bytes.size(), 1), device.index());
+    tables_.view = tables.place(memory.address(), [&](std::size_t offset, const void* from, std::size_t n) {
+      std::memcpy(bytes.data() + offset, from, n);
+    });
+    tables_.tables = std::move(tables);
+    require_success(
+        cudaMemcpyAsync(memory.address(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice, device.stream()),
+        "copying a program's tables");
+    require_success(cudaStreamSynchronize(device.stream()), "copying a program's tables");
+    home_ = device.stream();
+    memory_ = std::move(memory);
+  }
+
+  const std::weak_ptr<const PlannedProgram> program_;
+  std::mutex mutex_;             // of all below; what is made does not change
+  ProgramHandle captured_;       // a graph that may be replayed at any time reads the tables: they stay for good
+  std::optional<Block> memory_;  // none before the first call
+  DeviceTables tables_;
+  cudaStream_t home_ = nullptr;  // where the memory comes from
+  std::map<cudaStream_t, Event> readers_;
+  bool is_lost_ = false;  // a reader has no event, so the memory stays
+};
+
+// The tables of a call, for as long as it launches. It ends before the call lets go of the program.
+class TableUse {
+ public:
+  TableUse(std::shared_ptr<ProgramTables> program_tables, const ProgramHandle& program, TorchDevice& device,
+           std::size_t number_bytes)
+      : program_tables_(std::move(program_tables)),
+        stream_(device.stream()),
+        tables_(program_tables_->begin_use(program, device, number_bytes)) {}
+  TableUse(const TableUse&) = delete;
+  TableUse& operator=(const TableUse&) = delete;
+  ~TableUse() { program_tables_->end_use(stream_); }
+
+  const DeviceTables& tables() const { return tables_; }
+
+ private:
+  std::shared_ptr<ProgramTables> program_tables_;
+  cudaStream_t stream_;
+  const DeviceTables& tables_;
+};
+
+// Tables are made at a program's first call on a device. After the program has gone, they go with the first call of
+// another one that finds nobody reading them; nothing waits for that.
 class TableCache {
  public:
-  template <class T>
-  const DeviceTables& find(const ProgramHandle& program, TorchDevice& device) {
-    const std::lock_guard lock(mutex_);
-    const Key key{program->id, device.index(), static_cast<int>(sizeof(T))};
-    const bool captures = is_capturing(device);
-    const auto at = entries_.find(key);
-    if (at != entries_.end() && !at->second.program.expired()) {
-      if (captures) at->second.captured = program;
-      return *at->second.tables;
-    }
-    if (captures)
-      throw std::runtime_error(
-          "ketgrad: a circuit's first call on a device copies its tables there, which a CUDA graph cannot capture; "
-          "run it once before the capture (warm-up)");
-    forget_expired(device);
-    const Layout layout = gpu_layout(program->program.num_wires, sizeof(T), device.shared_bytes);
-    Entry entry{program, nullptr, Block(1, device.index()), std::make_unique<DeviceTables>()};
-    upload(make_tables(program->plan(layout)), device, entry);
-    return *entries_.insert_or_assign(key, std::move(entry)).first->second.tables;
+  // For a walk on numbers of kind N.
+  template <class N>
+  TableUse use(const ProgramHandle& program, TorchDevice& device) {
+    return TableUse(find({program->id, device.index(), sizeof(N)}, program), program, device, sizeof(N));
   }
 
  private:
   struct Key {
     std::int64_t program;
     int device;
-    int number_bytes;
+    std::size_t number_bytes;
     friend auto operator<=>(const Key&, const Key&) = default;
   };
-  struct Entry {
-    std::weak_ptr<const PlannedProgram> program;
-    ProgramHandle captured;  // a graph that may be replayed at any time reads the tables: they stay for good
-    Block memory;
-    std::unique_ptr<DeviceTables> tables;
-  };
 
-  static bool is_capturing(const TorchDevice& device) {
-    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-    require_success(cudaStreamIsCapturing(device.stream(), &status), "asking about a capture");
-    return status != cudaStreamCaptureStatusNone;
+  // This lock is held by nobody who plans, copies or waits.
+  std::shared_ptr<ProgramTables> find(const Key& key, const ProgramHandle& program) {
+    const std::lock_guard lock(mutex_);
+    const auto at = entries_.find(key);
+    if (at != entries_.end() && !at->second->is_expired()) return at->second;
+    forget_expired();
+    return entries_[key] = std::make_shared<ProgramTables>(program);
   }
 
-  // Of this device, for which it waits: a launch that reads tables may still be pending.
-  void forget_expired(const TorchDevice& device) {
-    std::vector<Key> expired;
-    for (const auto& [key, entry] : entries_) {
-      if (key.device == device.index() && entry.program.expired()) expired.push_back(key);
-    }
-    if (expired.empty()) return;
-    require_success(cudaDeviceSynchronize(), "waiting for the device");
-    for (const Key& key : expired) entries_.erase(key);
-  }
-
-  // Other streams may call the program next, so this waits: once for each program and device.
-  static void upload(Tables tables, const TorchDevice& device, Entry& entry) {
-    std::vector<unsigned char> bytes(tables.bytes());
-    entry.memory = Block(std::max<std::size_t>(bytes.size(), 1), device.index());
-    entry.tables->view = tables.place(entry.memory.address(), [&](std::size_t offset, const void* from, std::size_t n) {
-      std::memcpy(bytes.data() + offset, from, n);
+  // A program of the same name may come back before the tables of the one that has gone are unread.
+  void forget_expired() {
+    std::erase_if(entries_, [this](const auto& entry) {
+      if (!entry.second->is_expired()) return false;
+      expired_.push_back(entry.second);
+      return true;
     });
-    entry.tables->tables = std::move(tables);
-    require_success(
-        cudaMemcpyAsync(entry.memory.address(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice, device.stream()),
-        "copying a program's tables");
-    require_success(cudaStreamSynchronize(device.stream()), "copying a program's tables");
+    std::erase_if(expired_, [](const auto& tables) { return tables->is_unread(); });
   }
 
   std::mutex mutex_;
-  std::map<Key, Entry> entries_;
+  std::map<Key, std::shared_ptr<ProgramTables>> entries_;
+  std::vector<std::shared_ptr<ProgramTables>> expired_;
 };
 
 // Never destroyed: at exit the allocator may be gone already.
@@ -232,10 +337,9 @@ Tensor empty(const std::vector<Index>& shape, ScalarType type, const Tensor& lik
   }
 }
 
-// For a walk on numbers of kind N.
-template <class N, class T>
-DeviceCall<T> device_call(const Arguments<T>& arguments, TorchDevice& device) {
-  return {&table_cache().find<N>(arguments.program, device), arguments.batch, arguments.views, {}};
+template <class T>
+DeviceCall<T> device_call(const Arguments<T>& arguments, const TableUse& use) {
+  return {&use.tables(), arguments.batch, arguments.views, {}};
 }
 
 // A gradient of zeros, known to the call as the place of the input's.
@@ -253,7 +357,8 @@ template <class T>
 Executed execute_as(const ProgramHandle& program, const std::vector<Tensor>& inputs, bool keep_ket) {
   const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
   TorchDevice device(inputs[0].get_device_index());
-  const DeviceCall<T> call = device_call<T>(arguments, device);
+  const TableUse use = table_cache().use<T>(arguments.program, device);
+  const DeviceCall<T> call = device_call(arguments, use);
   const Program& p = program->program;
   const Tensor real = empty({arguments.batch, p.real_results()}, real_type<T>, inputs[0]);
   const Tensor complex = empty({arguments.batch, p.complex_results()}, complex_type<T>, inputs[0]);
@@ -269,7 +374,8 @@ std::vector<Tensor> execute_vjp_as(const ProgramHandle& program, const std::vect
   const ops::CheckedCotangents<T> checked(arguments, inputs[0], ket, g_real, g_complex);
   ops::check_wanted(wanted, inputs.size());
   TorchDevice device(inputs[0].get_device_index());
-  const DeviceCall<T> call = device_call<T>(arguments, device);
+  const TableUse use = table_cache().use<T>(arguments.program, device);
+  const DeviceCall<T> call = device_call(arguments, use);
   Cotangents<T> cotangents = checked.view(inputs.size());
   std::vector<Tensor> gradients;
   for (const Index input : wanted) gradients.push_back(empty_gradient(input, inputs[input], device, cotangents));
@@ -287,7 +393,8 @@ Slopes execute_tangents_as(const ProgramHandle& program, const std::vector<Tenso
   Directional<T>& directional = checked.directional;
   ops::check_wanted(wanted, inputs.size());
   TorchDevice device(inputs[0].get_device_index());
-  DeviceCall<T> call = device_call<DualOf<T>>(arguments, device);
+  const TableUse use = table_cache().use<DualOf<T>>(arguments.program, device);
+  DeviceCall<T> call = device_call(arguments, use);
   call.tangents = directions.of_inputs;
   const Program& p = program->program;
   const Tensor real = empty({arguments.batch, p.real_results()}, real_type<T>, inputs[0]);
@@ -300,7 +407,8 @@ Slopes execute_tangents_as(const ProgramHandle& program, const std::vector<Tenso
   return {real, complex, gradients};
 }
 
-// The first input's device is the current one. Where that is the CPU, the arguments are refused by name later on.
+// How an operator runs: the first input's device is the current one. Where that is the CPU, the arguments are refused by
+// name later on.
 class OnDevice {
  public:
   explicit OnDevice(const Tensor& first) {
@@ -309,6 +417,7 @@ class OnDevice {
 
  private:
   std::optional<torch::stable::accelerator::DeviceGuard> guard_;
+  DuringCaptures during_captures_;
 };
 
 }  // namespace

@@ -6,7 +6,13 @@ gradients), through the public API, against the oracle. The emulation is slow: a
 
 from __future__ import annotations
 
+import ctypes
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from types import ModuleType
@@ -27,6 +33,8 @@ HOST = ROOT / "tests" / "cuda" / "host"
 BUILD = ROOT / "build" / "emulated"
 # Registered by `HOST / "registration.cpp"` instead.
 NOT_HERE = {"cuda/registration.cpp"}
+TIMEOUT = 60
+"""Seconds that a thread may take for a small circuit."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the emulation switches between threads as Linux does")
 
@@ -56,7 +64,7 @@ def extension() -> ModuleType:
     flags = ["-std=c++20", "-O1", "-w", "-fvisibility=hidden", "-DTORCH_STABLE_ONLY"]
     found: ModuleType = cpp_extension.load(
         name="ketgrad_emulated",
-        sources=[*kernels, *(str(ROOT / source) for source in others), str(HOST / "registration.cpp")],
+        sources=[*kernels, *(str(ROOT / source) for source in others), *map(str, sorted(HOST.glob("*.cpp")))],
         extra_cflags=[*flags, "-DTORCH_TARGET_VERSION=0x020b000000000000"],
         extra_include_paths=[str(HOST), str(ROOT), str(ROOT / "csrc")],
         build_directory=str(BUILD),
@@ -164,7 +172,209 @@ def test_a_matrix_larger_than_shared_memory_is_refused() -> None:
         kg.execute([kg.Tape([kg.QubitUnitary(matrix, wires=range(13))], [kg.expval(kg.Z(0))])])
 
 
-def test_programs_that_are_gone_leave_room_for_others() -> None:
-    """Tables of a program go with the first call of another one after it."""
-    for k in range(5):
-        check(kg.Tape([kg.RX(torch.tensor(0.1 * k), wires=0) for _ in range(k + 1)], [kg.expval(kg.Z(0))]), SINGLE)
+# --- tables, streams and threads --------------------------------------------------------------------------------------
+
+
+class Runtime:
+    """The CUDA runtime of `HOST`. Streams are numbers; a test's threads begin on the default one, 0."""
+
+    def __init__(self, extension: ModuleType) -> None:
+        self._library = ctypes.CDLL(extension.__file__)
+        self._library.host_end_capture.restype = ctypes.c_bool
+        self.before = 0
+
+    @contextmanager
+    def on(self, stream: int) -> Iterator[None]:
+        """This thread's calls go to a stream."""
+        self._library.host_use_stream(ctypes.c_ssize_t(stream))
+        try:
+            yield
+        finally:
+            self._library.host_use_stream(ctypes.c_ssize_t(0))
+
+    @contextmanager
+    def held(self, stream: int) -> Iterator[None]:
+        """The work of a stream does not end."""
+        self._library.host_hold(ctypes.c_ssize_t(stream))
+        try:
+            yield
+        finally:
+            self._library.host_release(ctypes.c_ssize_t(stream))
+
+    @contextmanager
+    def captured(self, stream: int) -> Iterator[None]:
+        """A CUDA graph is captured on a stream, in the mode that forbids most, and must be valid in the end."""
+        self._library.host_begin_capture(ctypes.c_ssize_t(stream))
+        try:
+            yield
+        finally:
+            is_valid = self._library.host_end_capture(ctypes.c_ssize_t(stream))
+        assert is_valid, "a capture was made invalid"
+
+    def waiting(self) -> int:
+        """Threads that wait for a stream."""
+        return int(self._library.host_waiting())
+
+    def blocks(self) -> int:
+        """Of memory that are not given back: as many as tables, where no call runs."""
+        return int(self._library.host_blocks())
+
+    def new_blocks(self) -> int:
+        """Those since the test began."""
+        return self.blocks() - self.before
+
+
+@pytest.fixture
+def runtime(extension: ModuleType) -> Runtime:
+    """Without the tables of other tests, but for those that a capture keeps."""
+    kg.structure_cache.clear()
+    run(0)  # finds the others gone, and stays until a test's next one
+    kg.structure_cache.clear()
+    found = Runtime(extension)
+    found.before = found.blocks() - 1
+    return found
+
+
+def rotations(count: int, x: torch.Tensor) -> torch.Tensor:
+    """The result of a circuit: each count has its own structure, and so its own tables."""
+    (z,) = kg.execute([kg.Tape([kg.RX(x, wires=0) for _ in range(count)], [kg.expval(kg.Z(0))])])
+    return z
+
+
+def run(count: int) -> None:
+    """A forward pass."""
+    x = torch.tensor(0.1, dtype=torch.float64)
+    torch.testing.assert_close(rotations(count, x), torch.cos(count * x))
+
+
+def run_for_others(count: int) -> None:
+    """A first call, which finds all programs gone but this one."""
+    kg.structure_cache.clear()
+    run(count)
+
+
+def started(runtime: Runtime, stream: int, count: int) -> Future[None]:
+    """A thread that runs a circuit on a stream. It may wait for ever, which must not keep the process."""
+    done: Future[None] = Future()
+
+    def call() -> None:
+        try:
+            with runtime.on(stream):
+                run(count)
+            done.set_result(None)
+        except BaseException as failure:
+            done.set_exception(failure)
+
+    threading.Thread(target=call, daemon=True).start()
+    return done
+
+
+def test_tables_of_programs_that_are_gone_go_while_the_device_works(runtime: Runtime) -> None:
+    """Their own stream gets them back in its order: nothing waits for it, nor for the device."""
+    run(1)
+    run(2)
+    assert runtime.new_blocks() == 2
+    kg.structure_cache.clear()
+    with runtime.held(0):
+        started(runtime, 1, 3).result(TIMEOUT)
+        assert runtime.new_blocks() == 1
+
+
+def test_tables_stay_until_every_stream_has_read_them(runtime: Runtime) -> None:
+    run(1)
+    with runtime.held(2):
+        with runtime.held(1):
+            for stream in (1, 2, 1):
+                with runtime.on(stream):
+                    run(1)
+            run_for_others(2)
+            assert runtime.new_blocks() == 2
+        run_for_others(3)
+        assert runtime.new_blocks() == 2
+    run_for_others(4)
+    assert runtime.new_blocks() == 1
+
+
+def test_a_later_use_on_the_same_stream_counts(runtime: Runtime) -> None:
+    run(1)
+    with runtime.on(1):
+        run(1)
+    with runtime.held(1):
+        with runtime.on(1):
+            run(1)
+        run_for_others(2)
+        assert runtime.new_blocks() == 2
+    run_for_others(3)
+    assert runtime.new_blocks() == 1
+
+
+def test_gradients_and_tangents_read_tables_too(runtime: Runtime) -> None:
+    """Both kinds of tables, one of which is of plans for dual numbers."""
+    x = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+
+    def slope() -> None:
+        torch.func.jvp(lambda x: rotations(1, x), (x.detach(),), (torch.ones_like(x.detach()),))
+
+    slope()
+    z = rotations(1, x)
+    assert runtime.new_blocks() == 2
+    with runtime.held(1):
+        with runtime.on(1):
+            z.backward()
+            slope()
+        del z
+        run_for_others(2)
+        assert runtime.new_blocks() == 3
+    run_for_others(3)
+    assert runtime.new_blocks() == 1
+
+
+def test_a_program_comes_back_while_its_old_tables_are_read(runtime: Runtime) -> None:
+    run(1)
+    with runtime.held(1):
+        with runtime.on(1):
+            run(1)
+        run_for_others(1)
+        assert runtime.new_blocks() == 2
+    run_for_others(2)
+    assert runtime.new_blocks() == 1
+
+
+def test_programs_are_planned_side_by_side(runtime: Runtime) -> None:
+    """A thread that makes tables keeps those waiting that want the same ones, and no others."""
+    with runtime.held(1):
+        first = started(runtime, 1, 1)
+        begun = time.monotonic()
+        while not runtime.waiting():
+            assert time.monotonic() < begun + TIMEOUT
+            time.sleep(0.001)
+        same = started(runtime, 0, 1)
+        started(runtime, 0, 2).result(TIMEOUT)
+        assert not first.done()
+        assert not same.done()
+    first.result(TIMEOUT)
+    same.result(TIMEOUT)
+    assert runtime.new_blocks() == 2
+
+
+def test_a_capture_is_valid_whatever_other_threads_do(runtime: Runtime) -> None:
+    """Tables are made, read on a second stream and given back meanwhile."""
+    with runtime.captured(3):
+        run(1)
+        with runtime.on(1):
+            run(1)
+        run_for_others(2)
+        assert runtime.new_blocks() == 1
+
+
+def test_tables_that_a_capture_reads_stay(runtime: Runtime) -> None:
+    """The graph may be replayed when the program has gone."""
+    with runtime.captured(3), runtime.on(3), pytest.raises(RuntimeError, match=r"run it once before the capture"):
+        run(1)
+    assert runtime.new_blocks() == 0
+    run(1)
+    with runtime.captured(3), runtime.on(3):
+        run(1)
+    run_for_others(2)
+    run_for_others(3)
+    assert runtime.new_blocks() == 2
