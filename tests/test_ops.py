@@ -262,7 +262,7 @@ def test_malformed_measurements_and_preparations() -> None:
 LONG_CALLS = {
     "execute": "kg.execute([deep()])",
     "torch.compile": "compiled(torch.rand(40, 22))",
-    "operator": "torch.ops.ketgrad.execute(encode(deep()).id, [torch.zeros(0)], False)",
+    "operator": "torch.ops.ketgrad.execute(encode(deep()).id, [torch.zeros(22 * 200), torch.zeros(1)], False)",
     "gradient": "kg.execute([deep()])[0].backward()",
     "density matrix": "kg.execute([kg.Tape(layer(23), [kg.density_matrix(wires=range(12))])])",
     "unitary": "kg.execute([kg.Tape([*layer(22), kg.QubitUnitary(np.eye(2**11), wires=range(11))], [kg.probs(0)])])",
