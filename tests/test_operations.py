@@ -423,3 +423,13 @@ def test_an_integer_prepares_its_bits_most_significant_first(count, data):
     bits = kg.BasisState(number, range(count)).bits
     assert int("".join(map(str, bits)), 2) == number
     assert bits == kg.BasisState(list(bits), range(count)).bits
+
+
+@pytest.mark.parametrize("layout", ["sparse_coo", "_mkldnn"])
+def test_an_angle_is_a_dense_tensor(layout: str) -> None:
+    angles = torch.tensor([0.3, 0.4])
+    other = angles.to_mkldnn() if layout == "_mkldnn" else angles.to_sparse()
+    with pytest.raises(TypeError, match=rf"RX on wire 0: the angle must be a dense tensor, not torch\.{layout}"):
+        kg.RX(other, wires=0)
+    with pytest.raises(TypeError, match="Rot on wire 0: the angle must be a dense tensor"):
+        kg.Rot(0.1, other, 0.2, wires=0)

@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.library import opcheck
 
 import cases
@@ -18,6 +19,7 @@ import ketgrad as kg
 from ketgrad import ops, routes
 from ketgrad._library import _C
 from ketgrad.batching import Group, group_tapes
+from ketgrad.encoding import encode
 
 EXECUTE = torch.ops.ketgrad.execute.default
 EXECUTE_VJP = torch.ops.ketgrad.execute_vjp.default
@@ -255,6 +257,43 @@ def test_malformed_measurements_and_preparations() -> None:
         builder(63).build()
     with pytest.raises(ValueError, match="input 0 must be real"):
         _C.ProgramBuilder(1).build()
+
+
+def one_angle() -> int:
+    """A program that takes the numbers and one angle."""
+    angle = torch.tensor(0.3)
+    return encode(kg.Tape([kg.RX(angle, wires=0), kg.RX(0.1, wires=0)], [kg.expval(kg.Z(0))])).id
+
+
+def test_meta_tensors_beside_others_are_refused() -> None:
+    program, numbers, meta = one_angle(), torch.zeros(1), torch.zeros(1, device="meta")
+    with pytest.raises(ValueError, match="inputs are on cpu, meta"):
+        torch.ops.ketgrad.execute(program, [numbers, meta], False)
+    ket, real, none = (
+        torch.zeros(1, 0, dtype=torch.complex64),
+        torch.ones(1, 1),
+        torch.zeros(1, 0, dtype=torch.complex64),
+    )
+    with pytest.raises(ValueError, match="all must be on one device"):
+        torch.ops.ketgrad.execute_vjp(program, [numbers, numbers], ket, real.to("meta"), none, [1])
+    assert torch.ops.ketgrad.execute(program, [numbers.to("meta"), meta], False)[0].shape == (1, 1)
+
+
+def test_forward_mode_over_an_operator_is_refused() -> None:
+    program = one_angle()
+
+    def value(angle: torch.Tensor) -> torch.Tensor:
+        return torch.ops.ketgrad.execute(program, [torch.zeros(1), angle], False)[0]
+
+    x = torch.ones(1)
+    with pytest.raises(NotImplementedError, match="no forward-mode derivatives; use kg"):
+        torch.func.jvp(value, (x,), (x,))
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="no forward-mode derivatives"):
+        value(forward_ad.make_dual(x, x))
+    with forward_ad.dual_level():
+        torch.testing.assert_close(value(x), (x + 0.0).cos()[None])
+    (gradient,) = torch.autograd.grad(value(x.requires_grad_()).sum(), x)
+    torch.testing.assert_close(gradient, -x.sin())
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------------------------------------

@@ -151,6 +151,8 @@ def scalar_parameter(value: Any, name: str, wires: tuple[Wire, ...], noun: str =
     if isinstance(value, Tensor):
         if value.is_complex():
             raise TypeError(f"{place(name, wires)}: the {noun} must be real, not of dtype {value.dtype}")
+        if value.layout is not torch.strided:
+            raise TypeError(f"{place(name, wires)}: the {noun} must be a dense tensor, not {value.layout}")
         axes = value.dim()
         if axes == 0:
             return value, "s", None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._library.autograd import Info, make_autograd_impl
+from torch.autograd import forward_ad
 
 from . import ops
 from ._library import _C
@@ -37,6 +39,7 @@ def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple[Ten
 @torch.library.register_fake("ketgrad::execute")  # type: ignore[untyped-decorator]
 def _execute_fake(program: int, inputs: list[Tensor], keep_ket: bool) -> tuple[Tensor, Tensor, Tensor]:
     _C.pin_program(program)  # a traced graph keeps the id as a constant, which is no reference to the program
+    _require_one_device(inputs)
     found = _C.find_program(program)
     shape = found.describe()
     batch = ops.batch_size(found, inputs)
@@ -47,10 +50,18 @@ def _execute_fake(program: int, inputs: list[Tensor], keep_ket: bool) -> tuple[T
     return real, complex_, ket
 
 
+def _require_one_device(tensors: Sequence[Tensor]) -> None:
+    """Of meta tensors beside others, of which torch comes here too; the kernels refuse other mixtures."""
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) > 1:
+        raise ValueError(f"ketgrad: inputs are on {', '.join(sorted(map(str, devices)))}; all must be on one device")
+
+
 @torch.library.register_fake("ketgrad::execute_vjp")  # type: ignore[untyped-decorator]
 def _execute_vjp_fake(
     program: int, inputs: list[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor, wanted: list[int]
 ) -> list[Tensor]:
+    _require_one_device([*inputs, ket, g_real, g_complex])
     return [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in wanted]
 
 
@@ -153,7 +164,33 @@ def _backward_exported(ctx: Any, g_real: Tensor, g_complex: Tensor) -> tuple[Non
     return None, _gradients(ctx, ctx.program.id, ctx.saved_tensors, no_ket, g_real, g_complex)
 
 
-torch.library.register_autograd("ketgrad::execute_exported", _backward_exported, setup_context=_setup_exported)
-torch.library.register_autograd("ketgrad::execute", _backward_execute, setup_context=_setup_execute)
+# --- autograd of the operators ----------------------------------------------------------------------------------------
+
+_autograd_kernels = torch.library.Library("ketgrad", "FRAGMENT")
+
+
+def _register_autograd(name: str, backward: Callable[..., Any], setup_context: Callable[..., Any]) -> None:
+    """`torch.library.register_autograd` with a kernel that refuses tangents, which torch's would drop in silence."""
+    operator = getattr(torch.ops.ketgrad, name).default
+    kernel = make_autograd_impl(operator, Info(backward, setup_context))
+
+    def run(keyset: Any, *args: Any) -> Any:
+        if forward_ad._current_level >= 0:
+            _refuse_tangents(name, args)
+        return kernel(keyset, *args)
+
+    _autograd_kernels.impl(name, run, "Autograd", with_keyset=True)
+
+
+def _refuse_tangents(name: str, args: Sequence[Any]) -> None:
+    tensors = [t for arg in args for t in (arg if isinstance(arg, (list, tuple)) else (arg,)) if isinstance(t, Tensor)]
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise NotImplementedError(
+            f"torch.ops.ketgrad.{name} has no forward-mode derivatives; use kg.execute, or what kg.compile returns"
+        )
+
+
+_register_autograd("execute_exported", _backward_exported, _setup_exported)
+_register_autograd("execute", _backward_execute, _setup_execute)
 for _name in ("execute_vjp", "execute_jvp", "execute_vjp_jvp"):
-    torch.library.register_autograd(f"ketgrad::{_name}", _refuse_compiled, setup_context=_no_context)
+    _register_autograd(_name, _refuse_compiled, _no_context)
