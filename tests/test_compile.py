@@ -1097,3 +1097,40 @@ def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(compiled._plans) == 3
     agree(compiled, function, leaf(), 5)
     assert compiled.traces == 5
+
+
+@pytest.mark.parametrize("is_layer", [False, True], ids=["compiled", "layer"])
+@pytest.mark.parametrize("transform", ["checkpoint", "hooks", "func.grad in hooks"])
+def test_a_first_call_among_hooks_of_saved_tensors(transform: str, is_layer: bool) -> None:
+    """Hooks see what the call saves, not what tracing did."""
+
+    def circuit(inputs: Tensor, p: Tensor) -> kg.Tape:
+        return kg.Tape([kg.RX(inputs[..., i] * p, i) for i in range(2)], [kg.expval(kg.Z(0))])
+
+    def make() -> Any:
+        if is_layer:
+            torch.manual_seed(0)
+            layer = kg.nn.CircuitLayer(circuit, {"p": ()})
+            return lambda x: layer(x).sum()
+        p = torch.tensor(0.7, requires_grad=True)
+        compiled = kg.compile(circuit)
+        return lambda x: compiled(x, p).sum()
+
+    def gradient(f: Any, x: Tensor) -> Tensor:
+        if transform == "checkpoint":
+            return torch.autograd.grad(torch.utils.checkpoint.checkpoint(f, x, use_reentrant=False), x)[0]
+        if transform == "func.grad in hooks":
+            return torch.func.grad(f)(x.detach())
+        seen: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: seen.append(t.numel()) or t, lambda t: t):
+            first = f(x)
+            after_first = list(seen)
+            f(x)
+        assert seen == 2 * after_first
+        return torch.autograd.grad(first, x)[0]
+
+    x = torch.rand(4, 2, requires_grad=True)
+    f = make()
+    f(x)
+    (right,) = torch.autograd.grad(f(x), x)
+    torch.testing.assert_close(gradient(make(), x), right)

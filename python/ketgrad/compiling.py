@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.autograd import forward_ad
+from torch.autograd.graph import saved_tensors_hooks
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.overrides import _pop_mode, _push_mode
 from torch.utils import _pytree as pytree
@@ -451,7 +452,7 @@ class Compiled:
 
     def _trace(self, given: _Given) -> Plan:
         """Trace the function for arguments of one structure, and see whether the batch size matters."""
-        with span("trace"):
+        with span("trace"), _without_saved_tensors_hooks():
             if ops.is_transforming():  # only what the tensors are like matters
                 with temporarily_clear_interpreter_stack():
                     return self._trace_plain(given._replace(tensors=tuple(map(_plain, given.tensors))))
@@ -581,6 +582,17 @@ def _by_name(function: Any) -> Any:
     for name in getattr(function, "__qualname__", "").split("."):
         found = getattr(found, name, None)
     return found
+
+
+def _without_saved_tensors_hooks() -> AbstractContextManager[Any]:
+    """What tracing saves is for no backward pass, and no business of hooks: those of a checkpoint count."""
+    if not torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
+        return contextlib.nullcontext()
+    return saved_tensors_hooks(_as_it_is, _as_it_is)
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _remember(plans: OrderedDict[_Key, Plan], key: _Key, plan: Plan) -> Plan:
