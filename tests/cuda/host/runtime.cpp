@@ -44,6 +44,9 @@ KETGRAD_FOR_TESTS bool host_end_capture(std::intptr_t stream) {
   return runtime.captures_are_valid;
 }
 
+// Whether the thread's calls are exempt from what captures forbid.
+KETGRAD_FOR_TESTS bool host_is_relaxed() { return ketgrad::host::capture_mode == cudaStreamCaptureModeRelaxed; }
+
 // Of memory that are not given back: where no call runs, tables.
 KETGRAD_FOR_TESTS int host_blocks() {
   const std::lock_guard lock(runtime.mutex);
