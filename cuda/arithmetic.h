@@ -135,14 +135,14 @@ KETGRAD_DEVICE T warp_sum(T value) {
   return value;
 }
 
-// Of all threads of a block, which has shared memory for a number of each warp.
+// Of all threads of a block, which has shared memory for a number of each warp. Between two sums goes a barrier: the
+// threads have read the earlier one then.
 template <class N>
 KETGRAD_DEVICE N block_sum(const N& value) {
   const N of_warp = warp_sum(value);
   const int warps = block_threads() / warp_size;
   if (warps == 1) return of_warp;
   Shared<N> sums(0, warps);
-  barrier();  // an earlier sum has been read
   if (thread_index() % warp_size == 0) sums.set(thread_index() / warp_size, of_warp);
   barrier();
   N total = 0;
@@ -152,7 +152,9 @@ KETGRAD_DEVICE N block_sum(const N& value) {
 
 template <class N>
 KETGRAD_DEVICE Complex<N> block_sum(const Complex<N>& value) {
-  return {block_sum(value.re), block_sum(value.im)};
+  const N re = block_sum(value.re);
+  barrier();
+  return {re, block_sum(value.im)};
 }
 
 // --- what a call brings -----------------------------------------------------------------------------------------------

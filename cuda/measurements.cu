@@ -257,6 +257,7 @@ KETGRAD_KERNEL inner_products_kernel(StateCall<T> c, int input, Map groups, Map 
   const Index sample = block_index() / groups.size();
   const Index base = (sample << c.num_bits) + at(c.t, groups, block_index() % groups.size());
   const Complex<Wide<T>> of_psi = project_amplitude(c, input, sample, base, offsets, psi);
+  barrier();
   const Complex<Wide<T>> of_u = project_amplitude(c, input, sample, base, offsets, u);
   if (thread_index() != 0) return;
   products[2 * block_index()] = of_psi;
