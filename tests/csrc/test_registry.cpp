@@ -114,8 +114,8 @@ TEST(footprints_grow_with_what_there_is) {
 
 TEST(many_threads) {
   constexpr int threads = 4;
-  const std::int64_t shared = register_program(numbered(2000))->id;
-  const ProgramHandle held = find_program(shared);
+  const ProgramHandle held = register_program(numbered(2000));
+  const std::int64_t shared = held->id;
   std::vector<std::vector<std::int64_t>> ids(threads);
   std::vector<std::thread> pool;
   for (int t = 0; t < threads; ++t) {
