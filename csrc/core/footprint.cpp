@@ -17,7 +17,9 @@ template <class T>
 std::size_t held(const T&) {
   return 0;
 }
-std::size_t held(const std::string& s) { return s.capacity() > sizeof(std::string) ? s.capacity() + allocation : 0; }
+std::size_t held(const std::string& s) {
+  return s.capacity() > std::string().capacity() ? s.capacity() + allocation : 0;  // short ones lie in the object
+}
 std::size_t held(const std::vector<bool>& v) { return v.capacity() / 8 + allocation; }
 std::size_t held(const IndexMap& map) { return map.table_bytes() + 2 * allocation; }
 

@@ -24,7 +24,6 @@ struct Registry {
   std::unordered_map<std::int64_t, Entry> entries;
   std::size_t swept_at = 1024;  // entries
 
-  // Handles that are given out outlive the lock: the last of them must not go while it is held.
   ProgramHandle find(std::int64_t id) {
     const auto it = entries.find(id);
     ProgramHandle found = it == entries.end() ? nullptr : it->second.program.lock();
@@ -108,17 +107,15 @@ ProgramHandle register_program(Program program) {
   program.validate();
   std::string content = program.serialise();
   const std::int64_t id = content_hash(content);
-  auto planned = std::make_shared<const PlannedProgram>(id, std::move(program), std::move(content));
-  ProgramHandle known;  // destroyed after the lock is released, as `planned` is
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);
   Registry::Entry& entry = r.entries[id];
-  known = entry.program.lock();
-  if (known != nullptr) {
-    if (known->content != planned->content)
+  if (ProgramHandle known = entry.program.lock()) {
+    if (known->content != content)
       throw std::runtime_error("ketgrad: two programs share the hash " + std::to_string(id));
     return known;
   }
+  auto planned = std::make_shared<const PlannedProgram>(id, std::move(program), std::move(content));
   entry.program = planned;
   r.sweep();
   return planned;
@@ -133,8 +130,7 @@ ProgramHandle find_program(std::int64_t id) {
 void pin_program(std::int64_t id) {
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);
-  ProgramHandle found = r.find(id);
-  r.entries[id].pinned = std::move(found);
+  r.entries[id].pinned = r.find(id);
 }
 
 }  // namespace ketgrad

@@ -235,14 +235,14 @@ void make_hermitian(V* m, Index size) {
   }
 }
 
-// w[a, b] += conj(bra[a]) ket[b]
+// w[a, b] += left[a] conj(right[b]), of the imaginary part `sign` times as much: with -1 it is conj(left[a]) right[b].
 template <class V>
-void add_outer(const V* bra, const V* ket, Index size, V* w) {
+void add_outer(const V* left, const V* right, Index size, Scalar<V> sign, V* w) {
   for (Index a = 0; a < size; ++a) {
     for (Index b = 0; b < size; ++b) {
       V* e = w + 2 * (a * size + b);
-      e[0] += bra[2 * a] * ket[2 * b] + bra[2 * a + 1] * ket[2 * b + 1];
-      e[1] += bra[2 * a] * ket[2 * b + 1] - bra[2 * a + 1] * ket[2 * b];
+      e[0] += left[2 * a] * right[2 * b] + left[2 * a + 1] * right[2 * b + 1];
+      e[1] += sign * (left[2 * a + 1] * right[2 * b] - left[2 * a] * right[2 * b + 1]);
     }
   }
 }
@@ -262,7 +262,7 @@ void undo_large_block(V* psi, V* lambda, const IndexMap& groups, const Index* of
     times_matrix(bra_out.data(), bra_in.data(), m, size);
     store_group(psi, base, offsets, size, ket_in.data());
     store_group(lambda, base, offsets, size, bra_in.data());
-    if constexpr (W) add_outer(bra_out.data(), ket_in.data(), size, w);
+    if constexpr (W) add_outer(bra_out.data(), ket_in.data(), size, Scalar<V>(-1), w);
   }
 }
 

@@ -169,7 +169,7 @@ void apply_sparse_hermitian(V* state, const PlannedFactor& f, const V* values, I
 // Gradients of a factor's input (in torch's convention) of Re<u|F|psi>, psi being everything else in the term applied
 // to the ket.
 
-// g[a][b] += left_a conj(right_b), the derivative by a matrix; of the imaginary part `sign` times as much.
+// The derivative by a matrix: add_outer of each group.
 template <class V, class Offsets>
 void add_group_products(const V* left, const V* right, const IndexMap& groups, const Offsets& offsets, Index size,
                         Scalar<V> sign, Index begin, Index end, V* g) {
@@ -179,13 +179,7 @@ void add_group_products(const V* left, const V* right, const IndexMap& groups, c
     const Index base = groups[r];
     load_group(left, base, offsets, size, rows.data());
     load_group(right, base, offsets, size, columns.data());
-    for (Index a = 0; a < size; ++a) {
-      for (Index b = 0; b < size; ++b) {
-        V* e = g + 2 * (a * size + b);
-        e[0] += rows[2 * a] * columns[2 * b] + rows[2 * a + 1] * columns[2 * b + 1];
-        e[1] += sign * (rows[2 * a + 1] * columns[2 * b] - rows[2 * a] * columns[2 * b + 1]);
-      }
-    }
+    add_outer(rows.data(), columns.data(), size, sign, g);
   }
 }
 

@@ -215,7 +215,7 @@ class TangentWalk : public GroupWalk<V> {
     for (Index r = begin; r < end; ++r) {
       for (Index a = 0; a < size; ++a) {
         const Index i = 2 * (step.groups[r] ^ step.offsets[a]);
-        add_outer(bra + i, ket + i, 1, w + 2 * a);
+        add_outer(bra + i, ket + i, 1, T(-1), w + 2 * a);
       }
     }
   }
