@@ -6,11 +6,15 @@ Tolerances. Both compute the same in the same precision; slots are evaluated in 
 
 from __future__ import annotations
 
+import collections
 import copy
+import dataclasses
+import functools
 import gc
 import math
 import pickle
 import threading
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -640,6 +644,122 @@ def test_globals_are_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     other = leaf(3, seed=12)
     monkeypatch.setitem(globals(), "WEIGHTS", other)
     agree(compiled, function, leaf(), others=(other,))
+
+
+class Config:
+    table = torch.tensor([0.1, 0.2], dtype=torch.float64)
+
+    @staticmethod
+    def angle() -> Tensor:
+        return Config.table[1]
+
+
+class Places:
+    """Tensors in places of many kinds."""
+
+    shared = torch.tensor(0.3, dtype=torch.float64)
+    kinds = (torch.tensor(0.4, dtype=torch.float64),)
+
+    def __init__(self) -> None:
+        self.queue = collections.deque([leaf(seed=3)])
+        self.mapping = types.MappingProxyType({"a": leaf(seed=4)})
+        self.space = types.SimpleNamespace(inner=leaf(seed=5))
+        self.pair = Pair(leaf(seed=6), [leaf(seed=7)])
+
+    @property
+    def computed(self) -> Tensor:
+        return 2 * WEIGHTS[0]
+
+    @functools.cached_property
+    def cached(self) -> Tensor:
+        return 3 * WEIGHTS[0]
+
+    def angles(self) -> list[Tensor]:
+        found = [self.shared, self.kinds[0], self.queue[0], self.mapping["a"], self.space.inner, self.computed]
+        return [*found, self.pair.one, self.pair.others[0], Config.table[0], Config.angle(), self.cached]
+
+    def tape(self, x: Tensor) -> kg.Tape:
+        return kg.Tape([kg.RX(x, wires=0), *[kg.RX(a, wires=0) for a in self.angles()]], [kg.expval(kg.Z(0))])
+
+
+@dataclasses.dataclass(slots=True)
+class Pair:
+    one: Tensor
+    others: list[Tensor]
+
+
+def test_tensors_are_found_in_places_of_many_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = Places()
+    trained = (places.queue[0], places.mapping["a"], places.space.inner, places.pair.one, places.pair.others[0])
+    compiled = compare(places.tape, leaf(), others=(*trained, WEIGHTS))
+    changes = {
+        "an attribute hides that of the class": lambda: setattr(places, "shared", leaf(seed=20)),
+        "of the class": lambda: monkeypatch.setattr(Places, "kinds", (leaf(seed=21),)),
+        "of a class by name": lambda: monkeypatch.setattr(Config, "table", leaf(2, seed=22)),
+        "a slot": lambda: setattr(places.pair, "one", leaf(seed=23)),
+        "a queue turns": lambda: places.queue.appendleft(leaf(seed=24)),
+        "a namespace": lambda: setattr(places.space, "inner", leaf(seed=25)),
+    }
+    for change in changes.values():
+        change()
+        agree(compiled, places.tape, leaf(), others=(WEIGHTS,))
+
+
+GROWING: dict[str, Callable[[], tuple[Any, Callable[[], None]]]] = {
+    "list": lambda: (found := [leaf()], lambda: found.append(leaf(seed=2))),
+    "list that is empty": lambda: (found := [], lambda: found.append(leaf(seed=2))),
+    "list that shrinks": lambda: (found := [leaf(), leaf(seed=2)], lambda: found.pop()),
+    "deque": lambda: (found := collections.deque([leaf()]), lambda: found.append(leaf(seed=2))),
+    "dictionary": lambda: (found := {"a": leaf()}, lambda: found.update(b=leaf(seed=2))),
+    "another order": lambda: (
+        found := {"a": leaf(), "b": leaf(seed=2)},
+        lambda: found.update(a=found.pop("a")),
+    ),
+    "list of lists": lambda: (found := [[leaf()]], lambda: found.append([leaf(seed=2)])),
+    "list in a list": lambda: (found := [[leaf()]], lambda: found[0].append(leaf(seed=2))),
+    "list in an object": lambda: (
+        found := [types.SimpleNamespace(angles=[leaf()])],
+        lambda: found[0].angles.append(leaf(seed=2)),
+    ),
+    "parameters": lambda: (found := nn.ParameterList([leaf()]), lambda: found.append(leaf(seed=2))),
+}
+
+
+def all_angles(found: Any) -> list[Tensor]:
+    if isinstance(found, Tensor):
+        return [found]
+    if isinstance(found, types.SimpleNamespace):
+        return all_angles(found.angles)
+    return [angle for part in (found.values() if isinstance(found, dict) else found) for angle in all_angles(part)]
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_containers_that_change(name: str) -> None:
+    found, change = GROWING[name]()
+
+    def function(x: Tensor) -> kg.Tape:
+        gates = [kg.Rot(angle, 0.1 * i, 0.3, wires=0) for i, angle in enumerate(all_angles(found))]
+        return kg.Tape([kg.RX(x, wires=0), *gates], [kg.expval(kg.Z(0))])
+
+    compiled = compare(function, leaf(), others=tuple(all_angles(found)))
+    change()
+    agree(compiled, function, leaf(), others=tuple(all_angles(found)))
+    assert compiled.traces == 2
+    agree(compiled, function, leaf(seed=1), others=tuple(all_angles(found)))
+    assert compiled.traces == 2
+
+
+def test_function_that_keeps_a_record() -> None:
+    seen: list[Any] = []
+
+    def function(x: Tensor) -> kg.Tape:
+        seen.append(x.shape)
+        return kg.Tape([kg.RX(x, wires=0)], [kg.expval(kg.Z(0))])
+
+    compiled = kg.compile(function)
+    for _ in range(3):
+        assert_close(compiled(leaf(4)), leaf(4).cos(), DOUBLE)
+    assert compiled.traces == 1
 
 
 def test_observable_from_outside() -> None:

@@ -1,8 +1,9 @@
 """Closures: where a function finds a tensor that is none of its arguments.
 
 A tensor that a traced function uses without being given it is found in what the function refers to: closure, globals,
-`self`, and the containers, modules and objects reached from there. Its places are read anew before each call, so that
-another tensor put there (`self.weight = …`) is noticed.
+`self`, and the containers, modules, classes and objects reached from there. Its places are read anew before each call,
+so that another tensor put there (`self.weight = …`) is noticed, and so is a container that grows, shrinks or gets other
+keys.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import functools
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -21,6 +22,11 @@ from ._parsing import Immutable
 _MOST_OBJECTS = 20_000
 _MOST_ITEMS = 2_000
 
+_NEAR = 3
+"""Steps from a function within which containers that are empty yet are watched: it may loop over them."""
+
+_GROWING = (list, dict, deque)
+
 # Whose functions refer to nothing that a user could have put there.
 _LIBRARIES = frozenset({"builtins", "functools", "ketgrad", "math", "numpy", "random", "scipy", "torch", "pennylane"})
 
@@ -28,43 +34,105 @@ _Namespace = dict[str, Any]
 
 
 class Location(NamedTuple):
-    """The places of one tensor: `read` gives what is there now, a tuple with one object a place."""
+    """The places of one tensor: `read` gives what is there now, a tuple with one object a place.
+
+    Attributes:
+        names: the places, as expressions.
+        within: the containers that lead there, as expressions.
+    """
 
     read: Callable[[], tuple[Any, ...]]
     names: tuple[str, ...]
+    within: tuple[str, ...]
+
+
+class Sizes(NamedTuple):
+    """Containers that a trace depends on.
+
+    Attributes:
+        read: what they hold now: the keys of dictionaries, how many objects others have.
+        names: the containers, as expressions.
+        expected: what they held while tracing.
+    """
+
+    read: Callable[[], tuple[Any, ...]]
+    names: tuple[str, ...]
+    expected: tuple[Any, ...]
 
 
 class _Place(NamedTuple):
-    """An expression, over the objects in a namespace, that leads to an object."""
+    """An expression, over the objects in a namespace, that leads to an object.
+
+    Attributes:
+        within: the containers on the way.
+        steps: from the root.
+    """
 
     text: str
     found: Any
+    within: tuple[str, ...] = ()
+    steps: int = 0
 
 
 class Surroundings:
-    """What is reached from a function and other objects; looked through once, when the first tensor is asked for."""
+    """What is reached from a function and other objects; looked through once, when it is first asked for."""
 
     def __init__(self, roots: Sequence[Any]) -> None:
         self._roots = roots
-        self._namespace: _Namespace = {}
-        self._places: dict[int, list[_Place]] | None = None
+        self._namespace: _Namespace = {"size": _size}
+        self._found: list[_Place] | None = None
+        self._tensors: dict[int, list[_Place]] = {}
+
+    def _places(self) -> list[_Place]:
+        if self._found is None:
+            self._found = list(_reachable(self._roots, self._namespace))
+            self._tensors = {}
+            for place in self._found:
+                if isinstance(place.found, Tensor):
+                    self._tensors.setdefault(id(place.found), []).append(place)
+        return self._found
 
     def locate(self, tensor: Tensor) -> Location | None:
         """All places at which a tensor is reached, None where there is none."""
-        if self._places is None:
-            self._places = {}
-            for place in _reachable(self._roots, self._namespace):
-                if isinstance(place.found, Tensor):
-                    self._places.setdefault(id(place.found), []).append(place)
-        texts = [place.text for place in self._places.get(id(tensor), ()) if place.found is tensor]
-        if not texts:
+        places = self._places_of(tensor)
+        if not places:
+            self._found = None  # it may have been put there by the function itself
+            places = self._places_of(tensor)
+        if not places:
             return None
-        return Location(eval("lambda: (" + ", ".join(texts) + ",)", self._namespace), tuple(texts))
+        names = tuple([place.text for place in places])
+        within = dict.fromkeys(container for place in places for container in place.within)
+        return Location(self._reader(names), names, tuple(within))
+
+    def _places_of(self, tensor: Tensor) -> list[_Place]:
+        self._places()
+        return [place for place in self._tensors.get(id(tensor), ()) if place.found is tensor]
+
+    def modules(self) -> list[nn.Module]:
+        """The modules that are reached, on whose training mode a function may depend."""
+        return [place.found for place in self._places() if isinstance(place.found, nn.Module)]
+
+    def sizes(self, locations: Iterable[Location]) -> Sizes:
+        """The containers that lead to the locations, and those nearby that are empty yet."""
+        names = dict.fromkeys(container for location in locations for container in location.within)
+        names.update(dict.fromkeys(place.text for place in self._places() if _may_fill(place)))
+        read = self._reader(tuple([f"size({name})" for name in names]))
+        return Sizes(read, tuple(names), read())
+
+    def _reader(self, texts: Sequence[str]) -> Callable[[], tuple[Any, ...]]:
+        return eval(f"lambda: ({''.join([f'{text}, ' for text in texts])})", self._namespace)  # type: ignore[no-any-return]
 
 
-def modules_of(roots: Sequence[Any]) -> list[nn.Module]:
-    """The modules that are reached, on whose training mode a function may depend."""
-    return [place.found for place in _reachable(roots, {}) if isinstance(place.found, nn.Module)]
+def _size(container: Any) -> Any:
+    return tuple(container) if isinstance(container, dict) else len(container)
+
+
+def _may_fill(place: _Place) -> bool:
+    return place.steps <= _NEAR and _is_empty(place.found)
+
+
+def _is_empty(found: Any) -> bool:
+    return isinstance(found, _GROWING) and not found
 
 
 def _reachable(roots: Sequence[Any], namespace: _Namespace) -> Iterator[_Place]:
@@ -77,7 +145,9 @@ def _reachable(roots: Sequence[Any], namespace: _Namespace) -> Iterator[_Place]:
         if isinstance(place.found, Tensor) or id(place.found) in seen:
             continue
         seen.add(id(place.found))
-        waiting.extend(_parts(place, namespace))
+        within = (*place.within, place.text) if isinstance(place.found, _GROWING) else place.within
+        for part in _parts(place, namespace):
+            waiting.append(part._replace(within=within, steps=place.steps + 1))
 
 
 def _bind(namespace: _Namespace, found: Any) -> str:
@@ -87,28 +157,31 @@ def _bind(namespace: _Namespace, found: Any) -> str:
 
 
 def _parts(place: _Place, namespace: _Namespace) -> Iterable[_Place]:
-    text, found = place
-    if isinstance(found, FunctionType):
-        return [] if _is_library(found.__module__) else _function_parts(found, namespace)
+    text, found = place.text, place.found
     if isinstance(found, MethodType):
         self_ = _bind(namespace, found.__self__)
         return [_Place(self_, found.__self__), *_function_parts(found.__func__, namespace)]  # type: ignore[arg-type]
     if isinstance(found, functools.partial):
         return [_Place(f"{text}.{name}", getattr(found, name)) for name in ("func", "args", "keywords")]
-    if isinstance(found, dict):
+    if isinstance(found, (dict, MappingProxyType)):
         return _items(text, list(found.items())[:_MOST_ITEMS], namespace)
-    if isinstance(found, (list, tuple)):
-        return _items(text, list(enumerate(found[:_MOST_ITEMS])), namespace)
+    if isinstance(found, (list, tuple, deque)):
+        return _items(text, list(enumerate(found))[:_MOST_ITEMS], namespace)
     if isinstance(found, Immutable):
         names = ("parameters", "observable", "operations", "measurements")
         return [_Place(f"{text}.{name}", getattr(found, name)) for name in names if hasattr(found, name)]
-    if isinstance(found, (type, ModuleType)) or not hasattr(found, "__dict__"):
+    if isinstance(found, ModuleType):
         return []
     if is_operator(found):
         return [_Place(f"{text}.data", found.data)]
-    if _is_library(type(found).__module__) and not isinstance(found, nn.Module):
-        inner = vars(found).get("__wrapped__")  # of a compiled function
+    owner = found if isinstance(found, (FunctionType, type)) else type(found)
+    if _is_library(owner.__module__) and not isinstance(found, nn.Module):
+        inner = getattr(found, "__dict__", {}).get("__wrapped__")  # of a compiled function
         return [] if inner is None else [_Place(f"{text}.__wrapped__", inner)]
+    if isinstance(found, FunctionType):
+        return _function_parts(found, namespace)
+    if isinstance(found, type):
+        return _class_parts(found, found, text, namespace)
     return _object_parts(found, text, namespace)
 
 
@@ -119,20 +192,50 @@ def is_operator(found: Any) -> bool:
 
 
 def _object_parts(found: Any, text: str, namespace: _Namespace) -> list[_Place]:
-    """An object's attributes, and what its class's methods refer to."""
-    parts = [_Place(f"{text}.__dict__", vars(found))]
-    for kind in type(found).__mro__:
-        if not _is_library(kind.__module__):
-            methods = [m.fget if isinstance(m, property) else m for m in vars(kind).values()]
-            parts += [_Place(_bind(namespace, m), m) for m in methods if isinstance(m, FunctionType)]
+    """An object's attributes, and those of its class."""
+    own = list(getattr(found, "__dict__", {}).items())
+    if isinstance(found, nn.Module):  # none of whose own dictionaries of hooks is one to loop over
+        own = [(name, value) for name, value in own if not (name.startswith("_") and _is_empty(value))]
+    return [*_items(f"{text}.__dict__", own, namespace), *_class_parts(type(found), found, text, namespace)]
+
+
+def _class_parts(kind: type, found: Any, text: str, namespace: _Namespace) -> list[_Place]:
+    """What is read of an object (or a class) but stands in its class: attributes, slots, what methods refer to."""
+    parts = []
+    for base in kind.__mro__:
+        if _is_library(base.__module__):
+            continue
+        for name, value in vars(base).items():
+            function = _function_of(value)
+            if isinstance(function, FunctionType):
+                parts.append(_Place(_bind(namespace, function), function))
+            elif isinstance(value, MemberDescriptorType) or not hasattr(type(value), "__get__"):
+                parts += _attribute(found, name, text)
     return parts
+
+
+def _function_of(value: Any) -> Any:
+    """The function behind what a class has for a method."""
+    if isinstance(value, property):
+        return value.fget
+    if isinstance(value, functools.cached_property):
+        return value.func
+    return value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+
+
+def _attribute(found: Any, name: str, text: str) -> list[_Place]:
+    """Read as the function reads it, so that an object's own attribute hides that of its class."""
+    if name.startswith("__") or (name in getattr(found, "__dict__", {}) and not isinstance(found, type)):
+        return []
+    value = getattr(found, name, None)  # of a slot, nothing perhaps
+    return [] if value is None else [_Place(f"{text}.{name}", value)]
 
 
 def _is_library(module: str | None) -> bool:
     return (module or "").split(".")[0] in _LIBRARIES
 
 
-def _items(text: str, items: list[tuple[Any, Any]], namespace: _Namespace) -> list[_Place]:
+def _items(text: str, items: Iterable[tuple[Any, Any]], namespace: _Namespace) -> list[_Place]:
     return [_Place(f"{text}[{_key(key, namespace)}]", part) for key, part in items]
 
 

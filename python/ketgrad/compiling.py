@@ -27,7 +27,7 @@ from . import levels, ops, routes
 from ._handles import handle_of
 from ._profiling import span
 from .batching import keeps_state, require_recompute
-from .closures import is_operator, modules_of
+from .closures import Surroundings, is_operator
 from .explain import CompiledExplanation, StructureExplanation, explain_program
 from .jacobian_products import as_tapes
 from .lowering import Call, Lowering, Plan, same_plan
@@ -380,9 +380,9 @@ class Compiled:
             plan = self._find(_Given(args, kwargs, static, tensors), key)
         elif len(self._plans) > _MOST_PLANS // 2:  # before, nothing is about to be forgotten
             self._touch(key)
-        if plan.lifted:
+        if plan.sizes is not None:
             outer = _read(plan)
-            if outer is None:  # another tensor is there now
+            if outer is None:  # another tensor is there now, or more of them
                 plan, outer = self._renew(plan, _Given(args, kwargs, static, tensors), key)
             tensors = (*tensors, *outer)
         return plan, tensors
@@ -459,18 +459,22 @@ class Compiled:
             return self._trace_plain(given)
 
     def _trace_plain(self, given: _Given) -> Plan:
-        plan, log, largest = self._lower(given, [_alias(tensor) for tensor in given.tensors])
+        surroundings = Surroundings((self.function, *given.others))
+        plan, log, largest = self._lower(given, [_alias(tensor) for tensor in given.tensors], surroundings)
         self._traces += 1
         self._reads_outside |= bool(plan.lifted)
-        self._modules = modules_of((self.function, *given.others))
+        self._modules = surroundings.modules()
         batched = plan.batched_arguments
-        if batched and self._is_generic(given, plan, log, largest):
-            pattern = self._pattern(given, batched)
-            if pattern is not None:
-                _remember(self._generic, (batched, pattern), plan)
+        is_generic = bool(batched) and self._is_generic(given, plan, log, largest, surroundings)
+        sizes = surroundings.sizes([lifted.location for lifted in plan.lifted])
+        if plan.lifted or sizes.names:
+            plan = plan._replace(sizes=sizes)
+        pattern = self._pattern(given, batched) if is_generic else None
+        if pattern is not None:
+            _remember(self._generic, (batched, pattern), plan)
         return plan
 
-    def _is_generic(self, given: _Given, plan: Plan, log: list[Any], largest: int) -> bool:
+    def _is_generic(self, given: _Given, plan: Plan, log: list[Any], largest: int, surroundings: Surroundings) -> bool:
         """Whether the plan is right for every batch size from 2 on.
 
         It is if the function, run with a batch larger than any integer that it uses, does the same and learns the same
@@ -483,15 +487,15 @@ class Compiled:
             return False
         tensors = [_alias(t, trial if i in plan.batched_arguments else None) for i, t in enumerate(given.tensors)]
         try:
-            other, other_log, _ = self._lower(given, tensors)
+            other, other_log, _ = self._lower(given, tensors, surroundings)
         except Exception:  # whatever it is, it comes from the size
             return False
         return log == other_log and same_plan(plan, other)
 
-    def _lower(self, given: _Given, tensors: list[Tensor]) -> tuple[Plan, list[Any], int]:
+    def _lower(self, given: _Given, tensors: list[Tensor], surroundings: Surroundings) -> tuple[Plan, list[Any], int]:
         """Run the function on tensors in place of the given ones; its plan, log and largest integer."""
         args, kwargs = _replaced(given, tensors)
-        recorder = Recorder(tensors, (self.function, *given.others))
+        recorder = Recorder(tensors, surroundings)
         circuits = recorder.run(lambda: self._circuits(args, kwargs))
         lowering = Lowering(recorder.trace, recorder.number)
         results = lowering.calls_of(circuits.tapes, self.dtype or circuits.dtype, self.recompute)
@@ -533,7 +537,10 @@ class Compiled:
             plan = self._find(given, key)
             outer = _read(plan)
         if outer is None:
-            raise RuntimeError("the tensors that a compiled function reads from outside change while it is traced")
+            raise RuntimeError(
+                "the tensors that a compiled function reads from outside, or the containers that they are in, change "
+                "while it is traced"
+            )
         return plan, outer
 
 
@@ -730,12 +737,18 @@ def _outside_of_graphs() -> Iterator[None]:
 
 def _read(plan: Plan) -> tuple[Tensor, ...] | None:
     """The tensors outside the function as they are now, None where they are none that the plan is right for."""
+    try:
+        return _read_in_place(plan)
+    except (AttributeError, LookupError, TypeError, ValueError):  # a place is gone
+        return None
+
+
+def _read_in_place(plan: Plan) -> tuple[Tensor, ...] | None:
+    if plan.sizes is not None and plan.sizes.read() != plan.sizes.expected:
+        return None
     found = []
     for lifted in plan.lifted:
-        try:
-            tensor, *others = lifted.location.read()
-        except (AttributeError, LookupError, TypeError, ValueError):  # the place is gone
-            return None
+        tensor, *others = lifted.location.read()
         if not isinstance(tensor, Tensor) or lifted.like != likeness(tensor):
             return None
         for other in others:
@@ -789,8 +802,10 @@ def compile(
 
     A trace serves every call with tensors of the same shapes, dtypes, devices and requires_grad, and other arguments
     that are equal; batches of two and more share one trace where the function does not ask for their size. Tensors from
-    outside the function (closures, globals, parameters of modules) are read anew at each call and get gradients. All
-    else that the function reads from outside, such as numbers in attributes, is as it was when the function was traced.
+    outside the function (closures, globals, attributes of objects and classes, parameters of modules, also in lists,
+    dictionaries and deques) are read anew at each call and get gradients; where a container of them grows, shrinks or
+    gets other keys, the function is traced again. All else that the function reads from outside, such as numbers in
+    attributes, is as it was when the function was traced.
     Matrices and states are checked for being unitary and normalised while tracing only.
 
     Args:

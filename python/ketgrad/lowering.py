@@ -19,6 +19,7 @@ from torch import Tensor
 from ._library import _C
 from ._typing import Array
 from .batching import common_type
+from .closures import Sizes
 from .encoding import (
     SCALAR_KINDS,
     VECTOR_KIND,
@@ -98,6 +99,7 @@ class Plan(NamedTuple):
         source, ending: the code of `arithmetic` and of `finish`, and `objects` what their names stand for.
         calls: the operator calls, and `circuits` what they ran while tracing.
         lifted: the tensors from outside the function.
+        sizes: the containers outside it that the plan depends on.
         arguments: the tensors among the arguments, in words.
         batched_arguments: the arguments whose first axis is the tapes' batch axis, as far as one can see.
     """
@@ -110,6 +112,7 @@ class Plan(NamedTuple):
     calls: tuple[Call, ...]
     circuits: tuple[Circuit, ...]
     lifted: tuple[Lifted, ...]
+    sizes: Sizes | None
     arguments: str
     batched_arguments: tuple[int, ...]
 
@@ -279,6 +282,7 @@ class Lowering:
             calls=tuple(self.calls),
             circuits=tuple(self.circuits),
             lifted=tuple(self.trace.lifted),
+            sizes=None,
             arguments="; ".join([describe_tensor(self.trace.values[number].tensor) for number in self.trace.arguments]),
             batched_arguments=self.batched,
         )

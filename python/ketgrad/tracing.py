@@ -276,12 +276,12 @@ class Recorder(TorchFunctionMode):
 
     Args:
         arguments: the tensors among the functions' arguments, each at one place only.
-        roots: from where other tensors are looked for.
+        surroundings: where other tensors are looked for.
     """
 
-    def __init__(self, arguments: Sequence[Tensor], roots: Sequence[Any]) -> None:
+    def __init__(self, arguments: Sequence[Tensor], surroundings: Surroundings) -> None:
         super().__init__()
-        self.surroundings = Surroundings(roots)
+        self.surroundings = surroundings
         self.trace = Trace()
         self.trace.arguments = [self.trace.add(tensor).number for tensor in arguments]
         self.devices = [tensor.device for tensor in arguments if tensor.device.type == "cuda"]
