@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pennylane as qml
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import ketgrad as kg
 
@@ -27,13 +29,13 @@ def circuit(w: Tensor, v: Tensor) -> kg.Tape:
     return kg.Tape(operations, [kg.expval(kg.Z(0))])
 
 
-def by_hand(w: Tensor, v: Tensor) -> Tensor:
+def by_hand(circuit: Callable[[Tensor, Tensor], kg.Tape], w: Tensor, v: Tensor) -> Tensor:
     def ket(w: Tensor, v: Tensor) -> Tensor:
         return torch.view_as_real(kg.execute([kg.Tape(circuit(w, v).operations, [kg.state()])])[0])
 
     psi = torch.view_as_complex(ket(w, v))
     parts = torch.autograd.functional.jacobian(ket, (w, v))
-    j = torch.cat([torch.complex(p[:, 0], p[:, 1]).reshape(8, -1) for p in parts], 1)
+    j = torch.cat([torch.complex(p[:, 0], p[:, 1]).reshape(len(psi), -1) for p in parts], 1)
     overlap = psi.conj() @ j
     return (j.mH @ j - torch.outer(overlap.conj(), overlap)).real
 
@@ -41,7 +43,7 @@ def by_hand(w: Tensor, v: Tensor) -> Tensor:
 def test_metric_of_several_weights() -> None:
     w, v = torch.randn(2, 3, 3, dtype=F64), torch.randn(2, dtype=F64, requires_grad=True)
     found = kg.metric_tensor(circuit, w, v)
-    torch.testing.assert_close(found, by_hand(w, v.detach()))
+    torch.testing.assert_close(found, by_hand(circuit, w, v.detach()))
     torch.testing.assert_close(kg.quantum_fisher(circuit, w, v), 4 * found)
     assert not found.requires_grad
     assert torch.linalg.eigvalsh(found).min() > -1e-12
@@ -99,7 +101,7 @@ def test_one_step_by_hand() -> None:
     assert w.grad is not None
     assert v.grad is not None
     gradient = torch.cat([w.grad.reshape(-1), v.grad])
-    metric = by_hand(w.detach(), v.detach()) + 0.1 * torch.eye(20, dtype=F64)
+    metric = by_hand(circuit, w.detach(), v.detach()) + 0.1 * torch.eye(20, dtype=F64)
     expected = torch.cat([w.detach().reshape(-1), v.detach()]) - 0.3 * torch.linalg.solve(metric, gradient)
     kg.optim.QNG([w, v], circuit, lr=0.3, damping=0.1, max_distance=math.inf).step()
     torch.testing.assert_close(torch.cat([w.detach().reshape(-1), v.detach()]), expected)
@@ -126,6 +128,50 @@ def test_long_steps_are_shortened() -> None:
     before = w.detach().clone()
     kg.optim.QNG([w], rotations).step()
     assert torch.equal(before, w)
+
+
+class Outside(nn.Module):
+    """A circuit that reads tensors from everywhere: its module, its class, what is around it."""
+
+    scale = torch.tensor(0.7, dtype=F64)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2, dtype=F64)
+        self.own = nn.Parameter(torch.rand(2, dtype=F64))
+        self.angles = [torch.tensor(0.3, dtype=F64)]
+
+    def tape(self, w: Tensor) -> kg.Tape:
+        h = self.linear(w)
+        gates = [kg.RX(self.scale * h[0], 0), kg.RY(h[1], 1), kg.CNOT([0, 1]), kg.RY(self.own[0], 0)]
+        return kg.Tape([*gates, *[kg.CRX(w[0] + angle, [0, 1]) for angle in self.angles]], [kg.expval(kg.Z(0))])
+
+
+def test_tensors_that_the_circuit_reads_from_outside() -> None:
+    module, w = Outside(), torch.rand(2, dtype=F64)
+
+    def expected() -> Tensor:
+        def states(w: Tensor, _: Tensor) -> kg.Tape:
+            return module.tape(w)
+
+        return by_hand(states, w, torch.zeros(0, dtype=F64)).detach()
+
+    layer = kg.nn.CircuitLayer(module.tape, {"w": 2}).double()
+    functions = [module.tape, kg.compile(module.tape), layer, functools.partial(Outside.tape, module)]
+    for function in functions:
+        found = kg.metric_tensor(function, w)
+        torch.testing.assert_close(found, expected())
+        assert not found.requires_grad
+    module.scale = torch.tensor(0.1, dtype=F64)  # hides that of the class
+    module.angles.append(torch.tensor(1.1, dtype=F64))
+    for function in functions:
+        torch.testing.assert_close(kg.quantum_fisher(function, w), 4 * expected())
+    weight = nn.Parameter(w.clone())
+    optimizer = kg.optim.QNG([weight], module.tape, lr=0.1)
+    kg.execute([module.tape(weight)])[0].backward()
+    step = torch.linalg.solve(expected() + optimizer.defaults["damping"] * torch.eye(2, dtype=F64), weight.grad)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), w - 0.1 * step)
 
 
 def test_a_layer_is_a_circuit() -> None:

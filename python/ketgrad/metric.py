@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from .measurements import state
 from .tape import Tape
 
 
+@torch.no_grad()  # of what the function reads from outside; tangents go on
 def metric_tensor(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
     r"""The Fubini-Study metric of the states of a circuit, by its weights (arXiv:1909.02108).
 
@@ -24,7 +25,8 @@ def metric_tensor(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
 
     Args:
         function: weights → a tape without a batch; its measurements do not matter. Or a `CircuitLayer` without inputs.
-            It is compiled, as by `kg.compile`, and kept: a function made anew for each call is traced anew.
+            It is compiled, as by `kg.compile`, and kept: a function made anew for each call is traced anew. What it
+            reads from outside stands still.
         weights: real tensors of any shapes, with P elements in all.
 
     Returns:
@@ -102,11 +104,12 @@ def _plain(function: Any) -> Callable[..., Tape]:
     return compiled.function if isinstance(compiled, Compiled) else function
 
 
-@lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=32)
 def _compiled(function: Callable[..., Tape]) -> Compiled:
     """Weights → the final state; kept, so that an optimiser's steps trace the circuit once."""
     plain = _plain(function)
 
+    @functools.wraps(plain)  # so that what it reads from outside is found
     def state_tape(*weights: Tensor) -> Tape:
         tape = plain(*weights)
         if not isinstance(tape, Tape):
