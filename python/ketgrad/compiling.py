@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.overrides import _pop_mode, _push_mode
 from torch.utils import _pytree as pytree
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _disable_current_modes
 
 from . import levels, ops, routes
 from ._handles import handle_of
@@ -31,6 +33,7 @@ from .closures import Surroundings, is_operator
 from .explain import CompiledExplanation, StructureExplanation, explain_program
 from .jacobian_products import as_tapes
 from .lowering import Call, Lowering, Plan, same_plan
+from .questions import answering_itself
 from .tape import Tape
 from .tracing import Recorder, likeness
 
@@ -41,6 +44,9 @@ _LARGEST_TRIAL = 1 << 24
 
 _Key = tuple[Any, ...]
 
+_WITHOUT_VALUES = (FakeTensor, FunctionalTensor)
+"""What torch.compile and torch.export trace with."""
+
 # They are declared to return nothing.
 _split_copy: Any = torch.split_with_sizes_copy
 _unbind_copy: Any = torch.unbind_copy
@@ -49,6 +55,7 @@ _unbind_copy: Any = torch.unbind_copy
 # --- the operator call under autograd ---------------------------------------------------------------------------------
 
 
+@levels.not_for_dynamo
 class _Execute(torch.autograd.Function):
     """One operator call; reshapes and splits inside, so that autograd records nothing else."""
 
@@ -93,7 +100,7 @@ _apply = levels.apply_of(_Execute)  # transforms take another route
 
 def _run(call: Call, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The results of a call's tapes, tape after tape."""
-    if ops.is_transforming():
+    if ops.is_transforming() or _is_watched():
         return _run_in_torch(call, tensors)
     ops.refuse_legacy_vmap(tensors)
     if torch.is_grad_enabled():
@@ -327,36 +334,44 @@ class Compiled:
         """The result of the tape that the function returns, a tuple for several, or what the QNode returns."""
         if torch.compiler.is_compiling():
             if self._reads_outside:  # what it reads is no argument of the graph, which breaks here and goes on behind
-                return torch.compiler.disable(self._call)(args, kwargs)
+                return torch.compiler.disable(levels.run_behind_break)(self._call, args, kwargs)
             from ._in_graph import call_in_graph  # here, where Dynamo is: it takes as long to import as all of torch
 
             return call_in_graph(self._handle, args, kwargs)
         return self._call(args, kwargs)
 
+    @levels.not_for_dynamo
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if _is_watched():
+            return self._call_watched(args, kwargs)
         plan, tensors = self._plan(args, kwargs)
-        return _execute(plan, plan.arithmetic(*tensors))
+        return _execute(plan, tensors)
 
+    @levels.not_for_dynamo
     def _call_fake(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if ops.is_transforming():
+            tensors: list[Tensor] = []
+            _described((args, kwargs), tensors)
+            if not any(isinstance(_innermost(tensor), _WITHOUT_VALUES) for tensor in tensors):
+                return torch.compiler.disable(levels.run_behind_break)(self._call, args, kwargs)
             raise NotImplementedError(
                 "ketgrad has no torch.func transforms (grad, vmap, jvp, jacrev, hessian) inside torch.compile; take "
                 "them in eager mode"
             )
+        return self._call_watched(args, kwargs, may_read_outside=False)
+
+    def _call_watched(self, args: tuple[Any, ...], kwargs: dict[str, Any], may_read_outside: bool = True) -> Any:
+        """A call that modes see: with fake tensors, or on its way into a graph."""
         tensors: list[Tensor] = []
         _described((args, kwargs), tensors)
-        with _outside_of_graphs():
-            examples = [_example(tensor) for tensor in tensors]
-            plan = self._plan(*_rebuilt((args, kwargs), iter(examples)))[0]
-        if plan.lifted:
+        with _outside_of_modes():
+            plan, known = self._plan(*_rebuilt((args, kwargs), map(_plain, tensors)))
+        if plan.lifted and not may_read_outside:
             raise NotImplementedError(
                 f"inside torch.compile, {self._name} reads tensors from outside the function: pass them as arguments"
             )
         self._settle_sizes(plan, tensors)
-        handed = plan.arithmetic(*tensors)
-        pairs = zip(plan.calls, handed, strict=False)
-        results = [result for call, of_call in pairs for result in _run_in_torch(call, of_call)]
-        return plan.finish(*handed[-1], *results)
+        return _execute(_with_constants_seen(plan), (*tensors, *known[len(tensors) :]))
 
     def _settle_sizes(self, plan: Plan, tensors: Sequence[Tensor]) -> None:
         """Have the graph made for the present sizes, other than of a batch that the plan takes in any size."""
@@ -452,11 +467,8 @@ class Compiled:
 
     def _trace(self, given: _Given) -> Plan:
         """Trace the function for arguments of one structure, and see whether the batch size matters."""
-        with span("trace"), _without_saved_tensors_hooks():
-            if ops.is_transforming():  # only what the tensors are like matters
-                with temporarily_clear_interpreter_stack():
-                    return self._trace_plain(given._replace(tensors=tuple(map(_plain, given.tensors))))
-            return self._trace_plain(given)
+        with span("trace"), _outside_of_modes():
+            return self._trace_plain(given._replace(tensors=tuple(map(_plain, given.tensors))))
 
     def _trace_plain(self, given: _Given) -> Plan:
         surroundings = Surroundings((self.function, *given.others))
@@ -498,10 +510,12 @@ class Compiled:
         recorder = Recorder(tensors, surroundings)
         circuits = recorder.run(lambda: self._circuits(args, kwargs))
         lowering = Lowering(recorder.trace, recorder.number)
-        results = lowering.calls_of(circuits.tapes, self.dtype or circuits.dtype, self.recompute)
+        with torch._C.DisableTorchFunction():  # the default device is that of what the function makes
+            results = lowering.calls_of(circuits.tapes, self.dtype or circuits.dtype, self.recompute)
         boundary = len(recorder.trace.nodes)
         returned = recorder.run(lambda: circuits.finish([r[0] if len(r) == 1 else r for r in results]))
-        plan = lowering.plan(returned, boundary)
+        with torch._C.DisableTorchFunction():
+            plan = lowering.plan(returned, boundary)
         for call in plan.calls:
             ops.require_kernels(call.device)
         return plan, recorder.trace.log, recorder.trace.largest
@@ -510,7 +524,7 @@ class Compiled:
         """Run the function; the circuits that it stands for."""
         function = self.function.func if _is_qnode(self.function) else self.function  # type: ignore[attr-defined]
         with _queue() as queue:
-            returned = function(*args, **kwargs)
+            returned = answering_itself(function, args, kwargs)
         if _has_measurements(returned):
             from .interop.pennylane_compile import circuits_of_script
 
@@ -591,17 +605,6 @@ def _by_name(function: Any) -> Any:
     return found
 
 
-def _without_saved_tensors_hooks() -> AbstractContextManager[Any]:
-    """What tracing saves is for no backward pass, and no business of hooks: those of a checkpoint count."""
-    if not torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
-        return contextlib.nullcontext()
-    return saved_tensors_hooks(_as_it_is, _as_it_is)
-
-
-def _as_it_is(tensor: Tensor) -> Tensor:
-    return tensor
-
-
 def _remember(plans: OrderedDict[_Key, Plan], key: _Key, plan: Plan) -> Plan:
     plans[key] = plan
     if len(plans) > _MOST_PLANS:
@@ -610,26 +613,39 @@ def _remember(plans: OrderedDict[_Key, Plan], key: _Key, plan: Plan) -> Plan:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """A tensor without functorch's wrappers and without tangents, in the shape that a transform shows."""
+    """A tensor that is real, without functorch's wrappers and without tangents, in the shape that a transform shows."""
     functorch = torch._C._functorch
     while functorch.is_functorch_wrapped_tensor(tensor):
         axis = functorch.maybe_get_bdim(tensor) if functorch.is_batchedtensor(tensor) else -1
         tensor = functorch.get_unwrapped(tensor)
         if axis >= 0:
             tensor = tensor.select(axis, 0)
+    if isinstance(tensor, _WITHOUT_VALUES):
+        return _example(tensor)
+    if not ops.is_transforming():
+        return tensor
     primal: Tensor = forward_ad.unpack_dual(tensor).primal
     return primal.detach().requires_grad_(tensor.requires_grad)
 
 
+def _innermost(tensor: Tensor) -> Tensor:
+    """What functorch's wrappers hold."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
+
+
 def _example(tensor: Tensor) -> Tensor:
-    """A tensor of zeros in the shape of a fake one, with its present size where that may change."""
+    """A tensor in the shape of a fake one, with its present size where that may change, and of values unknown: NaN."""
     sizes = [getattr(getattr(size, "node", None), "hint", size) for size in tensor.shape]  # of a symbol
-    return torch.zeros(sizes, dtype=tensor.dtype, device=tensor.device, requires_grad=tensor.requires_grad)
+    value = float("nan") if tensor.is_floating_point() or tensor.is_complex() else 0
+    own = torch.full(sizes, value, dtype=tensor.dtype, device=tensor.device)
+    return own.requires_grad_(tensor.requires_grad)
 
 
 def _alias(tensor: Tensor, rows: int | None = None) -> Tensor:
     """A tensor for a trace: at one place only, so that it is known by itself; with so many rows."""
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.no_grad():
         if rows is not None:
             own = tensor.index_select(0, torch.arange(rows, device=tensor.device) % tensor.shape[0])
         else:
@@ -717,19 +733,67 @@ def _has_measurements(returned: Any) -> bool:
     return any(isinstance(leaf, pennylane.measurements.MeasurementProcess) for leaf in pytree.tree_leaves(returned))
 
 
-# --- under torch.compile and torch.export -----------------------------------------------------------------------------
+# --- modes of torch ---------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _outside_of_graphs() -> Iterator[None]:
-    """Real tensors are real here, and what is done with them goes into no graph."""
-    modes = [_pop_mode() for _ in range(torch._C._len_torch_function_stack())]  # that of export records grad modes
+def _outside_of_modes() -> Iterator[None]:
+    """Where a function is traced: as if it were called by itself, with real tensors.
+
+    A plan serves later calls, which run under other modes: what those around the first one watch, count, record or
+    put in place of tensors is no part of it. Two decide about what is computed, and stay: autocast and the default
+    device.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(temporarily_clear_interpreter_stack())  # transforms
+        stack.enter_context(_disable_current_modes())  # fake tensors, graphs
+        stack.enter_context(torch._C._EnableTorchFunction())
+        stack.enter_context(_without_function_modes())
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
+            stack.enter_context(saved_tensors_hooks(_as_it_is, _as_it_is))  # those of a checkpoint count
+        yield
+
+
+@contextlib.contextmanager
+def _without_function_modes() -> Iterator[None]:
+    modes = [_pop_mode() for _ in range(torch._C._len_torch_function_stack())]
+    kept = [mode for mode in modes if isinstance(mode, DeviceContext)]
+    for mode in reversed(kept):
+        _push_mode(mode)
     try:
-        with unset_fake_temporarily(), temporarily_clear_interpreter_stack(), disable_proxy_modes_tracing():
-            yield
+        yield
     finally:
+        for _ in kept:
+            _pop_mode()
         for mode in reversed(modes):
             _push_mode(mode)
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _is_watched() -> bool:
+    """Whether modes see what is done with tensors: fake tensors, graphs, counters."""
+    return torch._C._len_torch_dispatch_stack() > 0
+
+
+def _with_constants_seen(plan: Plan) -> Plan:
+    """The plan with its constants as the modes have tensors: fake ones, constants of a graph."""
+    lift = torch.ops.aten.lift_fresh_copy.default
+    objects = {name: lift(found) if isinstance(found, Tensor) else found for name, found in plan.objects.items()}
+    calls = [
+        call._replace(constants=tuple([None if constant is None else lift(constant) for constant in call.constants]))
+        for call in plan.calls
+    ]
+
+    def rebound(code: Any) -> FunctionType:
+        return FunctionType(code.__code__, {**code.__globals__, **objects})
+
+    arithmetic, finish = rebound(plan.arithmetic), rebound(plan.finish)
+    return plan._replace(arithmetic=arithmetic, finish=finish, objects=objects, calls=tuple(calls))
 
 
 # --- a call of a plan -------------------------------------------------------------------------------------------------
@@ -767,8 +831,9 @@ def _batches(plan: Plan, tensors: Sequence[Tensor]) -> list[int]:
     return [_batch_of(call, of_call) for call, of_call in pairs]
 
 
-def _execute(plan: Plan, handed: tuple[tuple[Tensor, ...], ...]) -> Any:
-    """What the function returns, given what the plan's arithmetic gives."""
+def _execute(plan: Plan, tensors: Sequence[Tensor]) -> Any:
+    """What the function returns, given its arguments and what it reads from outside."""
+    handed = plan.arithmetic(*tensors)
     if len(plan.calls) == 1:
         return plan.finish(*handed[1], *_run(plan.calls[0], handed[0]))
     results = [result for call, tensors in zip(plan.calls, handed, strict=False) for result in _run(call, tensors)]

@@ -20,6 +20,7 @@ from .tape import Tape
 _DIFF_METHODS = ("adjoint", None)
 
 
+@levels.not_for_dynamo
 class ExecuteTapes(torch.autograd.Function):
     """Executes tapes so that torch can differentiate the results.
 
@@ -57,7 +58,7 @@ class ExecuteTapes(torch.autograd.Function):
     def apply(cls, kwargs: dict[str, Any], *parameters: Any) -> Any:
         """Results of the tapes, nested as `execute_fn` nests them; see the class."""
         if torch.compiler.is_compiling():  # tapes are no graph: what is compiled breaks here and goes on behind
-            return torch.compiler.disable(cls._apply)(kwargs, *parameters)
+            return torch.compiler.disable(levels.run_behind_break)(cls._apply, kwargs, *parameters)
         return cls._apply(kwargs, *parameters)
 
     @classmethod

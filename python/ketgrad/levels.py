@@ -11,17 +11,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch._C import _functorch as functorch
+from torch._C._dynamo import eval_frame
 from torch._C._functorch import CGradInterpreterPtr, CJvpInterpreterPtr, CVmapInterpreterPtr, TransformType
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
 from torch.autograd.function import _SingleLevelFunction
 
 _Function = type[torch.autograd.Function]
+_T = TypeVar("_T")
+
+
+_SKIP = eval_frame._FrameExecStrategy(eval_frame._FrameAction.SKIP, eval_frame._FrameAction.SKIP)
+
+
+def not_for_dynamo(decorated: _T) -> _T:
+    """A function that torch.compile leaves alone, with all that it calls, or a class all of whose functions are so.
+
+    `torch.compiler.disable` does that by a wrapper, and by importing Dynamo.
+    """
+    functions = vars(decorated).values() if isinstance(decorated, type) else (decorated,)
+    for function in functions:
+        code = getattr(getattr(function, "__func__", function), "__code__", None)
+        if code is not None:
+            eval_frame.set_code_exec_strategy(code, _SKIP)
+    return decorated
 
 
 class VmapInfo(NamedTuple):
@@ -62,6 +80,22 @@ def _innermost(tensor: Tensor) -> Tensor:
     while functorch.is_functorch_wrapped_tensor(tensor):
         tensor = functorch.get_unwrapped(tensor)
     return tensor
+
+
+def run_behind_break(function: Callable[..., Any], *args: Any) -> Any:
+    """What torch.compile runs in eager mode where its graph breaks; to be called by `torch.compiler.disable` of this.
+
+    Raises:
+        NotImplementedError: a level takes gradients. torch does not compile what comes behind: it fails an assertion
+            about leaves (pytorch #136662), and breaks graphs there under backend="eager" only.
+    """
+    if any(level.key() == TransformType.Grad for level in functorch.get_interpreter_stack() or ()):
+        raise NotImplementedError(
+            "ketgrad does not run under torch.func's grad, vjp, jacrev and hessian together with "
+            'torch.compile(backend="eager"), which does not go on behind a graph break there; use another backend, or '
+            "transforms without torch.compile"
+        )
+    return function(*args)
 
 
 def apply_of(function: _Function) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ import linecache
 import math
 import os
 import sys
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -114,6 +115,11 @@ class Asker(NamedTuple):
         return f"{self.module}:{self.frame.f_code.co_qualname.partition('.<locals>')[0]}"
 
 
+def answering_itself(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Call a traced function, which may be torch's own: a module is, and asks on its own account."""
+    return function(*args, **kwargs)
+
+
 def caller_of_torch() -> Asker:
     """The code that called torch, torch's own included."""
     frame = sys._getframe(1)
@@ -125,9 +131,9 @@ def caller_of_torch() -> Asker:
 def asker() -> Asker:
     """The code on whose account torch is asked: not torch's own, and not what answers for others."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and (
-        frame.f_code.co_filename.startswith((_TORCH, *_RECORDING)) or _module(frame).startswith(_ANSWERING)
-    ):
+    while frame.f_back is not None and frame.f_code is not answering_itself.__code__:
+        if not (frame.f_code.co_filename.startswith((_TORCH, *_RECORDING)) or _module(frame).startswith(_ANSWERING)):
+            break
         frame = frame.f_back
     return Asker(frame, _module(frame))
 

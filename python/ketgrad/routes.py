@@ -54,6 +54,7 @@ def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool = True) -> tu
     return real, complex_
 
 
+@levels.not_for_dynamo
 class _Execute(torch.autograd.Function):
     """The eager route."""
 
@@ -84,6 +85,7 @@ def execute_vjp(
     return ops.run_execute_vjp(program, inputs, ket, g_real, g_complex, wanted)
 
 
+@levels.not_for_dynamo
 class _ExecuteVjp(torch.autograd.Function):
     """`ops.run_execute_vjp` with its derivative by inputs and cotangents; that by the ket is part of it.
 
@@ -130,6 +132,7 @@ class _ExecuteVjp(torch.autograd.Function):
         return (None, None, None, *found)
 
 
+@levels.not_for_dynamo
 class _Refuse(torch.autograd.Function):
     """Passes tensors on and raises when they are differentiated."""
 

@@ -199,7 +199,9 @@ _FACTS = names(
 )
 """What a function may ask of any tensor: a trace depends on all of it, and nothing of it on the values."""
 
-_INNER_FACTS = names("_is_view grad_fn is_contiguous is_inference is_leaf names retains_grad storage_offset stride")
+_INNER_FACTS = names(
+    "_is_view grad_fn is_contiguous is_inference is_leaf names register_hook retains_grad storage_offset stride"
+)
 """What torch itself may ask besides: the answers change nothing but how a result is computed."""
 
 _TEXTS = frozenset({"__repr__", "__format__", "__hash__", "__dir__"})
@@ -289,7 +291,7 @@ class Recorder(TorchFunctionMode):
 
     def run(self, function: Callable[[], Any]) -> Any:
         """Run a function and record what it does; its result."""
-        with torch.inference_mode(False), torch.enable_grad(), self._untouched_chance(), self:
+        with self._untouched_chance(), self:
             return function()
 
     def _untouched_chance(self) -> AbstractContextManager[None]:
@@ -305,6 +307,10 @@ class Recorder(TorchFunctionMode):
         taken, given = self._take((args, kwargs)), _given((args, kwargs))
         inputs = [self.trace.values[number] for number in dict.fromkeys(_refs(taken))]
         result = func(*given[0], **given[1])
+        with torch._C.DisableTorchFunction():  # what is noted of it is none of a mode's business
+            return self._note(func, name, taken, inputs, result)
+
+    def _note(self, func: Any, name: str, taken: Any, inputs: list[Value], result: Any) -> Any:
         self._look_for_changes(inputs, name)
         outputs = list(_tensors(result, ()))
         if not outputs and not self._was_changed(inputs):

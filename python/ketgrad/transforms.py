@@ -101,6 +101,7 @@ def _tangent_of(tensor: Tensor, tangent: Tensor) -> Tensor:
 # --- the functions ----------------------------------------------------------------------------------------------------
 
 
+@levels.not_for_dynamo
 class Execute(torch.autograd.Function):
     """(program, keep_ket, *inputs) → real, complex, ket."""
 
@@ -139,6 +140,7 @@ class Execute(torch.autograd.Function):
         return tuple(map(fold.apart, results)), (0, 0, 0)
 
 
+@levels.not_for_dynamo
 class ExecuteVjp(torch.autograd.Function):
     """(program, wanted, ket, g_real, g_complex, *inputs) → gradients of the wanted inputs.
 
@@ -205,6 +207,7 @@ class ExecuteVjp(torch.autograd.Function):
         return tuple(map(fold.gradient, wanted, found)), (0,) * len(wanted)
 
 
+@levels.not_for_dynamo
 class ExecuteJvp(torch.autograd.Function):
     """(program, moving, *inputs, *tangents) → derivatives of the real and of the complex results."""
 
@@ -260,6 +263,7 @@ class _Shape(NamedTuple):
     inputs: int
 
 
+@levels.not_for_dynamo
 class ExecuteVjpJvp(torch.autograd.Function):
     """(shape, *inputs, *tangents, g_real, g_complex, dg_real, dg_complex) → derivatives of results and gradients."""
 

@@ -158,9 +158,17 @@ class Vectoriser:
         else:
             width, axis = root.numel(), 0
             text += "" if root.dim() == 1 else ".reshape(-1)"
-        if columns != list(range(width)):
-            text += f".index_select({axis}, {self.writer.name(torch.tensor(columns, device=root.device))})"
-        return self._scaled(text, uses, root)
+        return self._scaled(text + self._chosen(columns, width, axis, root.device), uses, root)
+
+    def _chosen(self, columns: list[int], width: int, axis: int, device: torch.device) -> str:
+        """What picks columns of a tensor that has so many: views where they are one, or neighbours."""
+        first, count = columns[0], len(columns)
+        if columns == list(range(first, first + count)):
+            return "" if count == width else f".narrow({axis}, {first}, {count})"
+        if set(columns) == {first}:
+            one = "" if width == 1 else f".narrow({axis}, {first}, 1)"
+            return f"{one}.expand({'-1, ' * axis}{count})"
+        return f".index_select({axis}, {self.writer.name(torch.tensor(columns, device=device))})"
 
     def _scaled(self, text: str, uses: Sequence[Use], root: Tensor) -> str:
         scales, offsets = [use.scale for use in uses], [use.offset for use in uses]
