@@ -360,6 +360,93 @@ def test_values_of_a_sparse_matrix() -> None:
     compare(function, leaf(3), leaf(seed=1))
 
 
+Z = [kg.expval(kg.Z(0))]
+CHECKED: dict[str, tuple[Callable[[Tensor], kg.Tape], Tensor, Tensor, str]] = {
+    # what takes a tensor, one that is right, a change that makes it wrong, and what is said
+    "state": (
+        lambda x: kg.Tape([kg.StatePrep(x, wires=[0, 1])], Z),
+        torch.tensor([0.6, 0, 0, 0.8]),
+        torch.tensor([0.2, 0, 0, 0]),
+        "the prepared state must have norm 1; it is off by 0.13",
+    ),
+    "batch of states": (
+        lambda x: kg.Tape([kg.StatePrep(x, wires=[0])], Z),
+        torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]),
+        torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0]]),
+        "the prepared state of circuit 1 of the batch must have norm 1; it is off by 1",
+    ),
+    "large state": (
+        lambda x: kg.Tape([kg.StatePrep(x, wires=range(18))], Z),
+        torch.full((1 << 18,), 2.0**-9),
+        torch.full((1 << 18,), 1e-4),
+        "have norm 1; it is off by 0.051",
+    ),
+    "length of a matrix": (
+        lambda x: kg.Tape([kg.RX(0.1, 0), kg.QubitUnitary(x, wires=0)], Z),
+        torch.tensor([[0.0, 1.0], [1.0, 0.0]]),
+        torch.tensor([[0.0, 0.3], [0.3, 0.0]]),
+        "the matrix of the QubitUnitary at place 1 must be unitary",
+    ),
+    "angles of a matrix": (
+        lambda x: kg.Tape([kg.QubitUnitary(x, wires=0)], Z),
+        torch.tensor([[0.6, -0.8], [0.8, 0.6]]),
+        torch.tensor([[0.0, 1.6], [0.0, 0.0]]),
+        "the matrix of the QubitUnitary at place 0 must be unitary",
+    ),
+    "matrices that are controlled and backwards": (
+        lambda x: kg.Tape([kg.ctrl(kg.adjoint(kg.QubitUnitary(x, wires=0)), 1)], Z),
+        torch.eye(2).repeat(3, 1, 1),
+        torch.tensor([0.0, 0.0, 0.3])[:, None, None] * torch.ones(2, 2),
+        "QubitUnitary at place 0 of circuit 2 of the batch must be unitary",
+    ),
+    "diagonal": (
+        lambda x: kg.Tape([kg.DiagonalQubitUnitary(x, wires=[0])], Z),
+        torch.tensor([1.0, -1.0]),
+        torch.tensor([0.0, 0.1]),
+        "must have entries of modulus 1",
+    ),
+    "observable": (
+        lambda x: kg.Tape([], [kg.expval(kg.Hermitian(x, wires=0))]),
+        torch.tensor([[1.0, 2.0], [2.0, 1.0]]),
+        torch.tensor([[0.0, 0.1], [0.0, 0.0]]),
+        "an observable's matrix must be Hermitian",
+    ),
+    "projector": (
+        lambda x: kg.Tape([], [kg.expval(kg.Projector(x, wires=[0, 1]))]),
+        torch.tensor([0.6, 0, 0, 0.8]),
+        torch.tensor([0.2, 0, 0, 0]),
+        "a projector's state must have norm 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", CHECKED)
+def test_values_are_checked_in_every_call(name: str, dtype: torch.dtype) -> None:
+    circuit, right, change, message = CHECKED[name]
+    right, wrong = right.to(dtype), (right + change).to(dtype)
+    compiled = kg.compile(circuit)
+    with pytest.raises(ValueError, match=r"it is off by"):
+        compiled(wrong)
+    compiled(right)
+    for transform in (compiled, lambda x: torch.func.vmap(compiled)(x[None]), lambda x: compiled(x.requires_grad_())):
+        transform(right.clone())
+        transform(torch.full_like(right, math.nan))
+        with pytest.raises(ValueError, match=message.replace("prepared state must", "prepared state.* must")):
+            transform(wrong.clone())
+    assert compiled(right).isfinite().all()
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_values_in_a_coarser_precision_pass(name: str) -> None:
+    """Rounded entries are off by 2^-9 in bfloat16, by 2^-25 in float32."""
+    circuit, right, _, _ = CHECKED[name]
+    for dtype, computed in ((torch.bfloat16, torch.float32), (torch.float16, None), (torch.float32, torch.float64)):
+        compiled = kg.compile(circuit, dtype=computed)
+        for _ in range(2):
+            compiled(right.to(dtype))
+
+
 def test_pattern_of_a_sparse_matrix_must_stay() -> None:
     def function(matrix: Tensor, w: Tensor) -> kg.Tape:
         return kg.Tape([kg.RX(w, wires=0)], [kg.expval(kg.SparseHamiltonian(matrix, wires=0))])
@@ -1205,18 +1292,34 @@ def test_threads() -> None:
     assert compiled.traces == 1
 
 
-def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ketgrad.compiling._MOST_PLANS", 3)
-
+def test_cache_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     def function(x: Tensor, n: int) -> kg.Tape:
-        return kg.Tape([kg.RX(x, wires=0)] * n, [kg.expval(kg.Z(0))])
+        return kg.Tape([kg.RX(x, wires=0)] * (200 + n), [kg.expval(kg.Z(0))])
 
     compiled = kg.compile(function)
-    for n in (1, 2, 3, 4, 5):
+    agree(compiled, function, leaf(), 0)
+    each = next(iter(compiled._plans.values())).bytes
+    monkeypatch.setattr(kg.structure_cache, "limit", 6 * each)
+    for n in range(1, 20):
         agree(compiled, function, leaf(), n)
-    assert len(compiled._plans) == 3
-    agree(compiled, function, leaf(), 5)
-    assert compiled.traces == 5
+        agree(compiled, function, leaf(), 1)  # and is not forgotten, for it is used
+    assert 3 <= len(compiled._plans) <= 7
+    assert compiled.traces == 20
+    for n in (19, 1):
+        agree(compiled, function, leaf(), n)
+    assert compiled.traces == 20
+    agree(compiled, function, leaf(), 0)
+    assert compiled.traces == 21
+
+
+def test_a_trace_that_serves_many_batches_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = kg.compile(lambda x: kg.Tape([kg.RX(x, wires=0)] * 200, [kg.expval(kg.Z(0))]))
+    compiled(leaf(2))
+    plan = next(iter(compiled._plans.values()))
+    monkeypatch.setattr(kg.structure_cache, "limit", 2 * plan.bytes + (1 << 16))
+    for size in range(3, 50):
+        compiled(leaf(size))
+    assert (compiled.traces, len(compiled._plans)) == (1, 48)
 
 
 @pytest.mark.parametrize("is_layer", [False, True], ids=["compiled", "layer"])

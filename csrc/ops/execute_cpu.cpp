@@ -10,6 +10,7 @@
 #include "core/interrupt.h"
 #include "core/memory.h"
 #include "cpu/execute.h"
+#include "cpu/values.h"
 #include "ops/arguments.h"
 
 namespace ketgrad::ops {
@@ -76,6 +77,7 @@ template <class T>
 Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bool keep_ket) {
   const PreparedCall<T> prepared(std::move(program), inputs);
   const Call<T>& call = prepared.call;
+  check_values(call);
   const double ket_bytes = keep_ket ? 2.0 * sizeof(T) * static_cast<double>(call.batch * call.dimension()) : 0;
   require_room(result_bytes(call) + ket_bytes + workspace_bytes(call, false, keep_ket), *call.planned, call.batch, "");
   Tensor real = empty({call.batch, call.program().real_results()}, real_type<T>);

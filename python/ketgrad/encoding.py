@@ -78,7 +78,8 @@ class StructureCache:
     """The programs of structures that ran before, so that equal ones are neither written nor planned again.
 
     Those that came first go first, where all take more than `limit`. What compiled functions, layers and graphs hold is
-    theirs: it neither counts nor goes.
+    theirs: it neither counts nor goes. Each compiled function forgets those that it did not use for longest, where its
+    own take more than `limit`.
 
     Example:
         >>> import ketgrad as kg

@@ -116,6 +116,12 @@ class Plan(NamedTuple):
     arguments: str
     batched_arguments: tuple[int, ...]
 
+    @property
+    def bytes(self) -> int:
+        """About so much memory it takes, its programs and their plans so far included."""
+        operations = sum(circuit.operations for circuit in self.circuits)
+        return 4096 + 256 * operations + sum(call.program.bytes for call in self.calls)  # measured: a little less
+
     def describe(self, source: str) -> str:
         """Its code for people to read, empty where it computes nothing."""
         if source.count("\n") == 1:
