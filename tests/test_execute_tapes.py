@@ -593,6 +593,17 @@ def test_a_state_that_does_not_fit_says_how_many_bytes(num_wires: int) -> None:
         kg.execute([tape])
 
 
+def test_a_jacobian_that_does_not_fit_says_how_many_bytes() -> None:
+    x = torch.tensor(0.1, requires_grad=True)
+    tape = kg.Tape([kg.RX(x, wires=w) for w in range(20)], [kg.probs(wires=range(20))])
+    for product in (
+        lambda: kg.AdjointProducts().compute_jacobian([tape]),
+        lambda: kg.AdjointProducts().execute_and_compute_jvp([tape], [[torch.tensor(1.0)] * 20]),
+    ):
+        with pytest.raises(MemoryError, match=r"a Jacobian of 1048576 rows needs \d{14} bytes \(12\.0 TiB\)"):
+            product()
+
+
 # --- products with the Jacobian --------------------------------------------------------------------------------------
 
 

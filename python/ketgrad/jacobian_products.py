@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import ops, routes
+from ._library import _C
 from ._profiling import span
 from .batching import (
     Group,
@@ -307,6 +308,7 @@ class AdjointProducts:
         Raises:
             RuntimeError: a tape has shots.
             NotImplementedError: complex results of complex parameters.
+            MemoryError: a state for each number of the results does not fit.
         """
         return self.execute_and_compute_jacobian(tapes)[1]
 
@@ -372,6 +374,7 @@ class AdjointProducts:
                 "on the real and the imaginary part of a matrix independently; measure real results, or use compute_vjp"
             )
         sizes = [r.numel() * (2 if r.is_complex() else 1) for r in results]
+        _require_room(run.groups[0], results, sum(sizes))
         found = self._rows(tape, run, _unit_cotangents(results, sum(sizes)), sum(sizes))
         rows = [of_parameter.split(sizes) for of_parameter in found]
         return [([_to_result(of[m], results[m]) for of in rows], results[m]) for m in range(len(results))]
@@ -517,6 +520,19 @@ def _repeat(group: Group, copies: int) -> Group:
         else:
             inputs.append(tensor.expand(copies * batch, *tensor.shape))
     return group._replace(inputs=inputs, rows=(copies * batch,), tapes=(tape,))
+
+
+def _require_room(group: Group, results: Sequence[Tensor], rows: int) -> None:
+    """Raise MemoryError where kets, cotangents and gradients of so many rows do not fit."""
+    if results[0].is_cuda:  # torch says so there
+        return
+    real = group.inputs[0].itemsize
+    kets = 2 * real * group.batch << group.encoding.num_wires
+    cotangents = sum(r.numel() * r.itemsize for r in results)
+    gradients = sum(
+        i.numel() * i.itemsize for i, s in zip(group.inputs, group.encoding.sources, strict=True) if s.trainable
+    )
+    _C.require_memory(float(rows * (kets + cotangents + gradients)), f"a Jacobian of {rows} rows")
 
 
 def _unit_cotangents(results: list[Tensor], copies: int) -> list[Tensor]:
