@@ -596,7 +596,7 @@ def _by_name(function: Any) -> Any:
 
 
 class _Plans(OrderedDict[_Key, Plan]):
-    """Plans by what they are for. Where all take more than the limit of `structure_cache`, those go that waited longest."""
+    """Plans by what they are for; where all take more than `structure_cache.limit`, those go that waited longest."""
 
     _OF_KEY = 1024
     """Bytes that a key takes, roughly."""
