@@ -13,6 +13,7 @@ import pickle
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -492,6 +493,37 @@ def test_refused_inputs(inputs: Any, error: type[Exception], message: str) -> No
     with pytest.raises(error, match=re.escape(message)) as caught:
         layer_of()(inputs)
     assert "circuit: " in str(caught.value)
+
+
+READ: dict[str, tuple[Callable[[Tensor, Tensor], kg.Tape], str]] = {
+    # what a function of four features and a weight does with them, and what it is warned of
+    "some": (
+        lambda x, w: kg.Tape([kg.RX(x[..., 0], 0), kg.RX(2 * x[..., 2] + 1, 1), kg.RY(w[0], 0)], Z0),
+        "features 1, 3",
+    ),
+    "all but one": (lambda x, w: kg.Tape([kg.RX(x[..., i], i) for i in range(3)], Z0), "feature 3 has"),
+    "all": (lambda x, w: kg.Tape([kg.RX(x[..., i % 4], 0) for i in range(9)], Z0), ""),
+    "of functions": (lambda x, w: kg.Tape([kg.RX(torch.sin(x)[..., 0] * w[0], 0)], Z0), ""),
+    "a state": (lambda x, w: kg.Tape([kg.StatePrep(nn.functional.normalize(x, dim=-1), [0, 1])], Z0), ""),
+    "coefficients": (
+        lambda x, w: kg.Tape([kg.RX(x[..., 0], 0)], [kg.expval(kg.Hamiltonian(x[..., 1:3], [kg.Z(0), kg.X(0)]))]),
+        "feature 3 has",
+    ),
+}
+Z0 = [kg.expval(kg.Z(0))]
+
+
+@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 4)])
+def test_features_without_effect(name: str, shape: tuple[int, ...]) -> None:
+    function, expected = READ[name]
+    layer = kg.nn.CircuitLayer(function, {"w": 1})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        layer(torch.rand(shape))
+    found = [str(warning.message) for warning in caught]
+    assert len(found) == bool(expected)
+    assert all(expected in text and "no effect on the results" in text for text in found)
 
 
 def test_too_few_features() -> None:

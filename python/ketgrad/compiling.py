@@ -471,6 +471,8 @@ class Compiled:
         sizes = surroundings.sizes([lifted.location for lifted in plan.lifted])
         if plan.lifted or sizes.names:
             plan = plan._replace(sizes=sizes)
+        if hasattr(self.function, "on_plan"):
+            self.function.on_plan(plan)
         pattern = self._pattern(given, batched) if is_generic else None
         if pattern is not None:
             self._generic.keep((batched, pattern), plan)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,6 +103,7 @@ class Plan(NamedTuple):
         sizes: the containers outside it that the plan depends on.
         arguments: the tensors among the arguments, in words.
         batched_arguments: the arguments whose first axis is the tapes' batch axis, as far as one can see.
+        unread: by the position of an argument, its elements (of a row, where it is batched) that nothing depends on.
     """
 
     arithmetic: Callable[..., tuple[tuple[Tensor, ...], ...]]
@@ -115,6 +117,7 @@ class Plan(NamedTuple):
     sizes: Sizes | None
     arguments: str
     batched_arguments: tuple[int, ...]
+    unread: dict[int, tuple[int, ...]]
 
     @property
     def bytes(self) -> int:
@@ -225,6 +228,8 @@ class Lowering:
         self.number = number
         self.outer = {*trace.arguments}
         self.needed: set[int] = set()
+        self.whole: set[int] = set()
+        self.columns: dict[int, set[int]] = {}
         self.tail: list[str] = []
         self.objects: dict[str, Any] = {"torch": torch}
         self.vectoriser = Vectoriser(trace, self.uses, self)
@@ -291,6 +296,7 @@ class Lowering:
             sizes=None,
             arguments="; ".join([describe_tensor(self.trace.values[number].tensor) for number in self.trace.arguments]),
             batched_arguments=self.batched,
+            unread=self.unread(),
         )
 
     # Parameters.
@@ -362,12 +368,27 @@ class Lowering:
 
     # Code.
 
-    def text(self, value: int | float | Array | Tensor) -> str:
-        """The expression for a parameter's tensor."""
-        if isinstance(value, int):
-            self.needed.add(value)
-            return f"v{value}"
-        return self.name(torch.as_tensor(value))
+    def text(self, value: int | float | Array | Tensor, columns: Iterable[int] | None = None) -> str:
+        """The expression for a parameter's tensor, of which these columns are read; None: all of it."""
+        if not isinstance(value, int):
+            return self.name(torch.as_tensor(value))
+        self.needed.add(value)
+        if columns is None:
+            self.whole.add(value)
+        else:
+            self.columns.setdefault(value, set()).update(columns)
+        return f"v{value}"
+
+    def unread(self) -> dict[int, tuple[int, ...]]:
+        """See `Plan`."""
+        found = {}
+        for position, number in enumerate(self.trace.arguments):
+            tensor = self.trace.values[number].tensor
+            if number not in self.whole:
+                size = tensor.numel() // tensor.shape[0] if position in self.batched else tensor.numel()
+                columns = set(range(size)).difference(self.columns.get(number, ()))
+                found[position] = tuple(sorted(columns))
+        return {position: columns for position, columns in found.items() if columns}
 
     def emit(self, expression: str) -> str:
         """Compute something after the function's own arithmetic; returns its name."""
@@ -385,6 +406,7 @@ class Lowering:
         """The function that computes what the calls take, and values that are kept for later."""
         numbers = [*self.trace.arguments, *[lifted.number for lifted in self.trace.lifted]]
         self.needed.update(kept)
+        self.whole.update(kept)
         lines = [f"def arithmetic({', '.join(f'v{number}' for number in numbers)}):"]
         lines += self.body(self.kept_nodes(self.trace.nodes[:boundary], self.needed))
         lines += self.tail
@@ -439,6 +461,7 @@ class Lowering:
         lines = []
         has_grad = True
         for node in nodes:
+            self.whole.update(node.inputs())
             if node.has_grad != has_grad:
                 has_grad = node.has_grad
                 if not has_grad:
@@ -625,11 +648,12 @@ class _CallBuilder:
         key = ("root", use.root, use.is_batched)
         if key not in self.reals:
             self.reals[key] = self.root_input(use.root, use.is_batched)
+        self.lowering.text(use.root, (use.column,))
         self.slots[index, column] = (key, use.column, use.scale, use.offset)
 
     def root_input(self, root: int, is_batched: bool) -> _Input:
         tensor = self.lowering.trace.values[root].tensor
-        axes, text = tensor.dim(), self.lowering.text(root)
+        axes, text = tensor.dim(), self.lowering.text(root, ())
         if not is_batched:
             return _Input(text, None, (tensor.numel(),), False, view=None if axes == 1 else (-1,))
         row = tensor.numel() // tensor.shape[0]
@@ -748,6 +772,8 @@ class _CallBuilder:
         # A row's factors go into the slots where the tapes agree on them.
         scales = torch.tensor([[(use.scale, use.offset) for use in row] for row in flat], dtype=torch.float64)
         in_slots = bool((scales == scales[0]).all())
+        for use in chain.from_iterable(flat):
+            self.lowering.text(use.root, (use.column,))
         text = self.gathered(roots, index, None if in_slots else scales)
         self.reals["varied"] = _Input(text, None, (len(indices),), True, view=(-1, len(indices)))
         for column, (i, use) in enumerate(zip(indices, flat[0], strict=True)):
@@ -758,12 +784,12 @@ class _CallBuilder:
     def gathered(self, roots: Sequence[int], index: Tensor, scales: Tensor | None) -> str:
         """The elements of roots at flat indices (T, k), as (T k,); times a scale and plus an offset each."""
         emit, name = self.lowering.emit, self.lowering.name
-        parts = [f"{self.lowering.text(root)}.reshape(-1)" for root in roots]
+        parts = [f"{self.lowering.text(root, ())}.reshape(-1)" for root in roots]
         flat = parts[0] if len(parts) == 1 else f"torch.cat([{', '.join(parts)}])"
         sizes = sum(self.lowering.trace.values[root].tensor.numel() for root in roots)
         whole = index.numel() == sizes and torch.equal(index.reshape(-1), torch.arange(sizes))
         if whole and len(roots) == 1 and scales is None:
-            return self.lowering.text(roots[0])
+            return self.lowering.text(roots[0], ())
         text = flat if whole else f"{flat}.index_select(0, {name(index.reshape(-1).to(self.device))})"
         if scales is not None:
             scale, offset = [s.reshape(-1).to(self.device, self.real) for s in scales.unbind(-1)]

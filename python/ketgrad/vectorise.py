@@ -7,7 +7,7 @@ tensor: the elements are gathered first, and the functions are called once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -60,8 +60,8 @@ _Scalar = Use | _Call | _Other
 class Writer(Protocol):
     """Who writes the code."""
 
-    def text(self, value: int) -> str:
-        """The expression for a value of the trace."""
+    def text(self, value: int, columns: Iterable[int] | None = None) -> str:
+        """The expression for a value of the trace, of which these columns are read; None: all of it."""
 
     def emit(self, expression: str) -> str:
         """Compute something; returns its name."""
@@ -150,7 +150,7 @@ class Vectoriser:
     def _gathered(self, uses: Sequence[Use]) -> str:
         root = self.trace.values[uses[0].root].tensor
         columns = [use.column for use in uses]
-        text = self.writer.text(uses[0].root)
+        text = self.writer.text(uses[0].root, columns)
         if uses[0].is_batched:
             width = root.numel() // root.shape[0]
             text += "" if root.dim() == 2 else f".reshape(-1, {width})"

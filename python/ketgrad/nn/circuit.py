@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..compiling import Compiled
+from ..lowering import Plan
 from ..measurements import Measurement, expval, probs
 from ..operations import Identity, Z
 from ..tape import Tape
@@ -54,6 +56,18 @@ class LayerCircuit:
         self._require_joinable(tape)
         self._require_batch(tape, tensors)
         return tape
+
+    def on_plan(self, plan: Plan) -> None:
+        """Warn of features that have no effect; called with the plan of a trace."""
+        unread = plan.unread.get(0) if self.takes_inputs else None
+        if unread:
+            shown = ", ".join(map(str, unread[:8])) + (", …" if len(unread) > 8 else "")
+            which = f"feature {shown} has" if len(unread) == 1 else f"features {shown} have"
+            warnings.warn(
+                f"{self.title} does not read all of its inputs: {which} no effect on the results; give the layer "
+                "those features that it reads",
+                stacklevel=2,
+            )
 
     def tape(self, tensors: Sequence[Tensor]) -> Tape:
         """What the function returns.
