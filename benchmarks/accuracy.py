@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 import ketgrad as kg
 from extended import LONGDOUBLE, Circuit, Numbers, Word, arbitrary
-from ketgrad._library import _C
+from ketgrad.native.library import _C
 from machine import cpu_name
 from workloads import Gate, ring
 

@@ -36,7 +36,7 @@ from torch import Tensor
 
 import ketgrad as kg
 from angles import Angles
-from ketgrad._parsing import restore
+from ketgrad.circuit.parsing import restore
 
 # ---- tensors
 

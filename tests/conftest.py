@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import hooks
-from ketgrad._library import NO_CUDA
-from ketgrad.ops import has_kernels
+from ketgrad.native.library import NO_CUDA
+from ketgrad.native.operators import has_kernels
 
 # What random circuits that no list names are drawn from: other ones each day, or those that are asked for.
 FRESH_SEED = int(os.environ.get("KETGRAD_TEST_SEED") or f"{datetime.now(UTC):%Y%m%d}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ketgrad._library import _C
+from ketgrad.native.library import _C
 
 LEVELS: list[str] = _C.available_levels()
 

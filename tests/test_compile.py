@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 import cases
 import ketgrad as kg
-from ketgrad._library import _C
+from ketgrad.native.library import _C
 
 DOUBLE = 1e-12
 SINGLE = 1e-5
@@ -767,6 +767,34 @@ class Places:
 
     def tape(self, x: Tensor) -> kg.Tape:
         return kg.Tape([kg.RX(x, wires=0), *[kg.RX(a, wires=0) for a in self.angles()]], [kg.expval(kg.Z(0))])
+
+
+class Hostile(type):
+    """A class whose attributes, looked at from outside, run code."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        if name.startswith("forbidden"):
+            raise AssertionError(name)
+        return super().__getattribute__(name)
+
+
+class Callable_(metaclass=Hostile):
+    forbidden = 3
+
+    def __init__(self) -> None:
+        self.weight = leaf(seed=8)
+
+    @property
+    def forbidden_too(self) -> Tensor:
+        raise AssertionError("a property was computed")
+
+    def __call__(self, x: Tensor) -> kg.Tape:
+        return kg.Tape([kg.RX(x * self.weight, 0), kg.RY(WEIGHTS[1], 0)], [kg.expval(kg.X(0))])
+
+
+def test_what_is_looked_at_runs_no_code() -> None:
+    function = Callable_()
+    compare(function, leaf(), others=(function.weight, WEIGHTS))
 
 
 @dataclasses.dataclass(slots=True)

@@ -23,8 +23,8 @@ from torch.utils import cpp_extension
 
 import cases
 import ketgrad as kg
-from ketgrad import ops
-from ketgrad._library import _C
+from ketgrad.native import operators
+from ketgrad.native.library import _C
 from test_execute import DOUBLE, SINGLE, check, gradients
 from test_second_derivatives import assert_hessian_product
 
@@ -79,7 +79,7 @@ def emulated(extension: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls of ketgrad go to the emulated engine."""
     assert extension.architectures() == []
     for name in ("execute", "execute_vjp", "execute_jvp", "execute_vjp_jvp"):
-        monkeypatch.setattr(ops, f"_{name}", getattr(torch.ops.ketgrad_emulated, name).default)
+        monkeypatch.setattr(operators, f"_{name}", getattr(torch.ops.ketgrad_emulated, name).default)
 
 
 pytestmark = [pytestmark, pytest.mark.usefixtures("emulated")]

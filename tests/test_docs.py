@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import ketgrad as kg
-from ketgrad import measurements, operations
+from ketgrad.circuit import measurements, operations
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

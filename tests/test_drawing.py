@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ketgrad as kg
-from ketgrad.operations import OPERATIONS
+from ketgrad.circuit.operations import OPERATIONS
 
 
 def _draw(operations, measurements=None, **kwargs):

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import ketgrad as kg
-from ketgrad import encoding, operations
-from ketgrad._library import _C
+from ketgrad.circuit import operations
+from ketgrad.execution import programs
+from ketgrad.native.library import _C
 
 TABLE = {name: (wires, controls, parameters) for name, wires, controls, parameters in _C.gate_table()}
 
@@ -28,14 +29,14 @@ def test_python_and_native_gates_are_the_same() -> None:
 
 def test_gates_reach_the_program_under_their_own_opcode() -> None:
     gates = [kg.Toffoli(wires=[0, 1, 2]), kg.Rot(0.1, 0.2, 0.3, wires=0), kg.DoubleExcitation(0.4, wires=[0, 1, 2, 3])]
-    program = encoding.encode(kg.Tape(gates, [kg.probs()])).program
+    program = programs.encode(kg.Tape(gates, [kg.probs()])).program
     assert program.describe()["num_gates"] == len(gates)
 
 
 def test_values_are_no_part_of_a_program() -> None:
     def program(x: float, c: float, matrix: torch.Tensor) -> int:
         gates = [kg.RX(x, wires=0), kg.QubitUnitary(matrix, wires=1)]
-        return encoding.encode(kg.Tape(gates, [kg.expval(c * kg.Z(0))])).id
+        return programs.encode(kg.Tape(gates, [kg.expval(c * kg.Z(0))])).id
 
     flip = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     assert program(0.1, 0.2, flip) == program(0.5, -0.7, torch.eye(2))
@@ -43,7 +44,7 @@ def test_values_are_no_part_of_a_program() -> None:
 
 def test_structure_is_what_a_program_is() -> None:
     def program(gate: kg.Operation) -> int:
-        return encoding.encode(kg.Tape([gate], [kg.expval(kg.Z(0)), kg.probs(wires=[0, 1])])).id
+        return programs.encode(kg.Tape([gate], [kg.expval(kg.Z(0)), kg.probs(wires=[0, 1])])).id
 
     x = torch.tensor(0.1)
     different = [
@@ -61,14 +62,14 @@ def test_structure_is_what_a_program_is() -> None:
 
 def test_labels_of_wires_are_no_part_of_a_program() -> None:
     def program(a: object, b: object) -> int:
-        return encoding.encode(kg.Tape([kg.RX(0.1, wires=a), kg.CNOT(wires=[a, b])], [kg.expval(kg.Z(b))])).id
+        return programs.encode(kg.Tape([kg.RX(0.1, wires=a), kg.CNOT(wires=[a, b])], [kg.expval(kg.Z(b))])).id
 
     assert program("x", "y") == program("u", "v") == program(5, 3)
     assert program(0, 1) != program(1, 0)
 
 
 NAME = (
-    "import ketgrad as kg; from ketgrad.encoding import encode; "
+    "import ketgrad as kg; from ketgrad.execution.programs import encode; "
     "print(encode(kg.Tape([kg.RX(0.1, wires=0), kg.CNOT(wires=[0, 1])], [kg.expval(kg.Z(0) + kg.X(1))])).id)"
 )
 
@@ -88,7 +89,7 @@ def test_a_program_has_the_same_name_in_every_process() -> None:
 
 
 @pytest.fixture
-def cache() -> Iterator[encoding.StructureCache]:
+def cache() -> Iterator[programs.StructureCache]:
     """The cache, empty; its limit is put back."""
     limit = kg.structure_cache.limit
     kg.structure_cache.clear()
@@ -101,16 +102,16 @@ def numbered(number: int) -> kg.Tape:
     return kg.Tape([kg.PauliRot(0.1, word, wires=range(8))], [kg.probs(wires=[0])])
 
 
-def test_a_program_that_nothing_refers_to_goes_and_one_in_use_stays(cache: encoding.StructureCache) -> None:
-    kept = encoding.encode(numbered(1))
-    dropped = encoding.encode(numbered(2)).id
+def test_a_program_that_nothing_refers_to_goes_and_one_in_use_stays(cache: programs.StructureCache) -> None:
+    kept = programs.encode(numbered(1))
+    dropped = programs.encode(numbered(2)).id
     cache.clear()
     assert _C.find_program(kept.id).id == kept.id
     with pytest.raises(IndexError, match="no program"):
         _C.find_program(dropped)
 
 
-def test_structures_are_kept_by_bytes_and_the_oldest_go_first(cache: encoding.StructureCache) -> None:
+def test_structures_are_kept_by_bytes_and_the_oldest_go_first(cache: programs.StructureCache) -> None:
     kg.execute([numbered(number) for number in range(20)])
     assert len(cache) == 20
     full = cache.bytes
@@ -118,11 +119,11 @@ def test_structures_are_kept_by_bytes_and_the_oldest_go_first(cache: encoding.St
     cache.limit = full // 2
     assert 5 < len(cache) < 15
     assert cache.bytes <= full // 2
-    before = encoding.statistics.encoded
+    before = programs.statistics.encoded
     kg.execute([numbered(19)])
-    assert encoding.statistics.encoded == before
+    assert programs.statistics.encoded == before
     kg.execute([numbered(0)])
-    assert encoding.statistics.encoded == before + 1
+    assert programs.statistics.encoded == before + 1
     cache.limit = 0
     assert len(cache) == 1
     kg.execute([numbered(3)])
@@ -131,8 +132,8 @@ def test_structures_are_kept_by_bytes_and_the_oldest_go_first(cache: encoding.St
     assert (len(cache), cache.bytes) == (0, 0)
 
 
-def test_plans_that_are_made_later_count(cache: encoding.StructureCache) -> None:
-    program = encoding.encode(numbered(1)).program
+def test_plans_that_are_made_later_count(cache: programs.StructureCache) -> None:
+    program = programs.encode(numbered(1)).program
     before, without_plan = cache.bytes, program.bytes
     kg.execute([numbered(1)])
     assert program.bytes > without_plan
@@ -141,7 +142,7 @@ def test_plans_that_are_made_later_count(cache: encoding.StructureCache) -> None
 
 
 @pytest.mark.parametrize("route", ["execute", "func.grad", "create_graph"])
-def test_a_graph_keeps_its_program(cache: encoding.StructureCache, route: str) -> None:
+def test_a_graph_keeps_its_program(cache: programs.StructureCache, route: str) -> None:
     cache.limit = 0
     x = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
 
@@ -161,7 +162,7 @@ def test_a_graph_keeps_its_program(cache: encoding.StructureCache, route: str) -
 
 
 @pytest.mark.parametrize("limit", [-1, 1.5, "1 GiB", True, None])
-def test_a_limit_is_a_number_of_bytes(cache: encoding.StructureCache, limit: object) -> None:
+def test_a_limit_is_a_number_of_bytes(cache: programs.StructureCache, limit: object) -> None:
     with pytest.raises(ValueError, match="number of bytes"):
         cache.limit = limit  # type: ignore[assignment]
 

@@ -21,7 +21,7 @@ import ketgrad as kg
 from angles import Angles
 from conftest import FRESH_SEED
 from ketgrad import reference
-from ketgrad._library import _C
+from ketgrad.native.library import _C
 
 DOUBLE = 1e-10
 SINGLE = 1e-4
@@ -238,7 +238,7 @@ def test_kets_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPat
     expected, found = mixed_tape(6, 40), mixed_tape(6, 40)
     (results,) = kg.execute([expected])
     wanted = gradients(expected, results)
-    monkeypatch.setattr("ketgrad.jacobian_products.keeps_ket", lambda group, recompute: False)
+    monkeypatch.setattr("ketgrad.execution.jacobian_products.keeps_ket", lambda group, recompute: False)
     (results,) = kg.execute([found])
     for a, b in zip(gradients(found, results), wanted, strict=True):
         assert_same(a, b, DOUBLE, "gradient")

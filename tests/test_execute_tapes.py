@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 import cases
 import ketgrad as kg
-from ketgrad import batching, encoding, reference
+from ketgrad import reference
+from ketgrad.execution import batching, programs
 
 
 def leaf(value: Any, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -155,10 +156,10 @@ def test_structure_is_encoded_once() -> None:
         return kg.Tape([kg.RX(x, wires="once"), kg.RY(value, wires="once")], [kg.expval(value * kg.Z("once"))])
 
     kg.execute([build(0.1)])
-    before = encoding.statistics.encoded
+    before = programs.statistics.encoded
     for value in (0.2, 0.3):
         kg.execute([build(value), build(value + 0.5)])
-    assert encoding.statistics.encoded == before
+    assert programs.statistics.encoded == before
 
 
 def test_a_parameter_used_by_several_gates_sums_its_gradients() -> None:

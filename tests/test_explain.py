@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import ketgrad as kg
-from ketgrad._library import _C
+from ketgrad.native.library import _C
 
 
 def layers(num_wires: int, count: int, dtype: torch.dtype = torch.float32) -> kg.Tape:

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import ketgrad as kg
-from ketgrad import __main__, _library
+from ketgrad import __main__
+from ketgrad.native import library
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -43,7 +44,7 @@ def test_an_unknown_command_is_refused() -> None:
 
 def test_the_cuda_line_has_devices_or_a_reason() -> None:
     lines = dict(line.split(maxsplit=1) for line in run("info").stdout.splitlines())
-    missing = _library.NO_CUDA or ("" if torch.cuda.is_available() else "no GPU is visible")
+    missing = library.NO_CUDA or ("" if torch.cuda.is_available() else "no GPU is visible")
     assert lines["CUDA"] == f"no: {missing}" if missing else f"CUDA {torch.version.cuda}" in lines["CUDA"]
 
 
@@ -81,19 +82,19 @@ def test_an_extension_that_does_not_load_leaves_a_reason(
         raise error
 
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(_library, "import_module", refuse)
-    assert _library._load_cuda().startswith(reason)
+    monkeypatch.setattr(library, "import_module", refuse)
+    assert library._load_cuda().startswith(reason)
 
 
 def test_the_extension_is_handed_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     handed: list[int] = []
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(_library, "import_module", lambda name: SimpleNamespace(connect=handed.append))
-    assert _library._load_cuda() == ""
-    assert handed == [_library._C.registry_address()]
+    monkeypatch.setattr(library, "import_module", lambda name: SimpleNamespace(connect=handed.append))
+    assert library._load_cuda() == ""
+    assert handed == [library._C.registry_address()]
     assert handed[0] > 0
 
 
 def test_a_cpu_build_has_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert _library._load_cuda() == "PyTorch is a CPU build"
+    assert library._load_cuda() == "PyTorch is a CPU build"

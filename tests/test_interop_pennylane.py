@@ -23,7 +23,7 @@ qml = pytest.importorskip("pennylane")
 from pennylane import numpy as pnp  # noqa: E402
 from pennylane.tape import QuantumScript  # noqa: E402
 
-from ketgrad.interop.pennylane import is_supported, tape_from_pennylane, tape_to_pennylane  # noqa: E402
+from ketgrad.interop.pennylane.conversion import is_supported, tape_from_pennylane, tape_to_pennylane  # noqa: E402
 
 # Both sides compute in double precision: a few hundred operations on numbers of size 1.
 TOLERANCE = 1e-12
@@ -637,7 +637,7 @@ def test_what_does_not_change_is_converted_once() -> None:
 
 
 def test_without_pennylane_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "ketgrad.interop.pennylane")
+    monkeypatch.delitem(sys.modules, "ketgrad.interop.pennylane.conversion")
     monkeypatch.setitem(sys.modules, "pennylane", None)
     with pytest.raises(ImportError, match=r'pip install "ketgrad\[pennylane\]"'):
         kg.Tape([kg.X(0)], [kg.state()]).to_pennylane()

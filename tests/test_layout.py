@@ -164,8 +164,8 @@ def test_product_does_not_reach_the_oracle(path: Path):
 
 
 def test_oracle_knows_nothing_of_the_extension():
-    native = {"_C", "_library", "ops", "encoding", "batching", "execute_tapes"}
-    assert not imported_modules(PACKAGE / "reference.py") & {f"ketgrad.{name}" for name in native}
+    found = imported_modules(PACKAGE / "reference.py")
+    assert not [name for name in found if name.startswith(("ketgrad._C", "ketgrad.native", "ketgrad.execution"))]
 
 
 def test_package_is_typed():

@@ -1,4 +1,4 @@
-"""`levels.apply` does what torch's own `Function.apply` does, under each transform."""
+"""`interpreter_levels.apply` does what torch's own `Function.apply` does, under each transform."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
-from ketgrad import levels
+from ketgrad.autograd import interpreter_levels
 
 
 def make(apply: Callable[..., Any]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -53,7 +53,7 @@ def make(apply: Callable[..., Any]) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, y: apply(Product, 2, x, y)[0]
 
 
-ours = make(levels.apply)
+ours = make(interpreter_levels.apply)
 theirs = make(lambda function, *args: function.apply(*args))
 
 X = torch.linspace(0.1, 1.2, 3, dtype=torch.float64)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ketgrad as kg
-from ketgrad.observables import Term, as_observable
+from ketgrad.circuit.observables import Term, as_observable
 
 PAULIS = {
     "I": np.eye(2),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ketgrad as kg
-from ketgrad.operations import OPERATIONS
+from ketgrad.circuit.operations import OPERATIONS
 
 FIXED = {
     1: ["Identity", "X", "Y", "Z", "H", "S", "T", "SX"],

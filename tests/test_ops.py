@@ -16,10 +16,11 @@ from torch.library import opcheck
 
 import cases
 import ketgrad as kg
-from ketgrad import ops, routes
-from ketgrad._library import _C
-from ketgrad.batching import Group, group_tapes
-from ketgrad.encoding import encode
+from ketgrad.autograd import functions
+from ketgrad.execution.batching import Group, group_tapes
+from ketgrad.execution.programs import encode
+from ketgrad.native import operators
+from ketgrad.native.library import _C
 
 EXECUTE = torch.ops.ketgrad.execute.default
 EXECUTE_VJP = torch.ops.ketgrad.execute_vjp.default
@@ -78,10 +79,12 @@ def results_and_gradients(function: object, group: Group) -> list[Tensor]:
 @pytest.mark.parametrize("batch", [None, 3])
 def test_every_route_gives_the_same_gradients(batch: int | None) -> None:
     group = group_of(batch)
-    eager = results_and_gradients(routes.execute, group)
-    recomputed = results_and_gradients(lambda program, inputs: routes.execute(program, inputs, keep_ket=False), group)
+    eager = results_and_gradients(functions.execute, group)
+    recomputed = results_and_gradients(
+        lambda program, inputs: functions.execute(program, inputs, keep_ket=False), group
+    )
     raw = results_and_gradients(lambda program, inputs: EXECUTE(program, inputs, True)[:2], group)
-    compiled = results_and_gradients(torch.compile(routes.execute, fullgraph=True, backend="aot_eager"), group)
+    compiled = results_and_gradients(torch.compile(functions.execute, fullgraph=True, backend="aot_eager"), group)
     for other in (recomputed, raw, compiled):
         torch.testing.assert_close(other, eager)
 
@@ -90,7 +93,7 @@ def test_compiled_by_inductor() -> None:
     group = group_of(3)
 
     def loss(inputs: list[Tensor]) -> Tensor:
-        real, _ = routes.execute(group.encoding.id, [inputs[0], *[2 * t for t in inputs[1:]]])
+        real, _ = functions.execute(group.encoding.id, [inputs[0], *[2 * t for t in inputs[1:]]])
         return (real**2).sum()
 
     found = []
@@ -108,7 +111,7 @@ def test_conjugate_views_are_resolved() -> None:
     lazy[position] = group.inputs[position].conj()
     real[position] = lazy[position].resolve_conj()
     assert lazy[position].is_conj()
-    torch.testing.assert_close(routes.execute(group.encoding.id, lazy), routes.execute(group.encoding.id, real))
+    torch.testing.assert_close(functions.execute(group.encoding.id, lazy), functions.execute(group.encoding.id, real))
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
@@ -140,17 +143,17 @@ def bad_inputs(group: Group) -> dict[str, tuple[list[Tensor], str]]:
 def test_bad_inputs(kind: str) -> None:
     inputs, message = bad_inputs(group_of())[kind]
     with pytest.raises((ValueError, RuntimeError, NotImplementedError), match=message):
-        ops.run_execute(group_of().encoding.id, inputs, True)
+        operators.run_execute(group_of().encoding.id, inputs, True)
 
 
 def test_bad_arguments_of_vjp() -> None:
     group = group_of()
-    _, _, ket = ops.run_execute(group.encoding.id, group.inputs, True)
+    _, _, ket = operators.run_execute(group.encoding.id, group.inputs, True)
     real, complex_ = cotangents(group)
 
     def vjp(**changed: object) -> None:
         arguments = {"ket": ket, "g_real": real, "g_complex": complex_, "wanted": [1]} | changed
-        ops.run_execute_vjp(group.encoding.id, group.inputs, *arguments.values())  # type: ignore[arg-type]
+        operators.run_execute_vjp(group.encoding.id, group.inputs, *arguments.values())  # type: ignore[arg-type]
 
     vjp()
     for changed, message in [
@@ -166,15 +169,15 @@ def test_bad_arguments_of_vjp() -> None:
 
 
 def test_a_device_without_kernels_is_named() -> None:
-    assert ops.has_kernels("cpu")
-    if not ops.has_kernels("cuda"):
+    assert operators.has_kernels("cpu")
+    if not operators.has_kernels("cuda"):
         with pytest.raises(NotImplementedError, match=r"parameters are on cuda:1, .* no kernels"):
-            ops.require_kernels(torch.device("cuda:1"))
+            operators.require_kernels(torch.device("cuda:1"))
 
 
 def test_unknown_program() -> None:
     with pytest.raises(IndexError, match="no program has the id 12345"):
-        ops.run_execute(12345, [torch.zeros(0)], True)
+        operators.run_execute(12345, [torch.zeros(0)], True)
 
 
 # --- malformed programs ----------------------------------------------------------------------------------------------
@@ -313,7 +316,7 @@ LONG_CALLS = {
 LONG_CALL = """
 import signal, warnings
 import numpy as np, torch, ketgrad as kg
-from ketgrad.encoding import encode
+from ketgrad.execution.programs import encode
 warnings.filterwarnings("ignore")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 

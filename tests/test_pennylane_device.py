@@ -22,7 +22,6 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import ketgrad as kg
-from ketgrad import ops
 
 qml = pytest.importorskip("pennylane")
 
@@ -32,9 +31,11 @@ from pennylane.devices import ExecutionConfig, MCMConfig  # noqa: E402
 from pennylane.exceptions import AllocationError, DeviceError, QuantumFunctionError, WireError  # noqa: E402
 from pennylane.tape import QuantumScript  # noqa: E402
 
-from ketgrad.interop import pennylane as conversion  # noqa: E402
-from ketgrad.interop import pennylane_device, pennylane_execution  # noqa: E402
-from ketgrad.interop.pennylane_device import KetgradQubit  # noqa: E402
+from ketgrad.interop.pennylane import conversion  # noqa: E402
+from ketgrad.interop.pennylane import device as pennylane_device  # noqa: E402
+from ketgrad.interop.pennylane import execution as pennylane_execution  # noqa: E402
+from ketgrad.interop.pennylane.device import KetgradQubit  # noqa: E402
+from ketgrad.native import operators  # noqa: E402
 
 NAME = "ketgrad.qubit"
 # Two simulators in double precision; entropies take logarithms of small eigenvalues.
@@ -156,8 +157,8 @@ def native_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     calls: list[str] = []
     with monkeypatch.context() as patch:
         for name in ("run_execute", "run_execute_vjp"):
-            run = getattr(ops, name)
-            patch.setattr(ops, name, lambda *a, run=run, name=name: (calls.append(name), run(*a))[1])
+            run = getattr(operators, name)
+            patch.setattr(operators, name, lambda *a, run=run, name=name: (calls.append(name), run(*a))[1])
         yield calls
 
 

@@ -17,7 +17,7 @@ qml = pytest.importorskip("pennylane")
 
 from jax import numpy as jnp  # noqa: E402
 
-pytest.importorskip("ketgrad.interop.pennylane_device")
+pytest.importorskip("ketgrad.interop.pennylane.device")
 
 TOLERANCE = 1e-9
 

@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import ketgrad as kg
-from ketgrad import _profiling
+from ketgrad.native import profiling
 
 
 def tape(x: torch.Tensor) -> kg.Tape:
@@ -64,5 +64,5 @@ def test_errors_stay_what_they_are() -> None:
 
 
 def test_nothing_is_recorded_without_a_profiler() -> None:
-    assert not _profiling.is_profiling()
-    assert _profiling.span("pack") is _profiling.span("unpack")
+    assert not profiling.is_profiling()
+    assert profiling.span("pack") is profiling.span("unpack")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import ketgrad as kg
-from ketgrad import batching
+from ketgrad.execution import batching
 
 WIRES, BATCH = 5, 6
 

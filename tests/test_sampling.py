@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import ketgrad as kg
-from ketgrad.sampling import draw, exact_tapes
+from ketgrad.execution.sampling import draw, exact_tapes
 
 try:
     import pennylane as qml

@@ -17,7 +17,9 @@ import hooks
 import ketgrad as kg
 from angles import draw
 from cases import CASES, MEASUREMENTS, OPERATIONS, Case, Leaves, contract, direction, inner, is_hermitian, layer
-from ketgrad import batching, ops, reference
+from ketgrad import reference
+from ketgrad.execution import batching
+from ketgrad.native import operators
 
 F64 = torch.float64
 
@@ -325,18 +327,18 @@ def test_vmap_with_gradients(f: Any) -> None:
 @pytest.mark.parametrize("count", [2, 256])
 def test_vmap_folds_into_the_native_batch(f: Any, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    run, run_vjp = ops.run_execute, ops.run_execute_vjp
-    monkeypatch.setattr(ops, "run_execute", lambda *a: calls.append("execute") or run(*a))
-    monkeypatch.setattr(ops, "run_execute_vjp", lambda *a: calls.append("vjp") or run_vjp(*a))
+    run, run_vjp = operators.run_execute, operators.run_execute_vjp
+    monkeypatch.setattr(operators, "run_execute", lambda *a: calls.append("execute") or run(*a))
+    monkeypatch.setattr(operators, "run_execute_vjp", lambda *a: calls.append("vjp") or run_vjp(*a))
     vmap(grad(loss(f)), (0, None))(torch.randn(count, 3, dtype=F64), W[0])
     assert calls == ["execute", "vjp"]
 
 
 def test_jacobians_are_one_native_walk(f: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    run_vjp, run_jvp = ops.run_execute_vjp, ops.run_execute_jvp
-    monkeypatch.setattr(ops, "run_execute_vjp", lambda *a: calls.append("vjp") or run_vjp(*a))
-    monkeypatch.setattr(ops, "run_execute_jvp", lambda *a: calls.append("jvp") or run_jvp(*a))
+    run_vjp, run_jvp = operators.run_execute_vjp, operators.run_execute_jvp
+    monkeypatch.setattr(operators, "run_execute_vjp", lambda *a: calls.append("vjp") or run_vjp(*a))
+    monkeypatch.setattr(operators, "run_execute_jvp", lambda *a: calls.append("jvp") or run_jvp(*a))
     jacrev(f, argnums=1)(X[0], W[0])
     jacfwd(f, argnums=1)(X[0], W[0])
     assert calls == ["vjp", "jvp"]
@@ -412,7 +414,7 @@ def test_a_changed_parameter_is_noticed_by_the_second_derivative() -> None:
 def test_raw_operators_never_give_zeros_in_silence(name: str) -> None:
     x = torch.tensor([0.3], dtype=F64, requires_grad=True)
     tape = kg.Tape([kg.RX(x[0], wires=0)], [kg.expval(kg.Z(0))])
-    from ketgrad.batching import group_tapes
+    from ketgrad.execution.batching import group_tapes
 
     (group,) = group_tapes([tape])
     program, inputs = group.encoding.id, [t.detach().requires_grad_() for t in group.inputs]

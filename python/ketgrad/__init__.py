@@ -9,18 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from . import measurements, nn, observables, operations, optim
-from .compiling import compile
-from .encoding import structure_cache
-from .execute_tapes import ExecuteTapes, execute
-from .explain import Explanation, explain
-from .interop import from_openqasm, from_qiskit
-from .jacobian_products import AdjointProducts
-from .matrix import matrix
-from .measurements import Measurement, counts, density_matrix, expval, probs, sample, state, var
-from .metric import metric_tensor, quantum_fisher
-from .observables import Hamiltonian, Hermitian, Observable, Projector, SparseHamiltonian
-from .operations import (
+from . import nn, optim
+from .circuit import measurements, observables, operations
+from .circuit.measurements import Measurement, counts, density_matrix, expval, probs, sample, state, var
+from .circuit.observables import Hamiltonian, Hermitian, Observable, Projector, SparseHamiltonian
+from .circuit.operations import (
     CCZ,
     CH,
     CNOT,
@@ -78,7 +71,15 @@ from .operations import (
     adjoint,
     ctrl,
 )
-from .tape import Tape
+from .circuit.tape import Tape
+from .compilation.compiled import compile
+from .execution.execute_tapes import ExecuteTapes, execute
+from .execution.explain import Explanation, explain
+from .execution.jacobian_products import AdjointProducts
+from .execution.programs import structure_cache
+from .interop import from_openqasm, from_qiskit
+from .matrix import matrix
+from .metric import metric_tensor, quantum_fisher
 
 __version__ = "0.1.0"
 

@@ -10,8 +10,8 @@ from importlib import import_module
 import torch
 
 from . import __version__
-from ._library import _C, NO_CUDA
-from .encoding import structure_cache
+from .execution.programs import structure_cache
+from .native.library import _C, NO_CUDA
 
 
 def info() -> str:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._library import _C
-from ._parsing import parse_wires
-from ._typing import Wire
-from .execute_tapes import execute
-from .measurements import state
-from .operations import Operation, StatePrep
-from .tape import Tape
+from .circuit.measurements import state
+from .circuit.operations import Operation, StatePrep
+from .circuit.parsing import parse_wires
+from .circuit.tape import Tape
+from .circuit.types import Wire
+from .execution.execute_tapes import execute
+from .native.library import _C
 
 
 def matrix(

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .compiling import Compiled
-from .measurements import state
-from .tape import Tape
+from .circuit.measurements import state
+from .circuit.tape import Tape
+from .compilation.compiled import Compiled
 
 
 @torch.no_grad()  # of what the function reads from outside; tangents go on

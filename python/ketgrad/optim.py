@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from .circuit.tape import Tape
 from .metric import metric_tensor, require_circuit
-from .tape import Tape
 
 __all__ = ["QNG"]
 

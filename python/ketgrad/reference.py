@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .measurements import Measurement
-from .observables import Factor, Observable
-from .operations import Operation
-from .tape import Tape
+from .circuit.measurements import Measurement
+from .circuit.observables import Factor, Observable
+from .circuit.operations import Operation
+from .circuit.tape import Tape
 
 __all__ = ["execute", "matrix", "state"]
 

@@ -19,7 +19,7 @@ from pennylane.workflow.interfaces import torch as boundary
 from pennylane_lightning import lightning_qubit
 
 import ketgrad as kg
-from ketgrad.interop.pennylane_device import KetgradQubit
+from ketgrad.interop.pennylane.device import KetgradQubit
 
 
 class AsLightning(KetgradQubit):

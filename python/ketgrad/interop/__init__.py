@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..measurements import Measurement
-from ..tape import Tape
+from ..circuit.measurements import Measurement
+from ..circuit.tape import Tape
 
 __all__ = ["from_openqasm", "from_qiskit"]
 

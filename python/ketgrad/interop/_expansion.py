@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from .._parsing import restore
-from .._typing import Wire
-from ..operations import (
+from ..circuit.operations import (
     CNOT,
     RX,
     RY,
@@ -36,6 +34,8 @@ from ..operations import (
     adjoint,
     ctrl,
 )
+from ..circuit.parsing import restore
+from ..circuit.types import Wire
 
 __all__ = ["Expander", "Gate", "conjugated"]
 

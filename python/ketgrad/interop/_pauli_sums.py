@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .._typing import Array, Wire
-from ..observables import Hamiltonian, pauli_word
+from ..circuit.observables import Hamiltonian, pauli_word
+from ..circuit.types import Array, Wire
 
 Word = tuple[tuple[Wire, str], ...]
 """Letters "X", "Y", "Z" with their wires, which are distinct; `()` is the identity."""

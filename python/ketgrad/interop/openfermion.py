@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .._typing import Array
-from ..observables import Hamiltonian
+from ..circuit.observables import Hamiltonian
+from ..circuit.types import Array
 from ._pauli_sums import hamiltonian
 
 __all__ = ["hamiltonian_from_openfermion"]

@@ -11,16 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..measurements import Measurement
-from ..tape import Tape
+from ..circuit.measurements import Measurement
+from ..circuit.tape import Tape
 from ._expansion import Expander
 from ._openqasm_scan import prefixed, statement_ends
-from .qiskit import (  # first: it says how to install Qiskit where it is missing
-    dense_operations,
-    measured_wires,
-    tape_from_qiskit,
-    with_numbers,
-)
+from .qiskit import dense_operations, measured_wires, tape_from_qiskit, with_numbers
 
 # isort: split
 from qiskit import QuantumCircuit, qasm2

@@ -20,11 +20,9 @@ import sympy  # a dependency of torch
 import torch
 from torch import Tensor
 
-from .._parsing import place, restore
-from .._typing import Array, Wire
-from ..measurements import Measurement, probs, state
-from ..observables import Hamiltonian
-from ..operations import (
+from ..circuit.measurements import Measurement, probs, state
+from ..circuit.observables import Hamiltonian
+from ..circuit.operations import (
     CCZ,
     CH,
     CNOT,
@@ -65,7 +63,9 @@ from ..operations import (
     adjoint,
     ctrl,
 )
-from ..tape import Tape
+from ..circuit.parsing import place, restore
+from ..circuit.tape import Tape
+from ..circuit.types import Array, Wire
 from ._expansion import DENSE, conjugated
 from ._pauli_sums import hamiltonian
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._parsing import Immutable, _set, parse_wires, restore
-from .._typing import Wire
-from ..drawing import draw
-from ..operations import RX, RY, RZ, Operation
-from ..tape import Tape
+from ..circuit.drawing import draw
+from ..circuit.operations import RX, RY, RZ, Operation
+from ..circuit.parsing import Immutable, _set, parse_wires, restore
+from ..circuit.tape import Tape
+from ..circuit.types import Wire
 
 ROTATIONS: dict[str, type[RX | RY | RZ]] = {"X": RX, "Y": RY, "Z": RZ}
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..compiling import Compiled
-from ..lowering import Plan
-from ..measurements import Measurement, expval, probs
-from ..operations import Identity, Z
-from ..tape import Tape
+from ..circuit.measurements import Measurement, expval, probs
+from ..circuit.operations import Identity, Z
+from ..circuit.tape import Tape
+from ..compilation.compiled import Compiled
+from ..compilation.lowering import Plan
 from .block import Block
 
 _COMPLEX = ("state", "density_matrix")

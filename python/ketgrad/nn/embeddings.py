@@ -8,9 +8,9 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from .._parsing import _set, parse_wires
-from .._typing import Wire
-from ..operations import RZ, H, MultiRZ, Operation, StatePrep
+from ..circuit.operations import RZ, H, MultiRZ, Operation, StatePrep
+from ..circuit.parsing import _set, parse_wires
+from ..circuit.types import Wire
 from .block import Block, positive, rotation_of, wires_of
 
 

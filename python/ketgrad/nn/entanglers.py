@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from .._parsing import _set
-from .._typing import Wire
-from ..operations import CNOT, Operation, Rot
+from ..circuit.operations import CNOT, Operation, Rot
+from ..circuit.parsing import _set
+from ..circuit.types import Wire
 from .block import Block, neighbours, positive, ring, rotation_of, wires_of
 
 

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..compiling import Compiled
-from ..measurements import Measurement
-from ..tape import Tape
+from ..circuit.measurements import Measurement
+from ..circuit.tape import Tape
+from ..compilation.compiled import Compiled
 from .block import Block
 from .circuit import BlockCircuit, LayerCircuit
 

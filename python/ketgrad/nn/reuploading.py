@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .._parsing import _set
-from .._typing import Wire
-from ..operations import RX, H, MultiRZ, Operation
+from ..circuit.operations import RX, H, MultiRZ, Operation
+from ..circuit.parsing import _set
+from ..circuit.types import Wire
 from .block import Block, neighbours, positive, rotation_of, wires_of
 from .embeddings import AngleEmbedding
 from .entanglers import StronglyEntangling

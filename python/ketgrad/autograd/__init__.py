@@ -1,0 +1,1 @@
+"""How torch differentiates a circuit: the rule of the operators, and the routes by which torch gets there."""

@@ -1,0 +1,196 @@
+"""The operators in graphs: their fake kernels and autograd for `torch.compile`, and an operator for `torch.export`."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._library.autograd import Info, make_autograd_impl
+from torch.autograd import forward_ad
+
+from ..native import operators
+from ..native.library import _C
+
+COMPILED_SECOND_DERIVATIVE = (
+    "ketgrad has no second derivatives inside torch.compile: the gradient of a circuit was differentiated again; "
+    "take them in eager mode"
+)
+
+
+_execute = torch.ops.ketgrad.execute.default
+_execute_vjp = torch.ops.ketgrad.execute_vjp.default
+
+
+def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple[Tensor, Tensor]:
+    """Real and complex results (see `routes.execute`), by an operator that a graph can hold."""
+    if torch.compiler.is_exporting():
+        return _execute_exported(_content(program), list(inputs))  # type: ignore[no-any-return]
+    real, complex_, _ = _execute(program, list(inputs), keep_ket)
+    return real, complex_
+
+
+# --- under torch.compile ----------------------------------------------------------------------------------------------
+
+
+@torch.library.register_fake("ketgrad::execute")  # type: ignore[untyped-decorator]
+def _execute_fake(program: int, inputs: list[Tensor], keep_ket: bool) -> tuple[Tensor, Tensor, Tensor]:
+    _C.pin_program(program)  # a traced graph keeps the id as a constant, which is no reference to the program
+    _require_one_device(inputs)
+    found = _C.find_program(program)
+    shape = found.describe()
+    batch = operators.batch_size(found, inputs)
+    complex_dtype = inputs[0].dtype.to_complex()
+    real = inputs[0].new_empty((batch, shape["real_results"]))
+    complex_ = inputs[0].new_empty((batch, shape["complex_results"]), dtype=complex_dtype)
+    ket = inputs[0].new_empty((batch, (1 << shape["num_wires"]) if keep_ket else 0), dtype=complex_dtype)
+    return real, complex_, ket
+
+
+def _require_one_device(tensors: Sequence[Tensor]) -> None:
+    """Of meta tensors beside others, of which torch comes here too; the kernels refuse other mixtures."""
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) > 1:
+        raise ValueError(f"ketgrad: inputs are on {', '.join(sorted(map(str, devices)))}; all must be on one device")
+
+
+@torch.library.register_fake("ketgrad::execute_vjp")  # type: ignore[untyped-decorator]
+def _execute_vjp_fake(
+    program: int, inputs: list[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor, wanted: list[int]
+) -> list[Tensor]:
+    _require_one_device([*inputs, ket, g_real, g_complex])
+    return [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in wanted]
+
+
+def _setup_execute(ctx: Any, inputs: tuple[int, list[Tensor], bool], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    program, tensors, _ = inputs
+    ket = output[2]
+    ctx.program = program
+    ctx.mark_non_differentiable(ket)
+    ctx.save_for_backward(ket, *tensors)
+
+
+def _backward_execute(
+    ctx: Any, g_real: Tensor, g_complex: Tensor, _: Tensor | None
+) -> tuple[None, list[Tensor | None], None]:
+    ket, *inputs = ctx.saved_tensors
+    return None, _gradients(ctx, ctx.program, inputs, ket, g_real, g_complex), None
+
+
+def _gradients(
+    ctx: Any, program: int, inputs: Sequence[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor
+) -> list[Tensor | None]:
+    """The gradients of a graph's inputs, which are its operator's second argument."""
+    wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1]) if needed]
+    found = _execute_vjp(program, inputs, ket, g_real, g_complex, wanted)
+    return operators.spread(found, wanted, len(inputs))
+
+
+def _refuse_compiled(ctx: Any, *cotangents: Any) -> None:
+    raise NotImplementedError(COMPILED_SECOND_DERIVATIVE)
+
+
+def _no_context(ctx: Any, inputs: Any, output: Any) -> None:
+    """Nothing is kept for a backward pass that raises."""
+
+
+@torch.library.register_fake("ketgrad::execute_jvp")  # type: ignore[untyped-decorator]
+def _execute_jvp_fake(
+    program: int, inputs: list[Tensor], tangents: list[Tensor], moving: list[int]
+) -> tuple[Tensor, Tensor]:
+    real, complex_, _ = _execute_fake(program, inputs, False)
+    return real, complex_
+
+
+@torch.library.register_fake("ketgrad::execute_vjp_jvp")  # type: ignore[untyped-decorator]
+def _execute_vjp_jvp_fake(
+    program: int,
+    inputs: list[Tensor],
+    tangents: list[Tensor],
+    moving: list[int],
+    g_real: Tensor,
+    g_complex: Tensor,
+    dg_real: Tensor,
+    dg_complex: Tensor,
+    wanted: list[int],
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    real, complex_, _ = _execute_fake(program, inputs, False)
+    return real, complex_, [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in wanted]
+
+
+# --- under torch.export -----------------------------------------------------------------------------------------------
+
+# An exported graph runs in processes that know none of this one's programs: it has the content in place of an id.
+
+_FORMAT = "ketgrad1:"
+
+torch.library.define("ketgrad::execute_exported", "(str program, Tensor[] inputs) -> (Tensor real, Tensor complex)")
+_execute_exported = torch.ops.ketgrad.execute_exported.default
+
+
+def _content(program: int) -> str:
+    return _FORMAT + base64.b64encode(_C.find_program(program).serialise()).decode()
+
+
+@functools.lru_cache(maxsize=1024)
+def _program_of(content: str) -> _C.Program:
+    if not content.startswith(_FORMAT):
+        raise ValueError("a circuit of an exported program was written by a version of ketgrad that this one is not")
+    return _C.load_program(base64.b64decode(content.removeprefix(_FORMAT)))
+
+
+@torch.library.impl("ketgrad::execute_exported", "CompositeExplicitAutograd")
+def _run_exported(program: str, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    real, complex_, _ = operators.run_execute(_program_of(program).id, inputs, False)
+    return real, complex_
+
+
+@torch.library.register_fake("ketgrad::execute_exported")  # type: ignore[untyped-decorator]
+def _execute_exported_fake(program: str, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    real, complex_, _ = _execute_fake(_program_of(program).id, inputs, False)
+    return real, complex_
+
+
+def _setup_exported(ctx: Any, inputs: tuple[str, list[Tensor]], output: tuple[Tensor, Tensor]) -> None:
+    ctx.program = _program_of(inputs[0])
+    ctx.save_for_backward(*inputs[1])
+
+
+def _backward_exported(ctx: Any, g_real: Tensor, g_complex: Tensor) -> tuple[None, list[Tensor | None]]:
+    no_ket = g_complex.new_empty((g_complex.shape[0], 0))
+    return None, _gradients(ctx, ctx.program.id, ctx.saved_tensors, no_ket, g_real, g_complex)
+
+
+# --- autograd of the operators ----------------------------------------------------------------------------------------
+
+_autograd_kernels = torch.library.Library("ketgrad", "FRAGMENT")
+
+
+def _register_autograd(name: str, backward: Callable[..., Any], setup_context: Callable[..., Any]) -> None:
+    """`torch.library.register_autograd` with a kernel that refuses tangents, which torch's would drop in silence."""
+    operator = getattr(torch.ops.ketgrad, name).default
+    kernel = make_autograd_impl(operator, Info(backward, setup_context))
+
+    def run(keyset: Any, *args: Any) -> Any:
+        if forward_ad._current_level >= 0:
+            _refuse_tangents(name, args)
+        return kernel(keyset, *args)
+
+    _autograd_kernels.impl(name, run, "Autograd", with_keyset=True)
+
+
+def _refuse_tangents(name: str, args: Sequence[Any]) -> None:
+    tensors = [t for arg in args for t in (arg if isinstance(arg, (list, tuple)) else (arg,)) if isinstance(t, Tensor)]
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise NotImplementedError(
+            f"torch.ops.ketgrad.{name} has no forward-mode derivatives; use kg.execute, or what kg.compile returns"
+        )
+
+
+_register_autograd("execute_exported", _backward_exported, _setup_exported)
+_register_autograd("execute", _backward_execute, _setup_execute)
+for _name in ("execute_vjp", "execute_jvp", "execute_vjp_jvp"):
+    _register_autograd(_name, _refuse_compiled, _no_context)

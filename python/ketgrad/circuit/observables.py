@@ -1,0 +1,710 @@
+"""Observables, kept in one normal form: a linear combination of products of Pauli letters and matrix factors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .operations import Composable, H, Identity, Operation, X, Y, Z, parse_bits
+from .parsing import (
+    Parsed,
+    _set,
+    check_normalised,
+    check_values,
+    dense_parameter,
+    join_batches,
+    parse_wires,
+    place,
+    restore,
+    scalar_parameter,
+    to_array,
+)
+from .types import Array, Parameter, ParameterLike, Structure, Wire, Wires
+
+__all__ = [
+    "Factor",
+    "Hamiltonian",
+    "Hermitian",
+    "Observable",
+    "Projector",
+    "SparseHamiltonian",
+    "Term",
+]
+
+
+class Factor(NamedTuple):
+    """A factor of a product that is no Pauli letter.
+
+    Attributes:
+        kind: "hermitian", "projector" (on basis bits), "state_projector" or "sparse".
+        wires: the wires it acts on.
+        parameter: the index of its matrix, state or values among the observable's parameters, -1 for "projector".
+        bits: the basis state of a "projector".
+        rows: of a "sparse" matrix, the row of each of its values in row-major order, as the bytes of int64
+            (`numpy.frombuffer(rows, numpy.int64)`), which hash once and compare fast.
+        columns: the columns likewise.
+    """
+
+    kind: str
+    wires: tuple[Wire, ...]
+    parameter: int = -1
+    bits: tuple[int, ...] = ()
+    rows: bytes = b""
+    columns: bytes = b""
+
+
+class Term(NamedTuple):
+    """A product with its coefficient: scale × coefficients × Pauli word × factors.
+
+    Attributes:
+        scale: a constant.
+        coefficients: parameters to multiply by, as (index of the parameter, column); column 0 for a scalar.
+        word: (wire, "X" | "Y" | "Z") on distinct wires.
+        factors: on wires that are disjoint from the word's and from each other's.
+    """
+
+    scale: float
+    coefficients: tuple[tuple[int, int], ...]
+    word: tuple[tuple[Wire, str], ...]
+    factors: tuple[Factor, ...]
+
+
+class _Product(NamedTuple):
+    """A term whose scale may still be complex: X·Y = iZ is no observable, (X·Y)⊗(X·Y) = −Z⊗Z is one."""
+
+    scale: complex
+    coefficients: tuple[tuple[int, int], ...]
+    word: tuple[tuple[Wire, str], ...]
+    factors: tuple[Factor, ...]
+
+
+_ALLOWED = "X, Y, Z, H, Identity, Hermitian, Projector, SparseHamiltonian, Hamiltonian and their products and sums"
+_ONE = _Product(1.0, (), (), ())
+
+# The product of two different Pauli letters, with its phase.
+_PAULI_PRODUCTS = {
+    "XY": (1j, "Z"),
+    "YZ": (1j, "X"),
+    "ZX": (1j, "Y"),
+    "YX": (-1j, "Z"),
+    "ZY": (-1j, "X"),
+    "XZ": (-1j, "Y"),
+}
+
+
+class Observable(Composable):
+    """A real linear combination of products of Pauli letters and matrix factors; built by composition.
+
+    Attributes:
+        parameters: every coefficient (numbers too), matrix, state and sparse value, left to right; the factor of a
+            scaled observable comes before the observable's own.
+        parameter_kinds: for each "coefficient" `()` or `(B,)`, "coefficients" `(T,)` or `(B, T)`, "matrix", "state" or
+            "values" `(nnz,)`.
+        parameter_layout: a letter for each, as for operations.
+        batch_size: B if a parameter has a leading batch axis, else None.
+        wires: all wires by first appearance.
+    """
+
+    __slots__ = (
+        "_products",
+        "_structure",
+        "_terms",
+        "batch_size",
+        "parameter_kinds",
+        "parameter_layout",
+        "parameters",
+        "wires",
+    )
+
+    batch_size: int | None
+    parameter_kinds: tuple[str, ...]
+    parameter_layout: str
+    parameters: tuple[Parameter, ...]
+    wires: tuple[Wire, ...]
+    _products: tuple[_Product, ...]
+    _structure: Structure | None
+    _terms: tuple[Term, ...] | None
+
+    def __init__(self, *arguments: object) -> None:
+        raise TypeError(f"an observable is not built by its class but composed of {_ALLOWED}")
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The linear combination, like products merged.
+
+        Raises:
+            ValueError: the product of Pauli letters leaves an imaginary part, so that this is not Hermitian.
+        """
+        if self._terms is None:
+            _set(self, "_terms", _real_terms(self))
+        return self._terms  # type: ignore[return-value]
+
+    @property
+    def structure(self) -> Structure:
+        """All but the parameters' values: terms, wires, parameter kinds and layout."""
+        if self._structure is None:
+            found = Structure((self.terms, self.wires, self.parameter_kinds, self.parameter_layout))
+            _set(self, "_structure", found)
+        return self._structure  # type: ignore[return-value]
+
+    def __repr__(self) -> str:
+        return f"<observable {describe(self)}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {name: getattr(self, name) for name in Observable.__slots__}
+        return restore, (type(self), {**values, "_structure": None, "_terms": None})
+
+
+def _observable(*attributes: Any) -> Observable:
+    found = Observable.__new__(Observable)
+    _fill(found, *attributes)
+    return found
+
+
+def _fill(
+    observable: Observable,
+    parameters: tuple[Parameter, ...],
+    kinds: tuple[str, ...],
+    layout: str,
+    batch_size: int | None,
+    wires: tuple[Wire, ...],
+    products: tuple[_Product, ...],
+) -> None:
+    _set(observable, "parameters", parameters)
+    _set(observable, "parameter_kinds", kinds)
+    _set(observable, "parameter_layout", layout)
+    _set(observable, "batch_size", batch_size)
+    _set(observable, "wires", wires)
+    _set(observable, "_products", products)
+    _set(observable, "_terms", None)
+    _set(observable, "_structure", None)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Leaves
+
+
+class Hermitian(Observable):
+    """A Hermitian matrix `(2^k, 2^k)` or `(B, 2^k, 2^k)`, real or complex, on k wires.
+
+    Raises:
+        TypeError: the matrix is no dense array or tensor of numbers.
+        ValueError: its shape does not fit the wires, or (read on the CPU, outside tracing) it is not Hermitian.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, A: ParameterLike, wires: Wires) -> None:
+        own = _some_wires(wires, "Hermitian")
+        value, letter, batch_size = dense_parameter(A, "matrix", "Hermitian", own)
+        check_values(value, _skewness, place("Hermitian", own), "the matrix must be Hermitian")
+        products = (_ONE._replace(factors=(Factor("hermitian", own, 0),)),)
+        _fill(self, (value,), ("matrix",), letter, batch_size, own, products)
+
+
+def _skewness(matrix: Tensor) -> Tensor:
+    size = matrix.abs().amax((-1, -2)).clamp(min=1)
+    return (matrix - matrix.mH).abs().amax((-1, -2)) / size
+
+
+class Projector(Observable):
+    r"""$|s\rangle\langle s|$ for a basis state (one bit a wire) or for a state vector.
+
+    A list, array or tensor of k entries on k wires is read as bits, one of shape `(2^k,)` or `(B, 2^k)` as a state,
+    which is a parameter.
+
+    Raises:
+        TypeError: the bits are no integers, or the state is no dense array or tensor of numbers.
+        ValueError: the shape does not fit the wires, a bit is neither 0 nor 1, or (read on the CPU, outside tracing)
+            the norm of the state is not 1.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, state: ParameterLike | Sequence[int], wires: Wires) -> None:
+        own = _some_wires(wires, "Projector")
+        if not isinstance(state, (Tensor, np.ndarray, list, tuple)):
+            found = type(state).__name__
+            raise TypeError(f"{place('Projector', own)}: the state must be bits, an array or a tensor, not {found}")
+        if len(state) == len(own) and (not isinstance(state, (Tensor, np.ndarray)) or state.ndim == 1):
+            factor = Factor("projector", own, bits=parse_bits(state, "Projector", own))
+            _fill(self, (), (), "", None, own, (_ONE._replace(factors=(factor,)),))
+            return
+        value, letter, batch_size = dense_parameter(state, "state", "Projector", own)
+        check_normalised(value, "Projector", own)
+        products = (_ONE._replace(factors=(Factor("state_projector", own, 0),)),)
+        _fill(self, (value,), ("state",), letter, batch_size, own, products)
+
+
+class SparseHamiltonian(Observable):
+    """A sparse Hermitian matrix `(2^k, 2^k)` on k wires, from SciPy (any sparse format) or torch (COO or CSR).
+
+    Duplicate entries are summed; of a CSR tensor, the columns must be in order and without duplicates. The values
+    `(nnz,)` in row-major order are a parameter: a constant from SciPy, a tensor that carries gradients to the matrix
+    from torch.
+
+    Raises:
+        TypeError: the matrix is not sparse.
+        ValueError: its shape does not fit the wires, or (read on the CPU, outside tracing) it is not Hermitian.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, matrix: Any, wires: Wires) -> None:
+        own = _some_wires(wires, "SparseHamiltonian")
+        where, size = place("SparseHamiltonian", own), 1 << len(own)
+        parts = _torch_coordinates(matrix, where) if isinstance(matrix, Tensor) else _scipy_coordinates(matrix, where)
+        if tuple(matrix.shape) != (size, size):
+            raise ValueError(f"{where}: the matrix must have shape {(size, size)}, not {tuple(matrix.shape)}")
+        if any(len(indices) and not 0 <= indices.min() <= indices.max() < size for indices in parts[:2]):
+            raise ValueError(f"{where}: the matrix has an entry outside its shape {(size, size)}")
+        rows, columns, values = parts
+        mirror = _Mirror(rows, columns, size)
+        check_values(values, mirror.skewness, where, "the matrix must be Hermitian")
+        factor = Factor("sparse", own, 0, (), rows.tobytes(), columns.tobytes())
+        letter = "s" if isinstance(values, Tensor) else "N"
+        _fill(self, (values,), ("values",), letter, None, own, (_ONE._replace(factors=(factor,)),))
+
+
+_SPARSE = "the matrix must be a SciPy sparse matrix or a torch COO or CSR tensor"
+
+
+def _torch_coordinates(matrix: Tensor, where: str) -> tuple[Array, Array, Tensor]:
+    if matrix.dim() == 2 and matrix.layout is torch.sparse_csr:
+        return _csr_coordinates(matrix, where)
+    if matrix.dim() == 2 and matrix.layout is torch.sparse_coo and not matrix.dense_dim():
+        matrix = matrix.coalesce()
+        rows, columns = matrix.indices().detach().cpu().numpy().astype(np.int64)
+        return rows, columns, matrix.values()
+    raise TypeError(f"{where}: {_SPARSE}, not {matrix.layout} of shape {tuple(matrix.shape)}")
+
+
+def _csr_coordinates(matrix: Tensor, where: str) -> tuple[Array, Array, Tensor]:
+    # Not by way of COO: torch has no gradient for that conversion of complex matrices.
+    starts, columns = (part.detach().cpu().numpy() for part in (matrix.crow_indices(), matrix.col_indices()))
+    rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    if (np.diff(rows * matrix.shape[1] + columns) <= 0).any():
+        raise ValueError(f"{where}: the columns of a CSR tensor must be in order in each row, without duplicates")
+    return rows, columns.astype(np.int64), matrix.values()
+
+
+def _scipy_coordinates(matrix: Any, where: str) -> tuple[Array, Array, Array]:
+    if not hasattr(matrix, "tocsr") or not hasattr(matrix, "nnz"):
+        raise TypeError(f"{where}: {_SPARSE}, not {type(matrix).__name__}")
+    compressed = matrix.tocsr(copy=True)
+    compressed.sum_duplicates()
+    entries = compressed.tocoo()
+    values = to_array(entries.data, "SparseHamiltonian", (), "matrix")
+    return entries.row.astype(np.int64), entries.col.astype(np.int64), values
+
+
+class _Mirror:
+    """Where the transposed entry of each entry of a sparse matrix is."""
+
+    def __init__(self, rows: Array, columns: Array, size: int) -> None:
+        keys, mirrored = rows * size + columns, columns * size + rows
+        found = np.minimum(np.searchsorted(keys, mirrored), max(len(keys) - 1, 0))
+        self.position = torch.from_numpy(found)
+        self.missing = torch.from_numpy(keys[found] != mirrored)
+
+    def skewness(self, values: Tensor) -> Tensor:
+        if not len(values):
+            return values.abs().sum()
+        mirrored = values[self.position].conj().masked_fill(self.missing, 0)
+        return (values - mirrored).abs().amax() / values.abs().amax().clamp(min=1)
+
+
+def _some_wires(wires: Wires, name: str) -> tuple[Wire, ...]:
+    found = parse_wires(wires, name)
+    if not found:
+        raise ValueError(f"{name} needs at least one wire")
+    return found
+
+
+def _pauli(gate: Operation) -> tuple[_Product, ...]:
+    if isinstance(gate, Identity):
+        return (_ONE,)
+    wire = gate.wires[0]
+    if isinstance(gate, H):
+        return tuple(_Product(math.sqrt(0.5), (), ((wire, letter),), ()) for letter in "XZ")
+    return (_Product(1.0, (), ((wire, gate.name),), ()),)
+
+
+def pauli_word(word: tuple[tuple[Wire, str], ...]) -> Observable:
+    """The product of Pauli letters on distinct wires: ((0, "X"), (2, "Z")) is what `X(0) @ Z(2)` is, only faster."""
+    return _observable((), (), "", None, tuple(wire for wire, _ in word), (_Product(1.0, (), word, ()),))
+
+
+def as_observable(value: Any) -> Observable:
+    """The observable that a gate X, Y, Z, H or Identity stands for; observables come back as they are.
+
+    Raises:
+        TypeError: the value is no observable: another gate, a controlled gate or something else.
+    """
+    if isinstance(value, Observable):
+        return value
+    if isinstance(value, (X, Y, Z, H, Identity)):
+        if not value.control_wires:
+            return _observable((), (), "", None, value.wires, _pauli(value))
+        found = f"the controlled gate {value!r}"
+    elif isinstance(value, Operation):
+        found = f"the gate {place(value.name, value.wires)}"
+    elif isinstance(value, type) and issubclass(value, Composable):
+        raise TypeError(f"{value.__name__} is no observable before it has wires: {value.__name__}(wires=…)")
+    else:
+        found = f"{value!r} of type {type(value).__name__}"
+    raise TypeError(f"{found} is no observable; observables are {_ALLOWED}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Composition
+
+
+def _shifted(product: _Product, offset: int, prefix: tuple[tuple[int, int], ...] = ()) -> _Product:
+    """The same product where its observable's parameters come after `offset` others."""
+    if not offset and not prefix:
+        return product
+    coefficients = prefix + tuple((index + offset, column) for index, column in product.coefficients)
+    factors = tuple(f if f.parameter < 0 else f._replace(parameter=f.parameter + offset) for f in product.factors)
+    return _Product(product.scale, coefficients, product.word, factors)
+
+
+def _multiplied(left: _Product, right: _Product) -> _Product:
+    scale = left.scale * right.scale
+    word = dict(left.word)
+    for wire, letter in right.word:
+        before = word.get(wire)
+        if before is None:
+            word[wire] = letter
+        elif before == letter:
+            del word[wire]
+        else:
+            phase, word[wire] = _PAULI_PRODUCTS[before + letter]
+            scale *= phase
+    return _Product(scale, left.coefficients + right.coefficients, tuple(word.items()), left.factors + right.factors)
+
+
+def _require_disjoint(left: Observable, right: Observable) -> None:
+    """Matrix factors are kept as they are: they may not share a wire with anything."""
+    common = set(left.wires) & set(right.wires)
+    if not common:
+        return
+    for one, other in ((left, right), (right, left)):
+        for factor in {factor for product in one._products for factor in product.factors}:
+            used = {wire for product in other._products for wire in _used_wires(product)}
+            for wire in factor.wires:
+                if wire in used:
+                    name = place(factor_label(factor), factor.wires)
+                    raise ValueError(
+                        f"{name} cannot be multiplied with another observable on wire {wire!r}; "
+                        "multiply the two matrices and give the product as one Hermitian"
+                    )
+
+
+def _used_wires(product: _Product) -> Iterable[Wire]:
+    yield from (wire for wire, _ in product.word)
+    for factor in product.factors:
+        yield from factor.wires
+
+
+def _joined(left: Observable, right: Observable, products: tuple[_Product, ...]) -> Observable:
+    """An observable with the parameters of both."""
+    wires = tuple(dict.fromkeys(left.wires + right.wires))
+    return _observable(
+        left.parameters + right.parameters,
+        left.parameter_kinds + right.parameter_kinds,
+        left.parameter_layout + right.parameter_layout,
+        join_batches((left.batch_size, right.batch_size), "observable", wires),
+        wires,
+        products,
+    )
+
+
+def _scalar(value: Any) -> Parsed:
+    if isinstance(value, (complex, np.complexfloating)):
+        raise TypeError(f"the coefficient of an observable must be real, not {value!r}")
+    return scalar_parameter(value, "observable", (), "coefficient")
+
+
+class Algebra:
+    """What the operators of `Composable` mean."""
+
+    @staticmethod
+    def product(left: Any, right: Any) -> Observable:
+        """The product `left @ right`."""
+        if not isinstance(right, (Composable, Operation)):
+            _refuse("@", left, right)
+        left, right = as_observable(left), as_observable(right)
+        _require_disjoint(left, right)
+        moved = [_shifted(product, len(left.parameters)) for product in right._products]
+        return _joined(left, right, tuple(_multiplied(one, other) for one in left._products for other in moved))
+
+    @staticmethod
+    def scaled(scalar: Any, observable: Any) -> Observable:
+        """The observable times a real scalar, which becomes its first parameter."""
+        if isinstance(scalar, (Composable, Operation)):
+            raise TypeError("* multiplies an observable by a number or a tensor; of two observables, form a @ b")
+        value, letter, batch_size = _scalar(scalar)
+        base = as_observable(observable)
+        return _observable(
+            (value, *base.parameters),
+            ("coefficient", *base.parameter_kinds),
+            letter + base.parameter_layout,
+            join_batches((batch_size, base.batch_size), "observable", base.wires),
+            base.wires,
+            tuple(_shifted(product, 1, ((0, 0),)) for product in base._products),
+        )
+
+    @staticmethod
+    def divided(observable: Any, scalar: Any) -> Observable:
+        """The observable times the reciprocal of a real scalar."""
+        if isinstance(scalar, (Composable, Operation)):
+            raise TypeError("an observable is divided by a number or a tensor, not by an observable")
+        value, _, _ = _scalar(scalar)
+        if isinstance(value, Tensor) and not value.is_floating_point():
+            raise TypeError(f"an observable is divided by a number or a floating-point tensor, not by {value.dtype}")
+        return Algebra.scaled(1.0 / value, observable)
+
+    @staticmethod
+    def difference(left: Any, right: Any) -> Observable:
+        """`left - right`: the coefficient −1 becomes a parameter, as in PennyLane."""
+        negative = Algebra.scaled(-1.0, right) if isinstance(right, (Composable, Operation)) else -right
+        return Algebra.total(left, negative)
+
+    @staticmethod
+    def total(left: Any, right: Any) -> Observable:
+        """`left + right`; a number stands for that multiple of the identity."""
+        left, right = _summand(left, right), _summand(right, left)
+        if left is None or right is None:
+            return as_observable(right if left is None else left)
+        moved = tuple(_shifted(product, len(left.parameters)) for product in right._products)
+        return _joined(left, right, left._products + moved)
+
+
+def _summand(value: Any, other: Any) -> Observable | None:
+    """The value as an observable: a number is that multiple of the identity, a plain 0 is None."""
+    if isinstance(value, (Composable, Operation)):
+        return as_observable(value)
+    if isinstance(value, (str, bytes)) or value is None:
+        _refuse("+", value, other)
+    if not isinstance(value, (Tensor, np.ndarray)) and isinstance(value, (int, float)) and value == 0:
+        return None
+    return Algebra.scaled(value, Identity(other.wires))
+
+
+def _refuse(operator: str, left: Any, right: Any) -> NoReturn:
+    raise TypeError(f"{operator} is not defined between {type(left).__name__} and {type(right).__name__}")
+
+
+Composable._algebra = Algebra
+
+
+class Hamiltonian(Observable):
+    """The linear combination of observables with the given coefficients.
+
+    A list of coefficients (numbers, 0-d tensors, batches `(B,)`) makes one parameter of each; an array or tensor `(T,)`
+    or `(B, T)` is one parameter. Either way the coefficients need not be distinct from each other.
+
+    Raises:
+        TypeError: a coefficient is not real, or an observable is none.
+        ValueError: coefficients and observables differ in number, or there are none.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, coefficients: Sequence[Any] | Array | Tensor, observables: Sequence[Composable]) -> None:
+        if isinstance(observables, Composable) or not isinstance(coefficients, (Iterable, Tensor, np.ndarray)):
+            raise TypeError("Hamiltonian takes a list of coefficients and a list of observables, also of one term")
+        parts = [as_observable(observable) for observable in observables]
+        if not parts:
+            raise ValueError("Hamiltonian needs at least one observable")
+        prefixes: list[tuple[tuple[int, int], ...]] = [()] * len(parts)
+        head: tuple[Parsed, ...] = ()
+        if isinstance(coefficients, (Tensor, np.ndarray)):
+            head = (_coefficient_vector(coefficients, len(parts)),)
+            prefixes = [((0, column),) for column in range(len(parts))]
+        else:
+            scalars = list(coefficients)
+            _require_as_many(len(scalars), len(parts))
+            parts = [Algebra.scaled(scalar, part) for scalar, part in zip(scalars, parts, strict=True)]
+        wires = tuple(dict.fromkeys(wire for part in parts for wire in part.wires))
+        sizes = [batch_size for _, _, batch_size in head] + [part.batch_size for part in parts]
+        offsets = accumulate((len(part.parameters) for part in parts), initial=len(head))
+        _fill(
+            self,
+            tuple(value for value, _, _ in head) + tuple(value for part in parts for value in part.parameters),
+            ("coefficients",) * len(head) + tuple(kind for part in parts for kind in part.parameter_kinds),
+            "".join([letter for _, letter, _ in head] + [part.parameter_layout for part in parts]),
+            join_batches(sizes, "Hamiltonian", wires),
+            wires,
+            tuple(
+                _shifted(product, offset, prefix)
+                for part, offset, prefix in zip(parts, offsets, prefixes, strict=False)
+                for product in part._products
+            ),
+        )
+
+    @staticmethod
+    def from_pennylane(op: Any) -> Observable:
+        """The observable that an operator of PennyLane is: one of Pauli operators, matrices, projectors and their sums.
+
+        Of a sum of Pauli words, like words are merged, and the coefficients become one parameter; tensors among them
+        become a parameter each, and keep their gradients.
+
+        Raises:
+            ImportError: PennyLane is not installed.
+            TypeError: the argument is no operator of PennyLane, or a tensor is not real.
+            ValueError: a coefficient is not real.
+            NotImplementedError: it is no observable that ketgrad has.
+
+        >>> import ketgrad as kg, pennylane as qml
+        >>> kg.Hamiltonian.from_pennylane(0.5 * qml.Z(0) @ qml.Z(1) - qml.X(0))
+        <observable c0[0]*Z(0) @ Z(1) + c0[1]*X(0)>
+        """
+        from ..interop.pennylane import observable_from_pennylane
+
+        return observable_from_pennylane(op)
+
+    @staticmethod
+    def from_qiskit(op: Any, coefficients: Sequence[Any] | Array | Tensor | None = None) -> Hamiltonian:
+        """The Hamiltonian of a Qiskit `SparsePauliOp`, with qubit i, the i-th letter from the right, as wire i.
+
+        Args:
+            op: with T terms and real coefficients.
+            coefficients: in place of the operator's own, as the constructor takes them, in the order of the terms: a
+                tensor `(T,)` or `(B, T)` that requires grad makes them trainable.
+
+        Raises:
+            ImportError: Qiskit is not installed.
+            TypeError: the argument is no `SparsePauliOp`, or has parameters as coefficients.
+            ValueError: a coefficient is not real, or coefficients and terms differ in number.
+
+        >>> import ketgrad as kg
+        >>> from qiskit.quantum_info import SparsePauliOp
+        >>> kg.Hamiltonian.from_qiskit(SparsePauliOp(["IZ", "XY"], [0.5, 2.0])).terms[1].word
+        ((0, 'Y'), (1, 'X'))
+        """
+        from ..interop.qiskit import hamiltonian_from_qiskit
+
+        return hamiltonian_from_qiskit(op, coefficients)
+
+    @staticmethod
+    def from_openfermion(op: Any, coefficients: Sequence[Any] | Array | Tensor | None = None) -> Hamiltonian:
+        """The Hamiltonian of an OpenFermion `QubitOperator`, with qubit i as wire i.
+
+        Args:
+            op: with T terms and real coefficients.
+            coefficients: as in `from_qiskit`, in the order of `op.terms`.
+
+        Raises:
+            TypeError: the argument is no `QubitOperator` (fermions have to be mapped to qubits first), or has symbols
+                as coefficients.
+            ValueError: a coefficient is not real, or coefficients and terms differ in number.
+        """
+        from ..interop.openfermion import hamiltonian_from_openfermion
+
+        return hamiltonian_from_openfermion(op, coefficients)
+
+
+def _coefficient_vector(value: Array | Tensor, count: int) -> Parsed:
+    vector = value if isinstance(value, Tensor) else to_array(value, "Hamiltonian", (), "coefficients")
+    if vector.is_complex() if isinstance(vector, Tensor) else vector.dtype.kind == "c":
+        raise TypeError(f"Hamiltonian: the coefficients must be real, not of dtype {vector.dtype}")
+    if vector.ndim not in (1, 2):
+        shape = tuple(vector.shape)
+        raise ValueError(f"Hamiltonian: the coefficients must be of shape (T,) or (B, T), not {shape}")
+    _require_as_many(vector.shape[-1], count)
+    letters = "sb" if isinstance(vector, Tensor) else "NB"
+    return vector, letters[vector.ndim - 1], vector.shape[0] if vector.ndim == 2 else None
+
+
+def _require_as_many(coefficients: int, observables: int) -> None:
+    if coefficients != observables:
+        raise ValueError(f"Hamiltonian: {coefficients} coefficients for {observables} observables")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Normal form
+
+
+def _real_terms(observable: Observable) -> tuple[Term, ...]:
+    """The products with like ones merged and their imaginary parts, which must cancel, left out."""
+    if len(observable._products) == 1 and isinstance(observable._products[0].scale, float):
+        return (_real(observable._products[0]),)
+    # Before merging: what is left of a sum is judged against the size of its summands.
+    _require_hermitian(observable, [product for product in observable._products if complex(product.scale).imag])
+    merged: dict[Any, _Product] = {}
+    for product in observable._products:
+        key = frozenset(product.word), frozenset(product.factors), product.coefficients
+        before = merged.get(key)
+        merged[key] = product if before is None else before._replace(scale=before.scale + product.scale)
+    found = [_real(product) for product in merged.values() if complex(product.scale).real]
+    return tuple(found) or (Term(0.0, (), (), ()),)
+
+
+def _real(product: _Product) -> Term:
+    return Term(complex(product.scale).real, product.coefficients, product.word, product.factors)
+
+
+def _require_hermitian(observable: Observable, products: list[_Product]) -> None:
+    """The imaginary parts must cancel whatever the values of the parameters that are no constants."""
+    sums: dict[Any, complex] = {}
+    largest = 0.0
+    for product in products:
+        weight, names = complex(product.scale).imag, []
+        for index, column in product.coefficients:
+            value = observable.parameters[index]
+            if isinstance(value, float):
+                weight *= value
+            elif observable.parameter_layout[index] == "N":
+                weight *= float(value[column])
+            else:
+                names.append((id(value), column))
+        factors = frozenset(f._replace(parameter=id(observable.parameters[f.parameter])) for f in product.factors)
+        key = frozenset(product.word), factors, tuple(sorted(names))
+        sums[key] = sums.get(key, 0.0) + weight
+        largest = max(largest, abs(weight))
+    for (word, _, _), total in sums.items():
+        if abs(total) > 1e-12 * largest:
+            shown = " ".join(f"{letter}({wire!r})" for wire, letter in word) or "the identity"
+            raise ValueError(f"the product of observables is not Hermitian: {shown} is left with an imaginary factor")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Text
+
+
+def describe(observable: Observable, most: int = 6) -> str:
+    """The linear combination in one line, at most so many terms of it."""
+    shown = [_described(product, observable) for product in observable._products[:most]]
+    left_out = len(observable._products) - len(shown)
+    return " + ".join([*shown, f"… ({left_out} more)"] if left_out else shown).replace("+ -", "- ")
+
+
+def _described(product: _Product, observable: Observable) -> str:
+    scalars = [] if product.scale == 1 else [f"{product.scale:.6g}"]
+    for index, column in product.coefficients:
+        value = observable.parameters[index]
+        name = f"{value:.6g}" if isinstance(value, float) else f"c{index}"
+        scalars.append(name if observable.parameter_kinds[index] == "coefficient" else f"{name}[{column}]")
+    operators = [f"{letter}({wire!r})" for wire, letter in product.word]
+    operators += [factor_label(factor) + f"({', '.join(map(repr, factor.wires))})" for factor in product.factors]
+    return "*".join([*scalars, " @ ".join(operators) or "I"])
+
+
+def factor_label(factor: Factor) -> str:
+    """A short name of a factor: 'Hermitian', '|01⟩⟨01|', '|ψ⟩⟨ψ|' or 'Sparse'."""
+    if factor.kind == "projector":
+        bits = "".join(map(str, factor.bits))
+        return f"|{bits}⟩⟨{bits}|"
+    return {"hermitian": "Hermitian", "state_projector": "|ψ⟩⟨ψ|", "sparse": "Sparse"}[factor.kind]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,318 @@
+"""Wires and parameters as constructors are given them, and as operations and observables hold them.
+
+A wire becomes a label, a parameter a value with a layout letter; wrong ones end here, with a message that names the
+operation. Values are checked where that is free (see `check_values`).
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Iterable, Sequence
+from inspect import signature
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .types import Array, Parameter, Wire, Wires
+
+_set = object.__setattr__
+_Immutable = TypeVar("_Immutable", bound="Immutable")
+
+
+class Immutable:
+    """A base whose attributes are set once, by the constructor."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be set, build a new one")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be deleted")
+
+
+def restore(cls: type[_Immutable], values: dict[str, Any]) -> _Immutable:
+    """An object with the given attributes and nothing checked again: the way back from pickle, copy and `ctrl`."""
+    found = cls.__new__(cls)
+    for name, value in values.items():
+        _set(found, name, value)
+    return found
+
+
+class Missing:
+    """The type of `MISSING`, what a constructor sees in place of an argument that was not given."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Any = Missing()
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def hide_rest(function: _Function) -> _Function:
+    """Leave out of the signature that `help` shows what only catches arguments that are too many."""
+    written = signature(function)
+    shown = [each for each in written.parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    function.__signature__ = written.replace(parameters=shown)  # type: ignore[attr-defined]
+    return function
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Wires
+
+
+def parse_wires(wires: Wires, what: str) -> tuple[Wire, ...]:
+    """The wires as a tuple of distinct labels.
+
+    Raises:
+        TypeError: a label is a float, a bool, None, a tensor or anything else that cannot name a wire.
+        ValueError: a wire is repeated.
+    """
+    if type(wires) is int:
+        return (wires,)
+    if type(wires) in (list, tuple):
+        plain: tuple[Any, ...] = tuple(wires)  # type: ignore[arg-type]
+        if _INTEGERS.issuperset(map(type, plain)) and len(set(plain)) == len(plain):
+            return plain
+    if isinstance(wires, (str, bytes)):
+        return (wires,)
+    found = tuple(_label(wire, what) for wire in _listed(wires, what))
+    if len(set(found)) != len(found):
+        repeated = next(wire for wire in found if found.count(wire) > 1)
+        raise ValueError(f"{what}: wire {repeated!r} is repeated in {list(found)}; wires must be distinct")
+    return found
+
+
+_INTEGERS = frozenset({int})
+
+
+def _listed(wires: Any, what: str) -> Iterable[Any]:
+    if isinstance(wires, Tensor):
+        raise TypeError(f"{what}: wires must be integers or strings, not a tensor; use wires.tolist()")
+    if isinstance(wires, np.ndarray):
+        return wires.reshape(-1) if wires.ndim < 2 else (wires,)
+    if isinstance(wires, (Sequence, range)) or (isinstance(wires, Iterable) and hasattr(wires, "__len__")):
+        if not isinstance(wires, (set, frozenset, dict)):
+            return wires
+        raise TypeError(f"{what}: wires must come in an order, not as a {type(wires).__name__}; use a list")
+    return (wires,)
+
+
+def _label(wire: Any, what: str) -> Wire:
+    if type(wire) is int or isinstance(wire, str):
+        return wire
+    if not isinstance(wire, (bool, np.bool_)):
+        if isinstance(wire, (int, np.integer)):
+            return int(wire)
+        if not isinstance(wire, _NO_LABELS) and _hashable(wire):
+            return wire  # type: ignore[no-any-return]
+    allowed = "a wire is an integer, a string or another hashable label"
+    raise TypeError(f"{what}: {allowed}, not {wire!r} of type {type(wire).__name__}")
+
+
+_NO_LABELS = (type(None), numbers.Number, Tensor, np.ndarray)
+
+
+def _hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def place(name: str, wires: tuple[Wire, ...]) -> str:
+    """How messages call an operation: 'RX on wire 0', 'CNOT on wires [0, 1]'."""
+    if len(wires) == 1:
+        return f"{name} on wire {wires[0]!r}"
+    return f"{name} on wires {list(wires)}" if wires else name
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parameters: a value becomes (value, layout letter, batch size or None)
+
+Parsed = tuple[Parameter, str, "int | None"]
+
+
+def scalar_parameter(value: Any, name: str, wires: tuple[Wire, ...], noun: str = "angle") -> Parsed:
+    """A real scalar `()` or a batch `(B,)` of them.
+
+    Raises:
+        TypeError: the value is complex, or is no number, array or tensor.
+        ValueError: the value has two axes or more.
+    """
+    if type(value) is float:
+        return value, "n", None
+    if isinstance(value, Tensor):
+        if value.is_complex():
+            raise TypeError(f"{place(name, wires)}: the {noun} must be real, not of dtype {value.dtype}")
+        if value.layout is not torch.strided:
+            raise TypeError(f"{place(name, wires)}: the {noun} must be a dense tensor, not {value.layout}")
+        axes = value.dim()
+        if axes == 0:
+            return value, "s", None
+        if axes == 1:
+            return value, "b", value.shape[0]
+    elif isinstance(value, numbers.Real):
+        return _as_float(value, name, wires, noun), "n", None
+    else:
+        value = to_array(value, name, wires, noun)
+        if value.dtype.kind == "c":
+            raise TypeError(f"{place(name, wires)}: the {noun} must be real, not of dtype {value.dtype}")
+        if value.ndim == 0:
+            return float(value), "n", None
+        if value.ndim == 1:
+            return value, "B", value.shape[0]
+    shape = tuple(value.shape)
+    raise ValueError(f"{place(name, wires)}: the {noun} must be a scalar () or a batch (B,), not of shape {shape}")
+
+
+def _as_float(value: Any, name: str, wires: tuple[Wire, ...], noun: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{place(name, wires)}: the {noun} is beyond the largest number in double precision") from None
+
+
+def to_array(value: Any, name: str, wires: tuple[Wire, ...], noun: str) -> Array:
+    """A private copy of a list or an array in a dtype that torch knows; integers become float64.
+
+    The copy is what makes a later change of the caller's array harmless.
+    """
+    if value is MISSING:
+        raise TypeError(f"{place(name, wires)}: the {noun} is missing")
+    expected = f"a number, a list of numbers, an array or a tensor, not {type(value).__name__}"
+    if isinstance(value, (list, tuple)) and any(isinstance(item, Tensor) for item in value):
+        expected = "one tensor, not a list of tensors; use torch.stack"
+    elif isinstance(value, (list, tuple, np.ndarray, np.generic, numbers.Number)):
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise ValueError(f"{place(name, wires)}: the {noun} is a list of uneven length") from None
+        if array.dtype.kind == "O" and all(isinstance(item, int) for item in array.flat):
+            array = np.array([_as_float(item, name, wires, noun) for item in array.flat]).reshape(array.shape)
+        if array.dtype.kind in "biufc":
+            return np.array(array, dtype=_torch_dtype(array.dtype))
+        expected = f"a number, a list of numbers, an array or a tensor, not an array of dtype {array.dtype}"
+    raise TypeError(f"{place(name, wires)}: the {noun} must be {expected}")
+
+
+def _torch_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if dtype.kind in "biu":
+        return np.dtype(np.float64)
+    widest = 16 if dtype.kind == "c" else 8
+    return np.dtype(f"{dtype.kind}{min(dtype.itemsize, widest)}")
+
+
+def dense_parameter(value: Any, kind: str, name: str, wires: tuple[Wire, ...]) -> Parsed:
+    """A matrix `(2^k, 2^k)`, or a diagonal or state `(2^k,)`, on the k given wires, with or without a batch axis.
+
+    Raises:
+        TypeError: the value is no dense array or tensor of numbers.
+        ValueError: the shape does not fit the wires.
+    """
+    if isinstance(value, Tensor):
+        if value.layout is not torch.strided:
+            raise TypeError(f"{place(name, wires)}: the {kind} must be a dense tensor, not {value.layout}")
+        letters = "sb"
+    else:
+        value = to_array(value, name, wires, kind)
+        letters = "NB"
+    size = 1 << len(wires)
+    single = (size, size) if kind == "matrix" else (size,)
+    shape = tuple(value.shape)
+    if shape == single:
+        return value, letters[0], None
+    if len(shape) == len(single) + 1 and shape[1:] == single:
+        return value, letters[1], shape[0]
+    batched = "(B, " + ", ".join(map(str, single)) + ")"
+    raise ValueError(f"{place(name, wires)}: the {kind} must have shape {single} or {batched}, not {shape}")
+
+
+def join_batches(sizes: Iterable[int | None], name: str, wires: tuple[Wire, ...]) -> int | None:
+    """The one batch size among the parameters of something, None where no parameter is batched."""
+    found: int | None = None
+    for size in sizes:
+        if size is not None:
+            if found is not None and size != found:
+                message = f"its parameters have batches of {found} and of {size}; they must agree"
+                raise ValueError(f"{place(name, wires)}: {message}")
+            found = size
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checks of values
+
+# Wide enough for gradcheck, which moves entries by 1e-6 in float64, and for matrices that were rounded to their dtype.
+_TOLERANCES = {torch.float16: 2e-2, torch.bfloat16: 1e-1, torch.float32: 1e-4, torch.complex64: 1e-4}
+_HALF = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.complex32: torch.complex64}
+
+
+def check_values(value: Parameter, deviation: Callable[[Tensor], Tensor], where: str, must: str) -> None:
+    """Raise ValueError where the deviation of a readable value (one number per batch entry) is beyond its tolerance.
+
+    Values that cannot be read for free are not checked: on another device than the CPU, or while torch traces or
+    transforms the program. NaN and infinities pass, so that they propagate as they do in torch. No graph is built.
+    """
+    if isinstance(value, Tensor):
+        if not _readable(value):
+            return
+        tensor = value.detach()
+    else:
+        tensor = torch.from_numpy(np.asarray(value))
+    tolerance = _TOLERANCES.get(tensor.dtype, 2e-2 if tensor.dtype is torch.complex32 else 1e-5)
+    if tensor.dtype in _HALF:
+        tensor = tensor.to(_HALF[tensor.dtype])
+    elif not (tensor.is_floating_point() or tensor.is_complex()):
+        tensor = tensor.to(torch.float64)
+    # Nor is it recorded: a function that is being traced does not depend on the outcome.
+    with torch.no_grad(), torch._C.DisableTorchFunction():
+        found = deviation(tensor)
+        wrong = (found > tolerance) & torch.isfinite(found)
+        if bool(wrong.any()):
+            worst = float(found[wrong].max())
+            raise ValueError(f"{where}: {must}; it is off by {worst:.2g} (the tolerance is {tolerance:.0e})")
+
+
+def _readable(value: Tensor) -> bool:
+    if torch.compiler.is_compiling() or value.device.type != "cpu":
+        return False
+    if type(value) is not Tensor and not isinstance(value, torch.nn.Parameter):
+        return False
+    functorch = torch._C._functorch
+    return not functorch.is_functorch_wrapped_tensor(value) and torch._C._len_torch_dispatch_stack() == 0
+
+
+def check_unitary(value: Parameter, name: str, wires: tuple[Wire, ...]) -> None:
+    """Raise ValueError where a matrix that can be read is not unitary."""
+
+    def deviation(matrix: Tensor) -> Tensor:
+        product = matrix @ matrix.mH
+        return (product - torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)).abs().amax((-1, -2))
+
+    check_values(value, deviation, place(name, wires), "the matrix must be unitary")
+
+
+def check_unit_modulus(value: Parameter, name: str, wires: tuple[Wire, ...]) -> None:
+    """Raise ValueError where an entry of a diagonal that can be read is not of modulus 1."""
+
+    def deviation(diagonal: Tensor) -> Tensor:
+        return (diagonal.abs() - 1).abs().amax(-1)
+
+    check_values(value, deviation, place(name, wires), "the entries of the diagonal must have modulus 1")
+
+
+def check_normalised(value: Parameter, name: str, wires: tuple[Wire, ...]) -> None:
+    """Raise ValueError where a state that can be read is not of norm 1."""
+
+    def deviation(state: Tensor) -> Tensor:
+        norm: Tensor = torch.linalg.vector_norm(state, dim=-1)
+        return (norm - 1).abs()
+
+    check_values(value, deviation, place(name, wires), "the state must have norm 1")

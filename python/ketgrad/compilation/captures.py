@@ -1,0 +1,294 @@
+"""Closures: where a function finds a tensor that is none of its arguments.
+
+A tensor that a traced function uses without being given it is found in what the function refers to: closure, globals,
+`self`, and the containers, modules, classes and objects reached from there. Its places are read anew before each call,
+so that another tensor put there (`self.weight = …`) is noticed, and so is a container that grows, shrinks or gets other
+keys.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import CodeType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from ..circuit.parsing import Immutable
+
+_MOST_OBJECTS = 20_000
+_MOST_ITEMS = 2_000
+
+_NEAR = 3
+"""Steps from a function within which containers that are empty yet are watched: it may loop over them."""
+
+_GROWING = (list, dict, deque)
+
+# Whose functions refer to nothing that a user could have put there.
+_LIBRARIES = frozenset({"builtins", "functools", "ketgrad", "math", "numpy", "random", "scipy", "torch", "pennylane"})
+
+_Namespace = dict[str, Any]
+
+
+class Location(NamedTuple):
+    """The places of one tensor: `read` gives what is there now, a tuple with one object a place.
+
+    Attributes:
+        names: the places, as expressions.
+        within: the containers that lead there, as expressions.
+    """
+
+    read: Callable[[], tuple[Any, ...]]
+    names: tuple[str, ...]
+    within: tuple[str, ...]
+
+
+class Sizes(NamedTuple):
+    """Containers that a trace depends on.
+
+    Attributes:
+        read: what they hold now: the keys of dictionaries, how many objects others have.
+        names: the containers, as expressions.
+        expected: what they held while tracing.
+    """
+
+    read: Callable[[], tuple[Any, ...]]
+    names: tuple[str, ...]
+    expected: tuple[Any, ...]
+
+
+class _Place(NamedTuple):
+    """An expression, over the objects in a namespace, that leads to an object.
+
+    Attributes:
+        within: the containers on the way.
+        steps: from the root.
+    """
+
+    text: str
+    found: Any
+    within: tuple[str, ...] = ()
+    steps: int = 0
+
+
+class Surroundings:
+    """What is reached from a function and other objects; looked through once, when it is first asked for."""
+
+    def __init__(self, roots: Sequence[Any]) -> None:
+        self._roots = roots
+        self._namespace: _Namespace = {"size": _size}
+        self._found: list[_Place] | None = None
+        self._tensors: dict[int, list[_Place]] = {}
+
+    def _places(self) -> list[_Place]:
+        if self._found is None:
+            self._found = list(_reachable(self._roots, self._namespace))
+            self._tensors = {}
+            for place in self._found:
+                if isinstance(place.found, Tensor):
+                    self._tensors.setdefault(id(place.found), []).append(place)
+        return self._found
+
+    def locate(self, tensor: Tensor) -> Location | None:
+        """All places at which a tensor is reached, None where there is none."""
+        places = self._places_of(tensor)
+        if not places:
+            self._found = None  # it may have been put there by the function itself
+            places = self._places_of(tensor)
+        if not places:
+            return None
+        names = tuple([place.text for place in places])
+        within = dict.fromkeys(container for place in places for container in place.within)
+        return Location(self._reader(names), names, tuple(within))
+
+    def _places_of(self, tensor: Tensor) -> list[_Place]:
+        self._places()
+        return [place for place in self._tensors.get(id(tensor), ()) if place.found is tensor]
+
+    def modules(self) -> list[nn.Module]:
+        """The modules that are reached, on whose training mode a function may depend."""
+        return [place.found for place in self._places() if isinstance(place.found, nn.Module)]
+
+    def sizes(self, locations: Iterable[Location]) -> Sizes:
+        """The containers that lead to the locations, and those nearby that are empty yet."""
+        names = dict.fromkeys(container for location in locations for container in location.within)
+        names.update(dict.fromkeys(place.text for place in self._places() if _may_fill(place)))
+        read = self._reader(tuple([f"size({name})" for name in names]))
+        return Sizes(read, tuple(names), read())
+
+    def _reader(self, texts: Sequence[str]) -> Callable[[], tuple[Any, ...]]:
+        return eval(f"lambda: ({''.join([f'{text}, ' for text in texts])})", self._namespace)  # type: ignore[no-any-return]
+
+
+def _size(container: Any) -> Any:
+    return tuple(container) if isinstance(container, dict) else len(container)
+
+
+def _may_fill(place: _Place) -> bool:
+    return place.steps <= _NEAR and _is_empty(place.found)
+
+
+def _is_empty(found: Any) -> bool:
+    return isinstance(found, _GROWING) and not found
+
+
+def _reachable(roots: Sequence[Any], namespace: _Namespace) -> Iterator[_Place]:
+    """Everything that the roots refer to, nearest first; every place of a tensor, one of anything else."""
+    waiting = deque([_Place(_bind(namespace, root), root) for root in roots])
+    seen: set[int] = set()
+    while waiting and len(seen) < _MOST_OBJECTS:
+        place = waiting.popleft()
+        yield place
+        if isinstance(place.found, Tensor) or id(place.found) in seen:
+            continue
+        seen.add(id(place.found))
+        within = (*place.within, place.text) if isinstance(place.found, _GROWING) else place.within
+        for part in _parts(place, namespace):
+            waiting.append(part._replace(within=within, steps=place.steps + 1))
+
+
+def _bind(namespace: _Namespace, found: Any) -> str:
+    name = f"o{len(namespace)}"
+    namespace[name] = found
+    return name
+
+
+def _parts(place: _Place, namespace: _Namespace) -> Iterable[_Place]:
+    text, found = place.text, place.found
+    if isinstance(found, MethodType):
+        self_ = _bind(namespace, found.__self__)
+        return [_Place(self_, found.__self__), *_function_parts(found.__func__, namespace)]  # type: ignore[arg-type]
+    if isinstance(found, functools.partial):
+        return [_Place(f"{text}.{name}", getattr(found, name)) for name in ("func", "args", "keywords")]
+    if isinstance(found, (dict, MappingProxyType)):
+        return _items(text, list(found.items())[:_MOST_ITEMS], namespace)
+    if isinstance(found, (list, tuple, deque)):
+        return _items(text, list(enumerate(found))[:_MOST_ITEMS], namespace)
+    if isinstance(found, Immutable):
+        names = ("parameters", "observable", "operations", "measurements")
+        return [_Place(f"{text}.{name}", getattr(found, name)) for name in names if hasattr(found, name)]
+    if isinstance(found, ModuleType):
+        return []
+    if is_operator(found):
+        return [_Place(f"{text}.data", found.data)]
+    if isinstance(found, (FunctionType, type)):
+        is_users = not _is_of_python(found.__module__) and not _is_library(found.__module__)
+    else:
+        is_users = isinstance(found, nn.Module) or not _is_library(type(found).__module__)
+    if not is_users:
+        inner = getattr(found, "__dict__", {}).get("__wrapped__")  # of a compiled function
+        return [] if inner is None else [_Place(f"{text}.__wrapped__", inner)]
+    if isinstance(found, FunctionType):
+        return _function_parts(found, namespace)
+    if isinstance(found, type):
+        return _class_parts(found, found, text, namespace)
+    return _object_parts(found, text, namespace)
+
+
+def is_operator(found: Any) -> bool:
+    """Whether this is an operator of PennyLane, which is loaded where there is one."""
+    pennylane = sys.modules.get("pennylane")
+    return pennylane is not None and isinstance(found, pennylane.operation.Operator)
+
+
+def _object_parts(found: Any, text: str, namespace: _Namespace) -> list[_Place]:
+    """An object's attributes, and those of its class."""
+    own = list(getattr(found, "__dict__", {}).items())
+    if isinstance(found, nn.Module):  # none of whose own dictionaries of hooks is one to loop over
+        own = [(name, value) for name, value in own if not (name.startswith("_") and _is_empty(value))]
+    return [*_items(f"{text}.__dict__", own, namespace), *_class_parts(type(found), found, text, namespace)]
+
+
+def _class_parts(kind: type, found: Any, text: str, namespace: _Namespace) -> list[_Place]:
+    """What is read of an object (or a class) but stands in its class: attributes, slots, what methods refer to.
+
+    Attributes are looked at where they stand, without running any code, and read later as the function reads them.
+    """
+    parts = []
+    hidden = set() if found is kind else set(getattr(found, "__dict__", ()))
+    for base in kind.__mro__:
+        if _is_of_python(base.__module__) or _is_library(base.__module__):
+            continue
+        for name, value in vars(base).items():
+            if name in hidden:
+                continue
+            hidden.add(name)
+            function = _function_of(value)
+            if isinstance(function, FunctionType):
+                parts.append(_Place(_bind(namespace, function), function))
+            elif name.startswith("__"):
+                continue
+            elif not hasattr(type(value), "__get__"):
+                parts.append(_Place(f"{text}.{name}", value))
+            elif isinstance(value, MemberDescriptorType) and found is not kind and hasattr(found, name):
+                parts.append(_Place(f"{text}.{name}", value.__get__(found)))  # a slot
+    return parts
+
+
+def _function_of(value: Any) -> Any:
+    """The function behind what a class has for a method."""
+    if isinstance(value, property):
+        return value.fget
+    if isinstance(value, functools.cached_property):
+        return value.func
+    return value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+
+
+def _is_library(module: str | None) -> bool:
+    return (module or "").split(".")[0] in _LIBRARIES
+
+
+def _is_of_python(module: str | None) -> bool:
+    """Whether it comes with Python: its functions and classes refer to nothing of a user's, its objects may."""
+    return (module or "").split(".")[0] in sys.stdlib_module_names and module != "__main__"
+
+
+def _items(text: str, items: Iterable[tuple[Any, Any]], namespace: _Namespace) -> list[_Place]:
+    return [_Place(f"{text}[{_key(key, namespace)}]", part) for key, part in items]
+
+
+def _key(key: Any, namespace: _Namespace) -> str:
+    return repr(key) if type(key) in (int, str) else _bind(namespace, key)
+
+
+def _function_parts(function: FunctionType, namespace: _Namespace) -> list[_Place]:
+    parts = []
+    for cell in function.__closure__ or ():
+        try:
+            found = cell.cell_contents
+        except ValueError:  # not filled yet
+            continue
+        parts.append(_Place(f"{_bind(namespace, cell)}.cell_contents", found))
+    for values in (function.__defaults__, function.__kwdefaults__):
+        if values:
+            parts.append(_Place(_bind(namespace, values), values))
+    wrapped = vars(function).get("__wrapped__")
+    if wrapped is not None:
+        parts.append(_Place(_bind(namespace, wrapped), wrapped))
+    names = set(_names(function.__code__))
+    return parts + _global_parts(function.__globals__, names, namespace)
+
+
+def _global_parts(globals_: dict[str, Any], names: set[str], namespace: _Namespace) -> list[_Place]:
+    """The globals that a function names, and what it names of modules among them."""
+    parts = []
+    own = _bind(namespace, globals_)
+    for name in sorted(names & globals_.keys()):
+        found = globals_[name]
+        parts.append(_Place(f"{own}[{name!r}]", found))
+        if isinstance(found, ModuleType) and not _is_library(found.__name__):
+            inner = vars(found)
+            module = f"{own}[{name!r}].__dict__"
+            parts += [_Place(f"{module}[{n!r}]", inner[n]) for n in sorted(names & inner.keys())]
+    return parts
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """The names that a function's code looks up, its inner functions' included."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)

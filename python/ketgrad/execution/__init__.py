@@ -1,0 +1,1 @@
+"""Tapes are executed: structures become native programs, tapes of one structure become one call."""

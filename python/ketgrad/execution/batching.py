@@ -1,0 +1,379 @@
+"""Batching: tapes of equal structure go down in one native call.
+
+A `Group` is such tapes with the inputs of their call. A parameter that all of them share (the very same tensor) stays
+shared, so that its gradient is summed natively; others are stacked along the batch axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..circuit.tape import Tape
+from ..circuit.types import Parameter
+from ..native.library import _C
+from .programs import Encoding, Result, Source, encode
+
+# What computes in complex64 and returns float32 (autocast).
+_HALF = (torch.float16, torch.bfloat16, torch.complex32)
+_DOUBLE = (torch.float64, torch.complex128)
+
+# Kets are kept for the backward pass while they take at most this share of the free memory; beyond, they are computed
+# again.
+_KET_SHARE = 0.25
+# Asking for the free memory costs more than a small call.
+_SMALL = 1 << 26
+
+# Batches of tapes hold tens of thousands of parameters: what is asked of each is asked without a Python loop.
+_dtype_of = attrgetter("dtype")
+_device_of = attrgetter("device")
+
+
+class Group(NamedTuple):
+    """Tapes of equal structure, by their positions in the batch, and the inputs of their one call.
+
+    Attributes:
+        encoding: of the structure they have in common.
+        positions: of the tapes among all.
+        tapes: themselves.
+        inputs: the inputs of the call.
+        shared: per input, whether all tapes hold the same tensors there.
+        rows: how many circuits each tape stands for.
+    """
+
+    encoding: Encoding
+    positions: tuple[int, ...]
+    tapes: tuple[Tape, ...]
+    inputs: list[Tensor]
+    shared: tuple[bool, ...]
+    rows: tuple[int, ...]
+
+    @property
+    def batch(self) -> int:
+        """Circuits in the call."""
+        return sum(self.rows)
+
+
+def group_tapes(tapes: Sequence[Tape], dtype: torch.dtype | None = None, share_trainable: bool = False) -> list[Group]:
+    """The groups of a batch, in the order in which they appear: tapes of equal structure, precision and device.
+
+    Args:
+        tapes: to be executed.
+        dtype: torch.float32 or torch.float64, the precision to compute in; None: that of each tape's parameters.
+        share_trainable: whether a trainable tensor that all tapes of a group hold stays shared. Its gradient is then
+            the sum over the tapes and goes to the first of them.
+
+    Raises:
+        ValueError: tensors of a tape on different devices, or of different precisions without a dtype.
+        MemoryError: a state that would fit no memory.
+    """
+    found: dict[Any, list[int]] = {}
+    for position, tape in enumerate(tapes):
+        found.setdefault((tape.structure, *common_type(tape, dtype)), []).append(position)
+    groups = []
+    for (_, real, device), positions in found.items():
+        groups.append(_group([tapes[i] for i in positions], positions, real, device, share_trainable))
+    return groups
+
+
+def _group(
+    tapes: list[Tape], positions: list[int], real: torch.dtype, device: torch.device, share_trainable: bool
+) -> Group:
+    encoding = encode(tapes[0], device.type)
+    rows = tuple(1 if tape.batch_size is None else tape.batch_size for tape in tapes)
+    inputs, shared = [], []
+    for source in encoding.sources:
+        may_share = share_trainable or not source.trainable
+        packed, is_shared = _pack(source, tapes, rows, real, device, may_share)
+        inputs.append(packed)
+        shared.append(is_shared)
+    if len(tapes) > 1 and all(shared):  # the same circuit several times: something has to carry the batch
+        inputs[0] = inputs[0].expand(sum(rows), -1)
+        shared[0] = False
+    return Group(encoding, tuple(positions), tuple(tapes), inputs, tuple(shared), rows)
+
+
+# --- dtype and device -------------------------------------------------------------------------------------------------
+
+
+def common_type(tape: Tape, dtype: torch.dtype | None) -> tuple[torch.dtype, torch.device]:
+    """The real dtype and the device of a tape's computation.
+
+    Tensors decide: float64 and complex128 compute in double, everything else in single precision. Numbers, NumPy arrays
+    and integer tensors have no say; without any tensor it is float64 on the CPU.
+
+    Raises:
+        ValueError: tensors on different devices; float32 beside float64 without a dtype; a dtype other than these two.
+    """
+    if dtype not in (None, torch.float32, torch.float64):
+        raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
+    try:
+        (own,), (device,) = set(map(_dtype_of, tape.parameters)), set(map(_device_of, tape.parameters))
+        if own in (torch.float32, torch.float64) and isinstance(device, torch.device):
+            return dtype or own, device
+    except (AttributeError, ValueError):  # not tensors only, or not alike
+        pass
+    return _common_type(tape, dtype)
+
+
+def _common_type(tape: Tape, dtype: torch.dtype | None) -> tuple[torch.dtype, torch.device]:
+    """The same, parameter by parameter."""
+    real, device = dtype, None
+    decided: torch.dtype | None = None
+    for parameter in tape.parameters:
+        if not isinstance(parameter, Tensor):
+            continue
+        if device is None:
+            device = parameter.device
+        elif parameter.device != device:
+            raise ValueError(f"parameters are on different devices, {device} and {parameter.device}; move them to one")
+        own = parameter.dtype
+        if own is decided or dtype is not None or not (own.is_floating_point or own.is_complex):
+            continue
+        precision = torch.float64 if own in _DOUBLE else torch.float32
+        if real is not None and precision is not real:
+            raise ValueError(
+                f"parameters of different precision, {decided} and {own}: convert one, or say which to compute in "
+                "with dtype=torch.float32 or dtype=torch.float64"
+            )
+        real, decided = precision, own
+    return real or torch.float64, device or torch.device("cpu")
+
+
+# --- packing ----------------------------------------------------------------------------------------------------------
+
+
+def _pack(
+    source: Source,
+    tapes: list[Tape],
+    rows: tuple[int, ...],
+    real: torch.dtype,
+    device: torch.device,
+    may_share: bool,
+) -> tuple[Tensor, bool]:
+    """One input of a group's call, and whether the tapes share it."""
+    dtype = real.to_complex() if source.is_complex else real
+    first = [tapes[0].parameters[i] for i in source.parameters]
+    if len(tapes) == 1 or (may_share and _is_shared(source, tapes, first)):
+        return _pack_one(source, first, dtype, device), True
+    if source.is_column and source.layout in "ns":
+        return _pack_scalars(source, tapes, rows, dtype, device), False
+    packed = []
+    for tape, count in zip(tapes, rows, strict=True):
+        one = _pack_one(source, [tape.parameters[i] for i in source.parameters], dtype, device)
+        packed.append(one if source.layout in "bB" else one.expand(count, *one.shape))
+    return torch.cat(packed), False
+
+
+def _is_shared(source: Source, tapes: list[Tape], first: list[Parameter]) -> bool:
+    if source.layout in "bB":
+        return False
+    for tape in tapes[1:]:
+        parameters = tape.parameters
+        for i, value in zip(source.parameters, first, strict=True):
+            other = parameters[i]
+            if other is not value and not (source.layout == "n" and other == value):
+                return False
+    return True
+
+
+def _pack_one(source: Source, values: list[Parameter], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One tape's parameters: columns (k,) or (B, k), or the single parameter."""
+    if source.layout == "n":
+        return _numbers(values, dtype, device)
+    tensors = _tensors(values, dtype, device)
+    if not source.is_column:
+        return tensors[0]
+    return torch.stack(tensors, dim=-1)
+
+
+def _numbers(values: list[Parameter], dtype: torch.dtype, device: torch.device) -> Tensor:
+    if values and device.type == "cpu":
+        return torch.tensor(values, dtype=dtype, device=device)
+    return _kept_numbers(tuple(values), dtype, device)
+
+
+# To copy numbers to another device is to wait for it, and no CUDA graph can capture it.
+@lru_cache(maxsize=1024)
+def _kept_numbers(values: tuple[Parameter, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    # It outlives the transforms that are active, whose levels would wrap it, and is saved for backward passes.
+    with torch._C._DisableFuncTorch(), torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
+def _pack_scalars(
+    source: Source, tapes: list[Tape], rows: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Scalars of several tapes, (B, k), in one stack."""
+    values = [tape.parameters[i] for tape in tapes for i in source.parameters]
+    if source.layout == "n":
+        stacked = torch.tensor(values, dtype=dtype, device=device)
+    else:
+        stacked = torch.stack(_tensors(values, dtype, device))
+    stacked = stacked.view(len(tapes), len(source.parameters))
+    if all(count == 1 for count in rows):
+        return stacked
+    counts = _numbers(list(rows), torch.int64, device)
+    return stacked.repeat_interleave(counts, dim=0, output_size=sum(rows))  # without the size a GPU is asked for it
+
+
+def _tensors(values: list[Parameter], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    if set(map(type, values)) == {Tensor} and set(map(_dtype_of, values)) == {dtype}:
+        return values  # type: ignore[return-value]
+    return [
+        (v if v.dtype is dtype else v.to(dtype))
+        if isinstance(v, Tensor)
+        else torch.as_tensor(np.asarray(v), dtype=dtype, device=device)
+        for v in values
+    ]
+
+
+# --- unpacking --------------------------------------------------------------------------------------------------------
+
+
+def require_recompute(recompute: Any) -> None:
+    """Raise TypeError where the option `recompute` is not True, False or None."""
+    if recompute is not None and not isinstance(recompute, bool):
+        raise TypeError(f"recompute must be True, False or None, not {recompute!r}")
+
+
+def keeps_ket(group: Group, recompute: bool | None) -> bool:
+    """Whether the final kets of a group are kept for its backward pass; None: by the memory they take."""
+    size = group.batch * (group.inputs[0].element_size() * 2 << group.encoding.num_wires)
+    return keeps_state(size, group.inputs[0].device, recompute)
+
+
+def keeps_state(size: int, device: torch.device, recompute: bool | None) -> bool:
+    """Whether kets of so many bytes are kept for the backward pass; None: by these bytes."""
+    if recompute is not None:
+        return not recompute
+    return size <= _SMALL or device.type != "cpu" or size <= _KET_SHARE * _C.available_memory()
+
+
+def split_results(group: Group, real: Tensor, complex_: Tensor, as_views: bool = False) -> list[tuple[Tensor, ...]]:
+    """The results of each tape of a group, one a measurement, the batch axis leading where the tape has one.
+
+    Views are differentiable; otherwise each result is a tensor of its own, and the numbers may be taken for one.
+    """
+    found = []
+    first = 0
+    for tape, rows in zip(group.tapes, group.rows, strict=True):
+        found.append(
+            tuple(
+                [
+                    _result(r, tape, complex_ if r.is_complex else real, first, rows, as_views)
+                    for r in group.encoding.results
+                ]
+            )
+        )
+        first += rows
+    return found
+
+
+def _result(result: Result, tape: Tape, numbers: Tensor, first: int, rows: int, as_view: bool) -> Tensor:
+    if not as_view and numbers.shape == (rows, result.size):
+        # It is all there is: no copy. Reshaped in place, because a view returned from a Function could not be changed
+        # in place.
+        return numbers.resize_(result_shape(result, tape))
+    block = numbers[first : first + rows, result.first : result.first + result.size]
+    view = block.reshape(result_shape(result, tape))
+    return view if as_view else view.clone()
+
+
+def result_shape(result: Result, tape: Tape) -> tuple[int, ...]:
+    """The shape of a measurement's result."""
+    shape: tuple[int, ...] = () if result.kind in ("expval", "var") else (result.size,)
+    if result.kind == "density_matrix":
+        side = 1 << (result.size.bit_length() - 1) // 2
+        shape = (side, side)
+    return shape if tape.batch_size is None else (tape.batch_size, *shape)
+
+
+def join_cotangents(group: Group, cotangents: Sequence[Sequence[Tensor | None]]) -> tuple[Tensor, Tensor] | None:
+    """Cotangents of a group's results, one list a tape, as the operator takes them: (B, R) and (B, C).
+
+    None where no result of the group was used.
+    """
+    if all(c is None for of_tape in cotangents for c in of_tape):
+        return None
+    real = _join(group, cotangents, False, group.encoding.real_results)
+    return real, _join(group, cotangents, True, group.encoding.complex_results)
+
+
+def _join(group: Group, cotangents: Sequence[Sequence[Tensor | None]], is_complex: bool, size: int) -> Tensor:
+    carrier = group.inputs[0]
+    dtype = carrier.dtype.to_complex() if is_complex else carrier.dtype
+    chosen = [(i, result) for i, result in enumerate(group.encoding.results) if result.is_complex == is_complex]
+    if not chosen:
+        return carrier.new_empty((group.batch, 0), dtype=dtype)
+    blocks = []
+    for of_tape, rows in zip(cotangents, group.rows, strict=True):
+        for i, result in chosen:
+            c = of_tape[i]
+            if c is None:
+                c = carrier.new_zeros(rows * result.size, dtype=dtype)
+            elif c.dtype is not dtype:
+                c = c.to(dtype)
+            blocks.append(c.reshape(rows, result.size))
+    width = len(chosen)
+    lines = blocks if width == 1 else [torch.cat(blocks[i : i + width], dim=1) for i in range(0, len(blocks), width)]
+    return lines[0] if len(lines) == 1 else torch.cat(lines)
+
+
+def split_gradients(group: Group, wanted: Sequence[int], gradients: Sequence[Tensor]) -> list[dict[int, Tensor]]:
+    """Gradients of the wanted inputs as gradients of parameters: for each tape, by the parameter's index.
+
+    A parameter that the tapes share (see `group_tapes`) has its whole gradient with the first of them.
+    """
+    found: list[dict[int, Tensor]] = [{} for _ in group.tapes]
+    for position, gradient in zip(wanted, gradients, strict=True):
+        source = group.encoding.sources[position]
+        if group.shared[position]:
+            _assign(source, group.tapes[0], gradient, found[0])
+        else:
+            _assign_rows(source, group, gradient, found)
+    return found
+
+
+def _assign(source: Source, tape: Tape, gradient: Tensor, found: dict[int, Tensor]) -> None:
+    """Gradients of one tape's parameters, from one in the shape of `_pack_one`."""
+    columns = gradient.unbind(-1) if source.is_column else (gradient,)
+    for index, column in zip(source.parameters, columns, strict=True):
+        found[index] = like_parameter(column, tape.parameters[index])
+
+
+def _assign_rows(source: Source, group: Group, gradient: Tensor, found: list[dict[int, Tensor]]) -> None:
+    if source.is_column and source.layout not in "bB" and len(group.tapes) == gradient.shape[0]:
+        _assign_scalars(source, group, gradient, found)
+        return
+    per_tape = gradient.split(list(group.rows))
+    for tape, rows, into in zip(group.tapes, per_tape, found, strict=True):
+        _assign(source, tape, rows if source.layout in "bB" else rows.sum(0), into)
+
+
+def _assign_scalars(source: Source, group: Group, gradient: Tensor, found: list[dict[int, Tensor]]) -> None:
+    """Gradients of scalars of many tapes, one row (k,) each, taken apart at once."""
+    indices = source.parameters
+    columns, width = gradient.reshape(-1).unbind(), len(indices)
+    for first, tape, into in zip(range(0, len(columns) or 1, width or 1), group.tapes, found, strict=True):
+        of_tape = columns[first : first + width]
+        if set(map(_dtype_of, [tape.parameters[i] for i in indices])) != {gradient.dtype}:
+            of_tape = tuple([like_parameter(g, tape.parameters[i]) for i, g in zip(indices, of_tape, strict=True)])
+        into.update(zip(indices, of_tape, strict=True))
+
+
+def like_parameter(gradient: Tensor, parameter: Parameter) -> Tensor:
+    """A gradient in its parameter's dtype; the real part where the parameter is real."""
+    if not isinstance(parameter, Tensor) or gradient.dtype is parameter.dtype:
+        return gradient
+    if gradient.is_complex() and not parameter.is_complex():
+        gradient = gradient.real
+    if not (parameter.is_floating_point() or parameter.is_complex()):
+        return gradient
+    return gradient.to(parameter.dtype)

@@ -1,0 +1,407 @@
+"""`ExecuteTapes`: the boundary between torch's autograd and tapes."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, Never
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+from torch.utils import _pytree as pytree
+
+from ..autograd import functions, interpreter_levels
+from ..circuit.parsing import hide_rest
+from ..circuit.tape import Tape
+from ..native import operators
+from .jacobian_products import AdjointProducts, Run, TapeResult, as_aligned_tapes, as_tapes
+
+_DIFF_METHODS = ("adjoint", None)
+
+
+@interpreter_levels.not_for_dynamo
+class ExecuteTapes(torch.autograd.Function):
+    """Executes tapes so that torch can differentiate the results.
+
+    `ExecuteTapes.apply(kwargs, *parameters)` has the contract of PennyLane's function of the same name: `kwargs`
+    holds "tapes" (of ketgrad or PennyLane), "execute_fn" (tapes → results) and "jpc" (with `compute_vjp(tapes, dy)`),
+    `parameters` are the trainable ones, `[p for t in tapes for p in t.get_parameters()]`. Results nest as
+    `execute_fn` nests them.
+
+    With an `AdjointProducts` and its `execute`, tapes of equal structure take one native call forward and one back,
+    whose memory autograd owns: a parameter that is changed in place before the backward pass is an error or harmless,
+    `retain_graph` works, and the gradient can be differentiated once more. Any other `execute_fn` and `jpc` are called
+    as PennyLane calls them. Differentiating a gradient of theirs again raises, unless torch can (PennyLane's with
+    `max_diff=2`).
+
+    Raises:
+        TypeError: `kwargs` is no dictionary, or an entry is of a wrong kind.
+        ValueError: it lacks an entry; the parameters are not as many as the tapes' trainable ones; mixed devices or
+            precisions.
+        NotImplementedError: on third derivatives; with a jpc of somebody else's under `torch.func` or forward-mode
+            differentiation, and on second derivatives that it does not give.
+
+    Example:
+        >>> import torch, ketgrad as kg
+        >>> x = torch.tensor(0.5, requires_grad=True)
+        >>> tapes = [kg.Tape([kg.RX(x, wires=0)], [kg.expval(kg.Z(0))])]
+        >>> jpc = kg.AdjointProducts()
+        >>> parameters = [p for t in tapes for p in t.get_parameters()]
+        >>> (z,) = kg.ExecuteTapes.apply({"tapes": tapes, "execute_fn": jpc.execute, "jpc": jpc}, *parameters)
+        >>> z.backward()
+        >>> x.grad
+        tensor(-0.4794)
+    """
+
+    @classmethod
+    def apply(cls, kwargs: dict[str, Any], *parameters: Any) -> Any:
+        """Results of the tapes, nested as `execute_fn` nests them; see the class."""
+        if torch.compiler.is_compiling():  # tapes are no graph: what is compiled breaks here and goes on behind
+            return torch.compiler.disable(interpreter_levels.run_behind_break)(cls._apply, kwargs, *parameters)
+        return cls._apply(kwargs, *parameters)
+
+    @classmethod
+    def _apply(cls, kwargs: dict[str, Any], *parameters: Any) -> Any:
+        _require_kwargs(kwargs)
+        # Inside `forward` torch hides tangents, so they are looked for here, in everything that a tape holds. Without
+        # any transform it is enough that the native route looks at the inputs of its calls.
+        if not _is_native(kwargs):
+            operators.refuse_transforms(_tensors_of(kwargs["tapes"]))
+        elif operators.is_transforming():
+            _require_count(kwargs["tapes"], parameters)
+            tapes = as_aligned_tapes(kwargs["tapes"])
+            _require_held(tapes, parameters)
+            return kwargs["jpc"].run_transformed(tapes)
+        out_struct_holder: list[pytree.TreeSpec] = []
+        # Past the `apply` of `Function`, which looks at each parameter and adds functorch transforms, refused above.
+        flat = interpreter_levels.apply_of(cls)(out_struct_holder, kwargs, *parameters)
+        return _unflatten(flat, out_struct_holder[0])
+
+    @staticmethod
+    def forward(ctx: Any, out_struct_holder: list[pytree.TreeSpec], *inp: Any) -> tuple[Any, ...]:
+        """Execute; `inp` is kwargs and the parameters."""
+        kwargs, *parameters = inp
+        tapes, execute_fn, jpc = kwargs["tapes"], kwargs["execute_fn"], kwargs["jpc"]
+        ctx.set_materialize_grads(False)
+        _require_count(tapes, parameters)
+        if _is_native(kwargs):
+            ctx.products = _Native(ctx, tapes, jpc, parameters)
+        else:
+            ctx.products = _Foreign(ctx, tapes, execute_fn, jpc, parameters)
+        flat, out_struct = _flatten(ctx.products.results)
+        del ctx.products.results  # they would keep themselves alive through their graph
+        out_struct_holder.append(out_struct)
+        ctx.out_struct = out_struct
+        integers = [r for r in flat if isinstance(r, Tensor) and not (r.is_floating_point() or r.is_complex())]
+        ctx.mark_non_differentiable(*integers)
+        return tuple(flat)
+
+    @staticmethod
+    def backward(ctx: Any, *flat_grad_outputs: Tensor | None) -> tuple[Any, ...]:
+        """Gradients of the parameters, one each; None for the two arguments before them."""
+        needed = ctx.needs_input_grad[2:]
+        # None is a node without leaves to pytree; the cotangents are unflattened with a box around each.
+        cotangents = _unflatten([(c,) for c in flat_grad_outputs], ctx.out_struct)
+        products = ctx.products
+        found = products.gradients(ctx, cotangents, needed)
+        if not torch.is_grad_enabled() or products.is_differentiable(found, flat_grad_outputs):
+            return (None, None, *found)
+        refused = functions.refuse_derivative(found, products.parameters(), functions.NO_SECOND_DERIVATIVE)
+        return (None, None, *refused)
+
+
+def _flatten(results: tuple[TapeResult, ...]) -> tuple[list[Any], pytree.TreeSpec]:
+    """The leaves of results and their structure; faster than pytree where each tape has one tensor."""
+    if all(isinstance(result, Tensor) for result in results):
+        return list(results), _flat_struct(len(results))
+    return pytree.tree_flatten(results)
+
+
+@functools.cache
+def _flat_struct(count: int) -> pytree.TreeSpec:
+    return pytree.tree_structure(tuple(range(count)))
+
+
+def _unflatten(flat: Sequence[Any], struct: pytree.TreeSpec) -> Any:
+    """The way back from `_flatten`."""
+    is_flat = struct.type is tuple and struct.num_nodes == struct.num_leaves + 1
+    return tuple(flat) if is_flat else pytree.tree_unflatten(flat, struct)
+
+
+def _require_kwargs(kwargs: Any) -> None:
+    if not isinstance(kwargs, dict):
+        raise TypeError(
+            'the first argument of ExecuteTapes.apply is a dictionary with "tapes", "execute_fn" and "jpc", '
+            f"not {type(kwargs).__name__}"
+        )
+    missing = [name for name in ("tapes", "execute_fn", "jpc") if name not in kwargs]
+    if missing:
+        raise ValueError(
+            'the first argument of ExecuteTapes.apply is a dictionary with "tapes", "execute_fn" and "jpc"; '
+            f"it lacks {', '.join(missing)}"
+        )
+    if not callable(kwargs["execute_fn"]):
+        raise TypeError(f"execute_fn must be callable, not {type(kwargs['execute_fn']).__name__}")
+    if not hasattr(kwargs["jpc"], "compute_vjp"):
+        raise TypeError(f"jpc must have compute_vjp(tapes, dy), which {type(kwargs['jpc']).__name__} has not")
+
+
+def _is_native(kwargs: dict[str, Any]) -> bool:
+    """Whether `AdjointProducts` itself executes; a subclass may do something else in any method."""
+    jpc = kwargs["jpc"]
+    return type(jpc) is AdjointProducts and bool(kwargs["execute_fn"] == jpc.execute)
+
+
+def _tensors_of(tapes: Sequence[Any]) -> list[Tensor]:
+    """Every tensor that the tapes hold, trainable or not."""
+    return [p for tape in tapes for p in tape.get_parameters(trainable_only=False) if isinstance(p, Tensor)]
+
+
+def _require_count(tapes: Sequence[Any], parameters: Sequence[Any]) -> None:
+    expected = sum(len(tape.trainable_params) for tape in tapes)
+    if len(parameters) != expected:
+        raise ValueError(
+            f"{len(parameters)} parameters for tapes with {expected} trainable ones; "
+            "pass [p for t in tapes for p in t.get_parameters()]"
+        )
+
+
+def _are_held(tapes: Sequence[Tape], parameters: Sequence[Any]) -> bool:
+    """Whether the parameters are the very objects that the tapes hold."""
+    return all(map(operator.is_, parameters, [p for tape in tapes for p in tape.get_parameters()]))
+
+
+def _require_held(tapes: Sequence[Tape], parameters: Sequence[Any]) -> None:
+    """Raise where a transform would take derivatives by tensors that no tape holds: they would be zero in silence."""
+    if not _are_held(tapes, parameters):
+        raise NotImplementedError(
+            "under torch.func transforms and forward mode, ExecuteTapes differentiates by the tensors that the tapes "
+            "hold; pass [p for t in tapes for p in t.get_parameters()]"
+        )
+
+
+class _Native:
+    """Forward and backward by `AdjointProducts`, with its inputs and kets in autograd's keeping."""
+
+    def __init__(self, ctx: Any, tapes: Sequence[Any], jpc: AdjointProducts, parameters: Sequence[Any]) -> None:
+        self.jpc = jpc
+        self.tapes = as_aligned_tapes(tapes)
+        trainable = any(ctx.needs_input_grad[2:])
+        # Autograd adds up what a tensor gets at its several places, if it is that tensor at all of them.
+        as_held = _are_held(self.tapes, parameters)
+        self.results, run = jpc.run(
+            self.tapes, lambda group: trainable and any(s.trainable for s in group.encoding.sources), as_held
+        )
+        self.groups = [group._replace(inputs=[]) for group in run.groups]
+        self.as_held = as_held
+        self.others = [] if as_held else [p for p in parameters if isinstance(p, Tensor)]
+        if trainable:
+            ctx.save_for_backward(*run.kets, *[tensor for group in run.groups for tensor in group.inputs])
+
+    def parameters(self) -> list[Tensor]:
+        """What the gradients depend on."""
+        return [*_tensors_of(self.tapes), *self.others]
+
+    def is_differentiable(self, gradients: Sequence[Tensor | None], cotangents: Sequence[Tensor | None]) -> bool:
+        """Whether the gradients can be differentiated again: where they go to the tensors that the tapes hold."""
+        return self.as_held
+
+    def gradients(self, ctx: Any, cotangents: Sequence[Any], needed: Sequence[bool]) -> list[Tensor | None]:
+        """Gradients of the parameters, None where they are not needed."""
+        saved = iter(ctx.saved_tensors)
+        kets = [next(saved) for _ in self.groups]
+        groups = [group._replace(inputs=[next(saved) for _ in group.encoding.sources]) for group in self.groups]
+        unboxed = [_unbox(c, tape) for c, tape in zip(cotangents, self.tapes, strict=True)]
+        if torch.is_grad_enabled() and self.as_held:
+            groups = self.jpc.pack_again(self.tapes, groups)
+        return self.jpc.vjp(Run(self.tapes, groups, kets), unboxed, needed)
+
+
+def _unbox(cotangents: Any, tape: Tape) -> list[Tensor | None]:
+    """The cotangents of a tape's measurements, from boxes (see `ExecuteTapes.backward`)."""
+    if tape.shots is not None:  # their nesting differs (counts are dictionaries); only whether there is one matters
+        boxes = pytree.tree_leaves(cotangents)
+        return [next((c for c in boxes if c is not None), None)]
+    if len(tape.measurements) == 1:
+        return [cotangents[0]]
+    return [box[0] for box in cotangents]
+
+
+class _Foreign:
+    """Forward and backward by somebody else's functions, in PennyLane's convention."""
+
+    def __init__(
+        self, ctx: Any, tapes: Sequence[Any], execute_fn: Callable[[Any], Any], jpc: Any, parameters: Sequence[Any]
+    ) -> None:
+        self.jpc = jpc
+        self.tapes = _as_known_to(jpc, tapes)
+        self.devices = {p.device for p in parameters if isinstance(p, Tensor)}
+        self.results = tuple([self._as_torch(result) for result in execute_fn(_as_known_to(execute_fn, tapes))])
+        if len(self.results) != len(tapes):
+            raise ValueError(f"execute_fn returned {len(self.results)} results for {len(tapes)} tapes")
+        self.positions = [i for i, p in enumerate(parameters) if isinstance(p, Tensor)]
+        # The tapes' tensors are not used but looked at: the jpc reads them from the tapes in the backward pass, and one
+        # that was changed in place since is an error.
+        ctx.save_for_backward(*[parameters[i] for i in self.positions], *_tensors_of(tapes))
+        self.zeros = [torch.zeros_like(r) if isinstance(r, Tensor) else r for r in pytree.tree_leaves(self.results)]
+        self.saved: tuple[Tensor, ...] = ()
+
+    def _as_torch(self, result: TapeResult) -> TapeResult:
+        if isinstance(result, dict):  # counts
+            return result
+        if isinstance(result, (tuple, list)):
+            return type(result)([self._as_torch(r) for r in result])
+        return torch.as_tensor(result, device=next(iter(self.devices), None))
+
+    def parameters(self) -> Sequence[Tensor]:
+        """What the gradients depend on."""
+        return self.saved
+
+    def is_differentiable(self, gradients: Sequence[Tensor | None], cotangents: Sequence[Tensor | None]) -> bool:
+        """Whether the gradients are functions of the parameters to torch, as PennyLane's with `max_diff=2` are.
+
+        To depend on the cotangents is not enough: half of the second derivative would be missing in silence.
+        """
+        parameters = {get_gradient_edge(p).node for p in self.saved if p.requires_grad}
+        waiting = [get_gradient_edge(g).node for g in gradients if g is not None and g.requires_grad]
+        seen = {get_gradient_edge(c).node for c in cotangents if c is not None and c.requires_grad}
+        while waiting:
+            node = waiting.pop()
+            if node in seen:
+                continue
+            if node in parameters:
+                return True
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions if following is not None]
+        return False
+
+    def gradients(self, ctx: Any, cotangents: Sequence[Any], needed: Sequence[bool]) -> list[Tensor | None]:
+        """Gradients of the parameters, None where they are not needed; with their graph where that is wanted."""
+        self.saved = ctx.saved_tensors
+        boxes = pytree.tree_leaves(cotangents, is_leaf=lambda c: c is None)
+        filled = [zero if c is None else c.conj().resolve_conj() for c, zero in zip(boxes, self.zeros, strict=True)]
+        found = self.jpc.compute_vjp(self.tapes, pytree.tree_unflatten(filled, ctx.out_struct))
+        if len(found) != len(self.tapes):
+            raise ValueError(f"the jpc returned gradients of {len(found)} tapes for {len(self.tapes)}")
+        flat: list[Any] = []
+        for of_tape, tape in zip(found, self.tapes, strict=True):
+            flat += _gradient_list(of_tape, len(tape.trainable_params))
+        parameters = dict(zip(self.positions, self.saved, strict=False))
+        gradients: list[Tensor | None] = []
+        for i, (gradient, wanted) in enumerate(zip(flat, needed, strict=True)):
+            given = gradient is not None and wanted and i in parameters
+            gradients.append(_like(gradient, parameters[i]) if given else None)
+        return gradients
+
+
+def _as_known_to(function: Any, tapes: Sequence[Any]) -> Sequence[Any]:
+    """The tapes as an execute_fn or a jpc takes them: PennyLane's own know PennyLane's tapes only."""
+    modules = (getattr(function, "__module__", None) or "", type(function).__module__)
+    if not any(module.startswith("pennylane") for module in modules):
+        return tapes
+    scripts = tuple([tape.to_pennylane() if isinstance(tape, Tape) else tape for tape in tapes])
+    for script, tape in zip(scripts, tapes, strict=True):
+        if len(script.trainable_params) != len(tape.trainable_params):
+            raise ValueError(
+                f"PennyLane counts {len(script.trainable_params)} trainable parameters where the tape has "
+                f"{len(tape.trainable_params)} (a vector of coefficients is one here and many there): "
+                "give a list of scalars, or use kg.AdjointProducts"
+            )
+    return scripts
+
+
+def _gradient_list(of_tape: Any, count: int) -> list[Any]:
+    """The gradients of one tape's parameters from what a JPC returned: a tuple, an array of rows, or None."""
+    if of_tape is None or count == 0:
+        return [None] * count
+    found = list(of_tape) if getattr(of_tape, "ndim", 1) else [of_tape]
+    if len(found) != count:
+        raise ValueError(f"the jpc returned {len(found)} gradients for a tape with {count} trainable parameters")
+    return found
+
+
+def _like(gradient: Any, parameter: Tensor) -> Tensor:
+    """A gradient as torch wants it: the parameter's device, dtype and shape."""
+    tensor = torch.as_tensor(gradient, device=parameter.device)
+    if tensor.numel() != parameter.numel():
+        shapes = f"{tuple(tensor.shape)} for a parameter of shape {tuple(parameter.shape)}"
+        raise ValueError(f"the jpc returned a gradient of shape {shapes}")
+    if tensor.is_complex() and not parameter.is_complex():
+        tensor = tensor.real
+    return tensor.to(parameter.dtype).reshape(parameter.shape)
+
+
+def _require_current(tape: Tape) -> None:
+    """Raise where a parameter began to require grad after the tape was built: it would get no gradient in silence."""
+    if tape.has_default_trainable and len(tape.trainable_params) < len(tape.parameters):
+        trainable = tape.trainable_params
+        for index, p in enumerate(tape.parameters):
+            if isinstance(p, Tensor) and p.requires_grad and index not in trainable:
+                raise ValueError(
+                    f"parameter {index} of a tape requires grad since after the tape was built: build the tape anew, "
+                    "or give it trainable_params"
+                )
+
+
+# Where to say what people look for among the arguments of `execute`.
+_ELSEWHERE = {
+    "shots": "; shots belong to a tape: kg.Tape(operations, measurements, shots=1000)",
+    "seed": "; give a generator: generator=torch.Generator().manual_seed(0)",
+    "device": "; a circuit runs where its tensors are: move them, as in x.to('cuda')",
+    "trainable_params": "; they belong to a tape: kg.Tape(operations, measurements, trainable_params=[0])",
+    "interface": "; results are always torch tensors",
+}
+
+
+@hide_rest
+def execute(
+    tapes: Sequence[Any],
+    diff_method: str | None = "adjoint",
+    *,
+    dtype: torch.dtype | None = None,
+    generator: torch.Generator | None = None,
+    recompute: bool | None = None,
+    **unknown: Never,
+) -> tuple[TapeResult, ...]:
+    """Executes tapes; `ExecuteTapes`, spelled for people.
+
+    Args:
+        tapes: of ketgrad or PennyLane; those of equal structure take one native call.
+        diff_method: "adjoint", or None for results without gradients.
+        dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters (float64 where
+            no tensor is among them).
+        generator: where samples are drawn from; None: torch's default generator.
+        recompute: whether the backward pass computes the final states again (True) or they are kept for it (False);
+            None: they are kept while they take at most 64 MiB, or a quarter of the free memory.
+
+    Returns:
+        A tuple over tapes. A tape with one measurement gives its result, with several a tuple; the batch axis leads.
+        Expectation values, variances and probabilities are real, states and density matrices complex.
+
+    Raises:
+        TypeError: `tapes` is no sequence of tapes; `recompute` is not True, False or None.
+        ValueError: an unknown diff_method; mixed devices, or mixed precisions without a dtype.
+        MemoryError: a state does not fit; the message has the bytes.
+
+    Example:
+        >>> import torch, ketgrad as kg
+        >>> x = torch.tensor([0.1, 0.2], requires_grad=True)
+        >>> tape = kg.Tape([kg.RY(x, wires=0), kg.CNOT(wires=[0, 1])], [kg.expval(kg.Z(1)), kg.probs(wires=0)])
+        >>> ((z, p),) = kg.execute([tape])
+        >>> z.shape, p.shape
+        (torch.Size([2]), torch.Size([2, 2]))
+    """
+    for name in unknown:
+        raise TypeError(f"execute has no argument {name!r}{_ELSEWHERE.get(name, '')}")
+    if diff_method not in _DIFF_METHODS:
+        raise ValueError(f"diff_method must be 'adjoint' or None, not {diff_method!r}")
+    own = as_tapes(tapes)
+    jpc = AdjointProducts(dtype=dtype, generator=generator, recompute=recompute)
+    if diff_method is None:
+        return jpc.execute(own)
+    for tape in own:
+        _require_current(tape)
+    parameters = [parameter for tape in own for parameter in tape.get_parameters()]
+    return ExecuteTapes.apply({"tapes": own, "execute_fn": jpc.execute, "jpc": jpc}, *parameters)  # type: ignore[no-any-return]

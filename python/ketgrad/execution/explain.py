@@ -1,0 +1,351 @@
+"""What the planner makes of a tape, for people to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..circuit.tape import Tape
+from ..native import operators
+from ..native.library import _C
+from .batching import Group, group_tapes
+from .programs import Circuit, describe_circuit
+
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_BINARY = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """One pass over the state, of one circuit.
+
+    Attributes:
+        what: what the pass does, in words.
+        tiles: into how many tiles the state is cut; 1: it stays in the caches.
+        active_tiles: how many of them are visited; the others are zero still.
+        turns: how many turns it has.
+        blocks: how many blocks they form, of up to three turns that are done in registers together.
+        phases: how many tables of merged phases it has.
+        strings: how many Z-strings these are made of.
+        multiply_adds: of real numbers, expected, forward and backward.
+        bytes: that move between the caches and memory, expected, forward and backward.
+        seconds: measured, forward and backward, over all circuits and threads; None without `measure=True`.
+    """
+
+    what: str
+    tiles: int
+    active_tiles: int
+    turns: int
+    blocks: int
+    phases: int
+    strings: int
+    multiply_adds: tuple[float, float]
+    bytes: tuple[float, float]
+    seconds: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The plan of a tape; `str` and `print` give it as text.
+
+    Attributes:
+        wires: how many the circuit has.
+        gates: how many operations it has.
+        dropped: how many of the gates are outside the light cone of what is measured, and are not run.
+        basis: "Z" or "X", that of the amplitudes: the one in which more of the rotations are phases. "Z" unless nothing
+            but Pauli words is measured.
+        batch: how many circuits are run.
+        dtype: torch.complex64 or torch.complex128, of the state.
+        regime: how the batch is run, in words.
+        tile_bits: amplitudes in a tile, as a power of two.
+        passes: over the state, in the order of the circuit; the observables' passes are the last.
+    """
+
+    wires: int
+    gates: int
+    dropped: int
+    basis: str
+    batch: int
+    dtype: torch.dtype
+    regime: str
+    tile_bits: int
+    passes: tuple[PassReport, ...]
+
+    @property
+    def multiply_adds(self) -> tuple[float, float]:
+        """Of all passes of one circuit, forward and backward."""
+        return sum(p.multiply_adds[0] for p in self.passes), sum(p.multiply_adds[1] for p in self.passes)
+
+    @property
+    def bytes(self) -> tuple[float, float]:
+        """Moved by all passes of one circuit, forward and backward."""
+        return sum(p.bytes[0] for p in self.passes), sum(p.bytes[1] for p in self.passes)
+
+    def __str__(self) -> str:
+        measured = any(p.seconds is not None for p in self.passes)
+        head = ["pass", "tiles", "work", "multiply-adds", "bytes"] + (["ms"] if measured else [])
+        rows = [head, *[_row(i, p) for i, p in enumerate(self.passes)]]
+        total = ["total", "", "", _pair(self.multiply_adds, _decimal), _pair(self.bytes, _binary)]
+        if measured:
+            seconds = [p.seconds or (0.0, 0.0) for p in self.passes]
+            total.append(_pair((sum(s[0] for s in seconds), sum(s[1] for s in seconds)), _milliseconds))
+        rows.append(total)
+        precision = str(self.dtype).removeprefix("torch.")
+        gates = _counted(self.gates, "gate") + (f" ({self.dropped} outside the light cone)" if self.dropped else "")
+        counts = (_counted(self.batch, "circuit"), _counted(self.wires, "wire"), gates)
+        basis = "" if self.basis == "Z" else f", in the basis of {self.basis}"
+        title = f"{', '.join(counts)}, {precision}: {self.regime}{basis}"
+        note = (
+            "multiply-adds, bytes"
+            + (", ms" if measured else "")
+            + ": forward / backward"
+            + ("; ms of all circuits and threads, the rest of one circuit" if measured else ", of one circuit")
+        )
+        return "\n".join([title, "", *_table(rows), "", note])
+
+
+@dataclass(frozen=True)
+class StructureExplanation:
+    """What a call of a compiled function does for arguments of one structure.
+
+    Attributes:
+        arguments: the structure, in words.
+        before: what torch computes for the native calls, as code; empty where there is nothing.
+        calls: the plan of each native call.
+        after: what torch computes of their results, as code; empty where there is nothing.
+    """
+
+    arguments: str
+    before: str
+    calls: tuple[Explanation, ...]
+    after: str
+
+    def __str__(self) -> str:
+        parts = [f"arguments: {self.arguments}", f"before, by torch:{_code(self.before)}"]
+        parts += [f"native call: {call}" for call in self.calls]
+        return "\n\n".join([*parts, f"after, by torch:{_code(self.after)}"])
+
+
+@dataclass(frozen=True)
+class CompiledExplanation:
+    """What the calls of a compiled function do; `str` and `print` give it as text.
+
+    Attributes:
+        name: of the function.
+        structures: of its arguments, one a trace.
+    """
+
+    name: str
+    structures: tuple[StructureExplanation, ...]
+
+    def __str__(self) -> str:
+        return "\n\n".join([f"{self.name}, {_counted(len(self.structures), 'structure')}", *map(str, self.structures)])
+
+
+# Bytes of shared memory that a block can have on an H100, for which a plan is made where no GPU is there to ask.
+_H100_SHARED_BYTES = 227 * 1024
+
+
+def explain(
+    tape: Tape,
+    dtype: torch.dtype | None = None,
+    measure: bool = False,
+    device: torch.device | str | None = None,
+) -> Explanation:
+    """The plan of a tape: passes over the state, tiles, fused gates, and what they are expected to cost.
+
+    Args:
+        tape: a circuit without shots, of ketgrad.
+        dtype: torch.float32 or torch.float64, the precision to plan for; default: that of the tape's parameters.
+        measure: also run the tape forward and backward, every parameter wanted, and measure the time of each pass.
+        device: "cpu" or "cuda", what to plan for; default: where the tape's parameters are. The plan for a GPU is that
+            of an H100 where none is visible.
+
+    Raises:
+        TypeError: not a tape of ketgrad.
+        ValueError: a tape with shots, another kind of device, or what `execute` raises for the tape's parameters.
+        NotImplementedError: `measure` on a GPU (`torch.profiler` shows the kernels there).
+
+    >>> import ketgrad as kg
+    >>> layer = [kg.RY(0.1 * w, wires=w) for w in range(6)] + [kg.CNOT(wires=[w, w + 1]) for w in range(5)]
+    >>> print(kg.explain(kg.Tape(layer, [kg.expval(kg.Z(5))])))
+    1 circuit, 6 wires, 11 gates, complex128: ...
+    <BLANKLINE>
+    pass  tiles  work ...
+    >>> layer = kg.Tape([kg.RX(0.1, wires=w) for w in range(20)], [kg.probs()])
+    >>> plan = kg.explain(layer, dtype=torch.float32, device="cuda")
+    >>> sum(p.turns > 0 for p in plan.passes)
+    2
+    >>> print(kg.explain(kg.Tape([kg.RX(0.1, wires=0), kg.RX(0.1, wires=1)], [kg.expval(kg.Z(0))])))
+    1 circuit, 2 wires, 2 gates (1 outside the light cone), complex128: ...
+    """
+    if not isinstance(tape, Tape):
+        raise TypeError(f"explain takes a tape of ketgrad, not {type(tape).__name__}")
+    if tape.shots is not None:
+        raise ValueError("explain takes a tape without shots: its samples are drawn from exact probabilities")
+    (group,) = group_tapes([tape], dtype)
+    encoding = group.encoding
+    where = group.inputs[0].device if device is None else torch.device(device)
+    if where.type not in ("cpu", "cuda"):
+        raise ValueError(f"explain plans for 'cpu' or 'cuda', not for {str(where)!r}")
+    if measure and where.type != "cpu":
+        raise NotImplementedError("passes are measured on the CPU only; on a GPU, torch.profiler shows each kernel")
+    times = _measure(group) if measure else None
+    circuit = describe_circuit(tape, group.batch, group.inputs[0].dtype)
+    return explain_program(encoding.program, circuit, where, times)
+
+
+def explain_program(
+    program: _C.Program, circuit: Circuit, device: torch.device, times: dict[str, Any] | None = None
+) -> Explanation:
+    """The plan of a program.
+
+    Args:
+        program: of a tape.
+        circuit: what the program runs.
+        device: where it runs.
+        times: measured, by part of the program.
+    """
+    twice = circuit.dtype is torch.float64
+    if device.type == "cpu":
+        plan = program.describe_plan(circuit.batch, twice, torch.get_num_threads())
+        regime = _regime(plan)
+    else:
+        plan = program.describe_gpu_plan(twice, _shared_bytes(device))
+        regime = _gpu_regime(plan)
+    passes = [_pass_report(circuit, i, p, times) for i, p in enumerate(plan["passes"])]
+    observables = plan["observables"]
+    for i, p in enumerate(observables):
+        # Measured as a whole.
+        seconds = (times["measure"], times["bra"]) if times and i == len(observables) - 1 else None
+        passes.append(_observable_report(p, seconds or ((0.0, 0.0) if times else None)))
+    return Explanation(
+        wires=circuit.wires,
+        gates=circuit.operations,
+        dropped=plan["dropped"],
+        basis=plan["basis"],
+        batch=circuit.batch,
+        dtype=circuit.dtype.to_complex(),
+        regime=regime,
+        tile_bits=plan["tile_bits"],
+        passes=tuple(passes),
+    )
+
+
+def _measure(group: Group) -> dict[str, Any]:
+    """Seconds per pass of one forward and one backward walk, after one that warms up."""
+    program = group.encoding.id
+    wanted = list(range(len(group.inputs)))
+    for _ in range(2):
+        _C.start_profile()
+        real, complex_, ket = operators.run_execute(program, group.inputs, True)
+        operators.run_execute_vjp(program, group.inputs, ket, torch.ones_like(real), torch.ones_like(complex_), wanted)
+        times = _C.take_profile(program)
+    return times
+
+
+def _regime(plan: dict[str, Any]) -> str:
+    if plan["lanes"]:
+        return "a circuit in each lane of the vectors" + _tasks(plan["tasks"])
+    cut = any(p["tiles"] > 1 for p in plan["passes"])
+    layout = f"tiles of 2^{plan['tile_bits']} amplitudes" if cut else "states within the caches"
+    return f"one circuit at a time, {layout}" + (
+        ", on all threads" if plan["parallel_passes"] else _tasks(plan["tasks"])
+    )
+
+
+def _shared_bytes(device: torch.device) -> int:
+    if not torch.cuda.is_available():
+        return _H100_SHARED_BYTES
+    return int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin"))  # noqa: B009 (no stub has it)
+
+
+def _gpu_regime(plan: dict[str, Any]) -> str:
+    if all(p["tiles"] == 1 for p in plan["passes"]):
+        return "a block of threads for each circuit, its states in shared memory"
+    return f"tiles of 2^{plan['tile_bits']} amplitudes in shared memory, a launch for each pass"
+
+
+def _tasks(tasks: int) -> str:
+    return f", {tasks} tasks" if tasks > 1 else ""
+
+
+def _pass_report(circuit: Circuit, index: int, found: dict[str, Any], times: dict[str, Any] | None) -> PassReport:
+    costs = found["costs"]
+    what = _turns(found) if found["gate"] is None else f"{circuit.gates[found['gate']]} by itself"
+    return PassReport(
+        what=what,
+        tiles=found["tiles"],
+        active_tiles=found["active_tiles"],
+        turns=found["turns"],
+        blocks=found["blocks"],
+        phases=found["phases"],
+        strings=found["strings"],
+        multiply_adds=(costs[0], costs[2]),
+        bytes=(costs[1], costs[3]),
+        seconds=None if times is None else (times["forward"][index], times["backward"][index]),
+    )
+
+
+def _turns(found: dict[str, Any]) -> str:
+    parts = []
+    if found["turns"]:
+        parts.append(f"{_counted(found['turns'], 'turn')} in {_counted(found['blocks'], 'block')}")
+    if found["phases"]:
+        parts.append(f"{_counted(found['strings'], 'phase')} in {_counted(found['phases'], 'table')}")
+    return ", ".join(parts)
+
+
+def _observable_report(found: dict[str, Any], seconds: tuple[float, float] | None) -> PassReport:
+    costs = found["costs"]
+    where = ", in the tiles of the last pass" if found["in_last_pass"] else ""
+    what = f"{_counted(found['words'], 'Pauli word')} in {_counted(found['groups'], 'group')}{where}"
+    return PassReport(
+        what, found["tiles"], found["tiles"], 0, 0, 0, 0, (costs[0], costs[2]), (costs[1], costs[3]), seconds
+    )
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def _code(text: str) -> str:
+    return f"\n{text}" if text else " nothing"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _row(index: int, report: PassReport) -> list[str]:
+    tiles = str(report.tiles) if report.active_tiles == report.tiles else f"{report.active_tiles} of {report.tiles}"
+    cells = [str(index), tiles, report.what, _pair(report.multiply_adds, _decimal), _pair(report.bytes, _binary)]
+    return cells + ([_pair(report.seconds, _milliseconds)] if report.seconds is not None else [])
+
+
+def _pair(values: tuple[float, float], text: Any) -> str:
+    return f"{text(values[0])} / {text(values[1])}"
+
+
+def _decimal(value: float) -> str:
+    for size, unit in _UNITS:
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def _binary(value: float) -> str:
+    for size, unit in _BINARY:
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g}"
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

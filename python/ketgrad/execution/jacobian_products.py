@@ -1,0 +1,577 @@
+"""`AdjointProducts`: results and products with the Jacobian by the native adjoint method.
+
+It has the methods of PennyLane's `JacobianProductCalculator`, takes ketgrad's and PennyLane's tapes, and serves
+`ExecuteTapes`, which keeps the kets of the forward pass for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..autograd import functions
+from ..circuit.tape import Tape
+from ..native import operators
+from ..native.library import _C
+from ..native.profiling import span
+from .batching import (
+    Group,
+    group_tapes,
+    join_cotangents,
+    keeps_ket,
+    like_parameter,
+    require_recompute,
+    result_shape,
+    split_gradients,
+    split_results,
+)
+from .programs import Result, encode
+from .sampling import draw, exact_tapes
+
+TapeResult = Any
+"""A tensor, or a tuple of tensors, one a measurement."""
+
+_SHOTS = (
+    "the gradient of a tape with shots was asked for; the adjoint method differentiates exact results: "
+    "leave the shots out (samples and counts have no gradient at all)"
+)
+
+
+class Run(NamedTuple):
+    """What a forward pass leaves for the backward pass.
+
+    Attributes:
+        tapes: ketgrad's tapes, in order.
+        groups: of the exact tapes, with their inputs.
+        kets: one a group, (B, 0) where it is not kept.
+    """
+
+    tapes: tuple[Tape, ...]
+    groups: list[Group]
+    kets: list[Tensor]
+
+
+def as_tapes(tapes: Iterable[Any]) -> tuple[Tape, ...]:
+    """Ketgrad's tapes as they are, PennyLane's converted.
+
+    Raises:
+        TypeError: a single tape instead of a sequence, or items that are no tapes.
+        NotImplementedError: a PennyLane tape with an operation or a measurement that ketgrad does not know.
+    """
+    return tuple([tape if isinstance(tape, Tape) else _convert(tape) for tape in _as_tuple(tapes)])
+
+
+def _as_tuple(tapes: Iterable[Any]) -> tuple[Any, ...]:
+    if isinstance(tapes, Tape):
+        raise TypeError("tapes must be a sequence; put a single tape in a list: [tape]")
+    if not isinstance(tapes, Iterable):
+        raise TypeError(f"tapes must be a sequence of tapes, not {type(tapes).__name__}")
+    return tuple(tapes)
+
+
+def _convert(tape: Any) -> Tape:
+    if not hasattr(tape, "measurements"):
+        raise TypeError(f"expected tapes of ketgrad or PennyLane, found {tape!r} of type {type(tape).__name__}")
+    return Tape.from_pennylane(tape)
+
+
+def as_aligned_tapes(tapes: Iterable[Any]) -> tuple[Tape, ...]:
+    """Tapes as by `as_tapes`, for gradients, which go to trainable parameters by position.
+
+    Raises:
+        ValueError: a PennyLane tape has other trainable parameters than its conversion; and what `as_tapes` raises.
+    """
+    given = _as_tuple(tapes)
+    own = as_tapes(given)
+    for tape, converted in zip(given, own, strict=True):
+        if len(tape.trainable_params) != len(converted.trainable_params):
+            raise ValueError(
+                "the bits of a BasisState or a Projector are among the trainable parameters of a PennyLane tape, but "
+                "have no gradient: set script.trainable_params to the others"
+            )
+    return own
+
+
+class AdjointProducts:
+    """Executes tapes and multiplies with their Jacobians, natively.
+
+    Args:
+        dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters.
+        generator: where samples are drawn from; None: torch's default generator.
+        recompute: whether the backward pass computes the final states again (True) or `ExecuteTapes` keeps them for it
+            (False); None: it keeps them while they take at most 64 MiB, or a quarter of the free memory.
+
+    Raises:
+        TypeError: the generator is none of torch's, or `recompute` is not True, False or None.
+        ValueError: another dtype.
+
+    Example:
+        >>> import torch, ketgrad as kg
+        >>> x = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+        >>> tape = kg.Tape([kg.RX(x, wires=0)], [kg.expval(kg.Z(0))])
+        >>> jpc = kg.AdjointProducts()
+        >>> jpc.compute_jacobian([tape])
+        (tensor(-0.4794, dtype=torch.float64),)
+    """
+
+    def __init__(
+        self,
+        dtype: torch.dtype | None = None,
+        generator: torch.Generator | None = None,
+        recompute: bool | None = None,
+    ) -> None:
+        if dtype not in (None, torch.float32, torch.float64):
+            raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise TypeError(f"generator must be a torch.Generator or None, not {type(generator).__name__}")
+        require_recompute(recompute)
+        self.dtype = dtype
+        self.generator = generator
+        self.recompute = recompute
+
+    def __repr__(self) -> str:
+        return f"AdjointProducts(dtype={self.dtype})"
+
+    # --- the forward pass -------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def execute(self, tapes: Sequence[Any]) -> tuple[TapeResult, ...]:
+        """The results of the tapes, without gradients.
+
+        Returns:
+            A tuple over tapes; a tape with several measurements has a tuple of tensors, the batch axis leads.
+
+        Raises:
+            TypeError: `tapes` is no sequence of tapes.
+            ValueError: mixed devices or precisions.
+            MemoryError: a state does not fit.
+        """
+        return self.run(as_tapes(tapes), lambda group: False)[0]
+
+    def run(
+        self, tapes: tuple[Tape, ...], needs_ket: Callable[[Group], bool], share_trainable: bool = False
+    ) -> tuple[tuple[TapeResult, ...], Run]:
+        """Results, and what the backward pass needs of the groups for which `needs_ket(group)` holds.
+
+        With `share_trainable`, the gradient of a tensor that several tapes hold may be given as one sum, to one of
+        them: right where autograd adds it up anyway, wrong for gradients tape by tape.
+        """
+        results: list[TapeResult] = [None] * len(tapes)
+        exact = [position for position, tape in enumerate(tapes) if tape.shots is None]
+        with span("pack"):
+            groups = group_tapes([tapes[i] for i in exact], self.dtype, share_trainable)
+        kets = []
+        for group in groups:
+            operators.refuse_transforms(group.inputs)
+            operators.require_kernels(group.inputs[0].device)
+            keep = needs_ket(group) and keeps_ket(group, self.recompute)
+            real, complex_, ket = operators.run_execute(group.encoding.id, group.inputs, keep)
+            kets.append(ket)
+            with span("unpack"):
+                for position, found in zip(group.positions, split_results(group, real, complex_), strict=True):
+                    results[exact[position]] = found if len(found) > 1 else found[0]
+        self._sample(tapes, results)
+        groups = [group._replace(positions=tuple(exact[i] for i in group.positions)) for group in groups]
+        return tuple(results), Run(tapes, groups, kets)
+
+    def run_transformed(self, tapes: tuple[Tape, ...]) -> tuple[TapeResult, ...]:
+        """Results by operations that torch.func transforms, and forward-mode differentiation, go through.
+
+        Raises:
+            NotImplementedError: a tape with shots.
+        """
+        if any(tape.shots is not None for tape in tapes):
+            raise NotImplementedError("tapes with shots do not run under torch.func transforms; leave the shots out")
+        results: list[TapeResult] = [None] * len(tapes)
+        for group in group_tapes(tapes, self.dtype, share_trainable=True):
+            operators.require_kernels(group.inputs[0].device)
+            real, complex_ = functions.execute(group.encoding.id, group.inputs, keeps_ket(group, self.recompute))
+            for position, found in zip(group.positions, split_results(group, real, complex_, True), strict=True):
+                results[position] = found if len(found) > 1 else found[0]
+        return tuple(results)
+
+    def pack_again(self, tapes: tuple[Tape, ...], groups: list[Group]) -> list[Group]:
+        """The groups of a run with inputs that autograd knows as functions of the tapes' parameters.
+
+        Raises:
+            RuntimeError: a parameter has been changed since the run.
+        """
+        again = []
+        for group in groups:
+            (packed,) = group_tapes([tapes[i] for i in group.positions], self.dtype, share_trainable=True)
+            if not all(map(torch.equal, packed.inputs, group.inputs)):
+                raise RuntimeError(
+                    "a parameter of a circuit was modified by an inplace operation after the circuit was executed, "
+                    "and its gradient is differentiated"
+                )
+            again.append(group._replace(inputs=packed.inputs))
+        return again
+
+    def _sample(self, tapes: tuple[Tape, ...], results: list[TapeResult]) -> None:
+        """Fill in the results of the tapes with shots."""
+        sampled = [position for position, tape in enumerate(tapes) if tape.shots is not None]
+        if not sampled:
+            return
+        exact = [exact_tapes(tapes[position]) for position in sampled]
+        found, _ = self.run(tuple(chain.from_iterable(exact)), lambda group: False)
+        probabilities = iter(found)
+        for position, of_tape in zip(sampled, exact, strict=True):
+            results[position] = draw(tapes[position], [next(probabilities) for _ in of_tape], self.generator)
+
+    # --- products with the Jacobian ---------------------------------------------------------------------------------
+
+    def vjp(
+        self, run: Run, cotangents: Sequence[Sequence[Tensor | None]], needed: Sequence[bool]
+    ) -> list[Tensor | None]:
+        """Gradients of the trainable parameters of a run, tape after tape.
+
+        Args:
+            run: of the forward pass.
+            cotangents: for each tape one per measurement, in torch's convention; None: the result was not used.
+            needed: for each trainable parameter, tape after tape, whether its gradient is wanted.
+
+        Returns:
+            One gradient per trainable parameter, None where it is not needed or nothing depends on it.
+        """
+        firsts = _first_parameters(run.tapes)
+        found: list[Tensor | None] = [None] * len(needed)
+        for position, tape in enumerate(run.tapes):
+            if tape.shots is not None and any(c is not None for c in cotangents[position]):
+                raise RuntimeError(_SHOTS)
+        for group, ket in zip(run.groups, run.kets, strict=True):
+            wanted = wanted_inputs(group, run.tapes, firsts, needed)
+            with span("pack"):
+                joined = join_cotangents(group, [cotangents[i] for i in group.positions]) if wanted else None
+            if joined is None:
+                continue
+            gradients = functions.execute_vjp(group.encoding.id, group.inputs, ket, *joined, wanted)
+            with span("unpack"):
+                for position, of_tape in zip(group.positions, split_gradients(group, wanted, gradients), strict=True):
+                    indices, first = run.tapes[position].trainable_params, firsts[position]
+                    found[first : first + len(indices)] = map(of_tape.get, indices)
+        if not all(needed):
+            return [gradient if wanted else None for gradient, wanted in zip(found, needed, strict=True)]
+        return found
+
+    @torch.no_grad()
+    def compute_vjp(self, tapes: Sequence[Any], dy: Sequence[Any]) -> tuple[Any, ...]:
+        """The product of cotangents with the Jacobians.
+
+        Args:
+            tapes: of ketgrad or PennyLane.
+            dy: for each tape the cotangent of its result, nested as the results are; complex ones in PennyLane's
+                convention, ∂L/∂Re z − i ∂L/∂Im z. Cotangents may have one axis more, which leads: that many products
+                with the same Jacobian, taken as one native batch.
+
+        Returns:
+            For each tape the gradients of its trainable parameters: one tensor (P,) where they are scalars, otherwise a
+            tuple of tensors in the shapes of the parameters; behind the additional axis, if there is one.
+
+        Raises:
+            ValueError: cotangents that do not fit the results.
+            RuntimeError: a tape has shots.
+        """
+        own = as_aligned_tapes(tapes)
+        if len(dy) != len(own):
+            raise ValueError(f"cotangents of {len(dy)} tapes for {len(own)} tapes")
+        cotangents = [_cotangents(d, tape, position) for position, (d, tape) in enumerate(zip(dy, own, strict=True))]
+        copies = [_copies(of_tape, tape) for of_tape, tape in zip(cotangents, own, strict=True)]
+        if any(count is not None for count in copies):
+            return tuple([self._vjp_of_one(*each) for each in zip(own, cotangents, copies, strict=True)])
+        _, run = self.run(own, lambda group: True)
+        count = sum(len(tape.trainable_params) for tape in own)
+        flat = iter(self.vjp(run, cotangents, [True] * count))
+        carriers = {position: group.inputs[0] for group in run.groups for position in group.positions}
+        found: list[Any] = []
+        for position, tape in enumerate(own):
+            carrier = carriers.get(position, torch.empty(0, dtype=torch.float64))
+            gradients = [_or_zero(next(flat), tape, index, carrier) for index in tape.trainable_params]
+            if all(g.dim() == 0 for g in gradients):
+                found.append(torch.stack(gradients) if gradients else carrier.new_zeros(0))
+            else:
+                found.append(tuple(gradients))
+        return tuple(found)
+
+    @torch.no_grad()
+    def compute_jacobian(self, tapes: Sequence[Any]) -> tuple[Any, ...]:
+        """The Jacobians of the tapes, all bras of a tape as one native batch.
+
+        Returns:
+            For each tape the derivative of each result by each trainable parameter, of shape result.shape +
+            parameter.shape; a tuple over the parameters where there are several, in a tuple over the measurements where
+            there are several. By a complex parameter it is torch's gradient of each result.
+
+        Raises:
+            RuntimeError: a tape has shots.
+            NotImplementedError: complex results of complex parameters.
+            MemoryError: a state for each number of the results does not fit.
+        """
+        return self.execute_and_compute_jacobian(tapes)[1]
+
+    @torch.no_grad()
+    def execute_and_compute_jacobian(self, tapes: Sequence[Any]) -> tuple[tuple[TapeResult, ...], tuple[Any, ...]]:
+        """The results as `execute` gives them, and the Jacobians as `compute_jacobian` does, from one forward pass.
+
+        Raises:
+            RuntimeError: a tape has shots.
+            NotImplementedError: complex results of complex parameters.
+        """
+        rows = [self._jacobian_rows(tape) for tape in as_aligned_tapes(tapes)]
+        results = tuple([_results_of(of_tape) for of_tape in rows])
+        return results, tuple([_nest([_nest(derivatives) for derivatives, _ in of_tape]) for of_tape in rows])
+
+    @torch.no_grad()
+    def execute_and_compute_jvp(
+        self, tapes: Sequence[Any], tangents: Sequence[Sequence[Any]]
+    ) -> tuple[tuple[TapeResult, ...], tuple[Any, ...]]:
+        """The results and the product of the Jacobians with tangents.
+
+        Args:
+            tapes: of ketgrad or PennyLane.
+            tangents: for each tape one per trainable parameter, in its shape.
+
+        Returns:
+            The results, and the products in the results' nesting and shapes.
+
+        Raises:
+            RuntimeError: a tape has shots.
+            ValueError: other tangents than trainable parameters, in number or in shape.
+            NotImplementedError: complex results of complex parameters.
+        """
+        own = as_aligned_tapes(tapes)
+        if len(tangents) != len(own):
+            raise ValueError(f"tangents of {len(tangents)} tapes for {len(own)} tapes")
+        for tape, of_tape in zip(own, tangents, strict=True):
+            _require_tangents(of_tape, tape)
+        rows = [self._jacobian_rows(tape) for tape in own]
+        products = []
+        for of_tape, directions in zip(rows, tangents, strict=True):
+            products.append(_nest([_along(derivatives, directions, like) for derivatives, like in of_tape]))
+        return tuple([_results_of(of_tape) for of_tape in rows]), tuple(products)
+
+    def _vjp_of_one(self, tape: Tape, cotangents: list[Tensor | None], copies: int | None) -> Any:
+        """The gradients of one tape as `compute_vjp` gives them, for `copies` cotangents of each result."""
+        _, run = self.run((tape,), lambda group: True)
+        rows = _copied(cotangents, tape, copies)
+        found = self._rows(tape, run, rows, copies or 1)
+        gradients = [row if copies is not None else row.squeeze(0) for row in found]
+        are_scalars = all(_shape(tape, index) == () for index in tape.trainable_params)
+        return torch.stack(gradients, -1) if are_scalars and gradients else tuple(gradients)
+
+    def _jacobian_rows(self, tape: Tape) -> list[tuple[list[Tensor], Tensor]]:
+        """For each measurement the derivatives by each trainable parameter, and its result."""
+        if tape.shots is not None:
+            raise RuntimeError(_SHOTS)
+        result, run = self.run((tape,), lambda group: True)
+        results = list(result[0]) if len(tape.measurements) > 1 else [result[0]]
+        if any(r.is_complex() for r in results) and any(_is_complex(p) for p in tape.get_parameters()):
+            raise NotImplementedError(
+                "the Jacobian of a complex result by a complex parameter is no single complex number: a state depends "
+                "on the real and the imaginary part of a matrix independently; measure real results, or use compute_vjp"
+            )
+        sizes = [r.numel() * (2 if r.is_complex() else 1) for r in results]
+        _require_room(run.groups[0], results, sum(sizes))
+        found = self._rows(tape, run, _unit_cotangents(results, sum(sizes)), sum(sizes))
+        rows = [of_parameter.split(sizes) for of_parameter in found]
+        return [([_to_result(of[m], results[m]) for of in rows], results[m]) for m in range(len(results))]
+
+    def _rows(self, tape: Tape, run: Run, cotangents: Sequence[Tensor | None], copies: int) -> list[Tensor]:
+        """For each trainable parameter its gradients for `copies` cotangents, (copies, *parameter shape)."""
+        wide = _repeat(run.groups[0], copies)
+        joined = join_cotangents(wide, [cotangents])
+        wanted = [i for i, source in enumerate(wide.encoding.sources) if source.trainable]
+        found: dict[int, Tensor] = {}
+        if joined is not None and wanted and copies:
+            ket = run.kets[0].repeat(copies, 1)
+            gradients = operators.run_execute_vjp(wide.encoding.id, wide.inputs, ket, *joined, wanted)
+            for position, gradient in zip(wanted, gradients, strict=True):
+                found.update(_split_rows(wide, position, gradient, tape, copies))
+        zeros = wide.inputs[0].new_zeros
+        return [found[i] if i in found else zeros((copies, *_shape(tape, i))) for i in tape.trainable_params]
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _first_parameters(tapes: Sequence[Tape]) -> list[int]:
+    """Where each tape's trainable parameters begin among all."""
+    firsts, total = [], 0
+    for tape in tapes:
+        firsts.append(total)
+        total += len(tape.trainable_params)
+    return firsts
+
+
+def wanted_inputs(group: Group, tapes: Sequence[Tape], firsts: Sequence[int], needed: Sequence[bool]) -> list[int]:
+    """The inputs of a group in which some needed parameter is."""
+    if all(needed):
+        indices = set(group.tapes[0].trainable_params)  # the same for all of the group
+    else:
+        indices = {
+            index
+            for position in group.positions
+            for offset, index in enumerate(tapes[position].trainable_params)
+            if needed[firsts[position] + offset]
+        }
+    return [i for i, s in enumerate(group.encoding.sources) if s.trainable and not indices.isdisjoint(s.parameters)]
+
+
+def _cotangents(value: Any, tape: Tape, position: int) -> list[Tensor | None]:
+    """A tape's cotangents in torch's convention, one a measurement, from what nests like its results."""
+    count = len(tape.measurements)
+    single = count == 1 and not (isinstance(value, (tuple, list)) and len(value) == 1)
+    items = [value] if single else list(value)
+    if len(items) != count:
+        raise ValueError(f"{len(items)} cotangents for the {count} measurements of tape {position}")
+    if tape.shots is not None:
+        return items
+    device = next((p.device for p in tape.parameters if isinstance(p, Tensor)), None)
+    found: list[Tensor | None] = []
+    for result, item in zip(encode(tape).results, items, strict=True):
+        cotangent = None if item is None else _as_double(item, device).conj().resolve_conj()
+        if cotangent is not None:
+            _require_cotangent(cotangent, result, tape, position)
+        found.append(cotangent)
+    return found
+
+
+def _as_double(value: Any, device: torch.device | None) -> Tensor:
+    """A tensor as it is; a number in double precision, whatever torch's default is."""
+    return torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value), device=device)
+
+
+def _require_cotangent(cotangent: Tensor, result: Result, tape: Tape, position: int) -> None:
+    shape = result_shape(result, tape)
+    what = f"a cotangent of tape {position}, of its {result.kind},"
+    # Axes of size 1 come and go where a scalar is an array of one number.
+    fits = [n for n in cotangent.shape if n != 1] == [n for n in shape if n != 1]
+    if not fits and cotangent.shape[1:] != shape:
+        raise ValueError(f"{what} has shape {tuple(cotangent.shape)}, the result has {shape}")
+    if cotangent.is_complex() and not result.is_complex:
+        raise ValueError(f"{what} is complex, the result is real")
+
+
+def _copies(cotangents: Sequence[Tensor | None], tape: Tape) -> int | None:
+    """How many cotangents there are for each result; None where they have no axis for that."""
+    if tape.shots is not None:
+        return None
+    counts = set()
+    for cotangent, result in zip(cotangents, encode(tape).results, strict=True):
+        if cotangent is not None:
+            shape = result_shape(result, tape)
+            has_axis = cotangent.dim() == len(shape) + 1 and cotangent.shape[1:] == shape
+            counts.add(cotangent.shape[0] if has_axis else None)
+    if len(counts) > 1:
+        raise ValueError(f"the cotangents of a tape have different numbers of products, {counts}; they must agree")
+    return counts.pop() if counts else None
+
+
+def _copied(cotangents: Sequence[Tensor | None], tape: Tape, copies: int | None) -> list[Tensor | None]:
+    """Cotangents with an axis for copies, as `_repeat` orders them."""
+    return [c if c is None or copies is not None else c[None] for c in cotangents]
+
+
+def _require_tangents(tangents: Sequence[Any], tape: Tape) -> None:
+    if len(tangents) != len(tape.trainable_params):
+        raise ValueError(f"{len(tangents)} tangents for {len(tape.trainable_params)} trainable parameters")
+    for tangent, index in zip(tangents, tape.trainable_params, strict=True):
+        found, shape = tuple(torch.as_tensor(tangent).shape), _shape(tape, index)
+        if found != shape:
+            raise ValueError(f"a tangent has shape {found}, parameter {index} has {shape}")
+
+
+def _shape(tape: Tape, index: int) -> tuple[int, ...]:
+    value = tape.parameters[index]
+    return () if isinstance(value, float) else tuple(value.shape)
+
+
+def _is_complex(parameter: Any) -> bool:
+    return isinstance(parameter, Tensor) and parameter.is_complex()
+
+
+def _or_zero(gradient: Tensor | None, tape: Tape, index: int, carrier: Tensor) -> Tensor:
+    """A gradient, or zeros in the parameter's shape; numbers have the carrier's dtype."""
+    if gradient is not None:
+        return gradient
+    value = tape.parameters[index]
+    return torch.zeros_like(value) if isinstance(value, Tensor) else carrier.new_zeros(_shape(tape, index))
+
+
+def _nest(items: list[Any]) -> Any:
+    return items[0] if len(items) == 1 else tuple(items)
+
+
+def _results_of(rows: list[tuple[list[Tensor], Tensor]]) -> TapeResult:
+    """A tape's results from its Jacobian's rows."""
+    return _nest([result for _, result in rows])
+
+
+def _repeat(group: Group, copies: int) -> Group:
+    """The group's one tape, `copies` times in one batch, nothing shared."""
+    tape, batch = group.tapes[0], group.batch
+    inputs = []
+    for source, tensor in zip(group.encoding.sources, group.inputs, strict=True):
+        if source.layout in "bB":
+            inputs.append(tensor.repeat(copies, *[1] * (tensor.dim() - 1)))
+        else:
+            inputs.append(tensor.expand(copies * batch, *tensor.shape))
+    return group._replace(inputs=inputs, rows=(copies * batch,), tapes=(tape,))
+
+
+def _require_room(group: Group, results: Sequence[Tensor], rows: int) -> None:
+    """Raise MemoryError where kets, cotangents and gradients of so many rows do not fit."""
+    if results[0].is_cuda:  # torch says so there
+        return
+    real = group.inputs[0].itemsize
+    kets = 2 * real * group.batch << group.encoding.num_wires
+    cotangents = sum(r.numel() * r.itemsize for r in results)
+    gradients = sum(
+        i.numel() * i.itemsize for i, s in zip(group.inputs, group.encoding.sources, strict=True) if s.trainable
+    )
+    _C.require_memory(float(rows * (kets + cotangents + gradients)), f"a Jacobian of {rows} rows")
+
+
+def _unit_cotangents(results: list[Tensor], copies: int) -> list[Tensor]:
+    """For each measurement its cotangents in all copies: copy after copy one number is 1 (or i), all others 0."""
+    found, first = [], 0
+    for result in results:
+        block = result.new_zeros((copies, result.numel()))
+        for unit in (1, 1j) if result.is_complex() else (1,):
+            block[first : first + result.numel()].fill_diagonal_(unit)
+            first += result.numel()
+        found.append(block)
+    return found
+
+
+def _split_rows(group: Group, position: int, gradient: Tensor, tape: Tape, copies: int) -> dict[int, Tensor]:
+    """Gradients of a repeated group's input, by parameter: (copies, *parameter shape)."""
+    source = group.encoding.sources[position]
+    per_copy = gradient.view(copies, -1, *gradient.shape[1:])
+    if source.layout not in "bB":
+        per_copy = per_copy.sum(1)
+    columns = per_copy.unbind(-1) if source.is_column else (per_copy,)
+    return {i: like_parameter(c, tape.parameters[i]) for i, c in zip(source.parameters, columns, strict=True)}
+
+
+def _to_result(rows: Tensor, result: Tensor) -> Tensor:
+    """The derivatives of one result from its rows: with c = 1 the real part's, with c = i the imaginary part's."""
+    shape = (*result.shape, *rows.shape[1:])
+    if not result.is_complex():
+        return rows.reshape(shape)
+    real, imaginary = rows.split(result.numel())
+    return torch.complex(real, imaginary).reshape(shape)
+
+
+def _along(rows: list[Tensor], tangents: Sequence[Any], result: Tensor) -> Tensor:
+    """Σ over parameters of ∂result/∂parameter · tangent; Re(c* t) where the parameter is complex."""
+    total = torch.zeros_like(result)
+    for row, tangent in zip(rows, tangents, strict=True):
+        direction = torch.as_tensor(tangent, dtype=row.dtype, device=row.device)
+        change = (row.conj() * direction).real if _is_complex(row) and not result.is_complex() else row * direction
+        total += change.flatten(result.dim()).sum(-1) if direction.dim() else change
+    return total

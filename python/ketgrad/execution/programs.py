@@ -1,0 +1,393 @@
+"""Encoding: the structure of a tape becomes a native program, once; parameters stay as they come.
+
+A program reads its parameters from a few inputs. `Encoding` says which parameter of a tape goes to which input, so
+that a call only stacks tensors. Scalars share an input where they are alike: numbers, 0-d tensors, batches, each
+trainable or not, because gradients are computed input by input.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..circuit.measurements import Measurement
+from ..circuit.observables import Factor, Observable, Term
+from ..circuit.operations import Operation
+from ..circuit.tape import Tape
+from ..circuit.types import Structure, Wire
+from ..native.library import _C
+from ..native.profiling import span
+
+SCALAR_KINDS = ("angle", "coefficient")
+VECTOR_KIND = "coefficients"
+
+Slot = tuple[int, int, float, float]
+"""Where a program reads a scalar: (input, column, scale, offset)."""
+
+_NO_INPUT = -1
+
+
+class Source(NamedTuple):
+    """One input of a program and the parameters of a tape that it is made of.
+
+    Attributes:
+        layout: the parameters' letter (see `Operation.parameter_layout`).
+        trainable: whether they are trainable parameters of the tape.
+        parameters: their indices among all parameters, in the order of the input's columns.
+        is_column: scalars that are stacked to columns; otherwise the one parameter is the input.
+        is_complex: a matrix, diagonal, state or the values of a sparse matrix.
+    """
+
+    layout: str
+    trainable: bool
+    parameters: tuple[int, ...]
+    is_column: bool
+    is_complex: bool
+
+
+class Result(NamedTuple):
+    """Where a measurement's numbers stand: `size` of them from `first` on, in the real or the complex results."""
+
+    kind: str
+    is_complex: bool
+    first: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """A program, the sources of its inputs in order, and its results, one a measurement."""
+
+    program: _C.Program
+    id: int
+    num_wires: int
+    operations: int
+    sources: tuple[Source, ...]
+    results: tuple[Result, ...]
+    real_results: int
+    complex_results: int
+
+
+class StructureCache:
+    """The programs of structures that ran before, so that equal ones are neither written nor planned again.
+
+    Those that came first go first, where all take more than `limit`. What compiled functions, layers and graphs hold is
+    theirs: it neither counts nor goes. Each compiled function forgets those that it did not use for longest, where its
+    own take more than `limit`.
+
+    Example:
+        >>> import ketgrad as kg
+        >>> kg.structure_cache.limit // 2**20
+        1024
+        >>> kg.structure_cache.limit = 256 * 2**20
+        >>> kg.structure_cache.clear()
+        >>> len(kg.structure_cache), kg.structure_cache.bytes
+        (0, 0)
+        >>> kg.structure_cache.limit = 2**30
+    """
+
+    # Of a structure and its encoding, which are Python's, for an operation: some of what was measured is shared.
+    _BYTES_PER_OPERATION = 256
+
+    def __init__(self, limit: int = 2**30) -> None:
+        self._kept: OrderedDict[Structure, Encoding] = OrderedDict()
+        self._lock = threading.Lock()  # of all that adds and drops
+        self._operations = 0
+        self._limit = limit
+
+    @property
+    def limit(self) -> int:
+        """Bytes that the programs may take in all, by default 1 GiB; the latest one stays whatever it takes.
+
+        Raises:
+            ValueError: it is set to a negative number, or to none.
+        """
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        if type(limit) is not int or limit < 0:
+            raise ValueError(f"the limit of kg.structure_cache is a number of bytes, not {limit!r}")
+        with self._lock:
+            self._limit = limit
+            self._make_room()
+
+    @property
+    def bytes(self) -> int:
+        """About so much memory is taken."""
+        return _C.cached_bytes() + self._BYTES_PER_OPERATION * self._operations
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __repr__(self) -> str:
+        mib = 2**20
+        return f"<{len(self)} structures in {self.bytes / mib:.1f} MiB of at most {self._limit / mib:.0f} MiB>"
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        with self._lock:
+            while self._kept:
+                self._drop_first()
+
+    def find(self, structure: Structure) -> Encoding | None:
+        """What was kept for an equal structure."""
+        return self._kept.get(structure)
+
+    def keep(self, structure: Structure, encoding: Encoding) -> None:
+        """Keep an encoding, as the latest one."""
+        with self._lock:
+            if structure not in self._kept:  # another thread may have been as fast
+                self._kept[structure] = encoding
+                self._operations += encoding.operations
+                encoding.program.enter_cache()
+            self._make_room()
+
+    def _make_room(self) -> None:
+        while len(self._kept) > 1 and self.bytes > self._limit:
+            self._drop_first()
+
+    def _drop_first(self) -> None:
+        _, dropped = self._kept.popitem(last=False)
+        self._operations -= dropped.operations
+        dropped.program.leave_cache()
+
+
+structure_cache = StructureCache()
+
+
+class Circuit(NamedTuple):
+    """What a call runs, for people to read.
+
+    Attributes:
+        wires, operations: their numbers.
+        gates: one text for each operation that is no preparation, as the program numbers them.
+        batch: circuits in the call.
+        dtype: torch.float32 or torch.float64.
+    """
+
+    wires: int
+    operations: int
+    gates: tuple[str, ...]
+    batch: int
+    dtype: torch.dtype
+
+
+def describe_circuit(tape: Tape, batch: int, dtype: torch.dtype) -> Circuit:
+    """What a call of tapes of one structure runs."""
+    gates = [f"{op.name} on {', '.join(map(str, op.wires))}" for op in tape.operations if not op.is_preparation]
+    return Circuit(tape.num_wires, len(tape.operations), tuple(gates), batch, dtype)
+
+
+@dataclass(slots=True)
+class Statistics:
+    """How many structures were encoded since the import."""
+
+    encoded: int = field(default=0)
+
+
+statistics = Statistics()
+
+
+def encode(tape: Tape, device_type: str = "cpu") -> Encoding:
+    """The encoding of a tape's structure, from `structure_cache` where an equal one was encoded before.
+
+    Raises:
+        MemoryError: the state or a result would not fit into the memory of the CPU, if that is the device; elsewhere
+            the device's allocator says so.
+    """
+    structure = tape.structure
+    found = structure_cache.find(structure)
+    if found is None:
+        if device_type == "cpu":
+            require_room(tape)
+        with span("encode"):
+            found = _encode(tape)
+        statistics.encoded += 1
+        structure_cache.keep(structure, found)
+    return found
+
+
+def require_room(tape: Tape) -> None:
+    """Raise MemoryError where the state of a tape, or one of its results, would not fit into the CPU's memory."""
+    # Beyond 2^1000 bytes it does not matter how many.
+    _C.require_memory(float(8 << min(tape.num_wires, 1000)), f"a state on {tape.num_wires} wires")
+    for measurement in tape.measurements:
+        is_complex, size = _result_size(measurement, tape.num_wires)
+        _C.require_memory(float((8 if is_complex else 4) * size), f"the result of {measurement!r}")
+
+
+def _encode(tape: Tape) -> Encoding:
+    kinds, layouts = describe_parameters(tape)
+    sources = _sources(kinds, layouts, frozenset(tape.trainable_params))
+    place = {
+        parameter: (position, column)
+        for position, source in enumerate(sources)
+        for column, parameter in enumerate(source.parameters)
+    }
+
+    def slot(parameter: int, column: int) -> Slot:
+        position, first = place[parameter]
+        return position, first + column, 1.0, 0.0
+
+    inputs = [(source.is_complex, _input_shape(source, tape, layouts)) for source in sources]
+    written = write_program(tape, inputs, slot, lambda parameter: place[parameter][0])
+    operations = len(tape.operations) + len(tape.measurements)
+    return Encoding(written.program, written.program.id, tape.num_wires, operations, sources, *written[1:])
+
+
+def _input_shape(source: Source, tape: Tape, layouts: list[str]) -> tuple[int, ...]:
+    """The shape without the batch axis."""
+    if source.is_column:
+        return (len(source.parameters),)
+    index = source.parameters[0]
+    shape = tuple(np.shape(tape.parameters[index]))
+    return shape[1:] if layouts[index] in "bB" else shape
+
+
+class Written(NamedTuple):
+    """A program, its results, one a measurement, and how many real and complex numbers they are in all."""
+
+    program: _C.Program
+    results: tuple[Result, ...]
+    real_results: int
+    complex_results: int
+
+
+def write_program(
+    tape: Tape,
+    inputs: Sequence[tuple[bool, tuple[int, ...]]],
+    slot: Callable[[int, int], Slot],
+    source: Callable[[int], int],
+) -> Written:
+    """The native program of a tape's structure.
+
+    Args:
+        tape: its parameters' values are not looked at.
+        inputs: for each input whether it is complex, and its shape without the batch axis.
+        slot: (parameter, column) → where a scalar, or a column of a vector of coefficients, is read from.
+        source: parameter → the input that is a matrix, a diagonal, a state or the values of a sparse matrix.
+    """
+    return _Writer(tape, slot, source).run(inputs)
+
+
+class _Writer:
+    """Writes one program."""
+
+    def __init__(self, tape: Tape, slot: Callable[[int, int], Slot], source: Callable[[int], int]) -> None:
+        self.tape = tape
+        self.slot = slot
+        self.source = source
+        self.builder = _C.ProgramBuilder(tape.num_wires)
+        self.bit: dict[Wire, int] = {wire: position for position, wire in enumerate(tape.wires)}
+
+    def run(self, inputs: Sequence[tuple[bool, tuple[int, ...]]]) -> Written:
+        for is_complex, shape in inputs:
+            self.builder.input(is_complex, shape)
+        first = 0
+        for operation in self.tape.operations:
+            self.add_operation(operation, first)
+            first += len(operation.parameters)
+        results: list[Result] = []
+        filled = {True: 0, False: 0}
+        for measurement in self.tape.measurements:
+            is_complex, size = _result_size(measurement, self.tape.num_wires)
+            self.add_measurement(measurement, first)
+            first += len(measurement.parameters)
+            results.append(Result(measurement.kind, is_complex, filled[is_complex], size))
+            filled[is_complex] += size
+        return Written(self.builder.build(), tuple(results), filled[False], filled[True])
+
+    def bits(self, wires: Sequence[Wire]) -> list[int]:
+        return [self.bit[wire] for wire in wires]
+
+    def add_operation(self, operation: Operation, first: int) -> None:
+        """Add a gate or the preparation, whose parameters are those from `first` on."""
+        wires = self.bits(operation.base_wires)
+        if operation.is_preparation:
+            if operation.parameters:
+                self.builder.state(wires, self.source(first))
+            else:
+                self.builder.basis_state(wires, operation.bits)
+            return
+        slots, matrix = [], _NO_INPUT
+        for index, kind in enumerate(operation.parameter_kinds, first):
+            if kind in SCALAR_KINDS:
+                slots.append(self.slot(index, 0))
+            else:
+                matrix = self.source(index)
+        word = "Z" * len(wires) if operation.name == "MultiRZ" else operation.word
+        controls, values = list(operation.control_wires), list(operation.control_values)
+        if operation.name == "GlobalPhase":
+            wires = []  # it acts on all wires alike, whatever it was written on
+        self.builder.gate(operation.name, wires, self.bits(controls), values, operation.inverse, slots, matrix, word)
+
+    def add_measurement(self, measurement: Measurement, first: int) -> None:
+        """Add a measurement whose observable has the parameters from `first` on."""
+        observable = measurement.observable
+        if observable is not None:
+            terms = [self.term(term, observable, first) for term in observable.terms]
+            self.builder.measure(measurement.kind, [], terms)
+        else:
+            wires = () if measurement.kind == "state" else measurement.wires or self.tape.wires
+            self.builder.measure(measurement.kind, self.bits(wires), [])
+
+    def term(self, term: Term, observable: Observable, first: int) -> Any:
+        slots = [self.slot(first + parameter, column) for parameter, column in term.coefficients]
+        word_wires = self.bits([wire for wire, _ in term.word])
+        word = "".join(letter for _, letter in term.word)
+        return term.scale, slots, word_wires, word, [self.factor(factor, first) for factor in term.factors]
+
+    def factor(self, factor: Factor, first: int) -> Any:
+        source = _NO_INPUT if factor.parameter < 0 else self.source(first + factor.parameter)
+        rows = np.frombuffer(factor.rows, np.int64).tolist()
+        columns = np.frombuffer(factor.columns, np.int64).tolist()
+        return factor.kind, self.bits(factor.wires), source, factor.bits, rows, columns
+
+
+def describe_parameters(tape: Tape) -> tuple[list[str], list[str]]:
+    """The kind and the layout letter of each parameter of a tape."""
+    kinds: list[str] = []
+    layouts: list[str] = []
+    for operation in tape.operations:
+        kinds += operation.parameter_kinds
+        layouts += operation.parameter_layout
+    for measurement in tape.measurements:
+        if measurement.observable is not None:
+            kinds += measurement.observable.parameter_kinds
+            layouts += measurement.observable.parameter_layout
+    return kinds, layouts
+
+
+def _sources(kinds: list[str], layouts: list[str], trainable: frozenset[int]) -> tuple[Source, ...]:
+    """Groups scalars that are alike; everything else is an input of its own. Input 0, the numbers, is always there."""
+    columns: dict[tuple[str, bool], list[int]] = {("n", False): []}
+    single = []
+    for index, (kind, layout) in enumerate(zip(kinds, layouts, strict=True)):
+        is_trainable = index in trainable
+        if kind in SCALAR_KINDS:
+            columns.setdefault((layout, is_trainable), []).append(index)
+        else:
+            single.append(Source(layout, is_trainable, (index,), False, kind != VECTOR_KIND))
+    stacked = [Source(layout, wanted, tuple(found), True, False) for (layout, wanted), found in columns.items()]
+    return (*stacked, *single)
+
+
+def _result_size(measurement: Measurement, num_wires: int) -> tuple[bool, int]:
+    wires = len(measurement.wires) or num_wires
+    match measurement.kind:
+        case "expval" | "var":
+            return False, 1
+        case "probs":
+            return False, 1 << wires
+        case "state":
+            return True, 1 << num_wires
+        case "density_matrix":
+            return True, 1 << 2 * wires
+    raise ValueError(f"{measurement.kind} is drawn from probabilities, it is no result of a program")

@@ -1,0 +1,1 @@
+"""The extension and its operators `torch.ops.ketgrad.*` as typed functions."""
