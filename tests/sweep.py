@@ -37,8 +37,8 @@ from torch.utils._pytree import tree_leaves
 import cases
 import hooks
 import ketgrad as kg
+import oracle
 from angles import MIXTURES, random_mixture
-from ketgrad import reference
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 FACTOR = 16
@@ -295,7 +295,7 @@ def taken(tape: kg.Tape, run: Any, derivative: _Derivative, without: tuple[str, 
 
 
 def by_oracle(build: Callable[..., kg.Tape]) -> Function:
-    return lambda *given: outputs(reference.execute(build(*given)))
+    return lambda *given: outputs(oracle.execute(build(*given)))
 
 
 def error(found: list[Tensor], expected: list[Tensor]) -> float:

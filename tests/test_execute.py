@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_leaves
 import cases
 import hooks
 import ketgrad as kg
+import oracle
 from angles import Angles
 from conftest import FRESH_SEED
-from ketgrad import reference
 from ketgrad.native.library import _C
 
 DOUBLE = 1e-10
@@ -48,7 +48,7 @@ def check(tape: kg.Tape, tolerance: float = DOUBLE, expected: kg.Tape | None = N
     precision."""
     twin = expected or tape
     tolerance += cases.angle_rounding(twin)
-    (found,), (wanted,) = kg.execute([tape]), reference.execute([twin])
+    (found,), (wanted,) = kg.execute([tape]), oracle.execute([twin])
     for i, (a, b) in enumerate(zip(tree_leaves(found), tree_leaves(wanted), strict=True)):
         assert_same(a.detach(), b.detach(), tolerance, f"result {i}")
     for i, (a, b) in enumerate(zip(gradients(tape, found), gradients(twin, wanted), strict=True)):

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 import cases
 import ketgrad as kg
-from ketgrad import reference
+import oracle
 from ketgrad.execution import batching, programs
 
 
@@ -47,7 +47,7 @@ def test_seed_usage() -> None:
     results = kg.ExecuteTapes.apply({"tapes": tapes, "execute_fn": jpc.execute, "jpc": jpc}, *parameters)
     assert [type(r) for r in results] == [tuple, Tensor]
     assert [r.shape for r in results[0]] == [(), (4,)]
-    expected = reference.execute(tapes)
+    expected = oracle.execute(tapes)
     for a, b in zip(tree_leaves(results), tree_leaves(expected), strict=True):
         torch.testing.assert_close(a, b)
     found = torch.autograd.grad(results[0][1][2] + results[1], [x, w])
@@ -87,7 +87,7 @@ def test_tapes_of_different_structure_in_one_batch() -> None:
         rotation(x[2]),
         rotation(x),
     ]
-    found, expected = kg.execute(tapes), reference.execute(tapes)
+    found, expected = kg.execute(tapes), oracle.execute(tapes)
     for a, b in zip(tree_leaves(found), tree_leaves(expected), strict=True):
         torch.testing.assert_close(a, b)
     (a,), (b,) = (torch.autograd.grad(cases.contract(r), x) for r in (found, expected))
@@ -104,7 +104,7 @@ def test_tapes_of_equal_structure_take_one_call(monkeypatch: pytest.MonkeyPatch)
         for i, a in enumerate(x)
     ]
     tapes += [kg.Tape([kg.RX(d, wires=0), kg.RY(w, wires=0)], [kg.expval(kg.X(0))]) for d in data]
-    found, expected = kg.execute(tapes), reference.execute(tapes)
+    found, expected = kg.execute(tapes), oracle.execute(tapes)
     assert len(calls) == 2
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
@@ -115,7 +115,7 @@ def test_tapes_of_equal_structure_take_one_call(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("value", [0.3, leaf(0.3), leaf([0.3, 0.4])], ids=["number", "tensor", "batch"])
 def test_the_same_circuit_several_times(value: Any) -> None:
     tape = rotation(value, kg.expval(kg.Z(0)), kg.probs())
-    found, expected = kg.execute([tape, tape, rotation(value, *tape.measurements)]), reference.execute([tape] * 3)
+    found, expected = kg.execute([tape, tape, rotation(value, *tape.measurements)]), oracle.execute([tape] * 3)
     for a, b in zip(tree_leaves(found), tree_leaves(expected), strict=True):
         torch.testing.assert_close(a, b)
     if isinstance(value, Tensor):
@@ -134,7 +134,7 @@ def test_scalars_of_many_tapes(dtype: torch.dtype) -> None:
     found = torch.autograd.grad(loss, parameters, retain_graph=True)
     stacked = numbers.reshape(20, 2).double().requires_grad_()
     gates = [kg.RX(stacked[:, 0], wires=0), kg.RY(0.3, wires=0), kg.RZ(stacked[:, 1], wires=0)]
-    (expected,) = reference.execute([kg.Tape(gates, [kg.expval(kg.X(0))])])
+    (expected,) = oracle.execute([kg.Tape(gates, [kg.expval(kg.X(0))])])
     (wanted,) = torch.autograd.grad(expected.square().sum(), stacked)
     assert all(gradient.dtype is dtype for gradient in found)
     tolerance = 1e-10 if dtype is torch.float64 else 2e-3
@@ -168,7 +168,7 @@ def test_a_parameter_used_by_several_gates_sums_its_gradients() -> None:
         [kg.RX(x, wires=0), kg.RX(x, wires=0), kg.RZ(0.2, wires=0), kg.RX(2 * x, wires=0)], [kg.expval(kg.Z(0))]
     )
     found, expected = (
-        torch.autograd.grad(run([tape])[0], x, retain_graph=True) for run in (kg.execute, reference.execute)
+        torch.autograd.grad(run([tape])[0], x, retain_graph=True) for run in (kg.execute, oracle.execute)
     )
     torch.testing.assert_close(found, expected)
 
@@ -210,7 +210,7 @@ def test_a_parameter_changed_in_place_is_an_error_or_harmless(kind: str, native:
     own = kg.AdjointProducts()
     jpc = own if native else Wrapped(own)
     (z,) = apply([tape], jpc)
-    (expected,) = torch.autograd.grad(reference.execute([tape])[0].sum(), parameter)
+    (expected,) = torch.autograd.grad(oracle.execute([tape])[0].sum(), parameter)
     with torch.no_grad():
         parameter.mul_(0.7)
     if native and kind in ("angle", "batch"):  # copied when they were stacked
@@ -230,8 +230,8 @@ def test_results_may_be_changed_in_place() -> None:
     s += 1
     (z + p.sum() + s.real.sum()).backward()
     ((z, p),), (s,) = (
-        reference.execute([rotation(x, kg.expval(kg.Z(0)), kg.probs())]),
-        reference.execute([rotation(x, kg.state())]),
+        oracle.execute([rotation(x, kg.expval(kg.Z(0)), kg.probs())]),
+        oracle.execute([rotation(x, kg.state())]),
     )
     expected = torch.autograd.grad(2 * z + p[1:].sum() + s.real.sum(), x)
     torch.testing.assert_close(x.grad, expected[0])
@@ -629,7 +629,7 @@ def test_jacobian_is_what_autograd_gives_row_by_row(case: cases.Case) -> None:
     if not parameters:
         assert not tree_leaves(jacobian)
         return
-    (results,) = reference.execute([tape])
+    (results,) = oracle.execute([tape])
     results = results if len(tape.measurements) > 1 else (results,)
     jacobian = jacobian if len(tape.measurements) > 1 else (jacobian,)
     for result, rows in zip(results, jacobian, strict=True):
@@ -724,7 +724,7 @@ def test_a_tensor_that_is_detached_at_some_of_its_places() -> None:
     given = [x.detach(), matrix.detach(), y, matrix]
     results = kg.ExecuteTapes.apply({"tapes": tapes, "execute_fn": jpc.execute, "jpc": jpc}, *given)
     found = torch.autograd.grad(results[0] + results[1], [y, matrix])
-    torch.testing.assert_close(found, torch.autograd.grad(reference.execute(tapes)[1], [y, matrix]))
+    torch.testing.assert_close(found, torch.autograd.grad(oracle.execute(tapes)[1], [y, matrix]))
 
 
 def test_tapes_of_different_precision_in_one_batch() -> None:

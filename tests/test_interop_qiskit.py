@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 import ketgrad as kg
+import oracle
 from cases import CASES, Case
-from ketgrad import reference
 
 pytest.importorskip("qiskit")
 
@@ -53,7 +53,7 @@ def tensor(*values: Any) -> Tensor:
 
 
 def state_of(tape: kg.Tape) -> Tensor:
-    return reference.execute(kg.Tape(tape.operations, [kg.state()])).detach()
+    return oracle.execute(kg.Tape(tape.operations, [kg.state()])).detach()
 
 
 def of_qiskit(circuit: QuantumCircuit) -> Tensor:

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
 import ketgrad as kg
+import oracle
 from cases import angle_rounding
-from ketgrad import reference
 from test_random_tapes import tapes
 
 
@@ -21,7 +21,7 @@ def by_columns(operations: list[Any], wires: list[Any], batch: int | None) -> Te
     for index in range(2 ** len(wires)):
         bits = [int(bit) for bit in format(index, f"0{len(wires)}b")]
         tape = kg.Tape([kg.BasisState(bits, wires=wires), *operations], [kg.state()])
-        columns.append(reference.execute([tape])[0])
+        columns.append(oracle.execute([tape])[0])
     return torch.stack(columns, -1)
 
 

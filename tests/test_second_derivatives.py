@@ -15,9 +15,9 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import hooks
 import ketgrad as kg
+import oracle
 from angles import draw
 from cases import CASES, MEASUREMENTS, OPERATIONS, Case, Leaves, contract, direction, inner, is_hermitian, layer
-from ketgrad import reference
 from ketgrad.execution import batching
 from ketgrad.native import operators
 
@@ -25,13 +25,13 @@ F64 = torch.float64
 
 
 @pytest.fixture
-def no_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oracle raises: what is tested is native."""
 
     def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("reference.py was used")
+        raise AssertionError("the oracle was used")
 
-    monkeypatch.setattr(reference, "execute", refuse)
+    monkeypatch.setattr(oracle, "execute", refuse)
 
 
 def leaves_of(tape: kg.Tape) -> list[Tensor]:
@@ -63,7 +63,7 @@ def assert_hessian_product(case: Case, device: str = "cpu") -> None:
     if not leaves:
         return
     found = hessian_product(kg.execute([tape])[0], leaves)
-    expected = hessian_product(reference.execute(twin), leaves_of(twin))
+    expected = hessian_product(oracle.execute(twin), leaves_of(twin))
     assert (found is None) == (expected is None)
     for a, b in zip(found or [], expected or [], strict=True):
         torch.testing.assert_close(a, b.to(device), rtol=1e-9, atol=1e-9)
@@ -104,7 +104,7 @@ def test_tiles(level: str, wires: int, tile_bits: int, seeds: list[int]) -> None
         tape = kg.Tape(entangled(weights, wires), measured)
         with hooks.thresholds(tile_bits=tile_bits):
             found = hessian_product(kg.execute([tape])[0], [weights])
-        expected = hessian_product(reference.execute(tape), [weights])
+        expected = hessian_product(oracle.execute(tape), [weights])
         assert found is not None
         assert expected is not None
         torch.testing.assert_close(found[0], expected[0], rtol=1e-9, atol=1e-9)
@@ -135,7 +135,7 @@ def measured(kind: str) -> list[kg.Measurement]:
     return [made.get(kind, kg.state())]
 
 
-@pytest.mark.usefixtures("no_reference")
+@pytest.mark.usefixtures("no_oracle")
 @pytest.mark.parametrize("batch", [None, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradgradcheck(kind: str, batch: int | None) -> None:
@@ -162,7 +162,7 @@ def has_angles(entry: Any) -> bool:
     return bool(kinds) and set(kinds) == {"angle"}
 
 
-@pytest.mark.usefixtures("no_reference")
+@pytest.mark.usefixtures("no_oracle")
 @pytest.mark.parametrize("entry", [entry for entry in OPERATIONS if has_angles(entry)], ids=str)
 def test_gradgradcheck_of_every_operation(entry: Any) -> None:
     leaves = Leaves()
@@ -261,8 +261,8 @@ def joined(results: Any) -> Tensor:
     return torch.cat([results[0].unsqueeze(-1), results[1], results[2].unsqueeze(-1)], -1)
 
 
-def oracle(x: Tensor, w: Tensor) -> Tensor:
-    return joined(reference.execute(tape_of(x, w)))
+def by_oracle(x: Tensor, w: Tensor) -> Tensor:
+    return joined(oracle.execute(tape_of(x, w)))
 
 
 compiled = kg.compile(tape_of)
@@ -287,20 +287,20 @@ def close(found: Any, expected: Any) -> None:
 
 def test_grad_vjp_and_jvp(f: Any) -> None:
     x, w = X[0], W[0]
-    close(grad(loss(f), argnums=(0, 1))(x, w), grad(loss(oracle), argnums=(0, 1))(x, w))
-    close(vjp(f, x, w)[1](C), vjp(oracle, x, w)[1](C))
-    close(jvp(f, (x, w), (x.sin(), w.cos())), jvp(oracle, (x, w), (x.sin(), w.cos())))
+    close(grad(loss(f), argnums=(0, 1))(x, w), grad(loss(by_oracle), argnums=(0, 1))(x, w))
+    close(vjp(f, x, w)[1](C), vjp(by_oracle, x, w)[1](C))
+    close(jvp(f, (x, w), (x.sin(), w.cos())), jvp(by_oracle, (x, w), (x.sin(), w.cos())))
 
 
 def test_jacobians(f: Any) -> None:
-    expected = oracle_jacobian(oracle, (X[0], W[0]))
+    expected = oracle_jacobian(by_oracle, (X[0], W[0]))
     close(jacrev(f, argnums=(0, 1))(X[0], W[0]), expected)
     close(jacfwd(f, argnums=(0, 1))(X[0], W[0]), expected)
-    close(jacrev(f, argnums=1)(X, W[0]), oracle_jacobian(lambda w: oracle(X, w), W[0]))
+    close(jacrev(f, argnums=1)(X, W[0]), oracle_jacobian(lambda w: by_oracle(X, w), W[0]))
 
 
 def test_hessians(f: Any) -> None:
-    expected = oracle_hessian(lambda w: loss(oracle)(X, w), W[0])
+    expected = oracle_hessian(lambda w: loss(by_oracle)(X, w), W[0])
     close(hessian(loss(f), argnums=1)(X, W[0]), expected)
     close(jacrev(jacrev(loss(f), argnums=1), argnums=1)(X, W[0]), expected)
     close(jacrev(jacfwd(loss(f), argnums=1), argnums=1)(X, W[0]), expected)
@@ -308,19 +308,21 @@ def test_hessians(f: Any) -> None:
 
 
 def test_vmap(f: Any) -> None:
-    close(vmap(f, (0, None))(X, W[0]), oracle(X, W[0]))
-    close(vmap(f, (None, 0))(X[0], W), torch.stack([oracle(X[0], w) for w in W]))
-    close(vmap(f, (None, 0))(X, W), torch.stack([oracle(X, w) for w in W]))
-    close(vmap(vmap(f, (None, 0)), (0, None))(X, W), torch.stack([torch.stack([oracle(x, w) for w in W]) for x in X]))
-    close(vmap(f, (0, None), out_dims=1)(X, W[0]), oracle(X, W[0]).T)
+    close(vmap(f, (0, None))(X, W[0]), by_oracle(X, W[0]))
+    close(vmap(f, (None, 0))(X[0], W), torch.stack([by_oracle(X[0], w) for w in W]))
+    close(vmap(f, (None, 0))(X, W), torch.stack([by_oracle(X, w) for w in W]))
+    close(
+        vmap(vmap(f, (None, 0)), (0, None))(X, W), torch.stack([torch.stack([by_oracle(x, w) for w in W]) for x in X])
+    )
+    close(vmap(f, (0, None), out_dims=1)(X, W[0]), by_oracle(X, W[0]).T)
 
 
 def test_vmap_with_gradients(f: Any) -> None:
-    each = [grad(loss(oracle), argnums=(0, 1))(x, W[0]) for x in X]
+    each = [grad(loss(by_oracle), argnums=(0, 1))(x, W[0]) for x in X]
     expected = tuple(torch.stack(parts) for parts in zip(*each, strict=True))
     close(vmap(grad(loss(f), argnums=(0, 1)), (0, None))(X, W[0]), expected)
     close(grad(lambda w: (vmap(f, (0, None))(X, w) * C).sum())(W[0]), expected[1].sum(0))
-    hessians = [oracle_hessian(lambda x: loss(oracle)(x, W[0]), x) for x in X]
+    hessians = [oracle_hessian(lambda x: loss(by_oracle)(x, W[0]), x) for x in X]
     close(vmap(hessian(loss(f)), (0, None))(X, W[0]), torch.stack(hessians))
 
 
@@ -350,7 +352,7 @@ def test_transforms_leave_nothing_behind_that_later_ones_meet(f: Any) -> None:
     by_weights = grad(loss(f), argnums=1)
     found = [jvp(lambda w: by_weights(X[0], w), (W[0],), (W[0].cos(),)) for _ in range(2)]
     close(found[1], found[0])
-    close(f(X[0], W[0]), oracle(X[0], W[0]))
+    close(f(X[0], W[0]), by_oracle(X[0], W[0]))
 
 
 @pytest.mark.parametrize("is_compiled", [False, True])
@@ -374,7 +376,7 @@ def test_forward_mode_outside_of_functions(f: Any) -> None:
     with forward_ad.dual_level():
         result = f(forward_ad.make_dual(X[0], X[0].sin()), W[0])
         tangent = forward_ad.unpack_dual(result).tangent
-    close(tangent, jvp(lambda x: oracle(x, W[0]), (X[0],), (X[0].sin(),))[1])
+    close(tangent, jvp(lambda x: by_oracle(x, W[0]), (X[0],), (X[0].sin(),))[1])
 
 
 # --- what there is none of --------------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+import oracle
 import sweep
 from conftest import FRESH_SEED
-from ketgrad import reference
 
 
 def test_circuits_of_the_day() -> None:
@@ -32,7 +32,7 @@ def test_no_regime_is_empty() -> None:
 
 def test_what_is_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """One entry of many, by as little as single precision would not see."""
-    execute = reference.execute
+    execute = oracle.execute
 
     def wrong(tape: Any) -> Any:
         results = execute(tape)
@@ -42,7 +42,7 @@ def test_what_is_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         changed = first + step.reshape(first.shape)
         return (changed, *results[1:]) if isinstance(results, tuple) else changed
 
-    monkeypatch.setattr(reference, "execute", wrong)
+    monkeypatch.setattr(oracle, "execute", wrong)
     seed = next(seed for seed in range(100) if sweep.draw(seed).mixture == "uniform" and sweep.draw(seed).num_wires < 4)
     assert sweep.main(["--circuits", "1", "--seed", str(seed)]) == 1
     assert f"make sweep CIRCUITS=1 SEED={seed}" in capsys.readouterr().out

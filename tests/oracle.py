@@ -2,8 +2,7 @@
 
 Mostly used as a reference when testing. Every gate is a dense matrix written as a formula, every observable is applied
 term by term to a dense ket, and every step is an ordinary differentiable torch operation, so that torch's autograd
-gives derivatives of any order. It shares nothing with the native kernels: the product never imports this module, and
-this module never imports the extension.
+gives derivatives of any order. Of ketgrad it knows circuits only, not what runs them.
 
 Values are computed on the CPU whatever the device of the parameters; gradients still arrive where the parameters live.
 A batch leads every shape. Inside, a ket has shape (B, 2, ..., 2), one axis a wire; B = 1 for a tape without a batch.
@@ -20,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .circuit.measurements import Measurement
-from .circuit.observables import Factor, Observable
-from .circuit.operations import Operation
-from .circuit.tape import Tape
+from ketgrad.circuit.measurements import Measurement
+from ketgrad.circuit.observables import Factor, Observable
+from ketgrad.circuit.operations import Operation
+from ketgrad.circuit.tape import Tape
 
 __all__ = ["execute", "matrix", "state"]
 
