@@ -837,6 +837,19 @@ GROWING: dict[str, Callable[[], tuple[Any, Callable[[], None]]]] = {
         lambda: found[0].angles.append(leaf(seed=2)),
     ),
     "parameters": lambda: (found := nn.ParameterList([leaf()]), lambda: found.append(leaf(seed=2))),
+    "parameters that are none yet": lambda: (found := nn.ParameterList(), lambda: found.append(leaf(seed=2))),
+    "nothing yet": lambda: (
+        found := types.SimpleNamespace(angles=None),
+        lambda: setattr(found, "angles", [leaf(seed=2)]),
+    ),
+    "longer tuple": lambda: (
+        found := types.SimpleNamespace(angles=(leaf(),)),
+        lambda: setattr(found, "angles", (found.angles[0], leaf(seed=2))),
+    ),
+    "view of a dictionary": lambda: (
+        types.MappingProxyType(inner := {"a": leaf()}),
+        lambda: inner.update(b=leaf(seed=2)),
+    ),
 }
 
 
@@ -844,8 +857,9 @@ def all_angles(found: Any) -> list[Tensor]:
     if isinstance(found, Tensor):
         return [found]
     if isinstance(found, types.SimpleNamespace):
-        return all_angles(found.angles)
-    return [angle for part in (found.values() if isinstance(found, dict) else found) for angle in all_angles(part)]
+        return [] if found.angles is None else all_angles(found.angles)
+    has_values = isinstance(found, (dict, types.MappingProxyType))
+    return [angle for part in (found.values() if has_values else found) for angle in all_angles(part)]
 
 
 @pytest.mark.parametrize("name", GROWING)
@@ -862,6 +876,89 @@ def test_containers_that_change(name: str) -> None:
     assert compiled.traces == 2
     agree(compiled, function, leaf(seed=1), others=tuple(all_angles(found)))
     assert compiled.traces == 2
+
+
+def test_a_module_in_the_place_of_another() -> None:
+    """Its weights, its mode and what it is made of."""
+    holder = types.SimpleNamespace(net=nn.Dropout(0.999).train())
+
+    def function(x: Tensor) -> kg.Tape:
+        return kg.Tape([kg.RX(holder.net(x), 0)], [kg.expval(kg.Z(0))])
+
+    compiled = kg.compile(function)
+    compiled(leaf())
+    for other in (nn.Dropout(0.999).eval(), nn.Sequential(nn.Tanh()), nn.Linear(1, 1, dtype=torch.float64)):
+        holder.net = other
+        agree(compiled, function, leaf(1))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("mode", [True, False])
+def test_the_mode_of_modules_in_graphs(backend: str, mode: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = nn.Dropout(0.9999)
+            self.circuit = kg.compile(self.tape)
+
+        def tape(self, x: Tensor) -> kg.Tape:
+            return kg.Tape([kg.RX(self.drop(x), 0)], [kg.expval(kg.Z(0))])
+
+        def forward(self, x: Tensor) -> Any:
+            return self.circuit(x)
+
+    net, x = Net().train(mode), leaf().detach()
+    graph = torch.compile(net, backend=backend)
+    torch._dynamo.reset()
+    for now in (mode, not mode, mode):
+        net.train(now)
+        assert_close(graph(x), torch.cos(0 * x if now else x), DOUBLE)
+
+
+def test_autocast_is_part_of_the_structure() -> None:
+    linear = nn.Linear(2, 2)
+
+    def function(x: Tensor) -> kg.Tape:
+        h = linear(x)
+        return kg.Tape([kg.RX(torch.sin(h.float()[0]), 0), kg.RY(0.3 if h.dtype is torch.float32 else 0.9, 0)], Z)
+
+    compiled, x = kg.compile(function), torch.rand(2)
+    for _ in range(2):
+        assert_close(compiled(x), executed(function, x), SINGLE)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert_close(compiled(x), executed(function, x), SINGLE)
+    assert compiled.traces == 2
+
+
+@pytest.mark.parametrize("inner", [0, 1])
+@pytest.mark.parametrize("outer", [0, 1, 2])
+def test_first_call_under_nested_vmap(outer: int, inner: int) -> None:
+    def function(x: Tensor) -> kg.Tape:
+        return kg.Tape([kg.RX(x[0], 0), kg.RY(torch.sin(x[1]), 0)], Z)
+
+    def nested(f: Callable[[Tensor], Any]) -> Any:
+        return torch.func.vmap(torch.func.vmap(f, inner), outer)(leaf(2, 2, 2).detach())
+
+    assert_close(nested(kg.compile(function)), nested(lambda x: kg.execute([function(x)])[0]), DOUBLE)
+
+
+def test_objects_that_do_not_let_themselves_be_looked_at() -> None:
+    class Forbidden:
+        @property
+        def __dict__(self) -> Any:  # type: ignore[override]
+            raise RuntimeError("not for you")
+
+    class Longest(list[Any]):
+        def __len__(self) -> int:
+            raise RuntimeError("endless")
+
+    near = types.SimpleNamespace(one=Forbidden(), two=Longest(), angle=leaf(), three=weakref.proxy(Places()))
+    setattr(near, "no name", leaf(seed=3))
+
+    def function(x: Tensor) -> kg.Tape:
+        return kg.Tape([kg.RX(x + near.angle, 0), kg.RY(getattr(near, "no name"), 0)], Z)
+
+    compare(function, leaf(), others=(near.angle,))
 
 
 def test_function_that_keeps_a_record() -> None:

@@ -637,7 +637,8 @@ def test_what_does_not_change_is_converted_once() -> None:
 
 
 def test_without_pennylane_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "ketgrad.interop.pennylane.conversion")
+    for name in [name for name in sys.modules if name.startswith("ketgrad.interop.pennylane")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pennylane", None)
     with pytest.raises(ImportError, match=r'pip install "ketgrad\[pennylane\]"'):
         kg.Tape([kg.X(0)], [kg.state()]).to_pennylane()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pennylane as qml
@@ -172,6 +173,24 @@ def test_tensors_that_the_circuit_reads_from_outside() -> None:
     step = torch.linalg.solve(expected() + optimizer.defaults["damping"] * torch.eye(2, dtype=F64), weight.grad)
     optimizer.step()
     torch.testing.assert_close(weight.detach(), w - 0.1 * step)
+
+
+@dataclass(frozen=True)
+class Equal:
+    """Equal to all others of its kind, whatever their data."""
+
+    data: Tensor = field(compare=False)
+
+    def __call__(self, w: Tensor) -> kg.Tape:
+        return kg.Tape([kg.RX(self.data[0], 0), kg.RY(w[0], 0), kg.RZ(w[1], 0)], [kg.expval(kg.Z(0))])
+
+
+def test_circuits_that_are_equal_and_different() -> None:
+    w = torch.rand(2, dtype=F64)
+    for angle in (0.3, 1.2):
+        circuit = Equal(torch.tensor([angle], dtype=F64))
+        expected = by_hand(lambda w, _, circuit=circuit: circuit(w), w, w[:0])  # type: ignore[misc]
+        torch.testing.assert_close(kg.metric_tensor(circuit, w), expected.detach())
 
 
 def test_a_layer_is_a_circuit() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -104,11 +106,28 @@ def _plain(function: Any) -> Callable[..., Tape]:
     return compiled.function if isinstance(compiled, Compiled) else function
 
 
-@functools.lru_cache(maxsize=32)
-def _compiled(function: Callable[..., Tape]) -> Compiled:
-    """Weights → the final state; kept, so that an optimiser's steps trace the circuit once."""
-    plain = _plain(function)
+_MOST_KEPT = 32
+_kept: OrderedDict[Any, tuple[Any, Compiled]] = OrderedDict()
+_lock = threading.Lock()
 
+
+def _compiled(function: Any) -> Compiled:
+    """Weights → the final state; kept, so that an optimiser's steps trace the circuit once.
+
+    By identity: functions that are equal may hold tensors that are not.
+    """
+    owner = getattr(function, "__self__", None)  # a method is another object each time
+    key = id(function) if owner is None else (id(owner), id(getattr(function, "__func__", function)))
+    with _lock:
+        if key not in _kept:
+            _kept[key] = (function, _state_of(_plain(function)))  # which holds what the key names
+        _kept.move_to_end(key)
+        if len(_kept) > _MOST_KEPT:
+            _kept.popitem(last=False)
+        return _kept[key][1]
+
+
+def _state_of(plain: Callable[..., Tape]) -> Compiled:
     @functools.wraps(plain)  # so that what it reads from outside is found
     def state_tape(*weights: Tensor) -> Tape:
         tape = plain(*weights)

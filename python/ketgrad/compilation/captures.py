@@ -12,6 +12,7 @@ import functools
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from keyword import iskeyword
 from types import CodeType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -22,10 +23,16 @@ from ..circuit.parsing import Immutable
 _MOST_OBJECTS = 20_000
 _MOST_ITEMS = 2_000
 
-_NEAR = 3
-"""Steps from a function within which containers that are empty yet are watched: it may loop over them."""
+_NEAR = 4
+"""Steps from a function within which places of nothing (None, or an empty container) are watched: it may fill."""
 
-_GROWING = (list, dict, deque)
+_GROWING = (list, dict, deque, set, tuple, MappingProxyType)
+
+_MOST_KEYS = 64
+"""Of a dictionary that are compared one by one; of larger ones the number is."""
+
+_OF_MODULES = ("_parameters", "_buffers", "_modules")
+"""The dictionaries of a torch.nn.Module that a function may loop over."""
 
 # Whose functions refer to nothing that a user could have put there.
 _LIBRARIES = frozenset({"builtins", "functools", "ketgrad", "math", "numpy", "random", "scipy", "torch", "pennylane"})
@@ -47,12 +54,12 @@ class Location(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Containers that a trace depends on.
+    """Containers and modules that a trace depends on.
 
     Attributes:
-        read: what they hold now: the keys of dictionaries, how many objects others have.
-        names: the containers, as expressions.
-        expected: what they held while tracing.
+        read: what is there now: the keys of dictionaries, how many objects others have, the modules themselves.
+        names: the places, as expressions.
+        expected: what was there while tracing.
     """
 
     read: Callable[[], tuple[Any, ...]]
@@ -66,12 +73,14 @@ class _Place(NamedTuple):
     Attributes:
         within: the containers on the way.
         steps: from the root.
+        may_fill: it is a place of nothing yet, and near.
     """
 
     text: str
     found: Any
     within: tuple[str, ...] = ()
     steps: int = 0
+    may_fill: bool = False
 
 
 class Surroundings:
@@ -113,26 +122,28 @@ class Surroundings:
         return [place.found for place in self._places() if isinstance(place.found, nn.Module)]
 
     def sizes(self, locations: Iterable[Location]) -> Sizes:
-        """The containers that lead to the locations, and those nearby that are empty yet."""
+        """The containers that lead to the locations, places nearby that may fill, and the places of modules."""
         names = dict.fromkeys(container for location in locations for container in location.within)
-        names.update(dict.fromkeys(place.text for place in self._places() if _may_fill(place)))
-        read = self._reader(tuple([f"size({name})" for name in names]))
-        return Sizes(read, tuple(names), read())
+        names.update(dict.fromkeys(place.text for place in self._places() if place.may_fill))
+        texts = [f"size({name})" for name in names]
+        # What is bound by a name of its own stays.
+        texts += [p.text for p in self._places() if isinstance(p.found, nn.Module) and not p.text.isidentifier()]
+        read = self._reader(texts)
+        return Sizes(read, tuple(texts), read())
 
     def _reader(self, texts: Sequence[str]) -> Callable[[], tuple[Any, ...]]:
         return eval(f"lambda: ({''.join([f'{text}, ' for text in texts])})", self._namespace)  # type: ignore[no-any-return]
 
 
 def _size(container: Any) -> Any:
-    return tuple(container) if isinstance(container, dict) else len(container)
-
-
-def _may_fill(place: _Place) -> bool:
-    return place.steps <= _NEAR and _is_empty(place.found)
+    if container is None:
+        return None
+    has_keys = isinstance(container, (dict, MappingProxyType)) and len(container) <= _MOST_KEYS
+    return tuple(container) if has_keys else len(container)
 
 
 def _is_empty(found: Any) -> bool:
-    return isinstance(found, _GROWING) and not found
+    return found is None or (isinstance(found, _GROWING) and not found)
 
 
 def _reachable(roots: Sequence[Any], namespace: _Namespace) -> Iterator[_Place]:
@@ -141,13 +152,16 @@ def _reachable(roots: Sequence[Any], namespace: _Namespace) -> Iterator[_Place]:
     seen: set[int] = set()
     while waiting and len(seen) < _MOST_OBJECTS:
         place = waiting.popleft()
-        yield place
-        if isinstance(place.found, Tensor) or id(place.found) in seen:
+        try:
+            parts = [] if isinstance(place.found, Tensor) or id(place.found) in seen else list(_parts(place, namespace))
+            within = (*place.within, place.text) if isinstance(place.found, _GROWING) else place.within
+            may_fill = place.steps <= _NEAR and _is_empty(place.found)
+        except Exception:  # of an object that does not let itself be looked at
             continue
-        seen.add(id(place.found))
-        within = (*place.within, place.text) if isinstance(place.found, _GROWING) else place.within
-        for part in _parts(place, namespace):
-            waiting.append(part._replace(within=within, steps=place.steps + 1))
+        yield place._replace(may_fill=may_fill)
+        if not isinstance(place.found, Tensor):
+            seen.add(id(place.found))
+        waiting.extend([part._replace(within=within, steps=place.steps + 1) for part in parts])
 
 
 def _bind(namespace: _Namespace, found: Any) -> str:
@@ -163,9 +177,9 @@ def _parts(place: _Place, namespace: _Namespace) -> Iterable[_Place]:
         return [_Place(self_, found.__self__), *_function_parts(found.__func__, namespace)]  # type: ignore[arg-type]
     if isinstance(found, functools.partial):
         return [_Place(f"{text}.{name}", getattr(found, name)) for name in ("func", "args", "keywords")]
-    if isinstance(found, (dict, MappingProxyType)):
+    if isinstance(found, (dict, MappingProxyType)) and not _is_read_otherwise(found):
         return _items(text, list(found.items())[:_MOST_ITEMS], namespace)
-    if isinstance(found, (list, tuple, deque)):
+    if isinstance(found, (list, tuple, deque)) and not _is_read_otherwise(found):
         return _items(text, list(enumerate(found))[:_MOST_ITEMS], namespace)
     if isinstance(found, Immutable):
         names = ("parameters", "observable", "operations", "measurements")
@@ -188,6 +202,12 @@ def _parts(place: _Place, namespace: _Namespace) -> Iterable[_Place]:
     return _object_parts(found, text, namespace)
 
 
+def _is_read_otherwise(container: Any) -> bool:
+    """Whether its class says what `container[key]` is."""
+    own = (dict, list, tuple, deque, MappingProxyType)
+    return all(type(container).__getitem__ is not kind.__getitem__ for kind in own)
+
+
 def is_operator(found: Any) -> bool:
     """Whether this is an operator of PennyLane, which is loaded where there is one."""
     pennylane = sys.modules.get("pennylane")
@@ -198,7 +218,7 @@ def _object_parts(found: Any, text: str, namespace: _Namespace) -> list[_Place]:
     """An object's attributes, and those of its class."""
     own = list(getattr(found, "__dict__", {}).items())
     if isinstance(found, nn.Module):  # none of whose own dictionaries of hooks is one to loop over
-        own = [(name, value) for name, value in own if not (name.startswith("_") and _is_empty(value))]
+        own = [(n, value) for n, value in own if n in _OF_MODULES or not (n.startswith("_") and _is_empty(value))]
     return [*_items(f"{text}.__dict__", own, namespace), *_class_parts(type(found), found, text, namespace)]
 
 
@@ -222,10 +242,14 @@ def _class_parts(kind: type, found: Any, text: str, namespace: _Namespace) -> li
             elif name.startswith("__"):
                 continue
             elif not hasattr(type(value), "__get__"):
-                parts.append(_Place(f"{text}.{name}", value))
+                parts.append(_Place(_attribute(text, name), value))
             elif isinstance(value, MemberDescriptorType) and found is not kind and hasattr(found, name):
-                parts.append(_Place(f"{text}.{name}", value.__get__(found)))  # a slot
+                parts.append(_Place(_attribute(text, name), value.__get__(found)))  # a slot
     return parts
+
+
+def _attribute(text: str, name: str) -> str:
+    return f"{text}.{name}" if name.isidentifier() and not iskeyword(name) else f"getattr({text}, {name!r})"
 
 
 def _function_of(value: Any) -> Any:

@@ -37,7 +37,7 @@ from .callers import answering_itself
 from .captures import Surroundings, is_operator
 from .handles import handle_of
 from .lowering import Call, Lowering, Plan, same_plan
-from .recorder import Recorder, likeness
+from .recorder import Recorder, autocast_state, is_autocast, likeness
 
 _LARGEST_TRIAL = 1 << 24
 """Numbers in an argument of the second trace, which is made to see whether the batch size matters."""
@@ -337,7 +337,11 @@ class Compiled:
                 return torch.compiler.disable(interpreter_levels.run_behind_break)(self._call, args, kwargs)
             from .in_graph import call_in_graph  # here, where Dynamo is: it takes as long to import as all of torch
 
-            return call_in_graph(self._handle, args, kwargs)
+            result = call_in_graph(self._handle, args, kwargs)
+            for module in self._modules:  # known behind the call; what Dynamo sees asked, the graph is guarded by
+                if module.training:
+                    continue
+            return result
         return self._call(args, kwargs)
 
     @interpreter_levels.not_for_dynamo
@@ -388,15 +392,14 @@ class Compiled:
         if key is None:
             static, tensors = _flatten(args, kwargs)
             key = (static, _plain_key(tensors))
-        if self._modules:
-            key = (key, *[module.training for module in self._modules])
+        key = self._with_surroundings(key)
         plan = self._plans.find(key)
         if plan is None:
             plan = self._find(_Given(args, kwargs, static, tensors), key)
         if plan.sizes is not None:
             outer = _read(plan)
             if outer is None:  # another tensor is there now, or more of them
-                plan, outer = self._renew(plan, _Given(args, kwargs, static, tensors), key)
+                plan, outer = self._renew(_Given(args, kwargs, static, tensors), key)
             tensors = (*tensors, *outer)
         return plan, tensors
 
@@ -411,8 +414,8 @@ class Compiled:
         if args or kwargs:
             plan, tensors = self._plan(args, kwargs)
             found = [self._explained(plan, _batches(plan, tensors))]
-        elif self._plans:
-            plans = {id(plan): plan for plan in self._plans.values()}.values()
+        elif len(self._plans):
+            plans = self._plans.values()
             found = [self._explained(plan, [circuit.batch for circuit in plan.circuits]) for plan in plans]
         else:
             raise ValueError("nothing was traced: give explain the arguments of a call, or call the function first")
@@ -432,7 +435,7 @@ class Compiled:
     def _find(self, given: _Given, key: _Key) -> Plan:
         """The plan for arguments of a structure that is new, or that is known with another batch size."""
         with self._lock:
-            known = self._plans.get(key)  # traced by another thread in the meantime
+            known = self._plans.find(key)  # traced by another thread in the meantime
             if known is not None:
                 return known
             for (batched, pattern), plan in self._generic.items():
@@ -444,8 +447,13 @@ class Compiled:
     def _key(self, given: _Given) -> _Key:
         """The key of a call, with the modules that are known now."""
         plain = _plain_key(given.tensors)
-        key = plain if given.static is None else (given.static, plain)
-        return (key, *[module.training for module in self._modules]) if self._modules else key  # type: ignore[return-value]
+        return self._with_surroundings(plain if given.static is None else (given.static, plain))
+
+    def _with_surroundings(self, key: Any) -> _Key:
+        """A key with what else a plan depends on: the modes of modules, and autocast where it is on."""
+        if self._modules:
+            key = (key, *[module.training for module in self._modules])
+        return (key, autocast_state()) if is_autocast() else key
 
     def _pattern(self, given: _Given, batched: tuple[int, ...]) -> _Key | None:
         """A key without the size of the batch axis, which some arguments share; None where they do not."""
@@ -453,8 +461,7 @@ class Compiled:
         if len(sizes) != 1 or (size := next(iter(sizes)).numel()) < 2:
             return None
         tensors = [t[0] if i in batched and t.dim() and size else t for i, t in enumerate(given.tensors)]
-        training = [module.training for module in self._modules]
-        return given.static, _plain_key(tensors), *training
+        return self._with_surroundings((given.static, _plain_key(tensors)))
 
     def _trace(self, given: _Given) -> Plan:
         """Trace the function for arguments of one structure, and see whether the batch size matters."""
@@ -472,8 +479,8 @@ class Compiled:
         sizes = surroundings.sizes([lifted.location for lifted in plan.lifted])
         if plan.lifted or sizes.names:
             plan = plan._replace(sizes=sizes)
-        if hasattr(self.function, "on_plan"):
-            self.function.on_plan(plan)
+        if hasattr(self.function, "_on_plan"):
+            self.function._on_plan(plan)
         pattern = self._pattern(given, batched) if is_generic else None
         if pattern is not None:
             self._generic.keep((batched, pattern), plan)
@@ -535,12 +542,11 @@ class Compiled:
             raise NotImplementedError("a compiled function returned a tape with shots; give it to kg.execute")
         return Circuits(tapes, (lambda results: results[0]) if is_single else tuple)
 
-    def _renew(self, stale: Plan, given: _Given, key: _Key) -> tuple[Plan, tuple[Tensor, ...]]:
+    def _renew(self, given: _Given, key: _Key) -> tuple[Plan, tuple[Tensor, ...]]:
         """Another plan where the tensors outside the function are others than before."""
         with self._lock:
-            for plans in (self._plans, self._generic):
-                for old in [k for k, plan in plans.items() if plan is stale]:
-                    del plans[old]
+            self._plans.drop(_is_stale)
+            self._generic.drop(_is_stale)
             plan = self._find(given, key)
             outer = _read(plan)
         if outer is None:
@@ -598,47 +604,71 @@ def _by_name(function: Any) -> Any:
     return found
 
 
-class _Plans(OrderedDict[_Key, Plan]):
+class _Plans:
     """Plans by what they are for; where all take more than `structure_cache.limit`, those go that waited longest."""
 
     _OF_KEY = 1024
     """Bytes that a key takes, roughly."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self._kept: OrderedDict[_Key, Plan] = OrderedDict()
+        self._lock = threading.Lock()
         self._next_look = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def values(self) -> list[Plan]:
+        """The plans, each once."""
+        with self._lock:
+            return list({id(plan): plan for plan in self._kept.values()}.values())
 
     def find(self, key: _Key) -> Plan | None:
         """A plan that was kept."""
-        try:
-            self.move_to_end(key)
-        except KeyError:
-            return None
-        return self.get(key)  # another thread may just have made room
+        with self._lock:
+            plan = self._kept.get(key)
+            if plan is not None:
+                self._kept.move_to_end(key)
+            return plan
+
+    def items(self) -> list[tuple[_Key, Plan]]:
+        """Plans and what they are for."""
+        with self._lock:
+            return list(self._kept.items())
 
     def keep(self, key: _Key, plan: Plan) -> Plan:
         """Keep a plan, as the latest one. Sizes are added up when there is an eighth more than before."""
-        self[key] = plan
-        if len(self) >= self._next_look:
-            while len(self) > 1 and self._bytes() > structure_cache.limit:
-                for _ in range(1 + len(self) // 8):
-                    self.popitem(last=False)
-            self._next_look = 1 + len(self) + len(self) // 8
+        with self._lock:
+            self._kept[key] = plan
+            if len(self._kept) >= self._next_look:
+                while len(self._kept) > 1 and self._bytes() > structure_cache.limit:
+                    for _ in range(1 + len(self._kept) // 8):
+                        self._kept.popitem(last=False)
+                self._next_look = 1 + len(self._kept) + len(self._kept) // 8
         return plan
 
+    def drop(self, is_dropped: Callable[[Plan], bool]) -> None:
+        """Forget plans."""
+        for key, plan in self.items():
+            if is_dropped(plan):
+                with self._lock:
+                    self._kept.pop(key, None)
+
     def _bytes(self) -> int:
-        plans = {id(plan): plan for plan in self.values()}
-        return self._OF_KEY * len(self) + sum(plan.bytes for plan in plans.values())
+        plans = {id(plan): plan for plan in self._kept.values()}
+        return self._OF_KEY * len(self._kept) + sum(plan.bytes for plan in plans.values())
 
 
 def _plain(tensor: Tensor) -> Tensor:
     """A tensor that is real, without functorch's wrappers and without tangents, in the shape that a transform shows."""
     functorch = torch._C._functorch
+    axes = []  # those of outer levels are counted among the axes that inner levels show
     while functorch.is_functorch_wrapped_tensor(tensor):
-        axis = functorch.maybe_get_bdim(tensor) if functorch.is_batchedtensor(tensor) else -1
+        if functorch.is_batchedtensor(tensor):
+            axes.append(functorch.maybe_get_bdim(tensor))
         tensor = functorch.get_unwrapped(tensor)
-        if axis >= 0:
-            tensor = tensor.select(axis, 0)
+    for axis in reversed(axes):
+        tensor = tensor.select(axis, 0)
     if isinstance(tensor, _WITHOUT_VALUES):
         return _example(tensor)
     if not operators.is_transforming():
@@ -822,8 +852,12 @@ def _read(plan: Plan) -> tuple[Tensor, ...] | None:
     """The tensors outside the function as they are now, None where they are none that the plan is right for."""
     try:
         return _read_in_place(plan)
-    except (AttributeError, LookupError, TypeError, ValueError):  # a place is gone
+    except Exception:  # a place is gone, or what is there now is of another kind
         return None
+
+
+def _is_stale(plan: Plan) -> bool:
+    return plan.sizes is not None and _read(plan) is None
 
 
 def _read_in_place(plan: Plan) -> tuple[Tensor, ...] | None:

@@ -188,6 +188,8 @@ _ALIASES = {
     "negative": "neg", "__neg__": "neg",
 }  # fmt: skip
 
+_HAS_CUDA = torch.version.cuda is not None
+
 _LARGEST_ROOT = 1 << 24
 """Elements of a tensor whose slices are followed."""
 
@@ -287,7 +289,7 @@ class Recorder(TorchFunctionMode):
         self.trace = Trace()
         self.trace.arguments = [self.trace.add(tensor).number for tensor in arguments]
         self.devices = [tensor.device for tensor in arguments if tensor.device.type == "cuda"]
-        self.autocast = _autocast_state()
+        self.autocast = autocast_state()
 
     def run(self, function: Callable[[], Any]) -> Any:
         """Run a function and record what it does; its result."""
@@ -386,7 +388,7 @@ class Recorder(TorchFunctionMode):
     # What it does.
 
     def _record(self, func: Any, name: str, taken: Any, inputs: list[Value], outputs: list[Any]) -> None:
-        if _autocast_state() != self.autocast:
+        if autocast_state() != self.autocast:
             self._refuse("autocast is switched in a compiled function; ", "switch it around the call")
         known = [self.trace.number_of(tensor) for tensor, _ in outputs]
         changes = self._was_changed(inputs)
@@ -499,7 +501,10 @@ class Recorder(TorchFunctionMode):
 
     def _lift(self, tensor: Tensor) -> int:
         if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-            self._refuse("torch.func transforms are not supported in a compiled function; ", "use them around it")
+            self._refuse(
+                "a tensor from outside the function is under a torch.func transform while the function is traced; ",
+                "pass it as an argument, or call the function once before without the transform",
+            )
         location = self.surroundings.locate(tensor)
         if location is None:
             self._refuse(
@@ -524,8 +529,14 @@ def refuse(what: str, instead: str) -> NoReturn:
     raise NotImplementedError(f"{users_line()}{what}{instead}")
 
 
-def _autocast_state() -> tuple[Any, ...]:
-    kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+def is_autocast() -> bool:
+    """Whether autocast is on, for any kind of device that there is."""
+    return torch.is_autocast_enabled("cpu") or (_HAS_CUDA and torch.is_autocast_enabled("cuda"))
+
+
+def autocast_state() -> tuple[Any, ...]:
+    """What autocast does, for each kind of device that there is."""
+    kinds = ("cpu", "cuda") if _HAS_CUDA else ("cpu",)
     return tuple([(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds])
 
 

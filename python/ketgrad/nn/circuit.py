@@ -57,7 +57,7 @@ class LayerCircuit:
         self._require_batch(tape, tensors)
         return tape
 
-    def on_plan(self, plan: Plan) -> None:
+    def _on_plan(self, plan: Plan) -> None:
         """Warn of features that have no effect; called with the plan of a trace."""
         unread = plan.unread.get(0) if self.takes_inputs else None
         if unread:
