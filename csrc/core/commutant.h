@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/frame.h"
+#include "core/lower.h"
 
 namespace ketgrad {
 
@@ -29,6 +29,16 @@ class Commutant {
     ++count_;
     if (is_trivial()) return;
     if (reduce(word, &PauliWord::x, by_x_) || reduce(word, &PauliWord::z, by_z_)) basis_.push_back(word);
+  }
+
+  // Of a turn, by all words that it is a function of.
+  bool contains(const Turn& turn) const {
+    return contains(turn.word) && (turn.half.is_all() || contains(turn.other_word()));
+  }
+
+  void narrow(const Turn& turn) {
+    narrow(turn.word);
+    if (!turn.half.is_all()) narrow(turn.other_word());
   }
 
   // How often it was narrowed.

@@ -28,8 +28,17 @@ double moved_share(const Plan& plan, const Pass& pass) {
 constexpr double turn = 2;
 constexpr double factor = 4;
 
+double share_of(const IndexMap& groups, Index active) {
+  return static_cast<double>(active) / static_cast<double>(groups.size());
+}
+
+// Of the groups, those that are visited. Turns of half the amplitudes are in full, which takes twice as much.
 double share_of(const TurnBlock& block) {
-  return static_cast<double>(block.active) / static_cast<double>(block.groups.size());
+  const double all = share_of(block.groups, block.active);
+  if (!block.half) return all;
+  if (!block.half->odd_groups) return block.half->lane_mask != 0 ? 2 * all : all;
+  const double both = all + share_of(*block.half->odd_groups, block.half->odd_active);
+  return block.half->lane_mask != 0 ? both : both / 2;
 }
 
 // `per_turn` for each turn of a block, `per_phases` for phases as a whole, per amplitude of `states`, which are read and

@@ -1,5 +1,6 @@
 #include "core/footprint.h"
 
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -36,9 +37,10 @@ std::size_t held(const Measurement& m) { return held(m.wires) + held(m.terms); }
 
 std::size_t held(const Step& s) { return held(s.groups) + held(s.offsets) + held(s.words) + held(s.inputs); }
 std::size_t held(const PhaseString& s) { return held(s.turns); }
+std::size_t held(const std::optional<BlockHalf>& h) { return h && h->odd_groups ? held(*h->odd_groups) : 0; }
 std::size_t held(const TurnBlock& b) {
   return held(b.turns) + held(b.groups) + held(b.row_flip) + held(b.tile_sign) + held(b.lane_sign) + held(b.lane_flip) +
-         held(b.row_sign);
+         held(b.row_sign) + held(b.half);
 }
 std::size_t held(const Phases& p) { return held(p.rows) + held(p.strings); }
 std::size_t held(const Operation& op) {

@@ -44,8 +44,8 @@ class Pruning {
   }
 
   bool sees(const Turn& turn) {
-    if (outside_.contains(turn.word)) return false;
-    outside_.narrow(turn.word);
+    if (outside_.contains(turn)) return false;
+    outside_.narrow(turn);
     return true;
   }
 

@@ -22,6 +22,7 @@ struct Primitive {
   std::vector<int> wires;
   std::string letters;
   Slot angle;
+  std::vector<int> odd{};  // a turn's: it acts where the parity of these wires is odd; everywhere without any
 };
 
 // The primitives of one gate, in the order of the circuit; empty where there is no short list.
@@ -55,31 +56,46 @@ class GateLowering {
     return gate_.targets.size() <= 1 || (gate_.targets.size() == 2 && gate_.controls.empty());
   }
 
-  // A turn, controlled where the gate is: exp(-i a/4 P) exp(+i a/4 Z_c P) turns by a where the control is 1.
+  struct Word {
+    std::string letters;
+    std::vector<int> wires;
+  };
+
+  // A turn, controlled where the gate is.
   void turn(const std::string& letters, const std::vector<int>& wires, const Slot& angle) {
     if (gate_.controls.empty()) return real_turn(letters, wires, angle);
-    std::vector<int> more = wires;
-    more.push_back(gate_.controls[0]);
-    real_turn(letters, wires, times(0.5, angle));
-    real_turn(letters + "Z", more, times(-0.5, angle));
+    Word other{letters + "Z", wires};
+    other.wires.push_back(gate_.controls[0]);
+    turn_where_odd(gate_.controls, {letters, wires}, other, 1, angle);
+  }
+
+  // Turns by P where Q, a Z on each of the wires `odd`, is -1; `sign` times the other word is P Q. In the basis of X that is
+  // no half of the amplitudes, and phases are added up anyway: exp(-i a/4 P) exp(+i a/4 P Q).
+  void turn_where_odd(const std::vector<int>& odd, const Word& word, const Word& other, double sign,
+                      const Slot& angle) {
+    const bool mixes = word.letters.find_first_of("XY") != std::string::npos;
+    if (basis_ == Basis::z && mixes) return real_turn(word.letters, word.wires, angle, odd);
+    real_turn(word.letters, word.wires, times(0.5, angle));
+    real_turn(other.letters, other.wires, times(-0.5 * sign, angle));
   }
 
   // A turn by a word whose -i P is real, or by a phase: quarter phases on one wire trade an X for a Y or back. In the
   // basis of X, where phases are those of X, a Z for a Y: and from Z to Y it is the other way around X than from X to Y
   // around Z.
-  void real_turn(std::string letters, const std::vector<int>& wires, const Slot& angle) {
+  void real_turn(std::string letters, const std::vector<int>& wires, const Slot& angle,
+                 const std::vector<int>& odd = {}) {
     const auto [flip, phase, quarter] =
         basis_ == Basis::z ? std::tuple{'X', "Z", pi / 2} : std::tuple{'Z', "X", -pi / 2};
     const auto odd_y = (std::count(letters.begin(), letters.end(), 'Y') & 1) != 0;
     const std::size_t flips = letters.find(flip);
     const std::size_t traded = flips != std::string::npos ? flips : letters.find('Y');
     if (odd_y || traded == std::string::npos)
-      return list_.push_back({Primitive::Kind::turn, wires, std::move(letters), angle});
+      return list_.push_back({Primitive::Kind::turn, wires, std::move(letters), angle, odd});
     const double first = letters[traded] == 'Y' ? -quarter : quarter;
     letters[traded] = letters[traded] == 'Y' ? flip : 'Y';
     const std::vector<int> wire{wires[traded]};
     list_.push_back({Primitive::Kind::turn, wire, phase, constant(first)});
-    list_.push_back({Primitive::Kind::turn, wires, std::move(letters), angle});
+    list_.push_back({Primitive::Kind::turn, wires, std::move(letters), angle, odd});
     list_.push_back({Primitive::Kind::turn, wire, phase, constant(-first)});
   }
 
@@ -116,15 +132,7 @@ class GateLowering {
       case Formula::s: return phase_shift(constant(pi / 2));
       case Formula::t: return phase_shift(constant(pi / 4));
       case Formula::phase: return phase_shift(p[0]);
-      case Formula::h:
-        if (gate_.controls.empty()) {  // RY(pi/2) Z, one turn less
-          phase_shift(constant(pi));
-          return real_turn("Y", wire, constant(pi / 2));
-        }
-        // RY(pi/4) Z RY(-pi/4): turned back where the control is 0
-        real_turn("Y", wire, constant(-pi / 4));
-        phase_shift(constant(pi));
-        return real_turn("Y", wire, constant(pi / 4));
+      case Formula::h: phase_shift(constant(pi)); return turn("Y", wire, constant(pi / 2));
       case Formula::sx: turn("X", wire, constant(pi / 2)); return phase(1, constant(pi / 4));
       case Formula::rx: return turn("X", wire, p[0]);
       case Formula::ry: return turn("Y", wire, p[0]);
@@ -160,7 +168,8 @@ class GateLowering {
         turn("ZZ", wires, angle);
         phase(0.5, angle);
         return swap();
-      case Formula::rx_back: turn("XX", wires, times(-0.5, angle)); return turn("YY", wires, times(-0.5, angle));
+      case Formula::rx_back:  // exp(i angle/4 (XX + YY)), and YY = -XX ZZ
+        return turn_where_odd(wires, {"XX", wires}, {"YY", wires}, -1, times(-1, angle));
       case Formula::ry: return excitation(0);
       case Formula::single_excitation_plus: return excitation(1);
       case Formula::single_excitation_minus: return excitation(-1);
@@ -168,11 +177,11 @@ class GateLowering {
     }
   }
 
-  // exp(-i angle/4 (YX - XY)) turns between |01> and |10>; exp(i sign angle/4 (1 + Z Z)) is the phase of the others.
+  // exp(-i angle/4 (YX - XY)) turns between |01> and |10>, and XY = YX ZZ; exp(i sign angle/4 (1 + Z Z)) is the phase of
+  // the others.
   void excitation(double sign) {
     const std::vector<int>& wires = gate_.targets;
-    turn("YX", wires, times(0.5, gate_.slots[0]));
-    turn("XY", wires, times(-0.5, gate_.slots[0]));
+    turn_where_odd(wires, {"YX", wires}, {"XY", wires}, 1, gate_.slots[0]);
     if (sign == 0) return;
     turn("ZZ", wires, times(-0.5 * sign, gate_.slots[0]));
     phase(0.25 * sign, gate_.slots[0]);
@@ -301,8 +310,14 @@ class Lowering {
       case Primitive::Kind::swap: return found_.frame.swap(p.wires[0], p.wires[1]);
       case Primitive::Kind::turn:
         found_.order.push_back({static_cast<int>(found_.turns.size()), Element::none});
-        found_.turns.push_back({found_.frame.word(p.letters, p.wires), p.angle, gate});
+        found_.turns.push_back({found_.frame.word(p.letters, p.wires), p.angle, gate, half(p.odd)});
     }
+  }
+
+  Half half(const std::vector<int>& odd) const {
+    if (odd.empty()) return {};
+    const PauliWord parity = found_.frame.word(std::string(odd.size(), 'Z'), odd);
+    return {parity.z, parity.negative};
   }
 
   const Program& program_;
@@ -350,6 +365,26 @@ Index coefficient_count(const Step& step) {
 }
 
 Index overlap_count(const Step& step) { return step.kind == StepKind::pauli_rotation ? 1 : coefficient_count(step); }
+
+void split_halves(Lowered& lowered) {
+  std::vector<Turn> turns;
+  std::vector<Element> order;
+  for (const Element& e : lowered.order) {
+    if (e.turn == Element::none) {
+      order.push_back(e);
+      continue;
+    }
+    const auto add = [&](const PauliWord& word, const Slot& angle) {
+      order.push_back({static_cast<int>(turns.size()), Element::none});
+      turns.push_back({word, angle, lowered.turns[e.turn].gate, {}});
+    };
+    const Turn& turn = lowered.turns[e.turn];
+    add(turn.word, turn.half.is_all() ? turn.angle : times(0.5, turn.angle));
+    if (!turn.half.is_all()) add(turn.other_word(), times(-0.5, turn.angle));
+  }
+  lowered.turns = std::move(turns);
+  lowered.order = std::move(order);
+}
 
 Lowered lower(const Program& program) {
   Lowered found = Lowering(program, Basis::z).run();

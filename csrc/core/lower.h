@@ -5,6 +5,11 @@
 // brought to real matrices here, by quarter phases around them: exp(-i angle/2 X) = S^dagger exp(-i angle/2 Y) S. What
 // is no product of a few turns stays a step of its own.
 //
+// A turn may be one of half the amplitudes: exp(-i angle/2 P (1 - Q)/2) with a string Q of Zs that commutes with P. So are
+// controlled rotations, with the control's Z for Q, and rotations between |01> and |10>, with Z Z. It is the product of
+// turns by P and by P Q, of half the angle each, but the other half of the amplitudes would come out of these with what
+// rounding leaves of a turn and its inverse: zeros would not stay zeros.
+//
 // In the basis of X (see frame.h) it is RX that is a phase. Circuits of which nothing but Pauli words is measured, and
 // which begin in a basis state, are lowered to that basis where clearly fewer turns are left in it: RX RZ RX on each wire
 // and CNOT between them has half as many there.
@@ -18,10 +23,24 @@
 
 namespace ketgrad {
 
+// The indices whose parity under the mask is odd, or even; all of them without a mask.
+struct Half {
+  Mask mask = 0;
+  bool even = false;
+
+  bool is_all() const { return mask == 0; }
+
+  friend bool operator==(const Half&, const Half&) = default;
+};
+
 struct Turn {
   PauliWord word;
   Slot angle;    // of no input where the angle is a constant
   int gate = 0;  // index into program.gates
+  Half half;     // it acts there; its word maps it to itself
+
+  // The word P Q of turns of half the amplitudes (see above).
+  PauliWord other_word() const { return {word.x, word.z ^ half.mask, word.y_count, word.negative != half.even}; }
 };
 
 enum class StepKind : std::uint8_t {
@@ -67,5 +86,8 @@ struct Lowered {
 };
 
 Lowered lower(const Program& program);
+
+// Makes two turns of all amplitudes of each of half of them.
+void split_halves(Lowered& lowered);
 
 }  // namespace ketgrad

@@ -42,7 +42,11 @@ class StretchPlanner {
   // memory.
   static constexpr int most_in_pass = 2048;
 
+  const Turn& turn(int number) const { return plan_.turns[number]; }
+
   const PauliWord& word(int turn) const { return plan_.turns[turn].word; }
+
+  const Half& half(int turn) const { return plan_.turns[turn].half; }
 
   void plan_pass() {
     TileGeometry tile(num_bits_, plan_.layout.lane_bits, plan_.layout.tile_bits, plan_.layout.run_bits);
@@ -53,6 +57,7 @@ class StretchPlanner {
     for (const Window& round : rounds) {
       for (const int t : round) {
         parities.push_back(word(t).z);
+        if (!half(t).is_all()) parities.push_back(half(t).mask);
         add_input(pass.inputs, plan_.turns[t].angle.input);
       }
     }
@@ -101,7 +106,7 @@ class StretchPlanner {
       window.push_back(t);
       const PauliWord& w = word(t);
       if (!w.is_diagonal()) ++flipping;
-      if (!free.contains(w) || (!w.is_diagonal() && !tile.reach(w.x))) free.narrow(w);
+      if (!free.contains(turn(t)) || (!w.is_diagonal() && !tile.reach(w.x))) free.narrow(turn(t));
     }
     const bool is_last = std::ranges::all_of(remaining_, [&](int t) { return tile.reaches(word(t).x); });
     for (std::size_t i = 0; is_last && i < next_flips_.size(); ++i) tile.reach(next_flips_[i]);
@@ -146,10 +151,10 @@ class StretchPlanner {
     Window rest;
     Commutant free(num_bits_);  // to go before those that wait
     for (const int t : left) {
-      if (wanted(word(t)) && free.contains(word(t))) {
+      if (wanted(word(t)) && free.contains(turn(t))) {
         taken.push_back(t);
       } else {
-        free.narrow(word(t));
+        free.narrow(turn(t));
         rest.push_back(t);
       }
     }
@@ -265,10 +270,11 @@ class StretchPlanner {
   }
 
   // Whether a turn may join others: pairs that do not meet, rows that are told apart by which turns they are traded by,
-  // and the same input, because at a call one may be batched and the other shared.
+  // the same half of the amplitudes, and the same input, because at a call one may be batched and the other shared.
   bool may_join(const TileGeometry& tile, const std::vector<int>& block, int t) const {
     const Flip own = flip(tile, t);
     if (static_cast<int>(block.size()) == TurnBlock::most || !own.is_like(flip(tile, block[0]))) return false;
+    if (half(t) != half(block[0]) || cuts_groups(tile, t) || cuts_groups(tile, block[0])) return false;
     Span rows;
     for (const int b : block) {
       if (plan_.turns[b].angle.input != plan_.turns[t].angle.input) return false;
@@ -286,10 +292,10 @@ class StretchPlanner {
       Commutant free(num_bits_);
       for (std::size_t i = 1; i < left.size(); ++i) {
         const int t = left[i];
-        if (free.contains(word(t)) && may_join(tile, block, t)) {
+        if (free.contains(turn(t)) && may_join(tile, block, t)) {
           block.push_back(t);
         } else {
-          free.narrow(word(t));
+          free.narrow(turn(t));
           rest.push_back(t);
         }
       }
@@ -312,8 +318,17 @@ class StretchPlanner {
       block.row_sign.push_back((parity >> lane_bits()) << parts);
       block.tile_sign.push_back(word(t).z);
     }
+    if (const Half& h = half(turns[0]); !h.is_all())
+      block.half = {h.mask, tile.parity(h.mask) & (unit(lane_bits()) - 1), h.even, cuts_groups(tile, turns[0]), {}, 0};
     enumerate_groups(block, pass, tile);
     return block;
+  }
+
+  Mask half_rows(const TileGeometry& tile, int turn) const { return tile.parity(half(turn).mask) >> lane_bits(); }
+
+  // Whether a turn takes rows to others that have other lanes in its half.
+  bool cuts_groups(const TileGeometry& tile, int turn) const {
+    return !half(turn).is_all() && odd_parity(half_rows(tile, turn) & flip(tile, turn).row);
   }
 
   // One row of each group, first those that are visited. Of the rows of a group the one is chosen at
@@ -334,14 +349,37 @@ class StretchPlanner {
     for (const Mask v : rows.visited) take(v << parts);
     block.active = Index{1} << basis.size();
     for (int b = 0; b < row_bits(tile) + parts; ++b) take(unit(b));
-    if (!block.trades_lanes()) {
-      for (std::size_t j = 0; j < block.turns.size(); ++j) {
-        const auto other = static_cast<Mask>(block.row_flip[j]);
-        for (Mask& v : basis) v ^= odd_parity(v & block.row_sign[j]) ? other : 0;
-        origin ^= odd_parity(origin & block.row_sign[j]) ? other : 0;
-      }
+    const auto make_even = [&](Mask sign, Index row_flip) {
+      const auto other = static_cast<Mask>(row_flip);
+      for (Mask& v : basis) v ^= odd_parity(v & sign) ? other : 0;
+      origin ^= odd_parity(origin & sign) ? other : 0;
+    };
+    for (std::size_t j = 0; j < block.turns.size() && !block.trades_lanes(); ++j)
+      make_even(block.row_sign[j], block.row_flip[j]);
+    if (block.half) {
+      const Mask sign = half_rows(tile, block.turns[0]) << parts;
+      if (block.cuts_groups()) make_even(sign, block.row_flip[0]);
+      take_odd_groups(block, sign, origin, basis);
     }
     block.groups = IndexMap(origin, basis);
+  }
+
+  // Takes those at which the half's sign is odd, if there are any, off a block's groups: origin + span of the basis.
+  static void take_odd_groups(TurnBlock& block, Mask sign, Mask& origin, std::vector<Mask>& basis) {
+    const auto odd = [&](Mask v) { return odd_parity(v & sign); };
+    const auto first = std::find_if(basis.begin(), basis.end(), odd);
+    if (first == basis.end()) return;
+    const Mask step = *first;
+    const bool splits_active = Index{1} << (first - basis.begin()) < block.active;
+    basis.erase(first);
+    for (Mask& v : basis) v ^= odd(v) ? step : 0;
+    Index active[] = {block.active, 0};  // of the groups at the origin, and of the others
+    if (splits_active) active[0] = active[1] = block.active / 2;
+    const bool is_odd = odd(origin);
+    if (is_odd) origin ^= step;
+    block.active = active[is_odd ? 1 : 0];
+    block.half->odd_active = active[is_odd ? 0 : 1];
+    block.half->odd_groups = IndexMap(origin ^ step, basis);
   }
 
   Plan& plan_;
@@ -365,11 +403,18 @@ void close_stretch(std::vector<Operation*>& stretch) {
   stretch.clear();
 }
 
+bool carries_scale(const Operation& op) {
+  const auto* block = std::get_if<TurnBlock>(&op);
+  return block == nullptr || !block->half;
+}
+
 void close_stretches(Plan& plan) {
   std::vector<Operation*> stretch;
   for (Pass& pass : plan.passes) {
     if (pass.step != Element::none) close_stretch(stretch);
-    for (Operation& op : pass.operations) stretch.push_back(&op);
+    for (Operation& op : pass.operations) {
+      if (carries_scale(op)) stretch.push_back(&op);
+    }
   }
   close_stretch(stretch);
 }
@@ -565,6 +610,7 @@ Extent extent_of(const Program& program) {
 
 Plan make_plan(const Program& program, const Layout& layout) {
   Lowered lowered = lower(program);
+  if (layout.splits_halves) split_halves(lowered);
   keep_light_cone(program, lowered);
   Plan plan;
   plan.program = &program;

@@ -10,6 +10,7 @@
 // the outcome (amplitudes that are still zero, turns that nobody wants a gradient of) is not visited.
 #pragma once
 
+#include <optional>
 #include <variant>
 #include <vector>
 
@@ -27,12 +28,27 @@ struct Layout {
   bool moves_zeros = true;          // tiles are read and written as a whole, amplitudes that are zero still included
   bool tracks_support = true;       // amplitudes that are zero still are left out
   bool measures_in_passes = false;  // words whose flips the last pass's tile holds are measured there
+  bool splits_halves = false;       // turns of half the amplitudes are made two of all
 
   friend bool operator==(const Layout&, const Layout&) = default;
 };
 
 // Operations leave out factors that all amplitudes have in common, such as the cosines of turns; the walk carries them
-// as a scale. The last operation of a stretch (going forward, or going back) closes: it takes the scale in.
+// as a scale. The last operation of a stretch (going forward, or going back) closes: it takes the scale in. Turns of half
+// the amplitudes leave nothing out and take nothing in.
+
+// The half that a block's turns act on: amplitudes at which the parities of tile, row and lane add up to an odd one, or to
+// an even one.
+struct BlockHalf {
+  Mask tile_mask = 0;
+  Mask lane_mask = 0;
+  bool even = false;
+  // Groups at whose rows the parity is odd; it is even at those of the block itself. Where a turn takes each row to one of
+  // the other parity, which the lanes make up for, it is even at the first row of all groups.
+  bool cuts_groups = false;
+  std::optional<IndexMap> odd_groups;
+  Index odd_active = 0;
+};
 
 // Up to `most` turns that trade rows, or lanes, or both: turns that trade rows together mix the 2^k rows of a group.
 struct TurnBlock {
@@ -47,9 +63,11 @@ struct TurnBlock {
   std::vector<Mask> lane_flip;  // per turn: the partner of a lane; of some turn zero, of all
   std::vector<Mask>
       row_sign;  // per turn: the parity of (row & this) too; even on the first rows, if no lanes are traded
+  std::optional<BlockHalf> half;  // else all amplitudes
   bool closes_forward = false;
   bool closes_backward = false;
 
+  bool cuts_groups() const { return half && half->cuts_groups; }
   bool trades_lanes() const { return lane_flip[0] != 0; }
   bool stays_in_rows() const { return row_flip[0] == 0; }
 };

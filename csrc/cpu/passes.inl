@@ -20,6 +20,7 @@ class PassRunner {
   using Cell = typename TileRunner<V>::Cell;
   using Sums = typename TileRunner<V>::Sums;
   using Factor = typename Workspace<V>::Factor;
+  using Lanes = decltype(Row<T>{} < Row<T>{});
 
  public:
   PassRunner(const Call<T>& call, const Plan& plan, bool inverse, TileRunner<V>& tiles)
@@ -243,8 +244,8 @@ class PassRunner {
       for (int l = 0; l < lanes; ++l) n.some_nan |= std::isnan(cosine[j * lanes + l]);
       cosines *= cosine[j * lanes];
     }
-    // Lanes that have angles of their own share no scale.
-    const bool carries = lanes == 1;
+    // Lanes that have angles of their own share no scale, nor do the halves of the amplitudes.
+    const bool carries = lanes == 1 && !block.half;
     n.angles.fast = carries && !closes(block) && std::abs(cosines) >= smallest_scale_;
     const double taken = n.angles.fast || !(carries || closes(block)) ? 1 : taken_in(n.scale_before, closes(block));
     double square = 1;  // how long turns are in the numbers that they are rounded to, squared
@@ -253,7 +254,7 @@ class PassRunner {
       Row<T> b{};
       const double scale = j == 0 ? taken : 1;
       const double sign = sign_of(plan_.turns[block.turns[j]].word);
-      if (carries) {
+      if (lanes == 1) {
         const auto x = static_cast<T>(n.angles.fast ? 1 : scale * *cosine);
         const auto y = static_cast<T>(sign * (n.angles.fast ? *sine / *cosine : scale * *sine));
         square *= square_length(x, y);
@@ -394,16 +395,49 @@ class PassRunner {
 
   // --- a tile --------------------------------------------------------------------------------------------------------
 
-  Angles<T> angles_in_tile(const TurnBlock& block, const Numbers& n, Mask base) const {
+  // Groups of a block that are gone over together, and the lanes that it turns there.
+  struct Part {
+    Groups groups;
+    const Lanes* lanes = nullptr;  // all of them
+
+    // The vector at the lanes that are turned, and a number at the others.
+    Row<T> only(const Row<T>& v, T otherwise) const {
+      return lanes == nullptr ? v : (*lanes ? v : Row<T>{} + otherwise);
+    }
+  };
+
+  // NaN is NaN even where it meets zeros.
+  Groups groups_to_visit(const IndexMap& groups, Index active) const {
+    return {groups, some_nan_ ? groups.size() : active};
+  }
+
+  Angles<T> angles_in_tile(const TurnBlock& block, const Numbers& n, Mask base, const Part& part) const {
     Angles<T> angles = n.angles;
     for (std::size_t j = 0; j < block.turns.size(); ++j) {
       if (odd_parity(block.tile_sign[j] & base)) angles.b[j] = -angles.b[j];
+      if (part.lanes == nullptr) continue;
+      angles.a[j] = part.only(angles.a[j], 1);
+      angles.b[j] = part.only(angles.b[j], 0);
     }
     return angles;
   }
 
-  // NaN is NaN even where it meets zeros.
-  Index groups_to_visit(const TurnBlock& block) const { return some_nan_ ? block.groups.size() : block.active; }
+  // Calls f(part, angles) for what a block turns of a tile.
+  template <class F>
+  void for_each_part(const TurnBlock& block, const Numbers& n, Mask base, const F& f) const {
+    const auto visit = [&](const Part& part) { f(part, angles_in_tile(block, n, base, part)); };
+    const Groups groups = groups_to_visit(block.groups, block.active);
+    if (!block.half) return visit({groups});
+    const BlockHalf& half = *block.half;
+    const auto visit_half = [&](const Groups& some, bool odd) {
+      const bool is_odd = odd_parity(half.tile_mask & base) != (odd != half.even);
+      if (half.lane_mask == 0) return is_odd ? visit({some}) : void();
+      const Lanes lanes = lanes_of_parity<T>(half.lane_mask, is_odd);
+      visit({some, &lanes});
+    };
+    visit_half(groups, false);
+    if (half.odd_groups) visit_half(groups_to_visit(*half.odd_groups, half.odd_active), true);
+  }
 
   Index rows_to_visit(const Phases& phases) const { return some_nan_ ? phases.rows.size() : phases.active; }
 
@@ -452,7 +486,9 @@ class PassRunner {
 
   void apply(const Operation& op, const Numbers& n, const Pass& pass, Mask base, T* rows, Workspace<V>& work) const {
     if (const auto* block = std::get_if<TurnBlock>(&op)) {
-      return apply_turns(rows, *block, angles_in_tile(*block, n, base), groups_to_visit(*block));
+      return for_each_part(*block, n, base, [&](const Part& part, const Angles<T>& angles) {
+        apply_turns(rows, *block, angles, part.groups);
+      });
     }
     const Phases& phases = std::get<Phases>(op);
     for_each_table(phases, n, pass, base, work,
@@ -482,20 +518,21 @@ class PassRunner {
 
   void undo_block(const TurnBlock& block, const Numbers& n, Mask base, T* ket, T* bra, const std::vector<char>& wanted,
                   double* sums) const {
-    const Angles<T> angles = angles_in_tile(block, n, base);
-    const Index groups = groups_to_visit(block);
     const bool any = std::any_of(block.turns.begin(), block.turns.end(), [&](int t) { return wanted[t] != 0; });
-    if (!any) return undo_turns<false>(ket, bra, block, angles, groups, static_cast<Row<T>*>(nullptr));
-    Row<T> found[TurnBlock::most] = {};
-    undo_turns<true>(ket, bra, block, angles, groups, found);
-    add_block_sums(block, n, base, found, sums);
+    for_each_part(block, n, base, [&](const Part& part, const Angles<T>& angles) {
+      if (!any) return undo_turns<false>(ket, bra, block, angles, part.groups, static_cast<Row<T>*>(nullptr));
+      Row<T> found[TurnBlock::most] = {};
+      undo_turns<true>(ket, bra, block, angles, part.groups, found);
+      add_block_sums(block, n, base, part, found, sums);
+    });
   }
 
-  void add_block_sums(const TurnBlock& block, const Numbers& n, Mask base, const Row<T>* found, double* sums) const {
+  void add_block_sums(const TurnBlock& block, const Numbers& n, Mask base, const Part& part, const Row<T>* found,
+                      double* sums) const {
     for (std::size_t j = 0; j < block.turns.size(); ++j) {
       const double sign = sign_of(plan_.turns[block.turns[j]].word) * (odd_parity(block.tile_sign[j] & base) ? -1 : 1);
-      TileRunner<V>::add_sum(found[j], lane_signs<T>(block.lane_sign[j]), sign * n.scale_before * n.scale_before,
-                             sums + j * width);
+      TileRunner<V>::add_sum(part.only(found[j], 0), lane_signs<T>(block.lane_sign[j]),
+                             sign * n.scale_before * n.scale_before, sums + j * width);
     }
   }
 

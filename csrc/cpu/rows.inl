@@ -181,6 +181,13 @@ Row<T> lane_signs(Mask lane_mask) {
   return signs;
 }
 
+// Which numbers of a row belong to pairs whose lane's bits under the mask are odd, or even.
+template <class T>
+auto lanes_of_parity(Mask lane_mask, bool even) {
+  const Row<T> signs = lane_signs<T>(lane_mask);
+  return even ? signs > Row<T>{} : signs < Row<T>{};
+}
+
 // --- turns of whole rows ----------------------------------------------------------------------------------------------
 
 // What a block turns by, in one tile.
@@ -336,6 +343,48 @@ struct LaneBlock {
   static unsigned odd_at(const Signs& signs, int m, int j) { return (signs.of[j] >> m) & 1; }
 };
 
+// One turn that trades rows and lanes, of half of the amplitudes, where the row and its partner have other lanes in that
+// half. Lanes are traded where the partner is read and written, so that a and b are those of the first row's lanes for both.
+template <class T>
+struct CutBlock {
+  static constexpr int turns = 1;
+  static constexpr int rows = 2;
+  using Signs = unsigned;  // whether the first row's is odd
+  GroupOffsets<1, T> offsets;
+  Mask lane_flip;
+  Mask row_sign;
+  Row<T> a;
+  Row<T> b[2];
+  const Row<T> one[2] = {Row<T>{} - T(1), Row<T>{} + T(1)};
+
+  CutBlock(const TurnBlock& block, const Angles<T>& angles)
+      : offsets(block), lane_flip(block.lane_flip[0]), row_sign(block.row_sign[0]), a(angles.a[0]) {
+    b[0] = -angles.b[0];
+    b[1] = angles.b[0];
+  }
+
+  KETGRAD_ALWAYS_INLINE Signs signs(Index group) const { return odd_parity(static_cast<Mask>(group) & row_sign); }
+
+  template <bool>
+  KETGRAD_ALWAYS_INLINE void turn(Row<T>* x, Signs odd) const {
+    const Row<T> x0 = x[0];
+    const Row<T> x1 = trade_lanes(x[1], lane_flip);
+    x[0] = a * x0 + b[odd] * x1;
+    x[1] = trade_lanes(a * x1 - b[odd] * x0, lane_flip);
+  }
+
+  KETGRAD_ALWAYS_INLINE void add_overlaps(const Row<T>* x, const Row<T>* y, Signs odd, Row<T>* sum) const {
+    const Row<T> ahead = y[0] * trade_lanes(x[1], lane_flip);
+    const Row<T> back = trade_lanes(y[1], lane_flip) * x[0];
+    sum[0] += one[odd] * (ahead - back);
+  }
+
+  KETGRAD_ALWAYS_INLINE void generate(const Row<T>* x, Row<T>* d, Signs odd) const {
+    d[0] += b[odd] * trade_lanes(x[1], lane_flip);
+    d[1] -= trade_lanes(b[odd] * x[0], lane_flip);
+  }
+};
+
 template <class Block, class T>
 KETGRAD_ALWAYS_INLINE inline void load_rows(const Block& local, const T* state, Index base, Row<T>* x) {
   for (int m = 0; m < Block::rows; ++m) x[m] = load_row(state + (base ^ local.offsets.at[m]));
@@ -346,12 +395,19 @@ KETGRAD_ALWAYS_INLINE inline void store_rows(const Block& local, T* state, Index
   for (int m = 0; m < Block::rows; ++m) store_row(state + (base ^ local.offsets.at[m]), x[m]);
 }
 
-// --- over the first groups of a block ---------------------------------------------------------------------------------
+// --- over groups of a block -------------------------------------------------------------------------------------------
+
+// The first of some groups.
+struct Groups {
+  const IndexMap& all;
+  Index count;
+};
 
 // Calls f(the kind of block, whether it is fast), both as types.
 template <class T, class F>
 inline void with_kind(const TurnBlock& block, bool fast, const F& f) {
   const auto with_speed = [&](auto kind) { fast ? f(kind, std::true_type()) : f(kind, std::false_type()); };
+  if (block.cuts_groups()) return f(std::type_identity<CutBlock<T>>(), std::false_type());
   const auto with_size = [&](auto size) {
     constexpr int k = decltype(size)::value;
     if (!block.trades_lanes()) return with_speed(std::type_identity<RowBlock<k, T>>());
@@ -366,9 +422,9 @@ inline void with_kind(const TurnBlock& block, bool fast, const F& f) {
 }
 
 template <class Block, bool fast, class T>
-void turn_groups(T* state, const TurnBlock& block, const Angles<T>& angles, Index groups) {
+void turn_groups(T* state, const TurnBlock& block, const Angles<T>& angles, const Groups& groups) {
   const Block local(block, angles);
-  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
+  for_each_index(groups.all, groups.count, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     const auto signs = local.signs(group);
     Row<T> x[Block::rows];
@@ -381,10 +437,10 @@ void turn_groups(T* state, const TurnBlock& block, const Angles<T>& angles, Inde
 // Takes a block back from ket and bra, the angles being the inverse's. With `wanted`, adds per turn Re<bra|-i P|ket>,
 // signs left out; the turns of a block commute, so all overlaps are taken before any is undone.
 template <class Block, bool fast, bool wanted, class T>
-void undo_groups(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index groups, Row<T>* sums) {
+void undo_groups(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, const Groups& groups, Row<T>* sums) {
   const Block local(block, angles);
   Row<T> sum[Block::turns] = {};
-  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
+  for_each_index(groups.all, groups.count, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     const auto signs = local.signs(group);
     Row<T> x[Block::rows];
@@ -403,14 +459,14 @@ void undo_groups(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles
 }
 
 template <class T>
-void apply_turns(T* state, const TurnBlock& block, const Angles<T>& angles, Index groups) {
+void apply_turns(T* state, const TurnBlock& block, const Angles<T>& angles, const Groups& groups) {
   with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
     turn_groups<typename decltype(kind)::type, decltype(fast)::value>(state, block, angles, groups);
   });
 }
 
 template <bool wanted, class T>
-void undo_turns(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, Index groups, Row<T>* sums) {
+void undo_turns(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, const Groups& groups, Row<T>* sums) {
   with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
     undo_groups<typename decltype(kind)::type, decltype(fast)::value, wanted>(ket, bra, block, angles, groups, sums);
   });

@@ -7,10 +7,10 @@
 
 template <class Block, bool fast, class T>
 void turn_tangent_groups(T* state, T* tangent, const TurnBlock& block, const Angles<T>& angles,
-                         const Angles<T>& weights, Index groups) {
+                         const Angles<T>& weights, const Groups& groups) {
   const Block local(block, angles);
   const Block generators(block, weights);
-  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
+  for_each_index(groups.all, groups.count, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     const auto signs = local.signs(group);
     Row<T> x[Block::rows];
@@ -36,11 +36,11 @@ struct TangentStates {
 // Back, as undo_groups. With `wanted`, adds the derivatives of what that adds.
 template <class Block, bool fast, bool wanted, class T>
 void undo_tangent_groups(const TangentStates<T>& states, const TurnBlock& block, const Angles<T>& angles,
-                         const Angles<T>& weights, Index groups, Row<T>* sums) {
+                         const Angles<T>& weights, const Groups& groups, Row<T>* sums) {
   const Block local(block, angles);
   const Block generators(block, weights);
   Row<T> sum[Block::turns] = {};
-  for_each_index(block.groups, groups, [&](Index group) KETGRAD_ALWAYS_INLINE {
+  for_each_index(groups.all, groups.count, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     const auto signs = local.signs(group);
     Row<T> x[Block::rows];
@@ -71,7 +71,7 @@ void undo_tangent_groups(const TangentStates<T>& states, const TurnBlock& block,
 
 template <class T>
 void apply_tangent_turns(T* state, T* tangent, const TurnBlock& block, const Angles<T>& angles,
-                         const Angles<T>& weights, Index groups) {
+                         const Angles<T>& weights, const Groups& groups) {
   with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
     turn_tangent_groups<typename decltype(kind)::type, decltype(fast)::value>(state, tangent, block, angles, weights,
                                                                               groups);
@@ -80,7 +80,7 @@ void apply_tangent_turns(T* state, T* tangent, const TurnBlock& block, const Ang
 
 template <bool wanted, class T>
 void undo_tangent_turns(const TangentStates<T>& states, const TurnBlock& block, const Angles<T>& angles,
-                        const Angles<T>& weights, Index groups, Row<T>* sums) {
+                        const Angles<T>& weights, const Groups& groups, Row<T>* sums) {
   with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
     undo_tangent_groups<typename decltype(kind)::type, decltype(fast)::value, wanted>(states, block, angles, weights,
                                                                                       groups, sums);
@@ -107,6 +107,7 @@ class TangentRunner : public PassRunner<V> {
   using T = Scalar<V>;
   using typename Base::Cell;
   using typename Base::Numbers;
+  using typename Base::Part;
   using typename Base::Sums;
 
  public:
@@ -218,11 +219,11 @@ class TangentRunner : public PassRunner<V> {
     return first;
   }
 
-  Angles<T> weights_in_tile(const TurnBlock& block, int first, Mask base) const {
+  Angles<T> weights_in_tile(const TurnBlock& block, int first, Mask base, const Part& part) const {
     Angles<T> weights{};
     for (std::size_t j = 0; j < block.turns.size(); ++j) {
       const Row<T>& w = weights_[first + j];
-      weights.b[j] = odd_parity(block.tile_sign[j] & base) ? -w : w;
+      weights.b[j] = part.only(odd_parity(block.tile_sign[j] & base) ? -w : w, 0);
     }
     return weights;
   }
@@ -267,17 +268,7 @@ class TangentRunner : public PassRunner<V> {
 
   void apply(const Operation& op, int at, const Pass& pass, Mask base, T* rows, T* tangents, Workspace<V>& work) const {
     const Numbers& n = this->numbers_[at];
-    if (const auto* block = std::get_if<TurnBlock>(&op)) {
-      const Angles<T> angles = this->angles_in_tile(*block, n, base);
-      const Index groups = this->groups_to_visit(*block);
-      const Index first = first_weight_[at];
-      if (first >= 0) {
-        const Angles<T> weights = weights_in_tile(*block, first, base);
-        return apply_tangent_turns(rows, tangents, *block, angles, weights, groups);
-      }
-      apply_turns(rows, *block, angles, groups);
-      return apply_turns(tangents, *block, angles, groups);
-    }
+    if (const auto* block = std::get_if<TurnBlock>(&op)) return apply_block(*block, at, base, rows, tangents);
     const Phases& phases = std::get<Phases>(op);
     const Index visited = this->rows_to_visit(phases);
     this->for_each_table(phases, n, pass, base, work, [&](const auto* table) {
@@ -295,28 +286,40 @@ class TangentRunner : public PassRunner<V> {
     undo_phases_of(std::get<Phases>(op), at, pass, base, rows, work, wanted, sums);
   }
 
+  void apply_block(const TurnBlock& block, int at, Mask base, T* rows, T* tangents) const {
+    const int first = first_weight_[at];
+    this->for_each_part(block, this->numbers_[at], base, [&](const Part& part, const Angles<T>& angles) {
+      if (first >= 0) {
+        const Angles<T> weights = weights_in_tile(block, first, base, part);
+        return apply_tangent_turns(rows, tangents, block, angles, weights, part.groups);
+      }
+      apply_turns(rows, block, angles, part.groups);
+      apply_turns(tangents, block, angles, part.groups);
+    });
+  }
+
   void undo_block(const TurnBlock& block, int at, Mask base, const States& rows, const std::vector<char>& wanted,
                   double* sums) const {
     const Numbers& n = this->numbers_[at];
-    const Angles<T> angles = this->angles_in_tile(block, n, base);
-    const Index groups = this->groups_to_visit(block);
     const bool any = std::any_of(block.turns.begin(), block.turns.end(), [&](int t) { return wanted[t] != 0; });
-    Row<T> found[TurnBlock::most] = {};
-    any ? undo_block_as<true>(block, at, base, rows, angles, groups, found)
-        : undo_block_as<false>(block, at, base, rows, angles, groups, found);
-    if (any) this->add_block_sums(block, n, base, found, sums);
+    this->for_each_part(block, n, base, [&](const Part& part, const Angles<T>& angles) {
+      Row<T> found[TurnBlock::most] = {};
+      any ? undo_block_as<true>(block, at, base, rows, angles, part, found)
+          : undo_block_as<false>(block, at, base, rows, angles, part, found);
+      if (any) this->add_block_sums(block, n, base, part, found, sums);
+    });
   }
 
   template <bool wanted>
   void undo_block_as(const TurnBlock& block, int at, Mask base, const States& rows, const Angles<T>& angles,
-                     Index groups, Row<T>* found) const {
+                     const Part& part, Row<T>* found) const {
     const int first = first_weight_[at];
     if (first >= 0) {
-      const Angles<T> weights = weights_in_tile(block, first, base);
-      return undo_tangent_turns<wanted>(rows, block, angles, weights, groups, found);
+      const Angles<T> weights = weights_in_tile(block, first, base, part);
+      return undo_tangent_turns<wanted>(rows, block, angles, weights, part.groups, found);
     }
-    undo_turns<wanted>(rows.ket, rows.bra_tangent, block, angles, groups, found);
-    undo_turns<wanted>(rows.ket_tangent, rows.bra, block, angles, groups, found);
+    undo_turns<wanted>(rows.ket, rows.bra_tangent, block, angles, part.groups, found);
+    undo_turns<wanted>(rows.ket_tangent, rows.bra, block, angles, part.groups, found);
   }
 
   void undo_phases_of(const Phases& phases, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,

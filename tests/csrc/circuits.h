@@ -281,6 +281,28 @@ inline Circuit word_circuit(Random& random, int num_wires, int num_gates) {
   return circuit;
 }
 
+// Gates that are the identity on half of the amplitudes, among few others; from a basis state on.
+inline Circuit half_circuit(Random& random, int num_wires, int num_gates) {
+  constexpr std::string_view halves[] = {"CRX", "CRY",     "CRot",     "CH", "SingleExcitation", "SingleExcitationPlus",
+                                         "RX",  "IsingXY", "PauliRot", "RY", "SingleExcitation", "SX"};
+  constexpr std::string_view others[] = {"RY", "RZ", "X", "CNOT", "SWAP", "ControlledPhaseShift", "ISWAP"};
+  Circuit circuit = empty_circuit(num_wires);
+  Program& program = circuit.program;
+  program.initial = {Preparation::basis, random.wires(num_wires, num_wires), {}, no_input};
+  for (int w = 0; w < num_wires; ++w) program.initial.bits.push_back(random.below(2));
+  while (static_cast<int>(program.gates.size()) < num_gates) {
+    const bool is_half = random.chance(0.75);
+    const Opcode opcode = opcode_of(is_half ? halves[random.below(12)] : others[random.below(7)]);
+    if (gate_info(opcode).num_wires > num_wires) continue;
+    const int controls = is_half && gate_info(opcode).num_wires == 1 ? 2 : 1;
+    Gate gate = random_gate(random, circuit, opcode, controls);
+    if (gate.controls.size() <= 1) program.gates.push_back(std::move(gate));
+  }
+  program.measurements = {{MeasurementKind::state, {}, {}}};
+  program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
+  return circuit;
+}
+
 // Circuits of few kinds, which random ones seldom are: layers of one kind of gate, runs without a phase or without a turn,
 // each gate or each layer with an angle of its own or all with the same; phases before anything else.
 inline Circuit layered_circuit(Random& random, int num_wires, int num_layers) {
@@ -306,7 +328,8 @@ inline Circuit layered_circuit(Random& random, int num_wires, int num_layers) {
     const char* kind = kinds[random.below(static_cast<int>(kinds.size()))];
     for (int w = 0; w < num_wires; ++w) add(kind, {w});
     if (num_wires == 1 || random.chance(0.2)) continue;
-    const char* pair = random.chance(0.6) ? "CNOT" : random.chance(0.5) ? "IsingZZ" : "IsingXX";
+    constexpr const char* rotations[] = {"IsingZZ", "IsingXX", "CRY", "SingleExcitation"};
+    const char* pair = random.chance(0.6) ? "CNOT" : rotations[random.below(4)];
     for (int w = random.below(2); w + 1 < num_wires; ++w) add(pair, {w, w + 1});
   }
   for (int m = 0; m < 2; ++m)

@@ -276,6 +276,84 @@ TEST(turns_that_trade_rows_and_lanes_share_a_block) {
   CHECK(block.groups.size() == 2);
 }
 
+TEST(controlled_rotations_are_turns_of_half_the_amplitudes) {
+  CHECK(shape(plan_of(3, {make_gate("CRY", {0, 2}, {{0, 0, 1, 0}})})) == Shape({1}));
+  CHECK(shape(plan_of(3, {make_gate("CRX", {0, 2}, {{0, 0, 1, 0}})})) == Shape({-1, 1, -1}));
+  CHECK(shape(plan_of(3, {make_gate("SingleExcitation", {0, 2}, {{0, 0, 1, 0}})})) == Shape({1}));
+  CHECK(shape(plan_of(3, {make_gate("IsingXY", {0, 2}, {{0, 0, 1, 0}})})) == Shape({-1, 1, -1}));
+  Gate gate = controlled(rotation("RY", 2), 0);
+  gate.control_values[0] = false;
+  const Lowered lowered = lower(circuit_of(3, {gate}).program);
+  CHECK(lowered.turns.at(0).half == (Half{0b100, true}));
+  Layout layout = whole;
+  layout.splits_halves = true;
+  const Plan split = plan_of(3, {gate}, layout);
+  CHECK(shape(split) == Shape({1, 1}));
+  CHECK(split.turns[0].half.is_all() && split.turns[1].half.is_all());
+}
+
+// Three turns of one control share the groups of a block; a turn of another half has its own.
+TEST(turns_of_one_half_share_a_block) {
+  std::vector<Gate> gates;
+  for (int w = 1; w < 4; ++w) gates.push_back(controlled(rotation("RY", w), 0));
+  CHECK(shape(plan_of(5, gates)) == Shape({3}));
+  gates.push_back(controlled(rotation("RY", 4), 1));
+  CHECK(shape(plan_of(5, gates)) == Shape({3, 1}));
+  gates[0].control_values[0] = false;
+  CHECK(shape(plan_of(5, gates)) == Shape({1, 2, 1}));
+}
+
+// All amplitudes of a block's half, each once, and no others: whatever of row, lane and tile its parity is of.
+TEST(halves_are_gone_over_once) {
+  Random random(7);
+  int cut = 0;
+  for (int round = 0; round < 400; ++round) {
+    const int lane_bits = random.below(4);
+    const Layout layout{lane_bits, 0, random.chance(0.5) ? max_wires : lane_bits + 1 + random.below(3)};
+    std::vector<Gate> gates;
+    for (int w = 0; w < 6; ++w) gates.push_back(rotation("RY", w));
+    for (int g = 0; g < 5; ++g) {
+      const char* name = random.chance(0.3) ? "CNOT" : random.chance(0.5) ? "CRY" : "SingleExcitation";
+      gates.push_back(make_gate(name, random.wires(6, 2), std::vector<Slot>(name[1] == 'N' ? 0 : 1)));
+    }
+    const Plan plan = plan_of(6, gates, layout);
+    for (const Pass& pass : plan.passes) {
+      for (const Operation& op : pass.operations) {
+        const auto* block = std::get_if<TurnBlock>(&op);
+        if (block == nullptr || !block->half) continue;
+        cut += block->cuts_groups();
+        const Half& half = plan.turns[block->turns[0]].half;
+        std::vector<int> seen(64, 0);
+        for (Index tile = 0; tile < pass.tiles.size(); ++tile) {
+          const auto visit = [&](const IndexMap& groups, bool odd) {
+            for (Index g = 0; g < groups.size(); ++g) {
+              for (Index lane = 0; lane < Index{1} << lane_bits; ++lane) {
+                const Index first = pass.tiles[tile] ^ pass.rows[groups[g]] ^ lane;
+                const bool is_odd = odd_parity(block->half->tile_mask & static_cast<Mask>(pass.tiles[tile])) !=
+                                    (odd != odd_parity(block->half->lane_mask & static_cast<Mask>(lane)));
+                CHECK(odd_parity(static_cast<Mask>(first) & half.mask) == is_odd);
+                for (Index members = 0; members < Index{1} << block->turns.size(); ++members) {
+                  Index at = first;
+                  for (std::size_t j = 0; j < block->turns.size(); ++j)
+                    at ^= (members >> j) & 1 ? static_cast<Index>(plan.turns[block->turns[j]].word.x) : 0;
+                  if (block->stays_in_rows() && block->trades_lanes()) at = first;
+                  seen[at] += is_odd != half.even;
+                }
+              }
+            }
+          };
+          visit(block->groups, false);
+          if (block->half->odd_groups) visit(*block->half->odd_groups, true);
+        }
+        const int each = block->stays_in_rows() ? 1 << block->turns.size() : 1;
+        for (Index i = 0; i < 64; ++i)
+          CHECK(seen[i] == (odd_parity(static_cast<Mask>(i) & half.mask) != half.even ? each : 0));
+      }
+    }
+  }
+  CHECK(cut > 20);
+}
+
 TEST(turns_of_one_wire_are_not_in_one_block) {
   CHECK(shape(plan_of(2, {rotation("RY", 0), rotation("RY", 0)})) == Shape({1, 1}));
 }
@@ -336,6 +414,10 @@ TEST(the_last_block_closes) {
   CHECK(std::get<TurnBlock>(alone.passes[0].operations[0]).closes_backward);
   CHECK(!std::get<TurnBlock>(alone.passes[0].operations[0]).closes_forward);
   CHECK(std::get<TurnBlock>(alone.passes[0].operations[1]).closes_forward);
+  const Plan halves = plan_of(3, {rotation("RY", 0), rotation("RY", 1), make_gate("CRY", {0, 2}, {{0, 0, 1, 0}})});
+  CHECK(shape(halves) == Shape({2, 1}));  // a turn of half the amplitudes cannot
+  CHECK(std::get<TurnBlock>(halves.passes[0].operations[0]).closes_forward);
+  CHECK(!std::get<TurnBlock>(halves.passes[0].operations[1]).closes_forward);
   const Plan followed = plan_of(1, {rotation("RY", 0), rotation("RZ", 0)});
   CHECK(!std::get<TurnBlock>(followed.passes[0].operations[0]).closes_forward);
   CHECK(std::get<TurnBlock>(followed.passes[0].operations[0]).closes_backward);
@@ -397,15 +479,20 @@ std::vector<Index> visited_rows(const Phases& phases, int) {
   return rows;
 }
 
+// Of turns of half the amplitudes, those of either half: what is done there, if anything, is done in the scale that is met.
 std::vector<Index> visited_rows(const TurnBlock& block, int part_bits) {
   std::vector<Index> rows;
-  for (Index g = 0; g < block.active; ++g) {
-    for (Index members = 0; members < Index{1} << block.turns.size(); ++members) {
-      Index row = block.groups[g];
-      for (std::size_t j = 0; j < block.turns.size(); ++j) row ^= (members >> j) & 1 ? block.row_flip[j] : 0;
-      rows.push_back(row >> part_bits);
+  const auto visit = [&](const IndexMap& groups, Index active) {
+    for (Index g = 0; g < active; ++g) {
+      for (Index members = 0; members < Index{1} << block.turns.size(); ++members) {
+        Index row = groups[g];
+        for (std::size_t j = 0; j < block.turns.size(); ++j) row ^= (members >> j) & 1 ? block.row_flip[j] : 0;
+        rows.push_back(row >> part_bits);
+      }
     }
-  }
+  };
+  visit(block.groups, block.active);
+  if (block.half && block.half->odd_groups) visit(*block.half->odd_groups, block.half->odd_active);
   return rows;
 }
 

@@ -26,15 +26,16 @@ TEST(every_gate_and_measurement) {
 TEST(tiles) {
   Random random(32);
   set_thresholds({.tile_bits = 4});
-  for (int opcode = 0; opcode < num_gates; opcode += 3) {
-    const Circuit circuit = tiled_circuit(random, opcode);
+  const auto check = [&](const Circuit& circuit) {
     const Case c = unsolved_case(random, circuit, 1);
     const Tangents t = make_tangents(random, circuit, c);
     for_each_level([&] {
       check_run<float>(c, t);
       check_run<double>(c, t);
     });
-  }
+  };
+  for (int opcode = 0; opcode < num_gates; opcode += 3) check(tiled_circuit(random, opcode));
+  for (int round = 0; round < 8; ++round) check(half_circuit(random, 7, 10));
   set_thresholds({});
 }
 

@@ -1,6 +1,7 @@
 // The walk, forward and backward, against the dense simulator: every gate, every kind of measurement, both precisions,
 // every instruction set, batches that fill lanes and batches that do not, inputs shared and batched, one thread and
 // several.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -54,13 +55,78 @@ TEST(random_circuits_in_every_batch) {
 TEST(circuits_in_either_basis) {
   Random random(4);
   int in_x = 0;
-  for (int round = 0; round < 30; ++round) {
+  for (int round = 0; round < 48; ++round) {
     const Circuit circuit = word_circuit(random, 1 + round % 6, 24);
     in_x += lower(circuit.program).frame.basis() == Basis::x ? 1 : 0;
     check_case(make_case(random, circuit, round % 3 == 0 ? 1 : 18), 1);
   }
   CHECK(in_x >= 10);
-  CHECK(in_x < 30);
+  CHECK(in_x < 48);
+}
+
+TEST(turns_of_half_the_amplitudes) {
+  Random random(41);
+  for (int round = 0; round < 40; ++round) {
+    set_thresholds({.tile_bits = round % 2 == 0 ? 0 : 4,
+                    .scale_bits = round % 3 == 0 ? 2 : 24,
+                    .support = round % 5 != 0,
+                    .regime = round % 4 < 2 ? RegimeChoice::single : RegimeChoice::lanes});
+    const Index batch = round % 4 == 1 ? 1 : 1 + round % 11;
+    check_case(make_case(random, half_circuit(random, 2 + round % 7, 14), batch), 1 + round % 2);
+  }
+  set_thresholds({});
+}
+
+// The dense simulator's zeros are not exact; what else there is, is the product of a few sines.
+template <class T>
+void check_zeros(const Case& c) {
+  Run<T> run(c.program, c.values, c.batch, 1);
+  run.forward();
+  for (std::size_t a = 0; a < run.complex.size(); a += 2) {
+    const bool is_zero = std::hypot(c.expected_complex[a], c.expected_complex[a + 1]) < 1e-13;
+    if (!CHECK((run.complex[a] == 0 && run.complex[a + 1] == 0) == is_zero))
+      note("amplitude " + std::to_string(a / 2) + ", " + description(c));
+  }
+}
+
+// Of gates that do not undo each other: each has an angle of its own, and those that have none come once.
+Circuit zeros_circuit(Random& random, int num_wires) {
+  Circuit circuit = half_circuit(random, num_wires, 9);
+  circuit.program.measurements = {{MeasurementKind::state, {}, {}}};
+  std::vector<Gate> gates;
+  for (Gate gate : std::exchange(circuit.program.gates, {})) {
+    for (Slot& slot : gate.slots) slot = {0, random.below(4), 1, 0.013 * static_cast<double>(gates.size())};
+    const Formula formula = gate_info(gate.opcode).formula;
+    const bool again =
+        std::ranges::any_of(gates, [&](const Gate& g) { return gate_info(g.opcode).formula == formula; });
+    if (again && (formula == Formula::h || formula == Formula::sx)) continue;
+    gates.push_back(std::move(gate));
+  }
+  circuit.program.gates = std::move(gates);
+  return circuit;
+}
+
+// Where a gate is the identity, or leaves zeros alone, amplitudes stay what they are, as they do under its matrix.
+TEST(zeros_stay_exact) {
+  Random random(42);
+  for (const auto& [regime, tile_bits] :
+       {std::pair{RegimeChoice::lanes, 0}, std::pair{RegimeChoice::single, 0}, std::pair{RegimeChoice::single, 4}}) {
+    set_thresholds({.tile_bits = tile_bits, .regime = regime});
+    for (int round = 0; round < 60; ++round) {
+      const Circuit circuit = zeros_circuit(random, 2 + round % 7);
+      const Index batch = 1 + round % 3;
+      std::vector<Values> values = random_values(random, circuit, batch);
+      for (Values& v : values) {
+        for (double& x : v.rows) x = static_cast<float>(random.uniform(0.2, 1.2));
+      }
+      const Case c = make_case(random, circuit, batch, values);
+      for_each_level([&] {
+        check_zeros<float>(c);
+        check_zeros<double>(c);
+      });
+    }
+  }
+  set_thresholds({});
 }
 
 void add_large_matrix(Circuit& circuit) {
@@ -184,6 +250,25 @@ TEST(nan_reaches_every_amplitude) {
         run.forward();
         for (const float a : run.complex) CHECK(std::isnan(a));
       }
+    }
+  }
+  set_thresholds({});
+}
+
+// In a turn of half the amplitudes, all of that half; the others stay as they are.
+TEST(nan_stays_in_its_half) {
+  for (const auto& [n, batch, tile_bits] : {std::tuple{6, 1, 0}, std::tuple{6, 2, 4}, std::tuple{3, 20, 0}}) {
+    for (int control = 0; control < n; ++control) {
+      set_thresholds({.tile_bits = tile_bits});
+      Circuit circuit = empty_circuit(n);
+      for (int w = 0; w < n; ++w) circuit.program.gates.push_back(make_gate("H", {w}));
+      circuit.program.gates.push_back(make_gate("CRY", {control, (control + 1) % n}, {{0, 0, 1, 0}}));
+      circuit.program.measurements = {{MeasurementKind::state, {}, {}}};
+      Run<float> run(register_program(circuit.program),
+                     {{false, 4, std::vector<double>(4, std::numeric_limits<double>::quiet_NaN())}}, batch, 1);
+      run.forward();
+      for (std::size_t a = 0; a < run.complex.size(); ++a)
+        CHECK(std::isnan(run.complex[a]) == ((a / 2 >> (n - 1 - control) & 1) != 0));
     }
   }
   set_thresholds({});

@@ -40,6 +40,7 @@ void check_on_gpu(const Case& c, const Tangents& t, const Setting& setting) {
 Circuit any_circuit(Random& random, int n) {
   const int gates = random.below(n > 5 ? 20 : 40);  // each may bring a matrix, and the dense simulator takes its time
   if (random.chance(0.25)) return random_circuit(random, n, gates);
+  if (random.chance(0.3)) return half_circuit(random, n, gates);
   return random.chance(0.15) ? word_circuit(random, n, gates) : layered_circuit(random, n, 1 + random.below(6));
 }
 
@@ -73,6 +74,8 @@ void count_regime(const Case& c, int threads) {
   count("support not tracked", !t.support);
   count("scale kept above 1/16", t.scale_bits < 4);
   count("scale kept above 2^-24 or less", t.scale_bits >= 24);
+  count("turns of half the amplitudes",
+        std::ranges::any_of(plan.turns, [](const Turn& t) { return !t.half.is_all(); }));
   count("basis of X", plan.basis == Basis::x);
   count("steps", !plan.steps.empty());
   count("batches", c.batch > 1);
