@@ -31,6 +31,7 @@ WORKLOADS = [
     ("vqe_16_4_brick", "avx2"),
     ("tfim_14_4", "avx2"),
     ("molecule_10", "avx2"),
+    ("controlled_12_4", "avx2"),
     ("qml_8_4_32", "portable"),
     ("vqe_12_4", "portable"),
 ]

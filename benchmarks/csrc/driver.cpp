@@ -63,9 +63,9 @@ class Builder {
 
   int wires() const { return workload_.program.num_wires; }
 
-  void add(std::string_view name, std::vector<int> targets, int input) {
+  void add(std::string_view name, std::vector<int> targets, int input, std::vector<int> controls = {}) {
     Slot slot{input, columns_[input]++, 1, 0};
-    workload_.program.gates.push_back(gate(name, std::move(targets), {}, {slot}));
+    workload_.program.gates.push_back(gate(name, std::move(targets), std::move(controls), {slot}));
   }
 
   void fixed(std::string_view name, int control, int target) {
@@ -184,6 +184,17 @@ Workload molecule(int n, int words) {
   return found;
 }
 
+// Rotations and a ring of controlled ones.
+Workload controlled(int n, int layers) {
+  Builder b(n, layers);
+  for (int layer = 0; layer < layers; ++layer) {
+    b.rotations({"RY"}, 0);
+    for (int w = 0; w < n; ++w) b.add("CRX", {(w + 1) % n}, 0, {w});
+  }
+  b.each_z();
+  return b.finish();
+}
+
 Workload twice(Workload w) {
   w.twice = true;
   return w;
@@ -222,6 +233,7 @@ const std::pair<const char*, Make> workloads[] = {
     {"vqe_20_4_brick", [] { return vqe(20, 4, {"RX", "RZ", "RX"}); }},
     {"tfim_14_4", [] { return tfim(14, 4); }},
     {"tfim_20_10", [] { return tfim(20, 10); }},
+    {"controlled_12_4", [] { return controlled(12, 4); }},
     {"molecule_10", [] { return molecule(10, 300); }},
     {"molecule_12", [] { return molecule(12, 600); }},
 };
