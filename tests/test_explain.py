@@ -45,6 +45,19 @@ def test_a_batch_goes_by_lanes() -> None:
     assert str(found).startswith("64 circuits, 1 wire, 1 gate, complex64: a circuit in each lane")
 
 
+def test_a_controlled_rotation_is_a_turn_of_half_the_amplitudes() -> None:
+    """In full, it takes twice as much an amplitude: as much as a rotation of all. In vectors none are left out."""
+    layer = [kg.RY(0.1 + w, wires=w) for w in range(8)]
+
+    def work(gate: kg.Operation) -> float:
+        found = kg.explain(kg.Tape([*layer, gate], [kg.state()]))
+        assert sum(p.turns for p in found.passes) == 9
+        return found.multiply_adds[0]
+
+    assert work(kg.CRY(0.3, wires=[1, 0])) == work(kg.RY(0.3, wires=0))
+    assert work(kg.CRY(0.3, wires=[7, 0])) == work(kg.RY(0.3, wires=0)) + 2 * 2**8
+
+
 def test_gates_that_stay_alone_are_named() -> None:
     operations = [kg.BasisState([1, 1], wires=["a", "b"]), kg.RX(0.3, wires="c"), kg.Toffoli(wires=["a", "b", "c"])]
     text = str(kg.explain(kg.Tape(operations, [kg.probs()])))
