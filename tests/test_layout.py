@@ -163,6 +163,21 @@ def test_the_oracle_shares_nothing_with_what_runs_circuits():
     assert all(name.startswith("ketgrad.circuit") for name in found)
 
 
+MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "torch_private.py"]
+PRIVATE = "|".join(
+    [
+        r"\b(?:torch(?:\.\w+)*|forward_ad|functorch)\._(?!_)\w+",
+        r"from torch\S* import .*\b_\w+",
+        r"(?:from|import) torch\S*\._\w+",
+    ]
+)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_private_names_of_torch_are_in_one_file(path: Path):
+    assert re.findall(PRIVATE, read(path)) == []
+
+
 def test_package_is_typed():
     assert (PACKAGE / "py.typed").is_file()
     assert (PACKAGE / "_C.pyi").is_file()

@@ -15,30 +15,41 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch._C import _functorch as functorch
-from torch._C._dynamo import eval_frame
-from torch._C._functorch import CGradInterpreterPtr, CJvpInterpreterPtr, CVmapInterpreterPtr, TransformType
-from torch._functorch.utils import enable_single_level_autograd_function
-from torch.autograd.forward_ad import _set_fwd_grad_enabled
-from torch.autograd.function import _SingleLevelFunction
+
+from ..native.torch_private import (
+    CGradInterpreterPtr,
+    CJvpInterpreterPtr,
+    CVmapInterpreterPtr,
+    SingleLevelFunction,
+    TransformType,
+    add_batch_dim,
+    apply_of,
+    enable_single_level_autograd_function,
+    get_interpreter_stack,
+    get_unwrapped,
+    is_functorch_wrapped_tensor,
+    peek_interpreter_stack,
+    pop_dynamic_layer_stack,
+    push_dynamic_layer_stack,
+    set_forward_mode_enabled,
+    skip_in_dynamo,
+    unwrap_batched,
+    unwrap_for_grad,
+    unwrap_if_dead,
+    wrap_for_grad,
+)
 
 _Function = type[torch.autograd.Function]
 _T = TypeVar("_T")
 
 
-_SKIP = eval_frame._FrameExecStrategy(eval_frame._FrameAction.SKIP, eval_frame._FrameAction.SKIP)
-
-
 def not_for_dynamo(decorated: _T) -> _T:
-    """A function that torch.compile leaves alone, with all that it calls, or a class all of whose functions are so.
-
-    `torch.compiler.disable` does that by a wrapper, and by importing Dynamo.
-    """
+    """A function that torch.compile leaves alone, with all that it calls, or a class all of whose functions are so."""
     functions = vars(decorated).values() if isinstance(decorated, type) else (decorated,)
     for function in functions:
         code = getattr(getattr(function, "__func__", function), "__code__", None)
         if code is not None:
-            eval_frame.set_code_exec_strategy(code, _SKIP)
+            skip_in_dynamo(code)
     return decorated
 
 
@@ -54,8 +65,8 @@ class VmapInfo(NamedTuple):
 
 def apply(function: _Function, *args: Any) -> tuple[Tensor, ...]:
     """`function.apply(*args)`; the function has `setup_context`, and a rule for each transform that it may meet."""
-    args = tuple([functorch.unwrap_if_dead(a) if isinstance(a, Tensor) else a for a in args])
-    top: Any = functorch.peek_interpreter_stack()
+    args = tuple([unwrap_if_dead(a) if isinstance(a, Tensor) else a for a in args])
+    top: Any = peek_interpreter_stack()
     if top is None:
         return apply_of(function)(*args)  # type: ignore[no-any-return]
     key = top.key()
@@ -71,14 +82,15 @@ def apply(function: _Function, *args: Any) -> tuple[Tensor, ...]:
 
 def are_differentiated(tensors: Iterable[Tensor]) -> bool:
     """Whether a level takes gradients, or torch's autograd below all levels may."""
-    if any(level.key() == TransformType.Grad for level in functorch.get_interpreter_stack() or ()):
+    if any(level.key() == TransformType.Grad for level in get_interpreter_stack() or ()):
         return True
-    return torch.is_grad_enabled() and any(_innermost(tensor).requires_grad for tensor in tensors)
+    return torch.is_grad_enabled() and any(innermost(tensor).requires_grad for tensor in tensors)
 
 
-def _innermost(tensor: Tensor) -> Tensor:
-    while functorch.is_functorch_wrapped_tensor(tensor):
-        tensor = functorch.get_unwrapped(tensor)
+def innermost(tensor: Tensor) -> Tensor:
+    """What functorch's wrappers hold."""
+    while is_functorch_wrapped_tensor(tensor):
+        tensor = get_unwrapped(tensor)
     return tensor
 
 
@@ -89,7 +101,7 @@ def run_behind_break(function: Callable[..., Any], *args: Any) -> Any:
         NotImplementedError: a level takes gradients. torch does not compile what comes behind: it fails an assertion
             about leaves (pytorch #136662), and breaks graphs there under backend="eager" only.
     """
-    if any(level.key() == TransformType.Grad for level in functorch.get_interpreter_stack() or ()):
+    if any(level.key() == TransformType.Grad for level in get_interpreter_stack() or ()):
         raise NotImplementedError(
             "ketgrad does not run under torch.func's grad, vjp, jacrev and hessian together with "
             'torch.compile(backend="eager"), which does not go on behind a graph break there; use another backend, or '
@@ -98,31 +110,26 @@ def run_behind_break(function: Callable[..., Any], *args: Any) -> Any:
     return function(*args)
 
 
-def apply_of(function: _Function) -> Callable[..., Any]:
-    """`function.apply` without what it adds for transforms: the cheapest, where none is active."""
-    return torch._C._FunctionBase.__dict__["apply"].__get__(None, function)  # type: ignore[no-any-return]
-
-
 @contextmanager
 def _below() -> Iterator[None]:
     """Without the top level."""
-    level = functorch.pop_dynamic_layer_stack()
+    level = pop_dynamic_layer_stack()
     try:
         yield
     finally:
-        functorch.push_dynamic_layer_stack(level)
+        push_dynamic_layer_stack(level)
 
 
 def _through_vmap(top: CVmapInterpreterPtr, function: Any, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
     level = top.level()
-    pairs = [functorch._unwrap_batched(a, level) if isinstance(a, Tensor) else (a, None) for a in args]
+    pairs = [unwrap_batched(a, level) if isinstance(a, Tensor) else (a, None) for a in args]
     dims = tuple([dim for _, dim in pairs])
     with _below():
         if not any(dim is not None for dim in dims):
             return apply(function, *args)
         results, axes = function.vmap(VmapInfo(top.batchSize()), dims, *[value for value, _ in pairs])
     mapped = zip(results, axes, strict=True)
-    return tuple([r if axis is None else functorch._add_batch_dim(r, axis, level) for r, axis in mapped])
+    return tuple([r if axis is None else add_batch_dim(r, axis, level) for r, axis in mapped])
 
 
 @lru_cache(maxsize=32)
@@ -130,17 +137,17 @@ def _node(function: Any) -> Any:
     """The function as a node in the graph of the top level."""
 
     def forward(*args: Any) -> tuple[Tensor, ...]:
-        top = functorch.peek_interpreter_stack()
+        top = peek_interpreter_stack()
         level = top.level()
         is_grad = top.key() == TransformType.Grad
         backward = CGradInterpreterPtr(top).prevGradMode() if is_grad else True
         forward_mode = True if is_grad else CJvpInterpreterPtr(top).prevFwdGradMode()
-        unwrapped = [functorch._unwrap_for_grad(a, level) if isinstance(a, Tensor) else a for a in args]
+        unwrapped = [unwrap_for_grad(a, level) if isinstance(a, Tensor) else a for a in args]
         # A node switches both modes off; the levels below have them as they were outside.
-        with torch.set_grad_enabled(backward), _set_fwd_grad_enabled(forward_mode), _below():
+        with torch.set_grad_enabled(backward), set_forward_mode_enabled(forward_mode), _below():
             results = apply(function, *unwrapped)
-        return tuple([functorch._wrap_for_grad(r, level) for r in results])
+        return tuple([wrap_for_grad(r, level) for r in results])
 
     rules = {"setup_context": function.setup_context, "backward": function.backward, "jvp": function.jvp}
     methods = {name: staticmethod(rule) for name, rule in {"forward": forward, **rules}.items()}
-    return type(function.__name__, (_SingleLevelFunction,), methods)
+    return type(function.__name__, (SingleLevelFunction,), methods)

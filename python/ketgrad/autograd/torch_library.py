@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._library.autograd import Info, make_autograd_impl
 from torch.autograd import forward_ad
 
 from ..native import operators
 from ..native.library import _C
+from ..native.torch_private import Info, forward_mode_level, make_autograd_impl
 
 COMPILED_SECOND_DERIVATIVE = (
     "ketgrad has no second derivatives inside torch.compile: the gradient of a circuit was differentiated again; "
@@ -175,7 +175,7 @@ def _register_autograd(name: str, backward: Callable[..., Any], setup_context: C
     kernel = make_autograd_impl(operator, Info(backward, setup_context))
 
     def run(keyset: Any, *args: Any) -> Any:
-        if forward_ad._current_level >= 0:
+        if forward_mode_level() >= 0:
             _refuse_tangents(name, args)
         return kernel(keyset, *args)
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..native.torch_private import DisableTorchFunction, is_functorch_wrapped_tensor, len_dispatch_stack
 from .types import Array, Parameter, Wire, Wires
 
 _set = object.__setattr__
@@ -272,7 +273,7 @@ def check_values(value: Parameter, deviation: Callable[[Tensor], Tensor], where:
     elif not (tensor.is_floating_point() or tensor.is_complex()):
         tensor = tensor.to(torch.float64)
     # Nor is it recorded: a function that is being traced does not depend on the outcome.
-    with torch.no_grad(), torch._C.DisableTorchFunction():
+    with torch.no_grad(), DisableTorchFunction():
         found = deviation(tensor)
         wrong = (found > tolerance) & torch.isfinite(found)
         if bool(wrong.any()):
@@ -285,8 +286,7 @@ def _readable(value: Tensor) -> bool:
         return False
     if type(value) is not Tensor and not isinstance(value, torch.nn.Parameter):
         return False
-    functorch = torch._C._functorch
-    return not functorch.is_functorch_wrapped_tensor(value) and torch._C._len_torch_dispatch_stack() == 0
+    return not is_functorch_wrapped_tensor(value) and len_dispatch_stack() == 0
 
 
 def check_unitary(value: Parameter, name: str, wires: tuple[Wire, ...]) -> None:

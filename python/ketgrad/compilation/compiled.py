@@ -15,15 +15,8 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch._subclasses.fake_tensor import FakeTensor
-from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
-from torch.overrides import _pop_mode, _push_mode
-from torch.utils import _pytree as pytree
-from torch.utils._device import DeviceContext
-from torch.utils._python_dispatch import _disable_current_modes
 
 from ..autograd import functions, interpreter_levels
 from ..circuit.tape import Tape
@@ -33,6 +26,26 @@ from ..execution.jacobian_products import as_tapes
 from ..execution.programs import structure_cache
 from ..native import operators
 from ..native.profiling import span
+from ..native.torch_private import (
+    DeviceContext,
+    DisableTorchFunction,
+    EnableTorchFunction,
+    FakeTensor,
+    FunctionalTensor,
+    apply_of,
+    get_unwrapped,
+    is_batchedtensor,
+    is_functorch_wrapped_tensor,
+    len_dispatch_stack,
+    len_function_stack,
+    maybe_get_bdim,
+    pop_function_mode,
+    push_function_mode,
+    pytree,
+    saved_tensors_hooks_enabled,
+    temporarily_clear_interpreter_stack,
+    without_dispatch_modes,
+)
 from .callers import answering_itself
 from .captures import Surroundings, is_operator
 from .handles import handle_of
@@ -95,7 +108,7 @@ class _Execute(torch.autograd.Function):
         return tuple(gradients)
 
 
-_apply = interpreter_levels.apply_of(_Execute)  # transforms take another route
+_apply = apply_of(_Execute)  # transforms take another route
 
 
 def _run(call: Call, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -356,7 +369,7 @@ class Compiled:
         if operators.is_transforming():
             tensors: list[Tensor] = []
             _described((args, kwargs), tensors)
-            if not any(isinstance(_innermost(tensor), _WITHOUT_VALUES) for tensor in tensors):
+            if not any(isinstance(interpreter_levels.innermost(tensor), _WITHOUT_VALUES) for tensor in tensors):
                 return torch.compiler.disable(interpreter_levels.run_behind_break)(self._call, args, kwargs)
             raise NotImplementedError(
                 "ketgrad has no torch.func transforms (grad, vmap, jvp, jacrev, hessian) inside torch.compile; take "
@@ -510,11 +523,11 @@ class Compiled:
         recorder = Recorder(tensors, surroundings)
         circuits = recorder.run(lambda: self._circuits(args, kwargs))
         lowering = Lowering(recorder.trace, recorder.number)
-        with torch._C.DisableTorchFunction():  # the default device is that of what the function makes
+        with DisableTorchFunction():  # the default device is that of what the function makes
             results = lowering.calls_of(circuits.tapes, self.dtype or circuits.dtype, self.recompute)
         boundary = len(recorder.trace.nodes)
         returned = recorder.run(lambda: circuits.finish([r[0] if len(r) == 1 else r for r in results]))
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             plan = lowering.plan(returned, boundary)
         for call in plan.calls:
             operators.require_kernels(call.device)
@@ -661,12 +674,11 @@ class _Plans:
 
 def _plain(tensor: Tensor) -> Tensor:
     """A tensor that is real, without functorch's wrappers and without tangents, in the shape that a transform shows."""
-    functorch = torch._C._functorch
     axes = []  # those of outer levels are counted among the axes that inner levels show
-    while functorch.is_functorch_wrapped_tensor(tensor):
-        if functorch.is_batchedtensor(tensor):
-            axes.append(functorch.maybe_get_bdim(tensor))
-        tensor = functorch.get_unwrapped(tensor)
+    while is_functorch_wrapped_tensor(tensor):
+        if is_batchedtensor(tensor):
+            axes.append(maybe_get_bdim(tensor))
+        tensor = get_unwrapped(tensor)
     for axis in reversed(axes):
         tensor = tensor.select(axis, 0)
     if isinstance(tensor, _WITHOUT_VALUES):
@@ -675,13 +687,6 @@ def _plain(tensor: Tensor) -> Tensor:
         return tensor
     primal: Tensor = forward_ad.unpack_dual(tensor).primal
     return primal.detach().requires_grad_(tensor.requires_grad)
-
-
-def _innermost(tensor: Tensor) -> Tensor:
-    """What functorch's wrappers hold."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)
-    return tensor
 
 
 def _example(tensor: Tensor) -> Tensor:
@@ -795,29 +800,29 @@ def _outside_of_modes() -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(temporarily_clear_interpreter_stack())  # transforms
-        stack.enter_context(_disable_current_modes())  # fake tensors, graphs
-        stack.enter_context(torch._C._EnableTorchFunction())
+        stack.enter_context(without_dispatch_modes())  # fake tensors, graphs
+        stack.enter_context(EnableTorchFunction())
         stack.enter_context(_without_function_modes())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        if torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
+        if saved_tensors_hooks_enabled():
             stack.enter_context(saved_tensors_hooks(_as_it_is, _as_it_is))  # those of a checkpoint count
         yield
 
 
 @contextlib.contextmanager
 def _without_function_modes() -> Iterator[None]:
-    modes = [_pop_mode() for _ in range(torch._C._len_torch_function_stack())]
+    modes = [pop_function_mode() for _ in range(len_function_stack())]
     kept = [mode for mode in modes if isinstance(mode, DeviceContext)]
     for mode in reversed(kept):
-        _push_mode(mode)
+        push_function_mode(mode)
     try:
         yield
     finally:
         for _ in kept:
-            _pop_mode()
+            pop_function_mode()
         for mode in reversed(modes):
-            _push_mode(mode)
+            push_function_mode(mode)
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:
@@ -826,7 +831,7 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 
 def _is_watched() -> bool:
     """Whether modes see what is done with tensors: fake tensors, graphs, counters."""
-    return torch._C._len_torch_dispatch_stack() > 0
+    return len_dispatch_stack() > 0
 
 
 def _with_constants_seen(plan: Plan) -> Plan:

@@ -1,18 +1,17 @@
 """Calls of compiled functions that `torch.compile` and `torch.export` trace.
 
-Importing this module imports `torch._dynamo`, and with it sympy: it is imported while they trace, not before.
+Importing this module imports Dynamo, and with it sympy: it is imported while they trace, not before.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch._dynamo
-
+from ..native.torch_private import nonstrict_trace
 from .handles import of_handle
 
 
-@torch._dynamo.nonstrict_trace
+@nonstrict_trace
 def call_in_graph(handle: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A call with fake tensors: the graph gets the plan's arithmetic and the operators, no Python of ketgrad."""
     return of_handle(handle)._call_fake(args, kwargs)

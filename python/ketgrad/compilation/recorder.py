@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ..native.torch_private import DisableTorchFunction, is_functorch_wrapped_tensor, version_of
 from .callers import asker, caller_of_torch, users_line
 from .captures import Location, Surroundings
 
@@ -154,7 +155,7 @@ def _refs(item: Any) -> Iterator[int]:
 
 
 def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
+    return -1 if tensor.is_inference() else version_of(tensor)
 
 
 # --- kinds of torch calls ---------------------------------------------------------------------------------------------
@@ -309,7 +310,7 @@ class Recorder(TorchFunctionMode):
         taken, given = self._take((args, kwargs)), _given((args, kwargs))
         inputs = [self.trace.values[number] for number in dict.fromkeys(_refs(taken))]
         result = func(*given[0], **given[1])
-        with torch._C.DisableTorchFunction():  # what is noted of it is none of a mode's business
+        with DisableTorchFunction():  # what is noted of it is none of a mode's business
             return self._note(func, name, taken, inputs, result)
 
     def _note(self, func: Any, name: str, taken: Any, inputs: list[Value], result: Any) -> Any:
@@ -500,7 +501,7 @@ class Recorder(TorchFunctionMode):
         return number
 
     def _lift(self, tensor: Tensor) -> int:
-        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if is_functorch_wrapped_tensor(tensor):
             self._refuse(
                 "a tensor from outside the function is under a torch.func transform while the function is traced; ",
                 "pass it as an argument, or call the function once before without the transform",

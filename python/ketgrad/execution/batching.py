@@ -18,6 +18,7 @@ from torch import Tensor
 from ..circuit.tape import Tape
 from ..circuit.types import Parameter
 from ..native.library import _C
+from ..native.torch_private import DisableFunctorch
 from .programs import Encoding, Result, Source, encode
 
 # What computes in complex64 and returns float32 (autocast).
@@ -203,7 +204,7 @@ def _numbers(values: list[Parameter], dtype: torch.dtype, device: torch.device) 
 @lru_cache(maxsize=1024)
 def _kept_numbers(values: tuple[Parameter, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     # It outlives the transforms that are active, whose levels would wrap it, and is saved for backward passes.
-    with torch._C._DisableFuncTorch(), torch.inference_mode(False):
+    with DisableFunctorch(), torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device)
 
 

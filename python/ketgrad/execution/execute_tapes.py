@@ -10,12 +10,12 @@ from typing import Any, Never
 import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
-from torch.utils import _pytree as pytree
 
 from ..autograd import functions, interpreter_levels
 from ..circuit.parsing import hide_rest
 from ..circuit.tape import Tape
 from ..native import operators
+from ..native.torch_private import apply_of, pytree
 from .jacobian_products import AdjointProducts, Run, TapeResult, as_aligned_tapes, as_tapes
 
 _DIFF_METHODS = ("adjoint", None)
@@ -76,7 +76,7 @@ class ExecuteTapes(torch.autograd.Function):
             return kwargs["jpc"].run_transformed(tapes)
         out_struct_holder: list[pytree.TreeSpec] = []
         # Past the `apply` of `Function`, which looks at each parameter and adds functorch transforms, refused above.
-        flat = interpreter_levels.apply_of(cls)(out_struct_holder, kwargs, *parameters)
+        flat = apply_of(cls)(out_struct_holder, kwargs, *parameters)
         return _unflatten(flat, out_struct_holder[0])
 
     @staticmethod

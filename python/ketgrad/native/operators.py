@@ -7,11 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _functorch
 from torch.autograd import forward_ad
 
 from .library import _C
 from .profiling import is_profiling, span
+from .torch_private import (
+    BelowAutograd,
+    forward_mode_level,
+    has_kernel_for_dispatch_key,
+    is_legacy_batchedtensor,
+    maybe_current_level,
+)
 
 THIRD_DERIVATIVE = (
     "ketgrad has first and second derivatives: a second derivative of a circuit was differentiated again "
@@ -24,7 +30,6 @@ _execute_vjp_jvp = torch.ops.ketgrad.execute_vjp_jvp.default
 
 
 # What autograd would do with an operator is Python, and slow; where there is nothing for it to do it is left out.
-_BelowAutograd = torch._C._AutoDispatchBelowAutograd
 
 
 def _native(operator: Any, program: int, inputs: Sequence[Tensor], *others: Any) -> Any:
@@ -32,7 +37,7 @@ def _native(operator: Any, program: int, inputs: Sequence[Tensor], *others: Any)
     if is_profiling():
         _plan_by_name(program, inputs)
     try:
-        with _BelowAutograd():
+        with BelowAutograd():
             return operator(program, inputs, *others)
     except MemoryError as error:
         if inputs[0].is_cuda:
@@ -59,7 +64,7 @@ def batch_size(program: _C.Program, inputs: Sequence[Tensor]) -> Any:
 
 def has_kernels(device_type: str) -> bool:
     """Whether this build has the operators for a kind of device, "cpu" or "cuda"."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key("ketgrad::execute", device_type.upper())
+    return has_kernel_for_dispatch_key("ketgrad::execute", device_type.upper())
 
 
 def require_kernels(device: torch.device) -> None:
@@ -163,7 +168,7 @@ def run_execute_vjp_jvp(
 
 def is_transforming() -> bool:
     """Whether a functorch transform or a level of forward-mode differentiation is active."""
-    return _functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
+    return maybe_current_level() is not None or forward_mode_level() >= 0
 
 
 def refuse_transforms(tensors: Sequence[Tensor]) -> None:
@@ -172,13 +177,13 @@ def refuse_transforms(tensors: Sequence[Tensor]) -> None:
     Raises:
         NotImplementedError: a functorch transform is active, or a tensor carries a tangent.
     """
-    if _functorch.maybe_current_level() is not None:
+    if maybe_current_level() is not None:
         raise NotImplementedError(
             "this function does not run under torch.func transforms (grad, vmap, jvp, jacrev, hessian); use "
             "kg.execute, or what kg.compile returns, without a JacobianProductCalculator of your own"
         )
     refuse_legacy_vmap(tensors)
-    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+    if forward_mode_level() >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
         raise NotImplementedError(
             "this function has no forward-mode derivatives; use kg.execute, or what kg.compile returns, without a "
             "JacobianProductCalculator of your own"
@@ -192,7 +197,7 @@ def refuse_legacy_vmap(tensors: Sequence[Tensor]) -> None:
         NotImplementedError: a tensor is batched by it.
     """
     for tensor in tensors:
-        if _functorch.is_legacy_batchedtensor(tensor):
+        if is_legacy_batchedtensor(tensor):
             raise NotImplementedError(
                 "ketgrad does not run under is_grads_batched=True and vectorize=True of torch.autograd; use "
                 "torch.func.jacrev, jacfwd or vmap"

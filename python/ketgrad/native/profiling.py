@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-is_profiling = torch._C._autograd._profiler_enabled
-"""Whether a profiler of torch is running."""
+from .torch_private import profiler_enabled as is_profiling
+
+__all__ = ["is_profiling", "span"]
 
 _NOTHING = nullcontext()
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..circuit.measurements import Measurement, expval, probs
@@ -16,6 +15,7 @@ from ..circuit.operations import Identity, Z
 from ..circuit.tape import Tape
 from ..compilation.compiled import Compiled
 from ..compilation.lowering import Plan
+from ..native.torch_private import DisableTorchFunction
 from .block import Block
 
 _COMPLEX = ("state", "density_matrix")
@@ -113,7 +113,7 @@ class LayerCircuit:
         expected = None
         if self.takes_inputs:
             # Out of sight of the trace, which would be one for each batch size if this depended on it.
-            with torch._C.DisableTorchFunction():
+            with DisableTorchFunction():
                 expected = tensors[0].shape[0] if tensors[0].dim() == 2 else None
         if tape.batch_size != expected:
             found = "one circuit" if tape.batch_size is None else f"a batch of {tape.batch_size} circuits"

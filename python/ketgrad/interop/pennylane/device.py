@@ -32,10 +32,10 @@ from pennylane.transforms import convert_to_numpy_parameters
 from pennylane.transforms.core import CompilePipeline
 from pennylane.workflow.interfaces.autograd import autograd_execute
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from ...circuit.tape import Tape
 from ...execution.jacobian_products import AdjointProducts
+from ...native.torch_private import pytree
 from .conversion import build_tape, has_gradient
 from .execution import Executor, as_arrays, as_numpy, real_dtype
 from .preprocessing import add_native_transforms, is_collapse, native_scripts, with_jax_arrays
