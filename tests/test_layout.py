@@ -178,6 +178,13 @@ def test_private_names_of_torch_are_in_one_file(path: Path):
     assert re.findall(PRIVATE, read(path)) == []
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_pennylane_is_known_in_its_package_only(path: Path):
+    if path.parent.name != "pennylane":
+        assert not {name for name in imported_modules(path) if name.split(".")[0] == "pennylane"}
+        assert re.findall(r'"pennylane\.\w+\.', read(path)) == []
+
+
 def test_package_is_typed():
     assert (PACKAGE / "py.typed").is_file()
     assert (PACKAGE / "_C.pyi").is_file()

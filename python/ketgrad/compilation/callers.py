@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from .front_ends import front_ends
+
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _RECORDING = (__file__, os.path.join(os.path.dirname(__file__), "recorder.py"))
@@ -36,36 +38,6 @@ _RUNNING = tuple(
     )
 )
 """Files that look at tensors in order to execute circuits."""
-
-_LIBRARIES = frozenset({"pennylane", "autoray"})
-_ANSWERING = ("pennylane.math", "autoray")
-"""Modules that ask for whoever calls them."""
-
-_CHECKS = frozenset(
-    {
-        "pennylane.ops.qubit.matrix_ops:QubitUnitary.__init__",
-        "pennylane.ops.qubit.state_preparation:StatePrep._preprocess",
-        "pennylane.templates.state_preparations.mottonen:MottonenStatePreparation.__init__",
-    }
-)
-"""Where PennyLane reads values in order to raise or to go on."""
-
-_SIMPLIFICATIONS = {
-    "pennylane.ops.functions.dot:dot": False,
-    "pennylane.ops.op_math.controlled:_is_single_qubit_special_unitary": False,
-    "pennylane.ops.op_math.decompositions.controlled_decompositions:_not_zero": False,
-    "pennylane.ops.qubit.parametric_ops_single_qubit:_can_replace": False,
-    "pennylane.ops.qubit.state_preparation:StatePrep._preprocess": False,
-    "pennylane.pauli.pauli_arithmetic:PauliSentence.operation": False,
-    "pennylane.pauli.pauli_arithmetic:PauliSentence.prune": False,
-    "pennylane.transforms.optimization.cancel_inverses:_check_equality": True,
-    "pennylane.transforms.optimization.merge_rotations:merge_rotations": False,
-    "pennylane.transforms.optimization.optimization_utils:_try_no_fuse": False,
-    "pennylane.transforms.optimization.single_qubit_fusion:single_qubit_fusion": False,
-    "pennylane.transforms.split_non_commuting:_sum_terms": False,
-}
-"""Where PennyLane leaves something out, or takes a shorter way, if a value is a special one; and the truth value with
-which it does not: what it does then is right of all values."""
 
 
 class Asker(NamedTuple):
@@ -103,14 +75,16 @@ class Asker(NamedTuple):
     def checks(self) -> bool:
         """Whether a value decides only about an error."""
         # A state that is normalised on demand is left as it is where its norm is 1.
-        return self._place in _CHECKS and not self.frame.f_locals.get("normalize")
+        checks = any(self._place in front_end.checks for front_end in front_ends())
+        return checks and not self.frame.f_locals.get("normalize")
 
     def answer(self, asked: Any) -> Any:
         """What stands for a value, in the answer's kind, such that what is made of it is right of all values.
 
         None where there is no such answer.
         """
-        answer = _SIMPLIFICATIONS.get(self._place)
+        answers = [front_end.simplifications.get(self._place) for front_end in front_ends()]
+        answer = next((answer for answer in answers if answer is not None), None)
         if answer is not None and isinstance(asked, np.ndarray):
             return np.full_like(asked, math.nan)  # close to nothing
         return answer if isinstance(asked, bool) else None
@@ -136,8 +110,9 @@ def caller_of_torch() -> Asker:
 def asker() -> Asker:
     """The code on whose account torch is asked: not torch's own, and not what answers for others."""
     frame = sys._getframe(1)
+    answering = tuple([name for front_end in front_ends() for name in front_end.answering])
     while frame.f_back is not None and frame.f_code is not answering_itself.__code__:
-        if not (frame.f_code.co_filename.startswith((_TORCH, *_RECORDING)) or _module(frame).startswith(_ANSWERING)):
+        if not (frame.f_code.co_filename.startswith((_TORCH, *_RECORDING)) or _module(frame).startswith(answering)):
             break
         frame = frame.f_back
     return Asker(frame, _module(frame))
@@ -162,4 +137,5 @@ def _module(frame: FrameType) -> str:
 
 
 def _is_library(module: str) -> bool:
-    return module.partition(".")[0] in _LIBRARIES
+    top = module.partition(".")[0]
+    return any(top in front_end.libraries for front_end in front_ends())

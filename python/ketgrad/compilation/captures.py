@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ..circuit.parsing import Immutable
+from .front_ends import front_ends, operators_front_end
 
 _MOST_OBJECTS = 20_000
 _MOST_ITEMS = 2_000
@@ -35,7 +36,7 @@ _OF_MODULES = ("_parameters", "_buffers", "_modules")
 """The dictionaries of a torch.nn.Module that a function may loop over."""
 
 # Whose functions refer to nothing that a user could have put there.
-_LIBRARIES = frozenset({"builtins", "functools", "ketgrad", "math", "numpy", "random", "scipy", "torch", "pennylane"})
+_LIBRARIES = frozenset({"builtins", "functools", "ketgrad", "math", "numpy", "random", "scipy", "torch"})
 
 _Namespace = dict[str, Any]
 
@@ -186,7 +187,7 @@ def _parts(place: _Place, namespace: _Namespace) -> Iterable[_Place]:
         return [_Place(f"{text}.{name}", getattr(found, name)) for name in names if hasattr(found, name)]
     if isinstance(found, ModuleType):
         return []
-    if is_operator(found):
+    if operators_front_end(found) is not None:
         return [_Place(f"{text}.data", found.data)]
     if isinstance(found, (FunctionType, type)):
         is_users = not _is_of_python(found.__module__) and not _is_library(found.__module__)
@@ -206,12 +207,6 @@ def _is_read_otherwise(container: Any) -> bool:
     """Whether its class says what `container[key]` is."""
     own = (dict, list, tuple, deque, MappingProxyType)
     return all(type(container).__getitem__ is not kind.__getitem__ for kind in own)
-
-
-def is_operator(found: Any) -> bool:
-    """Whether this is an operator of PennyLane, which is loaded where there is one."""
-    pennylane = sys.modules.get("pennylane")
-    return pennylane is not None and isinstance(found, pennylane.operation.Operator)
 
 
 def _object_parts(found: Any, text: str, namespace: _Namespace) -> list[_Place]:
@@ -262,7 +257,8 @@ def _function_of(value: Any) -> Any:
 
 
 def _is_library(module: str | None) -> bool:
-    return (module or "").split(".")[0] in _LIBRARIES
+    top = (module or "").split(".")[0]
+    return top in _LIBRARIES or any(top in front_end.libraries for front_end in front_ends())
 
 
 def _is_of_python(module: str | None) -> bool:

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple, overload
 
@@ -19,7 +18,6 @@ from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 
 from ..autograd import functions, interpreter_levels
-from ..circuit.tape import Tape
 from ..execution.batching import keeps_state, require_recompute
 from ..execution.explain import CompiledExplanation, StructureExplanation, explain_program
 from ..execution.jacobian_products import as_tapes
@@ -47,7 +45,8 @@ from ..native.torch_private import (
     without_dispatch_modes,
 )
 from .callers import answering_itself
-from .captures import Surroundings, is_operator
+from .captures import Surroundings
+from .front_ends import Circuits, front_end_of, front_ends, operators_front_end
 from .handles import handle_of
 from .lowering import Call, Lowering, Plan, same_plan
 from .recorder import Recorder, autocast_state, is_autocast, likeness
@@ -282,10 +281,9 @@ class Compiled:
             dtype = dtype or function.dtype
             recompute = function.recompute if recompute is None else recompute
             function = function.function
-        if _is_qnode(function):
-            from ..interop.pennylane.qnodes import require_compilable
-
-            require_compilable(function)
+        front_end = front_end_of(function)
+        if front_end is not None:
+            front_end.require_compilable(function)
         self.function = function
         self.dtype = dtype
         self.recompute = recompute
@@ -312,9 +310,9 @@ class Compiled:
         return f"<compiled {self._name}{precision}: {self._traces} trace{'' if self._traces == 1 else 's'}>"
 
     def __getattr__(self, name: str) -> Any:
-        """A compiled QNode has the attributes of the QNode: it goes where that went."""
+        """What is compiled of another library's circuit has its attributes: it goes where that went."""
         function = vars(self).get("function")
-        if name.startswith("__") or not _is_qnode(function):
+        if name.startswith("__") or front_end_of(function) is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(function, name)
 
@@ -535,13 +533,14 @@ class Compiled:
 
     def _circuits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Circuits:
         """Run the function; the circuits that it stands for."""
-        function = self.function.func if _is_qnode(self.function) else self.function  # type: ignore[attr-defined]
-        with _queue() as queue:
+        own = front_end_of(self.function)
+        function = self.function if own is None else own.function_of(self.function)
+        with contextlib.ExitStack() as stack:
+            queues = [(front_end, stack.enter_context(front_end.queue())) for front_end in front_ends()]
             returned = answering_itself(function, args, kwargs)
-        if _has_measurements(returned):
-            from ..interop.pennylane.qnodes import circuits_of_script
-
-            return circuits_of_script(self.function, returned, queue)
+        for front_end, queue in queues:
+            if front_end.has_measurements(returned):
+                return front_end.circuits_of(self.function, returned, queue)
         is_single = not isinstance(returned, (list, tuple))
         found = [returned] if is_single else returned
         for item in found:
@@ -568,20 +567,6 @@ class Compiled:
                 "while it is traced"
             )
         return plan, outer
-
-
-class Circuits(NamedTuple):
-    """What a function stands for.
-
-    Attributes:
-        tapes: to be executed.
-        finish: makes what the function returns of their results.
-        dtype: the precision to compute in, if nothing else is asked for; None: that of the tapes.
-    """
-
-    tapes: Sequence[Tape]
-    finish: Callable[[Sequence[Any]], Any]
-    dtype: torch.dtype | None = None
 
 
 class _Given(NamedTuple):
@@ -732,10 +717,11 @@ def _described(item: Any, tensors: list[Tensor]) -> Hashable:
         return (type(item), *[_described(part, tensors) for part in item])
     if isinstance(item, dict):
         return (type(item), *[(key, _described(part, tensors)) for key, part in item.items()])
-    if is_operator(item) and any(isinstance(parameter, Tensor) for parameter in item.data):
+    front_end = operators_front_end(item)
+    if front_end is not None and any(isinstance(parameter, Tensor) for parameter in item.data):
         raise TypeError(
-            f"an argument of a compiled function is {item.name} of PennyLane with tensors as parameters; pass the "
-            "tensors, and build the operator in the function"
+            f"an argument of a compiled function is {item.name} of {front_end.title} with tensors as parameters; pass "
+            "the tensors, and build the operator in the function"
         )
     try:
         if isinstance(item, np.ndarray):  # PennyLane's have a hash
@@ -764,27 +750,6 @@ def _rebuilt(item: Any, tensors: Iterator[Tensor]) -> Any:
     if isinstance(item, dict):
         return {key: _rebuilt(part, tensors) for key, part in item.items()}
     return item
-
-
-# --- PennyLane, as far as it is loaded: it is where there is something to compile of it -------------------------------
-
-
-def _is_qnode(function: Any) -> bool:
-    pennylane = sys.modules.get("pennylane")
-    return pennylane is not None and isinstance(function, pennylane.QNode)
-
-
-def _queue() -> AbstractContextManager[Any]:
-    """Takes what a quantum function queues."""
-    pennylane = sys.modules.get("pennylane")
-    return contextlib.nullcontext() if pennylane is None else pennylane.queuing.AnnotatedQueue()
-
-
-def _has_measurements(returned: Any) -> bool:
-    pennylane = sys.modules.get("pennylane")
-    if pennylane is None:
-        return False
-    return any(isinstance(leaf, pennylane.measurements.MeasurementProcess) for leaf in pytree.tree_leaves(returned))
 
 
 # --- modes of torch ---------------------------------------------------------------------------------------------------

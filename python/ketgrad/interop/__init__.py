@@ -8,8 +8,11 @@ from typing import Any
 
 from ..circuit.measurements import Measurement
 from ..circuit.tape import Tape
+from ..compilation.front_ends import register
 
 __all__ = ["from_openqasm", "from_qiskit"]
+
+register("pennylane", f"{__name__}.pennylane.front_end")
 
 
 def from_qiskit(

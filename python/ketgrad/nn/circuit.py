@@ -14,6 +14,7 @@ from ..circuit.measurements import Measurement, expval, probs
 from ..circuit.operations import Identity, Z
 from ..circuit.tape import Tape
 from ..compilation.compiled import Compiled
+from ..compilation.front_ends import front_end_of
 from ..compilation.lowering import Plan
 from ..native.torch_private import DisableTorchFunction
 from .block import Block
@@ -127,7 +128,7 @@ def _require_plain(function: Any) -> None:
         raise TypeError(f"CircuitLayer takes a function that returns a kg.Tape, not {type(function).__name__}")
     if isinstance(function, Compiled):
         raise TypeError("CircuitLayer compiles its function: give it the function itself, without kg.compile")
-    if type(function).__name__ == "QNode":
+    if front_end_of(function) is not None:
         raise TypeError("CircuitLayer takes no QNode; use PennyLane's TorchLayer of kg.compile(qnode)")
 
 

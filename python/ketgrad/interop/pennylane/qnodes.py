@@ -19,7 +19,7 @@ from pennylane.transforms.core import CompilePipeline
 from pennylane.workflow.qnode import _to_qfunc_output_type, _validate_qfunc_output
 
 from ...circuit.parsing import place
-from ...compilation.compiled import Circuits
+from ...compilation.front_ends import Circuits
 from .conversion import build_tape
 from .device import KetgradQubit
 from .execution import real_dtype

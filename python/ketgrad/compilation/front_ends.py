@@ -1,0 +1,98 @@
+"""Front ends: libraries in which circuits are written that `kg.compile` takes, and all that it knows of them.
+
+A front end is registered under the library's name, and its module is imported when the library has been: nothing here
+imports a library.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib import import_module
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from ..circuit.tape import Tape
+
+
+class Circuits(NamedTuple):
+    """What a function stands for.
+
+    Attributes:
+        tapes: to be executed.
+        finish: makes what the function returns of their results.
+        dtype: the precision to compute in, if nothing else is asked for; None: that of the tapes.
+    """
+
+    tapes: Sequence[Tape]
+    finish: Callable[[Sequence[Any]], Any]
+    dtype: torch.dtype | None = None
+
+
+class FrontEnd(Protocol):
+    """What compiled functions ask of a library.
+
+    Attributes:
+        title: the library's name as people write it.
+        libraries: top-level modules, the library's own first, that ask about tensors on their own account.
+        answering: the beginnings of the names of modules that ask for whoever calls them.
+        checks: where (module:qualified name) values are read in order to raise or to go on.
+        simplifications: where something is left out, or a shorter way taken, if a value is a special one; and the truth
+            value with which it is not: what is done then is right of all values.
+    """
+
+    title: str
+    libraries: frozenset[str]
+    answering: tuple[str, ...]
+    checks: frozenset[str]
+    simplifications: Mapping[str, bool]
+
+    def is_circuit(self, function: Any) -> bool:
+        """Whether this is a circuit with a device, which is compiled as such."""
+
+    def require_compilable(self, circuit: Any) -> None:
+        """Raise where its results are none of tapes with torch's parameters."""
+
+    def function_of(self, circuit: Any) -> Callable[..., Any]:
+        """The function behind a circuit."""
+
+    def queue(self) -> AbstractContextManager[Any]:
+        """Takes what a function queues."""
+
+    def has_measurements(self, returned: Any) -> bool:
+        """Whether a function returned measurements of the library."""
+
+    def circuits_of(self, function: Callable[..., Any], returned: Any, queue: Any) -> Circuits:
+        """What a function or circuit stands for, given what it returned and queued."""
+
+    def is_operator(self, found: Any) -> bool:
+        """Whether this is an operator, whose parameters are its `data`."""
+
+
+_modules: dict[str, str] = {}
+_loaded: dict[str, FrontEnd] = {}
+
+
+def register(library: str, module: str) -> None:
+    """Name the module that has a library's `FRONT_END`."""
+    _modules[library] = module
+
+
+def front_ends() -> Sequence[FrontEnd]:
+    """Those of libraries that are imported."""
+    for library, module in _modules.items():
+        if library not in _loaded and sys.modules.get(library) is not None:
+            _loaded[library] = import_module(module).FRONT_END
+    return tuple(_loaded.values())
+
+
+def front_end_of(function: Any) -> FrontEnd | None:
+    """The front end whose circuit this is."""
+    return next((front_end for front_end in front_ends() if front_end.is_circuit(function)), None)
+
+
+def operators_front_end(found: Any) -> FrontEnd | None:
+    """The front end whose operator this is."""
+    return next((front_end for front_end in front_ends() if front_end.is_operator(found)), None)
