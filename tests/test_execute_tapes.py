@@ -15,6 +15,7 @@ import cases
 import ketgrad as kg
 import oracle
 from ketgrad.execution import batching, programs
+from ketgrad.native import operators
 
 
 def leaf(value: Any, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -96,8 +97,8 @@ def test_tapes_of_different_structure_in_one_batch() -> None:
 
 def test_tapes_of_equal_structure_take_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    run = kg.jacobian_products.ops.run_execute
-    monkeypatch.setattr(kg.jacobian_products.ops, "run_execute", lambda *a: (calls.append(1), run(*a))[1])
+    run = operators.run_execute
+    monkeypatch.setattr(operators, "run_execute", lambda *a: (calls.append(1), run(*a))[1])
     x, w, data = leaf(torch.linspace(0, 1, 12).tolist()), leaf(0.4), leaf([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
     tapes = [
         kg.Tape([kg.RX(a, wires=0), kg.RY(w, wires=0), kg.RZ(0.1 * i, wires=0)], [kg.expval(kg.X(0))])
@@ -248,8 +249,8 @@ def test_memory_goes_when_the_results_go() -> None:
 
 def test_only_what_needs_a_gradient_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted: list[Any] = []
-    run = kg.jacobian_products.ops.run_execute_vjp
-    monkeypatch.setattr(kg.jacobian_products.ops, "run_execute_vjp", lambda *a: (wanted.append(a[-1]), run(*a))[1])
+    run = operators.run_execute_vjp
+    monkeypatch.setattr(operators, "run_execute_vjp", lambda *a: (wanted.append(a[-1]), run(*a))[1])
     x, data = leaf(0.3), torch.tensor([0.1, 0.2], dtype=torch.float64)
     (z,), (unused,) = (
         kg.execute([kg.Tape([kg.RX(data, wires=0), kg.RY(x, wires=0)], [kg.expval(kg.Z(0))])]),
@@ -265,8 +266,8 @@ def test_only_what_needs_a_gradient_is_computed(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_group_whose_results_are_not_used_is_not_walked(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    run = kg.jacobian_products.ops.run_execute_vjp
-    monkeypatch.setattr(kg.jacobian_products.ops, "run_execute_vjp", lambda *a: (calls.append(1), run(*a))[1])
+    run = operators.run_execute_vjp
+    monkeypatch.setattr(operators, "run_execute_vjp", lambda *a: (calls.append(1), run(*a))[1])
     x, w = leaf(0.3), leaf(0.4)
     used, _ = kg.execute([rotation(x), kg.Tape([kg.RY(w, wires=0)], [kg.probs()])])
     used.backward()
@@ -688,8 +689,8 @@ def test_jacobians_of_complex_results_by_complex_parameters_are_refused() -> Non
 
 def test_jacobians_and_results_take_one_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    run = kg.jacobian_products.ops.run_execute
-    monkeypatch.setattr(kg.jacobian_products.ops, "run_execute", lambda *a: (calls.append(1), run(*a))[1])
+    run = operators.run_execute
+    monkeypatch.setattr(operators, "run_execute", lambda *a: (calls.append(1), run(*a))[1])
     tape = rotation(leaf(0.3), kg.probs(), kg.expval(kg.Z(0)))
     (results,), _ = kg.AdjointProducts().execute_and_compute_jacobian([tape])
     assert calls == [1]

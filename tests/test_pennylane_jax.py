@@ -182,12 +182,12 @@ def test_a_batch_that_jax_does_not_see() -> None:
 
 
 def test_a_vmap_is_one_native_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ketgrad import ops
+    from ketgrad.native import operators
 
     calls = []
     for name in ("run_execute", "run_execute_vjp"):
-        native = getattr(ops, name)
-        monkeypatch.setattr(ops, name, lambda *a, n=name, f=native, **kw: (calls.append(n), f(*a, **kw))[1])
+        native = getattr(operators, name)
+        monkeypatch.setattr(operators, name, lambda *a, n=name, f=native, **kw: (calls.append(n), f(*a, **kw))[1])
     ours, _ = nodes(angles)
     jax.vmap(lambda p: jax.vmap(lambda x: ours(p, x))(ROWS))(MORE)
     assert calls == ["run_execute"]
