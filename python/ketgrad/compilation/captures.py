@@ -8,10 +8,12 @@ keys.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from keyword import iskeyword
 from types import CodeType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -179,9 +181,9 @@ def _parts(place: _Place, namespace: _Namespace) -> Iterable[_Place]:
     if isinstance(found, functools.partial):
         return [_Place(f"{text}.{name}", getattr(found, name)) for name in ("func", "args", "keywords")]
     if isinstance(found, (dict, MappingProxyType)) and not _is_read_otherwise(found):
-        return _items(text, list(found.items())[:_MOST_ITEMS], namespace)
+        return _items(text, islice(found.items(), _MOST_ITEMS), namespace)
     if isinstance(found, (list, tuple, deque)) and not _is_read_otherwise(found):
-        return _items(text, list(enumerate(found))[:_MOST_ITEMS], namespace)
+        return _items(text, islice(enumerate(found), _MOST_ITEMS), namespace)
     if isinstance(found, Immutable):
         names = ("parameters", "observable", "operations", "measurements")
         return [_Place(f"{text}.{name}", getattr(found, name)) for name in names if hasattr(found, name)]
@@ -238,8 +240,9 @@ def _class_parts(kind: type, found: Any, text: str, namespace: _Namespace) -> li
                 continue
             elif not hasattr(type(value), "__get__"):
                 parts.append(_Place(_attribute(text, name), value))
-            elif isinstance(value, MemberDescriptorType) and found is not kind and hasattr(found, name):
-                parts.append(_Place(_attribute(text, name), value.__get__(found)))  # a slot
+            elif isinstance(value, MemberDescriptorType) and found is not kind:
+                with contextlib.suppress(AttributeError):  # a slot that is not filled
+                    parts.append(_Place(_attribute(text, name), value.__get__(found)))
     return parts
 
 

@@ -365,8 +365,7 @@ class Compiled:
     @interpreter_levels.not_for_dynamo
     def _call_fake(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if operators.is_transforming():
-            tensors: list[Tensor] = []
-            _described((args, kwargs), tensors)
+            _, tensors = _flatten(args, kwargs)
             if not any(isinstance(interpreter_levels.innermost(tensor), _WITHOUT_VALUES) for tensor in tensors):
                 return torch.compiler.disable(interpreter_levels.run_behind_break)(self._call, args, kwargs)
             raise NotImplementedError(
@@ -377,8 +376,7 @@ class Compiled:
 
     def _call_watched(self, args: tuple[Any, ...], kwargs: dict[str, Any], may_read_outside: bool = True) -> Any:
         """A call that modes see: with fake tensors, or on its way into a graph."""
-        tensors: list[Tensor] = []
-        _described((args, kwargs), tensors)
+        _, tensors = _flatten(args, kwargs)
         with _outside_of_modes():
             plan, known = self._plan(*_rebuilt((args, kwargs), map(_plain, tensors)))
         if plan.lifted and not may_read_outside:
@@ -390,7 +388,7 @@ class Compiled:
 
     def _settle_sizes(self, plan: Plan, tensors: Sequence[Tensor]) -> None:
         """Have the graph made for the present sizes, other than of a batch that the plan takes in any size."""
-        is_generic = any(plan is generic for generic in self._generic.values())
+        is_generic = self._generic.has(plan)
         for i, tensor in enumerate(tensors):
             for axis, size in enumerate(tensor.shape):
                 if not (is_generic and axis == 0 and i in plan.batched_arguments):
@@ -437,7 +435,7 @@ class Compiled:
             explain_program(call.program, circuit._replace(batch=batch), call.device)
             for call, circuit, batch in zip(plan.calls, plan.circuits, batches, strict=True)
         ]
-        is_generic = any(plan is generic for generic in self._generic.values())
+        is_generic = self._generic.has(plan)
         arguments = plan.arguments + (" (any batch from 2 on)" if is_generic else "")
         return StructureExplanation(arguments, plan.describe(plan.source), tuple(calls), plan.describe(plan.ending))
 
@@ -619,7 +617,11 @@ class _Plans:
     def values(self) -> list[Plan]:
         """The plans, each once."""
         with self._lock:
-            return list({id(plan): plan for plan in self._kept.values()}.values())
+            return self._plans()
+
+    def has(self, plan: Plan) -> bool:
+        """Whether a plan is kept, for whatever."""
+        return any(plan is kept for kept in self.values())
 
     def find(self, key: _Key) -> Plan | None:
         """A plan that was kept."""
@@ -652,9 +654,11 @@ class _Plans:
                 with self._lock:
                     self._kept.pop(key, None)
 
+    def _plans(self) -> list[Plan]:
+        return list({id(plan): plan for plan in self._kept.values()}.values())
+
     def _bytes(self) -> int:
-        plans = {id(plan): plan for plan in self._kept.values()}
-        return self._OF_KEY * len(self._kept) + sum(plan.bytes for plan in plans.values())
+        return self._OF_KEY * len(self._kept) + sum(plan.bytes for plan in self._plans())
 
 
 def _plain(tensor: Tensor) -> Tensor:
