@@ -6,8 +6,8 @@ Every border inside the library lies where real circuits cross it: at 2^-24 of a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from random import Random
 from typing import Any
 
@@ -28,24 +28,23 @@ THRESHOLDS: dict[str, tuple[Any, ...]] = {
 
 
 @contextmanager
-def level(name: str) -> Iterator[None]:
+def setting(read: Callable[[], Any], write: Callable[[Any], Any], value: Any) -> Iterator[None]:
+    """Another value of what holds for the whole process."""
+    before = read()
+    write(value)
+    try:
+        yield
+    finally:
+        write(before)
+
+
+def level(name: str) -> AbstractContextManager[None]:
     """An instruction set."""
-    before = _C.current_level()
-    _C.set_level(name)
-    try:
-        yield
-    finally:
-        _C.set_level(before)
+    return setting(_C.current_level, _C.set_level, name)
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def threads(count: int) -> AbstractContextManager[None]:
+    return setting(torch.get_num_threads, torch.set_num_threads, count)
 
 
 def current() -> str:

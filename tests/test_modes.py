@@ -8,7 +8,7 @@ itself. float64, 1e-10; under autocast what torch computes before the circuit is
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import ketgrad as kg
+from hooks import setting
 
 F64 = torch.float64
 X = torch.rand(4, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
@@ -92,25 +93,6 @@ class Dispatching(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@contextlib.contextmanager
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
-@contextlib.contextmanager
-def double_by_default() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(F64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
 MODES: dict[str, Callable[[], Any]] = {
     "none": contextlib.nullcontext,
     "no_grad": torch.no_grad,
@@ -120,10 +102,12 @@ MODES: dict[str, Callable[[], Any]] = {
     "save_on_cpu": graph.save_on_cpu,
     "no saved tensors hooks": lambda: graph.disable_saved_tensors_hooks("disabled"),
     "saved tensors may change": graph.allow_mutation_on_saved_tensors,
-    "deterministic": deterministic,
+    "deterministic": lambda: setting(
+        torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms, True
+    ),
     "anomaly": torch.autograd.detect_anomaly,
     "default device": lambda: torch.device("cpu"),
-    "default dtype": double_by_default,
+    "default dtype": lambda: setting(torch.get_default_dtype, torch.set_default_dtype, F64),
     "function mode": Watching,
     "dispatch mode": Dispatching,
     "no torch function": torch._C.DisableTorchFunction,
