@@ -67,7 +67,7 @@ class ExecuteTapes(torch.autograd.Function):
         _require_kwargs(kwargs)
         # Inside `forward` torch hides tangents, so they are looked for here, in everything that a tape holds. Without
         # any transform it is enough that the native route looks at the inputs of its calls.
-        if not _is_native(kwargs):
+        if not _is_adjoint(kwargs):
             operators.refuse_transforms(_tensors_of(kwargs["tapes"]))
         elif operators.is_transforming():
             _require_count(kwargs["tapes"], parameters)
@@ -86,12 +86,12 @@ class ExecuteTapes(torch.autograd.Function):
         tapes, execute_fn, jpc = kwargs["tapes"], kwargs["execute_fn"], kwargs["jpc"]
         ctx.set_materialize_grads(False)
         _require_count(tapes, parameters)
-        if _is_native(kwargs):
-            ctx.products = _Native(ctx, tapes, jpc, parameters)
+        if _is_adjoint(kwargs):
+            ctx.tape_pass = _AdjointPass(ctx, tapes, jpc, parameters)
         else:
-            ctx.products = _Foreign(ctx, tapes, execute_fn, jpc, parameters)
-        flat, out_struct = _flatten(ctx.products.results)
-        del ctx.products.results  # they would keep themselves alive through their graph
+            ctx.tape_pass = _ExternalPass(ctx, tapes, execute_fn, jpc, parameters)
+        flat, out_struct = _flatten(ctx.tape_pass.results)
+        del ctx.tape_pass.results  # they would keep themselves alive through their graph
         out_struct_holder.append(out_struct)
         ctx.out_struct = out_struct
         integers = [r for r in flat if isinstance(r, Tensor) and not (r.is_floating_point() or r.is_complex())]
@@ -104,11 +104,11 @@ class ExecuteTapes(torch.autograd.Function):
         needed = ctx.needs_input_grad[2:]
         # None is a node without leaves to pytree; the cotangents are unflattened with a box around each.
         cotangents = _unflatten([(c,) for c in flat_grad_outputs], ctx.out_struct)
-        products = ctx.products
-        found = products.gradients(ctx, cotangents, needed)
-        if not torch.is_grad_enabled() or products.is_differentiable(found, flat_grad_outputs):
+        tape_pass = ctx.tape_pass
+        found = tape_pass.gradients(ctx, cotangents, needed)
+        if not torch.is_grad_enabled() or tape_pass.is_differentiable(found, flat_grad_outputs):
             return (None, None, *found)
-        refused = functions.refuse_derivative(found, products.parameters(), functions.NO_SECOND_DERIVATIVE)
+        refused = functions.refuse_derivative(found, tape_pass.parameters(), functions.NO_SECOND_DERIVATIVE)
         return (None, None, *refused)
 
 
@@ -148,7 +148,7 @@ def _require_kwargs(kwargs: Any) -> None:
         raise TypeError(f"jpc must have compute_vjp(tapes, dy), which {type(kwargs['jpc']).__name__} has not")
 
 
-def _is_native(kwargs: dict[str, Any]) -> bool:
+def _is_adjoint(kwargs: dict[str, Any]) -> bool:
     """Whether `AdjointProducts` itself executes; a subclass may do something else in any method."""
     jpc = kwargs["jpc"]
     return type(jpc) is AdjointProducts and bool(kwargs["execute_fn"] == jpc.execute)
@@ -182,7 +182,7 @@ def _require_held(tapes: Sequence[Tape], parameters: Sequence[Any]) -> None:
         )
 
 
-class _Native:
+class _AdjointPass:
     """Forward and backward by `AdjointProducts`, with its inputs and kets in autograd's keeping."""
 
     def __init__(self, ctx: Any, tapes: Sequence[Any], jpc: AdjointProducts, parameters: Sequence[Any]) -> None:
@@ -229,8 +229,8 @@ def _unbox(cotangents: Any, tape: Tape) -> list[Tensor | None]:
     return [box[0] for box in cotangents]
 
 
-class _Foreign:
-    """Forward and backward by somebody else's functions, in PennyLane's convention."""
+class _ExternalPass:
+    """Forward and backward through a caller's `execute_fn` and `jpc`, in PennyLane's convention."""
 
     def __init__(
         self, ctx: Any, tapes: Sequence[Any], execute_fn: Callable[[Any], Any], jpc: Any, parameters: Sequence[Any]
