@@ -151,16 +151,16 @@ def test_a_lone_expectation_value_may_be_changed_in_place() -> None:
         torch.testing.assert_close(torch.autograd.grad(z.sum(), x)[0], -2 * torch.sin(x.detach()))
 
 
-def test_structure_is_encoded_once() -> None:
+def test_the_program_of_a_structure_is_built_once() -> None:
     def build(value: float) -> kg.Tape:
         x = leaf([value, value + 1])
         return kg.Tape([kg.RX(x, wires="once"), kg.RY(value, wires="once")], [kg.expval(value * kg.Z("once"))])
 
     kg.execute([build(0.1)])
-    before = programs.statistics.encoded
+    before = programs.statistics.built
     for value in (0.2, 0.3):
         kg.execute([build(value), build(value + 0.5)])
-    assert programs.statistics.encoded == before
+    assert programs.statistics.built == before
 
 
 def test_a_parameter_used_by_several_gates_sums_its_gradients() -> None:

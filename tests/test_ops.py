@@ -18,7 +18,7 @@ import cases
 import ketgrad as kg
 from ketgrad.autograd import functions
 from ketgrad.execution.batching import Group, group_tapes
-from ketgrad.execution.programs import encode
+from ketgrad.execution.programs import build_program
 from ketgrad.native import operators
 from ketgrad.native.library import _C
 
@@ -44,8 +44,8 @@ def group_of(batch: int | None = None, dtype: torch.dtype = torch.float64) -> Gr
 
 def cotangents(group: Group) -> tuple[Tensor, Tensor]:
     real = group.inputs[0].dtype
-    g_real = torch.randn(group.batch, group.encoding.real_results, dtype=real)
-    return g_real, torch.randn(group.batch, group.encoding.complex_results, dtype=real.to_complex())
+    g_real = torch.randn(group.batch, group.binding.real_results, dtype=real)
+    return g_real, torch.randn(group.batch, group.binding.complex_results, dtype=real.to_complex())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -55,21 +55,21 @@ def test_opcheck_execute(batch: int | None, dtype: torch.dtype, requires_grad: b
     group = group_of(batch, dtype)
     inputs = [t.requires_grad_(requires_grad) for t in group.inputs]
     for keep_ket in (True, False):
-        opcheck(EXECUTE, (group.encoding.id, inputs, keep_ket))
+        opcheck(EXECUTE, (group.binding.id, inputs, keep_ket))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("batch", [None, 3])
 def test_opcheck_execute_vjp(batch: int | None, dtype: torch.dtype) -> None:
     group = group_of(batch, dtype)
-    _, _, ket = EXECUTE(group.encoding.id, group.inputs, True)
+    _, _, ket = EXECUTE(group.binding.id, group.inputs, True)
     wanted = list(range(1, len(group.inputs)))
-    opcheck(EXECUTE_VJP, (group.encoding.id, group.inputs, ket, *cotangents(group), wanted))
+    opcheck(EXECUTE_VJP, (group.binding.id, group.inputs, ket, *cotangents(group), wanted))
 
 
 def results_and_gradients(function: object, group: Group) -> list[Tensor]:
     inputs = [t.clone().requires_grad_() for t in group.inputs]
-    real, complex_ = function(group.encoding.id, inputs)  # type: ignore[operator]
+    real, complex_ = function(group.binding.id, inputs)  # type: ignore[operator]
     torch.manual_seed(0)
     g_real, g_complex = cotangents(group)
     gradients = torch.autograd.grad([real, complex_], inputs[1:], [g_real, g_complex])
@@ -94,7 +94,7 @@ def test_compiled_by_inductor() -> None:
 
     def loss(inputs: list[Tensor]) -> Tensor:
         doubled = [-t if t.is_complex() else 2 * t for t in inputs[1:]]  # a matrix stays unitary
-        real, _ = functions.execute(group.encoding.id, [inputs[0], *doubled])
+        real, _ = functions.execute(group.binding.id, [inputs[0], *doubled])
         return (real**2).sum()
 
     found = []
@@ -112,7 +112,7 @@ def test_conjugate_views_are_resolved() -> None:
     lazy[position] = group.inputs[position].conj()
     real[position] = lazy[position].resolve_conj()
     assert lazy[position].is_conj()
-    torch.testing.assert_close(functions.execute(group.encoding.id, lazy), functions.execute(group.encoding.id, real))
+    torch.testing.assert_close(functions.execute(group.binding.id, lazy), functions.execute(group.binding.id, real))
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_conjugate_views_are_resolved() -> None:
 def test_second_derivatives_of_the_raw_operator_raise() -> None:
     group = group_of()
     inputs = [t.clone().requires_grad_() for t in group.inputs]
-    real = EXECUTE(group.encoding.id, inputs, True)[0]
+    real = EXECUTE(group.binding.id, inputs, True)[0]
     (gradient,) = torch.autograd.grad(real.sum(), inputs[1], create_graph=True)
     with pytest.raises(NotImplementedError, match="second derivatives"):
         gradient.sum().backward()
@@ -144,17 +144,17 @@ def bad_inputs(group: Group) -> dict[str, tuple[list[Tensor], str]]:
 def test_bad_inputs(kind: str) -> None:
     inputs, message = bad_inputs(group_of())[kind]
     with pytest.raises((ValueError, RuntimeError, NotImplementedError), match=message):
-        operators.run_execute(group_of().encoding.id, inputs, True)
+        operators.run_execute(group_of().binding.id, inputs, True)
 
 
 def test_bad_arguments_of_vjp() -> None:
     group = group_of()
-    _, _, ket = operators.run_execute(group.encoding.id, group.inputs, True)
+    _, _, ket = operators.run_execute(group.binding.id, group.inputs, True)
     real, complex_ = cotangents(group)
 
     def vjp(**changed: object) -> None:
         arguments = {"ket": ket, "g_real": real, "g_complex": complex_, "wanted": [1]} | changed
-        operators.run_execute_vjp(group.encoding.id, group.inputs, *arguments.values())  # type: ignore[arg-type]
+        operators.run_execute_vjp(group.binding.id, group.inputs, *arguments.values())  # type: ignore[arg-type]
 
     vjp()
     for changed, message in [
@@ -266,7 +266,7 @@ def test_malformed_measurements_and_preparations() -> None:
 def one_angle() -> int:
     """A program that takes the numbers and one angle."""
     angle = torch.tensor(0.3)
-    return encode(kg.Tape([kg.RX(angle, wires=0), kg.RX(0.1, wires=0)], [kg.expval(kg.Z(0))])).id
+    return build_program(kg.Tape([kg.RX(angle, wires=0), kg.RX(0.1, wires=0)], [kg.expval(kg.Z(0))])).id
 
 
 def test_meta_tensors_beside_others_are_refused() -> None:
@@ -305,7 +305,7 @@ def test_forward_mode_over_an_operator_is_refused() -> None:
 LONG_CALLS = {
     "execute": "kg.execute([deep()])",
     "torch.compile": "compiled(torch.rand(40, 22))",
-    "operator": "torch.ops.ketgrad.execute(encode(deep()).id, [torch.zeros(22 * 200), torch.zeros(1)], False)",
+    "operator": "torch.ops.ketgrad.execute(build_program(deep()).id, [torch.zeros(22 * 200), torch.zeros(1)], False)",
     "gradient": "kg.execute([deep()])[0].backward()",
     "density matrix": "kg.execute([kg.Tape(layer(23), [kg.density_matrix(wires=range(12))])])",
     "unitary": "kg.execute([kg.Tape([*layer(22), kg.QubitUnitary(np.eye(2**11), wires=range(11))], [kg.probs(0)])])",
@@ -317,7 +317,7 @@ LONG_CALLS = {
 LONG_CALL = """
 import signal, warnings
 import numpy as np, torch, ketgrad as kg
-from ketgrad.execution.programs import encode
+from ketgrad.execution.programs import build_program
 warnings.filterwarnings("ignore")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 

@@ -419,7 +419,7 @@ def test_raw_operators_never_give_zeros_in_silence(name: str) -> None:
     from ketgrad.execution.batching import group_tapes
 
     (group,) = group_tapes([tape])
-    program, inputs = group.encoding.id, [t.detach().requires_grad_() for t in group.inputs]
+    program, inputs = group.binding.id, [t.detach().requires_grad_() for t in group.inputs]
     real, complex_, ket = torch.ops.ketgrad.execute(program, inputs, True)
     moved = [torch.ones_like(inputs[1]).requires_grad_()]
     none = torch.zeros(0, dtype=F64)

@@ -1,5 +1,5 @@
 // The gate table: the single source of what a gate is called, how many wires and parameters it has and how it acts.
-// Kernels, planner, CUDA and the Python encoder all read it.
+// Kernels, planner, CUDA and Python all read it.
 #pragma once
 
 #include <cstdint>

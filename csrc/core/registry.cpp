@@ -29,7 +29,7 @@ struct Registry {
     ProgramHandle found = it == entries.end() ? nullptr : it->second.program.lock();
     if (found == nullptr) {
       throw std::out_of_range("ketgrad: no program has the id " + std::to_string(id) +
-                              ": programs are named by encoding a tape in this process");
+                              ": programs are named by building them in this process");
     }
     return found;
   }

@@ -31,7 +31,7 @@ def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool = True) -> tu
     """Run a batch of circuits; twice differentiable in every input.
 
     Args:
-        program: the id of an encoded program.
+        program: the id of a program.
         inputs: see `operators.run_execute`.
         keep_ket: keep the final states for the backward pass (B · 2^n complex numbers) rather than compute them again.
 

@@ -19,7 +19,7 @@ from ..circuit.tape import Tape
 from ..circuit.types import Parameter
 from ..native.library import _C
 from ..native.torch_private import DisableFunctorch
-from .programs import Encoding, Result, Source, encode
+from .programs import InputBinding, ProgramBinding, Result, build_program
 
 # What computes in complex64 and returns float32 (autocast).
 _HALF = (torch.float16, torch.bfloat16, torch.complex32)
@@ -40,7 +40,7 @@ class Group(NamedTuple):
     """Tapes of equal structure, by their positions in the batch, and the inputs of their one call.
 
     Attributes:
-        encoding: of the structure they have in common.
+        binding: of the structure they have in common.
         positions: of the tapes among all.
         tapes: themselves.
         inputs: the inputs of the call.
@@ -48,7 +48,7 @@ class Group(NamedTuple):
         rows: how many circuits each tape stands for.
     """
 
-    encoding: Encoding
+    binding: ProgramBinding
     positions: tuple[int, ...]
     tapes: tuple[Tape, ...]
     inputs: list[Tensor]
@@ -86,18 +86,18 @@ def group_tapes(tapes: Sequence[Tape], dtype: torch.dtype | None = None, share_t
 def _group(
     tapes: list[Tape], positions: list[int], real: torch.dtype, device: torch.device, share_trainable: bool
 ) -> Group:
-    encoding = encode(tapes[0], device.type)
+    binding = build_program(tapes[0], device.type)
     rows = tuple(1 if tape.batch_size is None else tape.batch_size for tape in tapes)
     inputs, shared = [], []
-    for source in encoding.sources:
-        may_share = share_trainable or not source.trainable
-        packed, is_shared = _pack(source, tapes, rows, real, device, may_share)
+    for bound in binding.inputs:
+        may_share = share_trainable or not bound.trainable
+        packed, is_shared = _pack(bound, tapes, rows, real, device, may_share)
         inputs.append(packed)
         shared.append(is_shared)
     if len(tapes) > 1 and all(shared):  # the same circuit several times: something has to carry the batch
         inputs[0] = inputs[0].expand(sum(rows), -1)
         shared[0] = False
-    return Group(encoding, tuple(positions), tuple(tapes), inputs, tuple(shared), rows)
+    return Group(binding, tuple(positions), tuple(tapes), inputs, tuple(shared), rows)
 
 
 # --- dtype and device -------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def _common_type(tape: Tape, dtype: torch.dtype | None) -> tuple[torch.dtype, to
 
 
 def _pack(
-    source: Source,
+    bound: InputBinding,
     tapes: list[Tape],
     rows: tuple[int, ...],
     real: torch.dtype,
@@ -159,37 +159,37 @@ def _pack(
     may_share: bool,
 ) -> tuple[Tensor, bool]:
     """One input of a group's call, and whether the tapes share it."""
-    dtype = real.to_complex() if source.is_complex else real
-    first = [tapes[0].parameters[i] for i in source.parameters]
-    if len(tapes) == 1 or (may_share and _is_shared(source, tapes, first)):
-        return _pack_one(source, first, dtype, device), True
-    if source.is_column and source.layout in "ns":
-        return _pack_scalars(source, tapes, rows, dtype, device), False
+    dtype = real.to_complex() if bound.is_complex else real
+    first = [tapes[0].parameters[i] for i in bound.parameters]
+    if len(tapes) == 1 or (may_share and _is_shared(bound, tapes, first)):
+        return _pack_one(bound, first, dtype, device), True
+    if bound.is_column and bound.layout in "ns":
+        return _pack_scalars(bound, tapes, rows, dtype, device), False
     packed = []
     for tape, count in zip(tapes, rows, strict=True):
-        one = _pack_one(source, [tape.parameters[i] for i in source.parameters], dtype, device)
-        packed.append(one if source.layout in "bB" else one.expand(count, *one.shape))
+        one = _pack_one(bound, [tape.parameters[i] for i in bound.parameters], dtype, device)
+        packed.append(one if bound.layout in "bB" else one.expand(count, *one.shape))
     return torch.cat(packed), False
 
 
-def _is_shared(source: Source, tapes: list[Tape], first: list[Parameter]) -> bool:
-    if source.layout in "bB":
+def _is_shared(bound: InputBinding, tapes: list[Tape], first: list[Parameter]) -> bool:
+    if bound.layout in "bB":
         return False
     for tape in tapes[1:]:
         parameters = tape.parameters
-        for i, value in zip(source.parameters, first, strict=True):
+        for i, value in zip(bound.parameters, first, strict=True):
             other = parameters[i]
-            if other is not value and not (source.layout == "n" and other == value):
+            if other is not value and not (bound.layout == "n" and other == value):
                 return False
     return True
 
 
-def _pack_one(source: Source, values: list[Parameter], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _pack_one(bound: InputBinding, values: list[Parameter], dtype: torch.dtype, device: torch.device) -> Tensor:
     """One tape's parameters: columns (k,) or (B, k), or the single parameter."""
-    if source.layout == "n":
+    if bound.layout == "n":
         return _numbers(values, dtype, device)
     tensors = _tensors(values, dtype, device)
-    if not source.is_column:
+    if not bound.is_column:
         return tensors[0]
     return torch.stack(tensors, dim=-1)
 
@@ -209,15 +209,15 @@ def _kept_numbers(values: tuple[Parameter, ...], dtype: torch.dtype, device: tor
 
 
 def _pack_scalars(
-    source: Source, tapes: list[Tape], rows: tuple[int, ...], dtype: torch.dtype, device: torch.device
+    bound: InputBinding, tapes: list[Tape], rows: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """Scalars of several tapes, (B, k), in one stack."""
-    values = [tape.parameters[i] for tape in tapes for i in source.parameters]
-    if source.layout == "n":
+    values = [tape.parameters[i] for tape in tapes for i in bound.parameters]
+    if bound.layout == "n":
         stacked = torch.tensor(values, dtype=dtype, device=device)
     else:
         stacked = torch.stack(_tensors(values, dtype, device))
-    stacked = stacked.view(len(tapes), len(source.parameters))
+    stacked = stacked.view(len(tapes), len(bound.parameters))
     if all(count == 1 for count in rows):
         return stacked
     counts = _numbers(list(rows), torch.int64, device)
@@ -246,7 +246,7 @@ def require_recompute(recompute: Any) -> None:
 
 def keeps_ket(group: Group, recompute: bool | None) -> bool:
     """Whether the final kets of a group are kept for its backward pass; None: by the memory they take."""
-    size = group.batch * (group.inputs[0].element_size() * 2 << group.encoding.num_wires)
+    size = group.batch * (group.inputs[0].element_size() * 2 << group.binding.num_wires)
     return keeps_state(size, group.inputs[0].device, recompute)
 
 
@@ -269,7 +269,7 @@ def split_results(group: Group, real: Tensor, complex_: Tensor, as_views: bool =
             tuple(
                 [
                     _result(r, tape, complex_ if r.is_complex else real, first, rows, as_views)
-                    for r in group.encoding.results
+                    for r in group.binding.results
                 ]
             )
         )
@@ -303,14 +303,14 @@ def join_cotangents(group: Group, cotangents: Sequence[Sequence[Tensor | None]])
     """
     if all(c is None for of_tape in cotangents for c in of_tape):
         return None
-    real = _join(group, cotangents, False, group.encoding.real_results)
-    return real, _join(group, cotangents, True, group.encoding.complex_results)
+    real = _join(group, cotangents, False, group.binding.real_results)
+    return real, _join(group, cotangents, True, group.binding.complex_results)
 
 
 def _join(group: Group, cotangents: Sequence[Sequence[Tensor | None]], is_complex: bool, size: int) -> Tensor:
     carrier = group.inputs[0]
     dtype = carrier.dtype.to_complex() if is_complex else carrier.dtype
-    chosen = [(i, result) for i, result in enumerate(group.encoding.results) if result.is_complex == is_complex]
+    chosen = [(i, result) for i, result in enumerate(group.binding.results) if result.is_complex == is_complex]
     if not chosen:
         return carrier.new_empty((group.batch, 0), dtype=dtype)
     blocks = []
@@ -334,33 +334,33 @@ def split_gradients(group: Group, wanted: Sequence[int], gradients: Sequence[Ten
     """
     found: list[dict[int, Tensor]] = [{} for _ in group.tapes]
     for position, gradient in zip(wanted, gradients, strict=True):
-        source = group.encoding.sources[position]
+        bound = group.binding.inputs[position]
         if group.shared[position]:
-            _assign(source, group.tapes[0], gradient, found[0])
+            _assign(bound, group.tapes[0], gradient, found[0])
         else:
-            _assign_rows(source, group, gradient, found)
+            _assign_rows(bound, group, gradient, found)
     return found
 
 
-def _assign(source: Source, tape: Tape, gradient: Tensor, found: dict[int, Tensor]) -> None:
+def _assign(bound: InputBinding, tape: Tape, gradient: Tensor, found: dict[int, Tensor]) -> None:
     """Gradients of one tape's parameters, from one in the shape of `_pack_one`."""
-    columns = gradient.unbind(-1) if source.is_column else (gradient,)
-    for index, column in zip(source.parameters, columns, strict=True):
+    columns = gradient.unbind(-1) if bound.is_column else (gradient,)
+    for index, column in zip(bound.parameters, columns, strict=True):
         found[index] = like_parameter(column, tape.parameters[index])
 
 
-def _assign_rows(source: Source, group: Group, gradient: Tensor, found: list[dict[int, Tensor]]) -> None:
-    if source.is_column and source.layout not in "bB" and len(group.tapes) == gradient.shape[0]:
-        _assign_scalars(source, group, gradient, found)
+def _assign_rows(bound: InputBinding, group: Group, gradient: Tensor, found: list[dict[int, Tensor]]) -> None:
+    if bound.is_column and bound.layout not in "bB" and len(group.tapes) == gradient.shape[0]:
+        _assign_scalars(bound, group, gradient, found)
         return
     per_tape = gradient.split(list(group.rows))
     for tape, rows, into in zip(group.tapes, per_tape, found, strict=True):
-        _assign(source, tape, rows if source.layout in "bB" else rows.sum(0), into)
+        _assign(bound, tape, rows if bound.layout in "bB" else rows.sum(0), into)
 
 
-def _assign_scalars(source: Source, group: Group, gradient: Tensor, found: list[dict[int, Tensor]]) -> None:
+def _assign_scalars(bound: InputBinding, group: Group, gradient: Tensor, found: list[dict[int, Tensor]]) -> None:
     """Gradients of scalars of many tapes, one row (k,) each, taken apart at once."""
-    indices = source.parameters
+    indices = bound.parameters
     columns, width = gradient.reshape(-1).unbind(), len(indices)
     for first, tape, into in zip(range(0, len(columns) or 1, width or 1), group.tapes, found, strict=True):
         of_tape = columns[first : first + width]

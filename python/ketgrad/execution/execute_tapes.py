@@ -192,7 +192,7 @@ class _AdjointPass:
         # Autograd adds up what a tensor gets at its several places, if it is that tensor at all of them.
         as_held = _are_held(self.tapes, parameters)
         self.results, run = jpc.run(
-            self.tapes, lambda group: trainable and any(s.trainable for s in group.encoding.sources), as_held
+            self.tapes, lambda group: trainable and any(s.trainable for s in group.binding.inputs), as_held
         )
         self.groups = [group._replace(inputs=[]) for group in run.groups]
         self.as_held = as_held
@@ -212,7 +212,7 @@ class _AdjointPass:
         """Gradients of the parameters, None where they are not needed."""
         saved = iter(ctx.saved_tensors)
         kets = [next(saved) for _ in self.groups]
-        groups = [group._replace(inputs=[next(saved) for _ in group.encoding.sources]) for group in self.groups]
+        groups = [group._replace(inputs=[next(saved) for _ in group.binding.inputs]) for group in self.groups]
         unboxed = [_unbox(c, tape) for c, tape in zip(cotangents, self.tapes, strict=True)]
         if torch.is_grad_enabled() and self.as_held:
             groups = self.jpc.pack_again(self.tapes, groups)

@@ -186,7 +186,7 @@ def explain(
     if tape.shots is not None:
         raise ValueError("explain takes a tape without shots: its samples are drawn from exact probabilities")
     (group,) = group_tapes([tape], dtype)
-    encoding = group.encoding
+    binding = group.binding
     where = group.inputs[0].device if device is None else torch.device(device)
     if where.type not in ("cpu", "cuda"):
         raise ValueError(f"explain plans for 'cpu' or 'cuda', not for {str(where)!r}")
@@ -194,7 +194,7 @@ def explain(
         raise NotImplementedError("passes are measured on the CPU only; on a GPU, torch.profiler shows each kernel")
     times = _measure(group) if measure else None
     circuit = describe_circuit(tape, group.batch, group.inputs[0].dtype)
-    return explain_program(encoding.program, circuit, where, times)
+    return explain_program(binding.program, circuit, where, times)
 
 
 def explain_program(
@@ -236,7 +236,7 @@ def explain_program(
 
 def _measure(group: Group) -> dict[str, Any]:
     """Seconds per pass of one forward and one backward walk, after one that warms up."""
-    program = group.encoding.id
+    program = group.binding.id
     wanted = list(range(len(group.inputs)))
     for _ in range(2):
         _C.start_profile()

@@ -30,7 +30,7 @@ from .batching import (
     split_gradients,
     split_results,
 )
-from .programs import Result, encode
+from .programs import Result, build_program
 from .sampling import draw, exact_tapes
 
 TapeResult = Any
@@ -170,7 +170,7 @@ class AdjointProducts:
             operators.refuse_transforms(group.inputs)
             operators.require_kernels(group.inputs[0].device)
             keep = needs_ket(group) and keeps_ket(group, self.recompute)
-            real, complex_, ket = operators.run_execute(group.encoding.id, group.inputs, keep)
+            real, complex_, ket = operators.run_execute(group.binding.id, group.inputs, keep)
             kets.append(ket)
             with span("unpack"):
                 for position, found in zip(group.positions, split_results(group, real, complex_), strict=True):
@@ -190,7 +190,7 @@ class AdjointProducts:
         results: list[TapeResult] = [None] * len(tapes)
         for group in group_tapes(tapes, self.dtype, share_trainable=True):
             operators.require_kernels(group.inputs[0].device)
-            real, complex_ = functions.execute(group.encoding.id, group.inputs, keeps_ket(group, self.recompute))
+            real, complex_ = functions.execute(group.binding.id, group.inputs, keeps_ket(group, self.recompute))
             for position, found in zip(group.positions, split_results(group, real, complex_, True), strict=True):
                 results[position] = found if len(found) > 1 else found[0]
         return tuple(results)
@@ -249,7 +249,7 @@ class AdjointProducts:
                 joined = join_cotangents(group, [cotangents[i] for i in group.positions]) if wanted else None
             if joined is None:
                 continue
-            gradients = functions.execute_vjp(group.encoding.id, group.inputs, ket, *joined, wanted)
+            gradients = functions.execute_vjp(group.binding.id, group.inputs, ket, *joined, wanted)
             with span("unpack"):
                 for position, of_tape in zip(group.positions, split_gradients(group, wanted, gradients), strict=True):
                     indices, first = run.tapes[position].trainable_params, firsts[position]
@@ -384,11 +384,11 @@ class AdjointProducts:
         """For each trainable parameter its gradients for `copies` cotangents, (copies, *parameter shape)."""
         wide = _repeat(run.groups[0], copies)
         joined = join_cotangents(wide, [cotangents])
-        wanted = [i for i, source in enumerate(wide.encoding.sources) if source.trainable]
+        wanted = [i for i, bound in enumerate(wide.binding.inputs) if bound.trainable]
         found: dict[int, Tensor] = {}
         if joined is not None and wanted and copies:
             ket = run.kets[0].repeat(copies, 1)
-            gradients = operators.run_execute_vjp(wide.encoding.id, wide.inputs, ket, *joined, wanted)
+            gradients = operators.run_execute_vjp(wide.binding.id, wide.inputs, ket, *joined, wanted)
             for position, gradient in zip(wanted, gradients, strict=True):
                 found.update(_split_rows(wide, position, gradient, tape, copies))
         zeros = wide.inputs[0].new_zeros
@@ -418,7 +418,7 @@ def wanted_inputs(group: Group, tapes: Sequence[Tape], firsts: Sequence[int], ne
             for offset, index in enumerate(tapes[position].trainable_params)
             if needed[firsts[position] + offset]
         }
-    return [i for i, s in enumerate(group.encoding.sources) if s.trainable and not indices.isdisjoint(s.parameters)]
+    return [i for i, s in enumerate(group.binding.inputs) if s.trainable and not indices.isdisjoint(s.parameters)]
 
 
 def _cotangents(value: Any, tape: Tape, position: int) -> list[Tensor | None]:
@@ -432,7 +432,7 @@ def _cotangents(value: Any, tape: Tape, position: int) -> list[Tensor | None]:
         return items
     device = next((p.device for p in tape.parameters if isinstance(p, Tensor)), None)
     found: list[Tensor | None] = []
-    for result, item in zip(encode(tape).results, items, strict=True):
+    for result, item in zip(build_program(tape).results, items, strict=True):
         cotangent = None if item is None else _as_double(item, device).conj().resolve_conj()
         if cotangent is not None:
             _require_cotangent(cotangent, result, tape, position)
@@ -461,7 +461,7 @@ def _copies(cotangents: Sequence[Tensor | None], tape: Tape) -> int | None:
     if tape.shots is not None:
         return None
     counts = set()
-    for cotangent, result in zip(cotangents, encode(tape).results, strict=True):
+    for cotangent, result in zip(cotangents, build_program(tape).results, strict=True):
         if cotangent is not None:
             shape = result_shape(result, tape)
             has_axis = cotangent.dim() == len(shape) + 1 and cotangent.shape[1:] == shape
@@ -515,8 +515,8 @@ def _repeat(group: Group, copies: int) -> Group:
     """The group's one tape, `copies` times in one batch, nothing shared."""
     tape, batch = group.tapes[0], group.batch
     inputs = []
-    for source, tensor in zip(group.encoding.sources, group.inputs, strict=True):
-        if source.layout in "bB":
+    for bound, tensor in zip(group.binding.inputs, group.inputs, strict=True):
+        if bound.layout in "bB":
             inputs.append(tensor.repeat(copies, *[1] * (tensor.dim() - 1)))
         else:
             inputs.append(tensor.expand(copies * batch, *tensor.shape))
@@ -528,10 +528,10 @@ def _require_room(group: Group, results: Sequence[Tensor], rows: int) -> None:
     if results[0].is_cuda:  # torch says so there
         return
     real = group.inputs[0].itemsize
-    kets = 2 * real * group.batch << group.encoding.num_wires
+    kets = 2 * real * group.batch << group.binding.num_wires
     cotangents = sum(r.numel() * r.itemsize for r in results)
     gradients = sum(
-        i.numel() * i.itemsize for i, s in zip(group.inputs, group.encoding.sources, strict=True) if s.trainable
+        i.numel() * i.itemsize for i, s in zip(group.inputs, group.binding.inputs, strict=True) if s.trainable
     )
     _C.require_memory(float(rows * (kets + cotangents + gradients)), f"a Jacobian of {rows} rows")
 
@@ -550,12 +550,12 @@ def _unit_cotangents(results: list[Tensor], copies: int) -> list[Tensor]:
 
 def _split_rows(group: Group, position: int, gradient: Tensor, tape: Tape, copies: int) -> dict[int, Tensor]:
     """Gradients of a repeated group's input, by parameter: (copies, *parameter shape)."""
-    source = group.encoding.sources[position]
+    bound = group.binding.inputs[position]
     per_copy = gradient.view(copies, -1, *gradient.shape[1:])
-    if source.layout not in "bB":
+    if bound.layout not in "bB":
         per_copy = per_copy.sum(1)
-    columns = per_copy.unbind(-1) if source.is_column else (per_copy,)
-    return {i: like_parameter(c, tape.parameters[i]) for i, c in zip(source.parameters, columns, strict=True)}
+    columns = per_copy.unbind(-1) if bound.is_column else (per_copy,)
+    return {i: like_parameter(c, tape.parameters[i]) for i, c in zip(bound.parameters, columns, strict=True)}
 
 
 def _to_result(rows: Tensor, result: Tensor) -> Tensor:

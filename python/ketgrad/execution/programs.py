@@ -1,7 +1,7 @@
-"""Encoding: the structure of a tape becomes a native program, once; parameters stay as they come.
+"""Programs: the structure of a tape becomes a native program, once; parameters stay as they come.
 
-A program reads its parameters from a few inputs. `Encoding` says which parameter of a tape goes to which input, so
-that a call only stacks tensors. Scalars share an input where they are alike: numbers, 0-d tensors, batches, each
+A program reads its parameters from a few inputs. A `ProgramBinding` says which parameter of a tape goes to which input,
+so that a call only stacks tensors. Scalars share an input where they are alike: numbers, 0-d tensors, batches, each
 trainable or not, because gradients are computed input by input.
 """
 
@@ -33,7 +33,7 @@ Slot = tuple[int, int, float, float]
 _NO_INPUT = -1
 
 
-class Source(NamedTuple):
+class InputBinding(NamedTuple):
     """One input of a program and the parameters of a tape that it is made of.
 
     Attributes:
@@ -61,14 +61,14 @@ class Result(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding:
-    """A program, the sources of its inputs in order, and its results, one a measurement."""
+class ProgramBinding:
+    """A program, what its inputs are made of, in order, and its results, one a measurement."""
 
     program: _C.Program
     id: int
     num_wires: int
     operations: int
-    sources: tuple[Source, ...]
+    inputs: tuple[InputBinding, ...]
     results: tuple[Result, ...]
     real_results: int
     complex_results: int
@@ -92,11 +92,11 @@ class StructureCache:
         >>> kg.structure_cache.limit = 2**30
     """
 
-    # Of a structure and its encoding, which are Python's, for an operation: some of what was measured is shared.
+    # Of a structure and its binding, which are Python's, for an operation: some of what was measured is shared.
     _BYTES_PER_OPERATION = 256
 
     def __init__(self, limit: int = 2**30) -> None:
-        self._kept: OrderedDict[Structure, Encoding] = OrderedDict()
+        self._kept: OrderedDict[Structure, ProgramBinding] = OrderedDict()
         self._lock = threading.Lock()  # of all that adds and drops
         self._operations = 0
         self._limit = limit
@@ -136,17 +136,17 @@ class StructureCache:
             while self._kept:
                 self._drop_first()
 
-    def find(self, structure: Structure) -> Encoding | None:
+    def find(self, structure: Structure) -> ProgramBinding | None:
         """What was kept for an equal structure."""
         return self._kept.get(structure)
 
-    def keep(self, structure: Structure, encoding: Encoding) -> None:
-        """Keep an encoding, as the latest one."""
+    def keep(self, structure: Structure, binding: ProgramBinding) -> None:
+        """Keep a binding, as the latest one."""
         with self._lock:
             if structure not in self._kept:  # another thread may have been as fast
-                self._kept[structure] = encoding
-                self._operations += encoding.operations
-                encoding.program.enter_cache()
+                self._kept[structure] = binding
+                self._operations += binding.operations
+                binding.program.enter_cache()
             self._make_room()
 
     def _make_room(self) -> None:
@@ -187,16 +187,16 @@ def describe_circuit(tape: Tape, batch: int, dtype: torch.dtype) -> Circuit:
 
 @dataclass(slots=True)
 class Statistics:
-    """How many structures were encoded since the import."""
+    """How many programs were built since the import."""
 
-    encoded: int = field(default=0)
+    built: int = field(default=0)
 
 
 statistics = Statistics()
 
 
-def encode(tape: Tape, device_type: str = "cpu") -> Encoding:
-    """The encoding of a tape's structure, from `structure_cache` where an equal one was encoded before.
+def build_program(tape: Tape, device_type: str = "cpu") -> ProgramBinding:
+    """The binding of a tape's structure, from `structure_cache` where an equal one was built before.
 
     Raises:
         MemoryError: the state or a result would not fit into the memory of the CPU, if that is the device; elsewhere
@@ -208,8 +208,8 @@ def encode(tape: Tape, device_type: str = "cpu") -> Encoding:
         if device_type == "cpu":
             require_room(tape)
         with span("encode"):
-            found = _encode(tape)
-        statistics.encoded += 1
+            found = _build(tape)
+        statistics.built += 1
         structure_cache.keep(structure, found)
     return found
 
@@ -223,30 +223,30 @@ def require_room(tape: Tape) -> None:
         _C.require_memory(float((8 if is_complex else 4) * size), f"the result of {measurement!r}")
 
 
-def _encode(tape: Tape) -> Encoding:
+def _build(tape: Tape) -> ProgramBinding:
     kinds, layouts = describe_parameters(tape)
-    sources = _sources(kinds, layouts, frozenset(tape.trainable_params))
+    bindings = _bind_inputs(kinds, layouts, frozenset(tape.trainable_params))
     place = {
         parameter: (position, column)
-        for position, source in enumerate(sources)
-        for column, parameter in enumerate(source.parameters)
+        for position, bound in enumerate(bindings)
+        for column, parameter in enumerate(bound.parameters)
     }
 
     def slot(parameter: int, column: int) -> Slot:
         position, first = place[parameter]
         return position, first + column, 1.0, 0.0
 
-    inputs = [(source.is_complex, _input_shape(source, tape, layouts)) for source in sources]
+    inputs = [(bound.is_complex, _input_shape(bound, tape, layouts)) for bound in bindings]
     written = write_program(tape, inputs, slot, lambda parameter: place[parameter][0])
     operations = len(tape.operations) + len(tape.measurements)
-    return Encoding(written.program, written.program.id, tape.num_wires, operations, sources, *written[1:])
+    return ProgramBinding(written.program, written.program.id, tape.num_wires, operations, bindings, *written[1:])
 
 
-def _input_shape(source: Source, tape: Tape, layouts: list[str]) -> tuple[int, ...]:
+def _input_shape(bound: InputBinding, tape: Tape, layouts: list[str]) -> tuple[int, ...]:
     """The shape without the batch axis."""
-    if source.is_column:
-        return (len(source.parameters),)
-    index = source.parameters[0]
+    if bound.is_column:
+        return (len(bound.parameters),)
+    index = bound.parameters[0]
     shape = tuple(np.shape(tape.parameters[index]))
     return shape[1:] if layouts[index] in "bB" else shape
 
@@ -264,7 +264,7 @@ def write_program(
     tape: Tape,
     inputs: Sequence[tuple[bool, tuple[int, ...]]],
     slot: Callable[[int, int], Slot],
-    source: Callable[[int], int],
+    input_of: Callable[[int], int],
 ) -> Written:
     """The native program of a tape's structure.
 
@@ -272,18 +272,18 @@ def write_program(
         tape: its parameters' values are not looked at.
         inputs: for each input whether it is complex, and its shape without the batch axis.
         slot: (parameter, column) → where a scalar, or a column of a vector of coefficients, is read from.
-        source: parameter → the input that is a matrix, a diagonal, a state or the values of a sparse matrix.
+        input_of: parameter → the input that is a matrix, a diagonal, a state or the values of a sparse matrix.
     """
-    return _Writer(tape, slot, source).run(inputs)
+    return _ProgramWriter(tape, slot, input_of).run(inputs)
 
 
-class _Writer:
+class _ProgramWriter:
     """Writes one program."""
 
-    def __init__(self, tape: Tape, slot: Callable[[int, int], Slot], source: Callable[[int], int]) -> None:
+    def __init__(self, tape: Tape, slot: Callable[[int, int], Slot], input_of: Callable[[int], int]) -> None:
         self.tape = tape
         self.slot = slot
-        self.source = source
+        self.input_of = input_of
         self.builder = _C.ProgramBuilder(tape.num_wires)
         self.bit: dict[Wire, int] = {wire: position for position, wire in enumerate(tape.wires)}
 
@@ -312,7 +312,7 @@ class _Writer:
         wires = self.bits(operation.base_wires)
         if operation.is_preparation:
             if operation.parameters:
-                self.builder.state(wires, self.source(first))
+                self.builder.state(wires, self.input_of(first))
             else:
                 self.builder.basis_state(wires, operation.bits)
             return
@@ -321,7 +321,7 @@ class _Writer:
             if kind in SCALAR_KINDS:
                 slots.append(self.slot(index, 0))
             else:
-                matrix = self.source(index)
+                matrix = self.input_of(index)
         word = "Z" * len(wires) if operation.name == "MultiRZ" else operation.word
         controls, values = list(operation.control_wires), list(operation.control_values)
         if operation.name == "GlobalPhase":
@@ -345,10 +345,10 @@ class _Writer:
         return term.scale, slots, word_wires, word, [self.factor(factor, first) for factor in term.factors]
 
     def factor(self, factor: Factor, first: int) -> Any:
-        source = _NO_INPUT if factor.parameter < 0 else self.source(first + factor.parameter)
+        position = _NO_INPUT if factor.parameter < 0 else self.input_of(first + factor.parameter)
         rows = np.frombuffer(factor.rows, np.int64).tolist()
         columns = np.frombuffer(factor.columns, np.int64).tolist()
-        return factor.kind, self.bits(factor.wires), source, factor.bits, rows, columns
+        return factor.kind, self.bits(factor.wires), position, factor.bits, rows, columns
 
 
 def describe_parameters(tape: Tape) -> tuple[list[str], list[str]]:
@@ -365,7 +365,7 @@ def describe_parameters(tape: Tape) -> tuple[list[str], list[str]]:
     return kinds, layouts
 
 
-def _sources(kinds: list[str], layouts: list[str], trainable: frozenset[int]) -> tuple[Source, ...]:
+def _bind_inputs(kinds: list[str], layouts: list[str], trainable: frozenset[int]) -> tuple[InputBinding, ...]:
     """Groups scalars that are alike; everything else is an input of its own. Input 0, the numbers, is always there."""
     columns: dict[tuple[str, bool], list[int]] = {("n", False): []}
     single = []
@@ -374,8 +374,11 @@ def _sources(kinds: list[str], layouts: list[str], trainable: frozenset[int]) ->
         if kind in SCALAR_KINDS:
             columns.setdefault((layout, is_trainable), []).append(index)
         else:
-            single.append(Source(layout, is_trainable, (index,), False, kind != VECTOR_KIND))
-    stacked = [Source(layout, wanted, tuple(found), True, False) for (layout, wanted), found in columns.items()]
+            single.append(InputBinding(layout, is_trainable, (index,), False, kind != VECTOR_KIND))
+    stacked = [
+        InputBinding(layout, is_trainable, tuple(found), True, False)
+        for (layout, is_trainable), found in columns.items()
+    ]
     return (*stacked, *single)
 
 

@@ -84,7 +84,7 @@ def run_execute(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple
     """Run a batch of circuits, without autograd.
 
     Args:
-        program: the id of an encoded program.
+        program: the id of a program.
         inputs: one tensor per input of the program, each in the program's shape or behind a batch axis (B, …).
         keep_ket: whether to return the final states, which `run_execute_vjp` otherwise computes again.
 

@@ -1,4 +1,4 @@
-"""Encoding: the gate table is the single source, programs are structure only."""
+"""Programs: the gate table is the single source, a program is structure only."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def test_python_and_native_gates_are_the_same() -> None:
 
 def test_gates_reach_the_program_under_their_own_opcode() -> None:
     gates = [kg.Toffoli(wires=[0, 1, 2]), kg.Rot(0.1, 0.2, 0.3, wires=0), kg.DoubleExcitation(0.4, wires=[0, 1, 2, 3])]
-    program = programs.encode(kg.Tape(gates, [kg.probs()])).program
+    program = programs.build_program(kg.Tape(gates, [kg.probs()])).program
     assert program.describe()["num_gates"] == len(gates)
 
 
 def test_values_are_no_part_of_a_program() -> None:
     def program(x: float, c: float, matrix: torch.Tensor) -> int:
         gates = [kg.RX(x, wires=0), kg.QubitUnitary(matrix, wires=1)]
-        return programs.encode(kg.Tape(gates, [kg.expval(c * kg.Z(0))])).id
+        return programs.build_program(kg.Tape(gates, [kg.expval(c * kg.Z(0))])).id
 
     flip = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     assert program(0.1, 0.2, flip) == program(0.5, -0.7, torch.eye(2))
@@ -44,7 +44,7 @@ def test_values_are_no_part_of_a_program() -> None:
 
 def test_structure_is_what_a_program_is() -> None:
     def program(gate: kg.Operation) -> int:
-        return programs.encode(kg.Tape([gate], [kg.expval(kg.Z(0)), kg.probs(wires=[0, 1])])).id
+        return programs.build_program(kg.Tape([gate], [kg.expval(kg.Z(0)), kg.probs(wires=[0, 1])])).id
 
     x = torch.tensor(0.1)
     different = [
@@ -62,15 +62,15 @@ def test_structure_is_what_a_program_is() -> None:
 
 def test_labels_of_wires_are_no_part_of_a_program() -> None:
     def program(a: object, b: object) -> int:
-        return programs.encode(kg.Tape([kg.RX(0.1, wires=a), kg.CNOT(wires=[a, b])], [kg.expval(kg.Z(b))])).id
+        return programs.build_program(kg.Tape([kg.RX(0.1, wires=a), kg.CNOT(wires=[a, b])], [kg.expval(kg.Z(b))])).id
 
     assert program("x", "y") == program("u", "v") == program(5, 3)
     assert program(0, 1) != program(1, 0)
 
 
 NAME = (
-    "import ketgrad as kg; from ketgrad.execution.programs import encode; "
-    "print(encode(kg.Tape([kg.RX(0.1, wires=0), kg.CNOT(wires=[0, 1])], [kg.expval(kg.Z(0) + kg.X(1))])).id)"
+    "import ketgrad as kg; from ketgrad.execution.programs import build_program; "
+    "print(build_program(kg.Tape([kg.RX(0.1, wires=0), kg.CNOT(wires=[0, 1])], [kg.expval(kg.Z(0) + kg.X(1))])).id)"
 )
 
 
@@ -103,8 +103,8 @@ def numbered(number: int) -> kg.Tape:
 
 
 def test_a_program_that_nothing_refers_to_goes_and_one_in_use_stays(cache: programs.StructureCache) -> None:
-    kept = programs.encode(numbered(1))
-    dropped = programs.encode(numbered(2)).id
+    kept = programs.build_program(numbered(1))
+    dropped = programs.build_program(numbered(2)).id
     cache.clear()
     assert _C.find_program(kept.id).id == kept.id
     with pytest.raises(IndexError, match="no program"):
@@ -119,11 +119,11 @@ def test_structures_are_kept_by_bytes_and_the_oldest_go_first(cache: programs.St
     cache.limit = full // 2
     assert 5 < len(cache) < 15
     assert cache.bytes <= full // 2
-    before = programs.statistics.encoded
+    before = programs.statistics.built
     kg.execute([numbered(19)])
-    assert programs.statistics.encoded == before
+    assert programs.statistics.built == before
     kg.execute([numbered(0)])
-    assert programs.statistics.encoded == before + 1
+    assert programs.statistics.built == before + 1
     cache.limit = 0
     assert len(cache) == 1
     kg.execute([numbered(3)])
@@ -133,7 +133,7 @@ def test_structures_are_kept_by_bytes_and_the_oldest_go_first(cache: programs.St
 
 
 def test_plans_that_are_made_later_count(cache: programs.StructureCache) -> None:
-    program = programs.encode(numbered(1)).program
+    program = programs.build_program(numbered(1)).program
     before, without_plan = cache.bytes, program.bytes
     kg.execute([numbered(1)])
     assert program.bytes > without_plan
