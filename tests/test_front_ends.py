@@ -46,7 +46,7 @@ class Mine:
 
     title = "Mine"
     libraries = frozenset({"mine"})
-    answering = ()
+    proxies = ()
     checks = frozenset[str]()
     simplifications: dict[str, bool] = {}  # noqa: RUF012
 

@@ -1,8 +1,8 @@
-"""Questions that are asked about tensors while a function is traced: who asks, and what it may learn.
+"""Caller policy: which code reads a property or a value of a tensor while a function is traced, and what it may learn.
 
-What the traced function itself asks decides about its circuit, so it is logged or refused. Libraries that the function
-uses ask on their own account: ours in order to check shapes, PennyLane in order to build operations. What they make of
-the shapes is in the circuit, where it is seen; what they ask of values is listed here.
+What the traced function itself reads can decide about its circuit, so it is logged (shapes, dtypes) or refused
+(values). What ketgrad reads in order to check shapes, and PennyLane in order to build operations, is neither: whatever
+they make of a shape is visible in the circuit, and the places where they read values are listed in `front_ends`.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from .front_ends import front_ends
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
-_RECORDING = (__file__, os.path.join(os.path.dirname(__file__), "recorder.py"))
+_TRACING = (__file__, os.path.join(os.path.dirname(__file__), "recorder.py"))
 
-_OWN = (f"{_PACKAGE}circuit{os.sep}", f"{_PACKAGE}interop{os.sep}")
-"""Files whose questions about tensors are none of the traced function's."""
+_BUILDING = (f"{_PACKAGE}circuit{os.sep}", f"{_PACKAGE}interop{os.sep}")
+"""Files of ketgrad that build circuits: what they read is not logged."""
 
-_RUNNING = tuple(
+_EXECUTING = tuple(
     os.path.join(_PACKAGE, *place.split("/"))
     for place in (
-        "compilation/compiled.py",
+        "compilation/",
         "execution/execute_tapes.py",
         "execution/jacobian_products.py",
         "native/operators.py",
     )
 )
-"""Files that look at tensors in order to execute circuits."""
+"""Files of ketgrad that execute circuits, which a traced function cannot do; but for those in `_TRACING`."""
 
 
-class Asker(NamedTuple):
-    """The code that asks.
+class Caller(NamedTuple):
+    """The code that reads something of a tensor.
 
     Attributes:
         frame: in which it runs.
@@ -52,14 +52,15 @@ class Asker(NamedTuple):
     module: str
 
     @property
-    def is_running(self) -> bool:
-        """Whether it is about to execute circuits."""
-        return self.frame.f_code.co_filename.startswith(_RUNNING)
+    def executes_circuits(self) -> bool:
+        """Whether it is ketgrad's, about to execute circuits."""
+        file = self.frame.f_code.co_filename
+        return file.startswith(_EXECUTING) and file not in _TRACING
 
     @property
-    def is_own(self) -> bool:
+    def builds_circuits(self) -> bool:
         """Whether it is ketgrad's, building a circuit."""
-        return self.frame.f_code.co_filename.startswith(_OWN)
+        return self.frame.f_code.co_filename.startswith(_BUILDING)
 
     @property
     def is_torch(self) -> bool:
@@ -68,58 +69,58 @@ class Asker(NamedTuple):
 
     @property
     def is_library(self) -> bool:
-        """Whether it is a library's."""
+        """Whether it belongs to a library of a front end."""
         return _is_library(self.module)
 
     @property
-    def checks(self) -> bool:
-        """Whether a value decides only about an error."""
+    def only_checks(self) -> bool:
+        """Whether a value that it reads decides only whether it raises."""
         # A state that is normalised on demand is left as it is where its norm is 1.
-        checks = any(self._place in front_end.checks for front_end in front_ends())
-        return checks and not self.frame.f_locals.get("normalize")
+        is_check = any(self._place in front_end.checks for front_end in front_ends())
+        return is_check and not self.frame.f_locals.get("normalize")
 
-    def answer(self, asked: Any) -> Any:
-        """What stands for a value, in the answer's kind, such that what is made of it is right of all values.
+    def substitute(self, value: Any) -> Any:
+        """What it is given instead of a value, of the same type, so that what it builds is right for all values.
 
-        None where there is no such answer.
+        None where there is no such substitute.
         """
         answers = [front_end.simplifications.get(self._place) for front_end in front_ends()]
         answer = next((answer for answer in answers if answer is not None), None)
-        if answer is not None and isinstance(asked, np.ndarray):
-            return np.full_like(asked, math.nan)  # close to nothing
-        return answer if isinstance(asked, bool) else None
+        if answer is not None and isinstance(value, np.ndarray):
+            return np.full_like(value, math.nan)  # close to nothing
+        return answer if isinstance(value, bool) else None
 
     @property
     def _place(self) -> str:
         return f"{self.module}:{self.frame.f_code.co_qualname.partition('.<locals>')[0]}"
 
 
-def answering_itself(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Call a traced function, which may be torch's own: a module is, and asks on its own account."""
+def call_traced(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Call the traced function. It is the caller of what it reads even if it is torch's own, such as a module."""
     return function(*args, **kwargs)
 
 
-def caller_of_torch() -> Asker:
-    """The code that called torch, torch's own included."""
+def direct_caller() -> Caller:
+    """The code that called torch, which may be torch's own."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename in _RECORDING:
+    while frame.f_back is not None and frame.f_code.co_filename in _TRACING:
         frame = frame.f_back
-    return Asker(frame, _module(frame))
+    return Caller(frame, _module(frame))
 
 
-def asker() -> Asker:
-    """The code on whose account torch is asked: not torch's own, and not what answers for others."""
+def responsible_caller() -> Caller:
+    """The code on whose behalf torch was called: neither torch nor a module that acts for its callers."""
     frame = sys._getframe(1)
-    answering = tuple([name for front_end in front_ends() for name in front_end.answering])
-    while frame.f_back is not None and frame.f_code is not answering_itself.__code__:
-        if not (frame.f_code.co_filename.startswith((_TORCH, *_RECORDING)) or _module(frame).startswith(answering)):
+    proxies = tuple([name for front_end in front_ends() for name in front_end.proxies])
+    while frame.f_back is not None and frame.f_code is not call_traced.__code__:
+        if not (frame.f_code.co_filename.startswith((_TORCH, *_TRACING)) or _module(frame).startswith(proxies)):
             break
         frame = frame.f_back
-    return Asker(frame, _module(frame))
+    return Caller(frame, _module(frame))
 
 
 def users_line() -> str:
-    """Where the innermost frame is that is neither torch's, nor ours, nor a library's."""
+    """The file and line of the innermost frame outside torch, ketgrad and the libraries of front ends."""
     frame: FrameType | None = sys._getframe(1)
     libraries = (_TORCH, _PACKAGE, contextlib.__file__)
     while frame is not None:

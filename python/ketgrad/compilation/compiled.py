@@ -44,7 +44,7 @@ from ..native.torch_private import (
     temporarily_clear_interpreter_stack,
     without_dispatch_modes,
 )
-from .callers import answering_itself
+from .callers import call_traced
 from .captures import Surroundings
 from .front_ends import Circuits, front_end_of, front_ends, operators_front_end
 from .handles import handle_of
@@ -535,7 +535,7 @@ class Compiled:
         function = self.function if own is None else own.function_of(self.function)
         with contextlib.ExitStack() as stack:
             queues = [(front_end, stack.enter_context(front_end.queue())) for front_end in front_ends()]
-            returned = answering_itself(function, args, kwargs)
+            returned = call_traced(function, args, kwargs)
         for front_end, queue in queues:
             if front_end.has_measurements(returned):
                 return front_end.circuits_of(self.function, returned, queue)

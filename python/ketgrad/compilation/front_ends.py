@@ -36,16 +36,16 @@ class FrontEnd(Protocol):
 
     Attributes:
         title: the library's name as people write it.
-        libraries: top-level modules, the library's own first, that ask about tensors on their own account.
-        answering: the beginnings of the names of modules that ask for whoever calls them.
-        checks: where (module:qualified name) values are read in order to raise or to go on.
-        simplifications: where something is left out, or a shorter way taken, if a value is a special one; and the truth
-            value with which it is not: what is done then is right of all values.
+        libraries: top-level modules, the library's own first; what they read of tensors is not logged.
+        proxies: prefixes of the names of modules that read tensors on behalf of their callers.
+        checks: functions (module:qualified name) in which a value decides only whether they raise.
+        simplifications: functions that take a shortcut for special values, and the outcome of their test with which
+            they do not: the general way is right for all values.
     """
 
     title: str
     libraries: frozenset[str]
-    answering: tuple[str, ...]
+    proxies: tuple[str, ...]
     checks: frozenset[str]
     simplifications: Mapping[str, bool]
 

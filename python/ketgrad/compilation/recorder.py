@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..native.torch_private import DisableTorchFunction, is_functorch_wrapped_tensor, version_of
-from .callers import asker, caller_of_torch, users_line
+from .callers import direct_caller, responsible_caller, users_line
 from .captures import Location, Surroundings
 
 # --- what is recorded -------------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ class Recorder(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name, kwargs = name_of(func), kwargs or {}
-        if name in _FACTS or name in _TEXTS or (name in _INNER_FACTS and caller_of_torch().is_torch):
+        if name in _FACTS or name in _TEXTS or (name in _INNER_FACTS and direct_caller().is_torch):
             return self._fact(func, name, args, kwargs)
         taken, given = self._take((args, kwargs)), _given((args, kwargs))
         inputs = [self.trace.values[number] for number in dict.fromkeys(_refs(taken))]
@@ -330,12 +330,12 @@ class Recorder(TorchFunctionMode):
 
     def _fact(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*_given(args), **_given(kwargs))
-        who = asker()
+        caller = responsible_caller()
         if name in _TEXTS:
-            return self._text(args[0], result) if who.is_library else result
-        if who.is_own or who.is_library:
+            return self._text(args[0], result) if caller.is_library else result
+        if caller.builds_circuits or caller.is_library:
             return result
-        if who.is_running:
+        if caller.executes_circuits:
             self._refuse(
                 "circuits are executed in a function that is being compiled; ",
                 "return their tapes, or compile them by themselves",
@@ -355,15 +355,15 @@ class Recorder(TorchFunctionMode):
         """A result without tensors: nothing, or values."""
         if all(value.is_constant for value in inputs):
             return result
-        who = asker()
-        if name == "numpy" and who.is_own and not inputs[0].tensor.is_floating_point():
+        caller = responsible_caller()
+        if name == "numpy" and caller.builds_circuits and not inputs[0].tensor.is_floating_point():
             self._expect(inputs[0])  # the pattern of a sparse matrix
             return result
-        if who.checks:
+        if caller.only_checks:
             return result
-        answer = who.answer(result)
-        if answer is not None:
-            return answer
+        substitute = caller.substitute(result)
+        if substitute is not None:
+            return substitute
         if result is None:
             self._refuse(f"torch's {name} is not supported in a compiled function; ", "do it before the call")
         self._refuse(

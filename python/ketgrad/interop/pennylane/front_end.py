@@ -17,7 +17,7 @@ class PennyLane:
 
     title = "PennyLane"
     libraries = frozenset({"pennylane", "autoray"})
-    answering = ("pennylane.math", "autoray")
+    proxies = ("pennylane.math", "autoray")
     checks = frozenset(
         {
             "pennylane.ops.qubit.matrix_ops:QubitUnitary.__init__",
