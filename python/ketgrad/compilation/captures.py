@@ -1,4 +1,4 @@
-"""Closures: where a function finds a tensor that is none of its arguments.
+"""Captures: where a traced function finds tensors that are not its arguments.
 
 A tensor that a traced function uses without being given it is found in what the function refers to: closure, globals,
 `self`, and the containers, modules, classes and objects reached from there. Its places are read anew before each call,
@@ -86,7 +86,7 @@ class _Place(NamedTuple):
     may_fill: bool = False
 
 
-class Surroundings:
+class Captures:
     """What is reached from a function and other objects; looked through once, when it is first asked for."""
 
     def __init__(self, roots: Sequence[Any]) -> None:

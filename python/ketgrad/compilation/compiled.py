@@ -45,7 +45,7 @@ from ..native.torch_private import (
     without_dispatch_modes,
 )
 from .callers import call_traced
-from .captures import Surroundings
+from .captures import Captures
 from .front_ends import Circuits, front_end_of, front_ends, operators_front_end
 from .handles import handle_of
 from .lowering import Call, Lowering, Plan, same_plan
@@ -379,7 +379,7 @@ class Compiled:
         _, tensors = _flatten(args, kwargs)
         with _outside_of_modes():
             plan, known = self._plan(*_rebuilt((args, kwargs), map(_plain, tensors)))
-        if plan.lifted and not may_read_outside:
+        if plan.captured and not may_read_outside:
             raise NotImplementedError(
                 f"inside torch.compile, {self._name} reads tensors from outside the function: pass them as arguments"
             )
@@ -401,7 +401,7 @@ class Compiled:
         if key is None:
             static, tensors = _flatten(args, kwargs)
             key = (static, _plain_key(tensors))
-        key = self._with_surroundings(key)
+        key = self._with_modes(key)
         plan = self._plans.find(key)
         if plan is None:
             plan = self._find(_Given(args, kwargs, static, tensors), key)
@@ -456,9 +456,9 @@ class Compiled:
     def _key(self, given: _Given) -> _Key:
         """The key of a call, with the modules that are known now."""
         plain = _plain_key(given.tensors)
-        return self._with_surroundings(plain if given.static is None else (given.static, plain))
+        return self._with_modes(plain if given.static is None else (given.static, plain))
 
-    def _with_surroundings(self, key: Any) -> _Key:
+    def _with_modes(self, key: Any) -> _Key:
         """A key with what else a plan depends on: the modes of modules, and autocast where it is on."""
         if self._modules:
             key = (key, *[module.training for module in self._modules])
@@ -470,7 +470,7 @@ class Compiled:
         if len(sizes) != 1 or (size := next(iter(sizes)).numel()) < 2:
             return None
         tensors = [t[0] if i in batched and t.dim() and size else t for i, t in enumerate(given.tensors)]
-        return self._with_surroundings((given.static, _plain_key(tensors)))
+        return self._with_modes((given.static, _plain_key(tensors)))
 
     def _trace(self, given: _Given) -> Plan:
         """Trace the function for arguments of one structure, and see whether the batch size matters."""
@@ -478,15 +478,15 @@ class Compiled:
             return self._trace_plain(given._replace(tensors=tuple(map(_plain, given.tensors))))
 
     def _trace_plain(self, given: _Given) -> Plan:
-        surroundings = Surroundings((self.function, *given.others))
-        plan, log, largest = self._lower(given, [_alias(tensor) for tensor in given.tensors], surroundings)
+        captures = Captures((self.function, *given.others))
+        plan, log, largest = self._lower(given, [_alias(tensor) for tensor in given.tensors], captures)
         self._traces += 1
-        self._reads_outside |= bool(plan.lifted)
-        self._modules = surroundings.modules()
+        self._reads_outside |= bool(plan.captured)
+        self._modules = captures.modules()
         batched = plan.batched_arguments
-        is_generic = bool(batched) and self._is_generic(given, plan, log, largest, surroundings)
-        sizes = surroundings.sizes([lifted.location for lifted in plan.lifted])
-        if plan.lifted or sizes.names:
+        is_generic = bool(batched) and self._is_generic(given, plan, log, largest, captures)
+        sizes = captures.sizes([captured.location for captured in plan.captured])
+        if plan.captured or sizes.names:
             plan = plan._replace(sizes=sizes)
         if hasattr(self.function, "_on_plan"):
             self.function._on_plan(plan)
@@ -495,7 +495,7 @@ class Compiled:
             self._generic.keep((batched, pattern), plan)
         return plan
 
-    def _is_generic(self, given: _Given, plan: Plan, log: list[Any], largest: int, surroundings: Surroundings) -> bool:
+    def _is_generic(self, given: _Given, plan: Plan, log: list[Any], largest: int, captures: Captures) -> bool:
         """Whether the plan is right for every batch size from 2 on.
 
         It is if the function, run with a batch larger than any integer that it uses, does the same and learns the same
@@ -508,15 +508,15 @@ class Compiled:
             return False
         tensors = [_alias(t, trial if i in plan.batched_arguments else None) for i, t in enumerate(given.tensors)]
         try:
-            other, other_log, _ = self._lower(given, tensors, surroundings)
+            other, other_log, _ = self._lower(given, tensors, captures)
         except Exception:  # whatever it is, it comes from the size
             return False
         return log == other_log and same_plan(plan, other)
 
-    def _lower(self, given: _Given, tensors: list[Tensor], surroundings: Surroundings) -> tuple[Plan, list[Any], int]:
+    def _lower(self, given: _Given, tensors: list[Tensor], captures: Captures) -> tuple[Plan, list[Any], int]:
         """Run the function on tensors in place of the given ones; its plan, log and largest integer."""
         args, kwargs = _replaced(given, tensors)
-        recorder = Recorder(tensors, surroundings)
+        recorder = Recorder(tensors, captures)
         circuits = recorder.run(lambda: self._circuits(args, kwargs))
         lowering = Lowering(recorder.trace, recorder.number)
         with DisableTorchFunction():  # the default device is that of what the function makes
@@ -838,9 +838,9 @@ def _read_in_place(plan: Plan) -> tuple[Tensor, ...] | None:
     if plan.sizes is not None and plan.sizes.read() != plan.sizes.expected:
         return None
     found = []
-    for lifted in plan.lifted:
-        tensor, *others = lifted.location.read()
-        if not isinstance(tensor, Tensor) or lifted.like != likeness(tensor):
+    for captured in plan.captured:
+        tensor, *others = captured.location.read()
+        if not isinstance(tensor, Tensor) or captured.like != likeness(tensor):
             return None
         for other in others:
             if other is not tensor:

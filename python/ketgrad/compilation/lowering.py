@@ -33,7 +33,7 @@ from ..execution.programs import (
 )
 from ..native.library import _C
 from .captures import Sizes
-from .recorder import Lifted, Node, Ref, Trace, name_of
+from .recorder import Captured, Node, Ref, Trace, name_of
 from .vectorise import Use, Vectoriser
 
 # --- what a plan is ---------------------------------------------------------------------------------------------------
@@ -95,11 +95,11 @@ class Plan(NamedTuple):
     """What is left of a function for arguments of one structure.
 
     Attributes:
-        arithmetic: (arguments, then lifted tensors) → for each call the tensors of its views, then what `finish` takes.
+        arithmetic: (arguments, captured tensors) → for each call the tensors of its views, then what `finish` takes.
         finish: (tensors of `arithmetic`, then the results of the calls) → what the function returns.
         source, ending: the code of `arithmetic` and of `finish`, and `objects` what their names stand for.
         calls: the operator calls, and `circuits` what they ran while tracing.
-        lifted: the tensors from outside the function.
+        captured: the tensors that the function reads from outside.
         sizes: the containers outside it that the plan depends on.
         arguments: the tensors among the arguments, in words.
         batched_arguments: the arguments whose first axis is the tapes' batch axis, as far as one can see.
@@ -113,7 +113,7 @@ class Plan(NamedTuple):
     objects: dict[str, Any]
     calls: tuple[Call, ...]
     circuits: tuple[Circuit, ...]
-    lifted: tuple[Lifted, ...]
+    captured: tuple[Captured, ...]
     sizes: Sizes | None
     arguments: str
     batched_arguments: tuple[int, ...]
@@ -151,7 +151,7 @@ def same_plan(one: Plan, other: Plan) -> bool:
         return False
     if not all(_same(found, other.objects[name]) for name, found in one.objects.items()):
         return False
-    if [lifted.location.names for lifted in one.lifted] != [lifted.location.names for lifted in other.lifted]:
+    if [c.location.names for c in one.captured] != [c.location.names for c in other.captured]:
         return False
     return len(one.calls) == len(other.calls) and all(map(_same_call, one.calls, other.calls))
 
@@ -247,7 +247,7 @@ class Lowering:
         for position, tape in enumerate(tapes):
             groups.setdefault((tape.structure, *common_type(tape, dtype)), []).append(position)
         parameters = [self.parameters(tape) for tape in tapes]
-        self.outer.update(lifted.number for lifted in self.trace.lifted)
+        self.outer.update(captured.number for captured in self.trace.captured)
         results: list[tuple[Tensor, ...]] = [()] * len(tapes)
         for (_, real, device), positions in groups.items():
             members = [(tapes[i], parameters[i]) for i in positions]
@@ -292,7 +292,7 @@ class Lowering:
             objects=self.objects,
             calls=tuple(self.calls),
             circuits=tuple(self.circuits),
-            lifted=tuple(self.trace.lifted),
+            captured=tuple(self.trace.captured),
             sizes=None,
             arguments="; ".join([describe_tensor(self.trace.values[number].tensor) for number in self.trace.arguments]),
             batched_arguments=self.batched,
@@ -404,7 +404,7 @@ class Lowering:
 
     def code(self, boundary: int, kept: Sequence[int]) -> str:
         """The function that computes what the calls take, and values that are kept for later."""
-        numbers = [*self.trace.arguments, *[lifted.number for lifted in self.trace.lifted]]
+        numbers = [*self.trace.arguments, *[captured.number for captured in self.trace.captured]]
         self.needed.update(kept)
         self.whole.update(kept)
         lines = [f"def arithmetic({', '.join(f'v{number}' for number in numbers)}):"]

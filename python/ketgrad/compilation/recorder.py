@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..native.torch_private import DisableTorchFunction, is_functorch_wrapped_tensor, version_of
 from .callers import direct_caller, responsible_caller, users_line
-from .captures import Location, Surroundings
+from .captures import Captures, Location
 
 # --- what is recorded -------------------------------------------------------------------------------------------------
 
@@ -81,8 +81,8 @@ class Node:
 
 
 @dataclass(slots=True)
-class Lifted:
-    """A tensor from outside the function, which is read anew from its places before each call.
+class Captured:
+    """A captured tensor: it comes from outside the function, and is read anew from its places before each call.
 
     Attributes:
         like: its `likeness` while tracing.
@@ -99,7 +99,7 @@ class Trace:
 
     Attributes:
         arguments: the values of its tensor arguments.
-        lifted: tensors that it reads from elsewhere.
+        captured: tensors that it reads from outside.
         mutates: some node changes a tensor in place.
         log: what the function learned about tensors, in order.
         largest: the largest integer among the arguments of its torch calls.
@@ -108,7 +108,7 @@ class Trace:
     values: list[Value] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     arguments: list[int] = field(default_factory=list)
-    lifted: list[Lifted] = field(default_factory=list)
+    captured: list[Captured] = field(default_factory=list)
     mutates: bool = False
     log: list[Any] = field(default_factory=list)
     largest: int = 0
@@ -281,12 +281,12 @@ class Recorder(TorchFunctionMode):
 
     Args:
         arguments: the tensors among the functions' arguments, each at one place only.
-        surroundings: where other tensors are looked for.
+        captures: where to find other tensors.
     """
 
-    def __init__(self, arguments: Sequence[Tensor], surroundings: Surroundings) -> None:
+    def __init__(self, arguments: Sequence[Tensor], captures: Captures) -> None:
         super().__init__()
-        self.surroundings = surroundings
+        self.captures = captures
         self.trace = Trace()
         self.trace.arguments = [self.trace.add(tensor).number for tensor in arguments]
         self.devices = [tensor.device for tensor in arguments if tensor.device.type == "cuda"]
@@ -453,7 +453,7 @@ class Recorder(TorchFunctionMode):
         """Refuse a change in place of what does not belong to the function."""
         if not self._was_changed(inputs):
             return
-        outer = [*self.trace.arguments, *[lifted.number for lifted in self.trace.lifted]]
+        outer = [*self.trace.arguments, *[captured.number for captured in self.trace.captured]]
         for number in outer:
             value = self.trace.values[number]
             if _version(value.tensor) != value.version:
@@ -489,7 +489,7 @@ class Recorder(TorchFunctionMode):
         """The number of a tensor; one that is met for the first time comes from outside the function."""
         number = self.trace.number_of(tensor)
         if number is None:
-            return self._lift(tensor)
+            return self._capture(tensor)
         value = self.trace.values[number]
         if _version(tensor) != value.version:  # a view of something that was changed
             value.version, value.grad_fn, value.is_constant = _version(tensor), tensor.grad_fn, False
@@ -500,13 +500,13 @@ class Recorder(TorchFunctionMode):
             )
         return number
 
-    def _lift(self, tensor: Tensor) -> int:
+    def _capture(self, tensor: Tensor) -> int:
         if is_functorch_wrapped_tensor(tensor):
             self._refuse(
                 "a tensor from outside the function is under a torch.func transform while the function is traced; ",
                 "pass it as an argument, or call the function once before without the transform",
             )
-        location = self.surroundings.locate(tensor)
+        location = self.captures.locate(tensor)
         if location is None:
             self._refuse(
                 f"a tensor of shape {tuple(tensor.shape)} comes from where kg.compile cannot follow it (not an "
@@ -516,7 +516,7 @@ class Recorder(TorchFunctionMode):
         if tensor.layout is not torch.strided:
             self._refuse(f"a tensor of {tensor.layout} comes from outside the function; ", "pass it as an argument")
         value = self.trace.add(tensor)
-        self.trace.lifted.append(Lifted(value.number, location, likeness(tensor)))
+        self.trace.captured.append(Captured(value.number, location, likeness(tensor)))
         return value.number
 
     # Messages.
