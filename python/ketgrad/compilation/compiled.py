@@ -49,7 +49,7 @@ from .captures import Captures
 from .front_ends import Circuits, front_end_of, front_ends, operators_front_end
 from .handles import handle_of
 from .lowering import Call, Lowering, Plan, same_plan
-from .recorder import Recorder, autocast_state, is_autocast, likeness
+from .recorder import Recorder, autocast_state, guard_of, is_autocast
 
 _LARGEST_TRIAL = 1 << 24
 """Numbers in an argument of the second trace, which is made to see whether the batch size matters."""
@@ -840,7 +840,7 @@ def _read_in_place(plan: Plan) -> tuple[Tensor, ...] | None:
     found = []
     for captured in plan.captured:
         tensor, *others = captured.location.read()
-        if not isinstance(tensor, Tensor) or captured.like != likeness(tensor):
+        if not isinstance(tensor, Tensor) or captured.guard != guard_of(tensor):
             return None
         for other in others:
             if other is not tensor:

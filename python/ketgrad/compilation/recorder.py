@@ -85,12 +85,12 @@ class Captured:
     """A captured tensor: it comes from outside the function, and is read anew from its places before each call.
 
     Attributes:
-        like: its `likeness` while tracing.
+        guard: `guard_of` the tensor while tracing; another tensor is taken where it has the same.
     """
 
     number: int
     location: Location
-    like: tuple[Any, ...]
+    guard: tuple[Any, ...]
 
 
 @dataclass(slots=True)
@@ -137,8 +137,8 @@ class Trace:
         return Affine(number, index, 1.0, 0.0)
 
 
-def likeness(tensor: Tensor) -> tuple[Any, ...]:
-    """What a trace depends on in a tensor."""
+def guard_of(tensor: Tensor) -> tuple[Any, ...]:
+    """The guard of a tensor, in Dynamo's sense: all of it that a trace depends on."""
     return tensor.shape, tensor.dtype, tensor.requires_grad, tensor.device, tensor.layout
 
 
@@ -516,7 +516,7 @@ class Recorder(TorchFunctionMode):
         if tensor.layout is not torch.strided:
             self._refuse(f"a tensor of {tensor.layout} comes from outside the function; ", "pass it as an argument")
         value = self.trace.add(tensor)
-        self.trace.captured.append(Captured(value.number, location, likeness(tensor)))
+        self.trace.captured.append(Captured(value.number, location, guard_of(tensor)))
         return value.number
 
     # Messages.
