@@ -1,9 +1,9 @@
 """`Function.apply` under functorch's transforms, for functions with tensors in and a tuple of tensors out.
 
-Transforms are a stack of levels. A function is taken through the top one, and what it calls there through those below:
-through vmap by its `vmap` rule, through grad and jvp as a node of that level's graph. torch does the same in
-`Function.apply`, for functions of any kind: it makes a class for each call and flattens nested arguments several times,
-which costs more than a small circuit.
+The active transforms form functorch's interpreter stack. The interpreter at the top level handles a function first, and
+the levels below handle what it calls: vmap applies the function's `vmap` rule, grad and jvp record it as a node in that
+level's graph. torch's `Function.apply` does the same for functions of any kind; it makes a class for each call and
+flattens nested arguments several times, which costs more than a small circuit.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 
 
 def not_for_dynamo(decorated: _T) -> _T:
-    """A function that torch.compile leaves alone, with all that it calls, or a class all of whose functions are so."""
+    """Have torch.compile skip a function, or all functions of a class, with whatever they call."""
     functions = vars(decorated).values() if isinstance(decorated, type) else (decorated,)
     for function in functions:
         code = getattr(getattr(function, "__func__", function), "__code__", None)
@@ -54,7 +54,7 @@ def not_for_dynamo(decorated: _T) -> _T:
 
 
 class VmapInfo(NamedTuple):
-    """What a `vmap` rule is told.
+    """The `info` argument of a `vmap` rule.
 
     Attributes:
         batch_size: the size of the axis that is mapped over.
@@ -64,7 +64,7 @@ class VmapInfo(NamedTuple):
 
 
 def apply(function: _Function, *args: Any) -> tuple[Tensor, ...]:
-    """`function.apply(*args)`; the function has `setup_context`, and a rule for each transform that it may meet."""
+    """`function.apply(*args)`; the function has `setup_context` and a rule for each transform it may meet."""
     args = tuple([unwrap_if_dead(a) if isinstance(a, Tensor) else a for a in args])
     top: Any = peek_interpreter_stack()
     if top is None:
@@ -81,25 +81,25 @@ def apply(function: _Function, *args: Any) -> tuple[Tensor, ...]:
 
 
 def are_differentiated(tensors: Iterable[Tensor]) -> bool:
-    """Whether a level takes gradients, or torch's autograd below all levels may."""
+    """Whether a grad level is on the interpreter stack, or torch's autograd below all levels records gradients."""
     if any(level.key() == TransformType.Grad for level in get_interpreter_stack() or ()):
         return True
     return torch.is_grad_enabled() and any(innermost(tensor).requires_grad for tensor in tensors)
 
 
 def innermost(tensor: Tensor) -> Tensor:
-    """What functorch's wrappers hold."""
+    """The tensor inside all of functorch's wrappers."""
     while is_functorch_wrapped_tensor(tensor):
         tensor = get_unwrapped(tensor)
     return tensor
 
 
 def run_behind_break(function: Callable[..., Any], *args: Any) -> Any:
-    """What torch.compile runs in eager mode where its graph breaks; to be called by `torch.compiler.disable` of this.
+    """Run a function in eager mode at a graph break of torch.compile; wrap this in `torch.compiler.disable`.
 
     Raises:
-        NotImplementedError: a level takes gradients. torch does not compile what comes behind: it fails an assertion
-            about leaves (pytorch #136662), and breaks graphs there under backend="eager" only.
+        NotImplementedError: a grad level is active. torch cannot compile what follows: it fails an assertion about
+            leaves (pytorch #136662), and only backend="eager" breaks the graph there at all.
     """
     if any(level.key() == TransformType.Grad for level in get_interpreter_stack() or ()):
         raise NotImplementedError(
@@ -112,7 +112,7 @@ def run_behind_break(function: Callable[..., Any], *args: Any) -> Any:
 
 @contextmanager
 def _below() -> Iterator[None]:
-    """Without the top level."""
+    """Run without the top interpreter level."""
     level = pop_dynamic_layer_stack()
     try:
         yield
@@ -134,7 +134,7 @@ def _through_vmap(top: CVmapInterpreterPtr, function: Any, args: tuple[Any, ...]
 
 @lru_cache(maxsize=32)
 def _node(function: Any) -> Any:
-    """The function as a node in the graph of the top level."""
+    """The function as a node in the graph of the top interpreter level."""
 
     def forward(*args: Any) -> tuple[Tensor, ...]:
         top = peek_interpreter_stack()
@@ -143,7 +143,7 @@ def _node(function: Any) -> Any:
         backward = CGradInterpreterPtr(top).prevGradMode() if is_grad else True
         forward_mode = True if is_grad else CJvpInterpreterPtr(top).prevFwdGradMode()
         unwrapped = [unwrap_for_grad(a, level) if isinstance(a, Tensor) else a for a in args]
-        # A node switches both modes off; the levels below have them as they were outside.
+        # A node's forward runs with both modes off; the levels below need them as they were before this one.
         with torch.set_grad_enabled(backward), set_forward_mode_enabled(forward_mode), _below():
             results = apply(function, *unwrapped)
         return tuple([wrap_for_grad(r, level) for r in results])

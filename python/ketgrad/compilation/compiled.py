@@ -288,7 +288,7 @@ class Compiled:
         self.dtype = dtype
         self.recompute = recompute
         self._plans = _Plans()
-        self._generic = _Plans()
+        self._polymorphic = _Plans()
         self._modules: list[nn.Module] = []
         self._lock = threading.RLock()
         self._traces = 0
@@ -388,10 +388,10 @@ class Compiled:
 
     def _settle_sizes(self, plan: Plan, tensors: Sequence[Tensor]) -> None:
         """Have the graph made for the present sizes, other than of a batch that the plan takes in any size."""
-        is_generic = self._generic.has(plan)
+        is_polymorphic = self._polymorphic.has(plan)
         for i, tensor in enumerate(tensors):
             for axis, size in enumerate(tensor.shape):
-                if not (is_generic and axis == 0 and i in plan.batched_arguments):
+                if not (is_polymorphic and axis == 0 and i in plan.batched_arguments):
                     int(size)  # of a symbol, this is a guard
 
     def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, tuple[Tensor, ...]]:
@@ -435,8 +435,8 @@ class Compiled:
             explain_program(call.program, circuit._replace(batch=batch), call.device)
             for call, circuit, batch in zip(plan.calls, plan.circuits, batches, strict=True)
         ]
-        is_generic = self._generic.has(plan)
-        arguments = plan.arguments + (" (any batch from 2 on)" if is_generic else "")
+        is_polymorphic = self._polymorphic.has(plan)
+        arguments = plan.arguments + (" (any batch from 2 on)" if is_polymorphic else "")
         return StructureExplanation(arguments, plan.describe(plan.source), tuple(calls), plan.describe(plan.ending))
 
     # Traces.
@@ -447,7 +447,7 @@ class Compiled:
             known = self._plans.find(key)  # traced by another thread in the meantime
             if known is not None:
                 return known
-            for (batched, pattern), plan in self._generic.items():
+            for (batched, pattern), plan in self._polymorphic.items():
                 if pattern == self._pattern(given, batched):
                     return self._plans.keep(key, plan)
             plan = self._trace(given)
@@ -484,22 +484,24 @@ class Compiled:
         self._reads_outside |= bool(plan.captured)
         self._modules = captures.modules()
         batched = plan.batched_arguments
-        is_generic = bool(batched) and self._is_generic(given, plan, log, largest, captures)
+        is_polymorphic = bool(batched) and self._is_batch_polymorphic(given, plan, log, largest, captures)
         sizes = captures.sizes([captured.location for captured in plan.captured])
         if plan.captured or sizes.names:
             plan = plan._replace(sizes=sizes)
         if hasattr(self.function, "_on_plan"):
             self.function._on_plan(plan)
-        pattern = self._pattern(given, batched) if is_generic else None
+        pattern = self._pattern(given, batched) if is_polymorphic else None
         if pattern is not None:
-            self._generic.keep((batched, pattern), plan)
+            self._polymorphic.keep((batched, pattern), plan)
         return plan
 
-    def _is_generic(self, given: _Given, plan: Plan, log: list[Any], largest: int, captures: Captures) -> bool:
-        """Whether the plan is right for every batch size from 2 on.
+    def _is_batch_polymorphic(
+        self, given: _Given, plan: Plan, log: list[Any], largest: int, captures: Captures
+    ) -> bool:
+        """Whether the plan is batch-polymorphic: right for every batch size from 2 on.
 
-        It is if the function, run with a batch larger than any integer that it uses, does the same and learns the same
-        about its tensors: then it cannot have asked for the batch size.
+        It is if the function, run with a batch larger than any integer that it uses, makes the same calls and reads the
+        same of its tensors: then it cannot depend on the batch size.
         """
         size = given.tensors[plan.batched_arguments[0]].shape[0]
         trial = 2 * max(size, largest) + 1
@@ -556,7 +558,7 @@ class Compiled:
         """Another plan where the tensors outside the function are others than before."""
         with self._lock:
             self._plans.drop(_is_stale)
-            self._generic.drop(_is_stale)
+            self._polymorphic.drop(_is_stale)
             plan = self._find(given, key)
             outer = _read(plan)
         if outer is None:

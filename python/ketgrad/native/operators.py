@@ -167,7 +167,7 @@ def run_execute_vjp_jvp(
 
 
 def is_transforming() -> bool:
-    """Whether a functorch transform or a level of forward-mode differentiation is active."""
+    """Whether a functorch transform or forward-mode differentiation is active."""
     return maybe_current_level() is not None or forward_mode_level() >= 0
 
 
