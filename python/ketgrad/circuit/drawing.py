@@ -77,10 +77,10 @@ def _operation(op: Operation, rows: dict[Wire, int], decimals: int | None) -> _I
         bits = op.bits or [None] * len(op.wires)
         return _Item({rows[w]: "I" if b is None else f"|{b}⟩" for w, b in zip(op.wires, bits, strict=True)}, False)
     texts = {rows[w]: "●" if value else "○" for w, value in zip(op.control_wires, op.control_values, strict=True)}
-    own = [rows[wire] for wire in op.base_wires]
+    gate_rows = [rows[wire] for wire in op.base_wires]
     built_in = _CONTROLS.get(op.name, 0)
-    texts |= dict.fromkeys(own[:built_in], "●")
-    targets = own[built_in:]
+    texts |= dict.fromkeys(gate_rows[:built_in], "●")
+    targets = gate_rows[built_in:]
     label, values = _label(op), _values(op, decimals)
     for row, text in zip(targets, _target_texts(op, label, targets), strict=True):
         texts[row] = text + (values if row == min(targets) else "")

@@ -201,11 +201,11 @@ class Hermitian(Observable):
     __slots__ = ()
 
     def __init__(self, A: ParameterLike, wires: Wires) -> None:
-        own = _some_wires(wires, "Hermitian")
-        value, letter, batch_size = dense_parameter(A, "matrix", "Hermitian", own)
-        check_values(value, _skewness, place("Hermitian", own), "the matrix must be Hermitian")
-        products = (_ONE._replace(factors=(Factor("hermitian", own, 0),)),)
-        _fill(self, (value,), ("matrix",), letter, batch_size, own, products)
+        own_wires = _some_wires(wires, "Hermitian")
+        value, letter, batch_size = dense_parameter(A, "matrix", "Hermitian", own_wires)
+        check_values(value, _skewness, place("Hermitian", own_wires), "the matrix must be Hermitian")
+        products = (_ONE._replace(factors=(Factor("hermitian", own_wires, 0),)),)
+        _fill(self, (value,), ("matrix",), letter, batch_size, own_wires, products)
 
 
 def _skewness(matrix: Tensor) -> Tensor:
@@ -228,18 +228,20 @@ class Projector(Observable):
     __slots__ = ()
 
     def __init__(self, state: ParameterLike | Sequence[int], wires: Wires) -> None:
-        own = _some_wires(wires, "Projector")
+        own_wires = _some_wires(wires, "Projector")
         if not isinstance(state, (Tensor, np.ndarray, list, tuple)):
             found = type(state).__name__
-            raise TypeError(f"{place('Projector', own)}: the state must be bits, an array or a tensor, not {found}")
-        if len(state) == len(own) and (not isinstance(state, (Tensor, np.ndarray)) or state.ndim == 1):
-            factor = Factor("projector", own, bits=parse_bits(state, "Projector", own))
-            _fill(self, (), (), "", None, own, (_ONE._replace(factors=(factor,)),))
+            raise TypeError(
+                f"{place('Projector', own_wires)}: the state must be bits, an array or a tensor, not {found}"
+            )
+        if len(state) == len(own_wires) and (not isinstance(state, (Tensor, np.ndarray)) or state.ndim == 1):
+            factor = Factor("projector", own_wires, bits=parse_bits(state, "Projector", own_wires))
+            _fill(self, (), (), "", None, own_wires, (_ONE._replace(factors=(factor,)),))
             return
-        value, letter, batch_size = dense_parameter(state, "state", "Projector", own)
-        check_normalised(value, "Projector", own)
-        products = (_ONE._replace(factors=(Factor("state_projector", own, 0),)),)
-        _fill(self, (value,), ("state",), letter, batch_size, own, products)
+        value, letter, batch_size = dense_parameter(state, "state", "Projector", own_wires)
+        check_normalised(value, "Projector", own_wires)
+        products = (_ONE._replace(factors=(Factor("state_projector", own_wires, 0),)),)
+        _fill(self, (value,), ("state",), letter, batch_size, own_wires, products)
 
 
 class SparseHamiltonian(Observable):
@@ -257,8 +259,8 @@ class SparseHamiltonian(Observable):
     __slots__ = ()
 
     def __init__(self, matrix: Any, wires: Wires) -> None:
-        own = _some_wires(wires, "SparseHamiltonian")
-        where, size = place("SparseHamiltonian", own), 1 << len(own)
+        own_wires = _some_wires(wires, "SparseHamiltonian")
+        where, size = place("SparseHamiltonian", own_wires), 1 << len(own_wires)
         parts = _torch_coordinates(matrix, where) if isinstance(matrix, Tensor) else _scipy_coordinates(matrix, where)
         if tuple(matrix.shape) != (size, size):
             raise ValueError(f"{where}: the matrix must have shape {(size, size)}, not {tuple(matrix.shape)}")
@@ -267,9 +269,9 @@ class SparseHamiltonian(Observable):
         rows, columns, values = parts
         mirror = _Mirror(rows, columns, size)
         check_values(values, mirror.skewness, where, "the matrix must be Hermitian")
-        factor = Factor("sparse", own, 0, (), rows.tobytes(), columns.tobytes())
+        factor = Factor("sparse", own_wires, 0, (), rows.tobytes(), columns.tobytes())
         letter = "s" if isinstance(values, Tensor) else "N"
-        _fill(self, (values,), ("values",), letter, None, own, (_ONE._replace(factors=(factor,)),))
+        _fill(self, (values,), ("values",), letter, None, own_wires, (_ONE._replace(factors=(factor,)),))
 
 
 _SPARSE = "the matrix must be a SciPy sparse matrix or a torch COO or CSR tensor"

@@ -355,20 +355,20 @@ class _OneAngle(Operation):
     parameter_kinds = ("angle",)
 
     def __init__(self, phi: ParameterLike, wires: Wires, *others: Never) -> None:
-        own = _own_wires(self, wires, others)
-        value, letter, batch_size = scalar_parameter(phi, self.name, own)
-        _fill(self, own, (value,), letter, batch_size)
+        own_wires = _own_wires(self, wires, others)
+        value, letter, batch_size = scalar_parameter(phi, self.name, own_wires)
+        _fill(self, own_wires, (value,), letter, batch_size)
 
 
 def _fill_angles(op: Operation, angles: tuple[ParameterLike, ...], wires: Wires, others: Sequence[Any]) -> None:
-    own = _own_wires(op, wires, others)
+    own_wires = _own_wires(op, wires, others)
     try:
-        values, letters, sizes = zip(*[scalar_parameter(angle, op.name, own) for angle in angles], strict=True)
+        values, letters, sizes = zip(*[scalar_parameter(angle, op.name, own_wires) for angle in angles], strict=True)
     except TypeError:
         if any(angle is MISSING for angle in angles):
             _refuse_call(op, angles=angles)
         raise
-    _fill(op, own, values, "".join(letters), join_batches(sizes, op.name, own))
+    _fill(op, own_wires, values, "".join(letters), join_batches(sizes, op.name, own_wires))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -702,9 +702,9 @@ class MultiRZ(Operation):
     parameter_kinds = ("angle",)
 
     def __init__(self, theta: ParameterLike, wires: Wires, *others: Never) -> None:
-        own = _some_wires(self, wires, others)
-        value, letter, batch_size = scalar_parameter(theta, self.name, own)
-        _fill(self, own, (value,), letter, batch_size)
+        own_wires = _some_wires(self, wires, others)
+        value, letter, batch_size = scalar_parameter(theta, self.name, own_wires)
+        _fill(self, own_wires, (value,), letter, batch_size)
 
 
 class PauliRot(Operation):
@@ -719,16 +719,18 @@ class PauliRot(Operation):
     parameter_kinds = ("angle",)
 
     def __init__(self, theta: ParameterLike, pauli_word: str, wires: Wires, *others: Never) -> None:
-        own = _some_wires(self, wires, others)
-        where = place(self.name, own)
+        own_wires = _some_wires(self, wires, others)
+        where = place(self.name, own_wires)
         if not isinstance(pauli_word, str):
             raise TypeError(f"{where}: the Pauli word must be a string, not {type(pauli_word).__name__}")
         if not set(pauli_word) <= set("IXYZ"):
             raise ValueError(f"{where}: the Pauli word must be of the letters I, X, Y, Z, not {pauli_word!r}")
-        if len(pauli_word) != len(own):
-            raise ValueError(f"{where}: the word {pauli_word!r} has {len(pauli_word)} letters for {len(own)} wires")
-        value, letter, batch_size = scalar_parameter(theta, self.name, own)
-        _fill(self, own, (value,), letter, batch_size, word=pauli_word)
+        if len(pauli_word) != len(own_wires):
+            raise ValueError(
+                f"{where}: the word {pauli_word!r} has {len(pauli_word)} letters for {len(own_wires)} wires"
+            )
+        value, letter, batch_size = scalar_parameter(theta, self.name, own_wires)
+        _fill(self, own_wires, (value,), letter, batch_size, word=pauli_word)
 
 
 class GlobalPhase(Operation):
@@ -738,9 +740,9 @@ class GlobalPhase(Operation):
     parameter_kinds = ("angle",)
 
     def __init__(self, phi: ParameterLike, wires: Wires | None = None, *others: Never) -> None:
-        own = () if wires is None and not others else _own_wires(self, wires, others)
-        value, letter, batch_size = scalar_parameter(phi, self.name, own)
-        _fill(self, own, (value,), letter, batch_size)
+        own_wires = () if wires is None and not others else _own_wires(self, wires, others)
+        value, letter, batch_size = scalar_parameter(phi, self.name, own_wires)
+        _fill(self, own_wires, (value,), letter, batch_size)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -759,10 +761,10 @@ class QubitUnitary(Operation):
     parameter_kinds = ("matrix",)
 
     def __init__(self, U: ParameterLike, wires: Wires, *others: Never) -> None:
-        own = _some_wires(self, wires, others)
-        value, letter, batch_size = dense_parameter(U, "matrix", self.name, own)
-        check_unitary(value, self.name, own)
-        _fill(self, own, (value,), letter, batch_size)
+        own_wires = _some_wires(self, wires, others)
+        value, letter, batch_size = dense_parameter(U, "matrix", self.name, own_wires)
+        check_unitary(value, self.name, own_wires)
+        _fill(self, own_wires, (value,), letter, batch_size)
 
 
 class DiagonalQubitUnitary(Operation):
@@ -777,10 +779,10 @@ class DiagonalQubitUnitary(Operation):
     parameter_kinds = ("diagonal",)
 
     def __init__(self, D: ParameterLike, wires: Wires, *others: Never) -> None:
-        own = _some_wires(self, wires, others)
-        value, letter, batch_size = dense_parameter(D, "diagonal", self.name, own)
-        check_unit_modulus(value, self.name, own)
-        _fill(self, own, (value,), letter, batch_size)
+        own_wires = _some_wires(self, wires, others)
+        value, letter, batch_size = dense_parameter(D, "diagonal", self.name, own_wires)
+        check_unit_modulus(value, self.name, own_wires)
+        _fill(self, own_wires, (value,), letter, batch_size)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -828,8 +830,8 @@ class BasisState(Operation):
     is_preparation = True
 
     def __init__(self, state: int | Sequence[int] | Array | Tensor, wires: Wires, *others: Never) -> None:
-        own = _some_wires(self, wires, others)
-        _fill(self, own, bits=parse_bits(state, self.name, own))
+        own_wires = _some_wires(self, wires, others)
+        _fill(self, own_wires, bits=parse_bits(state, self.name, own_wires))
 
 
 class StatePrep(Operation):
@@ -845,10 +847,10 @@ class StatePrep(Operation):
     parameter_kinds = ("state",)
 
     def __init__(self, state: ParameterLike, wires: Wires, *others: Never) -> None:
-        own = _some_wires(self, wires, others)
-        value, letter, batch_size = dense_parameter(state, "state", self.name, own)
-        check_normalised(value, self.name, own)
-        _fill(self, own, (value,), letter, batch_size)
+        own_wires = _some_wires(self, wires, others)
+        value, letter, batch_size = dense_parameter(state, "state", self.name, own_wires)
+        check_normalised(value, self.name, own_wires)
+        _fill(self, own_wires, (value,), letter, batch_size)
 
 
 PauliX, PauliY, PauliZ, Hadamard, CPhase = X, Y, Z, H, ControlledPhaseShift
@@ -899,8 +901,8 @@ def adjoint(operation: Any) -> Any:
     _require_unitary(operation, "adjoint")
     if operation.is_self_inverse:
         return operation
-    name, own, controls, values, inverse, *rest = operation.structure
-    return _derived(operation, (name, own, controls, values, not inverse, *rest))
+    name, own_wires, controls, values, inverse, *rest = operation.structure
+    return _derived(operation, (name, own_wires, controls, values, not inverse, *rest))
 
 
 @overload
@@ -935,9 +937,9 @@ def ctrl(operation: Any, control: Wires, control_values: int | Sequence[int] | N
     for wire in new:
         if wire in operation.wires:
             raise ValueError(f"{where}: control wire {wire!r} is a wire of the operation already")
-    name, own, controls, values, *rest = operation.structure
+    name, own_wires, controls, values, *rest = operation.structure
     added = _control_values(control_values, len(new), where)
-    return _derived(operation, (name, own, new + controls, added + values, *rest))
+    return _derived(operation, (name, own_wires, new + controls, added + values, *rest))
 
 
 def _is_function(given: Any) -> bool:

@@ -242,8 +242,8 @@ def _hint(item: Any) -> str:
     kind = type(item)
     if kind.__module__.partition(".")[0] != "pennylane":
         return ""
-    own = kind.__name__ in OPERATIONS
-    instead = f"write ketgrad.{kind.__name__}(…), or " if own else ""
+    is_known = kind.__name__ in OPERATIONS
+    instead = f"write ketgrad.{kind.__name__}(…), or " if is_known else ""
     return f" but of PennyLane; {instead}convert a whole QuantumScript: Tape.from_pennylane(script)"
 
 

@@ -115,9 +115,9 @@ def common_type(tape: Tape, dtype: torch.dtype | None) -> tuple[torch.dtype, tor
     if dtype not in (None, torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
     try:
-        (own,), (device,) = set(map(_dtype_of, tape.parameters)), set(map(_device_of, tape.parameters))
-        if own in (torch.float32, torch.float64) and isinstance(device, torch.device):
-            return dtype or own, device
+        (found,), (device,) = set(map(_dtype_of, tape.parameters)), set(map(_device_of, tape.parameters))
+        if found in (torch.float32, torch.float64) and isinstance(device, torch.device):
+            return dtype or found, device
     except (AttributeError, ValueError):  # not tensors only, or not alike
         pass
     return _common_type(tape, dtype)
@@ -134,16 +134,16 @@ def _common_type(tape: Tape, dtype: torch.dtype | None) -> tuple[torch.dtype, to
             device = parameter.device
         elif parameter.device != device:
             raise ValueError(f"parameters are on different devices, {device} and {parameter.device}; move them to one")
-        own = parameter.dtype
-        if own is decided or dtype is not None or not (own.is_floating_point or own.is_complex):
+        found = parameter.dtype
+        if found is decided or dtype is not None or not (found.is_floating_point or found.is_complex):
             continue
-        precision = torch.float64 if own in _DOUBLE else torch.float32
+        precision = torch.float64 if found in _DOUBLE else torch.float32
         if real is not None and precision is not real:
             raise ValueError(
-                f"parameters of different precision, {decided} and {own}: convert one, or say which to compute in "
+                f"parameters of different precision, {decided} and {found}: convert one, or say which to compute in "
                 "with dtype=torch.float32 or dtype=torch.float64"
             )
-        real, decided = precision, own
+        real, decided = precision, found
     return real or torch.float64, device or torch.device("cpu")
 
 
@@ -327,13 +327,13 @@ def _join(group: Group, cotangents: Sequence[Sequence[Tensor | None]], is_comple
     return lines[0] if len(lines) == 1 else torch.cat(lines)
 
 
-def split_gradients(group: Group, wanted: Sequence[int], gradients: Sequence[Tensor]) -> list[dict[int, Tensor]]:
-    """Gradients of the wanted inputs as gradients of parameters: for each tape, by the parameter's index.
+def split_gradients(group: Group, requested: Sequence[int], gradients: Sequence[Tensor]) -> list[dict[int, Tensor]]:
+    """Gradients of the requested inputs as gradients of parameters: for each tape, by the parameter's index.
 
     A parameter that the tapes share (see `group_tapes`) has its whole gradient with the first of them.
     """
     found: list[dict[int, Tensor]] = [{} for _ in group.tapes]
-    for position, gradient in zip(wanted, gradients, strict=True):
+    for position, gradient in zip(requested, gradients, strict=True):
         bound = group.binding.inputs[position]
         if group.shared[position]:
             _assign(bound, group.tapes[0], gradient, found[0])

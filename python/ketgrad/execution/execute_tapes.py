@@ -278,7 +278,7 @@ class _ExternalPass:
         return False
 
     def gradients(self, ctx: Any, cotangents: Sequence[Any], needed: Sequence[bool]) -> list[Tensor | None]:
-        """Gradients of the parameters, None where they are not needed; with their graph where that is wanted."""
+        """Gradients of the parameters, None where they are not needed; with their graph where that is asked for."""
         self.saved = ctx.saved_tensors
         boxes = pytree.tree_leaves(cotangents, is_leaf=lambda c: c is None)
         filled = [zero if c is None else c.conj().resolve_conj() for c, zero in zip(boxes, self.zeros, strict=True)]
@@ -290,8 +290,8 @@ class _ExternalPass:
             flat += _gradient_list(of_tape, len(tape.trainable_params))
         parameters = dict(zip(self.positions, self.saved, strict=False))
         gradients: list[Tensor | None] = []
-        for i, (gradient, wanted) in enumerate(zip(flat, needed, strict=True)):
-            given = gradient is not None and wanted and i in parameters
+        for i, (gradient, requested) in enumerate(zip(flat, needed, strict=True)):
+            given = gradient is not None and requested and i in parameters
             gradients.append(_like(gradient, parameters[i]) if given else None)
         return gradients
 
@@ -397,11 +397,11 @@ def execute(
         raise TypeError(f"execute has no argument {name!r}{_ELSEWHERE.get(name, '')}")
     if diff_method not in _DIFF_METHODS:
         raise ValueError(f"diff_method must be 'adjoint' or None, not {diff_method!r}")
-    own = as_tapes(tapes)
+    converted = as_tapes(tapes)
     jpc = AdjointProducts(dtype=dtype, generator=generator, recompute=recompute)
     if diff_method is None:
-        return jpc.execute(own)
-    for tape in own:
+        return jpc.execute(converted)
+    for tape in converted:
         _require_current(tape)
-    parameters = [parameter for tape in own for parameter in tape.get_parameters()]
-    return ExecuteTapes.apply({"tapes": own, "execute_fn": jpc.execute, "jpc": jpc}, *parameters)  # type: ignore[no-any-return]
+    parameters = [parameter for tape in converted for parameter in tape.get_parameters()]
+    return ExecuteTapes.apply({"tapes": converted, "execute_fn": jpc.execute, "jpc": jpc}, *parameters)  # type: ignore[no-any-return]

@@ -159,7 +159,7 @@ def explain(
     Args:
         tape: a circuit without shots, of ketgrad.
         dtype: torch.float32 or torch.float64, the precision to plan for; default: that of the tape's parameters.
-        measure: also run the tape forward and backward, every parameter wanted, and measure the time of each pass.
+        measure: also run the tape forward and backward, by every parameter, and measure the time of each pass.
         device: "cpu" or "cuda", what to plan for; default: where the tape's parameters are. The plan for a GPU is that
             of an H100 where none is visible.
 
@@ -237,11 +237,13 @@ def explain_program(
 def _measure(group: Group) -> dict[str, Any]:
     """Seconds per pass of one forward and one backward walk, after one that warms up."""
     program = group.binding.id
-    wanted = list(range(len(group.inputs)))
+    requested = list(range(len(group.inputs)))
     for _ in range(2):
         _C.start_profile()
         real, complex_, ket = operators.run_execute(program, group.inputs, True)
-        operators.run_execute_vjp(program, group.inputs, ket, torch.ones_like(real), torch.ones_like(complex_), wanted)
+        operators.run_execute_vjp(
+            program, group.inputs, ket, torch.ones_like(real), torch.ones_like(complex_), requested
+        )
         times = _C.take_profile(program)
     return times
 

@@ -87,14 +87,14 @@ def as_aligned_tapes(tapes: Iterable[Any]) -> tuple[Tape, ...]:
         ValueError: a PennyLane tape has other trainable parameters than its conversion; and what `as_tapes` raises.
     """
     given = _as_tuple(tapes)
-    own = as_tapes(given)
-    for tape, converted in zip(given, own, strict=True):
-        if len(tape.trainable_params) != len(converted.trainable_params):
+    converted = as_tapes(given)
+    for tape, copy in zip(given, converted, strict=True):
+        if len(tape.trainable_params) != len(copy.trainable_params):
             raise ValueError(
                 "the bits of a BasisState or a Projector are among the trainable parameters of a PennyLane tape, but "
                 "have no gradient: set script.trainable_params to the others"
             )
-    return own
+    return converted
 
 
 class AdjointProducts:
@@ -233,7 +233,7 @@ class AdjointProducts:
         Args:
             run: of the forward pass.
             cotangents: for each tape one per measurement, in torch's convention; None: the result was not used.
-            needed: for each trainable parameter, tape after tape, whether its gradient is wanted.
+            needed: for each trainable parameter, tape after tape, whether its gradient is requested.
 
         Returns:
             One gradient per trainable parameter, None where it is not needed or nothing depends on it.
@@ -244,18 +244,20 @@ class AdjointProducts:
             if tape.shots is not None and any(c is not None for c in cotangents[position]):
                 raise RuntimeError(_SHOTS)
         for group, ket in zip(run.groups, run.kets, strict=True):
-            wanted = wanted_inputs(group, run.tapes, firsts, needed)
+            requested = requested_inputs(group, run.tapes, firsts, needed)
             with span("pack"):
-                joined = join_cotangents(group, [cotangents[i] for i in group.positions]) if wanted else None
+                joined = join_cotangents(group, [cotangents[i] for i in group.positions]) if requested else None
             if joined is None:
                 continue
-            gradients = functions.execute_vjp(group.binding.id, group.inputs, ket, *joined, wanted)
+            gradients = functions.execute_vjp(group.binding.id, group.inputs, ket, *joined, requested)
             with span("unpack"):
-                for position, of_tape in zip(group.positions, split_gradients(group, wanted, gradients), strict=True):
+                for position, of_tape in zip(
+                    group.positions, split_gradients(group, requested, gradients), strict=True
+                ):
                     indices, first = run.tapes[position].trainable_params, firsts[position]
                     found[first : first + len(indices)] = map(of_tape.get, indices)
         if not all(needed):
-            return [gradient if wanted else None for gradient, wanted in zip(found, needed, strict=True)]
+            return [gradient if requested else None for gradient, requested in zip(found, needed, strict=True)]
         return found
 
     @torch.no_grad()
@@ -276,19 +278,21 @@ class AdjointProducts:
             ValueError: cotangents that do not fit the results.
             RuntimeError: a tape has shots.
         """
-        own = as_aligned_tapes(tapes)
-        if len(dy) != len(own):
-            raise ValueError(f"cotangents of {len(dy)} tapes for {len(own)} tapes")
-        cotangents = [_cotangents(d, tape, position) for position, (d, tape) in enumerate(zip(dy, own, strict=True))]
-        copies = [_copies(of_tape, tape) for of_tape, tape in zip(cotangents, own, strict=True)]
+        converted = as_aligned_tapes(tapes)
+        if len(dy) != len(converted):
+            raise ValueError(f"cotangents of {len(dy)} tapes for {len(converted)} tapes")
+        cotangents = [
+            _cotangents(d, tape, position) for position, (d, tape) in enumerate(zip(dy, converted, strict=True))
+        ]
+        copies = [_copies(of_tape, tape) for of_tape, tape in zip(cotangents, converted, strict=True)]
         if any(count is not None for count in copies):
-            return tuple([self._vjp_of_one(*each) for each in zip(own, cotangents, copies, strict=True)])
-        _, run = self.run(own, lambda group: True)
-        count = sum(len(tape.trainable_params) for tape in own)
+            return tuple([self._vjp_of_one(*each) for each in zip(converted, cotangents, copies, strict=True)])
+        _, run = self.run(converted, lambda group: True)
+        count = sum(len(tape.trainable_params) for tape in converted)
         flat = iter(self.vjp(run, cotangents, [True] * count))
         carriers = {position: group.inputs[0] for group in run.groups for position in group.positions}
         found: list[Any] = []
-        for position, tape in enumerate(own):
+        for position, tape in enumerate(converted):
             carrier = carriers.get(position, torch.empty(0, dtype=torch.float64))
             gradients = [_or_zero(next(flat), tape, index, carrier) for index in tape.trainable_params]
             if all(g.dim() == 0 for g in gradients):
@@ -343,12 +347,12 @@ class AdjointProducts:
             ValueError: other tangents than trainable parameters, in number or in shape.
             NotImplementedError: complex results of complex parameters.
         """
-        own = as_aligned_tapes(tapes)
-        if len(tangents) != len(own):
-            raise ValueError(f"tangents of {len(tangents)} tapes for {len(own)} tapes")
-        for tape, of_tape in zip(own, tangents, strict=True):
+        converted = as_aligned_tapes(tapes)
+        if len(tangents) != len(converted):
+            raise ValueError(f"tangents of {len(tangents)} tapes for {len(converted)} tapes")
+        for tape, of_tape in zip(converted, tangents, strict=True):
             _require_tangents(of_tape, tape)
-        rows = [self._jacobian_rows(tape) for tape in own]
+        rows = [self._jacobian_rows(tape) for tape in converted]
         products = []
         for of_tape, directions in zip(rows, tangents, strict=True):
             products.append(_nest([_along(derivatives, directions, like) for derivatives, like in of_tape]))
@@ -384,12 +388,12 @@ class AdjointProducts:
         """For each trainable parameter its gradients for `copies` cotangents, (copies, *parameter shape)."""
         wide = _repeat(run.groups[0], copies)
         joined = join_cotangents(wide, [cotangents])
-        wanted = [i for i, bound in enumerate(wide.binding.inputs) if bound.trainable]
+        requested = [i for i, bound in enumerate(wide.binding.inputs) if bound.trainable]
         found: dict[int, Tensor] = {}
-        if joined is not None and wanted and copies:
+        if joined is not None and requested and copies:
             ket = run.kets[0].repeat(copies, 1)
-            gradients = operators.run_execute_vjp(wide.binding.id, wide.inputs, ket, *joined, wanted)
-            for position, gradient in zip(wanted, gradients, strict=True):
+            gradients = operators.run_execute_vjp(wide.binding.id, wide.inputs, ket, *joined, requested)
+            for position, gradient in zip(requested, gradients, strict=True):
                 found.update(_split_rows(wide, position, gradient, tape, copies))
         zeros = wide.inputs[0].new_zeros
         return [found[i] if i in found else zeros((copies, *_shape(tape, i))) for i in tape.trainable_params]
@@ -407,7 +411,7 @@ def _first_parameters(tapes: Sequence[Tape]) -> list[int]:
     return firsts
 
 
-def wanted_inputs(group: Group, tapes: Sequence[Tape], firsts: Sequence[int], needed: Sequence[bool]) -> list[int]:
+def requested_inputs(group: Group, tapes: Sequence[Tape], firsts: Sequence[int], needed: Sequence[bool]) -> list[int]:
     """The inputs of a group in which some needed parameter is."""
     if all(needed):
         indices = set(group.tapes[0].trainable_params)  # the same for all of the group

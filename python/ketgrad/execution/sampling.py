@@ -322,12 +322,12 @@ def _entries(term: Term, observable: Observable, wires: tuple[Wire, ...]) -> tup
     """The entries of a term's matrix: their places in the flattened matrix `(nnz,)`, their values `(…, nnz)`."""
     operators: list[tuple[tuple[Wire, ...], _Entries]] = [((wire,), _LETTERS[letter]) for wire, letter in term.word]
     operators += [(factor.wires, _factor_entries(factor, observable)) for factor in term.factors]
-    acted = {wire for own, _ in operators for wire in own}
+    acted = {wire for factor_wires, _ in operators for wire in factor_wires}
     operators += [((wire,), _LETTERS["I"]) for wire in wires if wire not in acted]
     cells = torch.zeros(1, dtype=torch.int64, device=_CPU)
     total = _weight(term, observable, _CPU).to(torch.complex128)[..., None]
-    for own, (rows, columns, values) in operators:
-        placed = (_spread(rows, own, wires) << len(wires)) + _spread(columns, own, wires)
+    for factor_wires, (rows, columns, values) in operators:
+        placed = (_spread(rows, factor_wires, wires) << len(wires)) + _spread(columns, factor_wires, wires)
         cells = (cells[:, None] + placed).flatten()
         total = (total[..., :, None] * values[..., None, :]).flatten(-2)
     return cells, total
@@ -350,10 +350,10 @@ def _indices(data: bytes) -> Tensor:
     return torch.from_numpy(np.frombuffer(data, np.int64).copy())
 
 
-def _spread(states: Tensor, own: tuple[Wire, ...], wires: tuple[Wire, ...]) -> Tensor:
+def _spread(states: Tensor, factor_wires: tuple[Wire, ...], wires: tuple[Wire, ...]) -> Tensor:
     """Basis states of some wires as basis states of all, the other wires being 0."""
     found = torch.zeros_like(states)
-    for shift, wire in enumerate(reversed(own)):
+    for shift, wire in enumerate(reversed(factor_wires)):
         found |= (states >> shift & 1) << (len(wires) - 1 - wires.index(wire))
     return found
 

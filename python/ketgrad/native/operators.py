@@ -100,7 +100,7 @@ def run_execute(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple
 
 
 def run_execute_vjp(
-    program: int, inputs: Sequence[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor, wanted: Sequence[int]
+    program: int, inputs: Sequence[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor, requested: Sequence[int]
 ) -> list[Tensor]:
     """Gradients of a real loss by the adjoint method, without autograd.
 
@@ -109,15 +109,15 @@ def run_execute_vjp(
         ket: what `run_execute` returned; it is not written to. (B, 0): it is computed again.
         g_real: cotangents (B, R) of the real results.
         g_complex: cotangents (B, C) of the complex results, ∂L/∂Re z + i ∂L/∂Im z.
-        wanted: the inputs whose gradients are wanted; the walk goes back only as far as they need.
+        requested: the inputs whose gradients are computed; the backward sweep ends where they need no more.
 
     Returns:
-        The gradients of the wanted inputs, each in its input's shape, summed over the batch where the input is shared.
+        The gradients of the requested inputs, each in its input's shape, summed over the batch where the input is shared.
 
     Raises:
         ValueError, MemoryError, IndexError: as in `run_execute`.
     """
-    return _native(_execute_vjp, program, inputs, ket, g_real, g_complex, wanted)  # type: ignore[no-any-return]
+    return _native(_execute_vjp, program, inputs, ket, g_real, g_complex, requested)  # type: ignore[no-any-return]
 
 
 def run_execute_jvp(
@@ -146,7 +146,7 @@ def run_execute_vjp_jvp(
     moving: Sequence[int],
     cotangents: tuple[Tensor, Tensor],
     cotangent_tangents: tuple[Tensor, Tensor],
-    wanted: Sequence[int],
+    requested: Sequence[int],
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Derivatives of results and gradients along a direction (forward over reverse), without autograd.
 
@@ -154,7 +154,7 @@ def run_execute_vjp_jvp(
         program, inputs, tangents, moving: as in `run_execute_jvp`.
         cotangents: of the real and of the complex results, as in `run_execute_vjp`.
         cotangent_tangents: their directions; without elements where they stand still.
-        wanted: the inputs, the derivatives of whose gradients are wanted.
+        requested: the inputs, the derivatives of whose gradients are computed.
 
     Returns:
         What `run_execute_jvp` returns, and the derivatives of what `run_execute_vjp` returns.
@@ -163,7 +163,7 @@ def run_execute_vjp_jvp(
         ValueError, MemoryError, IndexError: as in `run_execute`.
     """
     cotangent_pairs = (*cotangents, *cotangent_tangents)
-    return _native(_execute_vjp_jvp, program, inputs, tangents, moving, *cotangent_pairs, wanted)  # type: ignore[no-any-return]
+    return _native(_execute_vjp_jvp, program, inputs, tangents, moving, *cotangent_pairs, requested)  # type: ignore[no-any-return]
 
 
 def is_transforming() -> bool:
@@ -204,9 +204,9 @@ def refuse_legacy_vmap(tensors: Sequence[Tensor]) -> None:
             )
 
 
-def spread(found: Sequence[Tensor], wanted: Sequence[int], count: int) -> list[Tensor | None]:
-    """The gradients of the wanted inputs among those of all, None for the others."""
+def spread(found: Sequence[Tensor], requested: Sequence[int], count: int) -> list[Tensor | None]:
+    """The gradients of the requested inputs among those of all, None for the others."""
     gradients: list[Tensor | None] = [None] * count
-    for i, gradient in zip(wanted, found, strict=True):
+    for i, gradient in zip(requested, found, strict=True):
         gradients[i] = gradient
     return gradients

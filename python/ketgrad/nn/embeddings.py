@@ -34,9 +34,9 @@ class AngleEmbedding(Block):
     rotation: str
 
     def __init__(self, wires: int | Sequence[Wire], rotation: str = "X") -> None:
-        own = wires_of(wires, "AngleEmbedding")
+        own_wires = wires_of(wires, "AngleEmbedding")
         rotation_of(rotation, "AngleEmbedding: rotation")
-        super().__init__(own, len(own), None)
+        super().__init__(own_wires, len(own_wires), None)
         _set(self, "rotation", rotation)
 
     def __call__(self, inputs: Tensor) -> list[Operation]:
@@ -77,16 +77,16 @@ class AmplitudeEmbedding(Block):
         pad_with: float | None = None,
         normalize: bool = False,
     ) -> None:
-        own = wires_of(wires, "AmplitudeEmbedding")
-        most = 1 << len(own)
+        own_wires = wires_of(wires, "AmplitudeEmbedding")
+        most = 1 << len(own_wires)
         count = most if features is None else positive(features, "AmplitudeEmbedding: features")
         if count > most:
-            raise ValueError(f"AmplitudeEmbedding: {len(own)} wires hold {most} features, not {count}")
+            raise ValueError(f"AmplitudeEmbedding: {len(own_wires)} wires hold {most} features, not {count}")
         if count < most and pad_with is None:
             raise ValueError(
                 f"AmplitudeEmbedding: {count} features for {most} amplitudes; give pad_with=0.0 for the rest"
             )
-        super().__init__(own, count, None)
+        super().__init__(own_wires, count, None)
         _set(self, "pad_with", pad_with)
         _set(self, "normalize", normalize)
 
@@ -124,14 +124,18 @@ class IQPEmbedding(Block):
     def __init__(
         self, wires: int | Sequence[Wire], repeats: int = 1, pattern: Iterable[Sequence[Wire]] | None = None
     ) -> None:
-        own = wires_of(wires, "IQPEmbedding")
-        pairs = combinations(own, 2) if pattern is None else [parse_wires(pair, "IQPEmbedding") for pair in pattern]
-        super().__init__(own, len(own), None)
+        own_wires = wires_of(wires, "IQPEmbedding")
+        pairs = (
+            combinations(own_wires, 2) if pattern is None else [parse_wires(pair, "IQPEmbedding") for pair in pattern]
+        )
+        super().__init__(own_wires, len(own_wires), None)
         _set(self, "repeats", positive(repeats, "IQPEmbedding: repeats"))
         _set(self, "pattern", tuple(pairs))
         for pair in self.pattern:
-            if len(pair) != 2 or not set(pair) <= set(own):
-                raise ValueError(f"IQPEmbedding: the pattern has {pair}, which is no pair of the wires {list(own)}")
+            if len(pair) != 2 or not set(pair) <= set(own_wires):
+                raise ValueError(
+                    f"IQPEmbedding: the pattern has {pair}, which is no pair of the wires {list(own_wires)}"
+                )
 
     def __call__(self, inputs: Tensor) -> list[Operation]:
         """The operations for inputs `(n,)` or `(B, n)`."""

@@ -39,10 +39,10 @@ class BasicEntangler(Block):
     rotation: str
 
     def __init__(self, wires: int | Sequence[Wire], layers: int = 1, rotation: str = "X") -> None:
-        own = wires_of(wires, "BasicEntangler")
+        own_wires = wires_of(wires, "BasicEntangler")
         count = positive(layers, "BasicEntangler: layers")
         rotation_of(rotation, "BasicEntangler: rotation")
-        super().__init__(own, 0, (count, len(own)))
+        super().__init__(own_wires, 0, (count, len(own_wires)))
         _set(self, "layers", count)
         _set(self, "rotation", rotation)
 
@@ -92,15 +92,15 @@ class StronglyEntangling(Block):
         ranges: Sequence[int] | None = None,
         imprimitive: type[Operation] = CNOT,
     ) -> None:
-        own = wires_of(wires, "StronglyEntangling")
+        own_wires = wires_of(wires, "StronglyEntangling")
         count = positive(layers, "StronglyEntangling: layers")
         if not _is_fixed_pair(imprimitive):
             raise TypeError(
                 f"StronglyEntangling: imprimitive must be a gate such as kg.CNOT or kg.CZ, not {imprimitive!r}"
             )
-        super().__init__(own, 0, (count, len(own), 3))
+        super().__init__(own_wires, 0, (count, len(own_wires), 3))
         _set(self, "layers", count)
-        _set(self, "ranges", _ranges(ranges, count, len(own)))
+        _set(self, "ranges", _ranges(ranges, count, len(own_wires)))
         _set(self, "imprimitive", imprimitive)
 
     def __call__(self, weights: Tensor) -> list[Operation]:
@@ -161,13 +161,13 @@ class HardwareEfficient(Block):
     rotations: str
 
     def __init__(self, wires: int | Sequence[Wire], layers: int = 1, rotations: str = "YZ") -> None:
-        own = wires_of(wires, "HardwareEfficient")
+        own_wires = wires_of(wires, "HardwareEfficient")
         count = positive(layers, "HardwareEfficient: layers")
         if not rotations:
             raise ValueError("HardwareEfficient: rotations must have at least one axis")
         for axis in rotations:
             rotation_of(axis, "HardwareEfficient: an axis of the rotations")
-        super().__init__(own, 0, (count + 1, len(rotations), len(own)))
+        super().__init__(own_wires, 0, (count + 1, len(rotations), len(own_wires)))
         _set(self, "layers", count)
         _set(self, "rotations", rotations)
 

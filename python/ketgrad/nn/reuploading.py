@@ -38,10 +38,10 @@ class DataReuploading(Block):
     rotation: str
 
     def __init__(self, wires: int | Sequence[Wire], layers: int = 1, rotation: str = "X") -> None:
-        own = wires_of(wires, "DataReuploading")
+        own_wires = wires_of(wires, "DataReuploading")
         rotation_of(rotation, "DataReuploading: rotation")
         count = positive(layers, "DataReuploading: layers")
-        super().__init__(own, len(own), (count, len(own), 3))
+        super().__init__(own_wires, len(own_wires), (count, len(own_wires), 3))
         _set(self, "layers", count)
         _set(self, "rotation", rotation)
 
@@ -90,13 +90,13 @@ class QAOA(Block):
     def __init__(
         self, wires: int | Sequence[Wire], layers: int = 1, features: int | None = None, local_field: str = "Y"
     ) -> None:
-        own = wires_of(wires, "QAOA")
+        own_wires = wires_of(wires, "QAOA")
         count = positive(layers, "QAOA: layers")
         rotation_of(local_field, "QAOA: local_field")
-        taken = len(own) if features is None else positive(features, "QAOA: features")
-        if taken > len(own):
-            raise ValueError(f"QAOA: {len(own)} wires take {len(own)} features or fewer, not {taken}")
-        super().__init__(own, taken, (count, len(neighbours(own)) + len(own)))
+        taken = len(own_wires) if features is None else positive(features, "QAOA: features")
+        if taken > len(own_wires):
+            raise ValueError(f"QAOA: {len(own_wires)} wires take {len(own_wires)} features or fewer, not {taken}")
+        super().__init__(own_wires, taken, (count, len(neighbours(own_wires)) + len(own_wires)))
         _set(self, "layers", count)
         _set(self, "local_field", local_field)
 
