@@ -65,8 +65,8 @@ class Term(NamedTuple):
     Attributes:
         scale: a constant.
         coefficients: parameters to multiply by, as (index of the parameter, column); column 0 for a scalar.
-        word: (wire, "X" | "Y" | "Z") on distinct wires.
-        factors: on wires that are disjoint from the word's and from each other's.
+        word: the Pauli word, (wire, "X" | "Y" | "Z") on distinct wires.
+        factors: on wires that are disjoint from the Pauli word's and from each other's.
     """
 
     scale: float
@@ -338,9 +338,9 @@ def _pauli(gate: Operation) -> tuple[_Product, ...]:
     return (_Product(1.0, (), ((wire, gate.name),), ()),)
 
 
-def pauli_word(word: tuple[tuple[Wire, str], ...]) -> Observable:
+def pauli_word(letters: tuple[tuple[Wire, str], ...]) -> Observable:
     """The product of Pauli letters on distinct wires: ((0, "X"), (2, "Z")) is what `X(0) @ Z(2)` is, only faster."""
-    return _observable((), (), "", None, tuple(wire for wire, _ in word), (_Product(1.0, (), word, ()),))
+    return _observable((), (), "", None, tuple(wire for wire, _ in letters), (_Product(1.0, (), letters, ()),))
 
 
 def as_observable(value: Any) -> Observable:
@@ -379,17 +379,17 @@ def _shifted(product: _Product, offset: int, prefix: tuple[tuple[int, int], ...]
 
 def _multiplied(left: _Product, right: _Product) -> _Product:
     scale = left.scale * right.scale
-    word = dict(left.word)
+    letters = dict(left.word)
     for wire, letter in right.word:
-        before = word.get(wire)
+        before = letters.get(wire)
         if before is None:
-            word[wire] = letter
+            letters[wire] = letter
         elif before == letter:
-            del word[wire]
+            del letters[wire]
         else:
-            phase, word[wire] = _PAULI_PRODUCTS[before + letter]
+            phase, letters[wire] = _PAULI_PRODUCTS[before + letter]
             scale *= phase
-    return _Product(scale, left.coefficients + right.coefficients, tuple(word.items()), left.factors + right.factors)
+    return _Product(scale, left.coefficients + right.coefficients, tuple(letters.items()), left.factors + right.factors)
 
 
 def _require_disjoint(left: Observable, right: Observable) -> None:
@@ -672,9 +672,9 @@ def _require_hermitian(observable: Observable, products: list[_Product]) -> None
         key = frozenset(product.word), factors, tuple(sorted(names))
         sums[key] = sums.get(key, 0.0) + weight
         largest = max(largest, abs(weight))
-    for (word, _, _), total in sums.items():
+    for (letters, _, _), total in sums.items():
         if abs(total) > 1e-12 * largest:
-            shown = " ".join(f"{letter}({wire!r})" for wire, letter in word) or "the identity"
+            shown = " ".join(f"{letter}({wire!r})" for wire, letter in letters) or "the identity"
             raise ValueError(f"the product of observables is not Hermitian: {shown} is left with an imaginary factor")
 
 

@@ -322,11 +322,13 @@ class _ProgramWriter:
                 slots.append(self.slot(index, 0))
             else:
                 matrix = self.input_of(index)
-        word = "Z" * len(wires) if operation.name == "MultiRZ" else operation.word
+        pauli_word = "Z" * len(wires) if operation.name == "MultiRZ" else operation.word
         controls, values = list(operation.control_wires), list(operation.control_values)
         if operation.name == "GlobalPhase":
             wires = []  # it acts on all wires alike, whatever it was written on
-        self.builder.gate(operation.name, wires, self.bits(controls), values, operation.inverse, slots, matrix, word)
+        self.builder.gate(
+            operation.name, wires, self.bits(controls), values, operation.inverse, slots, matrix, pauli_word
+        )
 
     def add_measurement(self, measurement: Measurement, first: int) -> None:
         """Add a measurement whose observable has the parameters from `first` on."""
@@ -341,8 +343,8 @@ class _ProgramWriter:
     def term(self, term: Term, observable: Observable, first: int) -> Any:
         slots = [self.slot(first + parameter, column) for parameter, column in term.coefficients]
         word_wires = self.bits([wire for wire, _ in term.word])
-        word = "".join(letter for _, letter in term.word)
-        return term.scale, slots, word_wires, word, [self.factor(factor, first) for factor in term.factors]
+        pauli_word = "".join(letter for _, letter in term.word)
+        return term.scale, slots, word_wires, pauli_word, [self.factor(factor, first) for factor in term.factors]
 
     def factor(self, factor: Factor, first: int) -> Any:
         position = _NO_INPUT if factor.parameter < 0 else self.input_of(first + factor.parameter)

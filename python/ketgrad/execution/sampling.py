@@ -247,8 +247,8 @@ def _parts(measurement: Measurement, tape: Tape) -> list[_Part]:
     return [_Part((_Basis(wires, name, partial(_whole_matrix, observable, wires)),))]
 
 
-def _letters(word: Iterable[tuple[Wire, str]]) -> tuple[_Basis, ...]:
-    return tuple([_Basis((wire,), letter) for wire, letter in word])
+def _letters(pauli_word: Iterable[tuple[Wire, str]]) -> tuple[_Basis, ...]:
+    return tuple([_Basis((wire,), letter) for wire, letter in pauli_word])
 
 
 def _term_bases(term: Term, observable: Observable) -> tuple[_Basis, ...]:

@@ -197,9 +197,9 @@ def _conjugation(op: Operation) -> Conjugation | None:
 _WORDS = {"PauliRot": "", "MultiRZ": "Z", "IsingXX": "X", "IsingYY": "Y", "IsingZZ": "Z"}
 
 
-def _rotation(angle: Any, word: str, wires: tuple[Wire, ...]) -> Conjugation:
+def _rotation(angle: Any, pauli_word: str, wires: tuple[Wire, ...]) -> Conjugation:
     """A rotation by a Pauli word: every letter becomes Z, and CNOTs bring their parity to the last wire."""
-    letters = [(wire, letter) for wire, letter in zip(wires, word, strict=True) if letter != "I"]
+    letters = [(wire, letter) for wire, letter in zip(wires, pauli_word, strict=True) if letter != "I"]
     if not letters:
         return [], [GlobalPhase(angle / 2)]
     if len(letters) == 1:

@@ -1,4 +1,4 @@
-"""Hamiltonians from words and coefficients, which is how other libraries hold sums of Pauli words."""
+"""Hamiltonians from Pauli words and coefficients, which is how other libraries hold sums of Pauli words."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from torch import Tensor
 from ..circuit.observables import Hamiltonian, pauli_word
 from ..circuit.types import Array, Wire
 
-Word = tuple[tuple[Wire, str], ...]
+PauliWord = tuple[tuple[Wire, str], ...]
 """Letters "X", "Y", "Z" with their wires, which are distinct; `()` is the identity."""
 
 # Of the largest coefficient: what transformations of fermions leave of imaginary parts that cancel.
 _TOLERANCE = 1e-10
 
 
-def hamiltonian(words: Sequence[Word], own: Any, given: Sequence[Any] | Array | Tensor | None = None) -> Hamiltonian:
-    """The sum of the words, with given coefficients or else with the operator's own.
+def hamiltonian(
+    pauli_words: Sequence[PauliWord], coefficients: Any, given: Sequence[Any] | Array | Tensor | None = None
+) -> Hamiltonian:
+    """The sum of the Pauli words, with given coefficients or else with the operator's own.
 
     Raises:
         TypeError: the operator's own coefficients are no numbers.
-        ValueError: one of them is not real, or coefficients and words differ in number.
+        ValueError: one of them is not real, or coefficients and Pauli words differ in number.
     """
-    coefficients = _real(words, own) if given is None else given
-    return Hamiltonian(coefficients, [pauli_word(word) for word in words])
+    chosen = _real(pauli_words, coefficients) if given is None else given
+    return Hamiltonian(chosen, [pauli_word(letters) for letters in pauli_words])
 
 
-def _real(words: Sequence[Word], own: Any) -> Array:
+def _real(pauli_words: Sequence[PauliWord], coefficients: Any) -> Array:
     try:
-        values = np.asarray(own, dtype=np.complex128)
+        values = np.asarray(coefficients, dtype=np.complex128)
     except (TypeError, ValueError, RuntimeError):
         hint = "bind its parameters, or give their values as coefficients=…"
         raise TypeError(f"the operator has coefficients that are no numbers; {hint}") from None
@@ -40,10 +42,11 @@ def _real(words: Sequence[Word], own: Any) -> Array:
     if (imaginary > _TOLERANCE * largest).any():
         worst = int(imaginary.argmax())
         raise ValueError(
-            f"the coefficient of {_shown(words[worst])} is {values[worst]:.6g}; those of a Hamiltonian must be real"
+            f"the coefficient of {_shown(pauli_words[worst])} is {values[worst]:.6g}; "
+            "those of a Hamiltonian must be real"
         )
     return values.real.copy()
 
 
-def _shown(word: Word) -> str:
-    return " @ ".join(f"{letter}({wire!r})" for wire, letter in word) or "the identity"
+def _shown(letters: PauliWord) -> str:
+    return " @ ".join(f"{letter}({wire!r})" for wire, letter in letters) or "the identity"

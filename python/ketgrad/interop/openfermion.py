@@ -26,8 +26,8 @@ def hamiltonian_from_openfermion(
     terms = getattr(operator, "terms", None)
     if not isinstance(terms, dict):
         raise TypeError(f"expected a QubitOperator of OpenFermion, not {type(operator).__name__}")
-    for word in terms:
-        if not all(isinstance(factor, tuple) and factor[1] in _LETTERS for factor in word):
+    for pauli_word in terms:
+        if not all(isinstance(factor, tuple) and factor[1] in _LETTERS for factor in pauli_word):
             hint = "map it to qubits first, as openfermion.jordan_wigner does"
-            raise TypeError(f"{type(operator).__name__} of OpenFermion has a term {word}, no Pauli word; {hint}")
+            raise TypeError(f"{type(operator).__name__} of OpenFermion has a term {pauli_word}, no Pauli word; {hint}")
     return hamiltonian(list(terms), list(terms.values()), coefficients)

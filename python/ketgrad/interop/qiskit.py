@@ -466,8 +466,8 @@ def hamiltonian_from_qiskit(
         hint = "SparsePauliOp(op) makes one of a Pauli, SparsePauliOp.from_operator of a matrix"
         raise TypeError(f"expected a SparsePauliOp of Qiskit, not {type(op).__name__}; {hint}")
     terms = op.to_sparse_list()
-    words = [tuple(zip(wires, letters, strict=True)) for letters, wires, _ in terms]
-    return hamiltonian(words, [own for _, _, own in terms], coefficients)
+    pauli_words = [tuple(zip(wires, letters, strict=True)) for letters, wires, _ in terms]
+    return hamiltonian(pauli_words, [own for _, _, own in terms], coefficients)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -591,8 +591,8 @@ def _moved(op: Operation, wires: Sequence[Wire]) -> Operation:
     return type(op)(*op.parameters, wires=[wires[wire] for wire in op.wires])  # type: ignore[call-arg, call-overload]
 
 
-def _pauli_rotation(word: str, angle: float) -> Gate:
-    return lib.PauliEvolutionGate(Pauli(word[::-1]), angle / 2)
+def _pauli_rotation(pauli_word: str, angle: float) -> Gate:
+    return lib.PauliEvolutionGate(Pauli(pauli_word[::-1]), angle / 2)
 
 
 def _rot(phi: float, theta: float, omega: float) -> Gate:

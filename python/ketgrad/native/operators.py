@@ -112,7 +112,7 @@ def run_execute_vjp(
         requested: the inputs whose gradients are computed; the backward sweep ends where they need no more.
 
     Returns:
-        The gradients of the requested inputs, each in its input's shape, summed over the batch where the input is shared.
+        The gradients of the requested inputs, each in its input's shape; of a shared input summed over the batch.
 
     Raises:
         ValueError, MemoryError, IndexError: as in `run_execute`.

@@ -380,11 +380,11 @@ def observable_from_pennylane(op: Operator) -> Observable:
     if not sentence:
         return _observable(op)
     # Without a script to keep in line with, sums of Pauli words need not be taken as they were put together.
-    words = [tuple(word.items()) for word in sentence]
+    pauli_words = [tuple(letters.items()) for letters in sentence]
     coefficients = [_scalar(value) for value in sentence.values()]
     if any(isinstance(value, Tensor) for value in coefficients):
-        return Hamiltonian(coefficients, [pauli_word(word) for word in words])
-    return hamiltonian(words, coefficients)
+        return Hamiltonian(coefficients, [pauli_word(letters) for letters in pauli_words])
+    return hamiltonian(pauli_words, coefficients)
 
 
 def _observable(op: Any) -> Observable:
@@ -766,11 +766,11 @@ def _with_hadamards(observable: Observable) -> Sequence[Term]:
 def _paired(terms: Sequence[Term], wire: Wire) -> list[Term]:
     found: dict[Any, Term] = {}
     for term in terms:
-        word = dict(term.word)
-        letter = word.get(wire)
-        key = (term.coefficients, term.factors, frozenset(word.items()))
+        letters = dict(term.word)
+        letter = letters.get(wire)
+        key = (term.coefficients, term.factors, frozenset(letters.items()))
         if letter in ("X", "Z") and not term.scale.is_integer():
-            partner = (term.coefficients, term.factors, frozenset({**word, wire: "XZ"[letter == "X"]}.items()))
+            partner = (term.coefficients, term.factors, frozenset({**letters, wire: "XZ"[letter == "X"]}.items()))
             if partner in found and math.isclose(found[partner].scale, term.scale):
                 found[partner] = _hadamard(found[partner], wire)
                 continue
@@ -781,5 +781,5 @@ def _paired(terms: Sequence[Term], wire: Wire) -> list[Term]:
 def _hadamard(term: Term, wire: Wire) -> Term:
     scale = term.scale * math.sqrt(2)
     whole = float(round(scale))
-    word = tuple((each, "H" if each == wire else letter) for each, letter in term.word)
-    return term._replace(scale=whole if math.isclose(scale, whole, rel_tol=1e-12) else scale, word=word)
+    letters = tuple((each, "H" if each == wire else letter) for each, letter in term.word)
+    return term._replace(scale=whole if math.isclose(scale, whole, rel_tol=1e-12) else scale, word=letters)

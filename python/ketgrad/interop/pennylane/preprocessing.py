@@ -179,9 +179,13 @@ def _origin(op: Any) -> str:
 
 def _as_rotation(op: Any) -> Any:
     """exp(−i t c P) of a Pauli word P is a rotation by 2ct."""
-    ((word, coefficient),) = op.base.pauli_rep.items()
+    ((pauli_word, coefficient),) = op.base.pauli_rep.items()
     angle = 2 * np.real(coefficient) * op.param
-    return qml.PauliRot(angle, "".join(word.values()), wires=list(word)) if word else qml.GlobalPhase(angle / 2)
+    return (
+        qml.PauliRot(angle, "".join(pauli_word.values()), wires=list(pauli_word))
+        if pauli_word
+        else qml.GlobalPhase(angle / 2)
+    )
 
 
 @transform  # type: ignore[untyped-decorator]
