@@ -91,7 +91,7 @@ def _group(
     inputs, shared = [], []
     for bound in binding.inputs:
         may_share = share_trainable or not bound.trainable
-        packed, is_shared = _pack(bound, tapes, rows, real, device, may_share)
+        packed, is_shared = _input_tensor(bound, tapes, rows, real, device, may_share)
         inputs.append(packed)
         shared.append(is_shared)
     if len(tapes) > 1 and all(shared):  # the same circuit several times: something has to carry the batch
@@ -150,7 +150,7 @@ def _common_type(tape: Tape, dtype: torch.dtype | None) -> tuple[torch.dtype, to
 # --- packing ----------------------------------------------------------------------------------------------------------
 
 
-def _pack(
+def _input_tensor(
     bound: InputBinding,
     tapes: list[Tape],
     rows: tuple[int, ...],
@@ -162,12 +162,12 @@ def _pack(
     dtype = real.to_complex() if bound.is_complex else real
     first = [tapes[0].parameters[i] for i in bound.parameters]
     if len(tapes) == 1 or (may_share and _is_shared(bound, tapes, first)):
-        return _pack_one(bound, first, dtype, device), True
+        return _tensor_of_tape(bound, first, dtype, device), True
     if bound.is_column and bound.layout in "ns":
-        return _pack_scalars(bound, tapes, rows, dtype, device), False
+        return _tensor_of_scalars(bound, tapes, rows, dtype, device), False
     packed = []
     for tape, count in zip(tapes, rows, strict=True):
-        one = _pack_one(bound, [tape.parameters[i] for i in bound.parameters], dtype, device)
+        one = _tensor_of_tape(bound, [tape.parameters[i] for i in bound.parameters], dtype, device)
         packed.append(one if bound.layout in "bB" else one.expand(count, *one.shape))
     return torch.cat(packed), False
 
@@ -184,7 +184,7 @@ def _is_shared(bound: InputBinding, tapes: list[Tape], first: list[Parameter]) -
     return True
 
 
-def _pack_one(bound: InputBinding, values: list[Parameter], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _tensor_of_tape(bound: InputBinding, values: list[Parameter], dtype: torch.dtype, device: torch.device) -> Tensor:
     """One tape's parameters: columns (k,) or (B, k), or the single parameter."""
     if bound.layout == "n":
         return _numbers(values, dtype, device)
@@ -208,7 +208,7 @@ def _kept_numbers(values: tuple[Parameter, ...], dtype: torch.dtype, device: tor
         return torch.tensor(values, dtype=dtype, device=device)
 
 
-def _pack_scalars(
+def _tensor_of_scalars(
     bound: InputBinding, tapes: list[Tape], rows: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """Scalars of several tapes, (B, k), in one stack."""

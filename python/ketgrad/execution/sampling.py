@@ -68,11 +68,11 @@ def exact_tapes(tape: Tape) -> tuple[Tape, ...]:
         NotImplementedError: the eigenvectors of an observable on too many wires are needed.
         ValueError: a matrix whose eigenvectors are needed has NaN or infinite entries.
     """
-    plan = _Plan(tape)
+    shared = _SharedShots(tape)
     operations = [*tape.operations, *_carriers(tape)]
     found = []
-    for group in plan.groups:
-        changes = [gate for basis in dict.fromkeys(group.values()) for gate in plan.change(basis)]
+    for group in shared.groups:
+        changes = [gate for basis in dict.fromkeys(group.values()) for gate in shared.change(basis)]
         found.append(Tape([*operations, *changes], [probs(_read_wires(group, tape))], trainable_params=()))
     return tuple(found)
 
@@ -95,15 +95,15 @@ def draw(
     Raises:
         ValueError: the probabilities are NaN, infinite or all zero.
     """
-    plan = _Plan(tape)
+    shared = _SharedShots(tape)
     shots = [
         _Shots(_outcomes(of_group, tape, copies, generator), _read_wires(group, tape))
-        for of_group, group in zip(probabilities, plan.groups, strict=True)
+        for of_group, group in zip(probabilities, shared.groups, strict=True)
     ]
     results = []
-    for measurement, parts in zip(tape.measurements, plan.parts, strict=True):
+    for measurement, parts in zip(tape.measurements, shared.parts, strict=True):
         read = [(part, shots[number]) for part, number in parts]
-        results.append(_Reader(plan, measurement, probabilities[0].dtype).result(read))
+        results.append(_ShotReader(shared, measurement, probabilities[0].dtype).result(read))
     return results[0] if len(results) == 1 else tuple(results)
 
 
@@ -142,7 +142,7 @@ class _Part(NamedTuple):
     terms: tuple[Term, ...] = ()
 
 
-class _Plan:
+class _SharedShots:
     """How the measurements of a tape are read from groups of shots; the same each time for the same tape.
 
     Attributes:
@@ -155,7 +155,7 @@ class _Plan:
         self.groups: list[_Group] = []
         self.parts: list[list[tuple[_Part, int]]] = [[] for _ in tape.measurements]
         self._solved: dict[_Basis, _Eigenbasis] = {}
-        # Measurements of wires first: they share their shots whatever else there is. Then long words: fewer groups.
+        # Wires first: they share their shots whatever else there is. Then long Pauli words, which makes fewer groups.
         parts.sort(key=lambda each: (tape.measurements[each[0]].observable is not None, -len(each[1].bases)))
         for m, part in parts:
             self.parts[m].append((part, self._group(part)))
@@ -438,11 +438,11 @@ class _Shots:
 # Results
 
 
-class _Reader:
+class _ShotReader:
     """Reads one measurement from shots, with real results of the given dtype."""
 
-    def __init__(self, plan: _Plan, measurement: Measurement, dtype: torch.dtype) -> None:
-        self.plan = plan
+    def __init__(self, shared: _SharedShots, measurement: Measurement, dtype: torch.dtype) -> None:
+        self.shared = shared
         self.kind = measurement.kind
         self.observable = measurement.observable
         self.dtype = dtype
@@ -490,7 +490,7 @@ class _Reader:
         return self._eigenvalues(_factor_basis(factor, observable), shots)
 
     def _eigenvalues(self, basis: _Basis, shots: _Shots) -> Tensor:
-        table = self.plan.solve(basis).values.to(shots.device)
+        table = self.shared.solve(basis).values.to(shots.device)
         found = shots.basis_state(basis.wires)
         return table.gather(-1, found) if table.dim() == 2 else table[found]
 

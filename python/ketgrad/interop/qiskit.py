@@ -109,7 +109,7 @@ def tape_from_qiskit(
         raise TypeError(f"expected a QuantumCircuit of Qiskit, not {type(circuit).__name__}{hint}")
     if isinstance(measurements, Measurement):
         raise TypeError(f"measurements must be a list; for one write [{measurements!r}]")
-    reader = _Reader(_Values(circuit, {} if parameters is None else parameters))
+    reader = _CircuitReader(_Values(circuit, {} if parameters is None else parameters))
     reader.read(circuit, range(circuit.num_qubits), range(circuit.num_clbits))
     found = reader.default_measurements() if measurements is None else tuple(measurements)
     return Tape([*reader.operations, *_idle(circuit, reader.operations, found)], found)
@@ -268,7 +268,7 @@ _DEFER = "pennylane.from_qiskit converts such circuits, and pennylane.defer_meas
 _HINTS = {"for_loop": "unroll it first, as qiskit.transpiler.passes.UnrollForLoops does"}
 
 
-class _Reader:
+class _CircuitReader:
     """Collects the operations of a circuit and of the definitions in it.
 
     Attributes:
@@ -379,7 +379,7 @@ class _Reader:
 
     def _inner(self, op: Any, qubits: list[int]) -> list[Operation]:
         """The gates of an operation by itself."""
-        reader = _Reader(self.values, qubits)
+        reader = _CircuitReader(self.values, qubits)
         reader.add(op, qubits, [])
         return reader.operations
 

@@ -121,14 +121,14 @@ def run_execute_vjp(
 
 
 def run_execute_jvp(
-    program: int, inputs: Sequence[Tensor], tangents: Sequence[Tensor], moving: Sequence[int]
+    program: int, inputs: Sequence[Tensor], tangents: Sequence[Tensor], tangent_inputs: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Derivatives of the results along a direction, without autograd.
 
     Args:
         program, inputs: as in `run_execute`.
-        tangents: the direction of each input that moves, in its shape.
-        moving: which inputs these are.
+        tangents: the tangent of each input of `tangent_inputs`, in its shape.
+        tangent_inputs: the inputs that have a tangent.
 
     Returns:
         The derivatives of the real results (B, R) and of the complex results (B, C).
@@ -136,14 +136,14 @@ def run_execute_jvp(
     Raises:
         ValueError, MemoryError, IndexError: as in `run_execute`.
     """
-    return _native(_execute_jvp, program, inputs, tangents, moving)  # type: ignore[no-any-return]
+    return _native(_execute_jvp, program, inputs, tangents, tangent_inputs)  # type: ignore[no-any-return]
 
 
 def run_execute_vjp_jvp(
     program: int,
     inputs: Sequence[Tensor],
     tangents: Sequence[Tensor],
-    moving: Sequence[int],
+    tangent_inputs: Sequence[int],
     cotangents: tuple[Tensor, Tensor],
     cotangent_tangents: tuple[Tensor, Tensor],
     requested: Sequence[int],
@@ -151,9 +151,9 @@ def run_execute_vjp_jvp(
     """Derivatives of results and gradients along a direction (forward over reverse), without autograd.
 
     Args:
-        program, inputs, tangents, moving: as in `run_execute_jvp`.
+        program, inputs, tangents, tangent_inputs: as in `run_execute_jvp`.
         cotangents: of the real and of the complex results, as in `run_execute_vjp`.
-        cotangent_tangents: their directions; without elements where they stand still.
+        cotangent_tangents: their tangents; without elements where they have none.
         requested: the inputs, the derivatives of whose gradients are computed.
 
     Returns:
@@ -163,7 +163,7 @@ def run_execute_vjp_jvp(
         ValueError, MemoryError, IndexError: as in `run_execute`.
     """
     cotangent_pairs = (*cotangents, *cotangent_tangents)
-    return _native(_execute_vjp_jvp, program, inputs, tangents, moving, *cotangent_pairs, requested)  # type: ignore[no-any-return]
+    return _native(_execute_vjp_jvp, program, inputs, tangents, tangent_inputs, *cotangent_pairs, requested)  # type: ignore[no-any-return]
 
 
 def is_transforming() -> bool:
