@@ -70,7 +70,7 @@ KEPT = 40
 """Lines of output, or failures, that are kept."""
 LONGEST = 300
 """Characters of a failure's line."""
-SANITIZED = "tests/test_cuda.py::test_a_few_of_everything"
+SANITIZED = "tests/native/test_cuda.py::test_a_few_of_everything"
 SUMMARIES = {
     "memcheck": r"ERROR SUMMARY: (\d+) error",
     "racecheck": r"RACECHECK SUMMARY: (\d+) hazard",
@@ -328,7 +328,7 @@ def go(check: Check, steps: list[str], build_seconds: float) -> None:
             return  # or an older build would be tested
     check.start_clock()
     if "cuda-tests" in steps:
-        chosen = ["tests/test_cuda.py", *(["-k", QUICK_TESTS] if check.quick else [])]
+        chosen = ["tests/native/test_cuda.py", *(["-k", QUICK_TESTS] if check.quick else [])]
         step("tests of CUDA", 180, partial(check_tests, chosen, ON_A_GPU))
     if "machine" in steps:
         step("machine", 60, check_machine)
@@ -338,7 +338,7 @@ def go(check: Check, steps: list[str], build_seconds: float) -> None:
     for tool in SUMMARIES if "sanitizer" in steps else ():
         step(tool, 75, partial(check_sanitizer, tool))
     if "tests" in steps:
-        step("other tests", 180, partial(check_tests, ["--ignore=tests/test_cuda.py"], NO_PLUGINS))
+        step("other tests", 180, partial(check_tests, ["--ignore=tests/native/test_cuda.py"], NO_PLUGINS))
     for library in PEERS if "peers" in steps else ():
         for name in names:
             step(f"{name}, {library}", 40, partial(check_peer, library, name))

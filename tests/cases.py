@@ -22,9 +22,11 @@ serves float32, float64 and another device. Angles are normal, so that a case is
 from __future__ import annotations
 
 import math
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from random import Random
 from typing import Any, TypeVar
@@ -37,6 +39,9 @@ from torch import Tensor
 import ketgrad as kg
 from angles import Angles
 from ketgrad.circuit.parsing import restore
+
+# What random circuits that no list names are drawn from: other ones each day, or those that are asked for.
+FRESH_SEED = int(os.environ.get("KETGRAD_TEST_SEED") or f"{datetime.now(UTC):%Y%m%d}")
 
 # ---- tensors
 
@@ -1256,3 +1261,69 @@ def as_function(tape: kg.Tape, without: Sequence[str] = ()) -> tuple[Callable[..
         return substituted(tape, chosen)
 
     return function, tensors
+
+
+# ---- circuits of any size, and on spare wires
+
+
+def on_more_wires(tape: kg.Tape, num_wires: int) -> kg.Tape:
+    """The same circuit beside wires that are only there: small circuits run by lanes, larger ones by single states."""
+    spare = [("spare", i) for i in range(num_wires - tape.num_wires)]
+    if not spare:
+        return tape
+    return kg.Tape([*tape.operations, kg.Identity(wires=spare)], tape.measurements)
+
+
+def mixed_tape(
+    num_wires: int,
+    batch: int | None,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    mixture: str | None = None,
+) -> kg.Tape:
+    """Every kind of kernel on low, middle and high wires; batched and shared parameters mixed.
+
+    With a mixture of ``angles.MIXTURES`` angles are numbers of single precision, the same in either.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    source = Angles(generator, mixture) if mixture else None
+    leaves = Leaves(generator, batch=batch, dtype=dtype, source=source, rounded=torch.float32 if mixture else None)
+    shared = leaves.with_batch(None)
+    n = num_wires
+    wires = [0, n // 2, n - 1, 1, n - 2]
+    gates = [
+        *[kg.RX(leaves.angle(), wires=w) for w in range(n)],
+        *[kg.Rot(shared.angle(), shared.angle(), shared.angle(), wires=w) for w in range(n)],
+        *[kg.CNOT(wires=[w, (w + 1) % n]) for w in range(n)],
+        kg.IsingXX(leaves.angle(), wires=[0, n - 1]),
+        kg.PauliRot(shared.angle(), "XYZY", wires=wires[:4]),
+        kg.MultiRZ(leaves.angle(), wires=wires),
+        kg.ctrl(kg.RY(shared.angle(), wires=n - 1), 0, control_values=[0]),
+        kg.SingleExcitation(shared.angle(), wires=[n - 1, 0]),
+        kg.DoubleExcitation(leaves.angle(), wires=wires[:4]),
+        kg.QubitUnitary(shared.unitary(2), wires=[n - 1, n // 2]),
+        kg.QubitUnitary(leaves.unitary(3), wires=wires[:3]),
+        kg.DiagonalQubitUnitary(shared.diagonal(2), wires=[0, n - 1]),
+        kg.SWAP(wires=[0, n - 2]),
+        kg.ISWAP(wires=[1, n - 1]),
+        kg.T(wires=0),
+        kg.GlobalPhase(leaves.angle()),
+        *[kg.RY(shared.angle(), wires=w) for w in range(n)],
+    ]
+    observable = kg.Hamiltonian(
+        leaves.coefficients(4),
+        [
+            kg.Z(0) @ kg.Z(n - 1),
+            kg.X(0) @ kg.Y(n - 1),
+            kg.Hermitian(shared.hermitian(2), wires=[n - 1, 1]) @ kg.Z(0),
+            kg.Z(2),
+        ],
+    )
+    measurements = [
+        kg.expval(observable),
+        kg.var(observable),
+        kg.probs(wires=[n - 1, 0, 2]),
+        kg.density_matrix(wires=[1, n - 1]),
+        kg.expval(kg.Projector([0, 1], wires=[0, n - 1])),
+    ]
+    return kg.Tape(gates, measurements)

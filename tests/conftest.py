@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import pytest
 import torch
 
 import hooks
+from cases import FRESH_SEED
 from ketgrad.native.library import NO_CUDA
 from ketgrad.native.operators import has_kernels
 
-# What random circuits that no list names are drawn from: other ones each day, or those that are asked for.
-FRESH_SEED = int(os.environ.get("KETGRAD_TEST_SEED") or f"{datetime.now(UTC):%Y%m%d}")
+pytest.register_assert_rewrite("comparisons")  # no test file, and its assertions are the tests'
 
 
 def pytest_report_header() -> str:

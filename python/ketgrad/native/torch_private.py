@@ -1,7 +1,7 @@
 """Every private name of torch that ketgrad uses; nothing else may use one.
 
-Checked with torch 2.11, 2.12 and 2.13. What each name must do is in `tests/test_torch_private.py`, which the workflows
-run with the oldest torch and with the newest.
+Checked with torch 2.11, 2.12 and 2.13. What each name must do is in `tests/native/test_torch_private.py`, which the
+workflows run with the oldest torch and with the newest.
 """
 
 from __future__ import annotations

@@ -1,10 +1,4 @@
-"""Results and gradients of the native kernels against the oracle, over every case, regime and instruction set.
-
-Tolerances, for each entry relative to max(1, |value|). float64: 1e-10; the circuits have at most a few hundred gates
-and numbers of order 1, so that rounding adds up to 1e-13 or so, and anything beyond 1e-10 is a mistake. float32: 1e-4,
-a hundred times its own rounding. Circuits of huge angles are allowed what their sums are rounded by
-(``cases.angle_rounding``).
-"""
+"""Results and gradients of the native kernels against the oracle, over every case, regime and instruction set."""
 
 from __future__ import annotations
 
@@ -18,41 +12,9 @@ from torch.utils._pytree import tree_leaves
 import cases
 import hooks
 import ketgrad as kg
-import oracle
-from angles import Angles
-from conftest import FRESH_SEED
+from cases import FRESH_SEED, mixed_tape, on_more_wires
+from comparisons import DOUBLE, SINGLE, assert_same, check, gradients
 from ketgrad.native.library import _C
-
-DOUBLE = 1e-10
-SINGLE = 1e-4
-
-
-def gradients(tape: kg.Tape, results: Any) -> list[Tensor]:
-    """Gradients of a random loss by every trainable parameter; zero where there is none."""
-    parameters = tape.get_parameters()
-    if not parameters:
-        return []
-    found = torch.autograd.grad(cases.contract(results), parameters, allow_unused=True, retain_graph=True)
-    return [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
-
-
-def assert_same(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    assert found.shape == expected.shape, what
-    if found.numel() == 0:
-        return
-    assert ((found - expected).abs() / expected.abs().clamp(min=1)).max().item() <= tolerance, what
-
-
-def check(tape: kg.Tape, tolerance: float = DOUBLE, expected: kg.Tape | None = None) -> None:
-    """Compare a tape's results and gradients with those of the oracle, on the same tape or on its twin in double
-    precision."""
-    twin = expected or tape
-    tolerance += cases.angle_rounding(twin)
-    (found,), (wanted,) = kg.execute([tape]), oracle.execute([twin])
-    for i, (a, b) in enumerate(zip(tree_leaves(found), tree_leaves(wanted), strict=True)):
-        assert_same(a.detach(), b.detach(), tolerance, f"result {i}")
-    for i, (a, b) in enumerate(zip(gradients(tape, found), gradients(twin, wanted), strict=True)):
-        assert_same(a, b, tolerance, f"gradient {i}")
 
 
 @pytest.mark.parametrize("case", cases.CASES, ids=str)
@@ -88,14 +50,6 @@ def test_every_level_agrees_with_the_oracle(level: str) -> None:
 # --- regimes: a sample per lane, one after the other whole or in tiles, one pass spread over the pool ----------------
 
 
-def on_more_wires(tape: kg.Tape, num_wires: int) -> kg.Tape:
-    """The same circuit beside wires that are only there: small circuits run by lanes, larger ones by single states."""
-    spare = [("spare", i) for i in range(num_wires - tape.num_wires)]
-    if not spare:
-        return tape
-    return kg.Tape([*tape.operations, kg.Identity(wires=spare)], tape.measurements)
-
-
 def test_cases_as_single_states(tile_bits: int, level: str) -> None:
     for case in cases.CASES:
         if case.tape().batch_size is None:
@@ -117,63 +71,6 @@ def test_tiles_of_impossible_sizes() -> None:
         _C.set_thresholds(tile_bits=-1)
     with pytest.raises(ValueError, match="0 to 48 bits are possible"):
         _C.set_thresholds(tile_bits=49)
-
-
-def mixed_tape(
-    num_wires: int,
-    batch: int | None,
-    dtype: torch.dtype = torch.float64,
-    seed: int = 0,
-    mixture: str | None = None,
-) -> kg.Tape:
-    """Every kind of kernel on low, middle and high wires; batched and shared parameters mixed.
-
-    With a mixture of ``angles.MIXTURES`` angles are numbers of single precision, the same in either.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    source = Angles(generator, mixture) if mixture else None
-    leaves = cases.Leaves(
-        generator, batch=batch, dtype=dtype, source=source, rounded=torch.float32 if mixture else None
-    )
-    shared = leaves.with_batch(None)
-    n = num_wires
-    wires = [0, n // 2, n - 1, 1, n - 2]
-    gates = [
-        *[kg.RX(leaves.angle(), wires=w) for w in range(n)],
-        *[kg.Rot(shared.angle(), shared.angle(), shared.angle(), wires=w) for w in range(n)],
-        *[kg.CNOT(wires=[w, (w + 1) % n]) for w in range(n)],
-        kg.IsingXX(leaves.angle(), wires=[0, n - 1]),
-        kg.PauliRot(shared.angle(), "XYZY", wires=wires[:4]),
-        kg.MultiRZ(leaves.angle(), wires=wires),
-        kg.ctrl(kg.RY(shared.angle(), wires=n - 1), 0, control_values=[0]),
-        kg.SingleExcitation(shared.angle(), wires=[n - 1, 0]),
-        kg.DoubleExcitation(leaves.angle(), wires=wires[:4]),
-        kg.QubitUnitary(shared.unitary(2), wires=[n - 1, n // 2]),
-        kg.QubitUnitary(leaves.unitary(3), wires=wires[:3]),
-        kg.DiagonalQubitUnitary(shared.diagonal(2), wires=[0, n - 1]),
-        kg.SWAP(wires=[0, n - 2]),
-        kg.ISWAP(wires=[1, n - 1]),
-        kg.T(wires=0),
-        kg.GlobalPhase(leaves.angle()),
-        *[kg.RY(shared.angle(), wires=w) for w in range(n)],
-    ]
-    observable = kg.Hamiltonian(
-        leaves.coefficients(4),
-        [
-            kg.Z(0) @ kg.Z(n - 1),
-            kg.X(0) @ kg.Y(n - 1),
-            kg.Hermitian(shared.hermitian(2), wires=[n - 1, 1]) @ kg.Z(0),
-            kg.Z(2),
-        ],
-    )
-    measurements = [
-        kg.expval(observable),
-        kg.var(observable),
-        kg.probs(wires=[n - 1, 0, 2]),
-        kg.density_matrix(wires=[1, n - 1]),
-        kg.expval(kg.Projector([0, 1], wires=[0, n - 1])),
-    ]
-    return kg.Tape(gates, measurements)
 
 
 @pytest.mark.parametrize("num_wires", [5, 6, 9])

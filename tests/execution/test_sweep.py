@@ -9,7 +9,7 @@ import torch
 
 import oracle
 import sweep
-from conftest import FRESH_SEED
+from cases import FRESH_SEED
 
 
 def test_circuits_of_the_day() -> None:

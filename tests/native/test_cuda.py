@@ -1,6 +1,6 @@
 """Circuits on a GPU: results and gradients are those on the CPU; devices, streams and graphs.
 
-Tolerances are those of test_execute.py: the CPU computes in double precision what both precisions are compared with.
+Tolerances are those of comparisons.py: the CPU computes in double precision what both precisions are compared with.
 Every test is skipped where there is no GPU, see the fixture `cuda`.
 """
 
@@ -19,9 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 import cases
 import ketgrad as kg
-from cases import substituted
-from test_execute import DOUBLE, SINGLE, assert_same, mixed_tape
-from test_second_derivatives import assert_hessian_product
+from cases import mixed_tape, substituted
+from comparisons import DOUBLE, SINGLE, assert_hessian_product, assert_same
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 

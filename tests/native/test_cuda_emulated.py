@@ -23,12 +23,11 @@ from torch.utils import cpp_extension
 
 import cases
 import ketgrad as kg
+from comparisons import DOUBLE, SINGLE, assert_hessian_product, check, gradients
 from ketgrad.native import operators
 from ketgrad.native.library import _C
-from test_execute import DOUBLE, SINGLE, check, gradients
-from test_second_derivatives import assert_hessian_product
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HOST = ROOT / "tests" / "cuda" / "host"
 BUILD = ROOT / "build" / "emulated"
 # Registered by `HOST / "registration.cpp"` instead.

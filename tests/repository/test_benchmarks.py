@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 
 
@@ -263,7 +263,7 @@ def test_a_required_gpu_makes_an_error_of_no_tests(required: str, code: int):
         "-q",
         "-p",
         "no:cacheprovider",
-        "tests/test_cuda.py",
+        "tests/native/test_cuda.py",
         "-k",
         "no_such_test",
     ]

@@ -12,7 +12,7 @@ from torch import Tensor
 import ketgrad as kg
 import oracle
 from cases import angle_rounding
-from test_random_tapes import tapes
+from strategies import tapes
 
 
 def by_columns(operations: list[Any], wires: list[Any], batch: int | None) -> Tensor:

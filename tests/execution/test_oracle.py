@@ -26,7 +26,7 @@ from cases import (
     layer,
     random_tape,
 )
-from test_random_tapes import tapes
+from strategies import tapes
 
 try:
     import pennylane as qml

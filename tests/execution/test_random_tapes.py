@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import hypothesis.strategies as st
 from hypothesis import HealthCheck, given, settings
 
-import cases
 import hooks
 import ketgrad as kg
-from test_execute import check, on_more_wires
-
-
-def tapes(**sizes: Any) -> st.SearchStrategy[kg.Tape]:
-    """Of every kind; keywords as for ``cases.random_tape``. Structure shrinks, values come from a seed."""
-    return st.builds(
-        lambda random, seed, kind: cases.random_tape(random, seed, kind=kind, **sizes),
-        st.randoms(use_true_random=False),
-        st.integers(0, 2**32 - 1),
-        st.sampled_from(cases.CIRCUIT_KINDS),
-    )
+from cases import on_more_wires
+from comparisons import check
+from strategies import tapes
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

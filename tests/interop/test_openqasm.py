@@ -14,12 +14,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from test_qiskit import CONVERTED, Case
 from torch import Tensor
 
 import ketgrad as kg
 from cases import angle_rounding
-from test_interop_qiskit import CONVERTED, Case
-from test_random_tapes import tapes
+from strategies import tapes
 
 pytest.importorskip("qiskit_qasm3_import")
 

@@ -15,7 +15,7 @@ import pytest
 
 import ketgrad
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "python" / "ketgrad"
 CSRC = ROOT / "csrc"
 CUDA = ROOT / "cuda"

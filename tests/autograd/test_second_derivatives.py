@@ -17,7 +17,8 @@ import hooks
 import ketgrad as kg
 import oracle
 from angles import draw
-from cases import CASES, MEASUREMENTS, OPERATIONS, Case, Leaves, contract, direction, inner, is_hermitian, layer
+from cases import CASES, MEASUREMENTS, OPERATIONS, Case, Leaves, contract, direction, inner, layer
+from comparisons import assert_hessian_product, hessian_product, leaves_of
 from ketgrad.execution import batching
 from ketgrad.native import operators
 
@@ -32,41 +33,6 @@ def no_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the oracle was used")
 
     monkeypatch.setattr(oracle, "execute", refuse)
-
-
-def leaves_of(tape: kg.Tape) -> list[Tensor]:
-    found: list[Tensor] = []
-    for p in tape.get_parameters():
-        if isinstance(p, Tensor) and p.requires_grad and p.is_leaf and not any(p is known for known in found):
-            found.append(p)
-    return found
-
-
-def hessian_product(results: Any, leaves: list[Tensor]) -> list[Tensor] | None:
-    """That of a loss that is no linear function of the results."""
-    loss = contract(results)
-    if not loss.requires_grad:
-        return None
-    loss = loss + 0.3 * loss**2
-    gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
-    known = [(g, direction(p)) for g, p in zip(gradients, leaves, strict=True) if g is not None and g.requires_grad]
-    if not known:
-        return None
-    total = torch.stack([inner(v, g) for g, v in known]).sum()
-    found = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
-    return [(h + h.mH) / 2 if is_hermitian(p) else h for h, p in zip(found, leaves, strict=True)]
-
-
-def assert_hessian_product(case: Case, device: str = "cpu") -> None:
-    tape, twin = case.tape(dtype=F64, device=device), case.tape(dtype=F64)
-    leaves = leaves_of(tape)
-    if not leaves:
-        return
-    found = hessian_product(kg.execute([tape])[0], leaves)
-    expected = hessian_product(oracle.execute(twin), leaves_of(twin))
-    assert (found is None) == (expected is None)
-    for a, b in zip(found or [], expected or [], strict=True):
-        torch.testing.assert_close(a, b.to(device), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

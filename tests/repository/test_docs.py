@@ -13,7 +13,7 @@ import pytest
 import ketgrad as kg
 from ketgrad.circuit import measurements, operations
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOCUMENTS = [*GUIDES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "examples").glob("*.md")]
 CONCEPTS = ROOT / "docs" / "concepts.md"
@@ -76,7 +76,7 @@ def test_the_guides_have_code() -> None:
 
 def test_the_tests_that_the_guide_to_pennylane_names() -> None:
     table = text_of(ROOT / "docs" / "pennylane.md").split("## What is supported")[1].split("##")[0]
-    tests = (ROOT / "tests" / "test_pennylane_device.py").read_text(encoding="utf-8")
+    tests = (ROOT / "tests" / "interop" / "test_pennylane_device.py").read_text(encoding="utf-8")
     named = re.findall(r"`(test_\w+)`", table)
     assert len(set(named)) > 20
     assert [name for name in named if f"def {name}(" not in tests] == []

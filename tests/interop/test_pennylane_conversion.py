@@ -16,7 +16,7 @@ from torch import Tensor
 import ketgrad as kg
 import oracle
 from cases import CASES, Case
-from test_random_tapes import tapes
+from strategies import tapes
 
 qml = pytest.importorskip("pennylane")
 
