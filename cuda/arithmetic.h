@@ -64,8 +64,8 @@ KETGRAD_DEVICE DualOf<R> shuffle(const DualOf<R>& x, int lane) {
 }
 
 template <class R>
-KETGRAD_DEVICE DualOf<R> turned_by(const DualOf<R>& x, std::uint32_t signs) {
-  return {turned_by(x.value, signs), turned_by(x.slope, signs)};
+KETGRAD_DEVICE DualOf<R> with_sign(const DualOf<R>& x, std::uint32_t signs) {
+  return {with_sign(x.value, signs), with_sign(x.slope, signs)};
 }
 
 KETGRAD_DEVICE void add_alone(Dual* sum, const Dual& value) {
@@ -107,7 +107,7 @@ KETGRAD_DEVICE Complex<T> inner(const Complex<T>& a, const Complex<T>& b) {
 
 // i^quarter a
 template <class T>
-KETGRAD_DEVICE Complex<T> turned(const Complex<T>& a, int quarter) {
+KETGRAD_DEVICE Complex<T> times_quarter(const Complex<T>& a, int quarter) {
   switch (quarter & 3) {
     case 0: return a;
     case 1: return {-a.im, a.re};
@@ -189,11 +189,11 @@ KETGRAD_DEVICE Wide<T> coefficient_of(const TablesView& t, const Coefficient& c,
   return product;
 }
 
-// A turn exp(-i angle/2 P) = c + s (-i P), c and s being cosine and sine of half the angle, takes pairs (a, b) to
+// A rotation exp(-i angle/2 P) = c + s (-i P), c and s being cosine and sine of half the angle, takes pairs (a, b) to
 // (c a - s b, c b + s a). With t = s / (1 + c) that is three shears: a -= t b, b += s a, a -= t b, six multiply-adds where
-// the formula has eight operations. Of a negative c, (-c, -s) is turned by, which leaves out a sign for all amplitudes.
+// the formula has eight operations. Of a negative c, (-c, -s) is rotated by, which leaves out a sign for all amplitudes.
 template <class T>
-struct Rotation {
+struct ShearRotation {
   T shear;  // t, at most 1
   T sine;
   Real<T> sign;  // left out

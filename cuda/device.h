@@ -10,7 +10,7 @@
 //   shuffle_xor(value, mask)                      the value of lane (this ^ mask) of the warp; all 32 lanes take part
 //   shuffle(value, lane)                          the value of that lane of the warp; likewise
 //   add_alone(sum, value)                         *sum += value, where no other thread adds: nobody waits for the sum
-//   turned_by(x, signs)                           -x where the highest bit of signs is set, else x
+//   with_sign(x, signs)                           -x where the highest bit of signs is set, else x
 //   Shared<T>(byte_offset, count)                 an array in the block's shared memory: get(i), set(i, value)
 //   launch(queue, blocks, threads, shared_bytes, kernel, arguments...)
 #pragma once
@@ -77,10 +77,10 @@ class Shared {
 
 KETGRAD_DEVICE bool odd(Mask bits) { return (__popcll(bits) & 1) != 0; }
 
-KETGRAD_DEVICE float turned_by(float x, std::uint32_t signs) {
+KETGRAD_DEVICE float with_sign(float x, std::uint32_t signs) {
   return __uint_as_float(__float_as_uint(x) ^ (signs & 0x80000000u));
 }
-KETGRAD_DEVICE double turned_by(double x, std::uint32_t signs) {
+KETGRAD_DEVICE double with_sign(double x, std::uint32_t signs) {
   return __hiloint2double(__double2hiint(x) ^ static_cast<int>(signs & 0x80000000u), __double2loint(x));
 }
 

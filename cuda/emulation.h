@@ -96,8 +96,8 @@ class Shared {
 
 inline bool odd(Mask bits) { return (std::popcount(bits) & 1) != 0; }
 
-inline float turned_by(float x, std::uint32_t signs) { return (signs >> 31) != 0 ? -x : x; }
-inline double turned_by(double x, std::uint32_t signs) { return (signs >> 31) != 0 ? -x : x; }
+inline float with_sign(float x, std::uint32_t signs) { return (signs >> 31) != 0 ? -x : x; }
+inline double with_sign(double x, std::uint32_t signs) { return (signs >> 31) != 0 ? -x : x; }
 
 template <class... Parameters, class... Arguments>
 void launch(const Queue&, Index blocks, int threads, std::size_t shared_bytes, void (*kernel)(Parameters...),

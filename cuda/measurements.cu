@@ -55,7 +55,7 @@ KETGRAD_KERNEL word_kernel(Index each, Index samples, PauliWord word, const Comp
   if (!item.exists) return;
   const Index from = item.number ^ static_cast<Index>(word.x);
   const int quarter = word.y_count + (odd(static_cast<Mask>(from) & word.z) != word.negative ? 2 : 0);
-  out[item.sample * each + item.number] = turned(in[item.sample * each + from], quarter);
+  out[item.sample * each + item.number] = times_quarter(in[item.sample * each + from], quarter);
 }
 
 template <class T>

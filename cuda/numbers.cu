@@ -28,15 +28,15 @@ KETGRAD_KERNEL write_inputs(SomeInputs<T> some, int count, Input<T>* to, std::in
 }
 
 template <class T>
-KETGRAD_DEVICE Rotation<T> rotation_of(const Wide<T>& cosine, const Wide<T>& sine) {
+KETGRAD_DEVICE ShearRotation<T> rotation_of(const Wide<T>& cosine, const Wide<T>& sine) {
   const double sign = plain(cosine) < 0 ? -1 : 1;
   const Wide<T> s = sign * sine;
   return {static_cast<T>(s / (Wide<T>(1) + sign * cosine)), static_cast<T>(s), static_cast<Real<T>>(sign)};
 }
 
 template <class T>
-KETGRAD_KERNEL write_angles(TablesView t, Index angles, const Input<T>* inputs, Samples samples, Rotation<T>* rotations,
-                            Complex<Wide<T>>* phases, std::int32_t* some_nan) {
+KETGRAD_KERNEL write_angles(TablesView t, Index angles, const Input<T>* inputs, Samples samples,
+                            ShearRotation<T>* rotations, Complex<Wide<T>>* phases, std::int32_t* some_nan) {
   if (item() >= angles * samples.count) return;
   const Index sample = item() / angles;
   const Index number = item() % angles;
@@ -173,7 +173,7 @@ void set_inputs(const Queue& queue, const Input<T>* from, int count, Input<T>* t
 
 template <class T>
 void set_angles(const Queue& queue, const TablesView& t, Index angles, const Input<T>* inputs, const Samples& samples,
-                Rotation<T>* rotations, Complex<Wide<T>>* phases, std::int32_t* some_nan) {
+                ShearRotation<T>* rotations, Complex<Wide<T>>* phases, std::int32_t* some_nan) {
   launch(queue, blocks_for(angles * samples.count), threads, 0, write_angles<T>, t, angles, inputs, samples, rotations,
          phases, some_nan);
 }
@@ -228,20 +228,20 @@ void collect_gradients(const Queue& queue, const TablesView& t, const std::vecto
   }
 }
 
-#define KETGRAD_NUMBERS(T)                                                                                           \
-  template void set_inputs(const Queue&, const Input<T>*, int, Input<T>*, std::int32_t*);                            \
-  template void set_angles(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&, Rotation<T>*,    \
-                           Complex<Wide<T>>*, std::int32_t*);                                                        \
-  template void set_word_weights(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,     \
-                                 const Source<T>&, T*);                                                              \
-  template void finish_words(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,         \
-                             const Wide<T>*, Index, Real<T>*);                                                       \
-  template void set_word_terms(const Queue&, const TablesView&, Index, Index, const Samples&, const Wide<T>*, Index, \
-                               const Source<T>&, Wide<T>*);                                                          \
-  template void set_coefficient_sources(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&,     \
-                                        const Wide<T>*, Wide<T>*);                                                   \
-  template void collect_gradients(const Queue&, const TablesView&, const std::vector<GradientElement>&, Index,       \
-                                  const Input<T>*, const std::vector<Input<T>>&, const Samples&, const Wide<T>*,     \
+#define KETGRAD_NUMBERS(T)                                                                                             \
+  template void set_inputs(const Queue&, const Input<T>*, int, Input<T>*, std::int32_t*);                              \
+  template void set_angles(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&, ShearRotation<T>*, \
+                           Complex<Wide<T>>*, std::int32_t*);                                                          \
+  template void set_word_weights(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,       \
+                                 const Source<T>&, T*);                                                                \
+  template void finish_words(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,           \
+                             const Wide<T>*, Index, Real<T>*);                                                         \
+  template void set_word_terms(const Queue&, const TablesView&, Index, Index, const Samples&, const Wide<T>*, Index,   \
+                               const Source<T>&, Wide<T>*);                                                            \
+  template void set_coefficient_sources(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&,       \
+                                        const Wide<T>*, Wide<T>*);                                                     \
+  template void collect_gradients(const Queue&, const TablesView&, const std::vector<GradientElement>&, Index,         \
+                                  const Input<T>*, const std::vector<Input<T>>&, const Samples&, const Wide<T>*,       \
                                   Index, const Wide<T>*);
 KETGRAD_FOR_NUMBERS(KETGRAD_NUMBERS)
 #undef KETGRAD_NUMBERS

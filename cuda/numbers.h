@@ -1,4 +1,4 @@
-// Small kernels before and after the walk: the numbers of turns, strings and words, results, gradients.
+// Small kernels before and after the walk: the numbers of rotations, strings and words, results, gradients.
 #pragma once
 
 #include "cuda/arithmetic.h"
@@ -15,7 +15,7 @@ void set_inputs(const Queue& queue, const Input<T>* from, int count, Input<T>* t
 // number.
 template <class T>
 void set_angles(const Queue& queue, const TablesView& t, Index angles, const Input<T>* inputs, const Samples& samples,
-                Rotation<T>* rotations, Complex<Wide<T>>* phases, std::int32_t* some_nan);
+                ShearRotation<T>* rotations, Complex<Wide<T>>* phases, std::int32_t* some_nan);
 
 // weights[sample][word] = cotangent of its result * its coefficient
 template <class T>

@@ -114,7 +114,7 @@ KETGRAD_KERNEL invert_diagonal_slopes_kernel(Index each, Index rows, const Compl
 }
 
 // The matrix of a formula. No formula mixes more than two rows: the excitations with a phase on all others have 4 or 16,
-// but turn two of them as RY does. So a thread holds the block of those two and the phase: the 16 rows of a double
+// but rotate two of them as RY does. So a thread holds the block of those two and the phase: the 16 rows of a double
 // excitation would take kilobytes of local memory, which the driver reserves for every thread that a GPU can hold.
 template <class R>
 class FormulaMatrix {
@@ -233,7 +233,7 @@ KETGRAD_KERNEL exchange_kernel(Index each, Index samples, StateCall<T> c, Map gr
 template <class T>
 KETGRAD_DEVICE Complex<T> generated(const PauliWord& word, Index from, const Complex<T>& amplitude) {
   const int quarter = word.y_count + 3 + (odd(static_cast<Mask>(from) & word.z) != word.negative ? 2 : 0);
-  return turned(amplitude, quarter);
+  return times_quarter(amplitude, quarter);
 }
 
 template <class T>

@@ -234,11 +234,11 @@ class TableMaker {
 
   std::vector<GradientEntry>& entries_of(const Slot& slot) { return gradients_[{slot.input, slot.column}]; }
 
-  void add_angle(int number, const std::vector<int>& turns) {
+  void add_angle(int number, const std::vector<int>& rotations) {
     std::vector<Value> values;
-    for (const int t : turns) {
-      const Slot& slot = plan_.turns[t].angle;
-      const double sign = turned_around(t) ? -1 : 1;
+    for (const int t : rotations) {
+      const Slot& slot = plan_.rotations[t].angle;
+      const double sign = is_negated(t) ? -1 : 1;
       values.push_back(value_of(slot, sign));
       if (slot.input != no_input) entries_of(slot).push_back({number, sign * slot.scale});
     }
@@ -247,8 +247,8 @@ class TableMaker {
   }
 
   // -i P is a real matrix that takes an even row to its partner times +1 or -1; a diagonal word has a sign of its own.
-  bool turned_around(int turn) const {
-    const PauliWord& word = plan_.turns[turn].word;
+  bool is_negated(int rotation) const {
+    const PauliWord& word = plan_.rotations[rotation].word;
     return (!word.is_diagonal() && word.y_count % 4 == 3) != word.negative;
   }
 
@@ -256,7 +256,7 @@ class TableMaker {
 
   void count_rotations(const Pass& pass) {
     for (const ketgrad::Operation& op : pass.operations) {
-      if (const auto* block = std::get_if<TurnBlock>(&op)) rotations_ += static_cast<int>(block->turns.size());
+      if (const auto* block = std::get_if<RotationBlock>(&op)) rotations_ += static_cast<int>(block->rotations.size());
     }
   }
 
@@ -301,14 +301,14 @@ class TableMaker {
     return map;
   }
 
-  // A string that waits for the turns behind it.
+  // A string that waits for the rotations behind it.
   struct Waiting {
     SignMask mask;
     const PhaseString* string = nullptr;
   };
 
-  // A thread that has rows to turn gives them their phases first. Those that find no slot wait on where they commute with
-  // the turns, which is where their pattern is zero; else, and where no turns are left, they are operations of their own.
+  // A thread that has rows to rotate gives them their phases first. Those that find no slot wait on where they commute with
+  // the rotations, which is where their pattern is zero; else, and where no rotations are left, they are operations of their own.
   std::vector<Operation> operations_of(const Pass& pass) {
     const std::vector<Mask> rows = basis_of(pass.rows);
     std::vector<Operation> operations;
@@ -317,8 +317,8 @@ class TableMaker {
       while (!waiting.empty()) operations.push_back(phases(waiting, static_cast<int>(rows.size())));
     };
     for (const ketgrad::Operation& op : pass.operations) {
-      if (const auto* block = std::get_if<TurnBlock>(&op)) {
-        const Operation turned = turns(*block, waiting, static_cast<int>(rows.size()));
+      if (const auto* block = std::get_if<RotationBlock>(&op)) {
+        const Operation rotated = rotations(*block, waiting, static_cast<int>(rows.size()));
         std::vector<Waiting> later;
         std::erase_if(waiting, [&](const Waiting& w) {
           const bool commutes = std::ranges::none_of(
@@ -327,7 +327,7 @@ class TableMaker {
           return commutes;
         });
         flush();
-        operations.push_back(turned);
+        operations.push_back(rotated);
         waiting = std::move(later);
       } else {
         for (const PhaseString& s : std::get<Phases>(op).strings)
@@ -339,17 +339,17 @@ class TableMaker {
   }
 
   // Takes strings off those that wait.
-  Operation turns(const TurnBlock& block, std::vector<Waiting>& waiting, int tile_bits) {
+  Operation rotations(const RotationBlock& block, std::vector<Waiting>& waiting, int tile_bits) {
     Operation op;
-    op.turns = static_cast<std::int32_t>(block.turns.size());
+    op.rotations = static_cast<std::int32_t>(block.rotations.size());
     op.first_angle = rotations_;
     op.active = static_cast<std::int32_t>(block.active);
     std::vector<SignMask> signs;
-    for (int j = 0; j < op.turns; ++j) {
-      add_angle(rotations_++, {block.turns[j]});
+    for (int j = 0; j < op.rotations; ++j) {
+      add_angle(rotations_++, {block.rotations[j]});
       signs.push_back({0, block.tile_sign[j]});  // the first rows of groups are even
     }
-    op.turn_signs = tile_words_.add([&](Mask base) { return word_of_tile(signs, base); });
+    op.rotation_signs = tile_words_.add([&](Mask base) { return word_of_tile(signs, base); });
     std::vector<Mask> flips;
     for (const Index f : block.row_flip) flips.push_back(static_cast<Mask>(f));
     finish(op, std::move(flips), numbered(block.groups), waiting, tile_bits);
@@ -374,7 +374,7 @@ class TableMaker {
     return op;
   }
 
-  // The groups of an operation, given those of the rows that it turns, and its strings.
+  // The groups of an operation, given those of the rows that it rotates, and its strings.
   void finish(Operation& op, std::vector<Mask> flips, Numbered groups, std::vector<Waiting>& waiting, int tile_bits) {
     // Groups of fewer rows than a thread holds go together. Those that are zero still come last, and stay so.
     for (int b = tile_bits; b < own_row_bits; ++b) groups.basis.push_back(unit(b));
@@ -417,7 +417,7 @@ class TableMaker {
       }
       const auto angle = static_cast<std::int32_t>(tables_.angles.size());
       tables_.angles.emplace_back();
-      add_angle(angle, w.string->turns);
+      add_angle(angle, w.string->rotations);
       slots[place] = {angle - tables_.rotations, static_cast<std::int32_t>(odd_ones(w.mask.row, lanes))};
       masks[place / layer_strings][place % layer_strings] = w.mask;
       op.layers = std::max(op.layers, place / layer_strings + 1);

@@ -38,7 +38,7 @@ struct Value {
   double offset = 0;
 };
 
-// A sum of values: what a turn, or all turns of one diagonal word, turn by. `is_constant`: it reads no input.
+// A sum of values: the angle of a rotation, or of all rotations of one diagonal word. `is_constant`: it reads no input.
 struct Angle {
   Range values;  // of Tables::values
   std::int32_t is_constant = 0;
@@ -109,14 +109,15 @@ struct StringSlot {
   std::int32_t lane = 0;
 };
 
-// Phases, and then turns, of the rows of groups.
+// Phases, and then rotations, of the rows of groups.
 struct Operation {
-  std::int32_t turns = 0;
-  std::int32_t first_angle = 0;   // of the turns, one after the other
-  std::int32_t turn_signs = 0;    // which of the pass's TileWords has their signs, from the lowest bit on
-  Local flip[own_row_bits] = {};  // slots: what the bits of a row in its group add; the first are turned
-  std::int32_t groups = 0;        // where the slots of the groups' first rows are among Tables::slots
-  std::int32_t active = 0;        // so many groups, from the first on, are not zero yet
+  std::int32_t rotations = 0;
+  std::int32_t first_angle = 0;     // of the rotations, one after the other
+  std::int32_t rotation_signs = 0;  // which of the pass's TileWords has their signs, from the lowest bit on
+  Local flip[own_row_bits] =
+      {};                   // slots: what the bits of a row in its group add; the first are those of its rotations
+  std::int32_t groups = 0;  // where the slots of the groups' first rows are among Tables::slots
+  std::int32_t active = 0;  // so many groups, from the first on, are not zero yet
   std::int32_t layers = 0;
   std::int32_t first_string = 0;  // of Tables::strings, [layer][pattern][pattern_strings]
   Signs signs[most_layers];       // in the same order
@@ -260,7 +261,7 @@ struct TablesView {
   const std::int64_t* entries = nullptr;  // of sparse matrices
   const GradientElement* elements = nullptr;
   const GradientEntry* gradient_entries = nullptr;
-  std::int32_t rotations = 0;  // so many angles, from the first on, are of turns; those of strings follow
+  std::int32_t rotations = 0;  // so many angles, from the first on, are of rotations; those of strings follow
 };
 
 struct Tables {

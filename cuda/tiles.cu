@@ -259,29 +259,29 @@ KETGRAD_DEVICE Local groups_of(const Operation& op, const Place<T>& place) {
   return place.everywhere ? Local{1} << group_bits_of(place.tile_bits) : static_cast<Local>(op.active);
 }
 
-// --- turns ------------------------------------------------------------------------------------------------------------
+// --- rotations ------------------------------------------------------------------------------------------------------------
 
-// The turns of an operation in a tile; at a base where a turn's sign is odd, it turns the other way.
+// The rotations of an operation in a tile; at a base where a rotation's sign is odd, the angle is negated.
 template <class T>
-KETGRAD_DEVICE void load_turns(const Operation& op, const Rotation<T>* rotations, std::uint32_t signs, bool inverse,
-                               Rotation<T>* turns) {
+KETGRAD_DEVICE void load_rotations(const Operation& op, const ShearRotation<T>* table, std::uint32_t signs,
+                                   bool inverse, ShearRotation<T>* rotations) {
 #pragma unroll
-  for (int j = 0; j < TurnBlock::most; ++j) {
-    if (j >= op.turns) continue;
+  for (int j = 0; j < RotationBlock::most; ++j) {
+    if (j >= op.rotations) continue;
     const bool other_way = (((signs >> j) & 1) != 0) != inverse;
-    turns[j] = rotations[op.first_angle + j];
-    turns[j].shear = other_way ? -turns[j].shear : turns[j].shear;
-    turns[j].sine = other_way ? -turns[j].sine : turns[j].sine;
+    rotations[j] = table[op.first_angle + j];
+    rotations[j].shear = other_way ? -rotations[j].shear : rotations[j].shear;
+    rotations[j].sine = other_way ? -rotations[j].sine : rotations[j].sine;
   }
 }
 
-// What turns leave out is one sign for all of a tile: the true state is `sign` times what is in shared memory. Phases take
+// What rotations leave out is one sign for all of a tile: the true state is `sign` times what is in shared memory. Phases take
 // it in.
 template <class T>
-KETGRAD_DEVICE Real<T> sign_after(const Operation& op, const Rotation<T>* turns, Real<T> sign) {
+KETGRAD_DEVICE Real<T> sign_after(const Operation& op, const ShearRotation<T>* rotations, Real<T> sign) {
 #pragma unroll
-  for (int j = 0; j < TurnBlock::most; ++j) {
-    if (j < op.turns) sign *= turns[j].sign;
+  for (int j = 0; j < RotationBlock::most; ++j) {
+    if (j < op.rotations) sign *= rotations[j].sign;
   }
   return sign;
 }
@@ -293,19 +293,19 @@ KETGRAD_DEVICE void shear(Complex<T>& a, const T& t, const Complex<T>& b) {
 }
 
 template <class T>
-KETGRAD_DEVICE void turn_pairs(Complex<T>* rows, int j, const Rotation<T>& turn) {
+KETGRAD_DEVICE void rotate_pairs(Complex<T>* rows, int j, const ShearRotation<T>& rotation) {
 #pragma unroll
   for (int k = 0; k < own_rows; ++k) {
     if (((k >> j) & 1) != 0) continue;
     Complex<T>& a = rows[k];
     Complex<T>& b = rows[k ^ (1 << j)];
-    shear(a, -turn.shear, b);
-    shear(b, turn.sine, a);
-    shear(a, -turn.shear, b);
+    shear(a, -rotation.shear, b);
+    shear(b, rotation.sine, a);
+    shear(a, -rotation.shear, b);
   }
 }
 
-// Re<bra| -i P |ket> on the pairs of turn j: Re(conj(bra_b) ket_a - conj(bra_a) ket_b)
+// Re<bra| -i P |ket> on the pairs of rotation j: Re(conj(bra_b) ket_a - conj(bra_a) ket_b)
 template <class T>
 KETGRAD_DEVICE T overlap_pairs(const Complex<T>* ket, const Complex<T>* bra, int j) {
   T sum = 0;
@@ -336,7 +336,7 @@ KETGRAD_DEVICE void write_products(const Operation& op, const Complex<Wide<T>>* 
       if (s < 0) continue;
       const Complex<Wide<T>> phase = phases[s];
       const auto signs = static_cast<std::uint32_t>(e) << (most_signs - 1 - j);
-      product = product * Complex<Wide<T>>{phase.re, turned_by(phase.im, signs)};
+      product = product * Complex<Wide<T>>{phase.re, with_sign(phase.im, signs)};
     }
     place.products.set(place.products_begin + e, narrowed<T>(product));
   }
@@ -387,7 +387,7 @@ KETGRAD_DEVICE void add_string_overlaps(const Operation& op, const Place<T>& pla
     const int number = place.t.rotations + slot.string;
     if (slot.string < 0 || place.t.angles[number].is_constant != 0) continue;
     const std::uint32_t signs = place.signs_of_warp(op.signs[l], group) << (most_signs - 1 - lane());
-    add_to_piece(overlaps + number * stride, place, turned_by(sum, signs));
+    add_to_piece(overlaps + number * stride, place, with_sign(sum, signs));
   }
 }
 
@@ -396,7 +396,7 @@ KETGRAD_DEVICE void add_string_overlaps(const Operation& op, const Place<T>& pla
 // The numbers of a sample.
 template <class T>
 struct Numbers {
-  const Rotation<T>* rotations = nullptr;
+  const ShearRotation<T>* rotations = nullptr;
   const Complex<Wide<T>>* phases = nullptr;
 };
 
@@ -406,8 +406,8 @@ KETGRAD_DEVICE void apply(const Operation& op, const Numbers<T>& numbers, Place<
   const bool has_strings = op.layers > 0;
   if (has_strings) write_products(op, numbers.phases, place);
   barrier();
-  Rotation<T> turns[TurnBlock::most];
-  load_turns(op, numbers.rotations, place.word(op.turn_signs), false, turns);
+  ShearRotation<T> rotations[RotationBlock::most];
+  load_rotations(op, numbers.rotations, place.word(op.rotation_signs), false, rotations);
   const Local groups = groups_of(op, place);
   Group group(op);
   for (Local g = thread(); g < groups; g += threads()) {
@@ -423,12 +423,12 @@ KETGRAD_DEVICE void apply(const Operation& op, const Numbers<T>& numbers, Place<
       group.load(ket, rows);
     }
 #pragma unroll
-    for (int j = 0; j < TurnBlock::most; ++j) {
-      if (j < op.turns) turn_pairs(rows, j, turns[j]);
+    for (int j = 0; j < RotationBlock::most; ++j) {
+      if (j < op.rotations) rotate_pairs(rows, j, rotations[j]);
     }
     group.store(ket, rows);
   }
-  sign = sign_after(op, turns, has_strings ? Real<T>(1) : sign);
+  sign = sign_after(op, rotations, has_strings ? Real<T>(1) : sign);
 }
 
 template <class T>
@@ -437,11 +437,11 @@ KETGRAD_DEVICE void undo(const Operation& op, const Numbers<T>& numbers, Place<T
   const bool has_strings = op.layers > 0;
   if (has_strings) write_products(op, numbers.phases, place);
   barrier();
-  const std::uint32_t signs = place.word(op.turn_signs);
-  Rotation<T> turns[TurnBlock::most];
-  load_turns(op, numbers.rotations, signs, true, turns);
-  T sums[TurnBlock::most] = {};
-  sign = sign_after(op, turns, sign);
+  const std::uint32_t signs = place.word(op.rotation_signs);
+  ShearRotation<T> rotations[RotationBlock::most];
+  load_rotations(op, numbers.rotations, signs, true, rotations);
+  T sums[RotationBlock::most] = {};
+  sign = sign_after(op, rotations, sign);
   const Local groups = groups_of(op, place);
   Group group(op);
   // Whole warps go on together: those of its lanes that have no group add zeros.
@@ -455,11 +455,11 @@ KETGRAD_DEVICE void undo(const Operation& op, const Numbers<T>& numbers, Place<T
       group.load(bra, of_bra);
     }
 #pragma unroll
-    for (int j = 0; j < TurnBlock::most; ++j) {
-      if (j < op.turns) {
+    for (int j = 0; j < RotationBlock::most; ++j) {
+      if (j < op.rotations) {
         sums[j] += overlap_pairs(of_ket, of_bra, j);
-        turn_pairs(of_ket, j, turns[j]);
-        turn_pairs(of_bra, j, turns[j]);
+        rotate_pairs(of_ket, j, rotations[j]);
+        rotate_pairs(of_bra, j, rotations[j]);
       }
     }
     if (has_strings) {
@@ -481,11 +481,11 @@ KETGRAD_DEVICE void undo(const Operation& op, const Numbers<T>& numbers, Place<T
     }
   }
 #pragma unroll
-  for (int j = 0; j < TurnBlock::most; ++j) {
+  for (int j = 0; j < RotationBlock::most; ++j) {
     const int number = op.first_angle + j;
-    if (j >= op.turns || place.t.angles[number].is_constant != 0) continue;
+    if (j >= op.rotations || place.t.angles[number].is_constant != 0) continue;
     const T sum = warp_sum(sums[j]);
-    if (lane() == 0) add_to_piece(overlaps + number * stride, place, turned_by(sum, signs << (most_signs - 1 - j)));
+    if (lane() == 0) add_to_piece(overlaps + number * stride, place, with_sign(sum, signs << (most_signs - 1 - j)));
   }
   if (has_strings) sign = 1;
 }
@@ -503,7 +503,7 @@ KETGRAD_DEVICE T word_sums(const WordList& list, const Place<T>& place, Local gr
     T own = 0;
     const std::uint32_t signs = place.signs_of(list.signs, group) ^ list.of_values;
     for_each_pattern(list.words, signs, [&](int m, int pattern, std::uint32_t left) {
-      const T sum = warp_sum(turned_by(values[pattern], left));
+      const T sum = warp_sum(with_sign(values[pattern], left));
       if (static_cast<int>(lane()) == m) own = sum;
     });
     return own;
@@ -513,7 +513,7 @@ KETGRAD_DEVICE T word_sums(const WordList& list, const Place<T>& place, Local gr
   const Word word =
       place.t.words[list.words.first + (static_cast<int>(lane()) < last ? static_cast<int>(lane()) : last)];
   const T own = fetch(values, word.pattern, word.lane);
-  return turned_by(own, (place.signs_of_warp(list.signs, group) ^ list.of_values) << lane());
+  return with_sign(own, (place.signs_of_warp(list.signs, group) ^ list.of_values) << lane());
 }
 
 // <P> is the sum over rows q of Re(i^quarter (-1)^parity(q) conj(psi_(q ^ flip)) psi_q).
@@ -566,7 +566,7 @@ KETGRAD_DEVICE void word_rows(const Range& groups, const Place<T>& place, const 
       const std::uint32_t signs = place.signs_of(list.signs, round.group) ^ list.of_rows;
       const T* weight = weights + list.words.first;
       for_each_pattern(list.words, signs,
-                       [&](int, int pattern, std::uint32_t left) { sums[pattern] += turned_by(*weight++, left); });
+                       [&](int, int pattern, std::uint32_t left) { sums[pattern] += with_sign(*weight++, left); });
       hadamard(sums);
     };
     add(group.real, real);

@@ -1,4 +1,4 @@
-// Kernels that hold tiles of states in shared memory and run the operations of passes on them: turns, phases, Pauli
+// Kernels that hold tiles of states in shared memory and run the operations of passes on them: rotations, phases, Pauli
 // words. Where one tile holds the whole state, a launch runs any number of passes and what is measured after them.
 #pragma once
 
@@ -13,8 +13,8 @@ struct TileCall {
   Samples samples;
   int num_bits = 0;
   Index strings = 0;
-  const Rotation<T>* rotations = nullptr;    // [sample][t.rotations]
-  const Complex<Wide<T>>* phases = nullptr;  // [sample][strings]: exp(-i angle/2)
+  const ShearRotation<T>* rotations = nullptr;  // [sample][t.rotations]
+  const Complex<Wide<T>>* phases = nullptr;     // [sample][strings]: exp(-i angle/2)
   // Whether some angle is not a number: then amplitudes that are still zero are visited too, for it makes them NaN.
   const std::int32_t* some_nan = nullptr;
   int multiprocessors = 1;

@@ -91,7 +91,7 @@ class Walk {
     const Tables& t = c_.tables();
     const double states = (backward ? 2 : 1) + (t.needs_scratch ? 2 : 0);
     const double angles =
-        static_cast<double>(t.angle_count()) * std::max(sizeof(Rotation<T>), sizeof(Complex<Wide<T>>));
+        static_cast<double>(t.angle_count()) * std::max(sizeof(ShearRotation<T>), sizeof(Complex<Wide<T>>));
     const double pieces =
         static_cast<double>(pieces_of_overlaps(1) * t.angle_count() + pieces_of_words(1) * word_count());
     const double sums = 2 * static_cast<double>(largest_sum(backward)) * sizeof(Complex<Wide<T>>);
@@ -466,7 +466,7 @@ class Walk {
   const bool whole_;  // one tile holds a state
 
   CotangentSources<T> cotangents_;
-  Rotation<T>* rotations_ = nullptr;
+  ShearRotation<T>* rotations_ = nullptr;
   Complex<Wide<T>>* phases_ = nullptr;
   Complex<T>* ket_ = nullptr;           // of this chunk; null where it is not in memory
   const Complex<T>* source_ = nullptr;  // where the way back reads the ket

@@ -194,11 +194,11 @@ py::tuple costs(const Cost& forward, const Cost& backward) {
 
 py::dict describe_pass(const Plan& plan, const Pass& pass, int number_bytes) {
   py::dict d;
-  int blocks = 0, turns = 0, phases = 0, strings = 0;
+  int blocks = 0, rotations = 0, phases = 0, strings = 0;
   for (const Operation& op : pass.operations) {
-    if (const auto* block = std::get_if<TurnBlock>(&op)) {
+    if (const auto* block = std::get_if<RotationBlock>(&op)) {
       ++blocks;
-      turns += static_cast<int>(block->turns.size());
+      rotations += static_cast<int>(block->rotations.size());
     } else {
       ++phases;
       strings += static_cast<int>(std::get<Phases>(op).strings.size());
@@ -208,7 +208,7 @@ py::dict describe_pass(const Plan& plan, const Pass& pass, int number_bytes) {
   d["tiles"] = pass.tiles.size();
   d["active_tiles"] = pass.step == Element::none ? pass.active_tiles : pass.tiles.size();
   d["blocks"] = blocks;
-  d["turns"] = turns;
+  d["rotations"] = rotations;
   d["phases"] = phases;
   d["strings"] = strings;
   d["costs"] = costs(forward_cost(plan, pass, number_bytes), backward_cost(plan, pass, number_bytes));

@@ -31,14 +31,14 @@ class Commutant {
     if (reduce(word, &PauliWord::x, by_x_) || reduce(word, &PauliWord::z, by_z_)) basis_.push_back(word);
   }
 
-  // Of a turn, by all words that it is a function of.
-  bool contains(const Turn& turn) const {
-    return contains(turn.word) && (turn.half.is_all() || contains(turn.other_word()));
+  // Of a rotation, by all words that it is a function of.
+  bool contains(const Rotation& rotation) const {
+    return contains(rotation.word) && (rotation.half.is_all() || contains(rotation.other_word()));
   }
 
-  void narrow(const Turn& turn) {
-    narrow(turn.word);
-    if (!turn.half.is_all()) narrow(turn.other_word());
+  void narrow(const Rotation& rotation) {
+    narrow(rotation.word);
+    if (!rotation.half.is_all()) narrow(rotation.other_word());
   }
 
   // How often it was narrowed.

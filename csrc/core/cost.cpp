@@ -24,16 +24,16 @@ double moved_share(const Plan& plan, const Pass& pass) {
   return std::min(visited_share(pass), std::ldexp(1.0, pass.before.span.size() - plan.program->num_wires));
 }
 
-// Multiply-adds per amplitude: a real turn two of the amplitude's parts by one; a complex factor four.
-constexpr double turn = 2;
+// Multiply-adds per amplitude: a real rotation two of the amplitude's parts by one; a complex factor four.
+constexpr double rotation = 2;
 constexpr double factor = 4;
 
 double share_of(const IndexMap& groups, Index active) {
   return static_cast<double>(active) / static_cast<double>(groups.size());
 }
 
-// Of the groups, those that are visited. Turns of half the amplitudes are in full, which takes twice as much.
-double share_of(const TurnBlock& block) {
+// Of the groups, those that are visited. Rotations of half the amplitudes are in full, which takes twice as much.
+double share_of(const RotationBlock& block) {
   const double all = share_of(block.groups, block.active);
   if (!block.half) return all;
   if (!block.half->odd_groups) return block.half->lane_mask != 0 ? 2 * all : all;
@@ -41,17 +41,17 @@ double share_of(const TurnBlock& block) {
   return block.half->lane_mask != 0 ? both : both / 2;
 }
 
-// `per_turn` for each turn of a block, `per_phases` for phases as a whole, per amplitude of `states`, which are read and
+// `per_rotation` for each rotation of a block, `per_phases` for phases as a whole, per amplitude of `states`, which are read and
 // written.
-Cost pass_cost(const Plan& plan, const Pass& pass, double per_turn, double per_phases, double states,
+Cost pass_cost(const Plan& plan, const Pass& pass, double per_rotation, double per_phases, double states,
                int number_bytes) {
   const double visited = amplitudes(plan) * visited_share(pass);
   // Going forward, tiles are written as a whole; going back, they are read so, as far as the pass behind has them.
   Cost cost;
   cost.bytes = moved(plan, pass.tiles, states * (visited_share(pass) + moved_share(plan, pass)), number_bytes);
   for (const Operation& op : pass.operations) {
-    if (const auto* block = std::get_if<TurnBlock>(&op)) {
-      cost.multiply_adds += visited * share_of(*block) * per_turn * static_cast<double>(block->turns.size());
+    if (const auto* block = std::get_if<RotationBlock>(&op)) {
+      cost.multiply_adds += visited * share_of(*block) * per_rotation * static_cast<double>(block->rotations.size());
     } else {
       cost.multiply_adds += visited * per_phases;
     }
@@ -87,12 +87,12 @@ double word_work(const Plan& plan, const ObservablePass& pass) {
 
 Cost forward_cost(const Plan& plan, const Pass& pass, int number_bytes) {
   if (pass.step != Element::none) return step_cost(plan, plan.steps[pass.step], 1, 2, number_bytes);
-  return pass_cost(plan, pass, turn, 2 * factor, 1, number_bytes);
+  return pass_cost(plan, pass, rotation, 2 * factor, 1, number_bytes);
 }
 
 Cost backward_cost(const Plan& plan, const Pass& pass, int number_bytes) {
   if (pass.step != Element::none) return step_cost(plan, plan.steps[pass.step], 3, 4, number_bytes);
-  return pass_cost(plan, pass, 3 * turn, 3 * factor + 2 + transform(plan), 2, number_bytes);
+  return pass_cost(plan, pass, 3 * rotation, 3 * factor + 2 + transform(plan), 2, number_bytes);
 }
 
 Cost forward_cost(const Plan& plan, const ObservablePass& pass, int number_bytes) {

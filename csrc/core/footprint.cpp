@@ -36,11 +36,11 @@ std::size_t held(const Term& t) { return held(t.coefficients) + held(t.word_wire
 std::size_t held(const Measurement& m) { return held(m.wires) + held(m.terms); }
 
 std::size_t held(const Step& s) { return held(s.groups) + held(s.offsets) + held(s.words) + held(s.inputs); }
-std::size_t held(const PhaseString& s) { return held(s.turns); }
+std::size_t held(const PhaseString& s) { return held(s.rotations); }
 std::size_t held(const std::optional<BlockHalf>& h) { return h && h->odd_groups ? held(*h->odd_groups) : 0; }
-std::size_t held(const TurnBlock& b) {
-  return held(b.turns) + held(b.groups) + held(b.row_flip) + held(b.tile_sign) + held(b.lane_sign) + held(b.lane_flip) +
-         held(b.row_sign) + held(b.half);
+std::size_t held(const RotationBlock& b) {
+  return held(b.rotations) + held(b.groups) + held(b.row_flip) + held(b.tile_sign) + held(b.lane_sign) +
+         held(b.lane_flip) + held(b.row_sign) + held(b.half);
 }
 std::size_t held(const Phases& p) { return held(p.rows) + held(p.strings); }
 std::size_t held(const Operation& op) {
@@ -72,7 +72,7 @@ std::int64_t bytes_of(const Program& program) {
 }
 
 std::int64_t bytes_of(const Plan& plan) {
-  return static_cast<std::int64_t>(sizeof plan + held(plan.turns) + held(plan.steps) + held(plan.passes) +
+  return static_cast<std::int64_t>(sizeof plan + held(plan.rotations) + held(plan.steps) + held(plan.passes) +
                                    held(plan.measurements) + held(plan.observables) + held(plan.initial_offsets));
 }
 

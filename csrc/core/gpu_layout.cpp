@@ -3,7 +3,7 @@
 namespace ketgrad {
 
 Layout gpu_layout(int num_wires, int number_bytes, std::size_t shared_bytes) {
-  // Smaller than any GPU's; with less, no turn would fit beside the neighbouring bytes.
+  // Smaller than any GPU's; with less, no rotation would fit beside the neighbouring bytes.
   int most = 8;
   while (gpu_holds(most + 1, number_bytes, shared_bytes)) ++most;
   Layout layout;

@@ -19,7 +19,7 @@ class Pruning {
   Lowered run() {
     std::vector<Element> inside;
     for (auto e = lowered_.order.rbegin(); e != lowered_.order.rend(); ++e) {
-      if (e->turn != Element::none ? sees(lowered_.turns[e->turn]) : sees(lowered_.steps[e->step]))
+      if (e->rotation != Element::none ? sees(lowered_.rotations[e->rotation]) : sees(lowered_.steps[e->step]))
         inside.push_back(*e);
     }
     std::reverse(inside.begin(), inside.end());
@@ -43,9 +43,9 @@ class Pruning {
     }
   }
 
-  bool sees(const Turn& turn) {
-    if (outside_.contains(turn)) return false;
-    outside_.narrow(turn);
+  bool sees(const Rotation& rotation) {
+    if (outside_.contains(rotation)) return false;
+    outside_.narrow(rotation);
     return true;
   }
 
@@ -60,7 +60,7 @@ class Pruning {
   std::ptrdiff_t count_gates(const std::vector<Element>& elements) const {
     std::vector<bool> has(program_.gates.size(), false);
     for (const Element& e : elements)
-      has[e.turn != Element::none ? lowered_.turns[e.turn].gate : lowered_.steps[e.step].gate] = true;
+      has[e.rotation != Element::none ? lowered_.rotations[e.rotation].gate : lowered_.steps[e.step].gate] = true;
     return std::count(has.begin(), has.end(), true);
   }
 
@@ -68,9 +68,9 @@ class Pruning {
     const auto dropped = static_cast<int>(count_gates(lowered_.order) - count_gates(inside));
     Lowered found{{}, {}, {}, lowered_.frame, lowered_.start, dropped};
     for (const Element& e : inside) {
-      if (e.turn != Element::none) {
-        found.order.push_back({static_cast<int>(found.turns.size()), Element::none});
-        found.turns.push_back(lowered_.turns[e.turn]);
+      if (e.rotation != Element::none) {
+        found.order.push_back({static_cast<int>(found.rotations.size()), Element::none});
+        found.rotations.push_back(lowered_.rotations[e.rotation]);
       } else {
         found.order.push_back({Element::none, static_cast<int>(found.steps.size())});
         found.steps.push_back(std::move(lowered_.steps[e.step]));

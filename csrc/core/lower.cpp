@@ -18,11 +18,11 @@ Slot times(double factor, const Slot& s) { return {s.input, s.column, factor * s
 
 // What a gate is made of.
 struct Primitive {
-  enum class Kind : std::uint8_t { turn, flip, cnot, swap } kind;
+  enum class Kind : std::uint8_t { rotation, flip, cnot, swap } kind;
   std::vector<int> wires;
   std::string letters;
   Slot angle;
-  std::vector<int> odd{};  // a turn's: it acts where the parity of these wires is odd; everywhere without any
+  std::vector<int> odd{};  // a rotation's: it acts where the parity of these wires is odd; everywhere without any
 };
 
 // The primitives of one gate, in the order of the circuit; empty where there is no short list.
@@ -33,7 +33,7 @@ class GateLowering {
   std::vector<Primitive> run() {
     if (gate_.controls.size() > 1 || !known()) return {};
     if (info_.family == Family::pauli_rotation) {
-      turn(gate_.word, gate_.targets, gate_.slots[0]);
+      rotate(gate_.word, gate_.targets, gate_.slots[0]);
     } else if (info_.subspace == Subspace::swap || gate_.targets.size() == 2) {
       on_two_wires();
     } else {
@@ -61,54 +61,54 @@ class GateLowering {
     std::vector<int> wires;
   };
 
-  // A turn, controlled where the gate is.
-  void turn(const std::string& letters, const std::vector<int>& wires, const Slot& angle) {
-    if (gate_.controls.empty()) return real_turn(letters, wires, angle);
+  // A rotation, controlled where the gate is.
+  void rotate(const std::string& letters, const std::vector<int>& wires, const Slot& angle) {
+    if (gate_.controls.empty()) return add_real_rotation(letters, wires, angle);
     Word other{letters + "Z", wires};
     other.wires.push_back(gate_.controls[0]);
-    turn_where_odd(gate_.controls, {letters, wires}, other, 1, angle);
+    rotate_where_odd(gate_.controls, {letters, wires}, other, 1, angle);
   }
 
-  // Turns by P where Q, a Z on each of the wires `odd`, is -1; `sign` times the other word is P Q. In the basis of X that is
+  // Rotations by P where Q, a Z on each of the wires `odd`, is -1; `sign` times the other word is P Q. In the basis of X that is
   // no half of the amplitudes, and phases are added up anyway: exp(-i a/4 P) exp(+i a/4 P Q).
-  void turn_where_odd(const std::vector<int>& odd, const Word& word, const Word& other, double sign,
-                      const Slot& angle) {
+  void rotate_where_odd(const std::vector<int>& odd, const Word& word, const Word& other, double sign,
+                        const Slot& angle) {
     const bool mixes = word.letters.find_first_of("XY") != std::string::npos;
-    if (basis_ == Basis::z && mixes) return real_turn(word.letters, word.wires, angle, odd);
-    real_turn(word.letters, word.wires, times(0.5, angle));
-    real_turn(other.letters, other.wires, times(-0.5 * sign, angle));
+    if (basis_ == Basis::z && mixes) return add_real_rotation(word.letters, word.wires, angle, odd);
+    add_real_rotation(word.letters, word.wires, times(0.5, angle));
+    add_real_rotation(other.letters, other.wires, times(-0.5 * sign, angle));
   }
 
-  // A turn by a word whose -i P is real, or by a phase: quarter phases on one wire trade an X for a Y or back. In the
+  // A rotation by a word whose -i P is real, or by a phase: quarter phases on one wire trade an X for a Y or back. In the
   // basis of X, where phases are those of X, a Z for a Y: and from Z to Y it is the other way around X than from X to Y
   // around Z.
-  void real_turn(std::string letters, const std::vector<int>& wires, const Slot& angle,
-                 const std::vector<int>& odd = {}) {
+  void add_real_rotation(std::string letters, const std::vector<int>& wires, const Slot& angle,
+                         const std::vector<int>& odd = {}) {
     const auto [flip, phase, quarter] =
         basis_ == Basis::z ? std::tuple{'X', "Z", pi / 2} : std::tuple{'Z', "X", -pi / 2};
     const auto odd_y = (std::count(letters.begin(), letters.end(), 'Y') & 1) != 0;
     const std::size_t flips = letters.find(flip);
     const std::size_t traded = flips != std::string::npos ? flips : letters.find('Y');
     if (odd_y || traded == std::string::npos)
-      return list_.push_back({Primitive::Kind::turn, wires, std::move(letters), angle, odd});
+      return list_.push_back({Primitive::Kind::rotation, wires, std::move(letters), angle, odd});
     const double first = letters[traded] == 'Y' ? -quarter : quarter;
     letters[traded] = letters[traded] == 'Y' ? flip : 'Y';
     const std::vector<int> wire{wires[traded]};
-    list_.push_back({Primitive::Kind::turn, wire, phase, constant(first)});
-    list_.push_back({Primitive::Kind::turn, wires, std::move(letters), angle, odd});
-    list_.push_back({Primitive::Kind::turn, wire, phase, constant(-first)});
+    list_.push_back({Primitive::Kind::rotation, wire, phase, constant(first)});
+    list_.push_back({Primitive::Kind::rotation, wires, std::move(letters), angle, odd});
+    list_.push_back({Primitive::Kind::rotation, wire, phase, constant(-first)});
   }
 
   // exp(i factor * angle) on everything, or where the control is 1.
   void phase(double factor, const Slot& angle) {
-    if (gate_.controls.empty()) return real_turn("", {}, times(-2 * factor, angle));
-    real_turn("Z", {gate_.controls[0]}, times(factor, angle));
-    real_turn("", {}, times(-factor, angle));
+    if (gate_.controls.empty()) return add_real_rotation("", {}, times(-2 * factor, angle));
+    add_real_rotation("Z", {gate_.controls[0]}, times(factor, angle));
+    add_real_rotation("", {}, times(-factor, angle));
   }
 
   // diag(1, exp(i angle))
   void phase_shift(const Slot& angle) {
-    turn("Z", gate_.targets, angle);
+    rotate("Z", gate_.targets, angle);
     phase(0.5, angle);
   }
 
@@ -125,29 +125,29 @@ class GateLowering {
     switch (info_.formula) {
       case Formula::x: return exchange();
       case Formula::y:  // S X S^dagger
-        real_turn("Z", wire, constant(-pi / 2));
+        add_real_rotation("Z", wire, constant(-pi / 2));
         exchange();
-        return real_turn("Z", wire, constant(pi / 2));
+        return add_real_rotation("Z", wire, constant(pi / 2));
       case Formula::z: return phase_shift(constant(pi));
       case Formula::s: return phase_shift(constant(pi / 2));
       case Formula::t: return phase_shift(constant(pi / 4));
       case Formula::phase: return phase_shift(p[0]);
-      case Formula::h: phase_shift(constant(pi)); return turn("Y", wire, constant(pi / 2));
-      case Formula::sx: turn("X", wire, constant(pi / 2)); return phase(1, constant(pi / 4));
-      case Formula::rx: return turn("X", wire, p[0]);
-      case Formula::ry: return turn("Y", wire, p[0]);
-      case Formula::rz: return turn("Z", wire, p[0]);
+      case Formula::h: phase_shift(constant(pi)); return rotate("Y", wire, constant(pi / 2));
+      case Formula::sx: rotate("X", wire, constant(pi / 2)); return phase(1, constant(pi / 4));
+      case Formula::rx: return rotate("X", wire, p[0]);
+      case Formula::ry: return rotate("Y", wire, p[0]);
+      case Formula::rz: return rotate("Z", wire, p[0]);
       case Formula::rot:
-        turn("Z", wire, p[0]);
-        turn("Y", wire, p[1]);
-        return turn("Z", wire, p[2]);
+        rotate("Z", wire, p[0]);
+        rotate("Y", wire, p[1]);
+        return rotate("Z", wire, p[2]);
       case Formula::u2:
         phase_shift(p[1]);
-        turn("Y", wire, constant(pi / 2));
+        rotate("Y", wire, constant(pi / 2));
         return phase_shift(p[0]);
       case Formula::u3:
         phase_shift(p[2]);
-        turn("Y", wire, p[0]);
+        rotate("Y", wire, p[0]);
         return phase_shift(p[1]);
       case Formula::global_phase: return phase(-1, p[0]);
       default: return;
@@ -161,15 +161,15 @@ class GateLowering {
     switch (info_.formula) {
       case Formula::x: return swap();
       case Formula::i_x:  // SWAP exp(i pi/4 (1 - Z Z)): i on |01> and |10>
-        turn("ZZ", wires, constant(pi / 2));
+        rotate("ZZ", wires, constant(pi / 2));
         phase(1, constant(pi / 4));
         return swap();
       case Formula::phase_x:
-        turn("ZZ", wires, angle);
+        rotate("ZZ", wires, angle);
         phase(0.5, angle);
         return swap();
       case Formula::rx_back:  // exp(i angle/4 (XX + YY)), and YY = -XX ZZ
-        return turn_where_odd(wires, {"XX", wires}, {"YY", wires}, -1, times(-1, angle));
+        return rotate_where_odd(wires, {"XX", wires}, {"YY", wires}, -1, times(-1, angle));
       case Formula::ry: return excitation(0);
       case Formula::single_excitation_plus: return excitation(1);
       case Formula::single_excitation_minus: return excitation(-1);
@@ -177,13 +177,13 @@ class GateLowering {
     }
   }
 
-  // exp(-i angle/4 (YX - XY)) turns between |01> and |10>, and XY = YX ZZ; exp(i sign angle/4 (1 + Z Z)) is the phase of
+  // exp(-i angle/4 (YX - XY)) rotates |01> into |10>, and XY = YX ZZ; exp(i sign angle/4 (1 + Z Z)) is the phase of
   // the others.
   void excitation(double sign) {
     const std::vector<int>& wires = gate_.targets;
-    turn_where_odd(wires, {"YX", wires}, {"XY", wires}, 1, gate_.slots[0]);
+    rotate_where_odd(wires, {"YX", wires}, {"XY", wires}, 1, gate_.slots[0]);
     if (sign == 0) return;
-    turn("ZZ", wires, times(-0.5 * sign, gate_.slots[0]));
+    rotate("ZZ", wires, times(-0.5 * sign, gate_.slots[0]));
     phase(0.25 * sign, gate_.slots[0]);
   }
 
@@ -308,9 +308,9 @@ class Lowering {
       case Primitive::Kind::flip: return found_.frame.flip_wire(p.wires[0]);
       case Primitive::Kind::cnot: return found_.frame.cnot(p.wires[0], p.wires[1]);
       case Primitive::Kind::swap: return found_.frame.swap(p.wires[0], p.wires[1]);
-      case Primitive::Kind::turn:
-        found_.order.push_back({static_cast<int>(found_.turns.size()), Element::none});
-        found_.turns.push_back({found_.frame.word(p.letters, p.wires), p.angle, gate, half(p.odd)});
+      case Primitive::Kind::rotation:
+        found_.order.push_back({static_cast<int>(found_.rotations.size()), Element::none});
+        found_.rotations.push_back({found_.frame.word(p.letters, p.wires), p.angle, gate, half(p.odd)});
     }
   }
 
@@ -333,13 +333,13 @@ bool needs_words_only(const Program& program) {
   });
 }
 
-// Turns that mix, each by the share of the amplitudes that may be other than zero: of a state that begins in one place,
+// Rotations that mix, each by the share of the amplitudes that may be other than zero: of a state that begins in one place,
 // it doubles with every new flip.
 double count_mixing(const Lowered& lowered) {
   Span flips;
   int missing = lowered.start.everywhere != 0 ? 0 : lowered.frame.num_wires();
   double total = 0;
-  for (const Turn& t : lowered.turns) {
+  for (const Rotation& t : lowered.rotations) {
     if (t.word.is_diagonal()) continue;
     if (flips.add(t.word.x) && missing > 0) --missing;
     total += std::exp2(-missing);
@@ -347,9 +347,9 @@ double count_mixing(const Lowered& lowered) {
   return total;
 }
 
-// By which the turns must be fewer in the basis of X, for there the first passes too go over all of a state: on 24 wires
-// two layers of RX RZ RX, 48 turns instead of 52, took 1.7 times as long, and on 12 to 20 wires four layers, 0.64 of the
-// turns, 0.8 to 0.95 times as long.
+// By which the rotations must be fewer in the basis of X, for there the first passes too go over all of a state: on 24 wires
+// two layers of RX RZ RX, 48 rotations instead of 52, took 1.7 times as long, and on 12 to 20 wires four layers, 0.64 of the
+// rotations, 0.8 to 0.95 times as long.
 constexpr double least_gain = 0.7;
 
 }  // namespace
@@ -367,22 +367,22 @@ Index coefficient_count(const Step& step) {
 Index overlap_count(const Step& step) { return step.kind == StepKind::pauli_rotation ? 1 : coefficient_count(step); }
 
 void split_halves(Lowered& lowered) {
-  std::vector<Turn> turns;
+  std::vector<Rotation> rotations;
   std::vector<Element> order;
   for (const Element& e : lowered.order) {
-    if (e.turn == Element::none) {
+    if (e.rotation == Element::none) {
       order.push_back(e);
       continue;
     }
     const auto add = [&](const PauliWord& word, const Slot& angle) {
-      order.push_back({static_cast<int>(turns.size()), Element::none});
-      turns.push_back({word, angle, lowered.turns[e.turn].gate, {}});
+      order.push_back({static_cast<int>(rotations.size()), Element::none});
+      rotations.push_back({word, angle, lowered.rotations[e.rotation].gate, {}});
     };
-    const Turn& turn = lowered.turns[e.turn];
-    add(turn.word, turn.half.is_all() ? turn.angle : times(0.5, turn.angle));
-    if (!turn.half.is_all()) add(turn.other_word(), times(-0.5, turn.angle));
+    const Rotation& rotation = lowered.rotations[e.rotation];
+    add(rotation.word, rotation.half.is_all() ? rotation.angle : times(0.5, rotation.angle));
+    if (!rotation.half.is_all()) add(rotation.other_word(), times(-0.5, rotation.angle));
   }
-  lowered.turns = std::move(turns);
+  lowered.rotations = std::move(rotations);
   lowered.order = std::move(order);
 }
 

@@ -1,17 +1,17 @@
-// Lowering: the gates of a program become turns and steps, and the permutations among them become the frame.
+// Lowering: the gates of a program become rotations and steps, and the permutations among them become the frame.
 //
-// A turn is exp(-i angle/2 P) for a Pauli word P. Nearly every gate is a product of turns, and for turns there is one
-// kernel each way, one overlap and one rule for what commutes. Turns whose word is diagonal are phases; all others are
+// A rotation is exp(-i angle/2 P) for a Pauli word P. Nearly every gate is a product of rotations, and for rotations there is one
+// kernel each way, one overlap and one rule for what commutes. Rotations whose word is diagonal are phases; all others are
 // brought to real matrices here, by quarter phases around them: exp(-i angle/2 X) = S^dagger exp(-i angle/2 Y) S. What
-// is no product of a few turns stays a step of its own.
+// is no product of a few rotations stays a step of its own.
 //
-// A turn may be one of half the amplitudes: exp(-i angle/2 P (1 - Q)/2) with a string Q of Zs that commutes with P. So are
+// A rotation may be one of half the amplitudes: exp(-i angle/2 P (1 - Q)/2) with a string Q of Zs that commutes with P. So are
 // controlled rotations, with the control's Z for Q, and rotations between |01> and |10>, with Z Z. It is the product of
-// turns by P and by P Q, of half the angle each, but the other half of the amplitudes would come out of these with what
-// rounding leaves of a turn and its inverse: zeros would not stay zeros.
+// rotations by P and by P Q, of half the angle each, but the other half of the amplitudes would come out of these with what
+// rounding leaves of a rotation and its inverse: zeros would not stay zeros.
 //
 // In the basis of X (see frame.h) it is RX that is a phase. Circuits of which nothing but Pauli words is measured, and
-// which begin in a basis state, are lowered to that basis where clearly fewer turns are left in it: RX RZ RX on each wire
+// which begin in a basis state, are lowered to that basis where clearly fewer rotations are left in it: RX RZ RX on each wire
 // and CNOT between them has half as many there.
 #pragma once
 
@@ -33,13 +33,13 @@ struct Half {
   friend bool operator==(const Half&, const Half&) = default;
 };
 
-struct Turn {
+struct Rotation {
   PauliWord word;
   Slot angle;    // of no input where the angle is a constant
   int gate = 0;  // index into program.gates
   Half half;     // it acts there; its word maps it to itself
 
-  // The word P Q of turns of half the amplitudes (see above).
+  // The word P Q of rotations of half the amplitudes (see above).
   PauliWord other_word() const { return {word.x, word.z ^ half.mask, word.y_count, word.negative != half.even}; }
 };
 
@@ -69,15 +69,15 @@ struct Step {
 Index coefficient_count(const Step& step);
 Index overlap_count(const Step& step);
 
-// A turn or a step, the other being `none`.
+// A rotation or a step, the other being `none`.
 struct Element {
   static constexpr int none = -1;
-  int turn = none;
+  int rotation = none;
   int step = none;
 };
 
 struct Lowered {
-  std::vector<Turn> turns;
+  std::vector<Rotation> rotations;
   std::vector<Step> steps;
   std::vector<Element> order;
   Frame frame;  // at the end of the circuit
@@ -87,7 +87,7 @@ struct Lowered {
 
 Lowered lower(const Program& program);
 
-// Makes two turns of all amplitudes of each of half of them.
+// Makes two rotations of all amplitudes of each of half of them.
 void split_halves(Lowered& lowered);
 
 }  // namespace ketgrad

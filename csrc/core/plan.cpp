@@ -16,15 +16,15 @@ void add_input(std::vector<int>& inputs, int input) {
   if (input != no_input && std::find(inputs.begin(), inputs.end(), input) == inputs.end()) inputs.push_back(input);
 }
 
-// Turns a stretch of turns between two steps into passes.
+// Plans a stretch of rotations between two steps as passes.
 class StretchPlanner {
  public:
   // `next_flips`: what the last tile, where it has room, shall hold besides.
-  StretchPlanner(Plan& plan, Live& live, std::vector<int> turns, std::vector<Mask> next_flips)
+  StretchPlanner(Plan& plan, Live& live, std::vector<int> rotations, std::vector<Mask> next_flips)
       : plan_(plan),
         live_(live),
         visited_(live.span),
-        remaining_(std::move(turns)),
+        remaining_(std::move(rotations)),
         next_flips_(std::move(next_flips)),
         num_bits_(plan.program->num_wires) {}
 
@@ -33,20 +33,20 @@ class StretchPlanner {
   }
 
  private:
-  using Window = std::vector<int>;  // turns, in order
+  using Window = std::vector<int>;  // rotations, in order
 
-  // Looking beyond so many turns that wait costs more than it finds.
+  // Looking beyond so many rotations that wait costs more than it finds.
   static constexpr int most_waiting = 256;
 
-  // A pass of so many turns that flip gains nothing by more, anywhere, while what a GPU has to know of each takes shared
+  // A pass of so many rotations that flip gains nothing by more, anywhere, while what a GPU has to know of each takes shared
   // memory.
   static constexpr int most_in_pass = 2048;
 
-  const Turn& turn(int number) const { return plan_.turns[number]; }
+  const Rotation& rotation(int number) const { return plan_.rotations[number]; }
 
-  const PauliWord& word(int turn) const { return plan_.turns[turn].word; }
+  const PauliWord& word(int rotation) const { return plan_.rotations[rotation].word; }
 
-  const Half& half(int turn) const { return plan_.turns[turn].half; }
+  const Half& half(int rotation) const { return plan_.rotations[rotation].half; }
 
   void plan_pass() {
     TileGeometry tile(num_bits_, plan_.layout.lane_bits, plan_.layout.tile_bits, plan_.layout.run_bits);
@@ -58,7 +58,7 @@ class StretchPlanner {
       for (const int t : round) {
         parities.push_back(word(t).z);
         if (!half(t).is_all()) parities.push_back(half(t).mask);
-        add_input(pass.inputs, plan_.turns[t].angle.input);
+        add_input(pass.inputs, plan_.rotations[t].angle.input);
       }
     }
     pass.before = live_;
@@ -71,7 +71,7 @@ class StretchPlanner {
     plan_.passes.push_back(std::move(pass));
   }
 
-  // Rows of a single state go in pairs (PairCell). The second is one that the next turns trade, or any.
+  // Rows of a single state go in pairs (PairCell). The second is one that the next rotations trade, or any.
   void visit_a_pair(const TileGeometry& tile, const std::vector<Window>& rounds) {
     if (plan_.layout.part_bits != 0) return;
     const auto has_pair = [&] {
@@ -92,7 +92,7 @@ class StretchPlanner {
     for (const Mask v : tile.span().basis()) visited_.add(v);
   }
 
-  // The flips of the first turns that can be had, and the turns that were looked at.
+  // The flips of the first rotations that can be had, and the rotations that were looked at.
   Window choose_tile(TileGeometry& tile) const {
     if (plan_.layout.tile_bits >= num_bits_) {
       tile.fill();
@@ -106,7 +106,7 @@ class StretchPlanner {
       window.push_back(t);
       const PauliWord& w = word(t);
       if (!w.is_diagonal()) ++flipping;
-      if (!free.contains(turn(t)) || (!w.is_diagonal() && !tile.reach(w.x))) free.narrow(turn(t));
+      if (!free.contains(rotation(t)) || (!w.is_diagonal() && !tile.reach(w.x))) free.narrow(rotation(t));
     }
     const bool is_last = std::ranges::all_of(remaining_, [&](int t) { return tile.reaches(word(t).x); });
     for (std::size_t i = 0; is_last && i < next_flips_.size(); ++i) tile.reach(next_flips_[i]);
@@ -114,29 +114,29 @@ class StretchPlanner {
     return window;
   }
 
-  // Phases and other turns in alternation, each round as many as are not held up by others; takes them off the
+  // Phases and other rotations in alternation, each round as many as are not held up by others; takes them off the
   // remaining ones.
   std::vector<Window> schedule(const TileGeometry& tile, const Window& window) {
     std::vector<Window> rounds;
     Window left = window;
-    auto turns_left =
+    auto rotations_left =
         std::count_if(remaining_.begin(), remaining_.end(), [&](int t) { return !word(t).is_diagonal(); });
     // Phases that are the same all over a tile are left to a pass that sees them change: there they cost nothing.
     const auto phases = [&](const PauliWord& w) {
-      return w.is_diagonal() && (w.z == 0 || turns_left == 0 || tile.parity(w.z) != 0);
+      return w.is_diagonal() && (w.z == 0 || rotations_left == 0 || tile.parity(w.z) != 0);
     };
-    const auto turns = [&](const PauliWord& w) { return !w.is_diagonal() && tile.reaches(w.x); };
+    const auto rotations = [&](const PauliWord& w) { return !w.is_diagonal() && tile.reaches(w.x); };
     for (;;) {
       const Window some_phases = take(left, phases);
-      const Window some_turns = take(left, turns);
-      turns_left -= static_cast<std::ptrdiff_t>(some_turns.size());
-      // Phases that no turn of this pass waits for are put off: they merge with those of the next pass.
-      const bool put_off = some_turns.empty() && turns_left > 0;
+      const Window some_rotations = take(left, rotations);
+      rotations_left -= static_cast<std::ptrdiff_t>(some_rotations.size());
+      // Phases that no rotation of this pass waits for are put off: they merge with those of the next pass.
+      const bool put_off = some_rotations.empty() && rotations_left > 0;
       if (!some_phases.empty() && !put_off) rounds.push_back(some_phases);
-      if (some_turns.empty()) break;
-      rounds.push_back(some_turns);
+      if (some_rotations.empty()) break;
+      rounds.push_back(some_rotations);
     }
-    std::vector<bool> taken(plan_.turns.size(), false);
+    std::vector<bool> taken(plan_.rotations.size(), false);
     for (const Window& round : rounds) {
       for (const int t : round) taken[t] = true;
     }
@@ -151,10 +151,10 @@ class StretchPlanner {
     Window rest;
     Commutant free(num_bits_);  // to go before those that wait
     for (const int t : left) {
-      if (wanted(word(t)) && free.contains(turn(t))) {
+      if (wanted(word(t)) && free.contains(rotation(t))) {
         taken.push_back(t);
       } else {
-        free.narrow(turn(t));
+        free.narrow(rotation(t));
         rest.push_back(t);
       }
     }
@@ -168,7 +168,7 @@ class StretchPlanner {
       return;
     }
     for (const std::vector<int>& block : blocks(tile, round)) {
-      pass.operations.push_back(turn_block(pass, tile, block));
+      pass.operations.push_back(rotation_block(pass, tile, block));
       for (const int t : block) {
         live_.span.add(word(t).x);
         visited_.add(word(t).x);
@@ -191,7 +191,7 @@ class StretchPlanner {
         parities.push_back(local >> lane_bits());
         found.strings.push_back({0, local & (unit(lane_bits()) - 1), z, false, {}});
       }
-      found.strings[at->second].turns.push_back(t);
+      found.strings[at->second].rotations.push_back(t);
     }
     Rows rows = visited_rows(pass, tile);
     // Larger states are gone over in the order of memory, which the machine foresees.
@@ -208,7 +208,7 @@ class StretchPlanner {
     return found;
   }
 
-  // Turns a basis into one of the same span on whose vectors few parities are odd: as many parities as are independent
+  // Changes a basis into one of the same span on whose vectors few parities are odd: as many parities as are independent
   // are odd on one vector each.
   static void tell_apart(std::vector<Mask>& basis, const std::vector<Mask>& parities) {
     std::size_t told = 0;
@@ -256,7 +256,7 @@ class StretchPlanner {
 
   // --- blocks --------------------------------------------------------------------------------------------------------
 
-  // What a turn trades: only turns of the same kind share a block.
+  // What a rotation trades: only rotations of the same kind share a block.
   struct Flip {
     Mask row;
     Mask lane;
@@ -264,20 +264,20 @@ class StretchPlanner {
     bool is_like(const Flip& o) const { return (row == 0) == (o.row == 0) && (lane == 0) == (o.lane == 0); }
   };
 
-  Flip flip(const TileGeometry& tile, int turn) const {
-    const Mask local = tile.flip(word(turn).x);
+  Flip flip(const TileGeometry& tile, int rotation) const {
+    const Mask local = tile.flip(word(rotation).x);
     return {local >> lane_bits(), local & (unit(lane_bits()) - 1)};
   }
 
-  // Whether a turn may join others: pairs that do not meet, rows that are told apart by which turns they are traded by,
+  // Whether a rotation may join others: pairs that do not meet, rows that are told apart by which rotations they are traded by,
   // the same half of the amplitudes, and the same input, because at a call one may be batched and the other shared.
   bool may_join(const TileGeometry& tile, const std::vector<int>& block, int t) const {
     const Flip own = flip(tile, t);
-    if (static_cast<int>(block.size()) == TurnBlock::most || !own.is_like(flip(tile, block[0]))) return false;
+    if (static_cast<int>(block.size()) == RotationBlock::most || !own.is_like(flip(tile, block[0]))) return false;
     if (half(t) != half(block[0]) || cuts_groups(tile, t) || cuts_groups(tile, block[0])) return false;
     Span rows;
     for (const int b : block) {
-      if (plan_.turns[b].angle.input != plan_.turns[t].angle.input) return false;
+      if (plan_.rotations[b].angle.input != plan_.rotations[t].angle.input) return false;
       if (odd_parity(word(b).x & word(t).z) || odd_parity(word(b).z & word(t).x)) return false;
       rows.add(flip(tile, b).row);
     }
@@ -292,10 +292,10 @@ class StretchPlanner {
       Commutant free(num_bits_);
       for (std::size_t i = 1; i < left.size(); ++i) {
         const int t = left[i];
-        if (free.contains(turn(t)) && may_join(tile, block, t)) {
+        if (free.contains(rotation(t)) && may_join(tile, block, t)) {
           block.push_back(t);
         } else {
-          free.narrow(turn(t));
+          free.narrow(rotation(t));
           rest.push_back(t);
         }
       }
@@ -305,11 +305,11 @@ class StretchPlanner {
     return found;
   }
 
-  TurnBlock turn_block(const Pass& pass, const TileGeometry& tile, const std::vector<int>& turns) const {
-    TurnBlock block;
-    block.turns = turns;
+  RotationBlock rotation_block(const Pass& pass, const TileGeometry& tile, const std::vector<int>& rotations) const {
+    RotationBlock block;
+    block.rotations = rotations;
     const int parts = plan_.layout.part_bits;
-    for (const int t : turns) {
+    for (const int t : rotations) {
       const Flip traded = flip(tile, t);
       const Mask parity = tile.parity(word(t).z);
       block.row_flip.push_back(static_cast<Index>(traded.row << parts));
@@ -318,22 +318,25 @@ class StretchPlanner {
       block.row_sign.push_back((parity >> lane_bits()) << parts);
       block.tile_sign.push_back(word(t).z);
     }
-    if (const Half& h = half(turns[0]); !h.is_all())
-      block.half = {h.mask, tile.parity(h.mask) & (unit(lane_bits()) - 1), h.even, cuts_groups(tile, turns[0]), {}, 0};
+    if (const Half& h = half(rotations[0]); !h.is_all())
+      block.half = {h.mask, tile.parity(h.mask) & (unit(lane_bits()) - 1), h.even, cuts_groups(tile, rotations[0]), {},
+                    0};
     enumerate_groups(block, pass, tile);
     return block;
   }
 
-  Mask half_rows(const TileGeometry& tile, int turn) const { return tile.parity(half(turn).mask) >> lane_bits(); }
+  Mask half_rows(const TileGeometry& tile, int rotation) const {
+    return tile.parity(half(rotation).mask) >> lane_bits();
+  }
 
-  // Whether a turn takes rows to others that have other lanes in its half.
-  bool cuts_groups(const TileGeometry& tile, int turn) const {
-    return !half(turn).is_all() && odd_parity(half_rows(tile, turn) & flip(tile, turn).row);
+  // Whether a rotation takes rows to others that have other lanes in its half.
+  bool cuts_groups(const TileGeometry& tile, int rotation) const {
+    return !half(rotation).is_all() && odd_parity(half_rows(tile, rotation) & flip(tile, rotation).row);
   }
 
   // One row of each group, first those that are visited. Of the rows of a group the one is chosen at
   // which all row signs are even, unless lanes have signs that go with them.
-  void enumerate_groups(TurnBlock& block, const Pass& pass, const TileGeometry& tile) const {
+  void enumerate_groups(RotationBlock& block, const Pass& pass, const TileGeometry& tile) const {
     const int parts = plan_.layout.part_bits;
     const Rows rows = visited_rows(pass, tile);
     Span flips;
@@ -354,10 +357,10 @@ class StretchPlanner {
       for (Mask& v : basis) v ^= odd_parity(v & sign) ? other : 0;
       origin ^= odd_parity(origin & sign) ? other : 0;
     };
-    for (std::size_t j = 0; j < block.turns.size() && !block.trades_lanes(); ++j)
+    for (std::size_t j = 0; j < block.rotations.size() && !block.trades_lanes(); ++j)
       make_even(block.row_sign[j], block.row_flip[j]);
     if (block.half) {
-      const Mask sign = half_rows(tile, block.turns[0]) << parts;
+      const Mask sign = half_rows(tile, block.rotations[0]) << parts;
       if (block.cuts_groups()) make_even(sign, block.row_flip[0]);
       take_odd_groups(block, sign, origin, basis);
     }
@@ -365,7 +368,7 @@ class StretchPlanner {
   }
 
   // Takes those at which the half's sign is odd, if there are any, off a block's groups: origin + span of the basis.
-  static void take_odd_groups(TurnBlock& block, Mask sign, Mask& origin, std::vector<Mask>& basis) {
+  static void take_odd_groups(RotationBlock& block, Mask sign, Mask& origin, std::vector<Mask>& basis) {
     const auto odd = [&](Mask v) { return odd_parity(v & sign); };
     const auto first = std::find_if(basis.begin(), basis.end(), odd);
     if (first == basis.end()) return;
@@ -404,7 +407,7 @@ void close_stretch(std::vector<Operation*>& stretch) {
 }
 
 bool carries_scale(const Operation& op) {
-  const auto* block = std::get_if<TurnBlock>(&op);
+  const auto* block = std::get_if<RotationBlock>(&op);
   return block == nullptr || !block->half;
 }
 
@@ -425,14 +428,14 @@ void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vecto
   live.everywhere =
       !plan.layout.tracks_support || plan.program->initial.kind == Preparation::state || plan.start.everywhere != 0;
   live.origin = static_cast<Mask>(plan.start.index);
-  std::vector<int> turns;
+  std::vector<int> rotations;
   const auto finish_stretch = [&](const std::vector<Mask>& next_flips) {
-    StretchPlanner(plan, live, std::move(turns), next_flips).run();
-    turns.clear();
+    StretchPlanner(plan, live, std::move(rotations), next_flips).run();
+    rotations.clear();
   };
   for (const Element& e : order) {
-    if (e.turn != Element::none) {
-      turns.push_back(e.turn);
+    if (e.rotation != Element::none) {
+      rotations.push_back(e.rotation);
       continue;
     }
     finish_stretch({});
@@ -615,7 +618,7 @@ Plan make_plan(const Program& program, const Layout& layout) {
   Plan plan;
   plan.program = &program;
   plan.layout = layout;
-  plan.turns = std::move(lowered.turns);
+  plan.rotations = std::move(lowered.rotations);
   plan.steps = std::move(lowered.steps);
   plan.dropped = lowered.dropped;
   plan.start = lowered.start;

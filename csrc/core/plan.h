@@ -1,13 +1,13 @@
 // A plan: what the walk does with a program, decided once per program and layout. Both backends read it.
 //
 // A pass goes over the state once, tile by tile. A tile is a coset of a subspace of indices that holds whole rows of
-// neighbouring amplitudes; inside it run the turns whose words map the tile to itself, in blocks of up to three that
+// neighbouring amplitudes; inside it run the rotations whose words map the tile to itself, in blocks of up to three that
 // work on rows in registers, and between them the phases, merged into one factor an amplitude.
 //
-// What decides (the cost model): a turn costs one multiply-add a row of the vector's width and phases about eight, while a
-// row that comes from beyond the caches costs as much as ten of either. So a pass takes every turn that it can reach,
-// over layers, in the order that commuting allows; phases are put off until a turn needs them; and what cannot change
-// the outcome (amplitudes that are still zero, turns that nobody wants a gradient of) is not visited.
+// What decides (the cost model): a rotation costs one multiply-add a row of the vector's width and phases about eight, while a
+// row that comes from beyond the caches costs as much as ten of either. So a pass takes every rotation that it can reach,
+// over layers, in the order that commuting allows; phases are put off until a rotation needs them; and what cannot change
+// the outcome (amplitudes that are still zero, rotations that nobody wants a gradient of) is not visited.
 #pragma once
 
 #include <optional>
@@ -28,41 +28,41 @@ struct Layout {
   bool moves_zeros = true;          // tiles are read and written as a whole, amplitudes that are zero still included
   bool tracks_support = true;       // amplitudes that are zero still are left out
   bool measures_in_passes = false;  // words whose flips the last pass's tile holds are measured there
-  bool splits_halves = false;       // turns of half the amplitudes are made two of all
+  bool splits_halves = false;       // rotations of half the amplitudes are made two of all
 
   friend bool operator==(const Layout&, const Layout&) = default;
 };
 
-// Operations leave out factors that all amplitudes have in common, such as the cosines of turns; the walk carries them
-// as a scale. The last operation of a stretch (going forward, or going back) closes: it takes the scale in. Turns of half
+// Operations leave out factors that all amplitudes have in common, such as the cosines of rotations; the walk carries them
+// as a scale. The last operation of a stretch (going forward, or going back) closes: it takes the scale in. Rotations of half
 // the amplitudes leave nothing out and take nothing in.
 
-// The half that a block's turns act on: amplitudes at which the parities of tile, row and lane add up to an odd one, or to
+// The half that a block's rotations act on: amplitudes at which the parities of tile, row and lane add up to an odd one, or to
 // an even one.
 struct BlockHalf {
   Mask tile_mask = 0;
   Mask lane_mask = 0;
   bool even = false;
-  // Groups at whose rows the parity is odd; it is even at those of the block itself. Where a turn takes each row to one of
+  // Groups at whose rows the parity is odd; it is even at those of the block itself. Where a rotation takes each row to one of
   // the other parity, which the lanes make up for, it is even at the first row of all groups.
   bool cuts_groups = false;
   std::optional<IndexMap> odd_groups;
   Index odd_active = 0;
 };
 
-// Up to `most` turns that trade rows, or lanes, or both: turns that trade rows together mix the 2^k rows of a group.
-struct TurnBlock {
+// Up to `most` rotations that trade rows, or lanes, or both: rotations that trade rows together mix the 2^k rows of a group.
+struct RotationBlock {
   static constexpr int most = 3;
 
-  std::vector<int> turns;
+  std::vector<int> rotations;
   IndexMap groups;              // the first row of each group
   Index active = 0;             // the first `active` groups are visited, the others zero still
-  std::vector<Index> row_flip;  // per turn: the partner of a row
-  std::vector<Mask> tile_sign;  // per turn: the parity of (tile's base & this) turns its angle around
-  std::vector<Mask> lane_sign;  // per turn: the parity of (lane & this) too
-  std::vector<Mask> lane_flip;  // per turn: the partner of a lane; of some turn zero, of all
+  std::vector<Index> row_flip;  // per rotation: the partner of a row
+  std::vector<Mask> tile_sign;  // per rotation: the parity of (tile's base & this) negates its angle
+  std::vector<Mask> lane_sign;  // per rotation: the parity of (lane & this) too
+  std::vector<Mask> lane_flip;  // per rotation: the partner of a lane; of some rotation zero, of all
   std::vector<Mask>
-      row_sign;  // per turn: the parity of (row & this) too; even on the first rows, if no lanes are traded
+      row_sign;  // per rotation: the parity of (row & this) too; even on the first rows, if no lanes are traded
   std::optional<BlockHalf> half;  // else all amplitudes
   bool closes_forward = false;
   bool closes_backward = false;
@@ -77,8 +77,8 @@ struct PhaseString {
   Mask row_mask = 0;  // over the numbers of the rows
   Mask lane_mask = 0;
   Mask tile_mask = 0;
-  bool negative = false;   // its sign on the first row
-  std::vector<int> turns;  // several turns of one word, up to the sign
+  bool negative = false;       // its sign on the first row
+  std::vector<int> rotations;  // several rotations of one word, up to the sign
 };
 
 // Rows are gone over in an order in which few strings change with each bit of their numbers.
@@ -90,7 +90,7 @@ struct Phases {
   bool closes_backward = false;
 };
 
-using Operation = std::variant<TurnBlock, Phases>;
+using Operation = std::variant<RotationBlock, Phases>;
 
 // Amplitudes that may be other than zero: origin + span.
 struct Live {
@@ -166,7 +166,7 @@ struct ObservablePass {
 struct Plan {
   const Program* program = nullptr;
   Layout layout;
-  std::vector<Turn> turns;
+  std::vector<Rotation> rotations;
   std::vector<Step> steps;
   std::vector<Pass> passes;
   std::vector<PlannedMeasurement> measurements;

@@ -26,10 +26,10 @@ void step_coefficients(const Call<T>& call, const Step& step, Index sample, doub
 template <class T>
 void step_tangents(const Call<T>& call, const Step& step, Index sample, double* out);
 
-// Turns a step's coefficients into those of its inverse: the conjugate transpose, or the angle's sign.
+// Replaces a step's coefficients by those of its inverse: the conjugate transpose, or the angle's sign.
 void invert_coefficients(const Step& step, double* coefficients);
 
-// Turns the derivatives of a unitary step's coefficients into those of its inverse: dV becomes -V^-1 dV V^-1. That is the
+// Replaces the derivatives of a unitary step's coefficients by those of its inverse: dV becomes -V^-1 dV V^-1. That is the
 // derivative of V^dagger too where V stays unitary along the direction; a matrix that is an input need not.
 void invert_tangents(const Step& step, const double* coefficients, double* tangents);
 

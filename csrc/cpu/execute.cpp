@@ -71,7 +71,7 @@ Layout layout_of(const WalkLevel& level, bool lanes, Index dimension) {
 }
 
 // Time per amplitude of all samples, in units of a sample that fills its vectors: a batch in lanes pays for whole groups,
-// single states pay a third more, for turns within rows, and for every operation as much as some eight rows.
+// single states pay a third more, for rotations within rows, and for every operation as much as some eight rows.
 template <class T>
 bool prefers_lanes(const Call<T>& call, const WalkLevel& level) {
   const double width = level.lanes<T>();

@@ -357,7 +357,7 @@ void rotate_pauli(V* psi, V* lambda, const IndexMap& groups, const PauliWord& wo
   const RotationPhase phase(word);
   const bool y_odd = (word.y_count & 1) != 0;
   V sum{};
-  const auto turn = [&](V* state, Index i, Index j, bool odd_i, bool odd_j) {
+  const auto rotate = [&](V* state, Index i, Index j, bool odd_i, bool odd_j) {
     V from_i_re, from_i_im, from_j_re, from_j_im;
     rotated(state + 2 * i, phase, odd_i, from_i_re, from_i_im);
     rotated(state + 2 * j, phase, odd_j, from_j_re, from_j_im);
@@ -381,8 +381,8 @@ void rotate_pauli(V* psi, V* lambda, const IndexMap& groups, const PauliWord& wo
           sum += lambda[2 * j] * re + lambda[2 * j + 1] * im;
         }
       }
-      turn(psi, i, j, odd_i, odd_j);
-      if constexpr (two) turn(lambda, i, j, odd_i, odd_j);
+      rotate(psi, i, j, odd_i, odd_j);
+      if constexpr (two) rotate(lambda, i, j, odd_i, odd_j);
     }
   });
   if constexpr (W) w[0] += sum;

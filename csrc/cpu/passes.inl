@@ -1,4 +1,4 @@
-// Runs the turns of a plan. Included by walk.inl after tiles.inl.
+// Runs the rotations of a plan. Included by walk.inl after tiles.inl.
 
 // The samples that are walked together.
 struct SampleGroup {
@@ -9,7 +9,7 @@ struct SampleGroup {
   Index sample(int lane) const { return first + std::min(lane, count - 1); }
 };
 
-// One direction of the walk through a plan's turns: the numbers of each operation, and what is done with them. V is
+// One direction of the walk through a plan's rotations: the numbers of each operation, and what is done with them. V is
 // the scalar for a single state, the vector of lanes for a batch.
 template <class V>
 class PassRunner {
@@ -92,14 +92,14 @@ class PassRunner {
   }
 
   // The ket is read from `source`, which is `ket` itself or, of a pass that covers the state, something else.
-  // `wanted[turn]`; adds to overlaps[turn][lane] what is wanted: Im<bra|P|ket>. Nobody may need the states of the `last`
+  // `wanted[rotation]`; adds to overlaps[rotation][lane] what is wanted: Im<bra|P|ket>. Nobody may need the states of the `last`
   // pass.
   void backward(int index, const T* source, T* ket, T* bra, bool last, const std::vector<char>& wanted,
                 std::vector<double>& overlaps) {
     const Pass& pass = plan_.passes[index];
-    turns_.clear();
-    for (const Operation& op : pass.operations) append_turns(op, turns_);
-    sums_.assign(turns_.size() * width, 0.0);
+    rotations_.clear();
+    for (const Operation& op : pass.operations) append_rotations(op, rotations_);
+    sums_.assign(rotations_.size() * width, 0.0);
     const Index size = static_cast<Index>(sums_.size());
     tiles_.for_each(pass, some_nan_ ? pass.tiles.size() : pass.active_tiles, size, sums_.data(),
                     [&](Index tile, Workspace<V>& work, double* sums) {
@@ -109,7 +109,7 @@ class PassRunner {
                       double* at = sums + size;
                       for (int k = static_cast<int>(pass.operations.size()) - 1; k >= 0; --k) {
                         if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
-                        at -= turn_count(pass.operations[k]) * width;
+                        at -= rotation_count(pass.operations[k]) * width;
                         undo(pass.operations[k], numbers_[first_operation_[index] + k], pass, base, ket_rows, bra_rows,
                              work, wanted, at);
                       }
@@ -117,8 +117,8 @@ class PassRunner {
                       tiles_.scatter(pass, base, ket_rows, ket);
                       tiles_.scatter(pass, base, bra_rows, bra);
                     });
-    for (std::size_t j = 0; j < turns_.size(); ++j) {
-      for (int l = 0; l < width; ++l) overlaps[turns_[j] * width + l] += sums_[j * width + l];
+    for (std::size_t j = 0; j < rotations_.size(); ++j) {
+      for (int l = 0; l < width; ++l) overlaps[rotations_[j] * width + l] += sums_[j * width + l];
     }
   }
 
@@ -144,22 +144,23 @@ class PassRunner {
 
   // --- numbers -------------------------------------------------------------------------------------------------------
 
-  bool reads_batched(int turn) const {
-    const int input = plan_.turns[turn].angle.input;
+  bool reads_batched(int rotation) const {
+    const int input = plan_.rotations[rotation].angle.input;
     return input != no_input && call_.inputs[input].batched;
   }
 
-  bool reads_batched(const std::vector<int>& turns) const {
-    return std::any_of(turns.begin(), turns.end(), [&](int t) { return reads_batched(t); });
+  bool reads_batched(const std::vector<int>& rotations) const {
+    return std::any_of(rotations.begin(), rotations.end(), [&](int t) { return reads_batched(t); });
   }
 
   bool reads_batched(const Operation& op) const {
-    if (const auto* block = std::get_if<TurnBlock>(&op)) return reads_batched(block->turns);
+    if (const auto* block = std::get_if<RotationBlock>(&op)) return reads_batched(block->rotations);
     const auto& strings = std::get<Phases>(op).strings;
-    return std::any_of(strings.begin(), strings.end(), [&](const PhaseString& s) { return reads_batched(s.turns); });
+    return std::any_of(strings.begin(), strings.end(),
+                       [&](const PhaseString& s) { return reads_batched(s.rotations); });
   }
 
-  bool is_own(const PhaseString& s) const { return single || reads_batched(s.turns); }
+  bool is_own(const PhaseString& s) const { return single || reads_batched(s.rotations); }
 
   std::size_t own_strings(const Operation& op) const {
     const auto* phases = std::get_if<Phases>(&op);
@@ -168,10 +169,10 @@ class PassRunner {
     return std::count_if(strings.begin(), strings.end(), [&](const PhaseString& s) { return is_own(s); });
   }
 
-  // Of the turns of a block, or of strings with factors of their own.
+  // Of the rotations of a block, or of strings with factors of their own.
   std::size_t own_angles(const Operation& op) const {
-    const auto* block = std::get_if<TurnBlock>(&op);
-    return block != nullptr ? block->turns.size() : own_strings(op);
+    const auto* block = std::get_if<RotationBlock>(&op);
+    return block != nullptr ? block->rotations.size() : own_strings(op);
   }
 
   // Of all operations at once, so that the sines are those of many angles.
@@ -190,8 +191,8 @@ class PassRunner {
     const auto add = [&](const auto& angle_in) {
       for (int l = 0; l < lanes; ++l) *half++ = 0.5 * angle_in(l);
     };
-    if (const auto* block = std::get_if<TurnBlock>(&op)) {
-      for (const int t : block->turns) add([&](int l) { return angle(t, l); });
+    if (const auto* block = std::get_if<RotationBlock>(&op)) {
+      for (const int t : block->rotations) add([&](int l) { return angle(t, l); });
     } else {
       for (const PhaseString& s : std::get<Phases>(op).strings) {
         if (is_own(s)) add([&](int l) { return string_angle(s, l); });
@@ -199,8 +200,8 @@ class PassRunner {
     }
   }
 
-  double angle(int turn, int lane) const {
-    const Slot& slot = plan_.turns[turn].angle;
+  double angle(int rotation, int lane) const {
+    const Slot& slot = plan_.rotations[rotation].angle;
     const double value = slot.input == no_input ? slot.offset : call_.value(slot, group_.sample(lane));
     return inverse_ ? -value : value;
   }
@@ -213,7 +214,7 @@ class PassRunner {
     // In lanes, what has numbers of its own adds nothing to the scale of all.
     if (!n.ready || n.own || single) {
       n.scale_before = scale;
-      if (const auto* block = std::get_if<TurnBlock>(&op)) {
+      if (const auto* block = std::get_if<RotationBlock>(&op)) {
         prepare_block(*block, n);
       } else {
         prepare_phases(std::get<Phases>(op), n);
@@ -234,8 +235,8 @@ class PassRunner {
     return std::ldexp(1.0, exponent);
   }
 
-  void prepare_block(const TurnBlock& block, Numbers& n) {
-    const std::size_t k = block.turns.size();
+  void prepare_block(const RotationBlock& block, Numbers& n) {
+    const std::size_t k = block.rotations.size();
     double cosines = n.scale_before;
     const int lanes = n.lanes();
     const double* cosine = cosines_.data() + n.first_angle;
@@ -248,12 +249,12 @@ class PassRunner {
     const bool carries = lanes == 1 && !block.half;
     n.angles.fast = carries && !closes(block) && std::abs(cosines) >= smallest_scale_;
     const double taken = n.angles.fast || !(carries || closes(block)) ? 1 : taken_in(n.scale_before, closes(block));
-    double square = 1;  // how long turns are in the numbers that they are rounded to, squared
+    double square = 1;  // how long rotations are in the numbers that they are rounded to, squared
     for (std::size_t j = 0; j < k; ++j, cosine += lanes, sine += lanes) {
       Row<T> a{};
       Row<T> b{};
       const double scale = j == 0 ? taken : 1;
-      const double sign = sign_of(plan_.turns[block.turns[j]].word);
+      const double sign = sign_of(plan_.rotations[block.rotations[j]].word);
       if (lanes == 1) {
         const auto x = static_cast<T>(n.angles.fast ? 1 : scale * *cosine);
         const auto y = static_cast<T>(sign * (n.angles.fast ? *sine / *cosine : scale * *sine));
@@ -371,7 +372,8 @@ class PassRunner {
 
   double string_angle(const PhaseString& s, int lane) const {
     double total = 0;
-    for (const int t : s.turns) total += plan_.turns[t].word.negative != s.negative ? -angle(t, lane) : angle(t, lane);
+    for (const int t : s.rotations)
+      total += plan_.rotations[t].word.negative != s.negative ? -angle(t, lane) : angle(t, lane);
     return total;
   }
 
@@ -395,12 +397,12 @@ class PassRunner {
 
   // --- a tile --------------------------------------------------------------------------------------------------------
 
-  // Groups of a block that are gone over together, and the lanes that it turns there.
+  // Groups of a block that are gone over together, and the lanes that it rotates there.
   struct Part {
     Groups groups;
     const Lanes* lanes = nullptr;  // all of them
 
-    // The vector at the lanes that are turned, and a number at the others.
+    // The vector at the lanes that are rotated, and a number at the others.
     Row<T> only(const Row<T>& v, T otherwise) const {
       return lanes == nullptr ? v : (*lanes ? v : Row<T>{} + otherwise);
     }
@@ -411,9 +413,9 @@ class PassRunner {
     return {groups, some_nan_ ? groups.size() : active};
   }
 
-  Angles<T> angles_in_tile(const TurnBlock& block, const Numbers& n, Mask base, const Part& part) const {
+  Angles<T> angles_in_tile(const RotationBlock& block, const Numbers& n, Mask base, const Part& part) const {
     Angles<T> angles = n.angles;
-    for (std::size_t j = 0; j < block.turns.size(); ++j) {
+    for (std::size_t j = 0; j < block.rotations.size(); ++j) {
       if (odd_parity(block.tile_sign[j] & base)) angles.b[j] = -angles.b[j];
       if (part.lanes == nullptr) continue;
       angles.a[j] = part.only(angles.a[j], 1);
@@ -422,9 +424,9 @@ class PassRunner {
     return angles;
   }
 
-  // Calls f(part, angles) for what a block turns of a tile.
+  // Calls f(part, angles) for what a block rotates in a tile.
   template <class F>
-  void for_each_part(const TurnBlock& block, const Numbers& n, Mask base, const F& f) const {
+  void for_each_part(const RotationBlock& block, const Numbers& n, Mask base, const F& f) const {
     const auto visit = [&](const Part& part) { f(part, angles_in_tile(block, n, base, part)); };
     const Groups groups = groups_to_visit(block.groups, block.active);
     if (!block.half) return visit({groups});
@@ -485,9 +487,9 @@ class PassRunner {
   }
 
   void apply(const Operation& op, const Numbers& n, const Pass& pass, Mask base, T* rows, Workspace<V>& work) const {
-    if (const auto* block = std::get_if<TurnBlock>(&op)) {
+    if (const auto* block = std::get_if<RotationBlock>(&op)) {
       return for_each_part(*block, n, base, [&](const Part& part, const Angles<T>& angles) {
-        apply_turns(rows, *block, angles, part.groups);
+        apply_rotations(rows, *block, angles, part.groups);
       });
     }
     const Phases& phases = std::get<Phases>(op);
@@ -495,42 +497,44 @@ class PassRunner {
                    [&](const auto* table) { apply_phases<Cell>(rows, table, phases.rows, rows_to_visit(phases)); });
   }
 
-  static Index turn_count(const Operation& op) {
-    if (const auto* block = std::get_if<TurnBlock>(&op)) return static_cast<Index>(block->turns.size());
+  static Index rotation_count(const Operation& op) {
+    if (const auto* block = std::get_if<RotationBlock>(&op)) return static_cast<Index>(block->rotations.size());
     Index count = 0;
-    for (const PhaseString& s : std::get<Phases>(op).strings) count += static_cast<Index>(s.turns.size());
+    for (const PhaseString& s : std::get<Phases>(op).strings) count += static_cast<Index>(s.rotations.size());
     return count;
   }
 
-  static void append_turns(const Operation& op, std::vector<int>& turns) {
-    if (const auto* block = std::get_if<TurnBlock>(&op)) {
-      turns.insert(turns.end(), block->turns.begin(), block->turns.end());
+  static void append_rotations(const Operation& op, std::vector<int>& rotations) {
+    if (const auto* block = std::get_if<RotationBlock>(&op)) {
+      rotations.insert(rotations.end(), block->rotations.begin(), block->rotations.end());
       return;
     }
-    for (const PhaseString& s : std::get<Phases>(op).strings) turns.insert(turns.end(), s.turns.begin(), s.turns.end());
+    for (const PhaseString& s : std::get<Phases>(op).strings)
+      rotations.insert(rotations.end(), s.rotations.begin(), s.rotations.end());
   }
 
   void undo(const Operation& op, const Numbers& n, const Pass& pass, Mask base, T* ket, T* bra, Workspace<V>& work,
             const std::vector<char>& wanted, double* sums) const {
-    if (const auto* block = std::get_if<TurnBlock>(&op)) return undo_block(*block, n, base, ket, bra, wanted, sums);
+    if (const auto* block = std::get_if<RotationBlock>(&op)) return undo_block(*block, n, base, ket, bra, wanted, sums);
     undo_phases_of(std::get<Phases>(op), n, pass, base, ket, bra, work, wanted, sums);
   }
 
-  void undo_block(const TurnBlock& block, const Numbers& n, Mask base, T* ket, T* bra, const std::vector<char>& wanted,
-                  double* sums) const {
-    const bool any = std::any_of(block.turns.begin(), block.turns.end(), [&](int t) { return wanted[t] != 0; });
+  void undo_block(const RotationBlock& block, const Numbers& n, Mask base, T* ket, T* bra,
+                  const std::vector<char>& wanted, double* sums) const {
+    const bool any = std::any_of(block.rotations.begin(), block.rotations.end(), [&](int t) { return wanted[t] != 0; });
     for_each_part(block, n, base, [&](const Part& part, const Angles<T>& angles) {
-      if (!any) return undo_turns<false>(ket, bra, block, angles, part.groups, static_cast<Row<T>*>(nullptr));
-      Row<T> found[TurnBlock::most] = {};
-      undo_turns<true>(ket, bra, block, angles, part.groups, found);
+      if (!any) return undo_rotations<false>(ket, bra, block, angles, part.groups, static_cast<Row<T>*>(nullptr));
+      Row<T> found[RotationBlock::most] = {};
+      undo_rotations<true>(ket, bra, block, angles, part.groups, found);
       add_block_sums(block, n, base, part, found, sums);
     });
   }
 
-  void add_block_sums(const TurnBlock& block, const Numbers& n, Mask base, const Part& part, const Row<T>* found,
+  void add_block_sums(const RotationBlock& block, const Numbers& n, Mask base, const Part& part, const Row<T>* found,
                       double* sums) const {
-    for (std::size_t j = 0; j < block.turns.size(); ++j) {
-      const double sign = sign_of(plan_.turns[block.turns[j]].word) * (odd_parity(block.tile_sign[j] & base) ? -1 : 1);
+    for (std::size_t j = 0; j < block.rotations.size(); ++j) {
+      const double sign =
+          sign_of(plan_.rotations[block.rotations[j]].word) * (odd_parity(block.tile_sign[j] & base) ? -1 : 1);
       TileRunner<V>::add_sum(part.only(found[j], 0), lane_signs<T>(block.lane_sign[j]),
                              sign * n.scale_before * n.scale_before, sums + j * width);
     }
@@ -555,7 +559,7 @@ class PassRunner {
   static bool wants_any(const Phases& phases, const std::vector<char>& wanted) {
     bool any = false;
     for (const PhaseString& s : phases.strings) {
-      for (const int t : s.turns) any |= wanted[t] != 0;
+      for (const int t : s.rotations) any |= wanted[t] != 0;
     }
     return any;
   }
@@ -568,8 +572,8 @@ class PassRunner {
       const Mask place = Sums::place(s.row_mask & static_cast<Mask>(rows - 1), s.lane_mask);
       const Row<T> signs = Sums::signs(place);
       const Row<T>& sum = work.products[Sums::vector(place)];
-      for (const int t : s.turns) {
-        const bool negative = (plan_.turns[t].word.negative != s.negative) != odd_parity(s.tile_mask & base);
+      for (const int t : s.rotations) {
+        const bool negative = (plan_.rotations[t].word.negative != s.negative) != odd_parity(s.tile_mask & base);
         TileRunner<V>::add_sum(sum, signs, negative ? -factor : factor, sums);
         sums += width;
       }
@@ -593,6 +597,6 @@ class PassRunner {
   std::vector<double> cosines_;
   LaneVector<PhaseNumbers<Row<T>>> strings_;  // of all operations
   LaneVector<PhaseFactor<double>> exact_factors_;
-  std::vector<int> turns_;  // of a pass
+  std::vector<int> rotations_;  // of a pass
   std::vector<double> sums_;
 };

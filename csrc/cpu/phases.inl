@@ -162,8 +162,8 @@ void multiply_varying(F* table, Index rows, const F* source, const VaryingFactor
   }
 }
 
-// Factors of all 2^row_bits rows, bit by bit: with the bit, each string that has it turns around, from what it is on the
-// row without it. That depends on the string's lower bits, if it has some; strings that have the same turn together.
+// Factors of all 2^row_bits rows, bit by bit: with the bit, each string that has it changes its sign, from what it is on the
+// row without it. That depends on the string's lower bits, if it has some; strings that have the same change together.
 template <class F, class C>
 void fill_phases(F* table, int row_bits, std::span<const PhaseNumbers<C>> strings, const C& scale,
                  LaneVector<VaryingFactor<C>>& varying) {

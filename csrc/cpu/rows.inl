@@ -1,7 +1,7 @@
-// Turns on rows. Included by walk.inl.
+// Rotations on rows. Included by walk.inl.
 //
 // A row is one vector of the machine: neighbouring amplitudes of a single state, as (re, im) pairs, or one part of one
-// amplitude of as many samples as there are lanes. A turn is a real matrix, so it does not care which: on the rows x0,
+// amplitude of as many samples as there are lanes. A rotation is a real matrix, so it does not care which: on the rows x0,
 // x1 of a pair it is x0' = a x0 - b x1, x1' = a x1 + b x0 with a = cos, b = +-sin of half the angle. `fast` leaves the
 // cosine out (a = 1, b = +-tan): half the arithmetic, and as accurate, since the factor that is missing is one number
 // for the whole state, which phases absorb later.
@@ -188,14 +188,14 @@ auto lanes_of_parity(Mask lane_mask, bool even) {
   return even ? signs > Row<T>{} : signs < Row<T>{};
 }
 
-// --- turns of whole rows ----------------------------------------------------------------------------------------------
+// --- rotations of whole rows ----------------------------------------------------------------------------------------------
 
-// What a block turns by, in one tile.
+// The rotations of a block in one tile: cosine and sine of half of each angle.
 template <class T>
 struct Angles {
   bool fast = false;
-  Row<T> a[TurnBlock::most];
-  Row<T> b[TurnBlock::most];
+  Row<T> a[RotationBlock::most];
+  Row<T> b[RotationBlock::most];
 };
 
 // Where the rows of a group stand from its first one, in numbers, to be added by XOR.
@@ -203,7 +203,7 @@ template <int k, class T>
 struct GroupOffsets {
   Index at[1 << k];
 
-  explicit GroupOffsets(const TurnBlock& block) {
+  explicit GroupOffsets(const RotationBlock& block) {
     for (int m = 0; m < 1 << k; ++m) {
       at[m] = 0;
       for (int j = 0; j < k; ++j) {
@@ -220,14 +220,14 @@ struct GroupOffsets {
 // A block that trades rows only. Of the rows of a group, the one is first at which all signs are even.
 template <int k, class T>
 struct RowBlock {
-  static constexpr int turns = k;
+  static constexpr int rotations = k;
   static constexpr int rows = 1 << k;
   struct Signs {};
   GroupOffsets<k, T> offsets;
   Row<T> a[k];
   Row<T> b[k];
 
-  RowBlock(const TurnBlock& block, const Angles<T>& angles) : offsets(block) {
+  RowBlock(const RotationBlock& block, const Angles<T>& angles) : offsets(block) {
     for (int j = 0; j < k; ++j) {
       a[j] = angles.a[j];
       b[j] = angles.b[j];
@@ -237,7 +237,7 @@ struct RowBlock {
   KETGRAD_ALWAYS_INLINE Signs signs(Index) const { return {}; }
 
   template <bool fast>
-  KETGRAD_ALWAYS_INLINE void turn(Row<T>* x, Signs) const {
+  KETGRAD_ALWAYS_INLINE void rotate(Row<T>* x, Signs) const {
     for_each_pair([&](int j, int m, int partner) KETGRAD_ALWAYS_INLINE {
       const Row<T> x0 = x[m];
       const Row<T> x1 = x[partner];
@@ -275,13 +275,13 @@ struct RowBlock {
   }
 };
 
-// A block that trades lanes. A turn's partner of row m of a group is row m ^ 2^j, or the row itself where no rows are
+// A block that trades lanes. A rotation's partner of row m of a group is row m ^ 2^j, or the row itself where no rows are
 // traded; its lanes are traded in either case. The sign of b is a row's and a lane's together, so that both may be odd.
 template <int k, bool in_rows, class T>
 struct LaneBlock {
-  static constexpr int turns = k;
+  static constexpr int rotations = k;
   static constexpr int rows = in_rows ? 1 : 1 << k;
-  // Of a group: bit m, per turn, is the sign of row m.
+  // Of a group: bit m, per rotation, is the sign of row m.
   struct Signs {
     unsigned of[k];
   };
@@ -293,7 +293,7 @@ struct LaneBlock {
   Row<T> b[k][2];  // by the row's sign
   const Row<T> one[2] = {Row<T>{} - T(1), Row<T>{} + T(1)};
 
-  LaneBlock(const TurnBlock& block, const Angles<T>& angles) : offsets(block) {
+  LaneBlock(const RotationBlock& block, const Angles<T>& angles) : offsets(block) {
     for (int j = 0; j < k; ++j) {
       lane_flip[j] = block.lane_flip[j];
       row_sign[j] = block.row_sign[j];
@@ -315,7 +315,7 @@ struct LaneBlock {
   }
 
   template <bool fast>
-  KETGRAD_ALWAYS_INLINE void turn(Row<T>* x, const Signs& signs) const {
+  KETGRAD_ALWAYS_INLINE void rotate(Row<T>* x, const Signs& signs) const {
     for (int j = 0; j < k; ++j) {
       Row<T> traded[rows];
       for (int m = 0; m < rows; ++m) traded[m] = trade_lanes(x[m], lane_flip[j]);
@@ -343,11 +343,11 @@ struct LaneBlock {
   static unsigned odd_at(const Signs& signs, int m, int j) { return (signs.of[j] >> m) & 1; }
 };
 
-// One turn that trades rows and lanes, of half of the amplitudes, where the row and its partner have other lanes in that
+// One rotation that trades rows and lanes, of half of the amplitudes, where the row and its partner have other lanes in that
 // half. Lanes are traded where the partner is read and written, so that a and b are those of the first row's lanes for both.
 template <class T>
 struct CutBlock {
-  static constexpr int turns = 1;
+  static constexpr int rotations = 1;
   static constexpr int rows = 2;
   using Signs = unsigned;  // whether the first row's is odd
   GroupOffsets<1, T> offsets;
@@ -357,7 +357,7 @@ struct CutBlock {
   Row<T> b[2];
   const Row<T> one[2] = {Row<T>{} - T(1), Row<T>{} + T(1)};
 
-  CutBlock(const TurnBlock& block, const Angles<T>& angles)
+  CutBlock(const RotationBlock& block, const Angles<T>& angles)
       : offsets(block), lane_flip(block.lane_flip[0]), row_sign(block.row_sign[0]), a(angles.a[0]) {
     b[0] = -angles.b[0];
     b[1] = angles.b[0];
@@ -366,7 +366,7 @@ struct CutBlock {
   KETGRAD_ALWAYS_INLINE Signs signs(Index group) const { return odd_parity(static_cast<Mask>(group) & row_sign); }
 
   template <bool>
-  KETGRAD_ALWAYS_INLINE void turn(Row<T>* x, Signs odd) const {
+  KETGRAD_ALWAYS_INLINE void rotate(Row<T>* x, Signs odd) const {
     const Row<T> x0 = x[0];
     const Row<T> x1 = trade_lanes(x[1], lane_flip);
     x[0] = a * x0 + b[odd] * x1;
@@ -405,7 +405,7 @@ struct Groups {
 
 // Calls f(the kind of block, whether it is fast), both as types.
 template <class T, class F>
-inline void with_kind(const TurnBlock& block, bool fast, const F& f) {
+inline void with_kind(const RotationBlock& block, bool fast, const F& f) {
   const auto with_speed = [&](auto kind) { fast ? f(kind, std::true_type()) : f(kind, std::false_type()); };
   if (block.cuts_groups()) return f(std::type_identity<CutBlock<T>>(), std::false_type());
   const auto with_size = [&](auto size) {
@@ -414,7 +414,7 @@ inline void with_kind(const TurnBlock& block, bool fast, const F& f) {
     if (block.stays_in_rows()) return with_speed(std::type_identity<LaneBlock<k, true, T>>());
     with_speed(std::type_identity<LaneBlock<k, false, T>>());
   };
-  switch (block.turns.size()) {
+  switch (block.rotations.size()) {
     case 1: return with_size(std::integral_constant<int, 1>());
     case 2: return with_size(std::integral_constant<int, 2>());
     default: return with_size(std::integral_constant<int, 3>());
@@ -422,24 +422,25 @@ inline void with_kind(const TurnBlock& block, bool fast, const F& f) {
 }
 
 template <class Block, bool fast, class T>
-void turn_groups(T* state, const TurnBlock& block, const Angles<T>& angles, const Groups& groups) {
+void rotate_groups(T* state, const RotationBlock& block, const Angles<T>& angles, const Groups& groups) {
   const Block local(block, angles);
   for_each_index(groups.all, groups.count, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     const auto signs = local.signs(group);
     Row<T> x[Block::rows];
     load_rows(local, state, base, x);
-    local.template turn<fast>(x, signs);
+    local.template rotate<fast>(x, signs);
     store_rows(local, state, base, x);
   });
 }
 
-// Takes a block back from ket and bra, the angles being the inverse's. With `wanted`, adds per turn Re<bra|-i P|ket>,
-// signs left out; the turns of a block commute, so all overlaps are taken before any is undone.
+// Takes a block back from ket and bra, the angles being the inverse's. With `wanted`, adds per rotation Re<bra|-i P|ket>,
+// signs left out; the rotations of a block commute, so all overlaps are taken before any is undone.
 template <class Block, bool fast, bool wanted, class T>
-void undo_groups(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, const Groups& groups, Row<T>* sums) {
+void undo_groups(T* ket, T* bra, const RotationBlock& block, const Angles<T>& angles, const Groups& groups,
+                 Row<T>* sums) {
   const Block local(block, angles);
-  Row<T> sum[Block::turns] = {};
+  Row<T> sum[Block::rotations] = {};
   for_each_index(groups.all, groups.count, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     const auto signs = local.signs(group);
@@ -448,25 +449,26 @@ void undo_groups(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles
     load_rows(local, ket, base, x);
     load_rows(local, bra, base, y);
     if constexpr (wanted) local.add_overlaps(x, y, signs, sum);
-    local.template turn<fast>(x, signs);
+    local.template rotate<fast>(x, signs);
     store_rows(local, ket, base, x);
-    local.template turn<fast>(y, signs);
+    local.template rotate<fast>(y, signs);
     store_rows(local, bra, base, y);
   });
   if constexpr (wanted) {
-    for (int j = 0; j < Block::turns; ++j) sums[j] += sum[j];
+    for (int j = 0; j < Block::rotations; ++j) sums[j] += sum[j];
   }
 }
 
 template <class T>
-void apply_turns(T* state, const TurnBlock& block, const Angles<T>& angles, const Groups& groups) {
+void apply_rotations(T* state, const RotationBlock& block, const Angles<T>& angles, const Groups& groups) {
   with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
-    turn_groups<typename decltype(kind)::type, decltype(fast)::value>(state, block, angles, groups);
+    rotate_groups<typename decltype(kind)::type, decltype(fast)::value>(state, block, angles, groups);
   });
 }
 
 template <bool wanted, class T>
-void undo_turns(T* ket, T* bra, const TurnBlock& block, const Angles<T>& angles, const Groups& groups, Row<T>* sums) {
+void undo_rotations(T* ket, T* bra, const RotationBlock& block, const Angles<T>& angles, const Groups& groups,
+                    Row<T>* sums) {
   with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
     undo_groups<typename decltype(kind)::type, decltype(fast)::value, wanted>(ket, bra, block, angles, groups, sums);
   });

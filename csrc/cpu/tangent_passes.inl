@@ -1,13 +1,13 @@
-// Runs the turns of a plan on states and their tangents (see tangents.inl). Included by walk.inl after GroupWalk.
+// Runs the rotations of a plan on states and their tangents (see tangents.inl). Included by walk.inl after GroupWalk.
 
-// --- turns ------------------------------------------------------------------------------------------------------------
+// --- rotations ------------------------------------------------------------------------------------------------------------
 //
-// A turn takes states and tangents alike; then a tangent gets a multiple of what the generator makes of its state. All is
+// A rotation takes states and tangents alike; then a tangent gets a multiple of what the generator makes of its state. All is
 // done while the rows of a group are at hand: bringing them costs more than what is done with them.
 
 template <class Block, bool fast, class T>
-void turn_tangent_groups(T* state, T* tangent, const TurnBlock& block, const Angles<T>& angles,
-                         const Angles<T>& weights, const Groups& groups) {
+void rotate_tangent_groups(T* state, T* tangent, const RotationBlock& block, const Angles<T>& angles,
+                           const Angles<T>& weights, const Groups& groups) {
   const Block local(block, angles);
   const Block generators(block, weights);
   for_each_index(groups.all, groups.count, [&](Index group) KETGRAD_ALWAYS_INLINE {
@@ -17,9 +17,9 @@ void turn_tangent_groups(T* state, T* tangent, const TurnBlock& block, const Ang
     Row<T> d[Block::rows];
     load_rows(local, state, base, x);
     load_rows(local, tangent, base, d);
-    local.template turn<fast>(x, signs);
+    local.template rotate<fast>(x, signs);
     store_rows(local, state, base, x);
-    local.template turn<fast>(d, signs);
+    local.template rotate<fast>(d, signs);
     generators.generate(x, d, signs);
     store_rows(local, tangent, base, d);
   });
@@ -35,11 +35,11 @@ struct TangentStates {
 
 // Back, as undo_groups. With `wanted`, adds the derivatives of what that adds.
 template <class Block, bool fast, bool wanted, class T>
-void undo_tangent_groups(const TangentStates<T>& states, const TurnBlock& block, const Angles<T>& angles,
+void undo_tangent_groups(const TangentStates<T>& states, const RotationBlock& block, const Angles<T>& angles,
                          const Angles<T>& weights, const Groups& groups, Row<T>* sums) {
   const Block local(block, angles);
   const Block generators(block, weights);
-  Row<T> sum[Block::turns] = {};
+  Row<T> sum[Block::rotations] = {};
   for_each_index(groups.all, groups.count, [&](Index group) KETGRAD_ALWAYS_INLINE {
     const Index base = group * batch_lanes<T>;
     const auto signs = local.signs(group);
@@ -50,37 +50,37 @@ void undo_tangent_groups(const TangentStates<T>& states, const TurnBlock& block,
     load_rows(local, states.ket, base, x);
     load_rows(local, states.bra_tangent, base, dy);
     if constexpr (wanted) local.add_overlaps(x, dy, signs, sum);
-    local.template turn<fast>(x, signs);
+    local.template rotate<fast>(x, signs);
     store_rows(local, states.ket, base, x);
-    local.template turn<fast>(dy, signs);
+    local.template rotate<fast>(dy, signs);
     load_rows(local, states.ket_tangent, base, dx);
     load_rows(local, states.bra, base, y);
     if constexpr (wanted) local.add_overlaps(dx, y, signs, sum);
-    local.template turn<fast>(dx, signs);
+    local.template rotate<fast>(dx, signs);
     generators.generate(x, dx, signs);
     store_rows(local, states.ket_tangent, base, dx);
-    local.template turn<fast>(y, signs);
+    local.template rotate<fast>(y, signs);
     store_rows(local, states.bra, base, y);
     generators.generate(y, dy, signs);
     store_rows(local, states.bra_tangent, base, dy);
   });
   if constexpr (wanted) {
-    for (int j = 0; j < Block::turns; ++j) sums[j] += sum[j];
+    for (int j = 0; j < Block::rotations; ++j) sums[j] += sum[j];
   }
 }
 
 template <class T>
-void apply_tangent_turns(T* state, T* tangent, const TurnBlock& block, const Angles<T>& angles,
-                         const Angles<T>& weights, const Groups& groups) {
+void apply_tangent_rotations(T* state, T* tangent, const RotationBlock& block, const Angles<T>& angles,
+                             const Angles<T>& weights, const Groups& groups) {
   with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
-    turn_tangent_groups<typename decltype(kind)::type, decltype(fast)::value>(state, tangent, block, angles, weights,
-                                                                              groups);
+    rotate_tangent_groups<typename decltype(kind)::type, decltype(fast)::value>(state, tangent, block, angles, weights,
+                                                                                groups);
   });
 }
 
 template <bool wanted, class T>
-void undo_tangent_turns(const TangentStates<T>& states, const TurnBlock& block, const Angles<T>& angles,
-                        const Angles<T>& weights, const Groups& groups, Row<T>* sums) {
+void undo_tangent_rotations(const TangentStates<T>& states, const RotationBlock& block, const Angles<T>& angles,
+                            const Angles<T>& weights, const Groups& groups, Row<T>* sums) {
   with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
     undo_tangent_groups<typename decltype(kind)::type, decltype(fast)::value, wanted>(states, block, angles, weights,
                                                                                       groups, sums);
@@ -94,8 +94,8 @@ template <class Cell, class F>
 void generate_phases(const typename Cell::Real* state, typename Cell::Real* tangent, const F& function,
                      const IndexMap& rows, Index end) {
   for_each_group<1>(rows, end, [&](Index r, const Index* row) KETGRAD_ALWAYS_INLINE {
-    const Cell turned = Cell::load(state, *row).times_i().times(function(r));
-    Cell::load(tangent, *row).plus(turned.times(Row<typename Cell::Real>{} - 1)).store(tangent, *row);
+    const Cell weighted = Cell::load(state, *row).times_i().times(function(r));
+    Cell::load(tangent, *row).plus(weighted.times(Row<typename Cell::Real>{} - 1)).store(tangent, *row);
   });
 }
 
@@ -145,14 +145,14 @@ class TangentRunner : public PassRunner<V> {
 
   using States = TangentStates<T>;
 
-  // Adds to overlaps[turn][lane] the derivative of what the plain walk adds.
+  // Adds to overlaps[rotation][lane] the derivative of what the plain walk adds.
   void backward(int index, const States& states, bool last, const std::vector<char>& wanted,
                 std::vector<double>& overlaps) {
     constexpr int width = Base::width;
     const Pass& pass = this->plan_.passes[index];
-    this->turns_.clear();
-    for (const Operation& op : pass.operations) Base::append_turns(op, this->turns_);
-    this->sums_.assign(this->turns_.size() * width, 0.0);
+    this->rotations_.clear();
+    for (const Operation& op : pass.operations) Base::append_rotations(op, this->rotations_);
+    this->sums_.assign(this->rotations_.size() * width, 0.0);
     const Index size = static_cast<Index>(this->sums_.size());
     this->tiles_.for_each(
         pass, tiles_to_visit(pass), size, this->sums_.data(), [&](Index tile, Workspace<V>& work, double* sums) {
@@ -164,7 +164,7 @@ class TangentRunner : public PassRunner<V> {
           double* at = sums + size;
           for (int k = static_cast<int>(pass.operations.size()) - 1; k >= 0; --k) {
             if (pass.tiles.size() == 1 && this->tiles_.should_stop()) return;
-            at -= Base::turn_count(pass.operations[k]) * width;
+            at -= Base::rotation_count(pass.operations[k]) * width;
             undo(pass.operations[k], this->first_operation_[index] + k, pass, base, rows, work, wanted, at);
           }
           if (last) return;
@@ -173,8 +173,8 @@ class TangentRunner : public PassRunner<V> {
           this->tiles_.scatter(pass, base, rows.bra, states.bra);
           this->tiles_.scatter(pass, base, rows.bra_tangent, states.bra_tangent);
         });
-    for (std::size_t j = 0; j < this->turns_.size(); ++j) {
-      for (int l = 0; l < width; ++l) overlaps[this->turns_[j] * width + l] += this->sums_[j * width + l];
+    for (std::size_t j = 0; j < this->rotations_.size(); ++j) {
+      for (int l = 0; l < width; ++l) overlaps[this->rotations_[j] * width + l] += this->sums_[j * width + l];
     }
   }
 
@@ -183,10 +183,10 @@ class TangentRunner : public PassRunner<V> {
 
   // --- what the generators are weighted with: half the angles' derivatives -------------------------------------------
 
-  bool moves(int turn) const { return this->call_.moves(this->plan_.turns[turn].angle.input); }
+  bool moves(int rotation) const { return this->call_.moves(this->plan_.rotations[rotation].angle.input); }
 
-  Row<T> weight(int turn, double sign) const {
-    const Slot& slot = this->plan_.turns[turn].angle;
+  Row<T> weight(int rotation, double sign) const {
+    const Slot& slot = this->plan_.rotations[rotation].angle;
     Row<T> w{};
     for (int l = 0; l < batch_lanes<T>; ++l) {
       const double tangent = this->call_.tangent(slot, this->group_.sample(Base::single ? 0 : l));
@@ -195,33 +195,33 @@ class TangentRunner : public PassRunner<V> {
     return w;
   }
 
-  // One weight a turn of a block, one a string of phases. Returns where they begin, -1 where nothing moves.
+  // One weight a rotation of a block, one a string of phases. Returns where they begin, -1 where nothing moves.
   int add_weights(const Operation& op) {
-    std::vector<int> turns;
-    Base::append_turns(op, turns);
-    if (std::none_of(turns.begin(), turns.end(), [&](int t) { return moves(t); })) return -1;
+    std::vector<int> rotations;
+    Base::append_rotations(op, rotations);
+    if (std::none_of(rotations.begin(), rotations.end(), [&](int t) { return moves(t); })) return -1;
     const int first = static_cast<int>(weights_.size());
-    if (const auto* block = std::get_if<TurnBlock>(&op)) {
-      for (std::size_t j = 0; j < block->turns.size(); ++j) {
-        const int t = block->turns[j];
-        const Row<T> w = weight(t, Base::sign_of(this->plan_.turns[t].word));
+    if (const auto* block = std::get_if<RotationBlock>(&op)) {
+      for (std::size_t j = 0; j < block->rotations.size(); ++j) {
+        const int t = block->rotations[j];
+        const Row<T> w = weight(t, Base::sign_of(this->plan_.rotations[t].word));
         weights_.push_back(Base::single ? w * lane_signs<T>(block->lane_sign[j]) : w);
       }
       return first;
     }
     for (const PhaseString& s : std::get<Phases>(op).strings) {
       Row<T> total{};
-      for (const int t : s.turns) {
-        if (moves(t)) total += weight(t, this->plan_.turns[t].word.negative != s.negative ? -1 : 1);
+      for (const int t : s.rotations) {
+        if (moves(t)) total += weight(t, this->plan_.rotations[t].word.negative != s.negative ? -1 : 1);
       }
       weights_.push_back(total);
     }
     return first;
   }
 
-  Angles<T> weights_in_tile(const TurnBlock& block, int first, Mask base, const Part& part) const {
+  Angles<T> weights_in_tile(const RotationBlock& block, int first, Mask base, const Part& part) const {
     Angles<T> weights{};
-    for (std::size_t j = 0; j < block.turns.size(); ++j) {
+    for (std::size_t j = 0; j < block.rotations.size(); ++j) {
       const Row<T>& w = weights_[first + j];
       weights.b[j] = part.only(odd_parity(block.tile_sign[j] & base) ? -w : w, 0);
     }
@@ -268,7 +268,7 @@ class TangentRunner : public PassRunner<V> {
 
   void apply(const Operation& op, int at, const Pass& pass, Mask base, T* rows, T* tangents, Workspace<V>& work) const {
     const Numbers& n = this->numbers_[at];
-    if (const auto* block = std::get_if<TurnBlock>(&op)) return apply_block(*block, at, base, rows, tangents);
+    if (const auto* block = std::get_if<RotationBlock>(&op)) return apply_block(*block, at, base, rows, tangents);
     const Phases& phases = std::get<Phases>(op);
     const Index visited = this->rows_to_visit(phases);
     this->for_each_table(phases, n, pass, base, work, [&](const auto* table) {
@@ -282,28 +282,28 @@ class TangentRunner : public PassRunner<V> {
 
   void undo(const Operation& op, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,
             const std::vector<char>& wanted, double* sums) const {
-    if (const auto* block = std::get_if<TurnBlock>(&op)) return undo_block(*block, at, base, rows, wanted, sums);
+    if (const auto* block = std::get_if<RotationBlock>(&op)) return undo_block(*block, at, base, rows, wanted, sums);
     undo_phases_of(std::get<Phases>(op), at, pass, base, rows, work, wanted, sums);
   }
 
-  void apply_block(const TurnBlock& block, int at, Mask base, T* rows, T* tangents) const {
+  void apply_block(const RotationBlock& block, int at, Mask base, T* rows, T* tangents) const {
     const int first = first_weight_[at];
     this->for_each_part(block, this->numbers_[at], base, [&](const Part& part, const Angles<T>& angles) {
       if (first >= 0) {
         const Angles<T> weights = weights_in_tile(block, first, base, part);
-        return apply_tangent_turns(rows, tangents, block, angles, weights, part.groups);
+        return apply_tangent_rotations(rows, tangents, block, angles, weights, part.groups);
       }
-      apply_turns(rows, block, angles, part.groups);
-      apply_turns(tangents, block, angles, part.groups);
+      apply_rotations(rows, block, angles, part.groups);
+      apply_rotations(tangents, block, angles, part.groups);
     });
   }
 
-  void undo_block(const TurnBlock& block, int at, Mask base, const States& rows, const std::vector<char>& wanted,
+  void undo_block(const RotationBlock& block, int at, Mask base, const States& rows, const std::vector<char>& wanted,
                   double* sums) const {
     const Numbers& n = this->numbers_[at];
-    const bool any = std::any_of(block.turns.begin(), block.turns.end(), [&](int t) { return wanted[t] != 0; });
+    const bool any = std::any_of(block.rotations.begin(), block.rotations.end(), [&](int t) { return wanted[t] != 0; });
     this->for_each_part(block, n, base, [&](const Part& part, const Angles<T>& angles) {
-      Row<T> found[TurnBlock::most] = {};
+      Row<T> found[RotationBlock::most] = {};
       any ? undo_block_as<true>(block, at, base, rows, angles, part, found)
           : undo_block_as<false>(block, at, base, rows, angles, part, found);
       if (any) this->add_block_sums(block, n, base, part, found, sums);
@@ -311,15 +311,15 @@ class TangentRunner : public PassRunner<V> {
   }
 
   template <bool wanted>
-  void undo_block_as(const TurnBlock& block, int at, Mask base, const States& rows, const Angles<T>& angles,
+  void undo_block_as(const RotationBlock& block, int at, Mask base, const States& rows, const Angles<T>& angles,
                      const Part& part, Row<T>* found) const {
     const int first = first_weight_[at];
     if (first >= 0) {
       const Angles<T> weights = weights_in_tile(block, first, base, part);
-      return undo_tangent_turns<wanted>(rows, block, angles, weights, part.groups, found);
+      return undo_tangent_rotations<wanted>(rows, block, angles, weights, part.groups, found);
     }
-    undo_turns<wanted>(rows.ket, rows.bra_tangent, block, angles, part.groups, found);
-    undo_turns<wanted>(rows.ket_tangent, rows.bra, block, angles, part.groups, found);
+    undo_rotations<wanted>(rows.ket, rows.bra_tangent, block, angles, part.groups, found);
+    undo_rotations<wanted>(rows.ket_tangent, rows.bra, block, angles, part.groups, found);
   }
 
   void undo_phases_of(const Phases& phases, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,

@@ -2,7 +2,7 @@
 // together. Forward that gives the derivatives of results, and back those of gradients (forward over reverse): a
 // Hessian-vector product in four states. Included by walk.inl after tangent_passes.inl.
 //
-// A turn U = exp(-i angle/2 P) takes (psi, dpsi) to (U psi, U dpsi + dangle/2 (-i P) U psi), and overlaps have the product
+// A rotation U = exp(-i angle/2 P) takes (psi, dpsi) to (U psi, U dpsi + dangle/2 (-i P) U psi), and overlaps have the product
 // rule: d Im<bra|P|ket> = Im<dbra|P|ket> + Im<bra|P|dket>. So states and tangents go by the kernels of the plain walk, the
 // bra's tangent with the ket and the ket's with the bra, and what is added here are the generators.
 
@@ -86,10 +86,10 @@ class TangentWalk : public GroupWalk<V> {
  private:
   // --- circuit -------------------------------------------------------------------------------------------------------
 
-  TangentRunner<V>& started(std::optional<TangentRunner<V>>& turns, bool inverse) {
-    if (!turns) turns.emplace(call_, plan_, inverse, this->tiles_);
-    turns->start(this->group_);
-    return *turns;
+  TangentRunner<V>& started(std::optional<TangentRunner<V>>& rotations, bool inverse) {
+    if (!rotations) rotations.emplace(call_, plan_, inverse, this->tiles_);
+    rotations->start(this->group_);
+    return *rotations;
   }
 
   const V* tangent_lanes(int input) { return this->input_lanes(call_.tangents[input]); }
@@ -99,12 +99,12 @@ class TangentWalk : public GroupWalk<V> {
     this->fill_zero(dpsi_);
     if (const int input = program_.initial.input; call_.moves(input))
       store_group(dpsi_, 0, plan_.initial_offsets, plan_.initial_offsets.size(), tangent_lanes(input));
-    TangentRunner<V>& turns = started(forward_turns_, false);
+    TangentRunner<V>& rotations = started(forward_rotations_, false);
     for (std::size_t p = 0; p < plan_.passes.size(); ++p) {
       if (call_.should_stop()) return false;
       const int s = plan_.passes[p].step;
       if (s == Element::none) {
-        turns.forward(static_cast<int>(p), this->numbers(psi_), this->numbers(dpsi_));
+        rotations.forward(static_cast<int>(p), this->numbers(psi_), this->numbers(dpsi_));
       } else {
         run_step(s, Way::forward, psi_, dpsi_);
       }
@@ -113,9 +113,9 @@ class TangentWalk : public GroupWalk<V> {
   }
 
   bool undo_circuit() {
-    TangentRunner<V>& turns = started(backward_turns_, true);
-    this->find_wanted_turns();
-    this->turn_overlaps_.assign(plan_.turns.size() * width, 0.0);
+    TangentRunner<V>& rotations = started(backward_rotations_, true);
+    this->find_requested_rotations();
+    this->rotation_overlaps_.assign(plan_.rotations.size() * width, 0.0);
     const bool start_wanted = this->wants(program_.initial.input);
     const typename TangentRunner<V>::States states{this->numbers(psi_), this->numbers(dpsi_), this->numbers(lambda_),
                                                    this->numbers(dlambda_)};
@@ -124,12 +124,12 @@ class TangentWalk : public GroupWalk<V> {
       const int s = plan_.passes[p].step;
       if (s == Element::none) {
         const bool last = p == gradients_->first_pass && !start_wanted;
-        turns.backward(p, states, last, this->wanted_turns_, this->turn_overlaps_);
+        rotations.backward(p, states, last, this->requested_rotations_, this->rotation_overlaps_);
       } else {
         undo_step(s);
       }
     }
-    this->collect_turn_overlaps();
+    this->collect_rotation_overlaps();
     return true;
   }
 
@@ -588,8 +588,8 @@ class TangentWalk : public GroupWalk<V> {
 
   V* dpsi_ = nullptr;
   V* dlambda_ = nullptr;
-  std::optional<TangentRunner<V>> forward_turns_;
-  std::optional<TangentRunner<V>> backward_turns_;
+  std::optional<TangentRunner<V>> forward_rotations_;
+  std::optional<TangentRunner<V>> backward_rotations_;
   LaneVector<V> slopes_;
   std::vector<double> word_tangents_;
   Buffer<V> third_scratch_;

@@ -264,7 +264,7 @@ class GroupWalk {
     });
   }
 
-  // Numbers of a state that are turned around in squares of so many samples: all, or none of a few wires.
+  // Numbers of a state that are transposed in width x width squares: all, or none of a few wires.
   Index in_squares() const { return 2 * dimension_ < width ? 0 : 2 * dimension_; }
 
   // The ket as it lies in memory, one row a sample.
@@ -311,21 +311,21 @@ class GroupWalk {
 
   T* numbers(V* state) const { return reinterpret_cast<T*>(state); }
 
-  // One direction's turns, with the numbers of the present samples.
-  PassRunner<V>& started(std::optional<PassRunner<V>>& turns, bool inverse) {
-    if (!turns) turns.emplace(call_, plan_, inverse, tiles_);
-    turns->start(group_);
-    return *turns;
+  // One direction's rotations, with the numbers of the present samples.
+  PassRunner<V>& started(std::optional<PassRunner<V>>& rotations, bool inverse) {
+    if (!rotations) rotations.emplace(call_, plan_, inverse, tiles_);
+    rotations->start(group_);
+    return *rotations;
   }
 
   bool run_circuit() {
     prepare();
-    PassRunner<V>& turns = started(forward_turns_, false);
+    PassRunner<V>& rotations = started(forward_rotations_, false);
     for (std::size_t p = 0; p < plan_.passes.size(); ++p) {
       if (call_.should_stop()) return false;
       const int s = plan_.passes[p].step;
       if (s == Element::none) {
-        turns.forward(static_cast<int>(p), numbers(psi_));
+        rotations.forward(static_cast<int>(p), numbers(psi_));
       } else if (call_.shared(plan_.steps[s])) {
         apply(psi_, plan_.steps[s], shared_.forward[s].data());
       } else {
@@ -338,13 +338,13 @@ class GroupWalk {
 
   // From psi_ on, in `ket`.
   bool undo_circuit(V* ket) {
-    PassRunner<V>& turns = started(backward_turns_, true);
-    find_wanted_turns();
-    turn_overlaps_.assign(plan_.turns.size() * width, 0.0);
+    PassRunner<V>& rotations = started(backward_rotations_, true);
+    find_requested_rotations();
+    rotation_overlaps_.assign(plan_.rotations.size() * width, 0.0);
     const bool start_wanted = wants(program_.initial.input);
     for (int p = static_cast<int>(plan_.passes.size()) - 1; p >= gradients_->first_pass; --p) {
       if (call_.should_stop()) return false;
-      if (psi_ != ket && !turns.covers_state(p)) {
+      if (psi_ != ket && !rotations.covers_state(p)) {
         team_.for_range(dimension_,
                         [&](Index begin, Index end) { std::copy(psi_ + 2 * begin, psi_ + 2 * end, ket + 2 * begin); });
         psi_ = ket;
@@ -352,29 +352,30 @@ class GroupWalk {
       const int s = plan_.passes[p].step;
       if (s == Element::none) {
         const bool last = p == gradients_->first_pass && !start_wanted;
-        turns.backward(p, numbers(psi_), numbers(ket), numbers(lambda_), last, wanted_turns_, turn_overlaps_);
+        rotations.backward(p, numbers(psi_), numbers(ket), numbers(lambda_), last, requested_rotations_,
+                           rotation_overlaps_);
         psi_ = ket;
       } else {
         undo(s);
       }
       watch_.lap(times_.backward[p]);
     }
-    collect_turn_overlaps();
+    collect_rotation_overlaps();
     return true;
   }
 
-  // What is wanted of turns is found once, as it is of all samples.
-  void find_wanted_turns() {
-    if (!wanted_turns_.empty()) return;
-    for (const Turn& t : plan_.turns) wanted_turns_.push_back(wants(t.angle.input));
+  // What is wanted of rotations is found once, as it is of all samples.
+  void find_requested_rotations() {
+    if (!requested_rotations_.empty()) return;
+    for (const Rotation& t : plan_.rotations) requested_rotations_.push_back(wants(t.angle.input));
   }
 
   // d exp(-i angle/2 P) = -i/2 P: twice the real part with the bra is the overlap itself.
-  void collect_turn_overlaps() {
-    for (std::size_t t = 0; t < plan_.turns.size(); ++t) {
-      if (!wanted_turns_[t]) continue;
-      const Slot& slot = plan_.turns[t].angle;
-      const double* overlap = turn_overlaps_.data() + t * width;
+  void collect_rotation_overlaps() {
+    for (std::size_t t = 0; t < plan_.rotations.size(); ++t) {
+      if (!requested_rotations_[t]) continue;
+      const Slot& slot = plan_.rotations[t].angle;
+      const double* overlap = rotation_overlaps_.data() + t * width;
       if (call_.inputs[slot.input].batched) {
         for (int l = 0; l < count_; ++l) gradients_->sink->add(slot, sample(l), overlap[l]);
       } else {
@@ -906,8 +907,8 @@ class GroupWalk {
   TaskGradients<T>* gradients_ = nullptr;
 
   TileRunner<V> tiles_;
-  std::optional<PassRunner<V>> forward_turns_;  // made when they are needed
-  std::optional<PassRunner<V>> backward_turns_;
+  std::optional<PassRunner<V>> forward_rotations_;  // made when they are needed
+  std::optional<PassRunner<V>> backward_rotations_;
   WordRunner<V> words_;
 
   // Grown once, on first use; the walk itself allocates no state.
@@ -918,8 +919,8 @@ class GroupWalk {
   std::vector<double> numbers_;
   std::vector<double> overlaps_;
   std::vector<double> word_numbers_;
-  std::vector<double> turn_overlaps_;
-  std::vector<char> wanted_turns_;
+  std::vector<double> rotation_overlaps_;
+  std::vector<char> requested_rotations_;
 };
 
 #include "cpu/tangent_passes.inl"

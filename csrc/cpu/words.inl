@@ -157,7 +157,7 @@ class WordRunner {
     }
   }
 
-  // The signs of those lanes: of the places that they come from, and of i, which turns (re, im) to (-im, re).
+  // The signs of those lanes: of the places that they come from, and of i, which takes (re, im) to (-im, re).
   static Row<T> source_signs(const Lone& lone) {
     if constexpr (single) {
       const Row<T> at_source = lane_signs<T>(lone.member.lane_mask);
@@ -277,9 +277,9 @@ class WordRunner {
     hadamard(work.products.data(), size);
     for (Index r = 0; r < rows; ++r) {
       const Cell x = Cell::load(ket, r);
-      const Cell turned = (part.imaginary ? x.times_i() : x).times(Sums::function_at(work.products.data(), r));
+      const Cell weighted = (part.imaginary ? x.times_i() : x).times(Sums::function_at(work.products.data(), r));
       const Index partner = r ^ part.group.row_flip;
-      Cell::load(bra, partner).plus(trade(turned, part.group.lane_flip)).store(bra, partner);
+      Cell::load(bra, partner).plus(trade(weighted, part.group.lane_flip)).store(bra, partner);
     }
   }
 

@@ -259,7 +259,7 @@ inline Circuit random_circuit(Random& random, int num_wires, int num_gates) {
   return circuit;
 }
 
-// Turns and permutations alone, most of them RX, and nothing but Pauli words measured: most of these are run in the basis
+// Rotations and permutations alone, most of them RX, and nothing but Pauli words measured: most of these are run in the basis
 // of X.
 inline Circuit word_circuit(Random& random, int num_wires, int num_gates) {
   Circuit circuit = empty_circuit(num_wires);
@@ -303,7 +303,7 @@ inline Circuit half_circuit(Random& random, int num_wires, int num_gates) {
   return circuit;
 }
 
-// Circuits of few kinds, which random ones seldom are: layers of one kind of gate, runs without a phase or without a turn,
+// Circuits of few kinds, which random ones seldom are: layers of one kind of gate, runs without a phase or without a rotation,
 // each gate or each layer with an angle of its own or all with the same; phases before anything else.
 inline Circuit layered_circuit(Random& random, int num_wires, int num_layers) {
   Circuit circuit = empty_circuit(num_wires);

@@ -43,13 +43,13 @@ Plan plan_of(int num_wires, const std::vector<Gate>& gates, const Layout& layout
   return make_plan(kept.back().program, layout);
 }
 
-// Per operation: the number of turns of a block, minus the number of strings of phases.
+// Per operation: the number of rotations of a block, minus the number of strings of phases.
 std::vector<int> shape(const Plan& plan) {
   std::vector<int> found;
   for (const Pass& pass : plan.passes) {
     for (const Operation& op : pass.operations) {
-      if (const auto* block = std::get_if<TurnBlock>(&op)) {
-        found.push_back(static_cast<int>(block->turns.size()));
+      if (const auto* block = std::get_if<RotationBlock>(&op)) {
+        found.push_back(static_cast<int>(block->rotations.size()));
       } else {
         found.push_back(-static_cast<int>(std::get<Phases>(op).strings.size()));
       }
@@ -112,18 +112,18 @@ TEST(permutations_are_carried) {
   CHECK(plan_of(3, {make_gate("CNOT", {0, 1}), make_gate("SWAP", {1, 2}), make_gate("X", {0})}).passes.empty());
 }
 
-TEST(turns_are_real_or_phases) {
+TEST(rotations_are_real_or_phases) {
   Random random(2);
   for (int opcode = 0; opcode < num_gates; ++opcode) {
     for (int round = 0; round < 3; ++round) {
       Circuit circuit = empty_circuit(6);
       circuit.program.gates.push_back(random_gate(random, circuit, static_cast<Opcode>(opcode), 1));
-      for (const Turn& t : lower(circuit.program).turns) CHECK(t.word.is_diagonal() || t.word.is_real());
+      for (const Rotation& t : lower(circuit.program).rotations) CHECK(t.word.is_diagonal() || t.word.is_real());
     }
   }
 }
 
-TEST(what_is_no_product_of_turns_is_a_step) {
+TEST(what_is_no_product_of_rotations_is_a_step) {
   CHECK(shape(plan_of(3, {make_gate("Toffoli", {0, 1, 2})})) == Shape({0}));
   CHECK(shape(plan_of(4, {make_gate("DoubleExcitation", {0, 1, 2, 3}, {{0, 0, 1, 0}})})) == Shape({0}));
   CHECK(lower(circuit_of(3, {make_gate("CSWAP", {0, 1, 2})}).program).steps.at(0).kind == StepKind::exchange);
@@ -142,7 +142,7 @@ TEST(steps_know_their_groups) {
   CHECK(step.gate == 0);
 }
 
-// Z flips there, X is a phase, and Y = i X Z turns around.
+// Z flips there, X is a phase, and Y = i X Z changes its sign.
 TEST(words_in_the_basis_of_x) {
   Frame frame(2, Basis::x);
   frame.cnot(0, 1);  // Z on wire 1 becomes Z Z, X on wire 0 becomes X X
@@ -156,7 +156,7 @@ TEST(words_in_the_basis_of_x) {
   CHECK(same(frame.word("Y", {1}), {0b11, 0b01, 1, false}));
 }
 
-TEST(the_basis_with_fewer_turns_is_chosen) {
+TEST(the_basis_with_fewer_rotations_is_chosen) {
   std::vector<Gate> layer;
   for (int w = 0; w < 4; ++w) {
     for (const char* name : {"RX", "RZ", "RX"}) layer.push_back(rotation(name, w));
@@ -175,7 +175,7 @@ TEST(the_basis_with_fewer_turns_is_chosen) {
   gates.push_back(make_gate("Toffoli", {0, 1, 2}));
   CHECK(basis(word) == Basis::z);
   gates = layer;
-  CHECK(basis(word) == Basis::z);  // the first turns have next to nothing to mix
+  CHECK(basis(word) == Basis::z);  // the first rotations have next to nothing to mix
 }
 
 // --- the light cone ---------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ Lowered inside(int num_wires, const std::vector<Gate>& gates, const Measurement&
 
 std::vector<int> gates_inside(const Lowered& lowered) {
   std::vector<int> gates;
-  for (const Turn& t : lowered.turns) {
+  for (const Rotation& t : lowered.rotations) {
     if (gates.empty() || gates.back() != t.gate) gates.push_back(t.gate);
   }
   return gates;
@@ -243,7 +243,7 @@ TEST(matrices_are_inside_the_light_cone) {
 
 // --- operations -------------------------------------------------------------------------------------------------------
 
-TEST(blocks_hold_three_turns) {
+TEST(blocks_hold_three_rotations) {
   std::vector<Gate> gates;
   for (int w = 0; w < 7; ++w) gates.push_back(rotation("RY", w));
   CHECK(shape(plan_of(7, gates)) == Shape({3, 3, 1}));
@@ -252,31 +252,31 @@ TEST(blocks_hold_three_turns) {
 // Rows of four amplitudes: wires 4 and 5 are lanes.
 constexpr Layout single{2, 0, max_wires};
 
-TEST(turns_that_trade_lanes_have_blocks_of_their_own) {
+TEST(rotations_that_trade_lanes_have_blocks_of_their_own) {
   std::vector<Gate> gates;
   for (int w = 0; w < 6; ++w) gates.push_back(rotation("RY", w));
   const Plan plan = plan_of(6, gates, single);
   CHECK(shape(plan) == Shape({3, 1, 2}));
-  const TurnBlock& lanes = std::get<TurnBlock>(plan.passes[0].operations[2]);
+  const RotationBlock& lanes = std::get<RotationBlock>(plan.passes[0].operations[2]);
   CHECK(lanes.trades_lanes() && lanes.stays_in_rows());
   CHECK(lanes.lane_flip == std::vector<Mask>({0b10, 0b01}));
   CHECK(lanes.groups.size() == 16);
 }
 
-// Behind CNOTs, turns on wires 0 and 1 flip lanes as well. That on wire 2 flips another row, that on 3 the same lanes.
-TEST(turns_that_trade_rows_and_lanes_share_a_block) {
+// Behind CNOTs, rotations on wires 0 and 1 flip lanes as well. That on wire 2 flips another row, that on 3 the same lanes.
+TEST(rotations_that_trade_rows_and_lanes_share_a_block) {
   std::vector<Gate> gates;
   for (int w = 0; w < 4; ++w) gates.push_back(make_gate("CNOT", {w, 4 + w % 2}));
   for (int w = 0; w < 4; ++w) gates.push_back(rotation("RY", w));
   const Plan plan = plan_of(6, gates, single);
   CHECK(shape(plan) == Shape({3, 1}));
-  const TurnBlock& block = std::get<TurnBlock>(plan.passes[0].operations[0]);
+  const RotationBlock& block = std::get<RotationBlock>(plan.passes[0].operations[0]);
   CHECK(block.trades_lanes() && !block.stays_in_rows());
   CHECK(block.lane_flip == std::vector<Mask>({0b10, 0b01, 0b10}));
   CHECK(block.groups.size() == 2);
 }
 
-TEST(controlled_rotations_are_turns_of_half_the_amplitudes) {
+TEST(controlled_rotations_act_on_half_the_amplitudes) {
   CHECK(shape(plan_of(3, {make_gate("CRY", {0, 2}, {{0, 0, 1, 0}})})) == Shape({1}));
   CHECK(shape(plan_of(3, {make_gate("CRX", {0, 2}, {{0, 0, 1, 0}})})) == Shape({-1, 1, -1}));
   CHECK(shape(plan_of(3, {make_gate("SingleExcitation", {0, 2}, {{0, 0, 1, 0}})})) == Shape({1}));
@@ -284,16 +284,16 @@ TEST(controlled_rotations_are_turns_of_half_the_amplitudes) {
   Gate gate = controlled(rotation("RY", 2), 0);
   gate.control_values[0] = false;
   const Lowered lowered = lower(circuit_of(3, {gate}).program);
-  CHECK(lowered.turns.at(0).half == (Half{0b100, true}));
+  CHECK(lowered.rotations.at(0).half == (Half{0b100, true}));
   Layout layout = whole;
   layout.splits_halves = true;
   const Plan split = plan_of(3, {gate}, layout);
   CHECK(shape(split) == Shape({1, 1}));
-  CHECK(split.turns[0].half.is_all() && split.turns[1].half.is_all());
+  CHECK(split.rotations[0].half.is_all() && split.rotations[1].half.is_all());
 }
 
-// Three turns of one control share the groups of a block; a turn of another half has its own.
-TEST(turns_of_one_half_share_a_block) {
+// Three rotations of one control share the groups of a block; a rotation of another half has its own.
+TEST(rotations_of_one_half_share_a_block) {
   std::vector<Gate> gates;
   for (int w = 1; w < 4; ++w) gates.push_back(controlled(rotation("RY", w), 0));
   CHECK(shape(plan_of(5, gates)) == Shape({3}));
@@ -319,10 +319,10 @@ TEST(halves_are_gone_over_once) {
     const Plan plan = plan_of(6, gates, layout);
     for (const Pass& pass : plan.passes) {
       for (const Operation& op : pass.operations) {
-        const auto* block = std::get_if<TurnBlock>(&op);
+        const auto* block = std::get_if<RotationBlock>(&op);
         if (block == nullptr || !block->half) continue;
         cut += block->cuts_groups();
-        const Half& half = plan.turns[block->turns[0]].half;
+        const Half& half = plan.rotations[block->rotations[0]].half;
         std::vector<int> seen(64, 0);
         for (Index tile = 0; tile < pass.tiles.size(); ++tile) {
           const auto visit = [&](const IndexMap& groups, bool odd) {
@@ -332,10 +332,10 @@ TEST(halves_are_gone_over_once) {
                 const bool is_odd = odd_parity(block->half->tile_mask & static_cast<Mask>(pass.tiles[tile])) !=
                                     (odd != odd_parity(block->half->lane_mask & static_cast<Mask>(lane)));
                 CHECK(odd_parity(static_cast<Mask>(first) & half.mask) == is_odd);
-                for (Index members = 0; members < Index{1} << block->turns.size(); ++members) {
+                for (Index members = 0; members < Index{1} << block->rotations.size(); ++members) {
                   Index at = first;
-                  for (std::size_t j = 0; j < block->turns.size(); ++j)
-                    at ^= (members >> j) & 1 ? static_cast<Index>(plan.turns[block->turns[j]].word.x) : 0;
+                  for (std::size_t j = 0; j < block->rotations.size(); ++j)
+                    at ^= (members >> j) & 1 ? static_cast<Index>(plan.rotations[block->rotations[j]].word.x) : 0;
                   if (block->stays_in_rows() && block->trades_lanes()) at = first;
                   seen[at] += is_odd != half.even;
                 }
@@ -345,7 +345,7 @@ TEST(halves_are_gone_over_once) {
           visit(block->groups, false);
           if (block->half->odd_groups) visit(*block->half->odd_groups, true);
         }
-        const int each = block->stays_in_rows() ? 1 << block->turns.size() : 1;
+        const int each = block->stays_in_rows() ? 1 << block->rotations.size() : 1;
         for (Index i = 0; i < 64; ++i)
           CHECK(seen[i] == (odd_parity(static_cast<Mask>(i) & half.mask) != half.even ? each : 0));
       }
@@ -354,11 +354,11 @@ TEST(halves_are_gone_over_once) {
   CHECK(cut > 20);
 }
 
-TEST(turns_of_one_wire_are_not_in_one_block) {
+TEST(rotations_of_one_wire_are_not_in_one_block) {
   CHECK(shape(plan_of(2, {rotation("RY", 0), rotation("RY", 0)})) == Shape({1, 1}));
 }
 
-TEST(turns_that_read_different_inputs_stay_apart) {
+TEST(rotations_that_read_different_inputs_stay_apart) {
   CHECK(shape(plan_of(2, {rotation("RY", 0), make_gate("RY", {1}, {{1, 0, 1, 0}})})) == Shape({1, 1}));
 }
 
@@ -380,14 +380,14 @@ TEST(phases_of_one_word_are_one_string) {
   CHECK(shape(plan_of(2, {rotation("RZ", 0), make_gate("S", {0}), rotation("PhaseShift", 0)})) == Shape({-2}));
 }
 
-// Before the first turns there are two rows to multiply, for rows go in pairs; behind those of three wires all rows are.
+// Before the first rotations there are two rows to multiply, for rows go in pairs; behind those of three wires all rows are.
 TEST(phases_leave_out_rows_that_are_zero) {
   std::vector<Gate> gates;
   for (int w = 0; w < 6; ++w) gates.push_back(rotation("RZ", w));
   for (int w = 0; w < 3; ++w) gates.push_back(rotation("RY", w));
   for (int w = 0; w < 6; ++w) gates.push_back(rotation("RZ", w));
   const Plan plan = plan_of(6, gates, single);
-  CHECK(shape(plan) == Shape({-6, 3, -3}));  // those of the other wires have no turn to wait for
+  CHECK(shape(plan) == Shape({-6, 3, -3}));  // those of the other wires have no rotation to wait for
   CHECK(std::get<Phases>(plan.passes[0].operations[0]).active == 2);
   CHECK(std::get<Phases>(plan.passes[0].operations[2]).active == 8);
 }
@@ -408,19 +408,19 @@ TEST(phases_tell_strings_apart) {
   for (Index r = 0; r < 16; ++r) CHECK(rows[r] == r);
 }
 
-// What is left out of fast turns is put back by phases, or by the last block.
+// What is left out of fast rotations is put back by phases, or by the last block.
 TEST(the_last_block_closes) {
   const Plan alone = plan_of(4, {rotation("RY", 0), rotation("RY", 1), rotation("RY", 2), rotation("RY", 3)});
-  CHECK(std::get<TurnBlock>(alone.passes[0].operations[0]).closes_backward);
-  CHECK(!std::get<TurnBlock>(alone.passes[0].operations[0]).closes_forward);
-  CHECK(std::get<TurnBlock>(alone.passes[0].operations[1]).closes_forward);
+  CHECK(std::get<RotationBlock>(alone.passes[0].operations[0]).closes_backward);
+  CHECK(!std::get<RotationBlock>(alone.passes[0].operations[0]).closes_forward);
+  CHECK(std::get<RotationBlock>(alone.passes[0].operations[1]).closes_forward);
   const Plan halves = plan_of(3, {rotation("RY", 0), rotation("RY", 1), make_gate("CRY", {0, 2}, {{0, 0, 1, 0}})});
-  CHECK(shape(halves) == Shape({2, 1}));  // a turn of half the amplitudes cannot
-  CHECK(std::get<TurnBlock>(halves.passes[0].operations[0]).closes_forward);
-  CHECK(!std::get<TurnBlock>(halves.passes[0].operations[1]).closes_forward);
+  CHECK(shape(halves) == Shape({2, 1}));  // a rotation of half the amplitudes cannot
+  CHECK(std::get<RotationBlock>(halves.passes[0].operations[0]).closes_forward);
+  CHECK(!std::get<RotationBlock>(halves.passes[0].operations[1]).closes_forward);
   const Plan followed = plan_of(1, {rotation("RY", 0), rotation("RZ", 0)});
-  CHECK(!std::get<TurnBlock>(followed.passes[0].operations[0]).closes_forward);
-  CHECK(std::get<TurnBlock>(followed.passes[0].operations[0]).closes_backward);
+  CHECK(!std::get<RotationBlock>(followed.passes[0].operations[0]).closes_forward);
+  CHECK(std::get<RotationBlock>(followed.passes[0].operations[0]).closes_backward);
 }
 
 // --- tiles ------------------------------------------------------------------------------------------------------------
@@ -479,14 +479,14 @@ std::vector<Index> visited_rows(const Phases& phases, int) {
   return rows;
 }
 
-// Of turns of half the amplitudes, those of either half: what is done there, if anything, is done in the scale that is met.
-std::vector<Index> visited_rows(const TurnBlock& block, int part_bits) {
+// Of rotations of half the amplitudes, those of either half: what is done there, if anything, is done in the scale that is met.
+std::vector<Index> visited_rows(const RotationBlock& block, int part_bits) {
   std::vector<Index> rows;
   const auto visit = [&](const IndexMap& groups, Index active) {
     for (Index g = 0; g < active; ++g) {
-      for (Index members = 0; members < Index{1} << block.turns.size(); ++members) {
+      for (Index members = 0; members < Index{1} << block.rotations.size(); ++members) {
         Index row = groups[g];
-        for (std::size_t j = 0; j < block.turns.size(); ++j) row ^= (members >> j) & 1 ? block.row_flip[j] : 0;
+        for (std::size_t j = 0; j < block.rotations.size(); ++j) row ^= (members >> j) & 1 ? block.row_flip[j] : 0;
         rows.push_back(row >> part_bits);
       }
     }
@@ -556,13 +556,13 @@ TEST(supports_only_grow) {
   CHECK(elsewhere > 100);
 }
 
-int turns_planned(const Plan& plan) {
+int rotations_planned(const Plan& plan) {
   int count = 0;
   for (const Pass& pass : plan.passes) {
     for (const Operation& op : pass.operations) {
-      if (const auto* block = std::get_if<TurnBlock>(&op)) count += static_cast<int>(block->turns.size());
+      if (const auto* block = std::get_if<RotationBlock>(&op)) count += static_cast<int>(block->rotations.size());
       if (const auto* phases = std::get_if<Phases>(&op)) {
-        for (const PhaseString& s : phases->strings) count += static_cast<int>(s.turns.size());
+        for (const PhaseString& s : phases->strings) count += static_cast<int>(s.rotations.size());
       }
     }
   }
@@ -588,9 +588,9 @@ TEST(large_plans_are_quick_and_complete) {
                                                 : rotation(g % 80 / 20 == 1 ? "RY" : "RZ", w));
   }
   const Plan plan = plan_in_time(layers.program, "in layers");
-  CHECK(turns_planned(plan) == 760);
-  CHECK(static_cast<int>(plan.turns.size()) == 760);
-  CHECK(plan.passes.size() < 20);  // a pass holds turns of many layers
+  CHECK(rotations_planned(plan) == 760);
+  CHECK(static_cast<int>(plan.rotations.size()) == 760);
+  CHECK(plan.passes.size() < 20);  // a pass holds rotations of many layers
 
   constexpr std::array<std::string_view, 6> names{"RX", "RY", "RZ", "IsingZZ", "CRX", "CNOT"};
   Circuit anywhere = circuit_of(20, {});
@@ -600,7 +600,7 @@ TEST(large_plans_are_quick_and_complete) {
   }
   anywhere.program.measurements = {{MeasurementKind::state, {}, {}}};
   const Plan other = plan_in_time(anywhere.program, "anywhere");
-  CHECK(turns_planned(other) == static_cast<int>(other.turns.size()));
+  CHECK(rotations_planned(other) == static_cast<int>(other.rotations.size()));
 }
 
 // --- measurements -----------------------------------------------------------------------------------------------------
@@ -645,24 +645,24 @@ TEST(words_are_grouped_by_what_they_flip) {
   CHECK(sizes == std::vector<std::size_t>({2, 1, 3}));
 }
 
-// Tiles know something of each turn of a pass, so there is an end to it; nothing is lost, be there many phases or turns.
-TEST(a_pass_ends_where_there_is_no_end_of_turns) {
+// Tiles know something of each rotation of a pass, so there is an end to it; nothing is lost, be there many phases or rotations.
+TEST(a_pass_ends_where_there_is_no_end_of_rotations) {
   Layout layout;
   layout.tile_bits = 4;
   std::vector<Gate> gates;
   for (int k = 0; k < 3000; ++k) gates.push_back(rotation("RZ", k % 4));
   for (int k = 0; k < 5000; ++k) gates.push_back(rotation(k % 2 == 0 ? "RX" : "RY", k % 4));
   const Plan plan = plan_of(6, gates, layout);
-  std::size_t turns = 0;
+  std::size_t rotations = 0;
   for (const Pass& pass : plan.passes) {
     std::size_t of_pass = 0;
     for (const Operation& op : pass.operations) {
-      if (const auto* block = std::get_if<TurnBlock>(&op)) of_pass += block->turns.size();
+      if (const auto* block = std::get_if<RotationBlock>(&op)) of_pass += block->rotations.size();
     }
     CHECK(of_pass <= 2048);
-    turns += of_pass;
+    rotations += of_pass;
   }
-  CHECK(turns == 5000);
+  CHECK(rotations == 5000);
 }
 
 // Where the layout says so, words whose flips the last tile holds have its tiles; room that is left there is for them.

@@ -46,7 +46,7 @@ TEST(angles_of_all_sizes) {
   }
 }
 
-TEST(multiples_of_an_eighth_of_a_turn) {
+TEST(multiples_of_pi_over_4) {
   std::vector<double> angles;
   for (int k = -4000; k <= 4000; ++k) {
     const double angle = k * std::acos(-1.0) / 4;
@@ -55,7 +55,7 @@ TEST(multiples_of_an_eighth_of_a_turn) {
   check_sines(angles);
 }
 
-TEST(no_turn_is_exact) {
+TEST(no_rotation_is_exact) {
   const Found found({0, -0.0});
   for (int i = 0; i < 2; ++i) {
     CHECK(found.sines[i] == 0);

@@ -64,7 +64,7 @@ TEST(circuits_in_either_basis) {
   CHECK(in_x < 48);
 }
 
-TEST(turns_of_half_the_amplitudes) {
+TEST(rotations_of_half_the_amplitudes) {
   Random random(41);
   for (int round = 0; round < 40; ++round) {
     set_thresholds({.tile_bits = round % 2 == 0 ? 0 : 4,
@@ -234,7 +234,7 @@ TEST(samples_in_tiles_keep_apart) {
   set_thresholds({});
 }
 
-// In a turn or a phase, shared or not, of one state cut into tiles or of lanes: all that a NaN meets is NaN, zeros too.
+// In a rotation or a phase, shared or not, of one state cut into tiles or of lanes: all that a NaN meets is NaN, zeros too.
 TEST(nan_reaches_every_amplitude) {
   for (const char* gate : {"RX", "RZ"}) {
     for (const bool batched : {false, true}) {
@@ -255,7 +255,7 @@ TEST(nan_reaches_every_amplitude) {
   set_thresholds({});
 }
 
-// In a turn of half the amplitudes, all of that half; the others stay as they are.
+// In a rotation of half the amplitudes, all of that half; the others stay as they are.
 TEST(nan_stays_in_its_half) {
   for (const auto& [n, batch, tile_bits] : {std::tuple{6, 1, 0}, std::tuple{6, 2, 4}, std::tuple{3, 20, 0}}) {
     for (int control = 0; control < n; ++control) {
@@ -275,7 +275,7 @@ TEST(nan_stays_in_its_half) {
 }
 
 // Angles at which a cosine is zero or nearly so: nothing may be divided by it.
-TEST(half_turns) {
+TEST(rotations_by_pi) {
   Random random(20);
   for (const int n : {3, 6}) {
     Circuit circuit = empty_circuit(n);

@@ -174,7 +174,7 @@ void check_everything(const Case& c, const Tangents& t, const Setting& setting) 
   check_tangents(c, t, run);
 }
 
-// Tiles outside of the support of a state are neither visited nor written, and turns leave out signs that others take in:
+// Tiles outside of the support of a state are neither visited nor written, and rotations leave out signs that others take in:
 // whatever derivatives read must have been written, with all signs.
 TEST(angles_next_to_multiples_of_half_pi) {
   Random random(61);
@@ -192,7 +192,7 @@ TEST(angles_next_to_multiples_of_half_pi) {
   }
 }
 
-// Sines of angles for which the period must be taken off with care: each turns one word alone, so that no sum is rounded.
+// Sines of angles for which the period must be taken off with care: each rotates by one word alone, so that no sum is rounded.
 // The dense simulator's exponentials are series, which do not reach so far.
 TEST(huge_angles) {
   Random random(41);

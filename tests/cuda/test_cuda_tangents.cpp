@@ -35,8 +35,8 @@ TEST(tiles) {
   }
 }
 
-// Words in tiles, and not a turn that would say so.
-TEST(tiles_without_turns) {
+// Words in tiles, and not a rotation that would say so.
+TEST(tiles_without_rotations) {
   Random random(37);
   for (int round = 0; round < 10; ++round) {
     Circuit circuit = empty_circuit(6);

@@ -65,7 +65,7 @@ TEST(no_wires_and_no_gates) {
   check_case(make_case(random, circuit, 2), {2, 0});
   circuit.program.measurements.pop_back();
   check_case(make_case(random, circuit, 2));
-  // Words in tiles, and not a turn that would say so.
+  // Words in tiles, and not a rotation that would say so.
   for (int round = 0; round < 10; ++round) {
     circuit = empty_circuit(6);
     circuit.program.initial = random_initial(random, circuit);
@@ -90,8 +90,8 @@ TEST(tiles_agree_with_the_dense_simulator) {
   }
 }
 
-// Half a turn and whole ones, and next to them: sines and cosines that are zero, or as good as.
-TEST(turns_by_any_angle) {
+// Angles of pi and 2 pi, and next to them: sines and cosines that are zero, or as good as.
+TEST(rotations_by_any_angle) {
   Random random(37);
   Circuit circuit = empty_circuit(3);
   for (int w = 0; w < 3; ++w) {
@@ -111,7 +111,7 @@ TEST(turns_by_any_angle) {
   }
 }
 
-// More words of one flip, and more strings between two turns, than are looked after at once.
+// More words of one flip, and more strings between two rotations, than are looked after at once.
 TEST(many_words_and_strings_of_a_kind) {
   Random random(31);
   Circuit circuit = empty_circuit(6);
@@ -250,7 +250,7 @@ TEST(order_does_not_show_in_the_bits) {
   }
 }
 
-// A circuit of turns, phases and Pauli words is one launch forward and one backward, and a few small ones around them.
+// A circuit of rotations, phases and Pauli words is one launch forward and one backward, and a few small ones around them.
 TEST(whole_circuits_take_few_launches) {
   Random random(12);
   Circuit circuit = empty_circuit(6);

@@ -340,8 +340,8 @@ TEST(launches_are_counted) {
 
 TEST(parities_and_signs) {
   CHECK(odd(Mask{1} << 47) && !odd(Mask{5}));
-  CHECK(turned_by(1.5f, 0x80000000u) == -1.5f && turned_by(1.5f, 0x7fffffffu) == 1.5f);
-  CHECK(turned_by(-2.5, 0xffffffffu) == 2.5 && turned_by(-2.5, 0) == -2.5);
+  CHECK(with_sign(1.5f, 0x80000000u) == -1.5f && with_sign(1.5f, 0x7fffffffu) == 1.5f);
+  CHECK(with_sign(-2.5, 0xffffffffu) == 2.5 && with_sign(-2.5, 0) == -2.5);
 }
 
 // Lane l of each warp has what lane sources[l] had, and sums up what it is given.

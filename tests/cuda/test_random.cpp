@@ -74,8 +74,8 @@ void count_regime(const Case& c, int threads) {
   count("support not tracked", !t.support);
   count("scale kept above 1/16", t.scale_bits < 4);
   count("scale kept above 2^-24 or less", t.scale_bits >= 24);
-  count("turns of half the amplitudes",
-        std::ranges::any_of(plan.turns, [](const Turn& t) { return !t.half.is_all(); }));
+  count("rotations of half the amplitudes",
+        std::ranges::any_of(plan.rotations, [](const Rotation& t) { return !t.half.is_all(); }));
   count("basis of X", plan.basis == Basis::x);
   count("steps", !plan.steps.empty());
   count("batches", c.batch > 1);

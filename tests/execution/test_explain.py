@@ -24,10 +24,10 @@ def test_a_state_beyond_the_caches() -> None:
     assert found.tile_bits == 13
     assert "tiles of 2^13 amplitudes" in found.regime
     assert found.dtype is torch.complex64
-    turns, observables = found.passes[:-1], found.passes[-1]
-    assert sum(p.turns for p in turns) == 32
-    assert turns[0].active_tiles == 1  # all but the first tile are zero still
-    assert all(p.bytes[0] > 0 for p in turns)
+    passes, observables = found.passes[:-1], found.passes[-1]
+    assert sum(p.rotations for p in passes) == 32
+    assert passes[0].active_tiles == 1  # all but the first tile are zero still
+    assert all(p.bytes[0] > 0 for p in passes)
     assert "2 Pauli words" in observables.what
     assert found.multiply_adds[1] > found.multiply_adds[0] > 2**16 * 32
 
@@ -51,7 +51,7 @@ def test_a_controlled_rotation_is_a_turn_of_half_the_amplitudes() -> None:
 
     def work(gate: kg.Operation) -> float:
         found = kg.explain(kg.Tape([*layer, gate], [kg.state()]))
-        assert sum(p.turns for p in found.passes) == 9
+        assert sum(p.rotations for p in found.passes) == 9
         return found.multiply_adds[0]
 
     assert work(kg.CRY(0.3, wires=[1, 0])) == work(kg.RY(0.3, wires=0))
@@ -77,7 +77,7 @@ def test_the_basis_is_the_one_with_fewer_turns() -> None:
     found = kg.explain(kg.Tape(gates, [kg.expval(kg.Z(0) @ kg.Z(1) @ kg.Z(2) @ kg.Z(3))]))
     assert found.basis == "X"
     assert ", in the basis of X\n" in str(found)
-    assert sum(p.turns for p in found.passes) == 12
+    assert sum(p.rotations for p in found.passes) == 12
     everything = kg.explain(kg.Tape(gates, [kg.state()]))
     assert everything.basis == "Z"
     assert "basis" not in str(everything)
@@ -134,8 +134,8 @@ def test_what_cannot_be_explained() -> None:
 def test_a_layer_on_twenty_wires_takes_few_passes_on_a_gpu() -> None:
     tape = kg.Tape([kg.RX(0.1 * w, wires=w) for w in range(20)], [kg.probs()])
     plan = kg.explain(tape, dtype=torch.float32, device="cuda")
-    assert 1 <= sum(p.turns > 0 for p in plan.passes) <= 3
-    assert sum(p.turns for p in plan.passes) == 20
+    assert 1 <= sum(p.rotations > 0 for p in plan.passes) <= 3
+    assert sum(p.rotations for p in plan.passes) == 20
     assert "tiles" in plan.regime
     assert "launch" in plan.regime
 

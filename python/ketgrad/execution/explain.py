@@ -25,8 +25,8 @@ class PassReport:
         what: what the pass does, in words.
         tiles: into how many tiles the state is cut; 1: it stays in the caches.
         active_tiles: how many of them are visited; the others are zero still.
-        turns: how many turns it has.
-        blocks: how many blocks they form, of up to three turns that are done in registers together.
+        rotations: how many rotations it has.
+        blocks: how many blocks they form, of up to three rotations that are done in registers together.
         phases: how many tables of merged phases it has.
         strings: how many Z-strings these are made of.
         multiply_adds: of real numbers, expected, forward and backward.
@@ -37,7 +37,7 @@ class PassReport:
     what: str
     tiles: int
     active_tiles: int
-    turns: int
+    rotations: int
     blocks: int
     phases: int
     strings: int
@@ -176,7 +176,7 @@ def explain(
     pass  tiles  work ...
     >>> layer = kg.Tape([kg.RX(0.1, wires=w) for w in range(20)], [kg.probs()])
     >>> plan = kg.explain(layer, dtype=torch.float32, device="cuda")
-    >>> sum(p.turns > 0 for p in plan.passes)
+    >>> sum(p.rotations > 0 for p in plan.passes)
     2
     >>> print(kg.explain(kg.Tape([kg.RX(0.1, wires=0), kg.RX(0.1, wires=1)], [kg.expval(kg.Z(0))])))
     1 circuit, 2 wires, 2 gates (1 outside the light cone), complex128: ...
@@ -276,12 +276,12 @@ def _tasks(tasks: int) -> str:
 
 def _pass_report(circuit: Circuit, index: int, found: dict[str, Any], times: dict[str, Any] | None) -> PassReport:
     costs = found["costs"]
-    what = _turns(found) if found["gate"] is None else f"{circuit.gates[found['gate']]} by itself"
+    what = _rotations(found) if found["gate"] is None else f"{circuit.gates[found['gate']]} by itself"
     return PassReport(
         what=what,
         tiles=found["tiles"],
         active_tiles=found["active_tiles"],
-        turns=found["turns"],
+        rotations=found["rotations"],
         blocks=found["blocks"],
         phases=found["phases"],
         strings=found["strings"],
@@ -291,10 +291,10 @@ def _pass_report(circuit: Circuit, index: int, found: dict[str, Any], times: dic
     )
 
 
-def _turns(found: dict[str, Any]) -> str:
+def _rotations(found: dict[str, Any]) -> str:
     parts = []
-    if found["turns"]:
-        parts.append(f"{_counted(found['turns'], 'turn')} in {_counted(found['blocks'], 'block')}")
+    if found["rotations"]:
+        parts.append(f"{_counted(found['rotations'], 'rotation')} in {_counted(found['blocks'], 'block')}")
     if found["phases"]:
         parts.append(f"{_counted(found['strings'], 'phase')} in {_counted(found['phases'], 'table')}")
     return ", ".join(parts)
