@@ -277,10 +277,10 @@ KETGRAD_DEVICE Entry entry_at(const TablesView& t, const Entries& entries, const
 
 template <class T>
 KETGRAD_DEVICE Complex<Wide<T>> sum_of_groups(const StateCall<T>& c, const Map& groups, const Entry& entry,
-                                              const Complex<T>* x, const Complex<T>* y, Index first, Index step,
+                                              const Complex<T>* x, const Complex<T>* y, Index first, Index stride,
                                               Index end) {
   Complex<Wide<T>> sum{};
-  for (Index r = first; r < end; r += step) {
+  for (Index r = first; r < end; r += stride) {
     const Index base = at(c.t, groups, r);
     sum += widened(inner(x[base ^ entry.a], y[base ^ entry.b]));
   }

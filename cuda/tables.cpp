@@ -255,7 +255,7 @@ class TableMaker {
   // --- passes --------------------------------------------------------------------------------------------------------
 
   void count_rotations(const Pass& pass) {
-    for (const ketgrad::Operation& op : pass.operations) {
+    for (const TileOp& op : pass.operations) {
       if (const auto* block = std::get_if<RotationBlock>(&op)) rotations_ += static_cast<int>(block->rotations.size());
     }
   }
@@ -309,16 +309,16 @@ class TableMaker {
 
   // A thread that has rows to rotate gives them their phases first. Those that find no slot wait on where they commute with
   // the rotations, which is where their pattern is zero; else, and where no rotations are left, they are operations of their own.
-  std::vector<Operation> operations_of(const Pass& pass) {
+  std::vector<TableOp> operations_of(const Pass& pass) {
     const std::vector<Mask> rows = basis_of(pass.rows);
-    std::vector<Operation> operations;
+    std::vector<TableOp> operations;
     std::vector<Waiting> waiting;
     const auto flush = [&] {
       while (!waiting.empty()) operations.push_back(phases(waiting, static_cast<int>(rows.size())));
     };
-    for (const ketgrad::Operation& op : pass.operations) {
+    for (const TileOp& op : pass.operations) {
       if (const auto* block = std::get_if<RotationBlock>(&op)) {
-        const Operation rotated = rotations(*block, waiting, static_cast<int>(rows.size()));
+        const TableOp rotated = rotations(*block, waiting, static_cast<int>(rows.size()));
         std::vector<Waiting> later;
         std::erase_if(waiting, [&](const Waiting& w) {
           const bool commutes = std::ranges::none_of(
@@ -339,8 +339,8 @@ class TableMaker {
   }
 
   // Takes strings off those that wait.
-  Operation rotations(const RotationBlock& block, std::vector<Waiting>& waiting, int tile_bits) {
-    Operation op;
+  TableOp rotations(const RotationBlock& block, std::vector<Waiting>& waiting, int tile_bits) {
+    TableOp op;
     op.rotations = static_cast<std::int32_t>(block.rotations.size());
     op.first_angle = rotations_;
     op.active = static_cast<std::int32_t>(block.active);
@@ -357,7 +357,7 @@ class TableMaker {
   }
 
   // Rows are grouped so that the strings have as different patterns as they may.
-  Operation phases(std::vector<Waiting>& waiting, int tile_bits) {
+  TableOp phases(std::vector<Waiting>& waiting, int tile_bits) {
     std::vector<int> bits(tile_bits);
     std::iota(bits.begin(), bits.end(), 0);
     const auto unevenness = [&](int bit) {
@@ -366,7 +366,7 @@ class TableMaker {
     };
     std::stable_sort(bits.begin(), bits.end(), [&](int a, int b) { return unevenness(a) > unevenness(b); });
     std::sort(bits.begin(), bits.begin() + std::max(0, tile_bits - own_row_bits));
-    Operation op;
+    TableOp op;
     Numbered groups;
     for (const int b : bits) groups.basis.push_back(unit(b));
     op.active = std::int32_t{1} << tile_bits;
@@ -375,7 +375,7 @@ class TableMaker {
   }
 
   // The groups of an operation, given those of the rows that it rotates, and its strings.
-  void finish(Operation& op, std::vector<Mask> flips, Numbered groups, std::vector<Waiting>& waiting, int tile_bits) {
+  void finish(TableOp& op, std::vector<Mask> flips, Numbered groups, std::vector<Waiting>& waiting, int tile_bits) {
     // Groups of fewer rows than a thread holds go together. Those that are zero still come last, and stay so.
     for (int b = tile_bits; b < own_row_bits; ++b) groups.basis.push_back(unit(b));
     while (flips.size() < own_row_bits) {
@@ -402,7 +402,7 @@ class TableMaker {
     std::ranges::copy(then, basis.begin() + std::ssize(first));
   }
 
-  void take_strings(Operation& op, const std::vector<Mask>& flips, const Numbered& groups,
+  void take_strings(TableOp& op, const std::vector<Mask>& flips, const Numbered& groups,
                     std::vector<Waiting>& waiting) {
     const std::vector<Mask> lanes(groups.basis.begin(),
                                   groups.basis.begin() + std::min<std::ptrdiff_t>(lane_bits, std::ssize(groups.basis)));

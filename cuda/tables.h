@@ -110,7 +110,7 @@ struct StringSlot {
 };
 
 // Phases, and then rotations, of the rows of groups.
-struct Operation {
+struct TableOp {
   std::int32_t rotations = 0;
   std::int32_t first_angle = 0;     // of the rotations, one after the other
   std::int32_t rotation_signs = 0;  // which of the pass's TileWords has their signs, from the lowest bit on
@@ -250,7 +250,7 @@ struct TablesView {
   const std::uint32_t* words_of_bits = nullptr;
   const Value* values = nullptr;
   const Angle* angles = nullptr;
-  const Operation* operations = nullptr;
+  const TableOp* operations = nullptr;
   const StringSlot* strings = nullptr;
   const TilePass* passes = nullptr;
   const Word* words = nullptr;
@@ -270,7 +270,7 @@ struct Tables {
   std::vector<std::uint32_t> words_of_bits;
   std::vector<Value> values;
   std::vector<Angle> angles;
-  std::vector<Operation> operations;
+  std::vector<TableOp> operations;
   std::vector<StringSlot> strings;
   std::vector<TilePass> passes;
   std::vector<Word> words;

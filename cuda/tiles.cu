@@ -180,7 +180,7 @@ KETGRAD_DEVICE void add_to_piece(Wide<T>* pieces, const Place<T>& place, const T
   add_alone(pieces + place.piece, static_cast<Wide<T>>(value));
 }
 
-// values[step] = sum over patterns p of (-1)^parity(step & p) values[p]
+// values[k] = sum over patterns p of (-1)^parity(k & p) values[p]
 template <class T>
 KETGRAD_DEVICE void hadamard(T* values) {
 #pragma unroll
@@ -239,7 +239,7 @@ struct Group {
   Local first = 0;
   Local flips[own_row_bits];
 
-  KETGRAD_DEVICE explicit Group(const Operation& op) : flips{op.flip[0], op.flip[1], op.flip[2]} {}
+  KETGRAD_DEVICE explicit Group(const TableOp& op) : flips{op.flip[0], op.flip[1], op.flip[2]} {}
 
   template <class T>
   KETGRAD_DEVICE void load(const Tile<T>& tile, Complex<T>* rows) const {
@@ -255,7 +255,7 @@ struct Group {
 
 // Groups that an operation visits.
 template <class T>
-KETGRAD_DEVICE Local groups_of(const Operation& op, const Place<T>& place) {
+KETGRAD_DEVICE Local groups_of(const TableOp& op, const Place<T>& place) {
   return place.everywhere ? Local{1} << group_bits_of(place.tile_bits) : static_cast<Local>(op.active);
 }
 
@@ -263,8 +263,8 @@ KETGRAD_DEVICE Local groups_of(const Operation& op, const Place<T>& place) {
 
 // The rotations of an operation in a tile; at a base where a rotation's sign is odd, the angle is negated.
 template <class T>
-KETGRAD_DEVICE void load_rotations(const Operation& op, const ShearRotation<T>* table, std::uint32_t signs,
-                                   bool inverse, ShearRotation<T>* rotations) {
+KETGRAD_DEVICE void load_rotations(const TableOp& op, const ShearRotation<T>* table, std::uint32_t signs, bool inverse,
+                                   ShearRotation<T>* rotations) {
 #pragma unroll
   for (int j = 0; j < RotationBlock::most; ++j) {
     if (j >= op.rotations) continue;
@@ -278,7 +278,7 @@ KETGRAD_DEVICE void load_rotations(const Operation& op, const ShearRotation<T>* 
 // What rotations leave out is one sign for all of a tile: the true state is `sign` times what is in shared memory. Phases take
 // it in.
 template <class T>
-KETGRAD_DEVICE Real<T> sign_after(const Operation& op, const ShearRotation<T>* rotations, Real<T> sign) {
+KETGRAD_DEVICE Real<T> sign_after(const TableOp& op, const ShearRotation<T>* rotations, Real<T> sign) {
 #pragma unroll
   for (int j = 0; j < RotationBlock::most; ++j) {
     if (j < op.rotations) sign *= rotations[j].sign;
@@ -325,7 +325,7 @@ KETGRAD_DEVICE T overlap_pairs(const Complex<T>* ket, const Complex<T>* bra, int
 // with it, while others still look at those of the one before. They are rounded once: the phases of many equal angles
 // would be off to the same side.
 template <class T>
-KETGRAD_DEVICE void write_products(const Operation& op, const Complex<Wide<T>>* phases, Place<T>& place) {
+KETGRAD_DEVICE void write_products(const TableOp& op, const Complex<Wide<T>>* phases, Place<T>& place) {
   place.products_begin ^= most_layers * layer_products;
   for (int e = thread_index(); e < op.layers * layer_products; e += block_threads()) {
     const StringSlot* strings = place.t.strings + op.first_string + (e >> pattern_strings) * pattern_strings;
@@ -345,7 +345,7 @@ KETGRAD_DEVICE void write_products(const Operation& op, const Complex<Wide<T>>* 
 // sign * exp(-i sum_s angle_s/2 (-1)^parity_s) of each row of a group: products of those of patterns, or of their
 // conjugates, which is a transform like hadamard.
 template <class T>
-KETGRAD_DEVICE void phase_factors(const Operation& op, const Place<T>& place, Local group, Real<T> sign,
+KETGRAD_DEVICE void phase_factors(const TableOp& op, const Place<T>& place, Local group, Real<T> sign,
                                   Complex<T>* factors) {
   constexpr std::uint32_t all = (1 << pattern_strings) - 1;
 #pragma unroll
@@ -377,8 +377,8 @@ KETGRAD_DEVICE void phase_factors(const Operation& op, const Place<T>& place, Lo
 // With w = Im(conj(bra) ket), the overlap of a string is the sum of +-w. The sums of all signs at once are a transform,
 // over the rows of groups and over lanes; from where its sum ends up, the lane of the string's slot fetches it.
 template <class T>
-KETGRAD_DEVICE void add_string_overlaps(const Operation& op, const Place<T>& place, Local group, T* w,
-                                        Wide<T>* overlaps, Index stride) {
+KETGRAD_DEVICE void add_string_overlaps(const TableOp& op, const Place<T>& place, Local group, T* w, Wide<T>* overlaps,
+                                        Index stride) {
   hadamard(w);
   lane_hadamard(w);
   for (int l = 0; l < op.layers; ++l) {
@@ -401,8 +401,7 @@ struct Numbers {
 };
 
 template <class T>
-KETGRAD_DEVICE void apply(const Operation& op, const Numbers<T>& numbers, Place<T>& place, Tile<T>& ket,
-                          Real<T>& sign) {
+KETGRAD_DEVICE void apply(const TableOp& op, const Numbers<T>& numbers, Place<T>& place, Tile<T>& ket, Real<T>& sign) {
   const bool has_strings = op.layers > 0;
   if (has_strings) write_products(op, numbers.phases, place);
   barrier();
@@ -432,7 +431,7 @@ KETGRAD_DEVICE void apply(const Operation& op, const Numbers<T>& numbers, Place<
 }
 
 template <class T>
-KETGRAD_DEVICE void undo(const Operation& op, const Numbers<T>& numbers, Place<T>& place, Tile<T>& ket, Tile<T>& bra,
+KETGRAD_DEVICE void undo(const TableOp& op, const Numbers<T>& numbers, Place<T>& place, Tile<T>& ket, Tile<T>& bra,
                          Real<T>& sign, Wide<T>* overlaps, Index stride) {
   const bool has_strings = op.layers > 0;
   if (has_strings) write_products(op, numbers.phases, place);

@@ -195,7 +195,7 @@ py::tuple costs(const Cost& forward, const Cost& backward) {
 py::dict describe_pass(const Plan& plan, const Pass& pass, int number_bytes) {
   py::dict d;
   int blocks = 0, rotations = 0, phases = 0, strings = 0;
-  for (const Operation& op : pass.operations) {
+  for (const TileOp& op : pass.operations) {
     if (const auto* block = std::get_if<RotationBlock>(&op)) {
       ++blocks;
       rotations += static_cast<int>(block->rotations.size());

@@ -49,7 +49,7 @@ Cost pass_cost(const Plan& plan, const Pass& pass, double per_rotation, double p
   // Going forward, tiles are written as a whole; going back, they are read so, as far as the pass behind has them.
   Cost cost;
   cost.bytes = moved(plan, pass.tiles, states * (visited_share(pass) + moved_share(plan, pass)), number_bytes);
-  for (const Operation& op : pass.operations) {
+  for (const TileOp& op : pass.operations) {
     if (const auto* block = std::get_if<RotationBlock>(&op)) {
       cost.multiply_adds += visited * share_of(*block) * per_rotation * static_cast<double>(block->rotations.size());
     } else {

@@ -43,7 +43,7 @@ std::size_t held(const RotationBlock& b) {
          held(b.lane_flip) + held(b.row_sign) + held(b.half);
 }
 std::size_t held(const Phases& p) { return held(p.rows) + held(p.strings); }
-std::size_t held(const Operation& op) {
+std::size_t held(const TileOp& op) {
   return std::visit([](const auto& o) { return held(o); }, op);
 }
 std::size_t held(const Pass& p) {

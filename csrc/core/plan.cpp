@@ -372,17 +372,17 @@ class StretchPlanner {
     const auto odd = [&](Mask v) { return odd_parity(v & sign); };
     const auto first = std::find_if(basis.begin(), basis.end(), odd);
     if (first == basis.end()) return;
-    const Mask step = *first;
+    const Mask shift = *first;
     const bool splits_active = Index{1} << (first - basis.begin()) < block.active;
     basis.erase(first);
-    for (Mask& v : basis) v ^= odd(v) ? step : 0;
+    for (Mask& v : basis) v ^= odd(v) ? shift : 0;
     Index active[] = {block.active, 0};  // of the groups at the origin, and of the others
     if (splits_active) active[0] = active[1] = block.active / 2;
     const bool is_odd = odd(origin);
-    if (is_odd) origin ^= step;
+    if (is_odd) origin ^= shift;
     block.active = active[is_odd ? 1 : 0];
     block.half->odd_active = active[is_odd ? 0 : 1];
-    block.half->odd_groups = IndexMap(origin ^ step, basis);
+    block.half->odd_groups = IndexMap(origin ^ shift, basis);
   }
 
   Plan& plan_;
@@ -399,23 +399,23 @@ class StretchPlanner {
 
 // --- who takes in what operations leave out -----------------------------------------------------------------------------
 
-void close_stretch(std::vector<Operation*>& stretch) {
+void close_stretch(std::vector<TileOp*>& stretch) {
   if (stretch.empty()) return;
   std::visit([](auto& op) { op.closes_forward = true; }, *stretch.back());
   std::visit([](auto& op) { op.closes_backward = true; }, *stretch.front());
   stretch.clear();
 }
 
-bool carries_scale(const Operation& op) {
+bool carries_scale(const TileOp& op) {
   const auto* block = std::get_if<RotationBlock>(&op);
   return block == nullptr || !block->half;
 }
 
 void close_stretches(Plan& plan) {
-  std::vector<Operation*> stretch;
+  std::vector<TileOp*> stretch;
   for (Pass& pass : plan.passes) {
     if (pass.step != Element::none) close_stretch(stretch);
-    for (Operation& op : pass.operations) {
+    for (TileOp& op : pass.operations) {
       if (carries_scale(op)) stretch.push_back(&op);
     }
   }

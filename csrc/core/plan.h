@@ -90,7 +90,7 @@ struct Phases {
   bool closes_backward = false;
 };
 
-using Operation = std::variant<RotationBlock, Phases>;
+using TileOp = std::variant<RotationBlock, Phases>;
 
 // Amplitudes that may be other than zero: origin + span.
 struct Live {
@@ -105,7 +105,7 @@ struct Pass {
   IndexMap tiles;            // the base of each tile
   Index active_tiles = 0;    // the others are zero still
   IndexMap rows;             // what a row adds to the base, lanes included
-  std::vector<Operation> operations;
+  std::vector<TileOp> operations;
   std::vector<int> inputs;  // that anything here reads, without repeats
 };
 

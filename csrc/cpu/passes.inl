@@ -34,7 +34,7 @@ class PassRunner {
     numbers_.resize(operations);
     auto n = numbers_.begin();
     for (const Pass& pass : plan.passes) {
-      for (const Operation& op : pass.operations) {
+      for (const TileOp& op : pass.operations) {
         n->own = reads_batched(op);
         n->first_string = static_cast<int>(strings_.size());
         strings_.resize(strings_.size() + own_strings(op));
@@ -59,7 +59,7 @@ class PassRunner {
     const int passes = static_cast<int>(plan_.passes.size());
     for (int i = 0; i < passes; ++i) {
       const int p = inverse_ ? passes - 1 - i : i;
-      const std::vector<Operation>& operations = plan_.passes[p].operations;
+      const std::vector<TileOp>& operations = plan_.passes[p].operations;
       const int count = static_cast<int>(operations.size());
       for (int k = 0; k < count; ++k) {
         const int at = inverse_ ? count - 1 - k : k;
@@ -98,7 +98,7 @@ class PassRunner {
                 std::vector<double>& overlaps) {
     const Pass& pass = plan_.passes[index];
     rotations_.clear();
-    for (const Operation& op : pass.operations) append_rotations(op, rotations_);
+    for (const TileOp& op : pass.operations) append_rotations(op, rotations_);
     sums_.assign(rotations_.size() * width, 0.0);
     const Index size = static_cast<Index>(sums_.size());
     tiles_.for_each(pass, some_nan_ ? pass.tiles.size() : pass.active_tiles, size, sums_.data(),
@@ -153,7 +153,7 @@ class PassRunner {
     return std::any_of(rotations.begin(), rotations.end(), [&](int t) { return reads_batched(t); });
   }
 
-  bool reads_batched(const Operation& op) const {
+  bool reads_batched(const TileOp& op) const {
     if (const auto* block = std::get_if<RotationBlock>(&op)) return reads_batched(block->rotations);
     const auto& strings = std::get<Phases>(op).strings;
     return std::any_of(strings.begin(), strings.end(),
@@ -162,7 +162,7 @@ class PassRunner {
 
   bool is_own(const PhaseString& s) const { return single || reads_batched(s.rotations); }
 
-  std::size_t own_strings(const Operation& op) const {
+  std::size_t own_strings(const TileOp& op) const {
     const auto* phases = std::get_if<Phases>(&op);
     if (phases == nullptr) return 0;
     const auto& strings = phases->strings;
@@ -170,7 +170,7 @@ class PassRunner {
   }
 
   // Of the rotations of a block, or of strings with factors of their own.
-  std::size_t own_angles(const Operation& op) const {
+  std::size_t own_angles(const TileOp& op) const {
     const auto* block = std::get_if<RotationBlock>(&op);
     return block != nullptr ? block->rotations.size() : own_strings(op);
   }
@@ -179,12 +179,12 @@ class PassRunner {
   void find_sines() {
     auto n = numbers_.begin();
     for (const Pass& pass : plan_.passes) {
-      for (const Operation& op : pass.operations) find_halves(op, *n++);
+      for (const TileOp& op : pass.operations) find_halves(op, *n++);
     }
     sines_and_cosines(halves_.data(), sines_.data(), cosines_.data(), static_cast<int>(halves_.size()));
   }
 
-  void find_halves(const Operation& op, const Numbers& n) {
+  void find_halves(const TileOp& op, const Numbers& n) {
     if (n.ready && !n.own) return;
     const int lanes = n.lanes();
     double* half = halves_.data() + n.first_angle;
@@ -210,7 +210,7 @@ class PassRunner {
   static double sign_of(const PauliWord& word) { return (word.y_count % 4 == 3) != word.negative ? -1 : 1; }
 
   // Goes over an operation in the order of the walk; `scale` is what the state in memory lacks.
-  void prepare(const Operation& op, Numbers& n, double& scale) {
+  void prepare(const TileOp& op, Numbers& n, double& scale) {
     // In lanes, what has numbers of its own adds nothing to the scale of all.
     if (!n.ready || n.own || single) {
       n.scale_before = scale;
@@ -486,7 +486,7 @@ class PassRunner {
     if (n.first_string != n.end_string || n.factor_scale != 1) f(factors(phases, n, pass, base, work));
   }
 
-  void apply(const Operation& op, const Numbers& n, const Pass& pass, Mask base, T* rows, Workspace<V>& work) const {
+  void apply(const TileOp& op, const Numbers& n, const Pass& pass, Mask base, T* rows, Workspace<V>& work) const {
     if (const auto* block = std::get_if<RotationBlock>(&op)) {
       return for_each_part(*block, n, base, [&](const Part& part, const Angles<T>& angles) {
         apply_rotations(rows, *block, angles, part.groups);
@@ -497,14 +497,14 @@ class PassRunner {
                    [&](const auto* table) { apply_phases<Cell>(rows, table, phases.rows, rows_to_visit(phases)); });
   }
 
-  static Index rotation_count(const Operation& op) {
+  static Index rotation_count(const TileOp& op) {
     if (const auto* block = std::get_if<RotationBlock>(&op)) return static_cast<Index>(block->rotations.size());
     Index count = 0;
     for (const PhaseString& s : std::get<Phases>(op).strings) count += static_cast<Index>(s.rotations.size());
     return count;
   }
 
-  static void append_rotations(const Operation& op, std::vector<int>& rotations) {
+  static void append_rotations(const TileOp& op, std::vector<int>& rotations) {
     if (const auto* block = std::get_if<RotationBlock>(&op)) {
       rotations.insert(rotations.end(), block->rotations.begin(), block->rotations.end());
       return;
@@ -513,7 +513,7 @@ class PassRunner {
       rotations.insert(rotations.end(), s.rotations.begin(), s.rotations.end());
   }
 
-  void undo(const Operation& op, const Numbers& n, const Pass& pass, Mask base, T* ket, T* bra, Workspace<V>& work,
+  void undo(const TileOp& op, const Numbers& n, const Pass& pass, Mask base, T* ket, T* bra, Workspace<V>& work,
             const std::vector<char>& wanted, double* sums) const {
     if (const auto* block = std::get_if<RotationBlock>(&op)) return undo_block(*block, n, base, ket, bra, wanted, sums);
     undo_phases_of(std::get<Phases>(op), n, pass, base, ket, bra, work, wanted, sums);

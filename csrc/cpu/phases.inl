@@ -277,11 +277,11 @@ void undo_phases(typename Cell::Real* ket, typename Cell::Real* bra, const F* ta
 
 // The Walsh-Hadamard transform: out[m] = sum_r (-1)^popcount(r & m) in[r]. In place, up to three bits at a time.
 template <int k, class V>
-void hadamard_pass(V* v, Index size, Index step) {
-  for (Index block = 0; block < size; block += step << k) {
-    for (Index i = block; i < block + step; ++i) {
+void hadamard_pass(V* v, Index size, Index stride) {
+  for (Index block = 0; block < size; block += stride << k) {
+    for (Index i = block; i < block + stride; ++i) {
       V x[1 << k];
-      for (int m = 0; m < 1 << k; ++m) x[m] = v[i + m * step];
+      for (int m = 0; m < 1 << k; ++m) x[m] = v[i + m * stride];
       for (int j = 0; j < k; ++j) {
         for (int m = 0; m < 1 << k; ++m) {
           if ((m >> j) & 1) continue;
@@ -290,19 +290,19 @@ void hadamard_pass(V* v, Index size, Index step) {
           x[m | 1 << j] = a - x[m | 1 << j];
         }
       }
-      for (int m = 0; m < 1 << k; ++m) v[i + m * step] = x[m];
+      for (int m = 0; m < 1 << k; ++m) v[i + m * stride] = x[m];
     }
   }
 }
 
 template <class V>
 void hadamard(V* v, Index size) {
-  Index step = 1;
-  for (; step * 8 <= size; step *= 8) hadamard_pass<3>(v, size, step);
-  if (step * 4 <= size) {
-    hadamard_pass<2>(v, size, step);
-  } else if (step * 2 <= size) {
-    hadamard_pass<1>(v, size, step);
+  Index stride = 1;
+  for (; stride * 8 <= size; stride *= 8) hadamard_pass<3>(v, size, stride);
+  if (stride * 4 <= size) {
+    hadamard_pass<2>(v, size, stride);
+  } else if (stride * 2 <= size) {
+    hadamard_pass<1>(v, size, stride);
   }
 }
 

@@ -37,29 +37,29 @@ inline V shuffled(const V& a, const V& b) {
   return shuffled<F>(a, b, std::make_index_sequence<lane_width<V>>());
 }
 
-// What two rows that are `step` apart become where the step's bit of the row and of the lane change places.
-template <int step, int width, bool upper>
+// What two rows that are `distance` apart become where the distance's bit of the row and of the lane change places.
+template <int distance, int width, bool upper>
 struct Exchanged {
   static constexpr int at(int l) {
-    const bool from_upper = (l & step) != 0;
-    return from_upper ? width + l - (upper ? 0 : step) : l + (upper ? step : 0);
+    const bool from_upper = (l & distance) != 0;
+    return from_upper ? width + l - (upper ? 0 : distance) : l + (upper ? distance : 0);
   }
 };
 
 // rows[i][l] -> rows[l][i], bit by bit.
-template <int step = 1, class V>
+template <int distance = 1, class V>
 KETGRAD_ALWAYS_INLINE inline void transpose(V* rows) {
   constexpr int width = lane_width<V>;
-  if constexpr (step < width) {
+  if constexpr (distance < width) {
 #pragma GCC unroll 16
     for (int i = 0; i < width; ++i) {
-      if ((i & step) != 0) continue;
+      if ((i & distance) != 0) continue;
       const V a = rows[i];
-      const V b = rows[i + step];
-      rows[i] = shuffled<Exchanged<step, width, false>>(a, b);
-      rows[i + step] = shuffled<Exchanged<step, width, true>>(a, b);
+      const V b = rows[i + distance];
+      rows[i] = shuffled<Exchanged<distance, width, false>>(a, b);
+      rows[i + distance] = shuffled<Exchanged<distance, width, true>>(a, b);
     }
-    transpose<2 * step>(rows);
+    transpose<2 * distance>(rows);
   }
 }
 

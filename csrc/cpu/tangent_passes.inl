@@ -123,7 +123,7 @@ class TangentRunner : public PassRunner<V> {
     weights_.clear();
     std::size_t at = 0;
     for (const Pass& pass : this->plan_.passes) {
-      for (const Operation& op : pass.operations) first_weight_[at++] = add_weights(op);
+      for (const TileOp& op : pass.operations) first_weight_[at++] = add_weights(op);
     }
   }
 
@@ -151,7 +151,7 @@ class TangentRunner : public PassRunner<V> {
     constexpr int width = Base::width;
     const Pass& pass = this->plan_.passes[index];
     this->rotations_.clear();
-    for (const Operation& op : pass.operations) Base::append_rotations(op, this->rotations_);
+    for (const TileOp& op : pass.operations) Base::append_rotations(op, this->rotations_);
     this->sums_.assign(this->rotations_.size() * width, 0.0);
     const Index size = static_cast<Index>(this->sums_.size());
     this->tiles_.for_each(
@@ -196,7 +196,7 @@ class TangentRunner : public PassRunner<V> {
   }
 
   // One weight a rotation of a block, one a string of phases. Returns where they begin, -1 where nothing moves.
-  int add_weights(const Operation& op) {
+  int add_weights(const TileOp& op) {
     std::vector<int> rotations;
     Base::append_rotations(op, rotations);
     if (std::none_of(rotations.begin(), rotations.end(), [&](int t) { return moves(t); })) return -1;
@@ -266,7 +266,7 @@ class TangentRunner : public PassRunner<V> {
 
   // --- a tile --------------------------------------------------------------------------------------------------------
 
-  void apply(const Operation& op, int at, const Pass& pass, Mask base, T* rows, T* tangents, Workspace<V>& work) const {
+  void apply(const TileOp& op, int at, const Pass& pass, Mask base, T* rows, T* tangents, Workspace<V>& work) const {
     const Numbers& n = this->numbers_[at];
     if (const auto* block = std::get_if<RotationBlock>(&op)) return apply_block(*block, at, base, rows, tangents);
     const Phases& phases = std::get<Phases>(op);
@@ -280,7 +280,7 @@ class TangentRunner : public PassRunner<V> {
     });
   }
 
-  void undo(const Operation& op, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,
+  void undo(const TileOp& op, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,
             const std::vector<char>& wanted, double* sums) const {
     if (const auto* block = std::get_if<RotationBlock>(&op)) return undo_block(*block, at, base, rows, wanted, sums);
     undo_phases_of(std::get<Phases>(op), at, pass, base, rows, work, wanted, sums);

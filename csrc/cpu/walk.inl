@@ -694,7 +694,7 @@ class GroupWalk {
     }
   }
 
-  // <O O> - <O>^2, not |O psi|^2: so the gradient of a Hermitian matrix is Hermitian, and a step along it stays so.
+  // <O O> - <O>^2, not |O psi|^2: so the gradient of a Hermitian matrix is Hermitian, and a gradient step along it stays so.
   void measure_var(const PlannedMeasurement& m, const Results<T>& results) {
     const V* v = applied_observable(m);
     double mean[width] = {};

@@ -47,7 +47,7 @@ Plan plan_of(int num_wires, const std::vector<Gate>& gates, const Layout& layout
 std::vector<int> shape(const Plan& plan) {
   std::vector<int> found;
   for (const Pass& pass : plan.passes) {
-    for (const Operation& op : pass.operations) {
+    for (const TileOp& op : pass.operations) {
       if (const auto* block = std::get_if<RotationBlock>(&op)) {
         found.push_back(static_cast<int>(block->rotations.size()));
       } else {
@@ -318,7 +318,7 @@ TEST(halves_are_gone_over_once) {
     }
     const Plan plan = plan_of(6, gates, layout);
     for (const Pass& pass : plan.passes) {
-      for (const Operation& op : pass.operations) {
+      for (const TileOp& op : pass.operations) {
         const auto* block = std::get_if<RotationBlock>(&op);
         if (block == nullptr || !block->half) continue;
         cut += block->cuts_groups();
@@ -496,7 +496,7 @@ std::vector<Index> visited_rows(const RotationBlock& block, int part_bits) {
   return rows;
 }
 
-Amplitudes visited(const Plan& plan, const Pass& pass, const Operation& op) {
+Amplitudes visited(const Plan& plan, const Pass& pass, const TileOp& op) {
   const int n = plan.program->num_wires;
   Amplitudes found(std::size_t{1} << n, false);
   const auto rows = std::visit([&](const auto& o) { return visited_rows(o, plan.layout.part_bits); }, op);
@@ -523,7 +523,7 @@ void check_support(const Plan& plan) {
   before[plan.start.index] = true;
   for (const Pass& pass : plan.passes) {
     if (pass.step != Element::none) before.assign(before.size(), true);
-    for (const Operation& op : pass.operations) {
+    for (const TileOp& op : pass.operations) {
       const Amplitudes now = visited(plan, pass, op);
       CHECK(includes(now, before));
       before = now;
@@ -559,7 +559,7 @@ TEST(supports_only_grow) {
 int rotations_planned(const Plan& plan) {
   int count = 0;
   for (const Pass& pass : plan.passes) {
-    for (const Operation& op : pass.operations) {
+    for (const TileOp& op : pass.operations) {
       if (const auto* block = std::get_if<RotationBlock>(&op)) count += static_cast<int>(block->rotations.size());
       if (const auto* phases = std::get_if<Phases>(&op)) {
         for (const PhaseString& s : phases->strings) count += static_cast<int>(s.rotations.size());
@@ -656,7 +656,7 @@ TEST(a_pass_ends_where_there_is_no_end_of_rotations) {
   std::size_t rotations = 0;
   for (const Pass& pass : plan.passes) {
     std::size_t of_pass = 0;
-    for (const Operation& op : pass.operations) {
+    for (const TileOp& op : pass.operations) {
       if (const auto* block = std::get_if<RotationBlock>(&op)) of_pass += block->rotations.size();
     }
     CHECK(of_pass <= 2048);

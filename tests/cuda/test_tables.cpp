@@ -55,7 +55,7 @@ void for_each_operation(const Tables& tables, const F& f) {
 }
 
 // The slots of row k of the groups of an operation.
-std::vector<Local> row_slots(const Tables& tables, const TilePass& pass, const Operation& op, int k) {
+std::vector<Local> row_slots(const Tables& tables, const TilePass& pass, const TableOp& op, int k) {
   Local flip = 0;
   for (int j = 0; j < cuda::own_row_bits; ++j) flip ^= ((k >> j) & 1) != 0 ? op.flip[j] : 0;
   std::vector<Local> slots;
@@ -67,7 +67,7 @@ std::vector<Local> row_slots(const Tables& tables, const TilePass& pass, const O
 TEST(an_operation_has_each_row_of_a_tile_once) {
   for (const int n : {2, 3, 5, 12, 16}) {
     const Tables tables = tables_of(layers(n, 3));
-    for_each_operation(tables, [&](const TilePass& pass, const Operation& op) {
+    for_each_operation(tables, [&](const TilePass& pass, const TableOp& op) {
       std::set<Local> seen;
       for (int k = 0; k < cuda::own_rows; ++k) {
         for (const Local s : row_slots(tables, pass, op, k)) seen.insert(s);
@@ -87,7 +87,7 @@ TEST(threads_seldom_wait_for_a_bank) {
     const Tables tables = tables_of(layers(n, 4));
     double accesses = 0;
     double cycles = 0;
-    for_each_operation(tables, [&](const TilePass& pass, const Operation& op) {
+    for_each_operation(tables, [&](const TilePass& pass, const TableOp& op) {
       for (int k = 0; k < cuda::own_rows; ++k) {
         const std::vector<Local> slots = row_slots(tables, pass, op, k);
         for (std::size_t first = 0; first + banks <= slots.size(); first += banks) {
@@ -116,7 +116,7 @@ TEST(strings_have_a_slot_each) {
   for (const Circuit& circuit : {layers(14, 3), many}) {
     const Tables tables = tables_of(circuit);
     std::vector<int> seen(tables.angles.size() - tables.rotations);
-    for_each_operation(tables, [&](const TilePass&, const Operation& op) {
+    for_each_operation(tables, [&](const TilePass&, const TableOp& op) {
       for (int s = 0; s < op.layers * cuda::layer_strings; ++s) {
         const int string = tables.strings[op.first_string + s].string;
         if (string >= 0) ++seen[string];

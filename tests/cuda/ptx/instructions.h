@@ -13,7 +13,7 @@ namespace ketgrad::ptx {
 inline constexpr int predicate = 0;
 
 struct Form {
-  Operation run = nullptr;
+  TableOp run = nullptr;
   std::vector<int> results;
   std::vector<int> sources;
 };

@@ -171,7 +171,7 @@ void atomic_add(Lanes& lanes, const Instruction& i, LaneMask mask) {
 }
 
 template <class T>
-Operation load_into(int register_bytes) {
+TableOp load_into(int register_bytes) {
   static_assert(std::is_integral_v<T>);
   switch (register_bytes) {
     case 2: return sizeof(T) <= 2 ? &load<T, std::uint16_t> : nullptr;
@@ -193,7 +193,7 @@ int type_bytes(std::string_view type) {
   return 0;
 }
 
-Operation find_load(std::string_view type, int register_bytes) {
+TableOp find_load(std::string_view type, int register_bytes) {
   const bool is_signed = type.starts_with('s');
   const bool is_float = type.starts_with('f');
   const int bytes = type_bytes(type);
@@ -208,7 +208,7 @@ Operation find_load(std::string_view type, int register_bytes) {
 }
 
 // Not of fewer bytes than races are watched by.
-Operation find_store(std::string_view type) {
+TableOp find_store(std::string_view type) {
   switch (type_bytes(type)) {
     case 4: return &store<std::uint32_t>;
     case 8: return &store<std::uint64_t>;
@@ -216,6 +216,6 @@ Operation find_store(std::string_view type) {
   }
 }
 
-Operation find_atomic_add(std::string_view type) { return type == "f64" ? &atomic_add<double> : nullptr; }
+TableOp find_atomic_add(std::string_view type) { return type == "f64" ? &atomic_add<double> : nullptr; }
 
 }  // namespace ketgrad::ptx

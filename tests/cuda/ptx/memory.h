@@ -66,9 +66,9 @@ class Memory {
 };
 
 // What an opcode's type means for a load into a register of so many bytes; null where there is no such load.
-Operation find_load(std::string_view type, int register_bytes);
-Operation find_store(std::string_view type);
-Operation find_atomic_add(std::string_view type);
+TableOp find_load(std::string_view type, int register_bytes);
+TableOp find_store(std::string_view type);
+TableOp find_atomic_add(std::string_view type);
 
 // Bytes of a type's register, as stores and parameters have it; 0 where the type is not known.
 int type_bytes(std::string_view type);

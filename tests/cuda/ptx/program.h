@@ -52,10 +52,10 @@ struct Instruction;
 struct Lanes;
 
 // Does its work for the lanes of the mask.
-using Operation = void (*)(Lanes& lanes, const Instruction& instruction, LaneMask mask);
+using TableOp = void (*)(Lanes& lanes, const Instruction& instruction, LaneMask mask);
 
 struct Instruction {
-  Operation run = nullptr;
+  TableOp run = nullptr;
   Control control = Control::none;
   Space space = Space::generic;
   bool has_guard = false;
