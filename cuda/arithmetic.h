@@ -9,7 +9,7 @@
 
 namespace ketgrad::cuda {
 
-// --- numbers ----------------------------------------------------------------------------------------------------------
+// --- numbers ---------------------------------------------------------------------------------------------------------
 //
 // Kernels are written once for numbers of any kind T: float and double, and duals of them. On duals they give the
 // derivatives of results and gradients along one direction of the inputs, forward over reverse.
@@ -83,7 +83,7 @@ KETGRAD_DEVICE Real<T> plain(const T& x) {
   }
 }
 
-// --- indices ----------------------------------------------------------------------------------------------------------
+// --- indices ---------------------------------------------------------------------------------------------------------
 
 // Sum of vectors[j] over the bits j of r, of `count` bits: no branches, so that loads do not wait for each other.
 template <class V, class R>
@@ -97,7 +97,7 @@ KETGRAD_DEVICE Index at(const TablesView& t, const Map& map, Index r) {
   return static_cast<Index>(map.origin ^ combine(t.vectors + map.vectors.first, map.vectors.count, r));
 }
 
-// --- complex numbers --------------------------------------------------------------------------------------------------
+// --- complex numbers -------------------------------------------------------------------------------------------------
 
 // conj(a) b
 template <class T>
@@ -126,7 +126,7 @@ KETGRAD_DEVICE Complex<T> narrowed(const Complex<Wide<T>>& a) {
   return {static_cast<T>(a.re), static_cast<T>(a.im)};
 }
 
-// --- sums -------------------------------------------------------------------------------------------------------------
+// --- sums ------------------------------------------------------------------------------------------------------------
 
 // In the same order on every lane, so that all have the same sum.
 template <class T>
@@ -157,7 +157,7 @@ KETGRAD_DEVICE Complex<N> block_sum(const Complex<N>& value) {
   return {re, block_sum(value.im)};
 }
 
-// --- what a call brings -----------------------------------------------------------------------------------------------
+// --- what a call brings ----------------------------------------------------------------------------------------------
 
 template <class T>
 struct Input {
@@ -190,8 +190,9 @@ KETGRAD_DEVICE Wide<T> coefficient_of(const TablesView& t, const Coefficient& c,
 }
 
 // A rotation exp(-i angle/2 P) = c + s (-i P), c and s being cosine and sine of half the angle, takes pairs (a, b) to
-// (c a - s b, c b + s a). With t = s / (1 + c) that is three shears: a -= t b, b += s a, a -= t b, six multiply-adds where
-// the formula has eight operations. Of a negative c, (-c, -s) is rotated by, which leaves out a sign for all amplitudes.
+// (c a - s b, c b + s a). With t = s / (1 + c) that is three shears: a -= t b, b += s a, a -= t b, six multiply-adds
+// where the formula has eight operations. Of a negative c, (-c, -s) is rotated by, which leaves out a sign for all
+// amplitudes.
 template <class T>
 struct ShearRotation {
   T shear;  // t, at most 1

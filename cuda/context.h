@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "cuda/gate_ops.h"
 #include "cuda/numbers.h"
-#include "cuda/steps.h"
 #include "cuda/walk.h"
 
 namespace ketgrad::cuda {
@@ -87,8 +87,8 @@ class Context {
   void zero_states(Complex<T>* states) { device_.zero(states, sizeof(Complex<T>) * samples_.count * dimension_); }
   void zero_numbers(Wide<T>* numbers, Index each) { device_.zero(numbers, sizeof(Wide<T>) * samples_.count * each); }
 
-  // Room for the pieces of words, for the coefficients of a step, and for what a step or a factor of an observable needs
-  // beside the states.
+  // Room for the pieces of words, for the coefficients of an unfused gate, and for what an unfused gate or a factor of
+  // an observable needs beside the states.
   Wide<T>* room_for_words(Index count) { return grown(words_, count); }
   Complex<T>* room_for_coefficients(Index count) { return grown(coefficients_, count); }
   Complex<T>* room_for_factor(Index count) { return grown(factor_, count); }

@@ -89,9 +89,9 @@ inline constexpr Index most_blocks = 0x7fffffff;
 // A block has this much shared memory without asking.
 inline constexpr std::size_t shared_without_asking = std::size_t{48} << 10;
 
-// Lets a kernel have as much shared memory as a block of the current device can have. This is a property of the function
-// on the device, the same for all threads and for graphs that are instantiated later: it is set to the most there is, once.
-// Were it what a launch takes, another thread could ask for less before that launch is made.
+// Lets a kernel have as much shared memory as a block of the current device can have. This is a property of the
+// function on the device, the same for all threads and for graphs that are instantiated later: it is set to the most
+// there is, once. Were it what a launch takes, another thread could ask for less before that launch is made.
 inline void allow_all_shared_memory(const void* kernel) {
   static std::mutex mutex;
   static std::set<std::pair<int, const void*>> allowed;

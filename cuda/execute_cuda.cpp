@@ -34,8 +34,8 @@ using ops::real_type;
 using ops::ScalarType;
 using torch::stable::Tensor;
 
-// torch says no more than that an allocation failed. Where CUDA has another error than that memory is short, such as one of
-// an earlier launch, it is that; else in Python torch.OutOfMemoryError, which people's retry code knows.
+// torch says no more than that an allocation failed. Where CUDA has another error than that memory is short, such as
+// one of an earlier launch, it is that; else in Python torch.OutOfMemoryError, which people's retry code knows.
 [[noreturn]] void throw_failed_allocation(double bytes, int device) {
   const cudaError_t error = cudaPeekAtLastError();
   if (error != cudaErrorMemoryAllocation) require_success(error, "an allocation");
@@ -43,9 +43,9 @@ using torch::stable::Tensor;
                     " bytes on cuda:" + std::to_string(device));
 }
 
-// As long as this lives, its thread may do what CUDA forbids to all threads while one of them captures a graph, and what
-// would make that capture invalid: take memory, ask about events, wait for a stream. None of it touches the stream that
-// is captured.
+// As long as this lives, its thread may do what CUDA forbids to all threads while one of them captures a graph, and
+// what would make that capture invalid: take memory, ask about events, wait for a stream. None of it touches the stream
+// that is captured.
 class DuringCaptures {
  public:
   DuringCaptures() { require_success(cudaThreadExchangeStreamCaptureMode(&other_mode_), "setting the capture mode"); }
@@ -57,7 +57,7 @@ class DuringCaptures {
   cudaStreamCaptureMode other_mode_ = cudaStreamCaptureModeRelaxed;
 };
 
-// --- memory -----------------------------------------------------------------------------------------------------------
+// --- memory ----------------------------------------------------------------------------------------------------------
 
 // Of torch's caching allocator, on the current stream; given back when this ends.
 class Block {
@@ -150,7 +150,7 @@ class TorchDevice final : public Device {
   std::size_t left_ = 0;
 };
 
-// --- tables -----------------------------------------------------------------------------------------------------------
+// --- tables ----------------------------------------------------------------------------------------------------------
 
 // A point in the work of a stream.
 class Event {
@@ -186,8 +186,8 @@ bool is_capturing(cudaStream_t stream) {
   return status != cudaStreamCaptureStatusNone;
 }
 
-// A program's tables on a device, for numbers of one size. Their memory comes from the stream of the first call and goes
-// back to it, which does not wait for what other streams read: that is known by an event for each.
+// A program's tables on a device, for numbers of one size. Their memory comes from the stream of the first call and
+// goes back to it, which does not wait for what other streams read: that is known by an event for each.
 class ProgramTables {
  public:
   explicit ProgramTables(const ProgramHandle& program) : program_(program) {}
@@ -323,7 +323,7 @@ TableCache& table_cache() {
   return *cache;
 }
 
-// --- the operators ----------------------------------------------------------------------------------------------------
+// --- the operators ---------------------------------------------------------------------------------------------------
 
 Tensor empty(const std::vector<Index>& shape, ScalarType type, const Tensor& like) {
   try {
@@ -407,8 +407,8 @@ Slopes execute_tangents_as(const ProgramHandle& program, const std::vector<Tenso
   return {real, complex, gradients};
 }
 
-// How an operator runs: the first input's device is the current one. Where that is the CPU, the arguments are refused by
-// name later on.
+// How an operator runs: the first input's device is the current one. Where that is the CPU, the arguments are refused
+// by name later on.
 class OnDevice {
  public:
   explicit OnDevice(const Tensor& first) {

@@ -9,7 +9,7 @@ namespace ketgrad::cuda {
 
 namespace {
 
-// --- numbers of a sample ----------------------------------------------------------------------------------------------
+// --- numbers of a sample ---------------------------------------------------------------------------------------------
 
 template <class T>
 KETGRAD_KERNEL weights_kernel(Index each, Index samples, StateCall<T> c, Index real_results, Weight<T> w,
@@ -47,7 +47,7 @@ KETGRAD_KERNEL multiply_kernel(Index each, Index samples, const N* weight, const
   if (item.exists) out[item.sample] = weight[item.sample] * value[item.sample].re;
 }
 
-// --- states -----------------------------------------------------------------------------------------------------------
+// --- states ----------------------------------------------------------------------------------------------------------
 
 template <class T>
 KETGRAD_KERNEL word_kernel(Index each, Index samples, PauliWord word, const Complex<T>* in, Complex<T>* out) {
@@ -113,8 +113,8 @@ struct Sparse {
   Range column_entries;
 };
 
-// A direction of an observable's matrix need not be Hermitian, but results depend on its Hermitian part alone: half of it
-// and of its adjoint.
+// A direction of an observable's matrix need not be Hermitian, but results depend on its Hermitian part alone: half of
+// it and of its adjoint.
 template <class R>
 KETGRAD_DEVICE Complex<DualOf<R>> hermitian_part(const Complex<DualOf<R>>& a, const Complex<DualOf<R>>& mirrored) {
   const R half = 0.5;
@@ -162,7 +162,7 @@ KETGRAD_KERNEL copy_kernel(Index each, Index samples, const Complex<T>* in, Comp
   if (item.exists) out[item.sample * each + item.number] = in[item.sample * each + item.number];
 }
 
-// --- results ----------------------------------------------------------------------------------------------------------
+// --- results ---------------------------------------------------------------------------------------------------------
 
 template <class T>
 KETGRAD_KERNEL real_kernel(Index each, Index samples, StateCall<T> c, Index real_results, Index first_result,
@@ -197,7 +197,7 @@ KETGRAD_KERNEL state_kernel(Index each, Index samples, StateCall<T> c, Index com
                ket[item.sample * each + at(c.t, offsets, item.number)]);
 }
 
-// --- bras -------------------------------------------------------------------------------------------------------------
+// --- bras ------------------------------------------------------------------------------------------------------------
 
 template <class T>
 KETGRAD_KERNEL probs_bra_kernel(Index each, Index samples, StateCall<T> c, Index real_results, Index first_result,
@@ -237,7 +237,7 @@ KETGRAD_KERNEL density_bra_kernel(Index each, Index samples, StateCall<T> c, Ind
   bra[base ^ at(c.t, offsets, a)] += T(0.5) * sum;
 }
 
-// --- gradients --------------------------------------------------------------------------------------------------------
+// --- gradients -------------------------------------------------------------------------------------------------------
 
 template <class T>
 KETGRAD_KERNEL weighted_gradient_kernel(Index each, Index rows, StateCall<T> c, int input, bool batched,

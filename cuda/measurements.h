@@ -2,11 +2,11 @@
 // observable is made of. Pauli words of expectation values are in tiles.h.
 #pragma once
 
-#include "cuda/steps.h"
+#include "cuda/gate_ops.h"
 
 namespace ketgrad::cuda {
 
-// --- numbers of a sample ----------------------------------------------------------------------------------------------
+// --- numbers of a sample ---------------------------------------------------------------------------------------------
 
 // out[sample] = factor * cotangent of a real result * coefficient * mean; of a null or negative one, 1.
 template <class T>
@@ -37,7 +37,7 @@ template <class T>
 void multiply(const Queue& queue, const StateCall<T>& call, const Wide<T>* weight, const Complex<Wide<T>>* value,
               Wide<T>* out);
 
-// --- states -----------------------------------------------------------------------------------------------------------
+// --- states ----------------------------------------------------------------------------------------------------------
 
 // out = P in
 template <class T>
@@ -56,7 +56,7 @@ template <class T>
 void apply_factor(const Queue& queue, const StateCall<T>& call, const ObservableFactor& factor,
                   const Input<T>* host_input, Complex<T>* states, Complex<T>* spare);
 
-// --- results ----------------------------------------------------------------------------------------------------------
+// --- results ---------------------------------------------------------------------------------------------------------
 
 // real[sample][first_result + e] = Re sums[sample][e]
 template <class T>
@@ -79,7 +79,7 @@ struct CotangentSources {
   Source<T> complex;  // [sample of the batch][complex_results]
 };
 
-// --- bras -------------------------------------------------------------------------------------------------------------
+// --- bras ------------------------------------------------------------------------------------------------------------
 
 // bra_i += g_a ket_i of the outcome a that i belongs to
 template <class T>
@@ -96,7 +96,7 @@ template <class T>
 void add_density_bra(const Queue& queue, const StateCall<T>& call, Index complex_results, const TableMeasurement& m,
                      const Source<T>& cotangents, const Complex<T>* ket, Complex<T>* bra);
 
-// --- gradients of factors ---------------------------------------------------------------------------------------------
+// --- gradients of factors --------------------------------------------------------------------------------------------
 
 // Adds weight[sample] * sums[sample][e], or its conjugate, to the gradient of a complex input.
 template <class T>

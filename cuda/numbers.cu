@@ -113,7 +113,8 @@ KETGRAD_KERNEL write_coefficient_sources(TablesView t, Index coefficients, const
   }
 }
 
-// A block for each element of a shared input, over all samples, and a warp for each element and sample of a batched one.
+// A block for each element of a shared input, over all samples, and a warp for each element and sample of a batched
+// one.
 template <class T>
 KETGRAD_KERNEL add_to_gradients(TablesView t, Index first_element, Index angles, const Input<T>* inputs,
                                 Samples samples, const Wide<T>* overlaps, Index pieces_each, const Wide<T>* single) {

@@ -5,8 +5,8 @@
 
 namespace ketgrad::cuda {
 
-// Writes `count` inputs, and that no angle is known to be other than a number. Addresses travel as arguments of launches,
-// of which a CUDA graph keeps a copy.
+// Writes `count` inputs, and that no angle is known to be other than a number. Addresses travel as arguments of
+// launches, of which a CUDA graph keeps a copy.
 inline constexpr int inputs_in_launch = 32;
 template <class T>
 void set_inputs(const Queue& queue, const Input<T>* from, int count, Input<T>* to, std::int32_t* some_nan);

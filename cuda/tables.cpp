@@ -27,7 +27,7 @@ class TableMaker {
     tables_.angles.resize(rotations_);
     rotations_ = 0;
     for (std::size_t p = 0; p < plan_.passes.size(); ++p) add_pass(p);
-    for (const Step& step : plan_.steps) add_step(step);
+    for (const GateOp& gate_op : plan_.gate_ops) add_gate_op(gate_op);
     add_words();
     for (const PlannedMeasurement& m : plan_.measurements) add_measurement(m);
     add_elements();
@@ -263,15 +263,15 @@ class TableMaker {
   void add_pass(std::size_t number) {
     const Pass& pass = plan_.passes[number];
     TilePass found;
-    found.step = pass.step;
-    if (pass.step == Element::none) {
+    found.gate_op = pass.gate_op;
+    if (pass.gate_op == Element::none) {
       found.tile_bits = bits_of(pass.rows);
       found.tiles = pass.active_tiles;
       found.rows = append(tables_.vectors, basis_of(pass.rows));
       tile_words_.begin(numbered(pass.tiles));
       found.before = live_map(pass.before, pass);
-      // After a step, and where measurements are next, states are in memory as a whole.
-      const bool goes_on = number + 1 < plan_.passes.size() && plan_.passes[number + 1].step == Element::none;
+      // After an unfused gate, and where measurements are next, states are in memory as a whole.
+      const bool goes_on = number + 1 < plan_.passes.size() && plan_.passes[number + 1].gate_op == Element::none;
       if (goes_on) found.after = live_map(plan_.passes[number + 1].before, pass);
       found.operations = append(tables_.operations, operations_of(pass));
       Range groups;
@@ -280,9 +280,9 @@ class TableMaker {
       found.tile_words = finish_tile_words();
       if (measures)
         tables_.word_passes.push_back({found.tile_bits, pass.tiles.size(), found.rows, found.tile_words, groups});
-      tables_.covered |= !after_step_ && pass.active_tiles == pass.tiles.size();
+      tables_.covered |= !after_gate_op_ && pass.active_tiles == pass.tiles.size();
     }
-    after_step_ |= pass.step != Element::none;
+    after_gate_op_ |= pass.gate_op != Element::none;
     tables_.passes.push_back(found);
     tables_.pass_inputs.push_back(pass.inputs);
   }
@@ -307,8 +307,9 @@ class TableMaker {
     const PhaseString* string = nullptr;
   };
 
-  // A thread that has rows to rotate gives them their phases first. Those that find no slot wait on where they commute with
-  // the rotations, which is where their pattern is zero; else, and where no rotations are left, they are operations of their own.
+  // A thread that has rows to rotate gives them their phases first. Those that find no slot wait on where they commute
+  // with the rotations, which is where their pattern is zero; else, and where no rotations are left, they are
+  // operations of their own.
   std::vector<TableOp> operations_of(const Pass& pass) {
     const std::vector<Mask> rows = basis_of(pass.rows);
     std::vector<TableOp> operations;
@@ -389,8 +390,8 @@ class TableMaker {
     take_strings(op, flips, groups, waiting);
   }
 
-  // Sixteen threads at a time access shared memory, at once if their slots differ in the lowest bits. Takes first, of the
-  // vectors that span live groups, those that make them differ.
+  // Sixteen threads at a time access shared memory, at once if their slots differ in the lowest bits. Takes first, of
+  // the vectors that span live groups, those that make them differ.
   static void spread(std::vector<Mask>& basis, int live) {
     constexpr Local bank = 15;
     Span banks;
@@ -439,23 +440,23 @@ class TableMaker {
     return -1;
   }
 
-  void add_step(const Step& step) {
-    const Gate& gate = program_.gates[step.gate];
+  void add_gate_op(const GateOp& gate_op) {
+    const Gate& gate = program_.gates[gate_op.gate];
     const GateInfo& info = gate_info(gate.opcode);
-    GateStep s;
-    s.kind = step.kind;
-    s.size = step.size();
-    s.groups = map_of(step.groups);
-    s.offsets = append(tables_.vectors, std::vector<Mask>(step.offsets.begin(), step.offsets.end()));
-    s.word = step.word;
+    TableGateOp s;
+    s.kind = gate_op.kind;
+    s.size = gate_op.size();
+    s.groups = map_of(gate_op.groups);
+    s.offsets = append(tables_.vectors, std::vector<Mask>(gate_op.offsets.begin(), gate_op.offsets.end()));
+    s.word = gate_op.word;
     s.formula = info.formula;
     s.family = info.family;
     s.inverse = gate.inverse ? 1 : 0;
     s.values = add_values(gate.slots);
     s.input = gate.input;
     s.first_source = add_single_sources(gate.slots);
-    if (step.kind == StepKind::dense) tables_.largest_step = std::max(tables_.largest_step, s.size);
-    tables_.steps.push_back(s);
+    if (gate_op.kind == GateOpKind::dense) tables_.largest_gate_op = std::max(tables_.largest_gate_op, s.size);
+    tables_.gate_ops.push_back(s);
   }
 
   // --- measurements --------------------------------------------------------------------------------------------------
@@ -621,7 +622,7 @@ class TableMaker {
   const Program& program_;
   Tables tables_;
   int rotations_ = 0;
-  bool after_step_ = false;
+  bool after_gate_op_ = false;
   std::map<std::pair<int, int>, std::vector<GradientEntry>> gradients_;  // by input and column
   std::map<Numbered, std::int32_t> group_slots_;
   TileWordMaker tile_words_;  // of the pass at hand

@@ -131,7 +131,7 @@ struct LiveMap {
 };
 
 struct TilePass {
-  std::int32_t step = Element::none;  // a step of its own; else:
+  std::int32_t gate_op = Element::none;  // an unfused gate of its own; else:
   std::int32_t tile_bits = 0;
   Index tiles = 0;  // that are visited: the others are zero still
   Range rows;       // of Tables::vectors: the index of coordinates, the tile's base left out
@@ -186,8 +186,8 @@ struct Coefficient {
 };
 
 // One gate that is a pass of its own.
-struct GateStep {
-  StepKind kind = StepKind::dense;
+struct TableGateOp {
+  GateOpKind kind = GateOpKind::dense;
   std::int32_t size = 0;
   Map groups;
   Range offsets;  // of Tables::vectors
@@ -285,7 +285,7 @@ struct Tables {
 
   // For the host alone.
   int num_wires = 0;
-  std::vector<GateStep> steps;
+  std::vector<TableGateOp> gate_ops;
   std::vector<WordPass> word_passes;
   std::vector<TableMeasurement> measurements;
   std::vector<std::vector<int>> pass_inputs;  // that a pass reads
@@ -297,9 +297,9 @@ struct Tables {
   int initial_input = no_input;
   Index real_results = 0;
   Index complex_results = 0;
-  int largest_step = 1;  // rows of the largest matrix of a step
-  bool whole = false;    // a tile holds a state
-  bool covered = false;  // what is in memory after the first passes is a whole state: one of them visits every tile
+  int largest_gate_op = 1;  // rows of the largest matrix of an unfused gate
+  bool whole = false;       // a tile holds a state
+  bool covered = false;     // what is in memory after the first passes is a whole state: one of them visits every tile
   bool needs_scratch = false;
   bool only_words = true;           // nothing but Pauli words is measured
   bool last_pass_measures = false;  // the first word pass has the tiles of the last pass

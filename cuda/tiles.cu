@@ -27,7 +27,7 @@ static_assert(2 * most_layers * layer_products == gpu_table_numbers);
 template <class T>
 constexpr std::size_t product_bytes = gpu_table_numbers * sizeof(Complex<T>);
 
-// --- where a thread is ------------------------------------------------------------------------------------------------
+// --- where a thread is -----------------------------------------------------------------------------------------------
 
 KETGRAD_DEVICE Local thread() { return static_cast<Local>(thread_index()); }
 KETGRAD_DEVICE Local threads() { return static_cast<Local>(block_threads()); }
@@ -41,8 +41,8 @@ KETGRAD_DEVICE V own_sum(V base, const V* own, int u) {
   return base;
 }
 
-// In a round through a tile a thread has the rows `first row of the round` + thread + u * threads, u < own_rows. A linear
-// map of coordinates at those rows: at the first, and what the bits of u add.
+// In a round through a tile a thread has the rows `first row of the round` + thread + u * threads, u < own_rows. A
+// linear map of coordinates at those rows: at the first, and what the bits of u add.
 struct RowValues {
   Mask first = 0;
   Mask own[own_row_bits] = {};
@@ -172,7 +172,7 @@ class LiveRows {
   Mask base_ = 0;
 };
 
-// --- sums -------------------------------------------------------------------------------------------------------------
+// --- sums ------------------------------------------------------------------------------------------------------------
 
 // Each warp has a piece of its own, so nothing depends on the order of warps; one lane adds to it.
 template <class T>
@@ -207,8 +207,8 @@ KETGRAD_DEVICE void lane_hadamard(T* values) {
   }
 }
 
-// What a lane has for a pattern, of hadamard and lane_hadamard: the sum of one sign over a warp. Patterns may differ from
-// lane to lane.
+// What a lane has for a pattern, of hadamard and lane_hadamard: the sum of one sign over a warp. Patterns may differ
+// from lane to lane.
 template <class T>
 KETGRAD_DEVICE T fetch(const T* values, int pattern, int from) {
   T found = 0;
@@ -220,7 +220,8 @@ KETGRAD_DEVICE T fetch(const T* values, int pattern, int from) {
   return found;
 }
 
-// Calls f(e, p, signs) for the elements e of a list, p being their pattern, a constant; the highest sign is the element's.
+// Calls f(e, p, signs) for the elements e of a list, p being their pattern, a constant; the highest sign is the
+// element's.
 template <class F>
 KETGRAD_DEVICE void for_each_pattern(const Patterns& list, std::uint32_t signs, const F& f) {
   const std::uint64_t ends = list.ends;
@@ -232,7 +233,7 @@ KETGRAD_DEVICE void for_each_pattern(const Patterns& list, std::uint32_t signs, 
   }
 }
 
-// --- groups -----------------------------------------------------------------------------------------------------------
+// --- groups ----------------------------------------------------------------------------------------------------------
 
 // The slots of a group: that of its first row, and what the bits of a row's number add.
 struct Group {
@@ -259,7 +260,7 @@ KETGRAD_DEVICE Local groups_of(const TableOp& op, const Place<T>& place) {
   return place.everywhere ? Local{1} << group_bits_of(place.tile_bits) : static_cast<Local>(op.active);
 }
 
-// --- rotations ------------------------------------------------------------------------------------------------------------
+// --- rotations -------------------------------------------------------------------------------------------------------
 
 // The rotations of an operation in a tile; at a base where a rotation's sign is odd, the angle is negated.
 template <class T>
@@ -275,8 +276,8 @@ KETGRAD_DEVICE void load_rotations(const TableOp& op, const ShearRotation<T>* ta
   }
 }
 
-// What rotations leave out is one sign for all of a tile: the true state is `sign` times what is in shared memory. Phases take
-// it in.
+// What rotations leave out is one sign for all of a tile: the true state is `sign` times what is in shared memory.
+// Phases take it in.
 template <class T>
 KETGRAD_DEVICE Real<T> sign_after(const TableOp& op, const ShearRotation<T>* rotations, Real<T> sign) {
 #pragma unroll
@@ -319,7 +320,7 @@ KETGRAD_DEVICE T overlap_pairs(const Complex<T>* ket, const Complex<T>* bra, int
   return sum;
 }
 
-// --- phases -----------------------------------------------------------------------------------------------------------
+// --- phases ----------------------------------------------------------------------------------------------------------
 
 // Products of the phases of the strings of one pattern, for each way in which their signs may fall. An operation begins
 // with it, while others still look at those of the one before. They are rounded once: the phases of many equal angles
@@ -391,7 +392,7 @@ KETGRAD_DEVICE void add_string_overlaps(const TableOp& op, const Place<T>& place
   }
 }
 
-// --- operations -------------------------------------------------------------------------------------------------------
+// --- operations ------------------------------------------------------------------------------------------------------
 
 // The numbers of a sample.
 template <class T>
@@ -489,7 +490,7 @@ KETGRAD_DEVICE void undo(const TableOp& op, const Numbers<T>& numbers, Place<T>&
   if (has_strings) sign = 1;
 }
 
-// --- words ------------------------------------------------------------------------------------------------------------
+// --- words -----------------------------------------------------------------------------------------------------------
 
 // Beyond so many words of a list the sums of all signs at once cost less than one sum each.
 constexpr int few_words = 6;
@@ -575,10 +576,10 @@ KETGRAD_DEVICE void word_rows(const Range& groups, const Place<T>& place, const 
   }
 }
 
-// --- tiles ------------------------------------------------------------------------------------------------------------
+// --- tiles -----------------------------------------------------------------------------------------------------------
 
-// What a block needs to go through its tiles. Sums have `pieces_each` pieces a sample; a grid of fewer leaves the others
-// alone, which are zero.
+// What a block needs to go through its tiles. Sums have `pieces_each` pieces a sample; a grid of fewer leaves the
+// others alone, which are zero.
 template <class T>
 class Block {
  public:
@@ -678,7 +679,7 @@ KETGRAD_DEVICE void prepare_tile(const Place<T>& place, const Start& start, Tile
   });
 }
 
-// --- kernels ----------------------------------------------------------------------------------------------------------
+// --- kernels ---------------------------------------------------------------------------------------------------------
 
 template <class T>
 KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
@@ -830,7 +831,7 @@ template <class T>
 std::size_t most_shared_bytes(const Tables& tables) {
   std::size_t most = 0;
   for (const TilePass& pass : tables.passes) {
-    if (pass.step == Element::none) most = std::max(most, Shape::of(tables, pass).bytes<T>(2));
+    if (pass.gate_op == Element::none) most = std::max(most, Shape::of(tables, pass).bytes<T>(2));
   }
   for (const WordPass& pass : tables.word_passes) most = std::max(most, Shape::of(tables, pass).bytes<T>(1));
   return most;

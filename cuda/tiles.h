@@ -21,8 +21,8 @@ struct TileCall {
   Index chunk = 1;  // samples of the largest chunk, by which blocks are shared out: the same for every chunk of a call
 };
 
-// Blocks that share a sample's tiles, and the pieces that each of its sums comes in. Block `part` of `parts` takes every
-// parts-th of the tiles that may be other than zero.
+// Blocks that share a sample's tiles, and the pieces that each of its sums comes in. Block `part` of `parts` takes
+// every parts-th of the tiles that may be other than zero.
 struct TileGrid {
   Index tiles = 1;
   Index parts = 1;

@@ -40,7 +40,8 @@ class Walk {
     });
   }
 
-  // `kept_ket`: as the forward pass left it; or null, and it is computed again, with `results`, where those are wanted too.
+  // `kept_ket`: as the forward pass left it; or null, and it is computed again, with `results`, where those are wanted
+  // too.
   void backward(const CotangentSources<T>& cotangents, const Real<T>* kept_ket, const Results<Real<T>>* results) {
     cotangents_ = cotangents;
     first_pass_ = first_wanted_pass();
@@ -95,7 +96,7 @@ class Walk {
     const double pieces =
         static_cast<double>(pieces_of_overlaps(1) * t.angle_count() + pieces_of_words(1) * word_count());
     const double sums = 2 * static_cast<double>(largest_sum(backward)) * sizeof(Complex<Wide<T>>);
-    const double matrix = static_cast<double>(t.largest_step) * t.largest_step;
+    const double matrix = static_cast<double>(t.largest_gate_op) * t.largest_gate_op;
     const double matrices = (is_dual<T> ? 3 * matrix : matrix) + static_cast<double>(largest_factor());
     return (states * static_cast<double>(c_.dimension()) + matrices) * sizeof(Complex<T>) + angles +
            pieces * sizeof(Wide<T>) + sums;
@@ -129,8 +130,8 @@ class Walk {
       if (backward && c_.wants(f.input)) largest = std::max(largest, c_.inputs()[f.input].numel);
       if (backward && f.kind == FactorKind::state_projector) largest = std::max(largest, projector_scratch_count(f, 1));
     });
-    for (const GateStep& step : c_.tables().steps) {
-      if (backward) largest = std::max(largest, overlap_count(step));
+    for (const TableGateOp& gate_op : c_.tables().gate_ops) {
+      if (backward) largest = std::max(largest, overlap_count(gate_op));
     }
     return largest;
   }
@@ -157,7 +158,7 @@ class Walk {
 
   void check_matrices() const {
     const auto most = static_cast<Index>(c_.device().shared_bytes / sizeof(Complex<T>));
-    Index largest = c_.tables().largest_step;
+    Index largest = c_.tables().largest_gate_op;
     for_each_factor([&](const ObservableFactor& f) {
       if (f.kind == FactorKind::hermitian) largest = std::max(largest, f.offsets.size());
     });
@@ -170,15 +171,15 @@ class Walk {
   // --- forward -------------------------------------------------------------------------------------------------------
 
   // Whether a state must be in memory even if nobody keeps it.
-  bool needs_ket() const { return !whole_ || !c_.tables().only_words || !c_.tables().steps.empty(); }
+  bool needs_ket() const { return !whole_ || !c_.tables().only_words || !c_.tables().gate_ops.empty(); }
 
   int pass_count() const { return static_cast<int>(c_.tables().passes.size()); }
-  bool is_step(int pass) const { return c_.tables().passes[pass].step != Element::none; }
+  bool is_gate_op(int pass) const { return c_.tables().passes[pass].gate_op != Element::none; }
 
-  // The passes from `first` on that one launch takes: of whole states up to the next step.
+  // The passes from `first` on that one launch takes: of whole states up to the next gate_op.
   int end_of_launch(int first) const {
     int end = first + 1;
-    while (whole_ && end < pass_count() && !is_step(end)) ++end;
+    while (whole_ && end < pass_count() && !is_gate_op(end)) ++end;
     return end;
   }
 
@@ -189,10 +190,10 @@ class Walk {
     bool has_begun = prepare();
     const bool last_measures = measures && last_launch_measures();
     for (int p = 0; p < pass_count();) {
-      const int end = is_step(p) ? p + 1 : end_of_launch(p);
-      if (is_step(p)) {
-        const GateStep& step = c_.tables().steps[c_.tables().passes[p].step];
-        apply(step, set_step(step, false), ket_);
+      const int end = is_gate_op(p) ? p + 1 : end_of_launch(p);
+      if (is_gate_op(p)) {
+        const TableGateOp& gate_op = c_.tables().gate_ops[c_.tables().passes[p].gate_op];
+        apply(gate_op, set_gate_op(gate_op, false), ket_);
       } else {
         launch_forward(p, end, has_begun, last_measures && end == pass_count());
       }
@@ -206,7 +207,7 @@ class Walk {
   // Whether the last launch of a circuit measures the words of the first word pass. Of whole states without any pass it
   // is a launch for that alone.
   bool last_launch_measures() const {
-    if (pass_count() > 0 && is_step(pass_count() - 1)) return false;
+    if (pass_count() > 0 && is_gate_op(pass_count() - 1)) return false;
     return whole_ || c_.tables().last_pass_measures;
   }
 
@@ -217,7 +218,7 @@ class Walk {
       load_initial_state(c_.queue(), c_.state_call(), c_.tables().initial_input, c_.tables().initial_offsets, ket_);
       return true;
     }
-    const bool launch_begins = pass_count() == 0 ? whole_ : !is_step(0);
+    const bool launch_begins = pass_count() == 0 ? whole_ : !is_gate_op(0);
     if (launch_begins) {
       if (!whole_ && !c_.tables().covered) c_.zero_states(ket_or_own());
       return false;
@@ -262,7 +263,7 @@ class Walk {
   Index pieces_of_overlaps(Index samples) const {
     Index most = 1;
     for (const TilePass& pass : c_.tables().passes) {
-      if (pass.step == Element::none) most = std::max(most, grid(pass.tile_bits, pass.tiles, samples).pieces());
+      if (pass.gate_op == Element::none) most = std::max(most, grid(pass.tile_bits, pass.tiles, samples).pieces());
     }
     return most;
   }
@@ -351,10 +352,10 @@ class Walk {
     const bool start_wanted = c_.wants(c_.tables().initial_input);
     for (int end = pass_count(); end > first_pass_;) {
       int first = end - 1;
-      if (is_step(first)) {
-        undo(c_.tables().steps[c_.tables().passes[first].step]);
+      if (is_gate_op(first)) {
+        undo(c_.tables().gate_ops[c_.tables().passes[first].gate_op]);
       } else {
-        while (whole_ && first > first_pass_ && !is_step(first - 1)) --first;
+        while (whole_ && first > first_pass_ && !is_gate_op(first - 1)) --first;
         launch_backward(first, end, first == first_pass_ && !start_wanted);
       }
       end = first;
@@ -389,76 +390,76 @@ class Walk {
     return own_ket_;
   }
 
-  // The coefficients of a step, which are there until the next.
+  // The coefficients of an unfused gate, which are there until the next.
   struct Coefficients {
     Complex<T>* data = nullptr;
     Index rows = 1;    // one for each sample, or one for them all
     Index stride = 0;  // from one sample's to the next one's
   };
 
-  Coefficients set_step(const GateStep& step, bool adjoint) {
+  Coefficients set_gate_op(const TableGateOp& gate_op, bool adjoint) {
     bool batched = false;
-    for (int j = 0; j < step.values.count; ++j) {
-      const int input = c_.tables().values[step.values.first + j].input;
+    for (int j = 0; j < gate_op.values.count; ++j) {
+      const int input = c_.tables().values[gate_op.values.first + j].input;
       batched |= input != no_input && c_.inputs()[input].batched != 0;
     }
-    if (step.input != no_input) batched |= c_.inputs()[step.input].batched != 0;
-    const Index count = cuda::coefficient_count(step);
+    if (gate_op.input != no_input) batched |= c_.inputs()[gate_op.input].batched != 0;
+    const Index count = cuda::coefficient_count(gate_op);
     const Index rows = batched ? c_.samples().count : 1;
     const Coefficients found{c_.room_for_coefficients(rows * count), rows, batched ? count : 0};
-    set_coefficients(c_.queue(), c_.state_call(), step, adjoint, rows, found.data);
+    set_coefficients(c_.queue(), c_.state_call(), gate_op, adjoint, rows, found.data);
     return found;
   }
 
-  void apply(const GateStep& step, const Coefficients& coefficients, Complex<T>* states) {
-    apply_step(c_.queue(), c_.state_call(), step, static_cast<const Complex<T>*>(coefficients.data),
-               coefficients.stride, states);
+  void apply(const TableGateOp& gate_op, const Coefficients& coefficients, Complex<T>* states) {
+    apply_gate_op(c_.queue(), c_.state_call(), gate_op, static_cast<const Complex<T>*>(coefficients.data),
+                  coefficients.stride, states);
   }
 
   // The ket goes back by the inverse, the bra by the adjoint: duals of a matrix that is an input may differ there.
-  Coefficients inverse_of(const GateStep& step, const Coefficients& adjoint) {
+  Coefficients inverse_of(const TableGateOp& gate_op, const Coefficients& adjoint) {
     if constexpr (is_dual<T>) {
-      if (c_.moves(step.input)) {
-        const Index count = adjoint.rows * cuda::coefficient_count(step);
+      if (c_.moves(gate_op.input)) {
+        const Index count = adjoint.rows * cuda::coefficient_count(gate_op);
         Complex<T>* inverse = c_.room_for_factor(2 * count);
-        invert_slopes(c_.queue(), step, adjoint.rows, adjoint.data, inverse, inverse + count);
+        invert_slopes(c_.queue(), gate_op, adjoint.rows, adjoint.data, inverse, inverse + count);
         return {inverse, adjoint.rows, adjoint.stride};
       }
     }
     return adjoint;
   }
 
-  // The overlaps are of the bra after the gate and the ket before it; those of a rotation, which commutes with what it is
-  // generated by, of both before it.
-  void undo(const GateStep& step) {
+  // The overlaps are of the bra after the gate and the ket before it; those of a rotation, which commutes with what it
+  // is generated by, of both before it.
+  void undo(const TableGateOp& gate_op) {
     Complex<T>* ket = own_source();
-    const Coefficients adjoint = set_step(step, true);
-    const bool is_rotation = step.kind == StepKind::pauli_rotation;
-    apply(step, inverse_of(step, adjoint), ket);
-    if (!is_rotation) add_step_gradients(step, ket);
-    apply(step, adjoint, bra_);
-    if (is_rotation) add_step_gradients(step, ket);
+    const Coefficients adjoint = set_gate_op(gate_op, true);
+    const bool is_rotation = gate_op.kind == GateOpKind::pauli_rotation;
+    apply(gate_op, inverse_of(gate_op, adjoint), ket);
+    if (!is_rotation) add_gate_op_gradients(gate_op, ket);
+    apply(gate_op, adjoint, bra_);
+    if (is_rotation) add_gate_op_gradients(gate_op, ket);
   }
 
-  void add_step_gradients(const GateStep& step, const Complex<T>* ket) {
-    const bool wants_matrix = c_.wants(step.input);
-    if (!wants_matrix && !c_.wants(step.values)) return;
-    const Complex<Wide<T>>* sums = sum_overlaps(step, ket);
-    set_step_sources(c_.queue(), c_.state_call(), step, sums, single_);
+  void add_gate_op_gradients(const TableGateOp& gate_op, const Complex<T>* ket) {
+    const bool wants_matrix = c_.wants(gate_op.input);
+    if (!wants_matrix && !c_.wants(gate_op.values)) return;
+    const Complex<Wide<T>>* sums = sum_overlaps(gate_op, ket);
+    set_gate_op_sources(c_.queue(), c_.state_call(), gate_op, sums, single_);
     if (wants_matrix)
-      add_matrix_gradient(c_.queue(), c_.state_call(), step, c_.inputs()[step.input].batched != 0, sums);
+      add_matrix_gradient(c_.queue(), c_.state_call(), gate_op, c_.inputs()[gate_op.input].batched != 0, sums);
   }
 
-  const Complex<Wide<T>>* sum_overlaps(const GateStep& step, const Complex<T>* ket) {
-    const Index count = overlap_count(step);
-    if (step.kind == StepKind::pauli_rotation) {
+  const Complex<Wide<T>>* sum_overlaps(const TableGateOp& gate_op, const Complex<T>* ket) {
+    const Index count = overlap_count(gate_op);
+    if (gate_op.kind == GateOpKind::pauli_rotation) {
       Complex<Wide<T>>* sums = c_.room_for_sums(c_.samples().count);
-      Complex<Wide<T>>* pieces = c_.room_for_pieces(sum_scratch_count(step.groups.size(), 1, c_.samples().count));
-      sum_rotation(c_.queue(), c_.state_call(), step, static_cast<const Complex<T>*>(bra_), ket, sums, pieces);
+      Complex<Wide<T>>* pieces = c_.room_for_pieces(sum_scratch_count(gate_op.groups.size(), 1, c_.samples().count));
+      sum_rotation(c_.queue(), c_.state_call(), gate_op, static_cast<const Complex<T>*>(bra_), ket, sums, pieces);
       return sums;
     }
-    const auto kind = step.kind == StepKind::diagonal ? Entries::Kind::diagonal : Entries::Kind::all;
-    return c_.sum_groups(step.groups, Offsets::of(step.offsets), {kind, count, {}, {}}, bra_, ket);
+    const auto kind = gate_op.kind == GateOpKind::diagonal ? Entries::Kind::diagonal : Entries::Kind::all;
+    return c_.sum_groups(gate_op.groups, Offsets::of(gate_op.offsets), {kind, count, {}, {}}, bra_, ket);
   }
 
   Context<T> c_;

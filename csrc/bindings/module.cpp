@@ -204,9 +204,10 @@ py::dict describe_pass(const Plan& plan, const Pass& pass, int number_bytes) {
       strings += static_cast<int>(std::get<Phases>(op).strings.size());
     }
   }
-  d["gate"] = pass.step == Element::none ? py::object(py::none()) : py::object(py::int_(plan.steps[pass.step].gate));
+  d["gate"] =
+      pass.gate_op == Element::none ? py::object(py::none()) : py::object(py::int_(plan.gate_ops[pass.gate_op].gate));
   d["tiles"] = pass.tiles.size();
-  d["active_tiles"] = pass.step == Element::none ? pass.active_tiles : pass.tiles.size();
+  d["active_tiles"] = pass.gate_op == Element::none ? pass.active_tiles : pass.tiles.size();
   d["blocks"] = blocks;
   d["rotations"] = rotations;
   d["phases"] = phases;

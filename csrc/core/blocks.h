@@ -1,5 +1,5 @@
-// Memory for states and tables, kept for the next call when it is given back: fresh memory, which the system has to clear,
-// would cost as much as a pass or two over the state.
+// Memory for states and tables, kept for the next call when it is given back: fresh memory, which the system has to
+// clear, would cost as much as a pass or two over the state.
 //
 // Large blocks come in large pages. While they are kept they are marked as free, for the system to take whenever it is
 // short of memory.

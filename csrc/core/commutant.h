@@ -10,8 +10,8 @@
 
 namespace ketgrad {
 
-// Commuting is linear in a word, so that a basis of the others is enough. When it spans all words, none but the identity
-// is left. Planning asks for this more often than for anything else.
+// Commuting is linear in a word, so that a basis of the others is enough. When it spans all words, none but the
+// identity is left. Planning asks for this more often than for anything else.
 class Commutant {
  public:
   explicit Commutant(int num_bits) : most_(2 * num_bits) {}
@@ -53,8 +53,8 @@ class Commutant {
 
   bool is_trivial() const { return static_cast<int>(basis_.size()) == most_; }
 
-  // Clears bits from the lowest on, which changes higher ones only. True where the word is none of the span; its lowest bit
-  // is a pivot then.
+  // Clears bits from the lowest on, which changes higher ones only. True where the word is none of the span; its lowest
+  // bit is a pivot then.
   bool reduce(PauliWord& word, Mask PauliWord::* part, Pivots& pivots) const {
     while (word.*part != 0) {
       const int lowest = std::countr_zero(word.*part);

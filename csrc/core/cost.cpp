@@ -41,8 +41,8 @@ double share_of(const RotationBlock& block) {
   return block.half->lane_mask != 0 ? both : both / 2;
 }
 
-// `per_rotation` for each rotation of a block, `per_phases` for phases as a whole, per amplitude of `states`, which are read and
-// written.
+// `per_rotation` for each rotation of a block, `per_phases` for phases as a whole, per amplitude of `states`, which are
+// read and written.
 Cost pass_cost(const Plan& plan, const Pass& pass, double per_rotation, double per_phases, double states,
                int number_bytes) {
   const double visited = amplitudes(plan) * visited_share(pass);
@@ -59,16 +59,16 @@ Cost pass_cost(const Plan& plan, const Pass& pass, double per_rotation, double p
   return cost;
 }
 
-// A step works on the groups that its controls leave, each a matrix of so many rows.
-Cost step_cost(const Plan& plan, const Step& step, double times, double states, int number_bytes) {
+// An unfused gate works on the groups that its controls leave, each a matrix of so many rows.
+Cost gate_op_cost(const Plan& plan, const GateOp& gate_op, double times, double states, int number_bytes) {
   double each = 0;
-  switch (step.kind) {
-    case StepKind::dense: each = 4.0 * step.size() * step.size(); break;
-    case StepKind::diagonal: each = 4.0 * step.size(); break;
-    case StepKind::exchange: each = 0; break;
-    case StepKind::pauli_rotation: each = step.word.is_diagonal() ? 4 : 8; break;
+  switch (gate_op.kind) {
+    case GateOpKind::dense: each = 4.0 * gate_op.size() * gate_op.size(); break;
+    case GateOpKind::diagonal: each = 4.0 * gate_op.size(); break;
+    case GateOpKind::exchange: each = 0; break;
+    case GateOpKind::pauli_rotation: each = gate_op.word.is_diagonal() ? 4 : 8; break;
   }
-  const double groups = static_cast<double>(step.groups.size());
+  const double groups = static_cast<double>(gate_op.groups.size());
   const bool in_caches = plan.layout.tile_bits >= plan.program->num_wires;
   return {times * groups * each, in_caches ? 0 : states * amplitudes(plan) * 2 * number_bytes};
 }
@@ -86,12 +86,12 @@ double word_work(const Plan& plan, const ObservablePass& pass) {
 }  // namespace
 
 Cost forward_cost(const Plan& plan, const Pass& pass, int number_bytes) {
-  if (pass.step != Element::none) return step_cost(plan, plan.steps[pass.step], 1, 2, number_bytes);
+  if (pass.gate_op != Element::none) return gate_op_cost(plan, plan.gate_ops[pass.gate_op], 1, 2, number_bytes);
   return pass_cost(plan, pass, rotation, 2 * factor, 1, number_bytes);
 }
 
 Cost backward_cost(const Plan& plan, const Pass& pass, int number_bytes) {
-  if (pass.step != Element::none) return step_cost(plan, plan.steps[pass.step], 3, 4, number_bytes);
+  if (pass.gate_op != Element::none) return gate_op_cost(plan, plan.gate_ops[pass.gate_op], 3, 4, number_bytes);
   return pass_cost(plan, pass, 3 * rotation, 3 * factor + 2 + transform(plan), 2, number_bytes);
 }
 

@@ -35,7 +35,7 @@ std::size_t held(const Factor& f) { return held(f.wires) + held(f.bits) + held(f
 std::size_t held(const Term& t) { return held(t.coefficients) + held(t.word_wires) + held(t.word) + held(t.factors); }
 std::size_t held(const Measurement& m) { return held(m.wires) + held(m.terms); }
 
-std::size_t held(const Step& s) { return held(s.groups) + held(s.offsets) + held(s.words) + held(s.inputs); }
+std::size_t held(const GateOp& s) { return held(s.groups) + held(s.offsets) + held(s.words) + held(s.inputs); }
 std::size_t held(const PhaseString& s) { return held(s.rotations); }
 std::size_t held(const std::optional<BlockHalf>& h) { return h && h->odd_groups ? held(*h->odd_groups) : 0; }
 std::size_t held(const RotationBlock& b) {
@@ -72,7 +72,7 @@ std::int64_t bytes_of(const Program& program) {
 }
 
 std::int64_t bytes_of(const Plan& plan) {
-  return static_cast<std::int64_t>(sizeof plan + held(plan.rotations) + held(plan.steps) + held(plan.passes) +
+  return static_cast<std::int64_t>(sizeof plan + held(plan.rotations) + held(plan.gate_ops) + held(plan.passes) +
                                    held(plan.measurements) + held(plan.observables) + held(plan.initial_offsets));
 }
 

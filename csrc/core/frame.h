@@ -4,8 +4,8 @@
 // the frame says where things are: the bit of a wire is the parity of (index & parity(w)), plus offset(w), and flipping
 // that bit alone is adding flip(w) to the index. parity(v) and flip(w) are dual: their product is 1 for v = w, else 0.
 //
-// In the basis of X, amplitudes are those of |+> and |-> on each wire: Z flips them there and X is a phase, so the masks
-// change roles, and Y = i X Z changes its sign. All the rest, which needs no more than words, is the same.
+// In the basis of X, amplitudes are those of |+> and |-> on each wire: Z flips them there and X is a phase, so the
+// masks change roles, and Y = i X Z changes its sign. All the rest, which needs no more than words, is the same.
 #pragma once
 
 #include <string>
@@ -53,8 +53,8 @@ class Frame {
   // The indices at which the wires have the given bits, in ascending order where the frame allows.
   IndexMap fixed(const std::vector<int>& wires, const std::vector<bool>& bits) const;
 
-  // The index of local basis state a of the wires, the first wire its most significant bit, is the sum of local(wires)[a]
-  // and of one of groups(wires), which are the places where all the wires' parities are even.
+  // The index of local basis state a of the wires, the first wire its most significant bit, is the sum of
+  // local(wires)[a] and of one of groups(wires), which are the places where all the wires' parities are even.
   IndexMap local(const std::vector<int>& wires) const;
   IndexMap groups(const std::vector<int>& wires) const;
 

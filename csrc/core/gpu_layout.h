@@ -12,7 +12,8 @@ constexpr std::size_t gpu_tile_bytes(int tile_bits, int states, int number_bytes
   return static_cast<std::size_t>(2 * states * number_bytes) << tile_bits;
 }
 
-// Shared memory is not all for tiles: kernels keep tables of complex numbers beside them, and a block needs some itself.
+// Shared memory is not all for tiles: kernels keep tables of complex numbers beside them, and a block needs some
+// itself.
 inline constexpr int gpu_table_numbers = 512;
 inline constexpr std::size_t reserved_shared_bytes = 1024;
 

@@ -19,7 +19,7 @@ class Pruning {
   Lowered run() {
     std::vector<Element> inside;
     for (auto e = lowered_.order.rbegin(); e != lowered_.order.rend(); ++e) {
-      if (e->rotation != Element::none ? sees(lowered_.rotations[e->rotation]) : sees(lowered_.steps[e->step]))
+      if (e->rotation != Element::none ? sees(lowered_.rotations[e->rotation]) : sees(lowered_.gate_ops[e->gate_op]))
         inside.push_back(*e);
     }
     std::reverse(inside.begin(), inside.end());
@@ -49,18 +49,18 @@ class Pruning {
     return true;
   }
 
-  bool sees(const Step& step) {
-    const bool takes_matrix = program_.gates[step.gate].input != no_input;
+  bool sees(const GateOp& gate_op) {
+    const bool takes_matrix = program_.gates[gate_op.gate].input != no_input;
     const auto is_outside = [&](const PauliWord& w) { return outside_.contains(w); };
-    if (!takes_matrix && std::all_of(step.words.begin(), step.words.end(), is_outside)) return false;
-    for (const PauliWord& w : step.words) outside_.narrow(w);
+    if (!takes_matrix && std::all_of(gate_op.words.begin(), gate_op.words.end(), is_outside)) return false;
+    for (const PauliWord& w : gate_op.words) outside_.narrow(w);
     return true;
   }
 
   std::ptrdiff_t count_gates(const std::vector<Element>& elements) const {
     std::vector<bool> has(program_.gates.size(), false);
     for (const Element& e : elements)
-      has[e.rotation != Element::none ? lowered_.rotations[e.rotation].gate : lowered_.steps[e.step].gate] = true;
+      has[e.rotation != Element::none ? lowered_.rotations[e.rotation].gate : lowered_.gate_ops[e.gate_op].gate] = true;
     return std::count(has.begin(), has.end(), true);
   }
 
@@ -72,8 +72,8 @@ class Pruning {
         found.order.push_back({static_cast<int>(found.rotations.size()), Element::none});
         found.rotations.push_back(lowered_.rotations[e.rotation]);
       } else {
-        found.order.push_back({Element::none, static_cast<int>(found.steps.size())});
-        found.steps.push_back(std::move(lowered_.steps[e.step]));
+        found.order.push_back({Element::none, static_cast<int>(found.gate_ops.size())});
+        found.gate_ops.push_back(std::move(lowered_.gate_ops[e.gate_op]));
       }
     }
     return found;

@@ -69,8 +69,8 @@ class GateLowering {
     rotate_where_odd(gate_.controls, {letters, wires}, other, 1, angle);
   }
 
-  // Rotations by P where Q, a Z on each of the wires `odd`, is -1; `sign` times the other word is P Q. In the basis of X that is
-  // no half of the amplitudes, and phases are added up anyway: exp(-i a/4 P) exp(+i a/4 P Q).
+  // Rotations by P where Q, a Z on each of the wires `odd`, is -1; `sign` times the other word is P Q. In the basis of
+  // X that is no half of the amplitudes, and phases are added up anyway: exp(-i a/4 P) exp(+i a/4 P Q).
   void rotate_where_odd(const std::vector<int>& odd, const Word& word, const Word& other, double sign,
                         const Slot& angle) {
     const bool mixes = word.letters.find_first_of("XY") != std::string::npos;
@@ -79,9 +79,9 @@ class GateLowering {
     add_real_rotation(other.letters, other.wires, times(-0.5 * sign, angle));
   }
 
-  // A rotation by a word whose -i P is real, or by a phase: quarter phases on one wire trade an X for a Y or back. In the
-  // basis of X, where phases are those of X, a Z for a Y: and from Z to Y it is the other way around X than from X to Y
-  // around Z.
+  // A rotation by a word whose -i P is real, or by a phase: quarter phases on one wire trade an X for a Y or back. In
+  // the basis of X, where phases are those of X, a Z for a Y: and from Z to Y it is the other way around X than from X
+  // to Y around Z.
   void add_real_rotation(std::string letters, const std::vector<int>& wires, const Slot& angle,
                          const std::vector<int>& odd = {}) {
     const auto [flip, phase, quarter] =
@@ -203,14 +203,14 @@ void add_input(std::vector<int>& inputs, int input) {
   if (input != no_input && std::find(inputs.begin(), inputs.end(), input) == inputs.end()) inputs.push_back(input);
 }
 
-StepKind kind_of(const GateInfo& info) {
+GateOpKind kind_of(const GateInfo& info) {
   switch (info.family) {
-    case Family::pauli_rotation: return StepKind::pauli_rotation;
-    case Family::diagonal: return StepKind::diagonal;
+    case Family::pauli_rotation: return GateOpKind::pauli_rotation;
+    case Family::diagonal: return GateOpKind::diagonal;
     default: break;
   }
-  if (info.formula == Formula::x) return StepKind::exchange;
-  return is_diagonal(info.formula) ? StepKind::diagonal : StepKind::dense;
+  if (info.formula == Formula::x) return GateOpKind::exchange;
+  return is_diagonal(info.formula) ? GateOpKind::diagonal : GateOpKind::dense;
 }
 
 std::vector<Index> block_offsets(const GateInfo& info, const IndexMap& local) {
@@ -225,47 +225,47 @@ std::vector<Index> block_offsets(const GateInfo& info, const IndexMap& local) {
 }
 
 // Words of which the gate is a polynomial.
-std::vector<PauliWord> words_of(const Gate& gate, StepKind kind, const Frame& frame) {
+std::vector<PauliWord> words_of(const Gate& gate, GateOpKind kind, const Frame& frame) {
   std::vector<PauliWord> words;
   for (const int w : gate.controls) words.push_back(frame.word("Z", {w}));
-  if (kind == StepKind::pauli_rotation) {
+  if (kind == GateOpKind::pauli_rotation) {
     words.push_back(frame.word(gate.word, gate.targets));
     return words;
   }
   for (const int w : gate.targets) {
     words.push_back(frame.word("Z", {w}));
-    if (kind != StepKind::diagonal) words.push_back(frame.word("X", {w}));
+    if (kind != GateOpKind::diagonal) words.push_back(frame.word("X", {w}));
   }
   return words;
 }
 
-// The groups of a step fix its controls at their values and its targets where `local` starts from.
-Step step_of(const Program& program, int index, const Frame& frame) {
+// The groups of an unfused gate fix its controls at their values and its targets where `local` starts from.
+GateOp gate_op_of(const Program& program, int index, const Frame& frame) {
   const Gate& gate = program.gates[index];
   const GateInfo& info = gate_info(gate.opcode);
-  Step step;
-  step.kind = kind_of(info);
-  step.gate = index;
-  step.words = words_of(gate, step.kind, frame);
+  GateOp gate_op;
+  gate_op.kind = kind_of(info);
+  gate_op.gate = index;
+  gate_op.words = words_of(gate, gate_op.kind, frame);
   std::vector<int> wires = gate.controls;
   std::vector<bool> bits = gate.control_values;
   const auto fix = [&](int wire) {
     wires.push_back(wire);
     bits.push_back(frame.offset(wire));  // an even parity
   };
-  if (step.kind == StepKind::pauli_rotation) {
-    step.word = frame.word(gate.word, gate.targets);
+  if (gate_op.kind == GateOpKind::pauli_rotation) {
+    gate_op.word = frame.word(gate.word, gate.targets);
     const std::size_t flipped = gate.word.find_first_of("XY");
     if (flipped != std::string::npos) fix(gate.targets[flipped]);  // one amplitude of each pair (i, i ^ x)
   } else {
-    step.offsets = block_offsets(info, frame.local(gate.targets));
+    gate_op.offsets = block_offsets(info, frame.local(gate.targets));
     for (const int w : gate.targets) fix(w);
   }
-  step.groups = frame.fixed(wires, bits);
-  for (const Index offset : step.offsets) step.groups.shorten_runs(static_cast<Mask>(offset));
-  for (const Slot& s : gate.slots) add_input(step.inputs, s.input);
-  add_input(step.inputs, gate.input);
-  return step;
+  gate_op.groups = frame.fixed(wires, bits);
+  for (const Index offset : gate_op.offsets) gate_op.groups.shorten_runs(static_cast<Mask>(offset));
+  for (const Slot& s : gate.slots) add_input(gate_op.inputs, s.input);
+  add_input(gate_op.inputs, gate.input);
+  return gate_op;
 }
 
 class Lowering {
@@ -280,8 +280,8 @@ class Lowering {
       if (gate_info(gate.opcode).family == Family::identity) continue;
       const std::vector<Primitive> list = GateLowering(gate, found_.frame.basis()).run();
       if (list.empty()) {
-        found_.order.push_back({Element::none, static_cast<int>(found_.steps.size())});
-        found_.steps.push_back(step_of(program_, i, found_.frame));
+        found_.order.push_back({Element::none, static_cast<int>(found_.gate_ops.size())});
+        found_.gate_ops.push_back(gate_op_of(program_, i, found_.frame));
       }
       for (const Primitive& p : list) add(p, i);
     }
@@ -333,8 +333,8 @@ bool needs_words_only(const Program& program) {
   });
 }
 
-// Rotations that mix, each by the share of the amplitudes that may be other than zero: of a state that begins in one place,
-// it doubles with every new flip.
+// Rotations that mix, each by the share of the amplitudes that may be other than zero: of a state that begins in one
+// place, it doubles with every new flip.
 double count_mixing(const Lowered& lowered) {
   Span flips;
   int missing = lowered.start.everywhere != 0 ? 0 : lowered.frame.num_wires();
@@ -347,24 +347,26 @@ double count_mixing(const Lowered& lowered) {
   return total;
 }
 
-// By which the rotations must be fewer in the basis of X, for there the first passes too go over all of a state: on 24 wires
-// two layers of RX RZ RX, 48 rotations instead of 52, took 1.7 times as long, and on 12 to 20 wires four layers, 0.64 of the
-// rotations, 0.8 to 0.95 times as long.
+// By which the rotations must be fewer in the basis of X, for there the first passes too go over all of a state: on 24
+// wires two layers of RX RZ RX, 48 rotations instead of 52, took 1.7 times as long, and on 12 to 20 wires four layers,
+// 0.64 of the rotations, 0.8 to 0.95 times as long.
 constexpr double least_gain = 0.7;
 
 }  // namespace
 
-Index coefficient_count(const Step& step) {
-  switch (step.kind) {
-    case StepKind::dense: return Index{2} * step.size() * step.size();
-    case StepKind::diagonal: return Index{2} * step.size();
-    case StepKind::exchange: return 0;
-    case StepKind::pauli_rotation: return 2;
+Index coefficient_count(const GateOp& gate_op) {
+  switch (gate_op.kind) {
+    case GateOpKind::dense: return Index{2} * gate_op.size() * gate_op.size();
+    case GateOpKind::diagonal: return Index{2} * gate_op.size();
+    case GateOpKind::exchange: return 0;
+    case GateOpKind::pauli_rotation: return 2;
   }
   return 0;
 }
 
-Index overlap_count(const Step& step) { return step.kind == StepKind::pauli_rotation ? 1 : coefficient_count(step); }
+Index overlap_count(const GateOp& gate_op) {
+  return gate_op.kind == GateOpKind::pauli_rotation ? 1 : coefficient_count(gate_op);
+}
 
 void split_halves(Lowered& lowered) {
   std::vector<Rotation> rotations;
@@ -388,7 +390,7 @@ void split_halves(Lowered& lowered) {
 
 Lowered lower(const Program& program) {
   Lowered found = Lowering(program, Basis::z).run();
-  if (!found.steps.empty() || !needs_words_only(program)) return found;
+  if (!found.gate_ops.empty() || !needs_words_only(program)) return found;
   Lowered other = Lowering(program, Basis::x).run();
   if (count_mixing(other) < least_gain * count_mixing(found)) return other;
   return found;

@@ -1,18 +1,19 @@
-// Lowering: the gates of a program become rotations and steps, and the permutations among them become the frame.
+// Lowering: the gates of a program become rotations and unfused gates, and the permutations among them become the
+// frame.
 //
-// A rotation is exp(-i angle/2 P) for a Pauli word P. Nearly every gate is a product of rotations, and for rotations there is one
-// kernel each way, one overlap and one rule for what commutes. Rotations whose word is diagonal are phases; all others are
-// brought to real matrices here, by quarter phases around them: exp(-i angle/2 X) = S^dagger exp(-i angle/2 Y) S. What
-// is no product of a few rotations stays a step of its own.
+// A rotation is exp(-i angle/2 P) for a Pauli word P. Nearly every gate is a product of rotations, and for rotations
+// there is one kernel each way, one overlap and one rule for what commutes. Rotations whose word is diagonal are
+// phases; all others are brought to real matrices here, by quarter phases around them: exp(-i angle/2 X) = S^dagger
+// exp(-i angle/2 Y) S. What is no product of a few rotations stays an unfused gate of its own.
 //
-// A rotation may be one of half the amplitudes: exp(-i angle/2 P (1 - Q)/2) with a string Q of Zs that commutes with P. So are
-// controlled rotations, with the control's Z for Q, and rotations between |01> and |10>, with Z Z. It is the product of
-// rotations by P and by P Q, of half the angle each, but the other half of the amplitudes would come out of these with what
-// rounding leaves of a rotation and its inverse: zeros would not stay zeros.
+// A rotation may be one of half the amplitudes: exp(-i angle/2 P (1 - Q)/2) with a string Q of Zs that commutes with P.
+// So are controlled rotations, with the control's Z for Q, and rotations between |01> and |10>, with Z Z. It is the
+// product of rotations by P and by P Q, of half the angle each, but the other half of the amplitudes would come out of
+// these with what rounding leaves of a rotation and its inverse: zeros would not stay zeros.
 //
 // In the basis of X (see frame.h) it is RX that is a phase. Circuits of which nothing but Pauli words is measured, and
-// which begin in a basis state, are lowered to that basis where clearly fewer rotations are left in it: RX RZ RX on each wire
-// and CNOT between them has half as many there.
+// which begin in a basis state, are lowered to that basis where clearly fewer rotations are left in it: RX RZ RX on
+// each wire and CNOT between them has half as many there.
 #pragma once
 
 #include <vector>
@@ -43,7 +44,7 @@ struct Rotation {
   PauliWord other_word() const { return {word.x, word.z ^ half.mask, word.y_count, word.negative != half.even}; }
 };
 
-enum class StepKind : std::uint8_t {
+enum class GateOpKind : std::uint8_t {
   dense,           // a square matrix mixes the states at `offsets`
   diagonal,        // each state at `offsets` has its own factor
   exchange,        // the two states at `offsets` trade places
@@ -51,8 +52,8 @@ enum class StepKind : std::uint8_t {
 };
 
 // One gate, one pass over the state.
-struct Step {
-  StepKind kind = StepKind::dense;
+struct GateOp {
+  GateOpKind kind = GateOpKind::dense;
   // The groups of amplitudes that it works on: all targets at 0 (or, of a word, one state of each pair), controls at
   // their values.
   IndexMap groups;
@@ -65,20 +66,20 @@ struct Step {
   int size() const { return static_cast<int>(offsets.size()); }
 };
 
-// How many real numbers a step's matrix, diagonal or angle takes, and how many its overlaps of bra and ket.
-Index coefficient_count(const Step& step);
-Index overlap_count(const Step& step);
+// How many real numbers an unfused gate's matrix, diagonal or angle takes, and how many its overlaps of bra and ket.
+Index coefficient_count(const GateOp& gate_op);
+Index overlap_count(const GateOp& gate_op);
 
-// A rotation or a step, the other being `none`.
+// A rotation or an unfused gate, the other being `none`.
 struct Element {
   static constexpr int none = -1;
   int rotation = none;
-  int step = none;
+  int gate_op = none;
 };
 
 struct Lowered {
   std::vector<Rotation> rotations;
-  std::vector<Step> steps;
+  std::vector<GateOp> gate_ops;
   std::vector<Element> order;
   Frame frame;  // at the end of the circuit
   Start start;

@@ -16,7 +16,7 @@ void add_input(std::vector<int>& inputs, int input) {
   if (input != no_input && std::find(inputs.begin(), inputs.end(), input) == inputs.end()) inputs.push_back(input);
 }
 
-// Plans a stretch of rotations between two steps as passes.
+// Plans a stretch of rotations between two unfused gates as passes.
 class StretchPlanner {
  public:
   // `next_flips`: what the last tile, where it has room, shall hold besides.
@@ -38,8 +38,8 @@ class StretchPlanner {
   // Looking beyond so many rotations that wait costs more than it finds.
   static constexpr int most_waiting = 256;
 
-  // A pass of so many rotations that flip gains nothing by more, anywhere, while what a GPU has to know of each takes shared
-  // memory.
+  // A pass of so many rotations that flip gains nothing by more, anywhere, while what a GPU has to know of each takes
+  // shared memory.
   static constexpr int most_in_pass = 2048;
 
   const Rotation& rotation(int number) const { return plan_.rotations[number]; }
@@ -208,8 +208,8 @@ class StretchPlanner {
     return found;
   }
 
-  // Changes a basis into one of the same span on whose vectors few parities are odd: as many parities as are independent
-  // are odd on one vector each.
+  // Changes a basis into one of the same span on whose vectors few parities are odd: as many parities as are
+  // independent are odd on one vector each.
   static void tell_apart(std::vector<Mask>& basis, const std::vector<Mask>& parities) {
     std::size_t told = 0;
     for (const Mask p : parities) {
@@ -269,8 +269,9 @@ class StretchPlanner {
     return {local >> lane_bits(), local & (unit(lane_bits()) - 1)};
   }
 
-  // Whether a rotation may join others: pairs that do not meet, rows that are told apart by which rotations they are traded by,
-  // the same half of the amplitudes, and the same input, because at a call one may be batched and the other shared.
+  // Whether a rotation may join others: pairs that do not meet, rows that are told apart by which rotations they are
+  // traded by, the same half of the amplitudes, and the same input, because at a call one may be batched and the other
+  // shared.
   bool may_join(const TileGeometry& tile, const std::vector<int>& block, int t) const {
     const Flip own = flip(tile, t);
     if (static_cast<int>(block.size()) == RotationBlock::most || !own.is_like(flip(tile, block[0]))) return false;
@@ -388,8 +389,8 @@ class StretchPlanner {
   Plan& plan_;
   Live& live_;
   // What an operation visits, all that come after it visit too: live_.origin + this, which holds the live amplitudes.
-  // Going back, amplitudes that one of them left out would lack another scale than the state, and rounding errors of ket
-  // and bra that lie there would come into the overlaps of those before it.
+  // Going back, amplitudes that one of them left out would lack another scale than the state, and rounding errors of
+  // ket and bra that lie there would come into the overlaps of those before it.
   Span visited_;
   std::vector<int> remaining_;
   const std::vector<Mask> next_flips_;
@@ -397,7 +398,7 @@ class StretchPlanner {
   bool is_local_ = false;  // in this pass, all that is visited lies in the first tile
 };
 
-// --- who takes in what operations leave out -----------------------------------------------------------------------------
+// --- who takes in what operations leave out --------------------------------------------------------------------------
 
 void close_stretch(std::vector<TileOp*>& stretch) {
   if (stretch.empty()) return;
@@ -414,7 +415,7 @@ bool carries_scale(const TileOp& op) {
 void close_stretches(Plan& plan) {
   std::vector<TileOp*> stretch;
   for (Pass& pass : plan.passes) {
-    if (pass.step != Element::none) close_stretch(stretch);
+    if (pass.gate_op != Element::none) close_stretch(stretch);
     for (TileOp& op : pass.operations) {
       if (carries_scale(op)) stretch.push_back(&op);
     }
@@ -440,8 +441,8 @@ void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vecto
     }
     finish_stretch({});
     Pass pass;
-    pass.step = e.step;
-    pass.inputs = plan.steps[e.step].inputs;
+    pass.gate_op = e.gate_op;
+    pass.inputs = plan.gate_ops[e.gate_op].inputs;
     plan.passes.push_back(std::move(pass));
     live.everywhere = true;
   }
@@ -449,7 +450,7 @@ void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vecto
   close_stretches(plan);
 }
 
-// --- measurements -----------------------------------------------------------------------------------------------------
+// --- measurements ----------------------------------------------------------------------------------------------------
 
 PlannedTerm plan_term(const Term& term, const Frame& frame) {
   PlannedTerm planned{&term, frame.word(term.word, term.word_wires), {}};
@@ -521,7 +522,7 @@ WordGroup word_group(Mask x, const std::vector<ObservedWord>& words, const TileG
 void observe_in_last_pass(Plan& plan, const WordsByFlip& words, std::vector<Mask>& left) {
   if (!plan.layout.measures_in_passes || plan.passes.empty()) return;
   const Pass& last = plan.passes.back();
-  if (last.step != Element::none || last.tiles.size() == 1) return;
+  if (last.gate_op != Element::none || last.tiles.size() == 1) return;
   TileGeometry tile(plan.program->num_wires, plan.layout.lane_bits, plan.layout.tile_bits, 0);
   for (Index r = 1; r < last.rows.size(); r *= 2) tile.reach(static_cast<Mask>(last.rows[r]));
   ObservablePass pass;
@@ -619,7 +620,7 @@ Plan make_plan(const Program& program, const Layout& layout) {
   plan.program = &program;
   plan.layout = layout;
   plan.rotations = std::move(lowered.rotations);
-  plan.steps = std::move(lowered.steps);
+  plan.gate_ops = std::move(lowered.gate_ops);
   plan.dropped = lowered.dropped;
   plan.start = lowered.start;
   plan.basis = lowered.frame.basis();

@@ -1,13 +1,13 @@
 // A plan: what the walk does with a program, decided once per program and layout. Both backends read it.
 //
 // A pass goes over the state once, tile by tile. A tile is a coset of a subspace of indices that holds whole rows of
-// neighbouring amplitudes; inside it run the rotations whose words map the tile to itself, in blocks of up to three that
-// work on rows in registers, and between them the phases, merged into one factor an amplitude.
+// neighbouring amplitudes; inside it run the rotations whose words map the tile to itself, in blocks of up to three
+// that work on rows in registers, and between them the phases, merged into one factor an amplitude.
 //
-// What decides (the cost model): a rotation costs one multiply-add a row of the vector's width and phases about eight, while a
-// row that comes from beyond the caches costs as much as ten of either. So a pass takes every rotation that it can reach,
-// over layers, in the order that commuting allows; phases are put off until a rotation needs them; and what cannot change
-// the outcome (amplitudes that are still zero, rotations that nobody wants a gradient of) is not visited.
+// What decides (the cost model): a rotation costs one multiply-add a row of the vector's width and phases about eight,
+// while a row that comes from beyond the caches costs as much as ten of either. So a pass takes every rotation that it
+// can reach, over layers, in the order that commuting allows; phases are put off until a rotation needs them; and what
+// cannot change the outcome (amplitudes that are still zero, rotations that nobody wants a gradient of) is not visited.
 #pragma once
 
 #include <optional>
@@ -33,24 +33,25 @@ struct Layout {
   friend bool operator==(const Layout&, const Layout&) = default;
 };
 
-// Operations leave out factors that all amplitudes have in common, such as the cosines of rotations; the walk carries them
-// as a scale. The last operation of a stretch (going forward, or going back) closes: it takes the scale in. Rotations of half
-// the amplitudes leave nothing out and take nothing in.
+// Operations leave out factors that all amplitudes have in common, such as the cosines of rotations; the walk carries
+// them as a scale. The last operation of a stretch (going forward, or going back) closes: it takes the scale in.
+// Rotations of half the amplitudes leave nothing out and take nothing in.
 
-// The half that a block's rotations act on: amplitudes at which the parities of tile, row and lane add up to an odd one, or to
-// an even one.
+// The half that a block's rotations act on: amplitudes at which the parities of tile, row and lane add up to an odd
+// one, or to an even one.
 struct BlockHalf {
   Mask tile_mask = 0;
   Mask lane_mask = 0;
   bool even = false;
-  // Groups at whose rows the parity is odd; it is even at those of the block itself. Where a rotation takes each row to one of
-  // the other parity, which the lanes make up for, it is even at the first row of all groups.
+  // Groups at whose rows the parity is odd; it is even at those of the block itself. Where a rotation takes each row to
+  // one of the other parity, which the lanes make up for, it is even at the first row of all groups.
   bool cuts_groups = false;
   std::optional<IndexMap> odd_groups;
   Index odd_active = 0;
 };
 
-// Up to `most` rotations that trade rows, or lanes, or both: rotations that trade rows together mix the 2^k rows of a group.
+// Up to `most` rotations that trade rows, or lanes, or both: rotations that trade rows together mix the 2^k rows of a
+// group.
 struct RotationBlock {
   static constexpr int most = 3;
 
@@ -100,11 +101,11 @@ struct Live {
 };
 
 struct Pass {
-  int step = Element::none;  // a step of its own; else:
-  Live before;               // when the pass begins
-  IndexMap tiles;            // the base of each tile
-  Index active_tiles = 0;    // the others are zero still
-  IndexMap rows;             // what a row adds to the base, lanes included
+  int gate_op = Element::none;  // an unfused gate of its own; else:
+  Live before;                  // when the pass begins
+  IndexMap tiles;               // the base of each tile
+  Index active_tiles = 0;       // the others are zero still
+  IndexMap rows;                // what a row adds to the base, lanes included
   std::vector<TileOp> operations;
   std::vector<int> inputs;  // that anything here reads, without repeats
 };
@@ -167,7 +168,7 @@ struct Plan {
   const Program* program = nullptr;
   Layout layout;
   std::vector<Rotation> rotations;
-  std::vector<Step> steps;
+  std::vector<GateOp> gate_ops;
   std::vector<Pass> passes;
   std::vector<PlannedMeasurement> measurements;
   std::vector<ObservablePass> observables;

@@ -36,8 +36,8 @@ Mask TileGeometry::parity(Mask physical) const {
 
 namespace {
 
-// For functionals on the tile with wanted values, a vector of the tile on which as many as possible have them: the first
-// independent ones do.
+// For functionals on the tile with wanted values, a vector of the tile on which as many as possible have them: the
+// first independent ones do.
 class Solver {
  public:
   explicit Solver(const std::vector<Mask>& functionals) {

@@ -72,8 +72,8 @@ struct Call : Cancellation {
 
   bool moves(int input) const { return input != no_input && !tangents.empty() && tangents[input].data != nullptr; }
 
-  bool moves(const Step& step) const {
-    for (const int input : step.inputs) {
+  bool moves(const GateOp& gate_op) const {
+    for (const int input : gate_op.inputs) {
       if (moves(input)) return true;
     }
     return false;
@@ -85,8 +85,8 @@ struct Call : Cancellation {
                              : 0;
   }
 
-  bool shared(const Step& step) const {
-    for (const int input : step.inputs) {
+  bool shared(const GateOp& gate_op) const {
+    for (const int input : gate_op.inputs) {
       if (inputs[input].batched) return false;
     }
     return true;

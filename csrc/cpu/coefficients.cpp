@@ -58,15 +58,15 @@ Matrix diagonal_of(const Matrix& m, int size) {
 }
 
 template <class T>
-const Gate& gate_of(const Call<T>& call, const Step& step) {
-  return call.program().gates[step.gate];
+const Gate& gate_of(const Call<T>& call, const GateOp& gate_op) {
+  return call.program().gates[gate_op.gate];
 }
 
 template <class T>
-Matrix step_diagonal(const Call<T>& call, const Step& step, Index sample) {
-  const Gate& gate = gate_of(call, step);
+Matrix gate_op_diagonal(const Call<T>& call, const GateOp& gate_op, Index sample) {
+  const Gate& gate = gate_of(call, gate_op);
   if (gate_info(gate.opcode).family == Family::diagonal) return diagonal_input(call.inputs[gate.input], gate, sample);
-  return diagonal_of(gate_matrix(call, gate, sample), step.size());
+  return diagonal_of(gate_matrix(call, gate, sample), gate_op.size());
 }
 
 }  // namespace
@@ -102,10 +102,10 @@ Matrix gate_tangent(const Call<T>& call, const Gate& gate, Index sample) {
 }
 
 template <class T>
-Matrix diagonal_tangent(const Call<T>& call, const Step& step, Index sample) {
-  const Gate& gate = gate_of(call, step);
+Matrix diagonal_tangent(const Call<T>& call, const GateOp& gate_op, Index sample) {
+  const Gate& gate = gate_of(call, gate_op);
   if (gate_info(gate.opcode).family == Family::diagonal) return diagonal_input(call.tangents[gate.input], gate, sample);
-  return diagonal_of(gate_tangent(call, gate, sample), step.size());
+  return diagonal_of(gate_tangent(call, gate, sample), gate_op.size());
 }
 
 void write_numbers(const Matrix& m, double* out) {
@@ -134,26 +134,26 @@ Matrix product(const Matrix& a, const Matrix& b, Index size) {
 }  // namespace
 
 template <class T>
-void step_coefficients(const Call<T>& call, const Step& step, Index sample, double* out) {
-  if (step.kind == StepKind::exchange) return;
-  if (step.kind == StepKind::pauli_rotation) {
-    const Gate& gate = gate_of(call, step);
+void gate_op_coefficients(const Call<T>& call, const GateOp& gate_op, Index sample, double* out) {
+  if (gate_op.kind == GateOpKind::exchange) return;
+  if (gate_op.kind == GateOpKind::pauli_rotation) {
+    const Gate& gate = gate_of(call, gate_op);
     const double half = 0.5 * (gate.inverse ? -1 : 1) * call.value(gate.slots[0], sample);
     out[0] = std::cos(half);
     out[1] = std::sin(half);
     return;
   }
-  const Matrix m =
-      step.kind == StepKind::dense ? gate_matrix(call, gate_of(call, step), sample) : step_diagonal(call, step, sample);
+  const Matrix m = gate_op.kind == GateOpKind::dense ? gate_matrix(call, gate_of(call, gate_op), sample)
+                                                     : gate_op_diagonal(call, gate_op, sample);
   write_numbers(m, out);
 }
 
 template <class T>
-void step_tangents(const Call<T>& call, const Step& step, Index sample, double* out) {
-  switch (step.kind) {
-    case StepKind::exchange: return;
-    case StepKind::pauli_rotation: {
-      const Gate& gate = gate_of(call, step);
+void gate_op_tangents(const Call<T>& call, const GateOp& gate_op, Index sample, double* out) {
+  switch (gate_op.kind) {
+    case GateOpKind::exchange: return;
+    case GateOpKind::pauli_rotation: {
+      const Gate& gate = gate_of(call, gate_op);
       const double sign = gate.inverse ? -0.5 : 0.5;
       const double half = sign * call.value(gate.slots[0], sample);
       const double slope = sign * call.tangent(gate.slots[0], sample);
@@ -161,23 +161,23 @@ void step_tangents(const Call<T>& call, const Step& step, Index sample, double* 
       out[1] = slope * std::cos(half);
       return;
     }
-    case StepKind::diagonal: return write_numbers(diagonal_tangent(call, step, sample), out);
-    case StepKind::dense: return write_numbers(gate_tangent(call, gate_of(call, step), sample), out);
+    case GateOpKind::diagonal: return write_numbers(diagonal_tangent(call, gate_op, sample), out);
+    case GateOpKind::dense: return write_numbers(gate_tangent(call, gate_of(call, gate_op), sample), out);
   }
 }
 
-void invert_tangents(const Step& step, const double* coefficients, double* tangents) {
-  const Index size = step.size();
-  switch (step.kind) {
-    case StepKind::exchange: return;
-    case StepKind::pauli_rotation: tangents[1] = -tangents[1]; return;
-    case StepKind::diagonal: {
+void invert_tangents(const GateOp& gate_op, const double* coefficients, double* tangents) {
+  const Index size = gate_op.size();
+  switch (gate_op.kind) {
+    case GateOpKind::exchange: return;
+    case GateOpKind::pauli_rotation: tangents[1] = -tangents[1]; return;
+    case GateOpKind::diagonal: {
       const Matrix d = read_numbers(coefficients, size);
       Matrix slope = read_numbers(tangents, size);
       for (Index a = 0; a < size; ++a) slope[a] = -1.0 * (conj(d[a]) * slope[a] * conj(d[a]));
       return write_numbers(slope, tangents);
     }
-    case StepKind::dense: {
+    case GateOpKind::dense: {
       const Matrix inverse = conjugate_transpose(read_numbers(coefficients, size * size), static_cast<int>(size));
       Matrix slope = product(product(inverse, read_numbers(tangents, size * size), size), inverse, size);
       for (Complex<double>& entry : slope) entry = -1.0 * entry;
@@ -186,15 +186,15 @@ void invert_tangents(const Step& step, const double* coefficients, double* tange
   }
 }
 
-void invert_coefficients(const Step& step, double* c) {
-  const Index size = step.size();
-  switch (step.kind) {
-    case StepKind::exchange: return;
-    case StepKind::pauli_rotation: c[1] = -c[1]; return;
-    case StepKind::diagonal:
+void invert_coefficients(const GateOp& gate_op, double* c) {
+  const Index size = gate_op.size();
+  switch (gate_op.kind) {
+    case GateOpKind::exchange: return;
+    case GateOpKind::pauli_rotation: c[1] = -c[1]; return;
+    case GateOpKind::diagonal:
       for (Index a = 0; a < size; ++a) c[2 * a + 1] = -c[2 * a + 1];
       return;
-    case StepKind::dense:
+    case GateOpKind::dense:
       for (Index a = 0; a < size; ++a) {
         for (Index b = 0; b <= a; ++b) {
           double* lower = c + 2 * (a * size + b);
@@ -210,9 +210,9 @@ void invert_coefficients(const Step& step, double* c) {
 
 template Matrix gate_matrix(const Call<float>&, const Gate&, Index);
 template Matrix gate_matrix(const Call<double>&, const Gate&, Index);
-template void step_tangents(const Call<float>&, const Step&, Index, double*);
-template void step_tangents(const Call<double>&, const Step&, Index, double*);
-template void step_coefficients(const Call<float>&, const Step&, Index, double*);
-template void step_coefficients(const Call<double>&, const Step&, Index, double*);
+template void gate_op_tangents(const Call<float>&, const GateOp&, Index, double*);
+template void gate_op_tangents(const Call<double>&, const GateOp&, Index, double*);
+template void gate_op_coefficients(const Call<float>&, const GateOp&, Index, double*);
+template void gate_op_coefficients(const Call<double>&, const GateOp&, Index, double*);
 
 }  // namespace ketgrad

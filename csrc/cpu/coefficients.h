@@ -1,4 +1,4 @@
-// The numbers of a step: the matrix of its gate, in double, from the parameters of one sample.
+// The numbers of an unfused gate: the matrix of its gate, in double, from the parameters of one sample.
 #pragma once
 
 #include <vector>
@@ -17,20 +17,20 @@ Matrix conjugate_transpose(const Matrix& a, int size);
 template <class T>
 Matrix gate_matrix(const Call<T>& call, const Gate& gate, Index sample);
 
-// Writes coefficient_count(step) numbers: re, im of the step's matrix (dense) or of its diagonal; cos, sin of half the
-// angle (pauli_rotation); none (exchange).
+// Writes coefficient_count(gate_op) numbers: re, im of the gate's matrix (dense) or of its diagonal; cos, sin of half
+// the angle (pauli_rotation); none (exchange).
 template <class T>
-void step_coefficients(const Call<T>& call, const Step& step, Index sample, double* out);
+void gate_op_coefficients(const Call<T>& call, const GateOp& gate_op, Index sample, double* out);
 
-// Writes the derivatives of these numbers along the call's tangents, where `call.moves(step)`.
+// Writes the derivatives of these numbers along the call's tangents, where `call.moves(gate_op)`.
 template <class T>
-void step_tangents(const Call<T>& call, const Step& step, Index sample, double* out);
+void gate_op_tangents(const Call<T>& call, const GateOp& gate_op, Index sample, double* out);
 
-// Replaces a step's coefficients by those of its inverse: the conjugate transpose, or the angle's sign.
-void invert_coefficients(const Step& step, double* coefficients);
+// Replaces an unfused gate's coefficients by those of its inverse: the conjugate transpose, or the angle's sign.
+void invert_coefficients(const GateOp& gate_op, double* coefficients);
 
-// Replaces the derivatives of a unitary step's coefficients by those of its inverse: dV becomes -V^-1 dV V^-1. That is the
-// derivative of V^dagger too where V stays unitary along the direction; a matrix that is an input need not.
-void invert_tangents(const Step& step, const double* coefficients, double* tangents);
+// Replaces the derivatives of the coefficients of a unitary gate by those of its inverse: dV becomes -V^-1 dV V^-1.
+// That is the derivative of V^dagger too where V stays unitary along the direction; a matrix that is an input need not.
+void invert_tangents(const GateOp& gate_op, const double* coefficients, double* tangents);
 
 }  // namespace ketgrad

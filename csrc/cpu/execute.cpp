@@ -35,10 +35,10 @@ constexpr int smallest_single = 5;
 constexpr Index smallest_parallel_state = Index{1} << 13;
 // Amplitudes written below which a whole call is.
 constexpr double smallest_parallel_call = 1 << 17;
-// Amplitudes in a tile. Ket, bra and factors of 2^13 fill a few hundred kilobytes, which second-level caches have; while
-// the states themselves are in the third level, twice and four times as many in float are faster, for there are fewer
-// passes. Measured, as are the runs: rows scattered over 24 wires came at a fifth of the rate of copies, and with runs
-// of them a value and gradient there took three quarters of the time.
+// Amplitudes in a tile. Ket, bra and factors of 2^13 fill a few hundred kilobytes, which second-level caches have;
+// while the states themselves are in the third level, twice and four times as many in float are faster, for there are
+// fewer passes. Measured, as are the runs: rows scattered over 24 wires came at a fifth of the rate of copies, and with
+// runs of them a value and gradient there took three quarters of the time.
 constexpr int default_tile_bits = 13;
 constexpr int largest_tile_bits = 15;
 constexpr Index smallest_run_state = Index{2} << 20;
@@ -70,8 +70,9 @@ Layout layout_of(const WalkLevel& level, bool lanes, Index dimension) {
   return layout;
 }
 
-// Time per amplitude of all samples, in units of a sample that fills its vectors: a batch in lanes pays for whole groups,
-// single states pay a third more, for rotations within rows, and for every operation as much as some eight rows.
+// Time per amplitude of all samples, in units of a sample that fills its vectors: a batch in lanes pays for whole
+// groups, single states pay a third more, for rotations within rows, and for every operation as much as some eight
+// rows.
 template <class T>
 bool prefers_lanes(const Call<T>& call, const WalkLevel& level) {
   const double width = level.lanes<T>();
@@ -119,19 +120,19 @@ const Plan& plan_of(const Call<T>& call, const WalkLevel& level, const Regime& r
 }
 
 template <class T>
-SharedSteps<T> shared_steps(const Call<T>& call, const Plan& plan, bool backward) {
-  SharedSteps<T> shared;
-  const std::vector<Step>& steps = plan.steps;
-  shared.forward.resize(steps.size());
-  shared.inverse.resize(steps.size());
+SharedGateOps<T> shared_gate_ops(const Call<T>& call, const Plan& plan, bool backward) {
+  SharedGateOps<T> shared;
+  const std::vector<GateOp>& gate_ops = plan.gate_ops;
+  shared.forward.resize(gate_ops.size());
+  shared.inverse.resize(gate_ops.size());
   std::vector<double> numbers;
-  for (std::size_t s = 0; s < steps.size(); ++s) {
-    if (!call.shared(steps[s])) continue;
-    numbers.resize(coefficient_count(steps[s]));
-    step_coefficients(call, steps[s], 0, numbers.data());
+  for (std::size_t s = 0; s < gate_ops.size(); ++s) {
+    if (!call.shared(gate_ops[s])) continue;
+    numbers.resize(coefficient_count(gate_ops[s]));
+    gate_op_coefficients(call, gate_ops[s], 0, numbers.data());
     shared.forward[s].assign(numbers.begin(), numbers.end());
     if (!backward) continue;
-    invert_coefficients(steps[s], numbers.data());
+    invert_coefficients(gate_ops[s], numbers.data());
     shared.inverse[s].assign(numbers.begin(), numbers.end());
   }
   return shared;
@@ -178,15 +179,15 @@ struct TaskState {
       : plan(plan), sink(call, cotangents) {
     gradients.sink = &sink;
     gradients.first_pass = first_pass;
-    for (const Step& step : plan.steps) {
-      const bool kept = call.shared(step) && sink.wants(step);
-      gradients.overlaps.emplace_back(kept ? overlap_count(step) : 0, 0.0);
+    for (const GateOp& gate_op : plan.gate_ops) {
+      const bool kept = call.shared(gate_op) && sink.wants(gate_op);
+      gradients.overlaps.emplace_back(kept ? overlap_count(gate_op) : 0, 0.0);
     }
   }
 
   void finish() {
-    for (std::size_t s = 0; s < plan.steps.size(); ++s) {
-      if (!gradients.overlaps[s].empty()) sink.contract(plan.steps[s], gradients.overlaps[s].data(), 0);
+    for (std::size_t s = 0; s < plan.gate_ops.size(); ++s) {
+      if (!gradients.overlaps[s].empty()) sink.contract(plan.gate_ops[s], gradients.overlaps[s].data(), 0);
     }
     sink.flush();
   }
@@ -200,7 +201,7 @@ std::vector<std::unique_ptr<TaskState<T>>> walk_back(const Call<T>& call, const 
   const WalkLevel& level = current_walk();
   const Regime regime = choose_regime(call, level);
   const Plan& plan = plan_of(call, level, regime);
-  const SharedSteps<T> shared = shared_steps(call, plan, true);
+  const SharedGateOps<T> shared = shared_gate_ops(call, plan, true);
   const Walker walk = level.of<T>().*(regime.lanes ? lanes : solo);
   const int first_pass = first_wanted_pass(call, plan, cotangents);
   std::vector<std::unique_ptr<TaskState<T>>> states;
@@ -231,7 +232,7 @@ void execute(const Call<T>& call, const Results<T>& results) {
   const WalkLevel& level = current_walk();
   const Regime regime = choose_regime(call, level);
   const Plan& plan = plan_of(call, level, regime);
-  const SharedSteps<T> shared = shared_steps(call, plan, false);
+  const SharedGateOps<T> shared = shared_gate_ops(call, plan, false);
   const Walk<T>& walk = level.of<T>();
   const auto forward = regime.lanes ? walk.forward_lanes : walk.forward_solo;
   run_tasks(call, regime, [&](Index, const Task& task) { forward(call, plan, shared, results, task); });
@@ -271,8 +272,8 @@ double workspace_bytes(const Call<T>& call, bool backward, bool keeps_ket) {
   const WalkLevel& level = current_walk();
   const Regime regime = choose_regime(call, level);
   const Index lanes = regime.lanes ? level.lanes<T>() : 1;
-  // In lanes, a task has factors of phases that its samples do not share, and products of all amplitudes: one and a half
-  // states more. A single state's are of a tile.
+  // In lanes, a task has factors of phases that its samples do not share, and products of all amplitudes: one and a
+  // half states more. A single state's are of a tile.
   const bool in_result = !backward && keeps_ket && !regime.lanes;  // a single state is written where it is kept
   const double states =
       (backward ? 2 : 1) - (in_result ? 1 : 0) + (call.extent().needs_scratch ? 2 : 0) + (regime.lanes ? 1.5 : 0);

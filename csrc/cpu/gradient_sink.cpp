@@ -11,11 +11,11 @@ namespace {
 template <class N>
 using MatrixOf = std::vector<Complex<N>>;
 
-// The overlaps of a step as a square matrix; number(k) is the k-th of them.
+// The overlaps of an unfused gate as a square matrix; number(k) is the k-th of them.
 template <class N, class F>
-MatrixOf<N> overlap_matrix(const Step& step, const F& number) {
-  const int size = step.size();
-  const bool diagonal = step.kind == StepKind::diagonal;
+MatrixOf<N> overlap_matrix(const GateOp& gate_op, const F& number) {
+  const int size = gate_op.size();
+  const bool diagonal = gate_op.kind == GateOpKind::diagonal;
   MatrixOf<N> w(static_cast<std::size_t>(size) * size);
   const Index entries = diagonal ? size : Index{size} * size;
   for (Index e = 0; e < entries; ++e) w[diagonal ? e * (size + 1) : e] = {number(2 * e), number(2 * e + 1)};
@@ -44,8 +44,8 @@ GradientSink<T>::GradientSink(const Call<T>& call, const Cotangents<T>& cotangen
 }
 
 template <class T>
-bool GradientSink<T>::wants(const Step& step) const {
-  for (const int input : step.inputs) {
+bool GradientSink<T>::wants(const GateOp& gate_op) const {
+  for (const int input : gate_op.inputs) {
     if (wants(input)) return true;
   }
   return false;
@@ -115,23 +115,25 @@ void GradientSink<T>::contract_block(const Gate& gate, const std::vector<Complex
 }
 
 template <class T>
-void GradientSink<T>::contract(const Step& step, const double* overlaps, Index sample) {
-  const Gate& gate = call_->program().gates[step.gate];
-  if (step.kind == StepKind::pauli_rotation) return add(gate.slots[0], sample, (gate.inverse ? -1 : 1) * overlaps[0]);
+void GradientSink<T>::contract(const GateOp& gate_op, const double* overlaps, Index sample) {
+  const Gate& gate = call_->program().gates[gate_op.gate];
+  if (gate_op.kind == GateOpKind::pauli_rotation)
+    return add(gate.slots[0], sample, (gate.inverse ? -1 : 1) * overlaps[0]);
   const Family family = gate_info(gate.opcode).family;
   if (family == Family::diagonal) return contract_diagonal_input(gate, overlaps, sample);
-  const auto overlap = overlap_matrix<double>(step, [&](Index k) { return overlaps[k]; });
-  if (family == Family::matrix) return contract_matrix_input(gate, overlap, step.size(), sample);
-  contract_block(gate, overlap, step.size(), sample);
+  const auto overlap = overlap_matrix<double>(gate_op, [&](Index k) { return overlaps[k]; });
+  if (family == Family::matrix) return contract_matrix_input(gate, overlap, gate_op.size(), sample);
+  contract_block(gate, overlap, gate_op.size(), sample);
 }
 
 template <class T>
-void GradientSink<T>::contract_tangent(const Step& step, const double* overlaps, const double* tangents, Index sample) {
-  const Gate& gate = call_->program().gates[step.gate];
+void GradientSink<T>::contract_tangent(const GateOp& gate_op, const double* overlaps, const double* tangents,
+                                       Index sample) {
+  const Gate& gate = call_->program().gates[gate_op.gate];
   // What is linear in the overlaps is its own derivative.
-  if (gate_info(gate.opcode).family != Family::block) return contract(step, tangents, sample);
-  const auto overlap = overlap_matrix<Dual>(step, [&](Index k) { return Dual(overlaps[k], tangents[k]); });
-  contract_block(gate, overlap, step.size(), sample);
+  if (gate_info(gate.opcode).family != Family::block) return contract(gate_op, tangents, sample);
+  const auto overlap = overlap_matrix<Dual>(gate_op, [&](Index k) { return Dual(overlaps[k], tangents[k]); });
+  contract_block(gate, overlap, gate_op.size(), sample);
 }
 
 template <class T>

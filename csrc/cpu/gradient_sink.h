@@ -1,4 +1,4 @@
-// Where gradients go, and how the overlaps of a step become gradients of its parameters.
+// Where gradients go, and how the overlaps of an unfused gate become gradients of its parameters.
 #pragma once
 
 #include <vector>
@@ -16,19 +16,19 @@ class GradientSink {
   GradientSink(const Call<T>& call, const Cotangents<T>& cotangents);
 
   bool wants(int input) const { return cotangents_->gradients[input] != nullptr; }
-  bool wants(const Step& step) const;
+  bool wants(const GateOp& gate_op) const;
 
   void add(int input, Index element, Index sample, double value);
   void add(int input, Index element, Index sample, Complex<double> value);
   void add(const Slot& slot, Index sample, double value) { add(slot.input, slot.column, sample, slot.scale * value); }
 
-  // From the overlaps of a step, for one sample, or for all samples at once where the step is shared:
-  // overlap_count(step) numbers, re and im of W[a, b] = sum_r conj(lambda_out[a, r]) psi_in[b, r] (dense) or of its
+  // From the overlaps of an unfused gate, for one sample, or for all samples at once where the unfused gate is shared:
+  // overlap_count(gate_op) numbers, re and im of W[a, b] = sum_r conj(lambda_out[a, r]) psi_in[b, r] (dense) or of its
   // diagonal (diagonal), Im<lambda|P|psi> (pauli_rotation).
-  void contract(const Step& step, const double* overlaps, Index sample);
+  void contract(const GateOp& gate_op, const double* overlaps, Index sample);
 
   // The derivative of `contract` along the call's tangents, from the overlaps and their derivatives.
-  void contract_tangent(const Step& step, const double* overlaps, const double* tangents, Index sample);
+  void contract_tangent(const GateOp& gate_op, const double* overlaps, const double* tangents, Index sample);
 
   // Adds the shared sums to the gradients themselves; called once per sink, in order.
   void flush();

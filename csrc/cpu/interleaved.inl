@@ -1,7 +1,7 @@
 // Kernels for a single state, whose amplitudes are interleaved (re, im) pairs: runs of neighbours are worked on as
 // vectors of pairs. Included by walk.inl. A complex factor f acts on a vector v of pairs as f.re v + f.im (i v).
 
-// Whether the groups of a step come in runs that fill vectors of pairs.
+// Whether the groups of an unfused gate come in runs that fill vectors of pairs.
 template <class T>
 bool has_vector_runs(const IndexMap& groups) {
   return groups.run_length() >= batch_lanes<T> / 2;

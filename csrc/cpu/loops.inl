@@ -1,5 +1,5 @@
-// Loops over indices. Included by walk.inl, so that they are compiled for the instruction set of their bodies: a body can
-// only be inlined into a loop of the same set.
+// Loops over indices. Included by walk.inl, so that they are compiled for the instruction set of their bodies: a body
+// can only be inlined into a loop of the same set.
 
 // For the bodies of inner loops: a call for each row would cost as much as the row.
 #define KETGRAD_ALWAYS_INLINE __attribute__((always_inline))

@@ -88,12 +88,12 @@ class PassRunner {
   // Whether this pass writes every row that it is handed.
   bool covers_state(int index) const {
     const Pass& pass = plan_.passes[index];
-    return pass.step == Element::none && pass.tiles.size() > 1 && pass.active_tiles == pass.tiles.size();
+    return pass.gate_op == Element::none && pass.tiles.size() > 1 && pass.active_tiles == pass.tiles.size();
   }
 
   // The ket is read from `source`, which is `ket` itself or, of a pass that covers the state, something else.
-  // `wanted[rotation]`; adds to overlaps[rotation][lane] what is wanted: Im<bra|P|ket>. Nobody may need the states of the `last`
-  // pass.
+  // `wanted[rotation]`; adds to overlaps[rotation][lane] what is wanted: Im<bra|P|ket>. Nobody may need the states of
+  // the `last` pass.
   void backward(int index, const T* source, T* ket, T* bra, bool last, const std::vector<char>& wanted,
                 std::vector<double>& overlaps) {
     const Pass& pass = plan_.passes[index];
@@ -333,8 +333,8 @@ class PassRunner {
       return;
     }
     fill_shared(n, exact_factors_);
-    // The larger part of the first factor is made 1: that of a lone string's other factor then is 1 as well, and quarter
-    // phases are 1 -+ i. Multiplying by these rounds less.
+    // The larger part of the first factor is made 1: that of a lone string's other factor then is 1 as well, and
+    // quarter phases are 1 -+ i. Multiplying by these rounds less.
     n.shared_scale = 1 / std::max(std::abs(exact_factors_[0].re), std::abs(exact_factors_[0].im));
     n.shared_scale *= take_in(phases, n, mean_square_of_shared(n));
     if (keeps_tables()) round_shared(n, exact_factors_, n.shared_factors);

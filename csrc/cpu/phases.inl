@@ -3,8 +3,8 @@
 // A cell is what one row of a tile holds: neighbouring amplitudes of a single state (one vector of (re, im) pairs), or
 // one amplitude of as many samples as there are lanes (a vector of real and a vector of imaginary parts).
 
-// What returns a pair cell must be inlined. Out of line it comes back in a vector register, and GCC 12.2 was seen to clear
-// the upper part of that (vzeroupper) before the return: results were wrong, or not, by what else was inlined.
+// What returns a pair cell must be inlined. Out of line it comes back in a vector register, and GCC 12.2 was seen to
+// clear the upper part of that (vzeroupper) before the return: results were wrong, or not, by what else was inlined.
 
 template <class T>
 struct PairCell {
@@ -102,7 +102,7 @@ inline PhaseFactor<Row<T>> unpack_factor(const PairCell<T>& f) {
   return {first_parts(f.v), first_negated(second_parts(f.v))};
 }
 
-// --- tables of factors ------------------------------------------------------------------------------------------------
+// --- tables of factors -----------------------------------------------------------------------------------------------
 
 // A string in numbers: exp(-i angle/2) at even places, and what that is multiplied by at odd ones, exp(+i angle).
 template <class C>
@@ -162,8 +162,9 @@ void multiply_varying(F* table, Index rows, const F* source, const VaryingFactor
   }
 }
 
-// Factors of all 2^row_bits rows, bit by bit: with the bit, each string that has it changes its sign, from what it is on the
-// row without it. That depends on the string's lower bits, if it has some; strings that have the same change together.
+// Factors of all 2^row_bits rows, bit by bit: with the bit, each string that has it changes its sign, from what it is
+// on the row without it. That depends on the string's lower bits, if it has some; strings that have the same change
+// together.
 template <class F, class C>
 void fill_phases(F* table, int row_bits, std::span<const PhaseNumbers<C>> strings, const C& scale,
                  LaneVector<VaryingFactor<C>>& varying) {
@@ -208,10 +209,10 @@ void apply_phases(typename Cell::Real* state, const F* table, const IndexMap& ro
   });
 }
 
-// --- sums with signs --------------------------------------------------------------------------------------------------
+// --- sums with signs -------------------------------------------------------------------------------------------------
 
-// What is written for the cells of a tile, a real number an amplitude: of pair cells as packed vectors, of lane cells as
-// a vector of samples each.
+// What is written for the cells of a tile, a real number an amplitude: of pair cells as packed vectors, of lane cells
+// as a vector of samples each.
 
 template <int first, int step_num, int step_den>
 struct Strided {

@@ -1,8 +1,8 @@
-// Products of large matrices with the groups of a single state: out[a][b] += sum over groups of left_a conj(right_b), as
-// density matrices and the derivatives by matrices are. Included by walk.inl.
+// Products of large matrices with the groups of a single state: out[a][b] += sum over groups of left_a conj(right_b),
+// as density matrices and the derivatives by matrices are. Included by walk.inl.
 //
-// By tiles of entries, each over all groups: of so many groups the amplitudes of a tile's rows and columns are packed, which
-// the second-level cache holds; inside, the sums of four rows and a vector of columns stay in registers.
+// By tiles of entries, each over all groups: of so many groups the amplitudes of a tile's rows and columns are packed,
+// which the second-level cache holds; inside, the sums of four rows and a vector of columns stay in registers.
 
 constexpr Index product_side = 128;
 // Below it a tile's sums fit the first-level cache as they are.

@@ -1,10 +1,10 @@
 // Rotations on rows. Included by walk.inl.
 //
 // A row is one vector of the machine: neighbouring amplitudes of a single state, as (re, im) pairs, or one part of one
-// amplitude of as many samples as there are lanes. A rotation is a real matrix, so it does not care which: on the rows x0,
-// x1 of a pair it is x0' = a x0 - b x1, x1' = a x1 + b x0 with a = cos, b = +-sin of half the angle. `fast` leaves the
-// cosine out (a = 1, b = +-tan): half the arithmetic, and as accurate, since the factor that is missing is one number
-// for the whole state, which phases absorb later.
+// amplitude of as many samples as there are lanes. A rotation is a real matrix, so it does not care which: on the rows
+// x0, x1 of a pair it is x0' = a x0 - b x1, x1' = a x1 + b x0 with a = cos, b = +-sin of half the angle. `fast` leaves
+// the cosine out (a = 1, b = +-tan): half the arithmetic, and as accurate, since the factor that is missing is one
+// number for the whole state, which phases absorb later.
 
 constexpr int row_bytes = KETGRAD_ROW_BYTES;
 
@@ -24,7 +24,7 @@ inline Row<double> load_row(const double* p) { return *reinterpret_cast<const Do
 inline void store_row(float* p, const Row<float>& v) { *reinterpret_cast<FloatRowAnywhere*>(p) = v; }
 inline void store_row(double* p, const Row<double>& v) { *reinterpret_cast<DoubleRowAnywhere*>(p) = v; }
 
-// --- lanes ------------------------------------------------------------------------------------------------------------
+// --- lanes -----------------------------------------------------------------------------------------------------------
 
 // (a, b)[F::at(l)] for each lane l, the lanes of b counting on from those of a.
 template <class F, class V, std::size_t... l>
@@ -188,7 +188,7 @@ auto lanes_of_parity(Mask lane_mask, bool even) {
   return even ? signs > Row<T>{} : signs < Row<T>{};
 }
 
-// --- rotations of whole rows ----------------------------------------------------------------------------------------------
+// --- rotations of whole rows -----------------------------------------------------------------------------------------
 
 // The rotations of a block in one tile: cosine and sine of half of each angle.
 template <class T>
@@ -213,7 +213,7 @@ struct GroupOffsets {
   }
 };
 
-// --- blocks: what is done with the rows of a group --------------------------------------------------------------------
+// --- blocks: what is done with the rows of a group -------------------------------------------------------------------
 //
 // Two kinds, with one interface. All numbers are copied: stores to the state could otherwise alias them.
 
@@ -275,8 +275,9 @@ struct RowBlock {
   }
 };
 
-// A block that trades lanes. A rotation's partner of row m of a group is row m ^ 2^j, or the row itself where no rows are
-// traded; its lanes are traded in either case. The sign of b is a row's and a lane's together, so that both may be odd.
+// A block that trades lanes. A rotation's partner of row m of a group is row m ^ 2^j, or the row itself where no rows
+// are traded; its lanes are traded in either case. The sign of b is a row's and a lane's together, so that both may be
+// odd.
 template <int k, bool in_rows, class T>
 struct LaneBlock {
   static constexpr int rotations = k;
@@ -343,8 +344,9 @@ struct LaneBlock {
   static unsigned odd_at(const Signs& signs, int m, int j) { return (signs.of[j] >> m) & 1; }
 };
 
-// One rotation that trades rows and lanes, of half of the amplitudes, where the row and its partner have other lanes in that
-// half. Lanes are traded where the partner is read and written, so that a and b are those of the first row's lanes for both.
+// One rotation that trades rows and lanes, of half of the amplitudes, where the row and its partner have other lanes in
+// that half. Lanes are traded where the partner is read and written, so that a and b are those of the first row's lanes
+// for both.
 template <class T>
 struct CutBlock {
   static constexpr int rotations = 1;
@@ -395,7 +397,7 @@ KETGRAD_ALWAYS_INLINE inline void store_rows(const Block& local, T* state, Index
   for (int m = 0; m < Block::rows; ++m) store_row(state + (base ^ local.offsets.at[m]), x[m]);
 }
 
-// --- over groups of a block -------------------------------------------------------------------------------------------
+// --- over groups of a block ------------------------------------------------------------------------------------------
 
 // The first of some groups.
 struct Groups {
@@ -434,8 +436,8 @@ void rotate_groups(T* state, const RotationBlock& block, const Angles<T>& angles
   });
 }
 
-// Takes a block back from ket and bra, the angles being the inverse's. With `wanted`, adds per rotation Re<bra|-i P|ket>,
-// signs left out; the rotations of a block commute, so all overlaps are taken before any is undone.
+// Takes a block back from ket and bra, the angles being the inverse's. With `wanted`, adds per rotation Re<bra|-i
+// P|ket>, signs left out; the rotations of a block commute, so all overlaps are taken before any is undone.
 template <class Block, bool fast, bool wanted, class T>
 void undo_groups(T* ket, T* bra, const RotationBlock& block, const Angles<T>& angles, const Groups& groups,
                  Row<T>* sums) {

@@ -1,9 +1,9 @@
 // Runs the rotations of a plan on states and their tangents (see tangents.inl). Included by walk.inl after GroupWalk.
 
-// --- rotations ------------------------------------------------------------------------------------------------------------
+// --- rotations -------------------------------------------------------------------------------------------------------
 //
-// A rotation takes states and tangents alike; then a tangent gets a multiple of what the generator makes of its state. All is
-// done while the rows of a group are at hand: bringing them costs more than what is done with them.
+// A rotation takes states and tangents alike; then a tangent gets a multiple of what the generator makes of its state.
+// All is done while the rows of a group are at hand: bringing them costs more than what is done with them.
 
 template <class Block, bool fast, class T>
 void rotate_tangent_groups(T* state, T* tangent, const RotationBlock& block, const Angles<T>& angles,
@@ -87,7 +87,7 @@ void undo_tangent_rotations(const TangentStates<T>& states, const RotationBlock&
   });
 }
 
-// --- phases -----------------------------------------------------------------------------------------------------------
+// --- phases ----------------------------------------------------------------------------------------------------------
 
 // tangent -= i f state, f(r) being a real function of the rows' numbers.
 template <class Cell, class F>
@@ -99,7 +99,7 @@ void generate_phases(const typename Cell::Real* state, typename Cell::Real* tang
   });
 }
 
-// --- passes -----------------------------------------------------------------------------------------------------------
+// --- passes ----------------------------------------------------------------------------------------------------------
 
 template <class V>
 class TangentRunner : public PassRunner<V> {

@@ -2,11 +2,11 @@
 // together. Forward that gives the derivatives of results, and back those of gradients (forward over reverse): a
 // Hessian-vector product in four states. Included by walk.inl after tangent_passes.inl.
 //
-// A rotation U = exp(-i angle/2 P) takes (psi, dpsi) to (U psi, U dpsi + dangle/2 (-i P) U psi), and overlaps have the product
-// rule: d Im<bra|P|ket> = Im<dbra|P|ket> + Im<bra|P|dket>. So states and tangents go by the kernels of the plain walk, the
-// bra's tangent with the ket and the ket's with the bra, and what is added here are the generators.
+// A rotation U = exp(-i angle/2 P) takes (psi, dpsi) to (U psi, U dpsi + dangle/2 (-i P) U psi), and overlaps have the
+// product rule: d Im<bra|P|ket> = Im<dbra|P|ket> + Im<bra|P|dket>. So states and tangents go by the kernels of the
+// plain walk, the bra's tangent with the ket and the ket's with the bra, and what is added here are the generators.
 
-// --- steps ------------------------------------------------------------------------------------------------------------
+// --- unfused gates ---------------------------------------------------------------------------------------------------
 
 // out += d in on the diagonals of the groups.
 template <class V>
@@ -38,7 +38,7 @@ void for_each_rotated(const V* in, const IndexMap& groups, const PauliWord& word
   }
 }
 
-// --- the walk ---------------------------------------------------------------------------------------------------------
+// --- the walk --------------------------------------------------------------------------------------------------------
 
 template <class V>
 class TangentWalk : public GroupWalk<V> {
@@ -56,7 +56,7 @@ class TangentWalk : public GroupWalk<V> {
   static constexpr int width = lane_width<V>;
 
  public:
-  TangentWalk(const Call<T>& call, const Plan& plan, const SharedSteps<T>& shared, const Task& task)
+  TangentWalk(const Call<T>& call, const Plan& plan, const SharedGateOps<T>& shared, const Task& task)
       : Base(call, plan, shared, task),
         third_scratch_(call.extent().needs_scratch ? 2 * dimension_ : 0),
         fourth_scratch_(call.extent().needs_scratch ? 2 * dimension_ : 0) {}
@@ -102,11 +102,11 @@ class TangentWalk : public GroupWalk<V> {
     TangentRunner<V>& rotations = started(forward_rotations_, false);
     for (std::size_t p = 0; p < plan_.passes.size(); ++p) {
       if (call_.should_stop()) return false;
-      const int s = plan_.passes[p].step;
+      const int s = plan_.passes[p].gate_op;
       if (s == Element::none) {
         rotations.forward(static_cast<int>(p), this->numbers(psi_), this->numbers(dpsi_));
       } else {
-        run_step(s, Way::forward, psi_, dpsi_);
+        run_gate_op(s, Way::forward, psi_, dpsi_);
       }
     }
     return true;
@@ -121,12 +121,12 @@ class TangentWalk : public GroupWalk<V> {
                                                    this->numbers(dlambda_)};
     for (int p = static_cast<int>(plan_.passes.size()) - 1; p >= gradients_->first_pass; --p) {
       if (call_.should_stop()) return false;
-      const int s = plan_.passes[p].step;
+      const int s = plan_.passes[p].gate_op;
       if (s == Element::none) {
         const bool last = p == gradients_->first_pass && !start_wanted;
         rotations.backward(p, states, last, this->requested_rotations_, this->rotation_overlaps_);
       } else {
-        undo_step(s);
+        undo_gate_op(s);
       }
     }
     this->collect_rotation_overlaps();
@@ -140,54 +140,56 @@ class TangentWalk : public GroupWalk<V> {
     std::swap(lambda_, dlambda_);
   }
 
-  // --- steps ---------------------------------------------------------------------------------------------------------
+  // --- unfused gates -------------------------------------------------------------------------------------------------
 
   enum class Way : std::uint8_t { forward, ket_back, bra_back };
 
-  // state' = V state, tangent' = V tangent + dV state, where V is the step's matrix, its inverse or its adjoint.
-  void run_step(int index, Way way, V* state, V* tangent) {
-    const Step& step = plan_.steps[index];
-    apply_step(index, way != Way::forward, tangent);
-    if (call_.moves(step)) add_step(step, step_tangent_lanes(step, way), tangent, state);
-    apply_step(index, way != Way::forward, state);
+  // state' = V state, tangent' = V tangent + dV state, where V is the unfused gate's matrix, its inverse or its
+  // adjoint.
+  void run_gate_op(int index, Way way, V* state, V* tangent) {
+    const GateOp& gate_op = plan_.gate_ops[index];
+    apply_gate_op(index, way != Way::forward, tangent);
+    if (call_.moves(gate_op)) add_gate_op(gate_op, gate_op_tangent_lanes(gate_op, way), tangent, state);
+    apply_gate_op(index, way != Way::forward, state);
   }
 
-  void apply_step(int index, bool inverse, V* state) {
-    const Step& step = plan_.steps[index];
+  void apply_gate_op(int index, bool inverse, V* state) {
+    const GateOp& gate_op = plan_.gate_ops[index];
     const auto& numbers = inverse ? this->shared_.inverse : this->shared_.forward;
-    if (call_.shared(step)) return this->apply(state, step, numbers[index].data());
-    this->apply(state, step, this->own_coefficients(step, inverse));
+    if (call_.shared(gate_op)) return this->apply(state, gate_op, numbers[index].data());
+    this->apply(state, gate_op, this->own_coefficients(gate_op, inverse));
   }
 
-  // The ket is undone by the inverse of a matrix, the bra by its adjoint. For a unitary they are the same, but not their
-  // derivatives along a direction that leaves the unitary ones.
-  const V* step_tangent_lanes(const Step& step, Way way) {
-    const Index n = coefficient_count(step);
+  // The ket is undone by the inverse of a matrix, the bra by its adjoint. For a unitary they are the same, but not
+  // their derivatives along a direction that leaves the unitary ones.
+  const V* gate_op_tangent_lanes(const GateOp& gate_op, Way way) {
+    const Index n = coefficient_count(gate_op);
     std::vector<double> coefficients(n);
     std::vector<double> tangents(n);
     slopes_.resize(n);
     for (int l = 0; l < width; ++l) {
-      step_tangents(call_, step, this->sample(l), tangents.data());
+      gate_op_tangents(call_, gate_op, this->sample(l), tangents.data());
       if (way == Way::ket_back) {
-        step_coefficients(call_, step, this->sample(l), coefficients.data());
-        invert_tangents(step, coefficients.data(), tangents.data());
+        gate_op_coefficients(call_, gate_op, this->sample(l), coefficients.data());
+        invert_tangents(gate_op, coefficients.data(), tangents.data());
       } else if (way == Way::bra_back) {
-        invert_coefficients(step, tangents.data());
+        invert_coefficients(gate_op, tangents.data());
       }
       for (Index e = 0; e < n; ++e) set_lane(slopes_[e], l, static_cast<T>(tangents[e]));
     }
     return slopes_.data();
   }
 
-  // out += (the step with other coefficients) in
-  void add_step(const Step& step, const V* c, V* out, const V* in) const {
-    team_.for_range(step.groups.size(), work_of(step), [&](Index begin, Index end) {
-      switch (step.kind) {
-        case StepKind::exchange: return;
-        case StepKind::dense: return add_large_block(out, in, step.groups, step.offsets, step.size(), c, begin, end);
-        case StepKind::diagonal: return add_diagonal(out, in, step.groups, step.offsets, c, begin, end);
-        case StepKind::pauli_rotation:
-          return for_each_rotated(in, step.groups, step.word, begin, end, [&](Index i, const V& re, const V& im) {
+  // out += (the unfused gate with other coefficients) in
+  void add_gate_op(const GateOp& gate_op, const V* c, V* out, const V* in) const {
+    team_.for_range(gate_op.groups.size(), work_of(gate_op), [&](Index begin, Index end) {
+      switch (gate_op.kind) {
+        case GateOpKind::exchange: return;
+        case GateOpKind::dense:
+          return add_large_block(out, in, gate_op.groups, gate_op.offsets, gate_op.size(), c, begin, end);
+        case GateOpKind::diagonal: return add_diagonal(out, in, gate_op.groups, gate_op.offsets, c, begin, end);
+        case GateOpKind::pauli_rotation:
+          return for_each_rotated(in, gate_op.groups, gate_op.word, begin, end, [&](Index i, const V& re, const V& im) {
             out[2 * i] += c[0] * in[2 * i] + c[1] * re;
             out[2 * i + 1] += c[0] * in[2 * i + 1] + c[1] * im;
           });
@@ -195,49 +197,49 @@ class TangentWalk : public GroupWalk<V> {
     });
   }
 
-  // Adds the overlaps of a step, as GradientSink::contract takes them.
-  void add_overlaps(const Step& step, const V* bra, const V* ket, std::vector<double>& overlaps) const {
-    if (step.kind == StepKind::dense)  // conj(bra_a) ket_b
-      return this->add_products(bra, ket, step.groups, step.offsets, step.size(), -1, overlaps.data());
+  // Adds the overlaps of an unfused gate, as GradientSink::contract takes them.
+  void add_overlaps(const GateOp& gate_op, const V* bra, const V* ket, std::vector<double>& overlaps) const {
+    if (gate_op.kind == GateOpKind::dense)  // conj(bra_a) ket_b
+      return this->add_products(bra, ket, gate_op.groups, gate_op.offsets, gate_op.size(), -1, overlaps.data());
     team_.template reduce<V>(
-        step.groups.size(), overlap_count(step), overlaps.data(), [&](Index begin, Index end, V* w) {
-          if (step.kind == StepKind::pauli_rotation) {
-            return for_each_rotated(ket, step.groups, step.word, begin, end, [&](Index i, const V& re, const V& im) {
-              w[0] += bra[2 * i] * re + bra[2 * i + 1] * im;
-            });
+        gate_op.groups.size(), overlap_count(gate_op), overlaps.data(), [&](Index begin, Index end, V* w) {
+          if (gate_op.kind == GateOpKind::pauli_rotation) {
+            return for_each_rotated(
+                ket, gate_op.groups, gate_op.word, begin, end,
+                [&](Index i, const V& re, const V& im) { w[0] += bra[2 * i] * re + bra[2 * i + 1] * im; });
           }
-          add_diagonal_overlaps(step, bra, ket, begin, end, w);
+          add_diagonal_overlaps(gate_op, bra, ket, begin, end, w);
         });
   }
 
-  static void add_diagonal_overlaps(const Step& step, const V* bra, const V* ket, Index begin, Index end, V* w) {
-    const Index size = step.size();
+  static void add_diagonal_overlaps(const GateOp& gate_op, const V* bra, const V* ket, Index begin, Index end, V* w) {
+    const Index size = gate_op.size();
     for (Index r = begin; r < end; ++r) {
       for (Index a = 0; a < size; ++a) {
-        const Index i = 2 * (step.groups[r] ^ step.offsets[a]);
+        const Index i = 2 * (gate_op.groups[r] ^ gate_op.offsets[a]);
         add_outer(bra + i, ket + i, 1, T(-1), w + 2 * a);
       }
     }
   }
 
   // A block's overlaps are of the bra behind it and the ket before it, a rotation's of both at the same place.
-  void undo_step(int index) {
-    const Step& step = plan_.steps[index];
-    const bool wanted = gradients_->sink->wants(step);
-    const Index n = wanted ? overlap_count(step) : 0;
+  void undo_gate_op(int index) {
+    const GateOp& gate_op = plan_.gate_ops[index];
+    const bool wanted = gradients_->sink->wants(gate_op);
+    const Index n = wanted ? overlap_count(gate_op) : 0;
     std::vector<double> overlaps(n * width, 0.0);
     std::vector<double> tangents(n * width, 0.0);
     const auto take_overlaps = [&] {
       if (!wanted) return;
-      add_overlaps(step, lambda_, psi_, overlaps);
-      add_overlaps(step, dlambda_, psi_, tangents);
-      add_overlaps(step, lambda_, dpsi_, tangents);
+      add_overlaps(gate_op, lambda_, psi_, overlaps);
+      add_overlaps(gate_op, dlambda_, psi_, tangents);
+      add_overlaps(gate_op, lambda_, dpsi_, tangents);
     };
-    const bool is_rotation = step.kind == StepKind::pauli_rotation;
+    const bool is_rotation = gate_op.kind == GateOpKind::pauli_rotation;
     if (is_rotation) take_overlaps();
-    run_step(index, Way::ket_back, psi_, dpsi_);
+    run_gate_op(index, Way::ket_back, psi_, dpsi_);
     if (!is_rotation) take_overlaps();
-    run_step(index, Way::bra_back, lambda_, dlambda_);
+    run_gate_op(index, Way::bra_back, lambda_, dlambda_);
     if (!wanted) return;
     std::vector<double> of_lane(n);
     std::vector<double> tangent_of_lane(n);
@@ -246,7 +248,7 @@ class TangentWalk : public GroupWalk<V> {
         of_lane[e] = overlaps[e * width + l];
         tangent_of_lane[e] = tangents[e * width + l];
       }
-      gradients_->sink->contract_tangent(step, of_lane.data(), tangent_of_lane.data(), this->sample(l));
+      gradients_->sink->contract_tangent(gate_op, of_lane.data(), tangent_of_lane.data(), this->sample(l));
     }
   }
 

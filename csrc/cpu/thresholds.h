@@ -15,7 +15,8 @@ struct Thresholds {
   bool spread = false;                            // over the threads, however small passes and batches are
 };
 
-// What is left out of ket and bra comes squared into overlaps, and float's exponents must hold it beside the cotangents.
+// What is left out of ket and bra comes squared into overlaps, and float's exponents must hold it beside the
+// cotangents.
 inline constexpr int most_scale_bits = 40;
 
 // Those in use.

@@ -99,7 +99,8 @@ class TileRunner {
   // For those who stay in one tile for long; asks now and then only, as asking takes the time of a small operation.
   bool should_stop() { return (++asked_ & 7) == 0 && call_.should_stop(); }
 
-  // Ends early where the call is to end. f(tile, workspace, sums) for tiles [0, count); the sums, `size` numbers, are added to `out`.
+  // Ends early where the call is to end. f(tile, workspace, sums) for tiles [0, count); the sums, `size` numbers, are
+  // added to `out`.
   template <class F>
   void for_each(const auto& pass, Index count, Index size, double* out, const F& f) {
     const Index portions = pass.tiles.size() == 1 ? 1 : std::min(count, most_portions);

@@ -7,10 +7,10 @@
 
 namespace ketgrad {
 
-// The coefficients of the steps that all samples share, computed once per call; empty for the others. `inverse` is for
-// the way back only.
+// The coefficients of the unfused gates that all samples share, computed once per call; empty for the others. `inverse`
+// is for the way back only.
 template <class T>
-struct SharedSteps {
+struct SharedGateOps {
   std::vector<std::vector<T>> forward;
   std::vector<std::vector<T>> inverse;
 };
@@ -29,8 +29,8 @@ struct Task {
 template <class T>
 class GradientSink;
 
-// What one task of the backward walk collects besides what its sink does: per shared step the sum of overlaps over
-// samples.
+// What one task of the backward walk collects besides what its sink does: per shared unfused gate the sum of overlaps
+// over samples.
 template <class T>
 struct TaskGradients {
   GradientSink<T>* sink = nullptr;
@@ -41,11 +41,11 @@ struct TaskGradients {
 // `lanes` walks a batch, a sample per lane; `solo` one sample after the other.
 template <class T>
 struct Walk {
-  using Forward = void (*)(const Call<T>&, const Plan&, const SharedSteps<T>&, const Results<T>&, const Task&);
-  using Backward = void (*)(const Call<T>&, const Plan&, const SharedSteps<T>&, const Cotangents<T>&, const Task&,
+  using Forward = void (*)(const Call<T>&, const Plan&, const SharedGateOps<T>&, const Results<T>&, const Task&);
+  using Backward = void (*)(const Call<T>&, const Plan&, const SharedGateOps<T>&, const Cotangents<T>&, const Task&,
                             TaskGradients<T>&);
 
-  using Tangents = void (*)(const Call<T>&, const Plan&, const SharedSteps<T>&, const Directional<T>&, const Task&,
+  using Tangents = void (*)(const Call<T>&, const Plan&, const SharedGateOps<T>&, const Directional<T>&, const Task&,
                             TaskGradients<T>&);
 
   Forward forward_solo;

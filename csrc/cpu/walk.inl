@@ -2,10 +2,10 @@
 // instruction set is chosen; everything here lives in an anonymous namespace, so that no linker merges code of
 // different sets.
 //
-// Needs before it: <algorithm>, <bit>, <cmath>, <cstdint>, <memory>, <mutex>, <optional>, <span>, <type_traits>, <utility>,
-// <variant>, <vector>, "core/dual.h", "core/plan.h", "cpu/buffer.h", "cpu/coefficients.h", "cpu/gradient_sink.h", "cpu/lanes.h",
-// "cpu/profile.h", "cpu/thresholds.h", "cpu/walk.h"; KETGRAD_ROW_BYTES, the size of the set's vectors; and KETGRAD_VECTOR_PERMUTES, if a
-// vector can be permuted by another in one instruction.
+// Needs before it: <algorithm>, <bit>, <cmath>, <cstdint>, <memory>, <mutex>, <optional>, <span>, <type_traits>,
+// <utility>, <variant>, <vector>, "core/dual.h", "core/plan.h", "cpu/buffer.h", "cpu/coefficients.h",
+// "cpu/gradient_sink.h", "cpu/lanes.h", "cpu/profile.h", "cpu/thresholds.h", "cpu/walk.h"; KETGRAD_ROW_BYTES, the size
+// of the set's vectors; and KETGRAD_VECTOR_PERMUTES, if a vector can be permuted by another in one instruction.
 
 namespace ketgrad {
 namespace {
@@ -28,8 +28,8 @@ namespace {
 // threads, so they do not depend on it.
 constexpr Index reduction_chunk = 4096;
 
-// Groups, or rows, per partial sum. Where amplitudes are alike each addition is rounded the same way, so that a sum of k
-// is off by up to k/2 units: short enough for float32, long enough that adding up partial sums costs nothing.
+// Groups, or rows, per partial sum. Where amplitudes are alike each addition is rounded the same way, so that a sum of
+// k is off by up to k/2 units: short enough for float32, long enough that adding up partial sums costs nothing.
 constexpr Index summed_together = 128;
 
 // Multiply-adds between two looks at whether the call is to end: some milliseconds.
@@ -117,9 +117,9 @@ class Team {
 };
 
 // Multiply-adds for a group of amplitudes.
-inline Index work_of(const Step& step) {
-  const Index size = std::max(step.size(), 1);  // a rotation has no offsets
-  return step.kind == StepKind::dense ? size * size : size;
+inline Index work_of(const GateOp& gate_op) {
+  const Index size = std::max(gate_op.size(), 1);  // a rotation has no offsets
+  return gate_op.kind == GateOpKind::dense ? size * size : size;
 }
 
 inline Index work_of(const PlannedFactor& f) {
@@ -145,7 +145,7 @@ class GroupWalk {
   static constexpr int width = lane_width<V>;
 
  public:
-  GroupWalk(const Call<T>& call, const Plan& plan, const SharedSteps<T>& shared, const Task& task)
+  GroupWalk(const Call<T>& call, const Plan& plan, const SharedGateOps<T>& shared, const Task& task)
       : call_(call),
         program_(call.program()),
         plan_(plan),
@@ -323,13 +323,13 @@ class GroupWalk {
     PassRunner<V>& rotations = started(forward_rotations_, false);
     for (std::size_t p = 0; p < plan_.passes.size(); ++p) {
       if (call_.should_stop()) return false;
-      const int s = plan_.passes[p].step;
+      const int s = plan_.passes[p].gate_op;
       if (s == Element::none) {
         rotations.forward(static_cast<int>(p), numbers(psi_));
-      } else if (call_.shared(plan_.steps[s])) {
-        apply(psi_, plan_.steps[s], shared_.forward[s].data());
+      } else if (call_.shared(plan_.gate_ops[s])) {
+        apply(psi_, plan_.gate_ops[s], shared_.forward[s].data());
       } else {
-        apply(psi_, plan_.steps[s], own_coefficients(plan_.steps[s], false));
+        apply(psi_, plan_.gate_ops[s], own_coefficients(plan_.gate_ops[s], false));
       }
       watch_.lap(times_.forward[p]);
     }
@@ -349,7 +349,7 @@ class GroupWalk {
                         [&](Index begin, Index end) { std::copy(psi_ + 2 * begin, psi_ + 2 * end, ket + 2 * begin); });
         psi_ = ket;
       }
-      const int s = plan_.passes[p].step;
+      const int s = plan_.passes[p].gate_op;
       if (s == Element::none) {
         const bool last = p == gradients_->first_pass && !start_wanted;
         rotations.backward(p, numbers(psi_), numbers(ket), numbers(lambda_), last, requested_rotations_,
@@ -386,115 +386,116 @@ class GroupWalk {
     }
   }
 
-  // --- steps ---------------------------------------------------------------------------------------------------------
+  // --- unfused gates -------------------------------------------------------------------------------------------------
 
-  // The coefficients of a step whose samples have their own.
-  const V* own_coefficients(const Step& step, bool inverse) {
-    const Index n = coefficient_count(step);
+  // The coefficients of an unfused gate whose samples have their own.
+  const V* own_coefficients(const GateOp& gate_op, bool inverse) {
+    const Index n = coefficient_count(gate_op);
     numbers_.resize(n);
     coefficients_.resize(n);
     for (int l = 0; l < width; ++l) {
-      step_coefficients(call_, step, sample(l), numbers_.data());
-      if (inverse) invert_coefficients(step, numbers_.data());
+      gate_op_coefficients(call_, gate_op, sample(l), numbers_.data());
+      if (inverse) invert_coefficients(gate_op, numbers_.data());
       for (Index e = 0; e < n; ++e) set_lane(coefficients_[e], l, static_cast<T>(numbers_[e]));
     }
     return coefficients_.data();
   }
 
   template <class C>
-  void apply(V* psi, const Step& step, const C* c) {
-    const IndexMap& groups = step.groups;
-    const Index* offsets = step.offsets.data();
-    team_.for_range(groups.size(), work_of(step), [&](Index begin, Index end) {
-      switch (step.kind) {
-        case StepKind::dense:
-          if (step.size() == 2) return apply_pair_block(psi, step, c, begin, end);
-          if (step.size() == 4) return apply_block<4>(psi, groups, offsets, c, begin, end);
-          return apply_large_block(psi, groups, offsets, step.size(), c, begin, end);
-        case StepKind::diagonal: return apply_diagonal(psi, groups, step.offsets, c, begin, end);
-        case StepKind::exchange: return exchange(psi, groups, step.offsets, begin, end);
-        case StepKind::pauli_rotation:
-          return rotate_pauli<false, false>(psi, psi, groups, step.word, c[0], c[1], begin, end, psi);
+  void apply(V* psi, const GateOp& gate_op, const C* c) {
+    const IndexMap& groups = gate_op.groups;
+    const Index* offsets = gate_op.offsets.data();
+    team_.for_range(groups.size(), work_of(gate_op), [&](Index begin, Index end) {
+      switch (gate_op.kind) {
+        case GateOpKind::dense:
+          if (gate_op.size() == 2) return apply_pair_block(psi, gate_op, c, begin, end);
+          if (gate_op.size() == 4) return apply_block<4>(psi, groups, offsets, c, begin, end);
+          return apply_large_block(psi, groups, offsets, gate_op.size(), c, begin, end);
+        case GateOpKind::diagonal: return apply_diagonal(psi, groups, gate_op.offsets, c, begin, end);
+        case GateOpKind::exchange: return exchange(psi, groups, gate_op.offsets, begin, end);
+        case GateOpKind::pauli_rotation:
+          return rotate_pauli<false, false>(psi, psi, groups, gate_op.word, c[0], c[1], begin, end, psi);
       }
     });
   }
 
   template <class C>
-  void apply_pair_block(V* psi, const Step& step, const C* c, Index begin, Index end) const {
+  void apply_pair_block(V* psi, const GateOp& gate_op, const C* c, Index begin, Index end) const {
     if constexpr (width == 1) {
-      if (has_vector_runs<T>(step.groups))
-        return apply_block_to_runs(psi, step.groups, step.offsets.data(), c, begin, end);
+      if (has_vector_runs<T>(gate_op.groups))
+        return apply_block_to_runs(psi, gate_op.groups, gate_op.offsets.data(), c, begin, end);
     }
-    apply_block<2>(psi, step.groups, step.offsets.data(), c, begin, end);
+    apply_block<2>(psi, gate_op.groups, gate_op.offsets.data(), c, begin, end);
   }
 
   template <bool W, class C>
-  void undo_pair_block(const Step& step, const C* c, Index begin, Index end, V* w) const {
+  void undo_pair_block(const GateOp& gate_op, const C* c, Index begin, Index end, V* w) const {
     if constexpr (width == 1) {
-      if (has_vector_runs<T>(step.groups))
-        return undo_block_from_runs<W>(psi_, lambda_, step.groups, step.offsets.data(), c, begin, end, w);
+      if (has_vector_runs<T>(gate_op.groups))
+        return undo_block_from_runs<W>(psi_, lambda_, gate_op.groups, gate_op.offsets.data(), c, begin, end, w);
     }
-    undo_block<2, W>(psi_, lambda_, step.groups, step.offsets.data(), c, begin, end, w);
+    undo_block<2, W>(psi_, lambda_, gate_op.groups, gate_op.offsets.data(), c, begin, end, w);
   }
 
   void undo(int index) {
-    const Step& step = plan_.steps[index];
-    const bool wanted = gradients_->sink->wants(step);
-    const Index n = overlap_count(step);
+    const GateOp& gate_op = plan_.gate_ops[index];
+    const bool wanted = gradients_->sink->wants(gate_op);
+    const Index n = overlap_count(gate_op);
     overlaps_.assign(wanted ? n * width : 0, 0.0);
-    const bool shared = call_.shared(step);
+    const bool shared = call_.shared(gate_op);
     if (shared) {
-      undo_with(step, shared_.inverse[index].data(), wanted);
+      undo_with(gate_op, shared_.inverse[index].data(), wanted);
     } else {
-      undo_with(step, own_coefficients(step, true), wanted);
+      undo_with(gate_op, own_coefficients(gate_op, true), wanted);
     }
-    if (wanted) collect_overlaps(step, n, shared ? gradients_->overlaps[index].data() : nullptr);
+    if (wanted) collect_overlaps(gate_op, n, shared ? gradients_->overlaps[index].data() : nullptr);
   }
 
   template <class C>
-  void undo_with(const Step& step, const C* c, bool wanted) {
-    const Index groups = step.groups.size();
+  void undo_with(const GateOp& gate_op, const C* c, bool wanted) {
+    const Index groups = gate_op.groups.size();
     if constexpr (width == 1) {
-      if (step.kind == StepKind::dense && step.size() >= smallest_product) return undo_by_products(step, c, wanted);
+      if (gate_op.kind == GateOpKind::dense && gate_op.size() >= smallest_product)
+        return undo_by_products(gate_op, c, wanted);
     }
     if (wanted) {
-      team_.template reduce<V>(groups, overlap_count(step), overlaps_.data(),
-                               [&](Index begin, Index end, V* w) { undo_range<true>(step, c, begin, end, w); });
+      team_.template reduce<V>(groups, overlap_count(gate_op), overlaps_.data(),
+                               [&](Index begin, Index end, V* w) { undo_range<true>(gate_op, c, begin, end, w); });
     } else {
-      team_.for_range(groups, work_of(step), [&](Index begin, Index end) {
-        undo_range<false>(step, c, begin, end, static_cast<V*>(nullptr));
+      team_.for_range(groups, work_of(gate_op), [&](Index begin, Index end) {
+        undo_range<false>(gate_op, c, begin, end, static_cast<V*>(nullptr));
       });
     }
   }
 
   // A large matrix in three passes, of which each is a product of matrices.
-  void undo_by_products(const Step& step, const T* c, bool wanted) {
-    apply(psi_, step, c);
+  void undo_by_products(const GateOp& gate_op, const T* c, bool wanted) {
+    apply(psi_, gate_op, c);
     if (wanted)  // conj(bra_a) ket_b
-      add_products(lambda_, psi_, step.groups, step.offsets, step.size(), -1, overlaps_.data());
-    apply(lambda_, step, c);
+      add_products(lambda_, psi_, gate_op.groups, gate_op.offsets, gate_op.size(), -1, overlaps_.data());
+    apply(lambda_, gate_op, c);
   }
 
   template <bool W, class C>
-  void undo_range(const Step& step, const C* c, Index begin, Index end, V* w) const {
-    const IndexMap& groups = step.groups;
-    const Index* offsets = step.offsets.data();
-    switch (step.kind) {
-      case StepKind::dense:
-        if (step.size() == 2) return undo_pair_block<W>(step, c, begin, end, w);
-        if (step.size() == 4) return undo_block<4, W>(psi_, lambda_, groups, offsets, c, begin, end, w);
-        return undo_large_block<W>(psi_, lambda_, groups, offsets, step.size(), c, begin, end, w);
-      case StepKind::diagonal: return undo_diagonal<W>(psi_, lambda_, groups, step.offsets, c, begin, end, w);
-      case StepKind::exchange:
-        exchange(psi_, groups, step.offsets, begin, end);
-        return exchange(lambda_, groups, step.offsets, begin, end);
-      case StepKind::pauli_rotation:
-        return rotate_pauli<W, true>(psi_, lambda_, groups, step.word, c[0], c[1], begin, end, w);
+  void undo_range(const GateOp& gate_op, const C* c, Index begin, Index end, V* w) const {
+    const IndexMap& groups = gate_op.groups;
+    const Index* offsets = gate_op.offsets.data();
+    switch (gate_op.kind) {
+      case GateOpKind::dense:
+        if (gate_op.size() == 2) return undo_pair_block<W>(gate_op, c, begin, end, w);
+        if (gate_op.size() == 4) return undo_block<4, W>(psi_, lambda_, groups, offsets, c, begin, end, w);
+        return undo_large_block<W>(psi_, lambda_, groups, offsets, gate_op.size(), c, begin, end, w);
+      case GateOpKind::diagonal: return undo_diagonal<W>(psi_, lambda_, groups, gate_op.offsets, c, begin, end, w);
+      case GateOpKind::exchange:
+        exchange(psi_, groups, gate_op.offsets, begin, end);
+        return exchange(lambda_, groups, gate_op.offsets, begin, end);
+      case GateOpKind::pauli_rotation:
+        return rotate_pauli<W, true>(psi_, lambda_, groups, gate_op.word, c[0], c[1], begin, end, w);
     }
   }
 
-  // Overlaps of a step that all samples share add up first and are contracted once, at the end of the task.
-  void collect_overlaps(const Step& step, Index n, double* shared_sum) {
+  // Overlaps of an unfused gate that all samples share add up first and are contracted once, at the end of the task.
+  void collect_overlaps(const GateOp& gate_op, Index n, double* shared_sum) {
     if (shared_sum != nullptr) {
       for (Index e = 0; e < n; ++e) {
         for (int l = 0; l < count_; ++l) shared_sum[e] += overlaps_[e * width + l];
@@ -504,7 +505,7 @@ class GroupWalk {
     numbers_.resize(n);
     for (int l = 0; l < count_; ++l) {
       for (Index e = 0; e < n; ++e) numbers_[e] = overlaps_[e * width + l];
-      gradients_->sink->contract(step, numbers_.data(), sample(l));
+      gradients_->sink->contract(gate_op, numbers_.data(), sample(l));
     }
   }
 
@@ -694,7 +695,8 @@ class GroupWalk {
     }
   }
 
-  // <O O> - <O>^2, not |O psi|^2: so the gradient of a Hermitian matrix is Hermitian, and a gradient step along it stays so.
+  // <O O> - <O>^2, not |O psi|^2: so the gradient of a Hermitian matrix is Hermitian, and a gradient step along it
+  // stays so.
   void measure_var(const PlannedMeasurement& m, const Results<T>& results) {
     const V* v = applied_observable(m);
     double mean[width] = {};
@@ -892,7 +894,7 @@ class GroupWalk {
   const Call<T>& call_;
   const Program& program_;
   const Plan& plan_;
-  const SharedSteps<T>& shared_;
+  const SharedGateOps<T>& shared_;
   const Team team_;
   const Index dimension_;
   const Index real_stride_;  // results of a circuit
@@ -928,19 +930,19 @@ class GroupWalk {
 #include "cpu/tangents.inl"
 
 template <class V>
-void forward(const Call<Scalar<V>>& call, const Plan& plan, const SharedSteps<Scalar<V>>& shared,
+void forward(const Call<Scalar<V>>& call, const Plan& plan, const SharedGateOps<Scalar<V>>& shared,
              const Results<Scalar<V>>& results, const Task& task) {
   GroupWalk<V>(call, plan, shared, task).forward(task, results);
 }
 
 template <class V>
-void backward(const Call<Scalar<V>>& call, const Plan& plan, const SharedSteps<Scalar<V>>& shared,
+void backward(const Call<Scalar<V>>& call, const Plan& plan, const SharedGateOps<Scalar<V>>& shared,
               const Cotangents<Scalar<V>>& cotangents, const Task& task, TaskGradients<Scalar<V>>& gradients) {
   GroupWalk<V>(call, plan, shared, task).backward(task, cotangents, gradients);
 }
 
 template <class V>
-void tangents(const Call<Scalar<V>>& call, const Plan& plan, const SharedSteps<Scalar<V>>& shared,
+void tangents(const Call<Scalar<V>>& call, const Plan& plan, const SharedGateOps<Scalar<V>>& shared,
               const Directional<Scalar<V>>& directional, const Task& task, TaskGradients<Scalar<V>>& gradients) {
   TangentWalk<V>(call, plan, shared, task).run(task, directional, gradients);
 }

@@ -1,9 +1,9 @@
 // Pauli words of expectation values: their overlaps, and what they add to a bra. Included by walk.inl after tiles.inl.
 //
-// Words that flip the same bits differ by signs only: <u|P|psi> = i^quarter sum_q (-1)^parity conj(u_(q^flip)) psi_q. So
-// the products of a group are formed once, and the sums for all its members are one Walsh-Hadamard transform of them;
-// the other way round, the coefficients of all members become one real function of q by the same transform. Where a group
-// has few members of a phase, they are lone words, and a sweep over the rows serves several of those.
+// Words that flip the same bits differ by signs only: <u|P|psi> = i^quarter sum_q (-1)^parity conj(u_(q^flip)) psi_q.
+// So the products of a group are formed once, and the sums for all its members are one Walsh-Hadamard transform of
+// them; the other way round, the coefficients of all members become one real function of q by the same transform. Where
+// a group has few members of a phase, they are lone words, and a sweep over the rows serves several of those.
 
 template <class V>
 class WordRunner {

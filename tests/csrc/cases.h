@@ -19,7 +19,7 @@ namespace ketgrad::testing {
 template <class T>
 inline constexpr double tolerance = sizeof(T) == sizeof(float) ? 1e-4 : 1e-11;
 
-// --- the dense side -------------------------------------------------------------------------------------------------
+// --- the dense side --------------------------------------------------------------------------------------------------
 
 struct Case {
   ProgramHandle program;
@@ -114,7 +114,7 @@ inline Case make_case(Random& random, const Circuit& circuit, Index batch) {
   return make_case(random, circuit, batch, random_values(random, circuit, batch));
 }
 
-// --- comparing ------------------------------------------------------------------------------------------------------
+// --- comparing -------------------------------------------------------------------------------------------------------
 
 inline std::string description(const Case& c) {
   std::string text = "batch " + std::to_string(c.batch) + ", level " + current_level() + ", " +
@@ -199,7 +199,7 @@ void check_alike(const Case& c, const CallMemory<T>& found, const CallMemory<T>&
   }
 }
 
-// --- circuits that several tests have ---------------------------------------------------------------------------------
+// --- circuits that several tests have --------------------------------------------------------------------------------
 
 inline void add_rotations(Circuit& circuit) {
   const char* names[] = {"RX", "RY", "RZ"};
@@ -221,7 +221,7 @@ inline std::vector<std::string> words_of(std::string_view letters, std::size_t l
   return words;
 }
 
-// Every kind of step and measurement on a state large enough that its passes are spread.
+// Every kind of unfused gate and measurement on a state large enough that its passes are spread.
 inline Circuit large_circuit(Random& random, int num_wires) {
   Circuit circuit = empty_circuit(num_wires);
   add_rotations(circuit);

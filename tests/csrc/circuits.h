@@ -69,7 +69,7 @@ class Random {
   std::mt19937_64 engine_;
 };
 
-// --- circuits -------------------------------------------------------------------------------------------------------
+// --- circuits --------------------------------------------------------------------------------------------------------
 
 // What an input's values must be like.
 enum class Role { angles, gate_angles, unitary, diagonal, state, hermitian, sparse };
@@ -259,8 +259,8 @@ inline Circuit random_circuit(Random& random, int num_wires, int num_gates) {
   return circuit;
 }
 
-// Rotations and permutations alone, most of them RX, and nothing but Pauli words measured: most of these are run in the basis
-// of X.
+// Rotations and permutations alone, most of them RX, and nothing but Pauli words measured: most of these are run in the
+// basis of X.
 inline Circuit word_circuit(Random& random, int num_wires, int num_gates) {
   Circuit circuit = empty_circuit(num_wires);
   Program& program = circuit.program;
@@ -272,7 +272,7 @@ inline Circuit word_circuit(Random& random, int num_wires, int num_gates) {
     const GateInfo& info = gate_info(opcode);
     if (info.num_wires > num_wires || info.family == Family::matrix || info.family == Family::diagonal) continue;
     program.gates.push_back(random_gate(random, circuit, opcode, 1));
-    if (!lower(program).steps.empty()) program.gates.pop_back();
+    if (!lower(program).gate_ops.empty()) program.gates.pop_back();
   }
   for (int m = 0; m < 2; ++m) {
     program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
@@ -303,8 +303,8 @@ inline Circuit half_circuit(Random& random, int num_wires, int num_gates) {
   return circuit;
 }
 
-// Circuits of few kinds, which random ones seldom are: layers of one kind of gate, runs without a phase or without a rotation,
-// each gate or each layer with an angle of its own or all with the same; phases before anything else.
+// Circuits of few kinds, which random ones seldom are: layers of one kind of gate, runs without a phase or without a
+// rotation, each gate or each layer with an angle of its own or all with the same; phases before anything else.
 inline Circuit layered_circuit(Random& random, int num_wires, int num_layers) {
   Circuit circuit = empty_circuit(num_wires);
   Program& program = circuit.program;
@@ -337,7 +337,7 @@ inline Circuit layered_circuit(Random& random, int num_wires, int num_layers) {
   return circuit;
 }
 
-// --- values ---------------------------------------------------------------------------------------------------------
+// --- values ----------------------------------------------------------------------------------------------------------
 
 // An input's values: one row, or one a sample. Complex numbers are interleaved.
 struct Values {
@@ -427,7 +427,7 @@ inline std::vector<Values> random_values(Random& random, const Circuit& circuit,
   return all;
 }
 
-// --- calls ----------------------------------------------------------------------------------------------------------
+// --- calls -----------------------------------------------------------------------------------------------------------
 
 // Tasks that the pool below was handed: whether a call did spread is its own choice.
 inline std::atomic<Index> tasks_spread{0};

@@ -70,7 +70,7 @@ Dense<R> times(const Site& site, const Dense<M>& m, const Dense<R>& psi) {
   return out;
 }
 
-// --- gates ----------------------------------------------------------------------------------------------------------
+// --- gates -----------------------------------------------------------------------------------------------------------
 
 // The Kronecker product of Pauli matrices.
 inline Dense<double> pauli(std::string_view word) {
@@ -199,7 +199,7 @@ Dense<R> adjoint(const Dense<R>& m, Index size) {
   return out;
 }
 
-// --- the inputs of one sample ---------------------------------------------------------------------------------------
+// --- the inputs of one sample ----------------------------------------------------------------------------------------
 
 // Per input its numbers, complex ones interleaved.
 template <class R>
@@ -278,7 +278,7 @@ Dense<R> run_circuit(const Program& program, const SampleInputs<R>& inputs) {
   return psi;
 }
 
-// --- measurements ---------------------------------------------------------------------------------------------------
+// --- measurements ----------------------------------------------------------------------------------------------------
 
 template <class R>
 Dense<R> factor_matrix(const Factor& factor, const SampleInputs<R>& inputs) {

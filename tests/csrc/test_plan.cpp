@@ -54,14 +54,14 @@ std::vector<int> shape(const Plan& plan) {
         found.push_back(-static_cast<int>(std::get<Phases>(op).strings.size()));
       }
     }
-    if (pass.step != Element::none) found.push_back(0);
+    if (pass.gate_op != Element::none) found.push_back(0);
   }
   return found;
 }
 
 using Shape = std::vector<int>;
 
-// --- frames -----------------------------------------------------------------------------------------------------------
+// --- frames ----------------------------------------------------------------------------------------------------------
 
 // Wires that stay dual to each other, and words that mean what they say.
 TEST(frames_stay_dual) {
@@ -106,7 +106,7 @@ TEST(a_frame_follows_cnot) {
   CHECK(word.y_count == 1);
 }
 
-// --- lowering ---------------------------------------------------------------------------------------------------------
+// --- lowering --------------------------------------------------------------------------------------------------------
 
 TEST(permutations_are_carried) {
   CHECK(plan_of(3, {make_gate("CNOT", {0, 1}), make_gate("SWAP", {1, 2}), make_gate("X", {0})}).passes.empty());
@@ -123,23 +123,23 @@ TEST(rotations_are_real_or_phases) {
   }
 }
 
-TEST(what_is_no_product_of_rotations_is_a_step) {
+TEST(what_is_no_product_of_rotations_is_a_gate_op) {
   CHECK(shape(plan_of(3, {make_gate("Toffoli", {0, 1, 2})})) == Shape({0}));
   CHECK(shape(plan_of(4, {make_gate("DoubleExcitation", {0, 1, 2, 3}, {{0, 0, 1, 0}})})) == Shape({0}));
-  CHECK(lower(circuit_of(3, {make_gate("CSWAP", {0, 1, 2})}).program).steps.at(0).kind == StepKind::exchange);
-  CHECK(lower(circuit_of(3, {make_gate("CCZ", {0, 1, 2})}).program).steps.at(0).kind == StepKind::diagonal);
+  CHECK(lower(circuit_of(3, {make_gate("CSWAP", {0, 1, 2})}).program).gate_ops.at(0).kind == GateOpKind::exchange);
+  CHECK(lower(circuit_of(3, {make_gate("CCZ", {0, 1, 2})}).program).gate_ops.at(0).kind == GateOpKind::diagonal);
   const Gate twice = controlled(controlled(rotation("RX", 0), 1), 2);
-  CHECK(lower(circuit_of(3, {twice}).program).steps.at(0).kind == StepKind::dense);
+  CHECK(lower(circuit_of(3, {twice}).program).gate_ops.at(0).kind == GateOpKind::dense);
 }
 
-TEST(steps_know_their_groups) {
+TEST(gate_ops_know_their_groups) {
   Gate gate = controlled(make_gate("SWAP", {3, 1}), 0);
   gate.control_values[0] = false;
-  const Step step = lower(circuit_of(4, {gate}).program).steps.at(0);
-  CHECK(step.groups.size() == 2);
-  CHECK(step.groups[0] == 0 && step.groups[1] == 2);
-  CHECK(step.offsets == std::vector<Index>({4, 1}));  // |01> and |10> of wires 3 and 1
-  CHECK(step.gate == 0);
+  const GateOp gate_op = lower(circuit_of(4, {gate}).program).gate_ops.at(0);
+  CHECK(gate_op.groups.size() == 2);
+  CHECK(gate_op.groups[0] == 0 && gate_op.groups[1] == 2);
+  CHECK(gate_op.offsets == std::vector<Index>({4, 1}));  // |01> and |10> of wires 3 and 1
+  CHECK(gate_op.gate == 0);
 }
 
 // Z flips there, X is a phase, and Y = i X Z changes its sign.
@@ -178,7 +178,7 @@ TEST(the_basis_with_fewer_rotations_is_chosen) {
   CHECK(basis(word) == Basis::z);  // the first rotations have next to nothing to mix
 }
 
-// --- the light cone ---------------------------------------------------------------------------------------------------
+// --- the light cone --------------------------------------------------------------------------------------------------
 
 Lowered inside(int num_wires, const std::vector<Gate>& gates, const Measurement& measurement) {
   const Circuit circuit = circuit_of(num_wires, gates, measurement);
@@ -220,11 +220,11 @@ TEST(phases_before_a_diagonal_measurement_are_outside) {
   CHECK(gates_inside(inside(3, gates, {MeasurementKind::density_matrix, {0, 1}, {}})) == Shape({0, 2, 3}));
 }
 
-TEST(steps_outside_the_light_cone_are_left_out) {
+TEST(gate_ops_outside_the_light_cone_are_left_out) {
   const std::vector<Gate> gates{make_gate("Toffoli", {0, 1, 2}), make_gate("CCZ", {0, 1, 3})};
-  CHECK(inside(4, gates, {MeasurementKind::probs, {2}, {}}).steps.size() == 1);
-  CHECK(inside(4, gates, {MeasurementKind::probs, {0}, {}}).steps.empty());
-  CHECK(inside(4, gates, {MeasurementKind::density_matrix, {0}, {}}).steps.size() == 2);
+  CHECK(inside(4, gates, {MeasurementKind::probs, {2}, {}}).gate_ops.size() == 1);
+  CHECK(inside(4, gates, {MeasurementKind::probs, {0}, {}}).gate_ops.empty());
+  CHECK(inside(4, gates, {MeasurementKind::density_matrix, {0}, {}}).gate_ops.size() == 2);
 }
 
 // A matrix that is an input may be any: its gradient has directions that leave the unitary ones.
@@ -236,12 +236,12 @@ TEST(matrices_are_inside_the_light_cone) {
   circuit.program.gates.push_back(rotation("RY", 1));
   Lowered lowered = lower(circuit.program);
   keep_light_cone(circuit.program, lowered);
-  CHECK(lowered.steps.size() == 1);
+  CHECK(lowered.gate_ops.size() == 1);
   CHECK(gates_inside(lowered) == Shape({0}));
   CHECK(lowered.dropped == 2);
 }
 
-// --- operations -------------------------------------------------------------------------------------------------------
+// --- operations ------------------------------------------------------------------------------------------------------
 
 TEST(blocks_hold_three_rotations) {
   std::vector<Gate> gates;
@@ -263,7 +263,8 @@ TEST(rotations_that_trade_lanes_have_blocks_of_their_own) {
   CHECK(lanes.groups.size() == 16);
 }
 
-// Behind CNOTs, rotations on wires 0 and 1 flip lanes as well. That on wire 2 flips another row, that on 3 the same lanes.
+// Behind CNOTs, rotations on wires 0 and 1 flip lanes as well. That on wire 2 flips another row, that on 3 the same
+// lanes.
 TEST(rotations_that_trade_rows_and_lanes_share_a_block) {
   std::vector<Gate> gates;
   for (int w = 0; w < 4; ++w) gates.push_back(make_gate("CNOT", {w, 4 + w % 2}));
@@ -380,7 +381,8 @@ TEST(phases_of_one_word_are_one_string) {
   CHECK(shape(plan_of(2, {rotation("RZ", 0), make_gate("S", {0}), rotation("PhaseShift", 0)})) == Shape({-2}));
 }
 
-// Before the first rotations there are two rows to multiply, for rows go in pairs; behind those of three wires all rows are.
+// Before the first rotations there are two rows to multiply, for rows go in pairs; behind those of three wires all rows
+// are.
 TEST(phases_leave_out_rows_that_are_zero) {
   std::vector<Gate> gates;
   for (int w = 0; w < 6; ++w) gates.push_back(rotation("RZ", w));
@@ -423,7 +425,7 @@ TEST(the_last_block_closes) {
   CHECK(std::get<RotationBlock>(followed.passes[0].operations[0]).closes_backward);
 }
 
-// --- tiles ------------------------------------------------------------------------------------------------------------
+// --- tiles -----------------------------------------------------------------------------------------------------------
 
 TEST(geometry) {
   Random random(3);
@@ -468,7 +470,7 @@ TEST(tiles_hold_runs_of_neighbouring_rows) {
   for (Index r = 0; r < 4; ++r) CHECK(rows[r] == 4 * r);
 }
 
-// --- support ----------------------------------------------------------------------------------------------------------
+// --- support ---------------------------------------------------------------------------------------------------------
 
 using Amplitudes = std::vector<bool>;
 
@@ -479,7 +481,8 @@ std::vector<Index> visited_rows(const Phases& phases, int) {
   return rows;
 }
 
-// Of rotations of half the amplitudes, those of either half: what is done there, if anything, is done in the scale that is met.
+// Of rotations of half the amplitudes, those of either half: what is done there, if anything, is done in the scale that
+// is met.
 std::vector<Index> visited_rows(const RotationBlock& block, int part_bits) {
   std::vector<Index> rows;
   const auto visit = [&](const IndexMap& groups, Index active) {
@@ -516,13 +519,13 @@ bool includes(const Amplitudes& larger, const Amplitudes& smaller) {
   return true;
 }
 
-// What an operation visits, those behind it visit too, up to the first step: whoever goes back meets nothing that has
-// another scale than the rest. And rows of single states go in pairs.
+// What an operation visits, those behind it visit too, up to the first unfused gate: whoever goes back meets nothing
+// that has another scale than the rest. And rows of single states go in pairs.
 void check_support(const Plan& plan) {
   Amplitudes before(std::size_t{1} << plan.program->num_wires, false);
   before[plan.start.index] = true;
   for (const Pass& pass : plan.passes) {
-    if (pass.step != Element::none) before.assign(before.size(), true);
+    if (pass.gate_op != Element::none) before.assign(before.size(), true);
     for (const TileOp& op : pass.operations) {
       const Amplitudes now = visited(plan, pass, op);
       CHECK(includes(now, before));
@@ -603,7 +606,7 @@ TEST(large_plans_are_quick_and_complete) {
   CHECK(rotations_planned(other) == static_cast<int>(other.rotations.size()));
 }
 
-// --- measurements -----------------------------------------------------------------------------------------------------
+// --- measurements ----------------------------------------------------------------------------------------------------
 
 TEST(measurements_follow_each_other_in_the_results) {
   Program program = empty_circuit(3).program;
@@ -645,7 +648,8 @@ TEST(words_are_grouped_by_what_they_flip) {
   CHECK(sizes == std::vector<std::size_t>({2, 1, 3}));
 }
 
-// Tiles know something of each rotation of a pass, so there is an end to it; nothing is lost, be there many phases or rotations.
+// Tiles know something of each rotation of a pass, so there is an end to it; nothing is lost, be there many phases or
+// rotations.
 TEST(a_pass_ends_where_there_is_no_end_of_rotations) {
   Layout layout;
   layout.tile_bits = 4;
@@ -691,7 +695,7 @@ TEST(words_are_measured_in_the_last_pass) {
     for (const WordGroup& g : pass.groups) words += g.members.size();
   }
   CHECK(words == 20);
-  // Not after a step.
+  // Not after a gate_op.
   program.gates.push_back(make_gate("SWAP", {0, 1}));
   program.gates.back().controls = {2};
   program.gates.back().control_values = {true};

@@ -176,7 +176,7 @@ TEST(a_factor_on_every_wire_is_no_shift_too_far) {
   CHECK_THROWS(std::invalid_argument, program.validate(), "measurement 0: input 0");
 }
 
-// --- serialise ------------------------------------------------------------------------------------------------------
+// --- serialise -------------------------------------------------------------------------------------------------------
 
 TEST(bytes_become_the_same_program) {
   Random random(5);
@@ -246,7 +246,7 @@ TEST(every_field_is_in_the_bytes) {
   CHECK(contents.size() == changes.size());
 }
 
-// --- mutation -------------------------------------------------------------------------------------------------------
+// --- mutation --------------------------------------------------------------------------------------------------------
 
 // Changes one field of a program, any of them, to something small, odd or absurd.
 class Mutator {

@@ -1,5 +1,5 @@
-// Second derivatives on the CPU against the dense simulator on duals of duals: every gate, every kind of measurement, both
-// precisions, every instruction set.
+// Second derivatives on the CPU against the dense simulator on duals of duals: every gate, every kind of measurement,
+// both precisions, every instruction set.
 #include "tangents.h"
 
 #include "cpu/level.h"

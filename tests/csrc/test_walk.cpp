@@ -30,7 +30,7 @@ void check_case(const Case& c, int threads) {
   });
 }
 
-// --- against the dense simulator ------------------------------------------------------------------------------------
+// --- against the dense simulator -------------------------------------------------------------------------------------
 
 TEST(every_gate) {
   for_each_gate_case(3, [](const Case& c) { check_case(c, 1); });
@@ -153,7 +153,7 @@ TEST(no_wires_at_all) {
   check_case(make_case(random, circuit, 3), 1);
 }
 
-// --- what a call may leave out --------------------------------------------------------------------------------------
+// --- what a call may leave out ---------------------------------------------------------------------------------------
 
 template <class T>
 void check_wanted(const Case& c, const std::vector<bool>& wanted) {
@@ -203,7 +203,7 @@ TEST(nan_propagates) {
   });
 }
 
-// --- states cut into tiles ------------------------------------------------------------------------------------------
+// --- states cut into tiles -------------------------------------------------------------------------------------------
 
 // Tiles of a few rows, so that small states have many: every gate, and random circuits, one and several threads.
 TEST(tiles_agree_with_the_dense_simulator) {
@@ -234,7 +234,8 @@ TEST(samples_in_tiles_keep_apart) {
   set_thresholds({});
 }
 
-// In a rotation or a phase, shared or not, of one state cut into tiles or of lanes: all that a NaN meets is NaN, zeros too.
+// In a rotation or a phase, shared or not, of one state cut into tiles or of lanes: all that a NaN meets is NaN, zeros
+// too.
 TEST(nan_reaches_every_amplitude) {
   for (const char* gate : {"RX", "RZ"}) {
     for (const bool batched : {false, true}) {
@@ -345,7 +346,7 @@ TEST(many_words) {
   }
 }
 
-// --- a batch cut into tasks -----------------------------------------------------------------------------------------
+// --- a batch cut into tasks ------------------------------------------------------------------------------------------
 
 template <class T>
 void check_tasks(const Case& c, int threads) {
@@ -395,7 +396,7 @@ TEST(tasks_agree_with_the_dense_simulator) {
   CHECK(tasks_spread > before);
 }
 
-// --- passes spread over threads -------------------------------------------------------------------------------------
+// --- passes spread over threads --------------------------------------------------------------------------------------
 
 TEST(large_states_agree_with_the_dense_simulator) {
   Random random(10);

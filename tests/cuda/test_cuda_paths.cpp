@@ -87,8 +87,8 @@ TEST(order_does_not_show_in_the_bits) {
   });
 }
 
-// Projectors on states of 256 amplitudes and more: a group of amplitudes has a block of eight warps, which goes through it
-// once or twice.
+// Projectors on states of 256 amplitudes and more: a group of amplitudes has a block of eight warps, which goes through
+// it once or twice.
 TEST(projectors_on_many_wires) {
   for (const int wires : {8, 9}) {
     for (const MeasurementKind kind : {MeasurementKind::expval, MeasurementKind::var}) {
@@ -174,8 +174,8 @@ void check_everything(const Case& c, const Tangents& t, const Setting& setting) 
   check_tangents(c, t, run);
 }
 
-// Tiles outside of the support of a state are neither visited nor written, and rotations leave out signs that others take in:
-// whatever derivatives read must have been written, with all signs.
+// Tiles outside of the support of a state are neither visited nor written, and rotations leave out signs that others
+// take in: whatever derivatives read must have been written, with all signs.
 TEST(angles_next_to_multiples_of_half_pi) {
   Random random(61);
   for (int round = 0; round < 40; ++round) {
@@ -192,8 +192,8 @@ TEST(angles_next_to_multiples_of_half_pi) {
   }
 }
 
-// Sines of angles for which the period must be taken off with care: each rotates by one word alone, so that no sum is rounded.
-// The dense simulator's exponentials are series, which do not reach so far.
+// Sines of angles for which the period must be taken off with care: each rotates by one word alone, so that no sum is
+// rounded. The dense simulator's exponentials are series, which do not reach so far.
 TEST(huge_angles) {
   Random random(41);
   Circuit circuit = empty_circuit(4);

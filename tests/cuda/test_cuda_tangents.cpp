@@ -1,5 +1,5 @@
-// Second derivatives by the CUDA engine under the emulation, against the dense simulator on duals of duals, and where that
-// takes too long against the CPU's walk.
+// Second derivatives by the CUDA engine under the emulation, against the dense simulator on duals of duals, and where
+// that takes too long against the CPU's walk.
 #include <vector>
 
 #include "emulated_run.h"
@@ -57,7 +57,7 @@ void check_like_cpu(const Case& c, const Tangents& t, const Setting& setting) {
   check_alike<T>(c, found, expected);
 }
 
-// Every kind of step and measurement on states of several tiles, which several blocks share.
+// Every kind of unfused gate and measurement on states of several tiles, which several blocks share.
 TEST(large_states_agree_with_the_cpu) {
   Random random(34);
   const Circuit circuit = large_circuit(random, 12);

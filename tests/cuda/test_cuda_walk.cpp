@@ -1,5 +1,6 @@
-// The CUDA engine under the emulation, forward and backward, against the dense simulator: every gate, every measurement,
-// both precisions, whole states and tiles, batches in one chunk and in several, and any order of threads and blocks.
+// The CUDA engine under the emulation, forward and backward, against the dense simulator: every gate, every
+// measurement, both precisions, whole states and tiles, batches in one chunk and in several, and any order of threads
+// and blocks.
 #include <cmath>
 #include <limits>
 #include <stdexcept>
@@ -23,7 +24,7 @@ void check_case(const Case& c, const Setting& setting = {}) {
   check_run<double>(c, setting);
 }
 
-// --- against the dense simulator ------------------------------------------------------------------------------------
+// --- against the dense simulator -------------------------------------------------------------------------------------
 
 TEST(every_gate) {
   for_each_gate_case(2, [](const Case& c) { check_case(c); });
@@ -75,7 +76,7 @@ TEST(no_wires_and_no_gates) {
   }
 }
 
-// --- tiles ----------------------------------------------------------------------------------------------------------
+// --- tiles -----------------------------------------------------------------------------------------------------------
 
 TEST(tiles_agree_with_the_dense_simulator) {
   Random random(19);
@@ -143,7 +144,7 @@ TEST(many_words_and_strings_of_a_kind) {
   check_case(c, {4, 0});
 }
 
-// --- tiles of many warps, against the kernels of the CPU ---------------------------------------------------------------
+// --- tiles of many warps, against the kernels of the CPU -------------------------------------------------------------
 
 template <class T>
 void check_like_cpu(const Case& c, const Setting& setting) {
@@ -177,14 +178,15 @@ TEST(large_tiles_agree_with_the_cpu) {
   }
 }
 
-// Several parts of a sample's tiles, sums over groups in several pieces, and every kind of step and measurement.
+// Several parts of a sample's tiles, sums over groups in several pieces, and every kind of unfused gate and
+// measurement.
 TEST(large_states_agree_with_the_cpu) {
   Random random(24);
   const Case c = unsolved_case(random, large_circuit(random, 13), 1);
   check_like_cpu<double>(c, {});
 }
 
-// --- what a call may leave out --------------------------------------------------------------------------------------
+// --- what a call may leave out ---------------------------------------------------------------------------------------
 
 template <class T>
 void check_wanted(const Case& c, const std::vector<bool>& wanted, const Setting& setting) {
@@ -236,7 +238,7 @@ TEST(nan_propagates) {
   }
 }
 
-// --- the GPU's freedoms ---------------------------------------------------------------------------------------------
+// --- the GPU's freedoms ----------------------------------------------------------------------------------------------
 
 TEST(order_does_not_show_in_the_bits) {
   Random random(11);
@@ -250,7 +252,8 @@ TEST(order_does_not_show_in_the_bits) {
   }
 }
 
-// A circuit of rotations, phases and Pauli words is one launch forward and one backward, and a few small ones around them.
+// A circuit of rotations, phases and Pauli words is one launch forward and one backward, and a few small ones around
+// them.
 TEST(whole_circuits_take_few_launches) {
   Random random(12);
   Circuit circuit = empty_circuit(6);

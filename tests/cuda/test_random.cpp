@@ -1,6 +1,6 @@
-// Any circuit, any backend: results, gradients and second derivatives of random circuits on the CPU (every instruction set,
-// tiles or not, one thread or two) and on the emulated GPU, against the dense simulator. A few here; `make fuzz` goes on
-// for as long as it is told, from another seed.
+// Any circuit, any backend: results, gradients and second derivatives of random circuits on the CPU (every instruction
+// set, tiles or not, one thread or two) and on the emulated GPU, against the dense simulator. A few here; `make fuzz`
+// goes on for as long as it is told, from another seed.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -44,7 +44,8 @@ Circuit any_circuit(Random& random, int n) {
   return random.chance(0.15) ? word_circuit(random, n, gates) : layered_circuit(random, n, 1 + random.below(6));
 }
 
-// Small circuits cross every border: of tiles, of the scale that is carried, of what is zero still, of lanes, of threads.
+// Small circuits cross every border: of tiles, of the scale that is carried, of what is zero still, of lanes, of
+// threads.
 Thresholds any_thresholds(Random& random) {
   Thresholds thresholds;
   if (random.chance(0.5)) thresholds.tile_bits = 2 + random.below(4);
@@ -77,7 +78,7 @@ void count_regime(const Case& c, int threads) {
   count("rotations of half the amplitudes",
         std::ranges::any_of(plan.rotations, [](const Rotation& t) { return !t.half.is_all(); }));
   count("basis of X", plan.basis == Basis::x);
-  count("steps", !plan.steps.empty());
+  count("gate_ops", !plan.gate_ops.empty());
   count("batches", c.batch > 1);
 }
 

@@ -13,7 +13,7 @@ namespace ketgrad::testing {
 namespace {
 
 using cuda::Local;
-using cuda::Operation;
+using cuda::TableOp;
 using cuda::Tables;
 using cuda::TilePass;
 

@@ -1,4 +1,4 @@
-#include "cuda/steps.h"
+#include "cuda/gate_ops.h"
 
 #include <algorithm>
 #include <cmath>
@@ -14,7 +14,7 @@ KETGRAD_DEVICE Index offset_at(const TablesView& t, const Offsets& offsets, Inde
   return offsets.is_list != 0 ? static_cast<Index>(t.vectors[offsets.list.first + a]) : at(t, offsets.map, a);
 }
 
-// --- beginnings -------------------------------------------------------------------------------------------------------
+// --- beginnings ------------------------------------------------------------------------------------------------------
 
 template <class T>
 KETGRAD_KERNEL begin_kernel(Index each, Index samples, Start start, Complex<T>* states) {
@@ -41,22 +41,23 @@ KETGRAD_KERNEL initial_gradient_kernel(Index each, Index samples, StateCall<T> c
                        [&](Index s) { return Wide<T>(2) * widened(bra[(s << c.num_bits) + place]); });
 }
 
-// --- coefficients -----------------------------------------------------------------------------------------------------
+// --- coefficients ----------------------------------------------------------------------------------------------------
 
 template <class T>
-KETGRAD_DEVICE Wide<T> parameter(const StateCall<T>& c, const GateStep& step, int j, Index sample) {
-  return value_of(c.t.values[step.values.first + j], c.inputs, sample);
+KETGRAD_DEVICE Wide<T> parameter(const StateCall<T>& c, const TableGateOp& gate_op, int j, Index sample) {
+  return value_of(c.t.values[gate_op.values.first + j], c.inputs, sample);
 }
 
 // Entry e of the row-major matrix, or of the diagonal, of an input.
 template <class T>
-KETGRAD_KERNEL copy_matrix_kernel(Index each, Index rows, StateCall<T> c, GateStep step, bool dagger,
+KETGRAD_KERNEL copy_matrix_kernel(Index each, Index rows, StateCall<T> c, TableGateOp gate_op, bool dagger,
                                   Complex<T>* coefficients) {
   const Item item = Item::of(each, rows);
   if (!item.exists) return;
   Index from = item.number;
-  if (dagger && step.kind == StepKind::dense) from = (item.number % step.size) * step.size + item.number / step.size;
-  const Complex<T> z = complex_at(c.inputs[step.input], c.samples.first + item.sample, from);
+  if (dagger && gate_op.kind == GateOpKind::dense)
+    from = (item.number % gate_op.size) * gate_op.size + item.number / gate_op.size;
+  const Complex<T> z = complex_at(c.inputs[gate_op.input], c.samples.first + item.sample, from);
   coefficients[item.sample * each + item.number] = dagger ? conj(z) : z;
 }
 
@@ -70,7 +71,8 @@ KETGRAD_DEVICE Complex<R> slope_of(const Complex<DualOf<R>>& z) {
   return {z.re.slope, z.im.slope};
 }
 
-// Of a matrix V with the adjoint A and the slope dV, the slope of the inverse is -A dV A: first dV A, then A times that.
+// Of a matrix V with the adjoint A and the slope dV, the slope of the inverse is -A dV A: first dV A, then A times
+// that.
 template <class R>
 KETGRAD_KERNEL slope_products_kernel(Index each, Index rows, Index size, const Complex<DualOf<R>>* adjoint,
                                      Complex<R>* products) {
@@ -113,9 +115,10 @@ KETGRAD_KERNEL invert_diagonal_slopes_kernel(Index each, Index rows, const Compl
   inverse[item.sample * each + item.number] = with_slope(a, Complex<R>{-slope.re, -slope.im});
 }
 
-// The matrix of a formula. No formula mixes more than two rows: the excitations with a phase on all others have 4 or 16,
-// but rotate two of them as RY does. So a thread holds the block of those two and the phase: the 16 rows of a double
-// excitation would take kilobytes of local memory, which the driver reserves for every thread that a GPU can hold.
+// The matrix of a formula. No formula mixes more than two rows: the excitations with a phase on all others have 4 or
+// 16, but rotate two of them as RY does. So a thread holds the block of those two and the phase: the 16 rows of a
+// double excitation would take kilobytes of local memory, which the driver reserves for every thread that a GPU can
+// hold.
 template <class R>
 class FormulaMatrix {
  public:
@@ -151,23 +154,23 @@ class FormulaMatrix {
 };
 
 template <class T>
-KETGRAD_KERNEL formula_kernel(Index each, Index rows, StateCall<T> c, GateStep step, bool dagger,
+KETGRAD_KERNEL formula_kernel(Index each, Index rows, StateCall<T> c, TableGateOp gate_op, bool dagger,
                               Complex<T>* coefficients) {
   const Item item = Item::of(each, rows);
   if (!item.exists) return;
   const Index sample = c.samples.first + item.sample;
-  if (step.kind == StepKind::pauli_rotation) {
+  if (gate_op.kind == GateOpKind::pauli_rotation) {
     using std::cos;
     using std::sin;
-    const Wide<T> half = (dagger ? -0.5 : 0.5) * parameter(c, step, 0, sample);
+    const Wide<T> half = (dagger ? -0.5 : 0.5) * parameter(c, gate_op, 0, sample);
     coefficients[item.sample] = {static_cast<T>(cos(half)), static_cast<T>(sin(half))};
     return;
   }
   Wide<T> p[max_parameters];
-  for (int j = 0; j < step.values.count; ++j) p[j] = parameter(c, step, j, sample);
-  const int size = step.size;
-  const FormulaMatrix<Wide<T>> m(step.formula, size, p);
-  if (step.kind == StepKind::diagonal) {
+  for (int j = 0; j < gate_op.values.count; ++j) p[j] = parameter(c, gate_op, j, sample);
+  const int size = gate_op.size;
+  const FormulaMatrix<Wide<T>> m(gate_op.formula, size, p);
+  if (gate_op.kind == GateOpKind::diagonal) {
     Complex<T>* out = coefficients + item.sample * size;
     for (int a = 0; a < size; ++a) out[a] = narrowed<T>(dagger ? conj(m.at(a, a)) : m.at(a, a));
     return;
@@ -178,7 +181,7 @@ KETGRAD_KERNEL formula_kernel(Index each, Index rows, StateCall<T> c, GateStep s
   }
 }
 
-// --- application ------------------------------------------------------------------------------------------------------
+// --- application -----------------------------------------------------------------------------------------------------
 
 // A block takes as many groups as have a thread for each amplitude, one at least.
 template <class T>
@@ -251,7 +254,7 @@ KETGRAD_KERNEL rotation_kernel(Index each, Index samples, StateCall<T> c, Map gr
   if (i != j) state[j] = cs.re * at_j + cs.im * generated(word, i, at_i);
 }
 
-// --- sums -------------------------------------------------------------------------------------------------------------
+// --- sums ------------------------------------------------------------------------------------------------------------
 
 // A sum over so many groups is cut into pieces, a block for each.
 constexpr Index groups_in_piece = 4096;
@@ -338,19 +341,19 @@ KETGRAD_KERNEL fold_kernel(Index each, Index samples, Index pieces, const Comple
   to[e] = total;
 }
 
-// --- gradients --------------------------------------------------------------------------------------------------------
+// --- gradients -------------------------------------------------------------------------------------------------------
 
 // 2 Re sum_ab (dV)[a, b] W[a, b]; of V^dagger, whose derivative is (dV)^dagger, with conj(W[b, a]) instead.
 template <class N>
-KETGRAD_DEVICE N contracted(const GateStep& step, const FormulaMatrix<DualOf<N>>& m, const Complex<N>* w) {
-  const int size = step.size;
+KETGRAD_DEVICE N contracted(const TableGateOp& gate_op, const FormulaMatrix<DualOf<N>>& m, const Complex<N>* w) {
+  const int size = gate_op.size;
   N total = 0;
   for (int a = 0; a < size; ++a) {
     for (int b = 0; b < size; ++b) {
-      if (step.kind == StepKind::diagonal && a != b) continue;
+      if (gate_op.kind == GateOpKind::diagonal && a != b) continue;
       const Complex<DualOf<N>> entry = m.at(a, b);
-      const Index at = step.kind == StepKind::diagonal ? a : step.inverse != 0 ? b * size + a : a * size + b;
-      const Complex<N> overlap = step.inverse != 0 ? conj(w[at]) : w[at];
+      const Index at = gate_op.kind == GateOpKind::diagonal ? a : gate_op.inverse != 0 ? b * size + a : a * size + b;
+      const Complex<N> overlap = gate_op.inverse != 0 ? conj(w[at]) : w[at];
       total += entry.re.slope * overlap.re - entry.im.slope * overlap.im;
     }
   }
@@ -358,41 +361,41 @@ KETGRAD_DEVICE N contracted(const GateStep& step, const FormulaMatrix<DualOf<N>>
 }
 
 template <class T>
-KETGRAD_KERNEL step_sources_kernel(Index each, Index samples, StateCall<T> c, GateStep step, Index count,
-                                   const Complex<Wide<T>>* sums, Wide<T>* single) {
+KETGRAD_KERNEL gate_op_sources_kernel(Index each, Index samples, StateCall<T> c, TableGateOp gate_op, Index count,
+                                      const Complex<Wide<T>>* sums, Wide<T>* single) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   const auto j = static_cast<int>(item.number);
   const Complex<Wide<T>>* w = sums + item.sample * count;
-  Wide<T>& out = single[(step.first_source + j) * samples + item.sample];
-  if (step.kind == StepKind::pauli_rotation) {
-    out = (step.inverse != 0 ? -1.0 : 1.0) * w[0].re;
+  Wide<T>& out = single[(gate_op.first_source + j) * samples + item.sample];
+  if (gate_op.kind == GateOpKind::pauli_rotation) {
+    out = (gate_op.inverse != 0 ? -1.0 : 1.0) * w[0].re;
     return;
   }
   using Moving = DualOf<Wide<T>>;  // along parameter j
   Moving p[max_parameters];
-  for (int k = 0; k < step.values.count; ++k)
-    p[k] = Moving(parameter(c, step, k, c.samples.first + item.sample), k == j ? 1.0 : 0.0);
-  out = contracted(step, FormulaMatrix<Moving>(step.formula, step.size, p), w);
+  for (int k = 0; k < gate_op.values.count; ++k)
+    p[k] = Moving(parameter(c, gate_op, k, c.samples.first + item.sample), k == j ? 1.0 : 0.0);
+  out = contracted(gate_op, FormulaMatrix<Moving>(gate_op.formula, gate_op.size, p), w);
 }
 
 // torch's gradient of the matrix itself is 2 conj(W), of one that is inverted 2 W^T.
 template <class T>
-KETGRAD_KERNEL matrix_gradient_kernel(Index each, Index rows, StateCall<T> c, GateStep step, bool batched,
+KETGRAD_KERNEL matrix_gradient_kernel(Index each, Index rows, StateCall<T> c, TableGateOp gate_op, bool batched,
                                       const Complex<Wide<T>>* sums) {
   const Item item = Item::of(each, rows);
   if (!item.exists) return;
-  const bool transposes = step.inverse != 0 && step.kind == StepKind::dense;
-  const Index from = transposes ? item.number % step.size * step.size + item.number / step.size : item.number;
-  add_complex_gradient(c.inputs[step.input], c.samples, item, batched, [&](Index s) {
+  const bool transposes = gate_op.inverse != 0 && gate_op.kind == GateOpKind::dense;
+  const Index from = transposes ? item.number % gate_op.size * gate_op.size + item.number / gate_op.size : item.number;
+  add_complex_gradient(c.inputs[gate_op.input], c.samples, item, batched, [&](Index s) {
     const Complex<Wide<T>> w = sums[s * each + from];
-    return Wide<T>(2) * (step.inverse != 0 ? w : conj(w));
+    return Wide<T>(2) * (gate_op.inverse != 0 ? w : conj(w));
   });
 }
 
 }  // namespace
 
-// --- launches ---------------------------------------------------------------------------------------------------------
+// --- launches --------------------------------------------------------------------------------------------------------
 
 template <class T>
 void begin_states(const Queue& queue, const StateCall<T>& call, const Start& start, Complex<T>* states) {
@@ -413,39 +416,39 @@ void add_initial_gradient(const Queue& queue, const StateCall<T>& call, const In
                offsets, batched, bra);
 }
 
-Index coefficient_count(const GateStep& step) {
-  switch (step.kind) {
-    case StepKind::dense: return Index{step.size} * step.size;
-    case StepKind::diagonal: return step.size;
-    case StepKind::exchange: return 0;
-    case StepKind::pauli_rotation: return 1;
+Index coefficient_count(const TableGateOp& gate_op) {
+  switch (gate_op.kind) {
+    case GateOpKind::dense: return Index{gate_op.size} * gate_op.size;
+    case GateOpKind::diagonal: return gate_op.size;
+    case GateOpKind::exchange: return 0;
+    case GateOpKind::pauli_rotation: return 1;
   }
   return 0;
 }
 
-Index overlap_count(const GateStep& step) { return coefficient_count(step); }
+Index overlap_count(const TableGateOp& gate_op) { return coefficient_count(gate_op); }
 
 template <class T>
-void set_coefficients(const Queue& queue, const StateCall<T>& call, const GateStep& step, bool adjoint, Index rows,
-                      Complex<T>* coefficients) {
-  if (step.kind == StepKind::exchange) return;
-  const bool dagger = adjoint != (step.inverse != 0);
-  if (step.input != no_input) {
-    launch_items(queue, coefficient_count(step), rows, copy_matrix_kernel<T>, call, step, dagger, coefficients);
+void set_coefficients(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, bool adjoint,
+                      Index rows, Complex<T>* coefficients) {
+  if (gate_op.kind == GateOpKind::exchange) return;
+  const bool dagger = adjoint != (gate_op.inverse != 0);
+  if (gate_op.input != no_input) {
+    launch_items(queue, coefficient_count(gate_op), rows, copy_matrix_kernel<T>, call, gate_op, dagger, coefficients);
   } else {
-    launch_items(queue, 1, rows, formula_kernel<T>, call, step, dagger, coefficients);
+    launch_items(queue, 1, rows, formula_kernel<T>, call, gate_op, dagger, coefficients);
   }
 }
 
 template <class R>
-void invert_slopes(const Queue& queue, const GateStep& step, Index rows, const Complex<DualOf<R>>* adjoint,
+void invert_slopes(const Queue& queue, const TableGateOp& gate_op, Index rows, const Complex<DualOf<R>>* adjoint,
                    Complex<DualOf<R>>* inverse, Complex<DualOf<R>>* spare) {
-  const Index count = coefficient_count(step);
-  if (step.kind == StepKind::diagonal)
+  const Index count = coefficient_count(gate_op);
+  if (gate_op.kind == GateOpKind::diagonal)
     return launch_items(queue, count, rows, invert_diagonal_slopes_kernel<R>, adjoint, inverse);
   auto* products = reinterpret_cast<Complex<R>*>(spare);
-  launch_items(queue, count, rows, slope_products_kernel<R>, Index{step.size}, adjoint, products);
-  launch_items(queue, count, rows, invert_slopes_kernel<R>, Index{step.size}, adjoint, products, inverse);
+  launch_items(queue, count, rows, slope_products_kernel<R>, Index{gate_op.size}, adjoint, products);
+  launch_items(queue, count, rows, invert_slopes_kernel<R>, Index{gate_op.size}, adjoint, products, inverse);
 }
 
 namespace {
@@ -462,19 +465,19 @@ void launch_matrix(const Queue& queue, const StateCall<T>& call, const Map& grou
 }  // namespace
 
 template <class T>
-void apply_step(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<T>* coefficients,
-                Index stride, Complex<T>* states) {
-  const Offsets offsets = Offsets::of(step.offsets);
-  const Index groups = step.groups.size();
-  switch (step.kind) {
-    case StepKind::dense: return launch_matrix(queue, call, step.groups, offsets, coefficients, stride, states);
-    case StepKind::diagonal:
-      return launch_items(queue, groups * step.size, call.samples.count, diagonal_kernel<T>, call, step.groups, offsets,
-                          coefficients, stride, states);
-    case StepKind::exchange:
-      return launch_items(queue, groups, call.samples.count, exchange_kernel<T>, call, step.groups, offsets, states);
-    case StepKind::pauli_rotation:
-      return launch_items(queue, groups, call.samples.count, rotation_kernel<T>, call, step.groups, step.word,
+void apply_gate_op(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op,
+                   const Complex<T>* coefficients, Index stride, Complex<T>* states) {
+  const Offsets offsets = Offsets::of(gate_op.offsets);
+  const Index groups = gate_op.groups.size();
+  switch (gate_op.kind) {
+    case GateOpKind::dense: return launch_matrix(queue, call, gate_op.groups, offsets, coefficients, stride, states);
+    case GateOpKind::diagonal:
+      return launch_items(queue, groups * gate_op.size, call.samples.count, diagonal_kernel<T>, call, gate_op.groups,
+                          offsets, coefficients, stride, states);
+    case GateOpKind::exchange:
+      return launch_items(queue, groups, call.samples.count, exchange_kernel<T>, call, gate_op.groups, offsets, states);
+    case GateOpKind::pauli_rotation:
+      return launch_items(queue, groups, call.samples.count, rotation_kernel<T>, call, gate_op.groups, gate_op.word,
                           coefficients, stride, states);
   }
 }
@@ -486,18 +489,18 @@ void apply_matrix(const Queue& queue, const StateCall<T>& call, const Map& group
 }
 
 template <class T>
-void set_step_sources(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<Wide<T>>* sums,
-                      Wide<T>* single) {
-  if (step.values.count == 0) return;
-  launch_items(queue, step.values.count, call.samples.count, step_sources_kernel<T>, call, step, overlap_count(step),
-               sums, single);
+void set_gate_op_sources(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op,
+                         const Complex<Wide<T>>* sums, Wide<T>* single) {
+  if (gate_op.values.count == 0) return;
+  launch_items(queue, gate_op.values.count, call.samples.count, gate_op_sources_kernel<T>, call, gate_op,
+               overlap_count(gate_op), sums, single);
 }
 
 template <class T>
-void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const GateStep& step, bool batched,
+void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, bool batched,
                          const Complex<Wide<T>>* sums) {
-  launch_items(queue, overlap_count(step), batched ? call.samples.count : 1, matrix_gradient_kernel<T>, call, step,
-               batched, sums);
+  launch_items(queue, overlap_count(gate_op), batched ? call.samples.count : 1, matrix_gradient_kernel<T>, call,
+               gate_op, batched, sums);
 }
 
 template <class N>
@@ -526,37 +529,39 @@ void sum_over_groups(const Queue& queue, const StateCall<T>& call, const Map& gr
 }
 
 template <class T>
-void sum_rotation(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<T>* bra,
+void sum_rotation(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, const Complex<T>* bra,
                   const Complex<T>* ket, Complex<Wide<T>>* sums, Complex<Wide<T>>* scratch) {
-  const Index pieces = pieces_of(step.groups.size());
+  const Index pieces = pieces_of(gate_op.groups.size());
   launch(queue, call.samples.count * pieces, item_threads, item_threads / warp_size * sizeof(Wide<T>),
-         rotation_sums_kernel<T>, call, step.groups, step.word, pieces, bra, ket, pieces == 1 ? sums : scratch);
+         rotation_sums_kernel<T>, call, gate_op.groups, gate_op.word, pieces, bra, ket, pieces == 1 ? sums : scratch);
   if (pieces > 1) fold_sums<Wide<T>>(queue, 1, call.samples.count, pieces, scratch, sums);
 }
 
-#define KETGRAD_STEPS(T)                                                                                               \
-  template void begin_states(const Queue&, const StateCall<T>&, const Start&, Complex<T>*);                            \
-  template void load_initial_state(const Queue&, const StateCall<T>&, int, const Map&, Complex<T>*);                   \
-  template void add_initial_gradient(const Queue&, const StateCall<T>&, const Input<T>&, int, const Map&,              \
-                                     const Complex<T>*);                                                               \
-  template void set_coefficients(const Queue&, const StateCall<T>&, const GateStep&, bool, Index, Complex<T>*);        \
-  template void apply_step(const Queue&, const StateCall<T>&, const GateStep&, const Complex<T>*, Index, Complex<T>*); \
-  template void apply_matrix(const Queue&, const StateCall<T>&, const Map&, const Map&, const Complex<T>*, Index,      \
-                             Complex<T>*);                                                                             \
-  template void set_step_sources(const Queue&, const StateCall<T>&, const GateStep&, const Complex<Wide<T>>*,          \
-                                 Wide<T>*);                                                                            \
-  template void add_matrix_gradient(const Queue&, const StateCall<T>&, const GateStep&, bool,                          \
-                                    const Complex<Wide<T>>*);                                                          \
-  template void sum_over_groups(const Queue&, const StateCall<T>&, const Map&, const Offsets&, const Entries&,         \
-                                const Complex<T>*, const Complex<T>*, Complex<Wide<T>>*, Complex<Wide<T>>*);           \
-  template void sum_rotation(const Queue&, const StateCall<T>&, const GateStep&, const Complex<T>*, const Complex<T>*, \
-                             Complex<Wide<T>>*, Complex<Wide<T>>*);
+#define KETGRAD_STEPS(T)                                                                                            \
+  template void begin_states(const Queue&, const StateCall<T>&, const Start&, Complex<T>*);                         \
+  template void load_initial_state(const Queue&, const StateCall<T>&, int, const Map&, Complex<T>*);                \
+  template void add_initial_gradient(const Queue&, const StateCall<T>&, const Input<T>&, int, const Map&,           \
+                                     const Complex<T>*);                                                            \
+  template void set_coefficients(const Queue&, const StateCall<T>&, const TableGateOp&, bool, Index, Complex<T>*);  \
+  template void apply_gate_op(const Queue&, const StateCall<T>&, const TableGateOp&, const Complex<T>*, Index,      \
+                              Complex<T>*);                                                                         \
+  template void apply_matrix(const Queue&, const StateCall<T>&, const Map&, const Map&, const Complex<T>*, Index,   \
+                             Complex<T>*);                                                                          \
+  template void set_gate_op_sources(const Queue&, const StateCall<T>&, const TableGateOp&, const Complex<Wide<T>>*, \
+                                    Wide<T>*);                                                                      \
+  template void add_matrix_gradient(const Queue&, const StateCall<T>&, const TableGateOp&, bool,                    \
+                                    const Complex<Wide<T>>*);                                                       \
+  template void sum_over_groups(const Queue&, const StateCall<T>&, const Map&, const Offsets&, const Entries&,      \
+                                const Complex<T>*, const Complex<T>*, Complex<Wide<T>>*, Complex<Wide<T>>*);        \
+  template void sum_rotation(const Queue&, const StateCall<T>&, const TableGateOp&, const Complex<T>*,              \
+                             const Complex<T>*, Complex<Wide<T>>*, Complex<Wide<T>>*);
 KETGRAD_FOR_NUMBERS(KETGRAD_STEPS)
 #undef KETGRAD_STEPS
 
-template void invert_slopes(const Queue&, const GateStep&, Index, const Complex<DualOf<float>>*,
+template void invert_slopes(const Queue&, const TableGateOp&, Index, const Complex<DualOf<float>>*,
                             Complex<DualOf<float>>*, Complex<DualOf<float>>*);
-template void invert_slopes(const Queue&, const GateStep&, Index, const Complex<Dual>*, Complex<Dual>*, Complex<Dual>*);
+template void invert_slopes(const Queue&, const TableGateOp&, Index, const Complex<Dual>*, Complex<Dual>*,
+                            Complex<Dual>*);
 
 template void fold_sums(const Queue&, Index, Index, Index, const Complex<double>*, Complex<double>*);
 template void fold_sums(const Queue&, Index, Index, Index, const Complex<Dual>*, Complex<Dual>*);

@@ -27,44 +27,44 @@ template <class T>
 void add_initial_gradient(const Queue& queue, const StateCall<T>& call, const Input<T>& host_input, int input,
                           const Map& offsets, const Complex<T>* bra);
 
-// --- steps ------------------------------------------------------------------------------------------------------------
+// --- unfused gates ---------------------------------------------------------------------------------------------------
 
-// Complex numbers that a step's coefficients take: its matrix, its diagonal, or (cosine, sine).
-Index coefficient_count(const GateStep& step);
+// Complex numbers that an unfused gate's coefficients take: its matrix, its diagonal, or (cosine, sine).
+Index coefficient_count(const TableGateOp& gate_op);
 // Complex numbers of the overlaps of bra and ket that its gradients come from.
-Index overlap_count(const GateStep& step);
+Index overlap_count(const TableGateOp& gate_op);
 
 // Coefficients of `rows` samples (1 where all share them), of the gate or of its adjoint.
 template <class T>
-void set_coefficients(const Queue& queue, const StateCall<T>& call, const GateStep& step, bool adjoint, Index rows,
-                      Complex<T>* coefficients);
+void set_coefficients(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, bool adjoint,
+                      Index rows, Complex<T>* coefficients);
 
-// The coefficients of a gate's inverse from those of its adjoint, which differ in the slopes of a matrix, or diagonal, that
-// is an input and moves out of the unitary ones. `spare` is memory like theirs.
+// The coefficients of a gate's inverse from those of its adjoint, which differ in the slopes of a matrix, or diagonal,
+// that is an input and moves out of the unitary ones. `spare` is memory like theirs.
 template <class R>
-void invert_slopes(const Queue& queue, const GateStep& step, Index rows, const Complex<DualOf<R>>* adjoint,
+void invert_slopes(const Queue& queue, const TableGateOp& gate_op, Index rows, const Complex<DualOf<R>>* adjoint,
                    Complex<DualOf<R>>* inverse, Complex<DualOf<R>>* spare);
 
 // `stride`: from the coefficients of one sample to those of the next; 0 where all share them.
 template <class T>
-void apply_step(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<T>* coefficients,
-                Index stride, Complex<T>* states);
+void apply_gate_op(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op,
+                   const Complex<T>* coefficients, Index stride, Complex<T>* states);
 
 // A square matrix on groups of amplitudes, in place.
 template <class T>
 void apply_matrix(const Queue& queue, const StateCall<T>& call, const Map& groups, const Map& offsets,
                   const Complex<T>* matrix, Index stride, Complex<T>* states);
 
-// Gradients of a step's parameters, into single sources, and of its matrix or diagonal, into the input's gradient, from
-// sums[sample][overlap_count].
+// Gradients of an unfused gate's parameters, into single sources, and of its matrix or diagonal, into the input's
+// gradient, from sums[sample][overlap_count].
 template <class T>
-void set_step_sources(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<Wide<T>>* sums,
-                      Wide<T>* single);
+void set_gate_op_sources(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op,
+                         const Complex<Wide<T>>* sums, Wide<T>* single);
 template <class T>
-void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const GateStep& step, bool batched,
+void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, bool batched,
                          const Complex<Wide<T>>* sums);
 
-// --- sums over groups -------------------------------------------------------------------------------------------------
+// --- sums over groups ------------------------------------------------------------------------------------------------
 
 // Which entries (a, b) of sum over groups r of conj(x[r, a]) y[r, b] are wanted: all, those of the diagonal, or a list.
 struct Entries {
@@ -74,7 +74,7 @@ struct Entries {
   Range columns;
 };
 
-// Where a group's amplitudes are: a map, or (of a step) a list among TablesView::vectors.
+// Where a group's amplitudes are: a map, or (of a gate_op) a list among TablesView::vectors.
 struct Offsets {
   Map map;
   Range list;
@@ -96,9 +96,9 @@ Index sum_scratch_count(Index groups, Index entries, Index samples);
 template <class N>
 void fold_sums(const Queue& queue, Index count, Index samples, Index pieces, const Complex<N>* from, Complex<N>* to);
 
-// sums[sample][0] = Re<bra| -i P |ket> over the step's groups.
+// sums[sample][0] = Re<bra| -i P |ket> over the unfused gate's groups.
 template <class T>
-void sum_rotation(const Queue& queue, const StateCall<T>& call, const GateStep& step, const Complex<T>* bra,
+void sum_rotation(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, const Complex<T>* bra,
                   const Complex<T>* ket, Complex<Wide<T>>* sums, Complex<Wide<T>>* scratch);
 
 }  // namespace ketgrad::cuda
