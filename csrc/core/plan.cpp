@@ -16,11 +16,11 @@ void add_input(std::vector<int>& inputs, int input) {
   if (input != no_input && std::find(inputs.begin(), inputs.end(), input) == inputs.end()) inputs.push_back(input);
 }
 
-// Plans a stretch of rotations between two unfused gates as passes.
-class StretchPlanner {
+// Plans a segment of rotations between two unfused gates as passes.
+class SegmentPlanner {
  public:
   // `next_flips`: what the last tile, where it has room, shall hold besides.
-  StretchPlanner(Plan& plan, Live& live, std::vector<int> rotations, std::vector<Mask> next_flips)
+  SegmentPlanner(Plan& plan, Live& live, std::vector<int> rotations, std::vector<Mask> next_flips)
       : plan_(plan),
         live_(live),
         visited_(live.span),
@@ -400,11 +400,11 @@ class StretchPlanner {
 
 // --- who takes in what operations leave out --------------------------------------------------------------------------
 
-void close_stretch(std::vector<TileOp*>& stretch) {
-  if (stretch.empty()) return;
-  std::visit([](auto& op) { op.closes_forward = true; }, *stretch.back());
-  std::visit([](auto& op) { op.closes_backward = true; }, *stretch.front());
-  stretch.clear();
+void apply_scale_in(std::vector<TileOp*>& segment) {
+  if (segment.empty()) return;
+  std::visit([](auto& op) { op.closes_forward = true; }, *segment.back());
+  std::visit([](auto& op) { op.closes_backward = true; }, *segment.front());
+  segment.clear();
 }
 
 bool carries_scale(const TileOp& op) {
@@ -412,15 +412,15 @@ bool carries_scale(const TileOp& op) {
   return block == nullptr || !block->half;
 }
 
-void close_stretches(Plan& plan) {
-  std::vector<TileOp*> stretch;
+void apply_scales(Plan& plan) {
+  std::vector<TileOp*> segment;
   for (Pass& pass : plan.passes) {
-    if (pass.gate_op != Element::none) close_stretch(stretch);
+    if (pass.gate_op != Element::none) apply_scale_in(segment);
     for (TileOp& op : pass.operations) {
-      if (carries_scale(op)) stretch.push_back(&op);
+      if (carries_scale(op)) segment.push_back(&op);
     }
   }
-  close_stretch(stretch);
+  apply_scale_in(segment);
 }
 
 // `word_flips`: of the words that are measured in the end.
@@ -430,8 +430,8 @@ void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vecto
       !plan.layout.tracks_support || plan.program->initial.kind == Preparation::state || plan.start.everywhere != 0;
   live.origin = static_cast<Mask>(plan.start.index);
   std::vector<int> rotations;
-  const auto finish_stretch = [&](const std::vector<Mask>& next_flips) {
-    StretchPlanner(plan, live, std::move(rotations), next_flips).run();
+  const auto finish_segment = [&](const std::vector<Mask>& next_flips) {
+    SegmentPlanner(plan, live, std::move(rotations), next_flips).run();
     rotations.clear();
   };
   for (const Element& e : order) {
@@ -439,15 +439,15 @@ void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vecto
       rotations.push_back(e.rotation);
       continue;
     }
-    finish_stretch({});
+    finish_segment({});
     Pass pass;
     pass.gate_op = e.gate_op;
     pass.inputs = plan.gate_ops[e.gate_op].inputs;
     plan.passes.push_back(std::move(pass));
     live.everywhere = true;
   }
-  finish_stretch(word_flips);
-  close_stretches(plan);
+  finish_segment(word_flips);
+  apply_scales(plan);
 }
 
 // --- measurements ----------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ struct Layout {
 };
 
 // Operations leave out factors that all amplitudes have in common, such as the cosines of rotations; the walk carries
-// them as a scale. The last operation of a stretch (going forward, or going back) closes: it takes the scale in.
+// them as a scale. The last operation of a segment (going forward, or going back) closes: it takes the scale in.
 // Rotations of half the amplitudes leave nothing out and take nothing in.
 
 // The half that a block's rotations act on: amplitudes at which the parities of tile, row and lane add up to an odd

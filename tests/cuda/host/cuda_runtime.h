@@ -1,8 +1,9 @@
 // The CUDA runtime, and torch's allocator for it, as far as execute_cuda.cpp calls them, on the host: one device whose
 // memory is the host's and whose streams do everything at once. What it hands out is anything but zero.
 //
-// Nothing here waits for a device or frees its memory past torch (cudaDeviceSynchronize, cudaFree): who calls that does not
-// compile. Tests say which stream a thread is on, hold streams, as if their work took long, and begin captures (runtime.cpp).
+// Nothing here waits for a device or frees its memory past torch (cudaDeviceSynchronize, cudaFree): who calls that does
+// not compile. Tests say which stream a thread is on, hold streams, as if their work took long, and begin captures
+// (runtime.cpp).
 #pragma once
 
 #include <condition_variable>

@@ -1,4 +1,5 @@
-// What tests say to the CUDA runtime on the host, and ask of it, by ctypes: streams are numbers, of which 0 is the default.
+// What tests say to the CUDA runtime on the host, and ask of it, by ctypes: streams are numbers, of which 0 is the
+// default.
 #include "cuda_runtime.h"
 
 #define KETGRAD_FOR_TESTS extern "C" __attribute__((visibility("default")))

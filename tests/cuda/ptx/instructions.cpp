@@ -32,7 +32,7 @@ void for_each_lane(LaneMask mask, const F& f) {
   for (; mask != 0; mask &= mask - 1) f(std::countr_zero(mask));
 }
 
-// --- a function of each lane's sources ------------------------------------------------------------------------------
+// --- a function of each lane's sources -------------------------------------------------------------------------------
 
 // All lanes at once, which the compiler makes vectors of, where all take part.
 template <class F, class R, class... S, std::size_t... k>
@@ -128,7 +128,7 @@ struct InsertBits {
   }
 };
 
-// --- integer division, which a GPU answers with garbage where there is none -----------------------------------------
+// --- integer division, which a GPU answers with garbage where there is none ------------------------------------------
 
 template <class T, bool remainder>
 void divide(Lanes& lanes, const Instruction& i, LaneMask mask) {

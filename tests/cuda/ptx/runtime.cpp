@@ -1,5 +1,5 @@
-// The functions of the CUDA runtime that nvcc's host code calls, with the machine behind them, and those of the emulation
-// that tests call. A function that is not here is an error of the linker.
+// The functions of the CUDA runtime that nvcc's host code calls, with the machine behind them, and those of the
+// emulation that tests call. A function that is not here is an error of the linker.
 //
 // Settings come from the environment:
 //   KETGRAD_PTX_FILES      the PTX of all kernels, separated by colons

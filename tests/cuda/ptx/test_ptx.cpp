@@ -1,5 +1,5 @@
-// The interpreter itself, on PTX written by hand: that instructions give what PTX says, and that everything it is to find
-// is found, in any order of threads.
+// The interpreter itself, on PTX written by hand: that instructions give what PTX says, and that everything it is to
+// find is found, in any order of threads.
 #include <bit>
 #include <cstdint>
 #include <limits>
@@ -86,7 +86,7 @@ void check_finding(const std::string& body, const std::string& part, const Grid&
   check_fault(file(body), part, grid);
 }
 
-// --- what instructions give -----------------------------------------------------------------------------------------
+// --- what instructions give ------------------------------------------------------------------------------------------
 
 // The bits that one thread leaves in a register of 64, or of 32, bits.
 std::uint64_t value_of(const std::string& statements, bool is_wide) {
@@ -191,7 +191,7 @@ TEST(comparisons) {
   check_int(selected("mov.pred %p1, -1; mov.pred %p2, 0; xor.pred %p0, %p1, %p2;"), 1);
 }
 
-// --- threads that part, and meet ------------------------------------------------------------------------------------
+// --- threads that part, and meet -------------------------------------------------------------------------------------
 
 // Each thread goes around as often as its number says; odd ones leave early.
 TEST(loops_of_any_length) {
@@ -267,7 +267,7 @@ TEST(calls) {
   });
 }
 
-// --- races ----------------------------------------------------------------------------------------------------------
+// --- races -----------------------------------------------------------------------------------------------------------
 
 const std::string place = ".loc 1 7 3\n";
 const std::string barrier = ".loc 2 46 3, function_name $x, inlined_at 1 8 5\nbar.sync 0;\n";
@@ -321,7 +321,7 @@ TEST(races_in_global_memory) {
   check_finding("ld.global.nc.u32 %r5, [%rd2];" + barrier + write, "reads as constant");
 }
 
-// --- memory ---------------------------------------------------------------------------------------------------------
+// --- memory ----------------------------------------------------------------------------------------------------------
 
 TEST(places_in_memory) {
   check_finding("ld.shared.u32 %r2, [shared];", "reads what no thread of the block has written");
@@ -338,7 +338,7 @@ TEST(places_in_memory) {
   check_finding("div.s32 %r3, %r1, %r0;", "divides by zero");
 }
 
-// --- barriers, shuffles, launches -----------------------------------------------------------------------------------
+// --- barriers, shuffles, launches ------------------------------------------------------------------------------------
 
 TEST(threads_that_do_not_come) {
   const std::string odd = "and.b32 %r2, %r0, 1; setp.eq.s32 %p0, %r2, 1;\n";
@@ -360,7 +360,7 @@ TEST(launches_that_no_gpu_makes) {
   check_finding("", "launched with 0 blocks", {0, 32, 0});
 }
 
-// --- what is not known ----------------------------------------------------------------------------------------------
+// --- what is not known -----------------------------------------------------------------------------------------------
 
 void check_refused(const std::string& text, const std::string& part) {
   Program program;
