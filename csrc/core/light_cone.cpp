@@ -31,15 +31,15 @@ class Pruning {
   void see(const Measurement& m) {
     see_all(m.wires, m.kind == MeasurementKind::density_matrix);
     for (const Term& t : m.terms) {
-      outside_.narrow(lowered_.frame.word(t.word, t.word_wires));
+      outside_.narrow(lowered_.wire_map.word(t.word, t.word_wires));
       for (const Factor& f : t.factors) see_all(f.wires, f.kind != FactorKind::projector);
     }
   }
 
   void see_all(const std::vector<int>& wires, bool beyond_diagonal) {
     for (const int w : wires) {
-      outside_.narrow(lowered_.frame.word("Z", {w}));
-      if (beyond_diagonal) outside_.narrow(lowered_.frame.word("X", {w}));
+      outside_.narrow(lowered_.wire_map.word("Z", {w}));
+      if (beyond_diagonal) outside_.narrow(lowered_.wire_map.word("X", {w}));
     }
   }
 
@@ -66,7 +66,7 @@ class Pruning {
 
   Lowered kept(const std::vector<Element>& inside) {
     const auto dropped = static_cast<int>(count_gates(lowered_.order) - count_gates(inside));
-    Lowered found{{}, {}, {}, lowered_.frame, lowered_.start, dropped};
+    Lowered found{{}, {}, {}, lowered_.wire_map, lowered_.start, dropped};
     for (const Element& e : inside) {
       if (e.rotation != Element::none) {
         found.order.push_back({static_cast<int>(found.rotations.size()), Element::none});

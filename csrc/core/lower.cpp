@@ -225,43 +225,43 @@ std::vector<Index> block_offsets(const GateInfo& info, const IndexMap& local) {
 }
 
 // Words of which the gate is a polynomial.
-std::vector<PauliWord> words_of(const Gate& gate, GateOpKind kind, const Frame& frame) {
+std::vector<PauliWord> words_of(const Gate& gate, GateOpKind kind, const WireMap& wire_map) {
   std::vector<PauliWord> words;
-  for (const int w : gate.controls) words.push_back(frame.word("Z", {w}));
+  for (const int w : gate.controls) words.push_back(wire_map.word("Z", {w}));
   if (kind == GateOpKind::pauli_rotation) {
-    words.push_back(frame.word(gate.word, gate.targets));
+    words.push_back(wire_map.word(gate.word, gate.targets));
     return words;
   }
   for (const int w : gate.targets) {
-    words.push_back(frame.word("Z", {w}));
-    if (kind != GateOpKind::diagonal) words.push_back(frame.word("X", {w}));
+    words.push_back(wire_map.word("Z", {w}));
+    if (kind != GateOpKind::diagonal) words.push_back(wire_map.word("X", {w}));
   }
   return words;
 }
 
 // The groups of an unfused gate fix its controls at their values and its targets where `local` starts from.
-GateOp gate_op_of(const Program& program, int index, const Frame& frame) {
+GateOp gate_op_of(const Program& program, int index, const WireMap& wire_map) {
   const Gate& gate = program.gates[index];
   const GateInfo& info = gate_info(gate.opcode);
   GateOp gate_op;
   gate_op.kind = kind_of(info);
   gate_op.gate = index;
-  gate_op.words = words_of(gate, gate_op.kind, frame);
+  gate_op.words = words_of(gate, gate_op.kind, wire_map);
   std::vector<int> wires = gate.controls;
   std::vector<bool> bits = gate.control_values;
   const auto fix = [&](int wire) {
     wires.push_back(wire);
-    bits.push_back(frame.offset(wire));  // an even parity
+    bits.push_back(wire_map.offset(wire));  // an even parity
   };
   if (gate_op.kind == GateOpKind::pauli_rotation) {
-    gate_op.word = frame.word(gate.word, gate.targets);
+    gate_op.word = wire_map.word(gate.word, gate.targets);
     const std::size_t flipped = gate.word.find_first_of("XY");
     if (flipped != std::string::npos) fix(gate.targets[flipped]);  // one amplitude of each pair (i, i ^ x)
   } else {
-    gate_op.offsets = block_offsets(info, frame.local(gate.targets));
+    gate_op.offsets = block_offsets(info, wire_map.local(gate.targets));
     for (const int w : gate.targets) fix(w);
   }
-  gate_op.groups = frame.fixed(wires, bits);
+  gate_op.groups = wire_map.fixed(wires, bits);
   for (const Index offset : gate_op.offsets) gate_op.groups.shorten_runs(static_cast<Mask>(offset));
   for (const Slot& s : gate.slots) add_input(gate_op.inputs, s.input);
   add_input(gate_op.inputs, gate.input);
@@ -271,17 +271,17 @@ GateOp gate_op_of(const Program& program, int index, const Frame& frame) {
 class Lowering {
  public:
   Lowering(const Program& program, Basis basis)
-      : program_(program), found_{{}, {}, {}, Frame(program.num_wires, basis), {}, 0} {}
+      : program_(program), found_{{}, {}, {}, WireMap(program.num_wires, basis), {}, 0} {}
 
   Lowered run() {
     begin();
     for (int i = 0; i < static_cast<int>(program_.gates.size()); ++i) {
       const Gate& gate = program_.gates[i];
       if (gate_info(gate.opcode).family == Family::identity) continue;
-      const std::vector<Primitive> list = GateLowering(gate, found_.frame.basis()).run();
+      const std::vector<Primitive> list = GateLowering(gate, found_.wire_map.basis()).run();
       if (list.empty()) {
         found_.order.push_back({Element::none, static_cast<int>(found_.gate_ops.size())});
-        found_.gate_ops.push_back(gate_op_of(program_, i, found_.frame));
+        found_.gate_ops.push_back(gate_op_of(program_, i, found_.wire_map));
       }
       for (const Primitive& p : list) add(p, i);
     }
@@ -292,31 +292,31 @@ class Lowering {
   // In the basis of X, |0...0> is all of its states alike, and a 1 is a sign.
   void begin() {
     const InitialState& initial = program_.initial;
-    if (found_.frame.basis() == Basis::x) found_.start.everywhere = std::exp2(-0.5 * program_.num_wires);
+    if (found_.wire_map.basis() == Basis::x) found_.start.everywhere = std::exp2(-0.5 * program_.num_wires);
     for (std::size_t j = 0; j < initial.bits.size(); ++j) {
       if (!initial.bits[j]) continue;
-      if (found_.frame.basis() == Basis::x) {
-        found_.frame.flip_wire(initial.wires[j]);
+      if (found_.wire_map.basis() == Basis::x) {
+        found_.wire_map.flip_wire(initial.wires[j]);
       } else {
-        found_.start.index |= found_.frame.flip(initial.wires[j]);
+        found_.start.index |= found_.wire_map.flip(initial.wires[j]);
       }
     }
   }
 
   void add(const Primitive& p, int gate) {
     switch (p.kind) {
-      case Primitive::Kind::flip: return found_.frame.flip_wire(p.wires[0]);
-      case Primitive::Kind::cnot: return found_.frame.cnot(p.wires[0], p.wires[1]);
-      case Primitive::Kind::swap: return found_.frame.swap(p.wires[0], p.wires[1]);
+      case Primitive::Kind::flip: return found_.wire_map.flip_wire(p.wires[0]);
+      case Primitive::Kind::cnot: return found_.wire_map.cnot(p.wires[0], p.wires[1]);
+      case Primitive::Kind::swap: return found_.wire_map.swap(p.wires[0], p.wires[1]);
       case Primitive::Kind::rotation:
         found_.order.push_back({static_cast<int>(found_.rotations.size()), Element::none});
-        found_.rotations.push_back({found_.frame.word(p.letters, p.wires), p.angle, gate, half(p.odd)});
+        found_.rotations.push_back({found_.wire_map.word(p.letters, p.wires), p.angle, gate, half(p.odd)});
     }
   }
 
   Half half(const std::vector<int>& odd) const {
     if (odd.empty()) return {};
-    const PauliWord parity = found_.frame.word(std::string(odd.size(), 'Z'), odd);
+    const PauliWord parity = found_.wire_map.word(std::string(odd.size(), 'Z'), odd);
     return {parity.z, parity.negative};
   }
 
@@ -337,7 +337,7 @@ bool needs_words_only(const Program& program) {
 // place, it doubles with every new flip.
 double count_mixing(const Lowered& lowered) {
   Span flips;
-  int missing = lowered.start.everywhere != 0 ? 0 : lowered.frame.num_wires();
+  int missing = lowered.start.everywhere != 0 ? 0 : lowered.wire_map.num_wires();
   double total = 0;
   for (const Rotation& t : lowered.rotations) {
     if (t.word.is_diagonal()) continue;

@@ -1,5 +1,5 @@
-// Lowering: the gates of a program become rotations and unfused gates, and the permutations among them become the
-// frame.
+// Lowering: the gates of a program become rotations and unfused gates, and the permutations among them become the wire
+// map.
 //
 // A rotation is exp(-i angle/2 P) for a Pauli word P. Nearly every gate is a product of rotations, and for rotations
 // there is one kernel each way, one overlap and one rule for what commutes. Rotations whose word is diagonal are
@@ -11,16 +11,16 @@
 // product of rotations by P and by P Q, of half the angle each, but the other half of the amplitudes would come out of
 // these with what rounding leaves of a rotation and its inverse: zeros would not stay zeros.
 //
-// In the basis of X (see frame.h) it is RX that is a phase. Circuits of which nothing but Pauli words is measured, and
-// which begin in a basis state, are lowered to that basis where clearly fewer rotations are left in it: RX RZ RX on
+// In the basis of X (see wire_map.h) it is RX that is a phase. Circuits of which nothing but Pauli words is measured,
+// and which begin in a basis state, are lowered to that basis where clearly fewer rotations are left in it: RX RZ RX on
 // each wire and CNOT between them has half as many there.
 #pragma once
 
 #include <vector>
 
-#include "core/frame.h"
 #include "core/program.h"
 #include "core/start.h"
+#include "core/wire_map.h"
 
 namespace ketgrad {
 
@@ -81,7 +81,7 @@ struct Lowered {
   std::vector<Rotation> rotations;
   std::vector<GateOp> gate_ops;
   std::vector<Element> order;
-  Frame frame;  // at the end of the circuit
+  WireMap wire_map;  // at the end of the circuit
   Start start;
   int dropped = 0;  // gates outside the light cone: see light_cone.h
 };

@@ -452,10 +452,10 @@ void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vecto
 
 // --- measurements ----------------------------------------------------------------------------------------------------
 
-PlannedTerm plan_term(const Term& term, const Frame& frame) {
-  PlannedTerm planned{&term, frame.word(term.word, term.word_wires), {}};
+PlannedTerm plan_term(const Term& term, const WireMap& wire_map) {
+  PlannedTerm planned{&term, wire_map.word(term.word, term.word_wires), {}};
   for (const Factor& f : term.factors) {
-    PlannedFactor factor{&f, frame.groups(f.wires), frame.local(f.wires)};
+    PlannedFactor factor{&f, wire_map.groups(f.wires), wire_map.local(f.wires)};
     for (const int bit : f.bits) factor.kept = 2 * factor.kept + bit;
     planned.factors.push_back(std::move(factor));
   }
@@ -468,13 +468,13 @@ struct ObservedWord {
   PauliWord word;
 };
 
-PlannedMeasurement plan_measurement(const Measurement& m, Index first_result, const Frame& frame,
+PlannedMeasurement plan_measurement(const Measurement& m, Index first_result, const WireMap& wire_map,
                                     std::vector<ObservedWord>& words) {
   PlannedMeasurement planned;
   planned.measurement = &m;
   planned.first_result = first_result;
   for (const Term& term : m.terms) {
-    PlannedTerm t = plan_term(term, frame);
+    PlannedTerm t = plan_term(term, wire_map);
     if (m.kind == MeasurementKind::expval && t.factors.empty()) {
       words.push_back({&term, first_result, t.word});
     } else {
@@ -483,16 +483,16 @@ PlannedMeasurement plan_measurement(const Measurement& m, Index first_result, co
   }
   std::vector<int> wires = m.wires;
   if (m.kind == MeasurementKind::state) {
-    for (int w = 0; w < frame.num_wires(); ++w) wires.push_back(w);
+    for (int w = 0; w < wire_map.num_wires(); ++w) wires.push_back(w);
   }
   if (m.kind != MeasurementKind::expval && m.kind != MeasurementKind::var) {
-    planned.groups = frame.groups(wires);
-    planned.offsets = frame.local(wires);
+    planned.groups = wire_map.groups(wires);
+    planned.offsets = wire_map.local(wires);
     for (Index a = 0; a < std::min<Index>(planned.offsets.size(), 64); ++a) {
       // The basis is among the first: offsets are sums of it.
       planned.groups.shorten_runs(static_cast<Mask>(planned.offsets[a]));
     }
-    for (const int w : wires) planned.groups.shorten_runs(frame.flip(w));
+    for (const int w : wires) planned.groups.shorten_runs(wire_map.flip(w));
   }
   return planned;
 }
@@ -561,14 +561,14 @@ void plan_observables(Plan& plan, const WordsByFlip& words) {
 }
 
 // Returns the words that passes over the state measure.
-WordsByFlip plan_measurements(Plan& plan, const Frame& frame) {
+WordsByFlip plan_measurements(Plan& plan, const WireMap& wire_map) {
   const Program& program = *plan.program;
   Index real = 0;
   Index complex = 0;
   std::vector<ObservedWord> words;
   for (const Measurement& m : program.measurements) {
     Index& next = is_complex_result(m.kind) ? complex : real;
-    PlannedMeasurement planned = plan_measurement(m, next, frame, words);
+    PlannedMeasurement planned = plan_measurement(m, next, wire_map, words);
     next += result_size(m, program.num_wires);
     plan.measurements.push_back(std::move(planned));
   }
@@ -623,10 +623,10 @@ Plan make_plan(const Program& program, const Layout& layout) {
   plan.gate_ops = std::move(lowered.gate_ops);
   plan.dropped = lowered.dropped;
   plan.start = lowered.start;
-  plan.basis = lowered.frame.basis();
+  plan.basis = lowered.wire_map.basis();
   if (program.initial.kind == Preparation::state)
-    plan.initial_offsets = Frame(program.num_wires).local(program.initial.wires);
-  const WordsByFlip words = plan_measurements(plan, lowered.frame);
+    plan.initial_offsets = WireMap(program.num_wires).local(program.initial.wires);
+  const WordsByFlip words = plan_measurements(plan, lowered.wire_map);
   plan_passes(plan, lowered.order, layout.measures_in_passes ? flips_of(words) : std::vector<Mask>{});
   plan_observables(plan, words);
   return plan;

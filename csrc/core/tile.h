@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "core/frame.h"
+#include "core/wire_map.h"
 
 namespace ketgrad {
 

@@ -206,7 +206,7 @@ class PassRunner {
     return inverse_ ? -value : value;
   }
 
-  // -i P of a real word is +-1 times what the kernels take it for, by i^y_count and the frame's offset.
+  // -i P of a real word is +-1 times what the kernels take it for, by i^y_count and the wire map's offset.
   static double sign_of(const PauliWord& word) { return (word.y_count % 4 == 3) != word.negative ? -1 : 1; }
 
   // Goes over an operation in the order of the walk; `scale` is what the state in memory lacks.

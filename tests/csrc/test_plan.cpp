@@ -61,46 +61,46 @@ std::vector<int> shape(const Plan& plan) {
 
 using Shape = std::vector<int>;
 
-// --- frames ----------------------------------------------------------------------------------------------------------
+// --- wire maps -------------------------------------------------------------------------------------------------------
 
 // Wires that stay dual to each other, and words that mean what they say.
-TEST(frames_stay_dual) {
+TEST(wire_maps_stay_dual) {
   Random random(1);
   for (int round = 0; round < 50; ++round) {
-    Frame frame(6);
+    WireMap wire_map(6);
     for (int g = 0; g < 12; ++g) {
       const std::vector<int> w = random.wires(6, 2);
-      if (g % 3 == 0) frame.cnot(w[0], w[1]);
-      if (g % 3 == 1) frame.swap(w[0], w[1]);
-      if (g % 3 == 2) frame.flip_wire(w[0]);
+      if (g % 3 == 0) wire_map.cnot(w[0], w[1]);
+      if (g % 3 == 1) wire_map.swap(w[0], w[1]);
+      if (g % 3 == 2) wire_map.flip_wire(w[0]);
     }
     for (int v = 0; v < 6; ++v) {
-      for (int w = 0; w < 6; ++w) CHECK(odd_parity(frame.parity(v) & frame.flip(w)) == (v == w));
+      for (int w = 0; w < 6; ++w) CHECK(odd_parity(wire_map.parity(v) & wire_map.flip(w)) == (v == w));
     }
-    const IndexMap local = frame.local({2, 4});
-    const IndexMap groups = frame.groups({2, 4});
+    const IndexMap local = wire_map.local({2, 4});
+    const IndexMap groups = wire_map.groups({2, 4});
     for (Index g = 0; g < groups.size(); ++g) {
       for (Index a = 0; a < 4; ++a) {
         const Mask index = static_cast<Mask>(groups[g] ^ local[a]);
-        CHECK((odd_parity(index & frame.parity(2)) != frame.offset(2)) == (a >= 2));
-        CHECK((odd_parity(index & frame.parity(4)) != frame.offset(4)) == (a % 2 == 1));
+        CHECK((odd_parity(index & wire_map.parity(2)) != wire_map.offset(2)) == (a >= 2));
+        CHECK((odd_parity(index & wire_map.parity(4)) != wire_map.offset(4)) == (a % 2 == 1));
       }
     }
-    const IndexMap fixed = frame.fixed({0, 5}, {true, false});
+    const IndexMap fixed = wire_map.fixed({0, 5}, {true, false});
     for (Index r = 0; r < fixed.size(); ++r) {
-      CHECK(odd_parity(static_cast<Mask>(fixed[r]) & frame.parity(0)) != frame.offset(0));
-      CHECK(odd_parity(static_cast<Mask>(fixed[r]) & frame.parity(5)) == frame.offset(5));
+      CHECK(odd_parity(static_cast<Mask>(fixed[r]) & wire_map.parity(0)) != wire_map.offset(0));
+      CHECK(odd_parity(static_cast<Mask>(fixed[r]) & wire_map.parity(5)) == wire_map.offset(5));
     }
   }
 }
 
-TEST(a_frame_follows_cnot) {
-  Frame frame(2);  // bits 1 and 0
-  frame.cnot(0, 1);
-  CHECK(frame.parity(1) == 0b11);
-  CHECK(frame.flip(0) == 0b11);
-  CHECK(frame.flip(1) == 0b01);
-  const PauliWord word = frame.word("XY", {0, 1});
+TEST(a_wire_map_follows_cnot) {
+  WireMap wire_map(2);  // bits 1 and 0
+  wire_map.cnot(0, 1);
+  CHECK(wire_map.parity(1) == 0b11);
+  CHECK(wire_map.flip(0) == 0b11);
+  CHECK(wire_map.flip(1) == 0b01);
+  const PauliWord word = wire_map.word("XY", {0, 1});
   CHECK(word.x == 0b10);
   CHECK(word.z == 0b11);
   CHECK(word.y_count == 1);
@@ -144,16 +144,16 @@ TEST(gate_ops_know_their_groups) {
 
 // Z flips there, X is a phase, and Y = i X Z changes its sign.
 TEST(words_in_the_basis_of_x) {
-  Frame frame(2, Basis::x);
-  frame.cnot(0, 1);  // Z on wire 1 becomes Z Z, X on wire 0 becomes X X
-  frame.flip_wire(1);
+  WireMap wire_map(2, Basis::x);
+  wire_map.cnot(0, 1);  // Z on wire 1 becomes Z Z, X on wire 0 becomes X X
+  wire_map.flip_wire(1);
   const auto same = [](const PauliWord& a, const PauliWord& b) {
     return a.x == b.x && a.z == b.z && a.y_count == b.y_count && a.negative == b.negative;
   };
-  CHECK(same(frame.word("X", {0}), {0, 0b11, 0, false}));
-  CHECK(same(frame.word("Z", {1}), {0b11, 0, 0, true}));
-  CHECK(same(frame.word("Y", {0}), {0b10, 0b11, 1, true}));
-  CHECK(same(frame.word("Y", {1}), {0b11, 0b01, 1, false}));
+  CHECK(same(wire_map.word("X", {0}), {0, 0b11, 0, false}));
+  CHECK(same(wire_map.word("Z", {1}), {0b11, 0, 0, true}));
+  CHECK(same(wire_map.word("Y", {0}), {0b10, 0b11, 1, true}));
+  CHECK(same(wire_map.word("Y", {1}), {0b11, 0b01, 1, false}));
 }
 
 TEST(the_basis_with_fewer_rotations_is_chosen) {
@@ -165,13 +165,13 @@ TEST(the_basis_with_fewer_rotations_is_chosen) {
   std::vector<Gate> gates;
   for (int l = 0; l < 3; ++l) gates.insert(gates.end(), layer.begin(), layer.end());
   const Measurement word{MeasurementKind::expval, {}, {{1, {}, {1, 2}, "ZY", {}}}};
-  const auto basis = [&](const Measurement& m) { return lower(circuit_of(4, gates, m).program).frame.basis(); };
+  const auto basis = [&](const Measurement& m) { return lower(circuit_of(4, gates, m).program).wire_map.basis(); };
   CHECK(basis(word) == Basis::x);
   CHECK(basis(measured_state) == Basis::z);
   CHECK(basis({MeasurementKind::var, {}, word.terms}) == Basis::z);
   Circuit prepared = circuit_of(4, gates, word);
   prepared.program.initial = {Preparation::state, {0}, {}, prepared.add_input(Role::state, 1)};
-  CHECK(lower(prepared.program).frame.basis() == Basis::z);
+  CHECK(lower(prepared.program).wire_map.basis() == Basis::z);
   gates.push_back(make_gate("Toffoli", {0, 1, 2}));
   CHECK(basis(word) == Basis::z);
   gates = layer;

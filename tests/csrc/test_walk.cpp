@@ -57,7 +57,7 @@ TEST(circuits_in_either_basis) {
   int in_x = 0;
   for (int round = 0; round < 48; ++round) {
     const Circuit circuit = word_circuit(random, 1 + round % 6, 24);
-    in_x += lower(circuit.program).frame.basis() == Basis::x ? 1 : 0;
+    in_x += lower(circuit.program).wire_map.basis() == Basis::x ? 1 : 0;
     check_case(make_case(random, circuit, round % 3 == 0 ? 1 : 18), 1);
   }
   CHECK(in_x >= 10);

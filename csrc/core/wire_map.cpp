@@ -1,22 +1,22 @@
-#include "core/frame.h"
+#include "core/wire_map.h"
 
 #include <utility>
 
 namespace ketgrad {
 
-Frame::Frame(int num_wires, Basis basis) : basis_(basis), offset_(num_wires, false) {
+WireMap::WireMap(int num_wires, Basis basis) : basis_(basis), offset_(num_wires, false) {
   for (int w = 0; w < num_wires; ++w) flip_.push_back(unit(bit_of_wire(w, num_wires)));
   parity_ = flip_;
 }
 
 // The target's new bit is the sum of both. What flips the new control alone must keep that sum: it flips both old bits.
-void Frame::cnot(int control, int target) {
+void WireMap::cnot(int control, int target) {
   parity_[target] ^= parity_[control];
   offset_[target] = offset_[target] != offset_[control];
   flip_[control] ^= flip_[target];
 }
 
-void Frame::swap(int a, int b) {
+void WireMap::swap(int a, int b) {
   std::swap(parity_[a], parity_[b]);
   std::swap(flip_[a], flip_[b]);
   const bool offset = offset_[a];
@@ -24,7 +24,7 @@ void Frame::swap(int a, int b) {
   offset_[b] = offset;
 }
 
-PauliWord Frame::word(const std::string& letters, const std::vector<int>& wires) const {
+PauliWord WireMap::word(const std::string& letters, const std::vector<int>& wires) const {
   PauliWord word;
   Mask& flips = basis_ == Basis::z ? word.x : word.z;
   Mask& parities = basis_ == Basis::z ? word.z : word.x;
@@ -43,7 +43,7 @@ PauliWord Frame::word(const std::string& letters, const std::vector<int>& wires)
   return word;
 }
 
-IndexMap Frame::coset(const std::vector<int>& wires, Mask origin) const {
+IndexMap WireMap::coset(const std::vector<int>& wires, Mask origin) const {
   std::vector<bool> taken(flip_.size(), false);
   for (const int w : wires) taken[w] = true;
   Span span;
@@ -56,7 +56,7 @@ IndexMap Frame::coset(const std::vector<int>& wires, Mask origin) const {
   return IndexMap(span.reduce(origin), basis);
 }
 
-IndexMap Frame::fixed(const std::vector<int>& wires, const std::vector<bool>& bits) const {
+IndexMap WireMap::fixed(const std::vector<int>& wires, const std::vector<bool>& bits) const {
   Mask origin = 0;
   for (std::size_t j = 0; j < wires.size(); ++j) {
     if (bits[j] != offset_[wires[j]]) origin ^= flip_[wires[j]];
@@ -64,9 +64,9 @@ IndexMap Frame::fixed(const std::vector<int>& wires, const std::vector<bool>& bi
   return coset(wires, origin);
 }
 
-IndexMap Frame::groups(const std::vector<int>& wires) const { return coset(wires, 0); }
+IndexMap WireMap::groups(const std::vector<int>& wires) const { return coset(wires, 0); }
 
-IndexMap Frame::local(const std::vector<int>& wires) const {
+IndexMap WireMap::local(const std::vector<int>& wires) const {
   Mask origin = 0;
   std::vector<Mask> basis;
   for (const int w : wires) {

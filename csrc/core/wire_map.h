@@ -1,8 +1,9 @@
-// The frame: how amplitudes lie in memory while permutation gates are carried along instead of being performed.
+// The wire map: how amplitudes lie in memory while permutation gates are carried along instead of being performed.
 //
 // X, CNOT and SWAP map basis states to basis states by an affine map over GF(2). The state in memory stays as it is;
-// the frame says where things are: the bit of a wire is the parity of (index & parity(w)), plus offset(w), and flipping
-// that bit alone is adding flip(w) to the index. parity(v) and flip(w) are dual: their product is 1 for v = w, else 0.
+// the wire map says where things are: the bit of a wire is the parity of (index & parity(w)), plus offset(w), and
+// flipping that bit alone is adding flip(w) to the index. parity(v) and flip(w) are dual: their product is 1 for v = w,
+// else 0.
 //
 // In the basis of X, amplitudes are those of |+> and |-> on each wire: Z flips them there and X is a phase, so the
 // masks change roles, and Y = i X Z changes its sign. All the rest, which needs no more than words, is the same.
@@ -31,9 +32,9 @@ inline bool commute(const PauliWord& a, const PauliWord& b) { return !odd_parity
 
 enum class Basis : std::uint8_t { z, x };
 
-class Frame {
+class WireMap {
  public:
-  explicit Frame(int num_wires, Basis basis = Basis::z);
+  explicit WireMap(int num_wires, Basis basis = Basis::z);
 
   void flip_wire(int wire) { offset_[wire] = !offset_[wire]; }
   void cnot(int control, int target);
@@ -50,7 +51,7 @@ class Frame {
 
   // The rest is of the basis of Z alone.
 
-  // The indices at which the wires have the given bits, in ascending order where the frame allows.
+  // The indices at which the wires have the given bits, in ascending order where the wire map allows.
   IndexMap fixed(const std::vector<int>& wires, const std::vector<bool>& bits) const;
 
   // The index of local basis state a of the wires, the first wire its most significant bit, is the sum of
