@@ -17,9 +17,9 @@ KETGRAD_DEVICE Index offset_at(const TablesView& t, const Offsets& offsets, Inde
 // --- beginnings ------------------------------------------------------------------------------------------------------
 
 template <class T>
-KETGRAD_KERNEL begin_kernel(Index each, Index samples, Start start, Complex<T>* states) {
+KETGRAD_KERNEL begin_kernel(Index each, Index samples, InitialAmplitudes initial, Complex<T>* states) {
   const Item item = Item::of(each, samples);
-  if (item.exists) states[item.sample * each + item.number] = {static_cast<T>(start.amplitude(item.number)), T(0)};
+  if (item.exists) states[item.sample * each + item.number] = {static_cast<T>(initial.amplitude(item.number)), T(0)};
 }
 
 template <class T>
@@ -398,8 +398,8 @@ KETGRAD_KERNEL matrix_gradient_kernel(Index each, Index rows, StateCall<T> c, Ta
 // --- launches --------------------------------------------------------------------------------------------------------
 
 template <class T>
-void begin_states(const Queue& queue, const StateCall<T>& call, const Start& start, Complex<T>* states) {
-  launch_items(queue, Index{1} << call.num_bits, call.samples.count, begin_kernel<T>, start, states);
+void begin_states(const Queue& queue, const StateCall<T>& call, const InitialAmplitudes& initial, Complex<T>* states) {
+  launch_items(queue, Index{1} << call.num_bits, call.samples.count, begin_kernel<T>, initial, states);
 }
 
 template <class T>

@@ -17,7 +17,7 @@ struct StateCall {
 
 // |index>
 template <class T>
-void begin_states(const Queue& queue, const StateCall<T>& call, const Start& start, Complex<T>* states);
+void begin_states(const Queue& queue, const StateCall<T>& call, const InitialAmplitudes& initial, Complex<T>* states);
 
 // Scatters an input's amplitudes into states of zeros; and takes the gradient, 2 bra, of the same places.
 template <class T>

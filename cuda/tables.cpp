@@ -31,7 +31,7 @@ class TableMaker {
     add_words();
     for (const PlannedMeasurement& m : plan_.measurements) add_measurement(m);
     add_elements();
-    add_start();
+    add_initial_amplitudes();
     return std::move(tables_);
   }
 
@@ -608,9 +608,9 @@ class TableMaker {
     }
   }
 
-  void add_start() {
+  void add_initial_amplitudes() {
     tables_.preparation = program_.initial.kind;
-    tables_.start = plan_.start;
+    tables_.initial = plan_.initial;
     tables_.initial_input = program_.initial.input;
     std::vector<Mask> units;
     for (int b = 0; b < program_.num_wires; ++b) units.push_back(unit(b));

@@ -291,7 +291,7 @@ struct Tables {
   std::vector<std::vector<int>> pass_inputs;  // that a pass reads
   int single_sources = 0;
   Preparation preparation = Preparation::zero;
-  Start start;
+  InitialAmplitudes initial;
   Map initial_offsets;
   Range identity;  // the unit vectors
   int initial_input = no_input;

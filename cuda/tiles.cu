@@ -669,11 +669,11 @@ KETGRAD_DEVICE void store_tile(const Place<T>& place, const LiveMap& live, const
 }
 
 template <class T>
-KETGRAD_DEVICE void prepare_tile(const Place<T>& place, const Start& start, Tile<T>& tile) {
+KETGRAD_DEVICE void prepare_tile(const Place<T>& place, const InitialAmplitudes& initial, Tile<T>& tile) {
   for_each_round(place, [&](const Round& round) {
     const RowValues index = indices(place, round);
     for_each_row(round, [&](int u, Local row, Local s) {
-      const double amplitude = row < place.size() ? start.amplitude(static_cast<Index>(index[u])) : 0;
+      const double amplitude = row < place.size() ? initial.amplitude(static_cast<Index>(index[u])) : 0;
       tile.set(s, {static_cast<T>(amplitude), T(0)});
     });
   });
@@ -694,7 +694,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
   block.for_each_tile([&] {
     Tile<T> ket(0, place.padded_size());
     if (f.prepares) {
-      prepare_tile(place, f.start, ket);
+      prepare_tile(place, f.initial, ket);
     } else {
       load_tile(place, pass.before, static_cast<const Complex<T>*>(f.ket) + state, ket);
     }

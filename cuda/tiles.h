@@ -42,8 +42,8 @@ template <class T>
 struct ForwardTiles {
   int first_pass = 0;
   int end_pass = 0;
-  bool prepares = false;  // begin with `start`; else with what `ket` holds
-  Start start;
+  bool prepares = false;  // begin with `initial`; else with what `ket` holds
+  InitialAmplitudes initial;
   Complex<T>* ket = nullptr;   // [sample][2^n]; null where nobody needs it and nothing is read
   Complex<T>* into = nullptr;  // where the ket goes; null: nowhere
   bool measures = false;       // the words of the first word pass, of the same tiles

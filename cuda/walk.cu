@@ -223,7 +223,7 @@ class Walk {
       if (!whole_ && !c_.tables().covered) c_.zero_states(ket_or_own());
       return false;
     }
-    begin_states(c_.queue(), c_.state_call(), c_.tables().start, ket_or_own());
+    begin_states(c_.queue(), c_.state_call(), c_.tables().initial, ket_or_own());
     return true;
   }
 
@@ -237,7 +237,7 @@ class Walk {
     f.first_pass = first;
     f.end_pass = end;
     f.prepares = !has_begun;
-    f.start = c_.tables().start;
+    f.initial = c_.tables().initial;
     f.ket = ket_;
     f.into = ket_;
     f.measures = measures;
@@ -349,14 +349,14 @@ class Walk {
   // --- undoing -------------------------------------------------------------------------------------------------------
 
   void undo_circuit() {
-    const bool start_wanted = c_.wants(c_.tables().initial_input);
+    const bool initial_requested = c_.wants(c_.tables().initial_input);
     for (int end = pass_count(); end > first_pass_;) {
       int first = end - 1;
       if (is_gate_op(first)) {
         undo(c_.tables().gate_ops[c_.tables().passes[first].gate_op]);
       } else {
         while (whole_ && first > first_pass_ && !is_gate_op(first - 1)) --first;
-        launch_backward(first, end, first == first_pass_ && !start_wanted);
+        launch_backward(first, end, first == first_pass_ && !initial_requested);
       }
       end = first;
     }

@@ -66,7 +66,7 @@ class Pruning {
 
   Lowered kept(const std::vector<Element>& inside) {
     const auto dropped = static_cast<int>(count_gates(lowered_.order) - count_gates(inside));
-    Lowered found{{}, {}, {}, lowered_.wire_map, lowered_.start, dropped};
+    Lowered found{{}, {}, {}, lowered_.wire_map, lowered_.initial, dropped};
     for (const Element& e : inside) {
       if (e.rotation != Element::none) {
         found.order.push_back({static_cast<int>(found.rotations.size()), Element::none});

@@ -292,13 +292,13 @@ class Lowering {
   // In the basis of X, |0...0> is all of its states alike, and a 1 is a sign.
   void begin() {
     const InitialState& initial = program_.initial;
-    if (found_.wire_map.basis() == Basis::x) found_.start.everywhere = std::exp2(-0.5 * program_.num_wires);
+    if (found_.wire_map.basis() == Basis::x) found_.initial.everywhere = std::exp2(-0.5 * program_.num_wires);
     for (std::size_t j = 0; j < initial.bits.size(); ++j) {
       if (!initial.bits[j]) continue;
       if (found_.wire_map.basis() == Basis::x) {
         found_.wire_map.flip_wire(initial.wires[j]);
       } else {
-        found_.start.index |= found_.wire_map.flip(initial.wires[j]);
+        found_.initial.index |= found_.wire_map.flip(initial.wires[j]);
       }
     }
   }
@@ -337,7 +337,7 @@ bool needs_words_only(const Program& program) {
 // place, it doubles with every new flip.
 double count_mixing(const Lowered& lowered) {
   Span flips;
-  int missing = lowered.start.everywhere != 0 ? 0 : lowered.wire_map.num_wires();
+  int missing = lowered.initial.everywhere != 0 ? 0 : lowered.wire_map.num_wires();
   double total = 0;
   for (const Rotation& t : lowered.rotations) {
     if (t.word.is_diagonal()) continue;

@@ -18,8 +18,8 @@
 
 #include <vector>
 
+#include "core/initial_amplitudes.h"
 #include "core/program.h"
-#include "core/start.h"
 #include "core/wire_map.h"
 
 namespace ketgrad {
@@ -82,7 +82,7 @@ struct Lowered {
   std::vector<GateOp> gate_ops;
   std::vector<Element> order;
   WireMap wire_map;  // at the end of the circuit
-  Start start;
+  InitialAmplitudes initial;
   int dropped = 0;  // gates outside the light cone: see light_cone.h
 };
 

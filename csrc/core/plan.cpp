@@ -427,8 +427,8 @@ void apply_scales(Plan& plan) {
 void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vector<Mask>& word_flips) {
   Live live;
   live.everywhere =
-      !plan.layout.tracks_support || plan.program->initial.kind == Preparation::state || plan.start.everywhere != 0;
-  live.origin = static_cast<Mask>(plan.start.index);
+      !plan.layout.tracks_support || plan.program->initial.kind == Preparation::state || plan.initial.everywhere != 0;
+  live.origin = static_cast<Mask>(plan.initial.index);
   std::vector<int> rotations;
   const auto finish_segment = [&](const std::vector<Mask>& next_flips) {
     SegmentPlanner(plan, live, std::move(rotations), next_flips).run();
@@ -622,7 +622,7 @@ Plan make_plan(const Program& program, const Layout& layout) {
   plan.rotations = std::move(lowered.rotations);
   plan.gate_ops = std::move(lowered.gate_ops);
   plan.dropped = lowered.dropped;
-  plan.start = lowered.start;
+  plan.initial = lowered.initial;
   plan.basis = lowered.wire_map.basis();
   if (program.initial.kind == Preparation::state)
     plan.initial_offsets = WireMap(program.num_wires).local(program.initial.wires);

@@ -172,8 +172,8 @@ struct Plan {
   std::vector<Pass> passes;
   std::vector<PlannedMeasurement> measurements;
   std::vector<ObservablePass> observables;
-  IndexMap initial_offsets;  // of a prepared state's amplitudes
-  Start start;               // if no state is prepared
+  IndexMap initial_offsets;   // of a prepared state's amplitudes
+  InitialAmplitudes initial;  // if no state is prepared
   Basis basis = Basis::z;
   int dropped = 0;  // gates outside the light cone of the measurements
 };

@@ -116,14 +116,14 @@ class TangentWalk : public GroupWalk<V> {
     TangentRunner<V>& rotations = started(backward_rotations_, true);
     this->find_requested_rotations();
     this->rotation_overlaps_.assign(plan_.rotations.size() * width, 0.0);
-    const bool start_wanted = this->wants(program_.initial.input);
+    const bool initial_requested = this->wants(program_.initial.input);
     const typename TangentRunner<V>::States states{this->numbers(psi_), this->numbers(dpsi_), this->numbers(lambda_),
                                                    this->numbers(dlambda_)};
     for (int p = static_cast<int>(plan_.passes.size()) - 1; p >= gradients_->first_pass; --p) {
       if (call_.should_stop()) return false;
       const int s = plan_.passes[p].gate_op;
       if (s == Element::none) {
-        const bool last = p == gradients_->first_pass && !start_wanted;
+        const bool last = p == gradients_->first_pass && !initial_requested;
         rotations.backward(p, states, last, this->requested_rotations_, this->rotation_overlaps_);
       } else {
         undo_gate_op(s);

@@ -295,15 +295,14 @@ class GroupWalk {
   }
 
   void prepare() {
-    const InitialState& initial = program_.initial;
-    if (initial.kind != Preparation::state) {
-      const Start& start = plan_.start;
-      fill(psi_, static_cast<T>(start.everywhere));
-      psi_[2 * start.index] = V{} + static_cast<T>(start.amplitude(start.index));
+    if (program_.initial.kind != Preparation::state) {
+      const InitialAmplitudes& initial = plan_.initial;
+      fill(psi_, static_cast<T>(initial.everywhere));
+      psi_[2 * initial.index] = V{} + static_cast<T>(initial.amplitude(initial.index));
       return;
     }
     fill_zero(psi_);
-    const V* amplitudes = input_lanes(initial.input);
+    const V* amplitudes = input_lanes(program_.initial.input);
     store_group(psi_, 0, plan_.initial_offsets, plan_.initial_offsets.size(), amplitudes);
   }
 
@@ -341,7 +340,7 @@ class GroupWalk {
     PassRunner<V>& rotations = started(backward_rotations_, true);
     find_requested_rotations();
     rotation_overlaps_.assign(plan_.rotations.size() * width, 0.0);
-    const bool start_wanted = wants(program_.initial.input);
+    const bool initial_requested = wants(program_.initial.input);
     for (int p = static_cast<int>(plan_.passes.size()) - 1; p >= gradients_->first_pass; --p) {
       if (call_.should_stop()) return false;
       if (psi_ != ket && !rotations.covers_state(p)) {
@@ -351,7 +350,7 @@ class GroupWalk {
       }
       const int s = plan_.passes[p].gate_op;
       if (s == Element::none) {
-        const bool last = p == gradients_->first_pass && !start_wanted;
+        const bool last = p == gradients_->first_pass && !initial_requested;
         rotations.backward(p, numbers(psi_), numbers(ket), numbers(lambda_), last, requested_rotations_,
                            rotation_overlaps_);
         psi_ = ket;

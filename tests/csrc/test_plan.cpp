@@ -523,7 +523,7 @@ bool includes(const Amplitudes& larger, const Amplitudes& smaller) {
 // that has another scale than the rest. And rows of single states go in pairs.
 void check_support(const Plan& plan) {
   Amplitudes before(std::size_t{1} << plan.program->num_wires, false);
-  before[plan.start.index] = true;
+  before[plan.initial.index] = true;
   for (const Pass& pass : plan.passes) {
     if (pass.gate_op != Element::none) before.assign(before.size(), true);
     for (const TileOp& op : pass.operations) {

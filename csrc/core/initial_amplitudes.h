@@ -6,7 +6,7 @@
 
 namespace ketgrad {
 
-struct Start {
+struct InitialAmplitudes {
   Index index = 0;
   double everywhere = 0;  // the amplitude of all basis states; 0: it is 1 at the index alone
 
