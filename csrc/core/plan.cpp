@@ -590,26 +590,26 @@ Index sum_size(const Measurement& m, const Program& program) {
 
 }  // namespace
 
-Extent extent_of(const Program& program) {
-  Extent extent;
-  const auto has_sum = [&](Index size) { extent.largest_sum = std::max(extent.largest_sum, size); };
+ResourceBounds resource_bounds(const Program& program) {
+  ResourceBounds resources;
+  const auto has_sum = [&](Index size) { resources.largest_sum = std::max(resources.largest_sum, size); };
   for (const Gate& g : program.gates) {
     const GateInfo& info = gate_info(g.opcode);
     if (info.family == Family::diagonal) has_sum(Index{2} << g.targets.size());
     if (info.family != Family::block && info.family != Family::matrix) continue;
     const int size = info.family == Family::matrix ? 1 << g.targets.size() : block_size(info);
-    extent.largest_block = std::max(extent.largest_block, size);
+    resources.largest_block = std::max(resources.largest_block, size);
     has_sum(Index{2} * size * size);
   }
   if (program.initial.kind == Preparation::state) has_sum(Index{2} << program.initial.wires.size());
-  extent.work = static_cast<Index>(program.gates.size());
+  resources.work = static_cast<Index>(program.gates.size());
   for (const Measurement& m : program.measurements) {
     has_sum(sum_size(m, program));
-    extent.work += static_cast<Index>(m.terms.size()) + 1;
-    extent.needs_scratch |= m.kind == MeasurementKind::var;
-    for (const Term& t : m.terms) extent.needs_scratch |= !t.factors.empty();
+    resources.work += static_cast<Index>(m.terms.size()) + 1;
+    resources.needs_scratch |= m.kind == MeasurementKind::var;
+    for (const Term& t : m.terms) resources.needs_scratch |= !t.factors.empty();
   }
-  return extent;
+  return resources;
 }
 
 Plan make_plan(const Program& program, const Layout& layout) {

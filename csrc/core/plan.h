@@ -179,14 +179,14 @@ struct Plan {
 };
 
 // What a call needs beside the states, whatever the layout.
-struct Extent {
+struct ResourceBounds {
   int largest_block = 1;       // rows of the largest matrix
   Index largest_sum = 1;       // numbers in the largest sum over amplitudes: overlaps, outcomes, a density matrix
   Index work = 0;              // gates and terms
   bool needs_scratch = false;  // some measurement needs states of its own
 };
 
-Extent extent_of(const Program& program);
+ResourceBounds resource_bounds(const Program& program);
 
 // The program must outlive its plan.
 Plan make_plan(const Program& program, const Layout& layout);

@@ -66,7 +66,7 @@ PlannedProgram::PlannedProgram(std::int64_t id, Program program, std::string con
     : id(id),
       program(std::move(program)),
       content(std::move(content)),
-      extent(extent_of(this->program)),
+      resources(resource_bounds(this->program)),
       bytes_(bytes_of(this->program) + static_cast<std::int64_t>(this->content.size())),
       in_caches_(in_caches) {}
 

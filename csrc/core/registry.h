@@ -26,7 +26,7 @@ class PlannedProgram {
   const std::int64_t id;
   const Program program;
   const std::string content;  // as Program::serialise writes it
-  const Extent extent;
+  const ResourceBounds resources;
 
   // Made at the first call that asks for the layout, kept from then on.
   const Plan& plan(const Layout& layout) const;

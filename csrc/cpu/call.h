@@ -62,7 +62,7 @@ struct Call : Cancellation {
   int threads = 1;
 
   const Program& program() const { return planned->program; }
-  const Extent& extent() const { return planned->extent; }
+  const ResourceBounds& resources() const { return planned->resources; }
   Index dimension() const { return Index{1} << program().num_wires; }
 
   // A parameter of a sample: design's (input, column, scale, offset).

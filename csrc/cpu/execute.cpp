@@ -97,16 +97,16 @@ Regime choose_regime(const Call<T>& call, const WalkLevel& level) {
   const Index width = level.lanes<T>();
   Regime regime;
   const Index lane_state_bytes = call.dimension() * 2 * width * static_cast<Index>(sizeof(T));
-  const Index lane_sum_bytes = call.extent().largest_sum * width * static_cast<Index>(sizeof(T));
+  const Index lane_sum_bytes = call.resources().largest_sum * width * static_cast<Index>(sizeof(T));
   regime.lanes = call.program().num_wires < smallest_single ||
                  (chooses_lanes(call, level) && std::max(lane_state_bytes, lane_sum_bytes) <= largest_lane_state &&
-                  call.extent().largest_block <= largest_lane_block);
+                  call.resources().largest_block <= largest_lane_block);
   const Index group = regime.lanes ? width : 1;
   const Index groups = (call.batch + group - 1) / group;
   const bool large_state = in_use.spread || call.dimension() >= smallest_parallel_state;
   regime.parallel_passes = !regime.lanes && groups < call.threads && large_state;
   const double written =
-      static_cast<double>(call.batch) * static_cast<double>(call.dimension()) * static_cast<double>(call.extent().work);
+      static_cast<double>(call.batch) * static_cast<double>(call.dimension()) * static_cast<double>(call.resources().work);
   const bool small_call = !in_use.spread && written < smallest_parallel_call;
   const bool one_task = regime.parallel_passes || small_call;
   regime.tasks = one_task ? 1 : std::min<Index>(groups, call.threads);
@@ -276,12 +276,12 @@ double workspace_bytes(const Call<T>& call, bool backward, bool keeps_ket) {
   // half states more. A single state's are of a tile.
   const bool in_result = !backward && keeps_ket && !regime.lanes;  // a single state is written where it is kept
   const double states =
-      (backward ? 2 : 1) - (in_result ? 1 : 0) + (call.extent().needs_scratch ? 2 : 0) + (regime.lanes ? 1.5 : 0);
+      (backward ? 2 : 1) - (in_result ? 1 : 0) + (call.resources().needs_scratch ? 2 : 0) + (regime.lanes ? 1.5 : 0);
   const double per_lane = states * static_cast<double>(call.dimension()) * 2 * sizeof(T);
   // Sums are taken in T and added up in double; the cotangent of a density matrix is as large as its sum.
-  const double sums = static_cast<double>(call.extent().largest_sum) * (2 * sizeof(T) + sizeof(double));
+  const double sums = static_cast<double>(call.resources().largest_sum) * (2 * sizeof(T) + sizeof(double));
   const double all_tables =
-      static_cast<double>(call.extent().work) * static_cast<double>(call.dimension()) * 2 * sizeof(T);
+      static_cast<double>(call.resources().work) * static_cast<double>(call.dimension()) * 2 * sizeof(T);
   const double tables = 2 * std::min(all_tables, static_cast<double>(largest_tables));
   const double tile = 6.0 * sizeof(T) * static_cast<double>(Index{2} << largest_tile_bits);
   const double beside = regime.lanes ? tables * static_cast<double>(regime.tasks) : tile * call.threads;

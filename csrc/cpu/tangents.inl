@@ -58,8 +58,8 @@ class TangentWalk : public GroupWalk<V> {
  public:
   TangentWalk(const Call<T>& call, const Plan& plan, const SharedGateOps<T>& shared, const Task& task)
       : Base(call, plan, shared, task),
-        third_scratch_(call.extent().needs_scratch ? 2 * dimension_ : 0),
-        fourth_scratch_(call.extent().needs_scratch ? 2 * dimension_ : 0) {}
+        third_scratch_(call.resources().needs_scratch ? 2 * dimension_ : 0),
+        fourth_scratch_(call.resources().needs_scratch ? 2 * dimension_ : 0) {}
 
   void run(const Task& task, const Directional<T>& directional, TaskGradients<T>& gradients) {
     const bool goes_back = directional.wants_gradients();

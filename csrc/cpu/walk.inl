@@ -156,8 +156,8 @@ class GroupWalk {
         complex_stride_(program_.complex_results()),
         tiles_(call, team_),
         words_(plan_, tiles_),
-        first_scratch_(call.extent().needs_scratch ? 2 * dimension_ : 0),
-        second_scratch_(call.extent().needs_scratch ? 2 * dimension_ : 0) {}
+        first_scratch_(call.resources().needs_scratch ? 2 * dimension_ : 0),
+        second_scratch_(call.resources().needs_scratch ? 2 * dimension_ : 0) {}
 
   void forward(const Task& task, const Results<T>& results) {
     const bool in_place = width == 1 && results.ket != nullptr;

@@ -625,7 +625,7 @@ TEST(measurements_follow_each_other_in_the_results) {
   CHECK(plan.observables[0].groups.size() == 2);
   CHECK(plan.observables[0].groups[0].members[0].result == 4);
   CHECK(plan.measurements[4].terms.size() == 1);
-  CHECK(extent_of(program).needs_scratch);
+  CHECK(resource_bounds(program).needs_scratch);
 }
 
 // Words that flip the same bits are one group, whatever their letters.
