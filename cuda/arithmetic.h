@@ -36,7 +36,7 @@ using Wide = typename NumberOf<T>::Wide;
 template <class T>
 inline constexpr bool is_dual = !std::is_same_v<T, Real<T>>;
 
-// An array that a call brings: its values, and those of duals their slopes, null where they stand still.
+// An array that a call brings: its values, and those of duals their slopes, null where they have no tangent.
 template <class T>
 struct Source {
   const Real<T>* values = nullptr;

@@ -538,7 +538,7 @@ void sum_rotation(const Queue& queue, const StateCall<T>& call, const TableGateO
 }
 
 #define KETGRAD_STEPS(T)                                                                                            \
-  template void begin_states(const Queue&, const StateCall<T>&, const Start&, Complex<T>*);                         \
+  template void begin_states(const Queue&, const StateCall<T>&, const InitialAmplitudes&, Complex<T>*);             \
   template void load_initial_state(const Queue&, const StateCall<T>&, int, const Map&, Complex<T>*);                \
   template void add_initial_gradient(const Queue&, const StateCall<T>&, const Input<T>&, int, const Map&,           \
                                      const Complex<T>*);                                                            \

@@ -266,13 +266,13 @@ class TableMaker {
     found.gate_op = pass.gate_op;
     if (pass.gate_op == Element::none) {
       found.tile_bits = bits_of(pass.rows);
-      found.tiles = pass.active_tiles;
+      found.tiles = pass.num_active_tiles;
       found.rows = append(tables_.vectors, basis_of(pass.rows));
       tile_words_.begin(numbered(pass.tiles));
-      found.before = live_map(pass.before, pass);
+      found.before = support_map(pass.before, pass);
       // After an unfused gate, and where measurements are next, states are in memory as a whole.
       const bool goes_on = number + 1 < plan_.passes.size() && plan_.passes[number + 1].gate_op == Element::none;
-      if (goes_on) found.after = live_map(plan_.passes[number + 1].before, pass);
+      if (goes_on) found.after = support_map(plan_.passes[number + 1].before, pass);
       found.operations = append(tables_.operations, operations_of(pass));
       Range groups;
       const bool measures = last_pass_measures() && number + 1 == plan_.passes.size();
@@ -280,7 +280,7 @@ class TableMaker {
       found.tile_words = finish_tile_words();
       if (measures)
         tables_.word_passes.push_back({found.tile_bits, pass.tiles.size(), found.rows, found.tile_words, groups});
-      tables_.covered |= !after_gate_op_ && pass.active_tiles == pass.tiles.size();
+      tables_.covered |= !after_gate_op_ && pass.num_active_tiles == pass.tiles.size();
     }
     after_gate_op_ |= pass.gate_op != Element::none;
     tables_.passes.push_back(found);
@@ -290,13 +290,13 @@ class TableMaker {
   bool last_pass_measures() const { return !plan_.observables.empty() && plan_.observables[0].in_last_pass; }
 
   // In the coordinates of a pass.
-  LiveMap live_map(const Live& live, const Pass& pass) {
-    LiveMap map;
-    map.everywhere = live.everywhere || pass.tiles.size() == 1 ? 1 : 0;
+  SupportMap support_map(const Support& support, const Pass& pass) {
+    SupportMap map;
+    map.everywhere = support.everywhere || pass.tiles.size() == 1 ? 1 : 0;
     if (map.everywhere != 0) return map;
-    map.tile = tile_words_.add_wide([&](Mask base) { return live.span.reduce(base ^ live.origin); });
+    map.tile = tile_words_.add_wide([&](Mask base) { return support.span.reduce(base ^ support.origin); });
     std::vector<Mask> rows;
-    for (const Mask v : basis_of(pass.rows)) rows.push_back(live.span.reduce(v));
+    for (const Mask v : basis_of(pass.rows)) rows.push_back(support.span.reduce(v));
     map.rows = append(tables_.vectors, rows);
     return map;
   }
@@ -344,7 +344,7 @@ class TableMaker {
     TableOp op;
     op.rotations = static_cast<std::int32_t>(block.rotations.size());
     op.first_angle = rotations_;
-    op.active = static_cast<std::int32_t>(block.active);
+    op.num_active = static_cast<std::int32_t>(block.num_active);
     std::vector<SignMask> signs;
     for (int j = 0; j < op.rotations; ++j) {
       add_angle(rotations_++, {block.rotations[j]});
@@ -370,34 +370,34 @@ class TableMaker {
     TableOp op;
     Numbered groups;
     for (const int b : bits) groups.basis.push_back(unit(b));
-    op.active = std::int32_t{1} << tile_bits;
+    op.num_active = std::int32_t{1} << tile_bits;
     finish(op, {}, std::move(groups), waiting, tile_bits);
     return op;
   }
 
   // The groups of an operation, given those of the rows that it rotates, and its strings.
   void finish(TableOp& op, std::vector<Mask> flips, Numbered groups, std::vector<Waiting>& waiting, int tile_bits) {
-    // Groups of fewer rows than a thread holds go together. Those that are zero still come last, and stay so.
+    // Groups of fewer rows than a thread holds go together. Those outside the support come last, and stay so.
     for (int b = tile_bits; b < own_row_bits; ++b) groups.basis.push_back(unit(b));
     while (flips.size() < own_row_bits) {
       flips.push_back(groups.basis.back());
       groups.basis.pop_back();
     }
-    op.active = std::min(op.active, std::int32_t{1} << groups.basis.size());
-    spread(groups.basis, std::countr_zero(static_cast<std::uint32_t>(op.active)));
+    op.num_active = std::min(op.num_active, std::int32_t{1} << groups.basis.size());
+    spread(groups.basis, std::countr_zero(static_cast<std::uint32_t>(op.num_active)));
     op.groups = slots_of(groups);
     for (int k = 0; k < own_row_bits; ++k) op.flip[k] = slot(static_cast<Local>(flips[k]));
     take_strings(op, flips, groups, waiting);
   }
 
   // Sixteen threads at a time access shared memory, at once if their slots differ in the lowest bits. Takes first, of
-  // the vectors that span live groups, those that make them differ.
-  static void spread(std::vector<Mask>& basis, int live) {
+  // the vectors that span num_active groups, those that make them differ.
+  static void spread(std::vector<Mask>& basis, int num_active) {
     constexpr Local bank = 15;
     Span banks;
     std::vector<Mask> first;
     std::vector<Mask> then;
-    for (int b = 0; b < live; ++b)
+    for (int b = 0; b < num_active; ++b)
       (banks.add(slot(static_cast<Local>(basis[b])) & bank) ? first : then).push_back(basis[b]);
     std::ranges::copy(first, basis.begin());
     std::ranges::copy(then, basis.begin() + std::ssize(first));

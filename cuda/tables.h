@@ -115,16 +115,16 @@ struct TableOp {
   std::int32_t first_angle = 0;     // of the rotations, one after the other
   std::int32_t rotation_signs = 0;  // which of the pass's TileWords has their signs, from the lowest bit on
   Local flip[own_row_bits] =
-      {};                   // slots: what the bits of a row in its group add; the first are those of its rotations
-  std::int32_t groups = 0;  // where the slots of the groups' first rows are among Tables::slots
-  std::int32_t active = 0;  // so many groups, from the first on, are not zero yet
+      {};                       // slots: what the bits of a row in its group add; the first are those of its rotations
+  std::int32_t groups = 0;      // where the slots of the groups' first rows are among Tables::slots
+  std::int32_t num_active = 0;  // the first `num_active` groups may be non-zero
   std::int32_t layers = 0;
   std::int32_t first_string = 0;  // of Tables::strings, [layer][pattern][pattern_strings]
   Signs signs[most_layers];       // in the same order
 };
 
 // Whether an amplitude may be other than zero: where a part of the tile and one of coordinates add up to zero.
-struct LiveMap {
+struct SupportMap {
   std::int32_t everywhere = 1;
   std::int32_t tile = 0;  // which of the pass's TileWords, and the next
   Range rows;             // of Tables::vectors
@@ -133,10 +133,10 @@ struct LiveMap {
 struct TilePass {
   std::int32_t gate_op = Element::none;  // an unfused gate of its own; else:
   std::int32_t tile_bits = 0;
-  Index tiles = 0;  // that are visited: the others are zero still
+  Index tiles = 0;  // that are visited: the others are outside the support
   Range rows;       // of Tables::vectors: the index of coordinates, the tile's base left out
-  LiveMap before;
-  LiveMap after;
+  SupportMap before;
+  SupportMap after;
   TileWords tile_words;
   Range operations;
 };

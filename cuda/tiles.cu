@@ -78,7 +78,7 @@ struct Place {
   int sample = 0;  // of the chunk; there are fewer blocks than 2^31
   int tile_bits = 0;
   bool whole = false;       // the tile is the state: coordinates are indices, and no sign depends on the tile
-  bool everywhere = false;  // what is zero still is visited as well
+  bool everywhere = false;  // rows outside the support are visited as well
   RowMap rows;
   Mask base = 0;  // the index of coordinate zero
   Shared<std::uint32_t> tile_words;
@@ -141,16 +141,16 @@ KETGRAD_DEVICE RowValues indices(const Place<T>& place, const Round& round) {
 
 // Which of the rows of a tile may be other than zero.
 template <class T>
-class LiveRows {
+class SupportRows {
  public:
-  KETGRAD_DEVICE LiveRows(const Place<T>& place, const LiveMap& live)
-      : place_(place), everywhere_(place.whole || place.everywhere || live.everywhere != 0) {
+  KETGRAD_DEVICE SupportRows(const Place<T>& place, const SupportMap& support)
+      : place_(place), everywhere_(place.whole || place.everywhere || support.everywhere != 0) {
     if (everywhere_) return;
-    map_ = RowMap::of(place.t, live.rows, place.thread_bits());
-    base_ = place.wide_word(live.tile);
+    map_ = RowMap::of(place.t, support.rows, place.thread_bits());
+    base_ = place.wide_word(support.tile);
   }
 
-  // Calls f(u, slot, index, is_live) for the rows of a round.
+  // Calls f(u, slot, index, in_support) for the rows of a round.
   template <class F>
   KETGRAD_DEVICE void for_each(const Round& round, const F& f) const {
     const RowValues index = indices(place_, round);
@@ -257,7 +257,7 @@ struct Group {
 // Groups that an operation visits.
 template <class T>
 KETGRAD_DEVICE Local groups_of(const TableOp& op, const Place<T>& place) {
-  return place.everywhere ? Local{1} << group_bits_of(place.tile_bits) : static_cast<Local>(op.active);
+  return place.everywhere ? Local{1} << group_bits_of(place.tile_bits) : static_cast<Local>(op.num_active);
 }
 
 // --- rotations -------------------------------------------------------------------------------------------------------
@@ -644,26 +644,27 @@ class Block {
   Place<T> place_;
 };
 
-// What is not live is zero, and not in memory.
+// Rows outside the support are zero, and not in memory.
 template <class T>
-KETGRAD_DEVICE void load_tile(const Place<T>& place, const LiveMap& live, const Complex<T>* state, Tile<T>& tile) {
-  const LiveRows<T> live_rows(place, live);
+KETGRAD_DEVICE void load_tile(const Place<T>& place, const SupportMap& support, const Complex<T>* state,
+                              Tile<T>& tile) {
+  const SupportRows<T> support_rows(place, support);
   for_each_round(place, [&](const Round& round) {
     Complex<T> rows[own_rows];
-    live_rows.for_each(
-        round, [&](int u, Local, Index index, bool is_live) { rows[u] = is_live ? state[index] : Complex<T>{}; });
+    support_rows.for_each(
+        round, [&](int u, Local, Index index, bool in_support) { rows[u] = in_support ? state[index] : Complex<T>{}; });
     for_each_row(round, [&](int u, Local, Local s) { tile.set(s, rows[u]); });
   });
 }
 
 template <class T>
-KETGRAD_DEVICE void store_tile(const Place<T>& place, const LiveMap& live, const Tile<T>& tile, Real<T> sign,
+KETGRAD_DEVICE void store_tile(const Place<T>& place, const SupportMap& support, const Tile<T>& tile, Real<T> sign,
                                Complex<T>* state) {
-  const LiveRows<T> live_rows(place, live);
+  const SupportRows<T> support_rows(place, support);
   for_each_round(place, [&](const Round& round) {
-    live_rows.for_each(round, [&](int, Local s, Index index, bool is_live) {
+    support_rows.for_each(round, [&](int, Local s, Index index, bool in_support) {
       const Complex<T> row = tile.get(s);
-      if (is_live) state[index] = {sign * row.re, sign * row.im};
+      if (in_support) state[index] = {sign * row.re, sign * row.im};
     });
   });
 }
@@ -705,7 +706,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
         apply(t.operations[k], numbers, place, ket, sign);
     }
     barrier();
-    if (f.into != nullptr) store_tile(place, LiveMap{}, ket, sign, f.into + state);
+    if (f.into != nullptr) store_tile(place, SupportMap{}, ket, sign, f.into + state);
     if (f.measures) add_word_values(groups, place, ket, f.pieces, c.samples.count * f.pieces_each);
   });
 }
@@ -755,7 +756,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
   Place<T>& place = block.place();
   block.for_each_tile([&] {
     Tile<T> ket(0, place.padded_size());
-    load_tile(place, LiveMap{}, kets + (static_cast<Index>(place.sample) << c.num_bits), ket);
+    load_tile(place, SupportMap{}, kets + (static_cast<Index>(place.sample) << c.num_bits), ket);
     barrier();
     add_word_values(pass.groups, place, ket, pieces, c.samples.count * pieces_each);
   });
@@ -770,7 +771,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
   const Index state = static_cast<Index>(place.sample) << c.num_bits;
   block.for_each_tile([&] {
     Tile<T> ket(0, place.padded_size());
-    load_tile(place, LiveMap{}, kets + state, ket);
+    load_tile(place, SupportMap{}, kets + state, ket);
     barrier();
     for_each_round(place, [&](const Round& round) {
       Complex<T> rows[own_rows];

@@ -15,7 +15,7 @@ struct TileCall {
   Index strings = 0;
   const ShearRotation<T>* rotations = nullptr;  // [sample][t.rotations]
   const Complex<Wide<T>>* phases = nullptr;     // [sample][strings]: exp(-i angle/2)
-  // Whether some angle is not a number: then amplitudes that are still zero are visited too, for it makes them NaN.
+  // Whether some angle is not a number: then amplitudes outside the support are visited too, for it makes them NaN.
   const std::int32_t* some_nan = nullptr;
   int multiprocessors = 1;
   Index chunk = 1;  // samples of the largest chunk, by which blocks are shared out: the same for every chunk of a call

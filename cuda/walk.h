@@ -37,7 +37,7 @@ struct DeviceCall {
   const DeviceTables* tables = nullptr;
   Index batch = 0;
   std::vector<InputView<T>> inputs;  // addresses on the device
-  std::vector<const T*> tangents;    // of the inputs, null where one stands still; empty where none moves
+  std::vector<const T*> tangents;    // of the inputs, null where one has no tangent; empty where none has one
 };
 
 // Throws std::invalid_argument where a matrix is larger than a block's shared memory.

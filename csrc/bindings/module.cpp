@@ -207,7 +207,7 @@ py::dict describe_pass(const Plan& plan, const Pass& pass, int number_bytes) {
   d["gate"] =
       pass.gate_op == Element::none ? py::object(py::none()) : py::object(py::int_(plan.gate_ops[pass.gate_op].gate));
   d["tiles"] = pass.tiles.size();
-  d["active_tiles"] = pass.gate_op == Element::none ? pass.active_tiles : pass.tiles.size();
+  d["active_tiles"] = pass.gate_op == Element::none ? pass.num_active_tiles : pass.tiles.size();
   d["blocks"] = blocks;
   d["rotations"] = rotations;
   d["phases"] = phases;

@@ -39,7 +39,7 @@ struct Directional {
   Results<T> results;
   // `gradients` receive the derivatives of the gradients; the ket is computed again.
   Cotangents<T> cotangents;
-  const T* real_tangent = nullptr;  // of the cotangents; null where they stand still
+  const T* real_tangent = nullptr;  // of the cotangents; null where they have no tangent
   const T* complex_tangent = nullptr;
 
   bool wants_gradients() const {

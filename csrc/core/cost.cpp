@@ -16,7 +16,7 @@ double moved(const Plan& plan, const IndexMap& tiles, double states, int number_
 
 // Of the amplitudes, those in tiles that are visited, and those that may be other than zero when the pass begins.
 double visited_share(const Pass& pass) {
-  return static_cast<double>(pass.active_tiles) / static_cast<double>(pass.tiles.size());
+  return static_cast<double>(pass.num_active_tiles) / static_cast<double>(pass.tiles.size());
 }
 
 double moved_share(const Plan& plan, const Pass& pass) {
@@ -28,16 +28,16 @@ double moved_share(const Plan& plan, const Pass& pass) {
 constexpr double rotation = 2;
 constexpr double factor = 4;
 
-double share_of(const IndexMap& groups, Index active) {
-  return static_cast<double>(active) / static_cast<double>(groups.size());
+double share_of(const IndexMap& groups, Index num_active) {
+  return static_cast<double>(num_active) / static_cast<double>(groups.size());
 }
 
 // Of the groups, those that are visited. Rotations of half the amplitudes are in full, which takes twice as much.
 double share_of(const RotationBlock& block) {
-  const double all = share_of(block.groups, block.active);
+  const double all = share_of(block.groups, block.num_active);
   if (!block.half) return all;
   if (!block.half->odd_groups) return block.half->lane_mask != 0 ? 2 * all : all;
-  const double both = all + share_of(*block.half->odd_groups, block.half->odd_active);
+  const double both = all + share_of(*block.half->odd_groups, block.half->num_odd_active);
   return block.half->lane_mask != 0 ? both : both / 2;
 }
 

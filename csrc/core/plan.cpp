@@ -20,10 +20,10 @@ void add_input(std::vector<int>& inputs, int input) {
 class SegmentPlanner {
  public:
   // `next_flips`: what the last tile, where it has room, shall hold besides.
-  SegmentPlanner(Plan& plan, Live& live, std::vector<int> rotations, std::vector<Mask> next_flips)
+  SegmentPlanner(Plan& plan, Support& support, std::vector<int> rotations, std::vector<Mask> next_flips)
       : plan_(plan),
-        live_(live),
-        visited_(live.span),
+        support_(support),
+        visited_(support.span),
         remaining_(std::move(rotations)),
         next_flips_(std::move(next_flips)),
         num_bits_(plan.program->num_wires) {}
@@ -61,11 +61,11 @@ class SegmentPlanner {
         add_input(pass.inputs, plan_.rotations[t].angle.input);
       }
     }
-    pass.before = live_;
+    pass.before = support_;
     pass.rows = tile.rows();
-    pass.tiles = tile.tiles(live_.origin, visited_, parities, pass.active_tiles);
-    if (live_.everywhere) pass.active_tiles = pass.tiles.size();
-    is_local_ = !live_.everywhere && pass.active_tiles == 1;
+    pass.tiles = tile.tiles(support_.origin, visited_, parities, pass.num_active_tiles);
+    if (support_.everywhere) pass.num_active_tiles = pass.tiles.size();
+    is_local_ = !support_.everywhere && pass.num_active_tiles == 1;
     is_local_ ? visit_a_pair(tile, rounds) : visit_all(tile);
     for (const Window& round : rounds) add_operations(pass, tile, round);
     plan_.passes.push_back(std::move(pass));
@@ -170,11 +170,11 @@ class SegmentPlanner {
     for (const std::vector<int>& block : blocks(tile, round)) {
       pass.operations.push_back(rotation_block(pass, tile, block));
       for (const int t : block) {
-        live_.span.add(word(t).x);
+        support_.span.add(word(t).x);
         visited_.add(word(t).x);
       }
     }
-    if (live_.span.size() == num_bits_) live_.everywhere = true;
+    if (support_.span.size() == num_bits_) support_.everywhere = true;
   }
 
   // --- phases --------------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ class SegmentPlanner {
     Rows rows = visited_rows(pass, tile);
     // Larger states are gone over in the order of memory, which the machine foresees.
     if (pass.tiles.size() == 1 && plan_.layout.part_bits == 0) tell_apart(rows.visited, parities);
-    found.active = Index{1} << rows.visited.size();
+    found.num_active = Index{1} << rows.visited.size();
     std::vector<Mask> basis = rows.visited;
     complete(basis, row_bits(tile));
     found.rows = IndexMap(rows.origin, basis);
@@ -242,7 +242,7 @@ class SegmentPlanner {
       complete(rows.visited, row_bits(tile));
       return rows;
     }
-    rows.origin = tile.flip(live_.origin ^ static_cast<Mask>(pass.tiles[0])) >> lane_bits();
+    rows.origin = tile.flip(support_.origin ^ static_cast<Mask>(pass.tiles[0])) >> lane_bits();
     Span span;
     for (const Mask v : visited_.basis()) span.add(tile.flip(v) >> lane_bits());
     rows.visited = span.basis();
@@ -351,7 +351,7 @@ class SegmentPlanner {
     Mask origin = rows.origin << parts;
     if (parts != 0) take(1);
     for (const Mask v : rows.visited) take(v << parts);
-    block.active = Index{1} << basis.size();
+    block.num_active = Index{1} << basis.size();
     for (int b = 0; b < row_bits(tile) + parts; ++b) take(unit(b));
     const auto make_even = [&](Mask sign, Index row_flip) {
       const auto other = static_cast<Mask>(row_flip);
@@ -374,21 +374,21 @@ class SegmentPlanner {
     const auto first = std::find_if(basis.begin(), basis.end(), odd);
     if (first == basis.end()) return;
     const Mask shift = *first;
-    const bool splits_active = Index{1} << (first - basis.begin()) < block.active;
+    const bool splits_active = Index{1} << (first - basis.begin()) < block.num_active;
     basis.erase(first);
     for (Mask& v : basis) v ^= odd(v) ? shift : 0;
-    Index active[] = {block.active, 0};  // of the groups at the origin, and of the others
-    if (splits_active) active[0] = active[1] = block.active / 2;
+    Index num_active[] = {block.num_active, 0};  // of the groups at the origin, and of the others
+    if (splits_active) num_active[0] = num_active[1] = block.num_active / 2;
     const bool is_odd = odd(origin);
     if (is_odd) origin ^= shift;
-    block.active = active[is_odd ? 1 : 0];
-    block.half->odd_active = active[is_odd ? 0 : 1];
+    block.num_active = num_active[is_odd ? 1 : 0];
+    block.half->num_odd_active = num_active[is_odd ? 0 : 1];
     block.half->odd_groups = IndexMap(origin ^ shift, basis);
   }
 
   Plan& plan_;
-  Live& live_;
-  // What an operation visits, all that come after it visit too: live_.origin + this, which holds the live amplitudes.
+  Support& support_;
+  // What an operation visits, all that come after it visit too: support_.origin + this, which holds the support.
   // Going back, amplitudes that one of them left out would lack another scale than the state, and rounding errors of
   // ket and bra that lie there would come into the overlaps of those before it.
   Span visited_;
@@ -425,13 +425,13 @@ void apply_scales(Plan& plan) {
 
 // `word_flips`: of the words that are measured in the end.
 void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vector<Mask>& word_flips) {
-  Live live;
-  live.everywhere =
+  Support support;
+  support.everywhere =
       !plan.layout.tracks_support || plan.program->initial.kind == Preparation::state || plan.initial.everywhere != 0;
-  live.origin = static_cast<Mask>(plan.initial.index);
+  support.origin = static_cast<Mask>(plan.initial.index);
   std::vector<int> rotations;
   const auto finish_segment = [&](const std::vector<Mask>& next_flips) {
-    SegmentPlanner(plan, live, std::move(rotations), next_flips).run();
+    SegmentPlanner(plan, support, std::move(rotations), next_flips).run();
     rotations.clear();
   };
   for (const Element& e : order) {
@@ -444,7 +444,7 @@ void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vecto
     pass.gate_op = e.gate_op;
     pass.inputs = plan.gate_ops[e.gate_op].inputs;
     plan.passes.push_back(std::move(pass));
-    live.everywhere = true;
+    support.everywhere = true;
   }
   finish_segment(word_flips);
   apply_scales(plan);
@@ -551,9 +551,9 @@ void plan_observables(Plan& plan, const WordsByFlip& words) {
     for (const Mask x : left) (tile.reach(x) ? held : rest).push_back(x);
     tile.fill();
     ObservablePass pass;
-    Index active = 0;
+    Index num_active = 0;
     pass.rows = tile.rows();
-    pass.tiles = tile.tiles(0, Span(), {}, active);
+    pass.tiles = tile.tiles(0, Span(), {}, num_active);
     for (const Mask x : held) pass.groups.push_back(word_group(x, words.at(x), tile, lane_bits));
     plan.observables.push_back(std::move(pass));
     left = std::move(rest);

@@ -7,7 +7,7 @@
 // What decides (the cost model): a rotation costs one multiply-add a row of the vector's width and phases about eight,
 // while a row that comes from beyond the caches costs as much as ten of either. So a pass takes every rotation that it
 // can reach, over layers, in the order that commuting allows; phases are put off until a rotation needs them; and what
-// cannot change the outcome (amplitudes that are still zero, rotations that nobody wants a gradient of) is not visited.
+// cannot change the outcome (amplitudes outside the support, rotations that nobody wants a gradient of) is not visited.
 #pragma once
 
 #include <optional>
@@ -25,8 +25,8 @@ struct Layout {
   int tile_bits = 0;  // a tile has at most 2^tile_bits amplitudes; at least one row
   int run_bits =
       0;  // 2^run_bits neighbouring rows are in one tile, for memory hands them out faster than scattered ones
-  bool moves_zeros = true;          // tiles are read and written as a whole, amplitudes that are zero still included
-  bool tracks_support = true;       // amplitudes that are zero still are left out
+  bool moves_zeros = true;          // tiles are read and written as a whole, those outside the support included
+  bool tracks_support = true;       // amplitudes outside the support are left out
   bool measures_in_passes = false;  // words whose flips the last pass's tile holds are measured there
   bool splits_halves = false;       // rotations of half the amplitudes are made two of all
 
@@ -47,7 +47,7 @@ struct BlockHalf {
   // one of the other parity, which the lanes make up for, it is even at the first row of all groups.
   bool cuts_groups = false;
   std::optional<IndexMap> odd_groups;
-  Index odd_active = 0;
+  Index num_odd_active = 0;
 };
 
 // Up to `most` rotations that trade rows, or lanes, or both: rotations that trade rows together mix the 2^k rows of a
@@ -57,7 +57,7 @@ struct RotationBlock {
 
   std::vector<int> rotations;
   IndexMap groups;              // the first row of each group
-  Index active = 0;             // the first `active` groups are visited, the others zero still
+  Index num_active = 0;         // the first `num_active` groups are visited, the others are outside the support
   std::vector<Index> row_flip;  // per rotation: the partner of a row
   std::vector<Mask> tile_sign;  // per rotation: the parity of (tile's base & this) negates its angle
   std::vector<Mask> lane_sign;  // per rotation: the parity of (lane & this) too
@@ -85,7 +85,7 @@ struct PhaseString {
 // Rows are gone over in an order in which few strings change with each bit of their numbers.
 struct Phases {
   IndexMap rows;
-  Index active = 0;  // the first `active` are visited, the others zero still
+  Index num_active = 0;  // the first `num_active` are visited, the others are outside the support
   std::vector<PhaseString> strings;
   bool closes_forward = false;
   bool closes_backward = false;
@@ -94,7 +94,7 @@ struct Phases {
 using TileOp = std::variant<RotationBlock, Phases>;
 
 // Amplitudes that may be other than zero: origin + span.
-struct Live {
+struct Support {
   bool everywhere = false;
   Mask origin = 0;
   Span span;
@@ -102,9 +102,9 @@ struct Live {
 
 struct Pass {
   int gate_op = Element::none;  // an unfused gate of its own; else:
-  Live before;                  // when the pass begins
+  Support before;               // when the pass begins
   IndexMap tiles;               // the base of each tile
-  Index active_tiles = 0;       // the others are zero still
+  Index num_active_tiles = 0;   // the others are outside the support
   IndexMap rows;                // what a row adds to the base, lanes included
   std::vector<TileOp> operations;
   std::vector<int> inputs;  // that anything here reads, without repeats

@@ -90,15 +90,16 @@ class Solver {
 
 }  // namespace
 
-IndexMap TileGeometry::tiles(Mask origin, const Span& live, const std::vector<Mask>& parities, Index& active) const {
+IndexMap TileGeometry::tiles(Mask origin, const Span& support, const std::vector<Mask>& parities,
+                             Index& num_active) const {
   Span taken = span_;
   std::vector<Mask> basis;
   const auto take = [&](Mask v) {
     v = span_.reduce(v);
     if (taken.add(v)) basis.push_back(v);
   };
-  for (const Mask v : live.basis()) take(v);
-  active = Index{1} << basis.size();
+  for (const Mask v : support.basis()) take(v);
+  num_active = Index{1} << basis.size();
   for (int b = 0; b < num_bits_; ++b) take(unit(b));
   std::vector<Mask> functionals;
   for (const Mask p : parities) functionals.push_back(parity(p));

@@ -25,9 +25,9 @@ class TileGeometry {
 
   IndexMap rows() const { return IndexMap(0, row_vectors_); }
 
-  // The bases of all tiles. Those in origin + `live` come first; `active` is their number. Bases are chosen so that
-  // as many of `parities` as possible are even on them all.
-  IndexMap tiles(Mask origin, const Span& live, const std::vector<Mask>& parities, Index& active) const;
+  // The bases of all tiles. Those in origin + `support` come first; `num_active` is their number. Bases are chosen so
+  // that as many of `parities` as possible are even on them all.
+  IndexMap tiles(Mask origin, const Span& support, const std::vector<Mask>& parities, Index& num_active) const;
 
   const Span& span() const { return span_; }
 

@@ -57,7 +57,7 @@ struct Call : Cancellation {
   const PlannedProgram* planned = nullptr;
   Index batch = 0;
   std::vector<InputView<T>> inputs;
-  std::vector<InputView<T>> tangents;  // of the inputs, null where one stands still; empty where none moves
+  std::vector<InputView<T>> tangents;  // of the inputs, null where one has no tangent; empty where none has one
   ParallelFor parallel = nullptr;
   int threads = 1;
 

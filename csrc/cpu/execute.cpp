@@ -105,8 +105,8 @@ Regime choose_regime(const Call<T>& call, const WalkLevel& level) {
   const Index groups = (call.batch + group - 1) / group;
   const bool large_state = in_use.spread || call.dimension() >= smallest_parallel_state;
   regime.parallel_passes = !regime.lanes && groups < call.threads && large_state;
-  const double written =
-      static_cast<double>(call.batch) * static_cast<double>(call.dimension()) * static_cast<double>(call.resources().work);
+  const double written = static_cast<double>(call.batch) * static_cast<double>(call.dimension()) *
+                         static_cast<double>(call.resources().work);
   const bool small_call = !in_use.spread && written < smallest_parallel_call;
   const bool one_task = regime.parallel_passes || small_call;
   regime.tasks = one_task ? 1 : std::min<Index>(groups, call.threads);

@@ -72,7 +72,7 @@ class PassRunner {
 
   void forward(int index, T* state) {
     const Pass& pass = plan_.passes[index];
-    tiles_.for_each(pass, some_nan_ ? pass.tiles.size() : pass.active_tiles, 0, nullptr,
+    tiles_.for_each(pass, some_nan_ ? pass.tiles.size() : pass.num_active_tiles, 0, nullptr,
                     [&](Index tile, Workspace<V>& work, double*) {
                       const Mask base = static_cast<Mask>(pass.tiles[tile]);
                       T* rows = tiles_.gather(pass, base, state, work.ket);
@@ -88,7 +88,7 @@ class PassRunner {
   // Whether this pass writes every row that it is handed.
   bool covers_state(int index) const {
     const Pass& pass = plan_.passes[index];
-    return pass.gate_op == Element::none && pass.tiles.size() > 1 && pass.active_tiles == pass.tiles.size();
+    return pass.gate_op == Element::none && pass.tiles.size() > 1 && pass.num_active_tiles == pass.tiles.size();
   }
 
   // The ket is read from `source`, which is `ket` itself or, of a pass that covers the state, something else.
@@ -101,7 +101,7 @@ class PassRunner {
     for (const TileOp& op : pass.operations) append_rotations(op, rotations_);
     sums_.assign(rotations_.size() * width, 0.0);
     const Index size = static_cast<Index>(sums_.size());
-    tiles_.for_each(pass, some_nan_ ? pass.tiles.size() : pass.active_tiles, size, sums_.data(),
+    tiles_.for_each(pass, some_nan_ ? pass.tiles.size() : pass.num_active_tiles, size, sums_.data(),
                     [&](Index tile, Workspace<V>& work, double* sums) {
                       const Mask base = static_cast<Mask>(pass.tiles[tile]);
                       T* ket_rows = tiles_.gather(pass, base, source, work.ket);
@@ -309,7 +309,7 @@ class PassRunner {
       for (int l = 0; l < width; ++l) n.some_nan |= std::isnan(own->start.re[l]);
       if constexpr (single) {
         start = times_phase(start, own->start);
-        const bool varies = (s.row_mask & static_cast<Mask>(phases.active - 1)) != 0;
+        const bool varies = (s.row_mask & static_cast<Mask>(phases.num_active - 1)) != 0;
         if (varies) square *= 0.5 + 0.5 * square_length(own->odd.re[0], own->odd.im[0]);
       }
       at += n.lanes();
@@ -409,8 +409,8 @@ class PassRunner {
   };
 
   // NaN is NaN even where it meets zeros.
-  Groups groups_to_visit(const IndexMap& groups, Index active) const {
-    return {groups, some_nan_ ? groups.size() : active};
+  Groups groups_to_visit(const IndexMap& groups, Index num_active) const {
+    return {groups, some_nan_ ? groups.size() : num_active};
   }
 
   Angles<T> angles_in_tile(const RotationBlock& block, const Numbers& n, Mask base, const Part& part) const {
@@ -428,7 +428,7 @@ class PassRunner {
   template <class F>
   void for_each_part(const RotationBlock& block, const Numbers& n, Mask base, const F& f) const {
     const auto visit = [&](const Part& part) { f(part, angles_in_tile(block, n, base, part)); };
-    const Groups groups = groups_to_visit(block.groups, block.active);
+    const Groups groups = groups_to_visit(block.groups, block.num_active);
     if (!block.half) return visit({groups});
     const BlockHalf& half = *block.half;
     const auto visit_half = [&](const Groups& some, bool odd) {
@@ -438,10 +438,10 @@ class PassRunner {
       visit({some, &lanes});
     };
     visit_half(groups, false);
-    if (half.odd_groups) visit_half(groups_to_visit(*half.odd_groups, half.odd_active), true);
+    if (half.odd_groups) visit_half(groups_to_visit(*half.odd_groups, half.num_odd_active), true);
   }
 
-  Index rows_to_visit(const Phases& phases) const { return some_nan_ ? phases.rows.size() : phases.active; }
+  Index rows_to_visit(const Phases& phases) const { return some_nan_ ? phases.rows.size() : phases.num_active; }
 
   // The factors of strings of their own, for this tile.
   const Factor* factors(const Phases& phases, const Numbers& n, const Pass& pass, Mask base, Workspace<V>& work) const {

@@ -179,7 +179,7 @@ class TangentRunner : public PassRunner<V> {
   }
 
  private:
-  Index tiles_to_visit(const Pass& pass) const { return this->some_nan_ ? pass.tiles.size() : pass.active_tiles; }
+  Index tiles_to_visit(const Pass& pass) const { return this->some_nan_ ? pass.tiles.size() : pass.num_active_tiles; }
 
   // --- what the generators are weighted with: half the angles' derivatives -------------------------------------------
 

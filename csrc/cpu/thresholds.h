@@ -10,7 +10,7 @@ enum class RegimeChoice { automatic, lanes, single };
 struct Thresholds {
   int tile_bits = 0;    // amplitudes in a tile of a single state, as a power of two; 0: by its size
   int scale_bits = 24;  // what rotations leave out stays above 2^-scale_bits
-  bool support = true;  // amplitudes that are zero still are left out
+  bool support = true;  // amplitudes outside the support are left out
   RegimeChoice regime = RegimeChoice::automatic;  // where states and matrices allow for it
   bool spread = false;                            // over the threads, however small passes and batches are
 };

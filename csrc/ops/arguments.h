@@ -205,7 +205,7 @@ T* gradient_address(const Tensor& gradient) {
 template <class T>
 struct CheckedTangents {
   std::vector<Tensor> kept;
-  std::vector<const T*> of_inputs;  // null where one stands still
+  std::vector<const T*> of_inputs;  // null where one has no tangent
 
   CheckedTangents(const Arguments<T>& arguments, const std::vector<Tensor>& tangents,
                   const std::vector<Index>& moving) {
@@ -224,7 +224,7 @@ struct CheckedTangents {
 };
 
 // What a call along tangents brings beside them, contiguous: the cotangents of real and complex results, and their
-// directions, without elements where they stand still; nothing where no gradients are wanted.
+// directions, without elements where they have no tangent; nothing where no gradients are wanted.
 template <class T>
 struct CheckedDirectional {
   std::vector<Tensor> kept;

@@ -11,7 +11,7 @@ STABLE_TORCH_LIBRARY(ketgrad, m) {
   // Derivatives of real and complex along `tangents`, the directions of the inputs that are `moving`.
   m.def("execute_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] moving) -> (Tensor real, Tensor complex)");
   // The same, and the derivatives of what execute_vjp returns, which depends on the cotangents too: dg_real, dg_complex
-  // are their directions, without elements where they stand still.
+  // are their directions, without elements where they have no tangent.
   m.def(
       "execute_vjp_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] moving, Tensor g_real, Tensor g_complex, "
       "Tensor dg_real, Tensor dg_complex, int[] wanted) -> (Tensor real, Tensor complex, Tensor[] gradients)");

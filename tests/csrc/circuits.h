@@ -487,7 +487,7 @@ class CallMemory {
     return found;
   }
 
-  // The directions of inputs, null where one stands still.
+  // The directions of inputs, null where one has no tangent.
   std::vector<const T*> directions(const std::vector<std::vector<double>>& tangents) {
     tangents_.clear();
     std::vector<const T*> found;

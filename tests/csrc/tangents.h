@@ -12,8 +12,8 @@ using SecondDual = DualOf<Dual>;  // slopes: along the case's tangents, and alon
 
 // What moves besides a case's own directions, and the derivatives along it of what the case expects.
 struct Tangents {
-  std::vector<std::vector<double>> inputs;  // per input; empty where it stands still
-  std::vector<double> g_real;               // empty where cotangents stand still
+  std::vector<std::vector<double>> inputs;  // per input; empty where it has no tangent
+  std::vector<double> g_real;               // empty where cotangents have no tangent
   std::vector<double> g_complex;
   std::vector<double> expected_real;
   std::vector<double> expected_complex;
@@ -29,7 +29,7 @@ inline std::vector<double> random_tangent(Random& random, Role role, const Input
   return rows;
 }
 
-// Now and then an input stands still, or the cotangents do.
+// Now and then an input has no tangent, or the cotangents have none.
 inline Tangents unsolved_tangents(Random& random, const Circuit& circuit, const Case& c) {
   Tangents t;
   for (std::size_t i = 0; i < c.values.size(); ++i) {

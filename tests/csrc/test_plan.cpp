@@ -390,8 +390,8 @@ TEST(phases_leave_out_rows_that_are_zero) {
   for (int w = 0; w < 6; ++w) gates.push_back(rotation("RZ", w));
   const Plan plan = plan_of(6, gates, single);
   CHECK(shape(plan) == Shape({-6, 3, -3}));  // those of the other wires have no rotation to wait for
-  CHECK(std::get<Phases>(plan.passes[0].operations[0]).active == 2);
-  CHECK(std::get<Phases>(plan.passes[0].operations[2]).active == 8);
+  CHECK(std::get<Phases>(plan.passes[0].operations[0]).num_active == 2);
+  CHECK(std::get<Phases>(plan.passes[0].operations[2]).num_active == 8);
 }
 
 // The order of rows is such that independent strings change with one bit each.
@@ -402,7 +402,7 @@ TEST(phases_tell_strings_apart) {
   for (int w = 0; w < 4; ++w) gates.push_back(rotation("RZ", w));
   const Plan plan = plan_of(6, gates, single);
   const Phases& phases = std::get<Phases>(plan.passes[0].operations.back());
-  CHECK(phases.active == 16);
+  CHECK(phases.num_active == 16);
   for (const PhaseString& s : phases.strings) CHECK(std::popcount(s.row_mask) == 1);
   std::vector<Index> rows;
   for (Index r = 0; r < 16; ++r) rows.push_back(phases.rows[r]);
@@ -440,9 +440,9 @@ TEST(geometry) {
     CHECK(tile.span().size() == 5);
     std::vector<Mask> parities;
     for (int j = 0; j < 4; ++j) parities.push_back(static_cast<Mask>(random.below(512)));
-    Index active = 0;
-    const Span live({static_cast<Mask>(random.below(512))});
-    const IndexMap tiles = tile.tiles(0, live, parities, active);
+    Index num_active = 0;
+    const Span support({static_cast<Mask>(random.below(512))});
+    const IndexMap tiles = tile.tiles(0, support, parities, num_active);
     const IndexMap rows = tile.rows();
     CHECK(tiles.size() * rows.size() * 4 == 512);
     std::vector<int> seen(512, 0);
@@ -477,7 +477,7 @@ using Amplitudes = std::vector<bool>;
 // Rows of a tile that an operation visits, by their numbers in the tile.
 std::vector<Index> visited_rows(const Phases& phases, int) {
   std::vector<Index> rows;
-  for (Index r = 0; r < phases.active; ++r) rows.push_back(phases.rows[r]);
+  for (Index r = 0; r < phases.num_active; ++r) rows.push_back(phases.rows[r]);
   return rows;
 }
 
@@ -485,8 +485,8 @@ std::vector<Index> visited_rows(const Phases& phases, int) {
 // is met.
 std::vector<Index> visited_rows(const RotationBlock& block, int part_bits) {
   std::vector<Index> rows;
-  const auto visit = [&](const IndexMap& groups, Index active) {
-    for (Index g = 0; g < active; ++g) {
+  const auto visit = [&](const IndexMap& groups, Index num_active) {
+    for (Index g = 0; g < num_active; ++g) {
       for (Index members = 0; members < Index{1} << block.rotations.size(); ++members) {
         Index row = groups[g];
         for (std::size_t j = 0; j < block.rotations.size(); ++j) row ^= (members >> j) & 1 ? block.row_flip[j] : 0;
@@ -494,8 +494,8 @@ std::vector<Index> visited_rows(const RotationBlock& block, int part_bits) {
       }
     }
   };
-  visit(block.groups, block.active);
-  if (block.half && block.half->odd_groups) visit(*block.half->odd_groups, block.half->odd_active);
+  visit(block.groups, block.num_active);
+  if (block.half && block.half->odd_groups) visit(*block.half->odd_groups, block.half->num_odd_active);
   return rows;
 }
 
@@ -503,7 +503,7 @@ Amplitudes visited(const Plan& plan, const Pass& pass, const TileOp& op) {
   const int n = plan.program->num_wires;
   Amplitudes found(std::size_t{1} << n, false);
   const auto rows = std::visit([&](const auto& o) { return visited_rows(o, plan.layout.part_bits); }, op);
-  for (Index tile = 0; tile < pass.active_tiles; ++tile) {
+  for (Index tile = 0; tile < pass.num_active_tiles; ++tile) {
     for (const Index row : rows) {
       for (Index lane = 0; lane < Index{1} << std::min(plan.layout.lane_bits, n); ++lane)
         found[pass.tiles[tile] ^ pass.rows[row] ^ lane] = true;
@@ -531,7 +531,7 @@ void check_support(const Plan& plan) {
       CHECK(includes(now, before));
       before = now;
       if (const auto* phases = std::get_if<Phases>(&op))
-        CHECK(plan.layout.part_bits != 0 || pass.rows.size() == 1 || phases->active % 2 == 0);
+        CHECK(plan.layout.part_bits != 0 || pass.rows.size() == 1 || phases->num_active % 2 == 0);
     }
   }
 }
@@ -550,8 +550,8 @@ TEST(supports_only_grow) {
       const Plan plan = make_plan(circuit.program, layout);
       check_support(plan);
       for (const Pass& pass : plan.passes) {
-        local += pass.active_tiles == 1 && pass.tiles.size() > 1;
-        elsewhere += pass.active_tiles > 1 && pass.active_tiles < pass.tiles.size();
+        local += pass.num_active_tiles == 1 && pass.tiles.size() > 1;
+        elsewhere += pass.num_active_tiles > 1 && pass.num_active_tiles < pass.tiles.size();
       }
     }
   }

@@ -44,7 +44,7 @@ Circuit any_circuit(Random& random, int n) {
   return random.chance(0.15) ? word_circuit(random, n, gates) : layered_circuit(random, n, 1 + random.below(6));
 }
 
-// Small circuits cross every border: of tiles, of the scale that is carried, of what is zero still, of lanes, of
+// Small circuits cross every border: of tiles, of the scale that is carried, of the support, of lanes, of
 // threads.
 Thresholds any_thresholds(Random& random) {
   Thresholds thresholds;

@@ -133,7 +133,7 @@ Machine::Group Machine::choose(const Warp& warp) {
   return group;
 }
 
-LaneMask Machine::active(const Lanes& lanes, const Instruction& i, LaneMask group) const {
+LaneMask Machine::num_active(const Lanes& lanes, const Instruction& i, LaneMask group) const {
   if (!i.has_guard) return group;
   const LaneMask guard = *reinterpret_cast<const LaneMask*>(lanes.registers + i.guard);
   return group & (i.guard_negated ? ~guard : guard);
@@ -146,7 +146,7 @@ void Machine::execute(Warp& warp, Group group) {
   try {
     for (; group.budget > 0 && group.pc < group.meets; --group.budget) {
       const Instruction& i = program_.code[group.pc];
-      const LaneMask mask = active(lanes, i, group.lanes);
+      const LaneMask mask = num_active(lanes, i, group.lanes);
       reached_[group.pc] = 1;
       counts_.instructions += width;
       if (i.control == Control::none) {

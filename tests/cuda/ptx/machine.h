@@ -62,7 +62,7 @@ class Machine {
   bool all_wait() const;
   void require_all_ended() const;
 
-  LaneMask active(const Lanes& lanes, const Instruction& instruction, LaneMask group) const;
+  LaneMask num_active(const Lanes& lanes, const Instruction& instruction, LaneMask group) const;
   std::string kernel_name() const { return readable_name(program_.functions[kernel_].name); }
   [[noreturn]] void fail(const Warp& warp, int lane, int pc, const std::string& what) const;
 

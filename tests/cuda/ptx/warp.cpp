@@ -39,9 +39,9 @@ void Warp::begin(const Program& program, int kernel, int number, const Grid& gri
 void Warp::add_function(const Program& program, int number) {
   const Function& function = program.functions[number];
   if (functions_.size() == active_) functions_.emplace_back();
-  Active& active = functions_[active_++];
-  active.function = number;
-  Registers& registers = active.registers;
+  Active& num_active = functions_[active_++];
+  num_active.function = number;
+  Registers& registers = num_active.registers;
   if (registers.bytes < function.register_bytes) {
     registers.bytes = function.register_bytes;
     registers.memory.reset(static_cast<std::byte*>(::operator new(registers.bytes, alignment)));
@@ -71,9 +71,9 @@ void Warp::put(LaneMask lanes, int pc) {
 }
 
 Lanes Warp::lanes(int function, Memory& memory) {
-  const auto active = std::find_if(functions_.begin(), functions_.begin() + static_cast<std::ptrdiff_t>(active_),
-                                   [&](const Active& a) { return a.function == function; });
-  return {active->registers.memory.get(), &memory, &local_, number_ * warp_size};
+  const auto num_active = std::find_if(functions_.begin(), functions_.begin() + static_cast<std::ptrdiff_t>(active_),
+                                       [&](const Active& a) { return a.function == function; });
+  return {num_active->registers.memory.get(), &memory, &local_, number_ * warp_size};
 }
 
 void Warp::enter(const Program& program, int lane, const Call& call, int from) {
