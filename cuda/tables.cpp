@@ -554,7 +554,7 @@ class TableMaker {
       found.terms.push_back(std::move(t));
     }
     const bool of_words = found.kind == MeasurementKind::expval;
-    const bool observes = of_words || found.kind == MeasurementKind::var;
+    const bool observes = measurement_info(found.kind).subject == Subject::observable;
     if (!observes) {
       found.groups = map_of(m.groups);
       found.offsets = map_of(m.offsets);

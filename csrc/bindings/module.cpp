@@ -10,6 +10,7 @@ static constexpr std::uint64_t torch_target_version = TORCH_TARGET_VERSION;  // 
 #include <pybind11/stl.h>
 
 #include <chrono>
+#include <iterator>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -21,6 +22,7 @@ static constexpr std::uint64_t torch_target_version = TORCH_TARGET_VERSION;  // 
 #include "core/gate_table.h"
 #include "core/gpu_layout.h"
 #include "core/interrupt.h"
+#include "core/measurement_table.h"
 #include "core/memory.h"
 #include "core/program.h"
 #include "core/registry.h"
@@ -102,23 +104,24 @@ std::vector<Slot> slots_of(const std::vector<SlotTuple>& tuples) {
   return slots;
 }
 
-// The enumerator that a name stands for; names are in the order of the enumeration.
-template <class Enum, std::size_t N>
-Enum parse(const char* const (&names)[N], const std::string& name, const char* what) {
-  for (std::size_t i = 0; i < N; ++i) {
-    if (name == names[i]) return static_cast<Enum>(i);
+FactorKind factor_kind(const std::string& name) {
+  for (std::size_t i = 0; i < std::size(factor_names); ++i) {
+    if (name == factor_names[i]) return static_cast<FactorKind>(i);
   }
   throw std::invalid_argument("ketgrad: unknown " + std::string(what) + " '" + name + "'");
 }
 
-constexpr const char* factor_names[] = {"hermitian", "projector", "state_projector", "sparse"};
-constexpr const char* measurement_names[] = {"expval", "var", "probs", "state", "density_matrix"};
+MeasurementKind measurement_kind(const std::string& name) {
+  const int found = find_measurement(name);
+  if (found < 0) throw std::invalid_argument("ketgrad: unknown measurement '" + name + "'");
+  return static_cast<MeasurementKind>(found);
+}
 
 Term term_of(const TermTuple& tuple) {
   const auto& [scale, coefficients, word_wires, word, factors] = tuple;
   Term term{scale, slots_of(coefficients), word_wires, word, {}};
   for (const auto& [kind, wires, input, bits, rows, columns] : factors) {
-    term.factors.push_back({parse<FactorKind>(factor_names, kind, "factor"), wires, input, bits, rows, columns});
+    term.factors.push_back({factor_kind(kind), wires, input, bits, rows, columns});
   }
   return term;
 }
@@ -165,7 +168,7 @@ class ProgramBuilder {
   }
 
   void measure(const std::string& kind, std::vector<int> wires, const std::vector<TermTuple>& terms) {
-    Measurement measurement{parse<MeasurementKind>(measurement_names, kind, "measurement"), std::move(wires), {}};
+    Measurement measurement{measurement_kind(kind), std::move(wires), {}};
     for (const TermTuple& t : terms) measurement.terms.push_back(term_of(t));
     program_.measurements.push_back(std::move(measurement));
   }
@@ -287,6 +290,16 @@ py::list gate_list() {
   return gates;
 }
 
+py::list measurement_list() {
+  constexpr const char* subjects[] = {"observable", "wires", "all_wires"};
+  py::list measurements;
+  for (const MeasurementInfo& info : measurement_table) {
+    measurements.append(py::make_tuple(std::string(info.name), subjects[static_cast<int>(info.subject)],
+                                       info.is_complex, static_cast<int>(info.num_axes)));
+  }
+  return measurements;
+}
+
 // The compiler and what it was told, as far as the code can see it.
 std::string build_flags() {
 #if defined(__clang__)
@@ -353,6 +366,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def(
       "registry_address", [] { return reinterpret_cast<std::uintptr_t>(&find_program); },
       "the address of find_program, for other extensions: programs are known to this one alone");
+  m.def("measurement_table", &measurement_list,
+        "(name, subject, is_complex, axes) of every measurement: an array with so many axes of length 2^k of k wires");
   m.def("gate_table", &gate_list, "(name, wires, controls, parameters) of every gate; -1 wires: any number");
   m.def("available_memory", &available_memory, "bytes");
   m.def("require_memory", &require_memory, py::arg("bytes"), py::arg("what"));

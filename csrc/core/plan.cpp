@@ -476,15 +476,16 @@ PlannedMeasurement plan_measurement(const Measurement& m, Index first_result, co
     PlannedTerm t = plan_term(term, frame);
     if (m.kind == MeasurementKind::expval && t.factors.empty()) {
       words.push_back({&term, first_result, t.word});
+  const Subject subject = measurement_info(m.kind).subject;
     } else {
       planned.terms.push_back(std::move(t));
     }
   }
   std::vector<int> wires = m.wires;
-  if (m.kind == MeasurementKind::state) {
+  if (subject == Subject::all_wires) {
     for (int w = 0; w < frame.num_wires(); ++w) wires.push_back(w);
   }
-  if (m.kind != MeasurementKind::expval && m.kind != MeasurementKind::var) {
+  if (subject != Subject::observable) {
     planned.groups = frame.groups(wires);
     planned.offsets = frame.local(wires);
     for (Index a = 0; a < std::min<Index>(planned.offsets.size(), 64); ++a) {
@@ -566,7 +567,7 @@ WordsByFlip plan_measurements(Plan& plan, const Frame& frame) {
   Index complex = 0;
   std::vector<ObservedWord> words;
   for (const Measurement& m : program.measurements) {
-    Index& next = is_complex_result(m.kind) ? complex : real;
+    Index& next = measurement_info(m.kind).is_complex ? complex : real;
     PlannedMeasurement planned = plan_measurement(m, next, frame, words);
     next += result_size(m, program.num_wires);
     plan.measurements.push_back(std::move(planned));
@@ -578,7 +579,7 @@ WordsByFlip plan_measurements(Plan& plan, const Frame& frame) {
 
 // Numbers per circuit that a measurement has beside the states: its sums, its cotangent, the gradients of its matrices.
 Index sum_size(const Measurement& m, const Program& program) {
-  Index size = result_size(m, program.num_wires) * (is_complex_result(m.kind) ? 2 : 1);
+  Index size = result_size(m, program.num_wires) * (measurement_info(m.kind).is_complex ? 2 : 1);
   for (const Term& t : m.terms) {
     for (const Factor& f : t.factors) {
       if (f.input != no_input) size = std::max(size, 2 * program.inputs[f.input].numel());
