@@ -108,7 +108,7 @@ FactorKind factor_kind(const std::string& name) {
   for (std::size_t i = 0; i < std::size(factor_names); ++i) {
     if (name == factor_names[i]) return static_cast<FactorKind>(i);
   }
-  throw std::invalid_argument("ketgrad: unknown " + std::string(what) + " '" + name + "'");
+  throw std::invalid_argument("ketgrad: unknown factor '" + name + "'");
 }
 
 MeasurementKind measurement_kind(const std::string& name) {
@@ -195,7 +195,7 @@ py::tuple costs(const Cost& forward, const Cost& backward) {
   return py::make_tuple(forward.multiply_adds, forward.bytes, backward.multiply_adds, backward.bytes);
 }
 
-py::dict describe_pass(const Plan& plan, const Pass& pass, int number_bytes) {
+py::dict describe_pass(const Plan& plan, const Pass& pass, const Traffic& traffic) {
   py::dict d;
   int blocks = 0, rotations = 0, phases = 0, strings = 0;
   for (const Operation& op : pass.operations) {
@@ -214,11 +214,11 @@ py::dict describe_pass(const Plan& plan, const Pass& pass, int number_bytes) {
   d["rotations"] = rotations;
   d["phases"] = phases;
   d["strings"] = strings;
-  d["costs"] = costs(forward_cost(plan, pass, number_bytes), backward_cost(plan, pass, number_bytes));
+  d["costs"] = costs(forward_cost(plan, pass, traffic), backward_cost(plan, pass, traffic));
   return d;
 }
 
-py::dict describe_observables(const Plan& plan, const ObservablePass& pass, int number_bytes) {
+py::dict describe_observables(const Plan& plan, const ObservablePass& pass, const Traffic& traffic) {
   py::dict d;
   std::size_t words = 0;
   for (const WordGroup& g : pass.groups) words += g.members.size();
@@ -226,17 +226,16 @@ py::dict describe_observables(const Plan& plan, const ObservablePass& pass, int 
   d["groups"] = pass.groups.size();
   d["words"] = words;
   d["in_last_pass"] = pass.in_last_pass;
-  d["costs"] = costs(forward_cost(plan, pass, number_bytes), backward_cost(plan, pass, number_bytes));
+  d["costs"] = costs(forward_cost(plan, pass, traffic), backward_cost(plan, pass, traffic));
   return d;
 }
 
-// Passes and observables; `number_bytes` of a real number.
-py::dict describe_passes(const Plan& plan, int number_bytes) {
+// Passes and observables.
+py::dict describe_passes(const Plan& plan, const Traffic& traffic) {
   py::list passes;
-  for (const Pass& pass : plan.passes) passes.append(describe_pass(plan, pass, number_bytes));
+  for (const Pass& pass : plan.passes) passes.append(describe_pass(plan, pass, traffic));
   py::list observables;
-  for (const ObservablePass& pass : plan.observables)
-    observables.append(describe_observables(plan, pass, number_bytes));
+  for (const ObservablePass& pass : plan.observables) observables.append(describe_observables(plan, pass, traffic));
   py::dict d;
   d["tile_bits"] = std::min(plan.layout.tile_bits, plan.program->num_wires);
   d["dropped"] = plan.dropped;
@@ -252,7 +251,7 @@ CallPlan make_plan(const PlannedProgram& p, Index batch, bool twice, int threads
 
 py::dict describe_plan(const PlannedProgram& p, Index batch, bool twice, int threads) {
   const CallPlan call = make_plan(p, batch, twice, threads);
-  py::dict d = describe_passes(*call.plan, twice ? 8 : 4);
+  py::dict d = describe_passes(*call.plan, {.number_bytes = twice ? 8 : 4, .moves_zeros = true});
   d["lanes"] = call.lanes;
   d["parallel_passes"] = call.parallel_passes;
   d["tasks"] = call.tasks;
@@ -261,7 +260,8 @@ py::dict describe_plan(const PlannedProgram& p, Index batch, bool twice, int thr
 
 py::dict describe_gpu_plan(const PlannedProgram& p, bool twice, std::size_t shared_bytes) {
   const int number_bytes = twice ? 8 : 4;
-  return describe_passes(p.plan(gpu_layout(p.program.num_wires, number_bytes, shared_bytes)), number_bytes);
+  const Plan& plan = p.plan(gpu_layout(p.program.num_wires, number_bytes, shared_bytes));
+  return describe_passes(plan, {.number_bytes = number_bytes, .moves_zeros = false});
 }
 
 py::dict profile_of(std::int64_t id) {

@@ -25,7 +25,6 @@ struct Layout {
   int tile_bits = 0;  // a tile has at most 2^tile_bits amplitudes; at least one row
   int run_bits =
       0;  // 2^run_bits neighbouring rows are in one tile, for memory hands them out faster than scattered ones
-  bool moves_zeros = true;          // tiles are read and written as a whole, amplitudes that are zero still included
   bool tracks_support = true;       // amplitudes that are zero still are left out
   bool measures_in_passes = false;  // words whose flips the last pass's tile holds are measured there
   bool splits_halves = false;       // rotations of half the amplitudes are made two of all
