@@ -69,6 +69,9 @@ struct Step {
 Index coefficient_count(const Step& step);
 Index overlap_count(const Step& step);
 
+// Adds an input to those that something reads, once; `no_input` is none.
+void add_input(std::vector<int>& inputs, int input);
+
 // A rotation or a step, the other being `none`.
 struct Element {
   static constexpr int none = -1;

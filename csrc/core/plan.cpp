@@ -12,10 +12,6 @@ namespace ketgrad {
 
 namespace {
 
-void add_input(std::vector<int>& inputs, int input) {
-  if (input != no_input && std::find(inputs.begin(), inputs.end(), input) == inputs.end()) inputs.push_back(input);
-}
-
 // Plans a stretch of rotations between two steps as passes.
 class StretchPlanner {
  public:
@@ -476,11 +472,11 @@ PlannedMeasurement plan_measurement(const Measurement& m, Index first_result, co
     PlannedTerm t = plan_term(term, frame);
     if (m.kind == MeasurementKind::expval && t.factors.empty()) {
       words.push_back({&term, first_result, t.word});
-  const Subject subject = measurement_info(m.kind).subject;
     } else {
       planned.terms.push_back(std::move(t));
     }
   }
+  const Subject subject = measurement_info(m.kind).subject;
   std::vector<int> wires = m.wires;
   if (subject == Subject::all_wires) {
     for (int w = 0; w < frame.num_wires(); ++w) wires.push_back(w);

@@ -186,6 +186,19 @@ struct Extent {
 
 Extent extent_of(const Program& program);
 
+// The first of `num_passes` passes that reads an input for which `wants` holds, inputs_of(pass) being those that it reads;
+// `num_passes` where none does. A prepared state is read before the first.
+template <class InputsOf, class Wants>
+int first_requested_pass(int initial_input, int num_passes, const InputsOf& inputs_of, const Wants& wants) {
+  if (initial_input != no_input && wants(initial_input)) return 0;
+  for (int p = 0; p < num_passes; ++p) {
+    for (const int input : inputs_of(p)) {
+      if (wants(input)) return p;
+    }
+  }
+  return num_passes;
+}
+
 // The program must outlive its plan.
 Plan make_plan(const Program& program, const Layout& layout);
 
