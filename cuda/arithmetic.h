@@ -170,8 +170,9 @@ struct Input {
   KETGRAD_DEVICE Index row(Index sample) const { return batched != 0 ? sample * numel : 0; }
 };
 
+// Of no input it is the offset.
 template <class T>
-KETGRAD_DEVICE Wide<T> value_of(const Value& v, const Input<T>* inputs, Index sample) {
+KETGRAD_DEVICE Wide<T> value_of(const Slot& v, const Input<T>* inputs, Index sample) {
   if (v.input == no_input) return v.offset;
   const Input<T>& input = inputs[v.input];
   return v.scale * static_cast<Wide<T>>(input.data.at(input.row(sample) + v.column)) + v.offset;

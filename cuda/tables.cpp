@@ -212,16 +212,6 @@ class TableMaker {
 
   // --- values and their gradients ------------------------------------------------------------------------------------
 
-  static Value value_of(const Slot& slot, double sign) {
-    return {slot.input, slot.column, slot.input == no_input ? 0 : sign * slot.scale, sign * slot.offset};
-  }
-
-  Range add_values(const std::vector<Slot>& slots) {
-    std::vector<Value> values;
-    for (const Slot& s : slots) values.push_back(value_of(s, 1));
-    return append(tables_.values, values);
-  }
-
   // The sources of `slots`, one each, for the gradients of their inputs.
   int add_single_sources(const std::vector<Slot>& slots) {
     const int first = tables_.single_sources;
@@ -235,14 +225,14 @@ class TableMaker {
   std::vector<GradientEntry>& entries_of(const Slot& slot) { return gradients_[{slot.input, slot.column}]; }
 
   void add_angle(int number, const std::vector<int>& rotations) {
-    std::vector<Value> values;
+    std::vector<Slot> values;
     for (const int t : rotations) {
       const Slot& slot = plan_.rotations[t].angle;
       const double sign = is_negated(t) ? -1 : 1;
-      values.push_back(value_of(slot, sign));
+      values.push_back({slot.input, slot.column, sign * slot.scale, sign * slot.offset});
       if (slot.input != no_input) entries_of(slot).push_back({number, sign * slot.scale});
     }
-    const bool constant = std::all_of(values.begin(), values.end(), [](const Value& v) { return v.input == no_input; });
+    const bool constant = std::all_of(values.begin(), values.end(), [](const Slot& v) { return v.input == no_input; });
     tables_.angles[number] = {append(tables_.values, values), constant ? 1 : 0};
   }
 
@@ -452,7 +442,7 @@ class TableMaker {
     s.formula = info.formula;
     s.family = info.family;
     s.inverse = gate.inverse ? 1 : 0;
-    s.values = add_values(gate.slots);
+    s.values = append(tables_.values, gate.slots);
     s.input = gate.input;
     s.first_source = add_single_sources(gate.slots);
     if (gate_op.kind == GateOpKind::dense) tables_.largest_gate_op = std::max(tables_.largest_gate_op, s.size);
@@ -462,7 +452,7 @@ class TableMaker {
   // --- measurements --------------------------------------------------------------------------------------------------
 
   int add_coefficient(const Term& term) {
-    const Range values = add_values(term.coefficients);
+    const Range values = append(tables_.values, term.coefficients);
     tables_.coefficients.push_back({term.scale, values, add_single_sources(term.coefficients)});
     return static_cast<int>(tables_.coefficients.size()) - 1;
   }
@@ -555,7 +545,7 @@ class TableMaker {
       found.terms.push_back(std::move(t));
     }
     const bool of_words = found.kind == MeasurementKind::expval;
-    const bool observes = of_words || found.kind == MeasurementKind::var;
+    const bool observes = measurement_info(found.kind).subject == Subject::observable;
     if (!observes) {
       found.groups = map_of(m.groups);
       found.offsets = map_of(m.offsets);

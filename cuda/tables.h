@@ -30,15 +30,7 @@ struct Map {
   KETGRAD_HOST_DEVICE Index size() const { return Index{1} << vectors.count; }
 };
 
-// scale * input[column] + offset; of no input, the offset.
-struct Value {
-  std::int32_t input = no_input;
-  std::int32_t column = 0;
-  double scale = 0;
-  double offset = 0;
-};
-
-// A sum of values: the angle of a rotation, or of all rotations of one diagonal word. `is_constant`: it reads no input.
+// A sum of slots: the angle of a rotation, or of all rotations of one diagonal word. `is_constant`: it reads no input.
 struct Angle {
   Range values;  // of Tables::values
   std::int32_t is_constant = 0;
@@ -248,7 +240,7 @@ struct TablesView {
   const Mask* vectors = nullptr;
   const std::uint16_t* slots = nullptr;
   const std::uint32_t* words_of_bits = nullptr;
-  const Value* values = nullptr;
+  const Slot* values = nullptr;
   const Angle* angles = nullptr;
   const TableOp* operations = nullptr;
   const StringSlot* strings = nullptr;
@@ -268,7 +260,7 @@ struct Tables {
   std::vector<Mask> vectors;
   std::vector<std::uint16_t> slots;
   std::vector<std::uint32_t> words_of_bits;
-  std::vector<Value> values;
+  std::vector<Slot> values;
   std::vector<Angle> angles;
   std::vector<TableOp> operations;
   std::vector<StringSlot> strings;

@@ -44,7 +44,10 @@ class Walk {
   // too.
   void backward(const CotangentSources<T>& cotangents, const Real<T>* kept_ket, const Results<Real<T>>* results) {
     cotangents_ = cotangents;
-    first_pass_ = first_wanted_pass();
+    first_pass_ = first_requested_pass(
+        c_.tables().initial_input, pass_count(),
+        [&](int p) -> const std::vector<int>& { return c_.tables().pass_inputs[p]; },
+        [&](int input) { return c_.wants(input); });
     c_.for_each_chunk(bytes_each(true), [&] {
       begin_chunk();
       begin_sums();
@@ -294,16 +297,6 @@ class Walk {
   bool wants_any_coefficient() const {
     return std::any_of(c_.tables().coefficients.begin(), c_.tables().coefficients.end(),
                        [&](const Coefficient& c) { return c_.wants(c.values); });
-  }
-
-  int first_wanted_pass() const {
-    if (c_.wants(c_.tables().initial_input)) return 0;
-    for (int p = 0; p < pass_count(); ++p) {
-      for (const int input : c_.tables().pass_inputs[p]) {
-        if (c_.wants(input)) return p;
-      }
-    }
-    return pass_count();
   }
 
   void begin_sums() {

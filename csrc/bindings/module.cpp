@@ -10,6 +10,7 @@ static constexpr std::uint64_t torch_target_version = TORCH_TARGET_VERSION;  // 
 #include <pybind11/stl.h>
 
 #include <chrono>
+#include <iterator>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -21,6 +22,7 @@ static constexpr std::uint64_t torch_target_version = TORCH_TARGET_VERSION;  // 
 #include "core/gate_table.h"
 #include "core/gpu_layout.h"
 #include "core/interrupt.h"
+#include "core/measurement_table.h"
 #include "core/memory.h"
 #include "core/program.h"
 #include "core/registry.h"
@@ -102,23 +104,24 @@ std::vector<Slot> slots_of(const std::vector<SlotTuple>& tuples) {
   return slots;
 }
 
-// The enumerator that a name stands for; names are in the order of the enumeration.
-template <class Enum, std::size_t N>
-Enum parse(const char* const (&names)[N], const std::string& name, const char* what) {
-  for (std::size_t i = 0; i < N; ++i) {
-    if (name == names[i]) return static_cast<Enum>(i);
+FactorKind factor_kind(const std::string& name) {
+  for (std::size_t i = 0; i < std::size(factor_names); ++i) {
+    if (name == factor_names[i]) return static_cast<FactorKind>(i);
   }
-  throw std::invalid_argument("ketgrad: unknown " + std::string(what) + " '" + name + "'");
+  throw std::invalid_argument("ketgrad: unknown factor '" + name + "'");
 }
 
-constexpr const char* factor_names[] = {"hermitian", "projector", "state_projector", "sparse"};
-constexpr const char* measurement_names[] = {"expval", "var", "probs", "state", "density_matrix"};
+MeasurementKind measurement_kind(const std::string& name) {
+  const int found = find_measurement(name);
+  if (found < 0) throw std::invalid_argument("ketgrad: unknown measurement '" + name + "'");
+  return static_cast<MeasurementKind>(found);
+}
 
 Term term_of(const TermTuple& tuple) {
   const auto& [scale, coefficients, word_wires, word, factors] = tuple;
   Term term{scale, slots_of(coefficients), word_wires, word, {}};
   for (const auto& [kind, wires, input, bits, rows, columns] : factors) {
-    term.factors.push_back({parse<FactorKind>(factor_names, kind, "factor"), wires, input, bits, rows, columns});
+    term.factors.push_back({factor_kind(kind), wires, input, bits, rows, columns});
   }
   return term;
 }
@@ -165,7 +168,7 @@ class ProgramBuilder {
   }
 
   void measure(const std::string& kind, std::vector<int> wires, const std::vector<TermTuple>& terms) {
-    Measurement measurement{parse<MeasurementKind>(measurement_names, kind, "measurement"), std::move(wires), {}};
+    Measurement measurement{measurement_kind(kind), std::move(wires), {}};
     for (const TermTuple& t : terms) measurement.terms.push_back(term_of(t));
     program_.measurements.push_back(std::move(measurement));
   }
@@ -192,7 +195,7 @@ py::tuple costs(const Cost& forward, const Cost& backward) {
   return py::make_tuple(forward.multiply_adds, forward.bytes, backward.multiply_adds, backward.bytes);
 }
 
-py::dict describe_pass(const Plan& plan, const Pass& pass, int number_bytes) {
+py::dict describe_pass(const Plan& plan, const Pass& pass, const Traffic& traffic) {
   py::dict d;
   int blocks = 0, rotations = 0, phases = 0, strings = 0;
   for (const TileOp& op : pass.operations) {
@@ -212,11 +215,11 @@ py::dict describe_pass(const Plan& plan, const Pass& pass, int number_bytes) {
   d["rotations"] = rotations;
   d["phases"] = phases;
   d["strings"] = strings;
-  d["costs"] = costs(forward_cost(plan, pass, number_bytes), backward_cost(plan, pass, number_bytes));
+  d["costs"] = costs(forward_cost(plan, pass, traffic), backward_cost(plan, pass, traffic));
   return d;
 }
 
-py::dict describe_observables(const Plan& plan, const ObservablePass& pass, int number_bytes) {
+py::dict describe_observables(const Plan& plan, const ObservablePass& pass, const Traffic& traffic) {
   py::dict d;
   std::size_t words = 0;
   for (const WordGroup& g : pass.groups) words += g.members.size();
@@ -224,17 +227,16 @@ py::dict describe_observables(const Plan& plan, const ObservablePass& pass, int 
   d["groups"] = pass.groups.size();
   d["words"] = words;
   d["in_last_pass"] = pass.in_last_pass;
-  d["costs"] = costs(forward_cost(plan, pass, number_bytes), backward_cost(plan, pass, number_bytes));
+  d["costs"] = costs(forward_cost(plan, pass, traffic), backward_cost(plan, pass, traffic));
   return d;
 }
 
-// Passes and observables; `number_bytes` of a real number.
-py::dict describe_passes(const Plan& plan, int number_bytes) {
+// Passes and observables.
+py::dict describe_passes(const Plan& plan, const Traffic& traffic) {
   py::list passes;
-  for (const Pass& pass : plan.passes) passes.append(describe_pass(plan, pass, number_bytes));
+  for (const Pass& pass : plan.passes) passes.append(describe_pass(plan, pass, traffic));
   py::list observables;
-  for (const ObservablePass& pass : plan.observables)
-    observables.append(describe_observables(plan, pass, number_bytes));
+  for (const ObservablePass& pass : plan.observables) observables.append(describe_observables(plan, pass, traffic));
   py::dict d;
   d["tile_bits"] = std::min(plan.layout.tile_bits, plan.program->num_wires);
   d["dropped"] = plan.dropped;
@@ -250,7 +252,7 @@ CallPlan make_plan(const PlannedProgram& p, Index batch, bool twice, int threads
 
 py::dict describe_plan(const PlannedProgram& p, Index batch, bool twice, int threads) {
   const CallPlan call = make_plan(p, batch, twice, threads);
-  py::dict d = describe_passes(*call.plan, twice ? 8 : 4);
+  py::dict d = describe_passes(*call.plan, {.number_bytes = twice ? 8 : 4, .moves_zeros = true});
   d["lanes"] = call.lanes;
   d["parallel_passes"] = call.parallel_passes;
   d["tasks"] = call.tasks;
@@ -259,7 +261,8 @@ py::dict describe_plan(const PlannedProgram& p, Index batch, bool twice, int thr
 
 py::dict describe_gpu_plan(const PlannedProgram& p, bool twice, std::size_t shared_bytes) {
   const int number_bytes = twice ? 8 : 4;
-  return describe_passes(p.plan(gpu_layout(p.program.num_wires, number_bytes, shared_bytes)), number_bytes);
+  const Plan& plan = p.plan(gpu_layout(p.program.num_wires, number_bytes, shared_bytes));
+  return describe_passes(plan, {.number_bytes = number_bytes, .moves_zeros = false});
 }
 
 py::dict profile_of(std::int64_t id) {
@@ -286,6 +289,16 @@ py::list gate_list() {
   for (const GateInfo& g : gate_table)
     gates.append(py::make_tuple(std::string(g.name), g.num_wires, g.num_controls, g.num_parameters));
   return gates;
+}
+
+py::list measurement_list() {
+  constexpr const char* subjects[] = {"observable", "wires", "all_wires"};
+  py::list measurements;
+  for (const MeasurementInfo& info : measurement_table) {
+    measurements.append(py::make_tuple(std::string(info.name), subjects[static_cast<int>(info.subject)],
+                                       info.is_complex, static_cast<int>(info.num_axes)));
+  }
+  return measurements;
 }
 
 // The compiler and what it was told, as far as the code can see it.
@@ -354,6 +367,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def(
       "registry_address", [] { return reinterpret_cast<std::uintptr_t>(&find_program); },
       "the address of find_program, for other extensions: programs are known to this one alone");
+  m.def("measurement_table", &measurement_list,
+        "(name, subject, is_complex, axes) of every measurement: an array with so many axes of length 2^k of k wires");
   m.def("gate_table", &gate_list, "(name, wires, controls, parameters) of every gate; -1 wires: any number");
   m.def("available_memory", &available_memory, "bytes");
   m.def("require_memory", &require_memory, py::arg("bytes"), py::arg("what"));

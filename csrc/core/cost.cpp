@@ -10,8 +10,8 @@ namespace {
 double amplitudes(const Plan& plan) { return std::ldexp(1.0, plan.program->num_wires); }
 
 // Of so many states that are read or written.
-double moved(const Plan& plan, const IndexMap& tiles, double states, int number_bytes) {
-  return tiles.size() == 1 ? 0 : states * amplitudes(plan) * 2 * number_bytes;
+double moved(const Plan& plan, const IndexMap& tiles, double states, const Traffic& traffic) {
+  return tiles.size() == 1 ? 0 : states * amplitudes(plan) * 2 * traffic.number_bytes;
 }
 
 // Of the amplitudes, those in tiles that are visited, and those that may be other than zero when the pass begins.
@@ -19,8 +19,8 @@ double visited_share(const Pass& pass) {
   return static_cast<double>(pass.num_active_tiles) / static_cast<double>(pass.tiles.size());
 }
 
-double moved_share(const Plan& plan, const Pass& pass) {
-  if (plan.layout.moves_zeros || pass.before.everywhere) return visited_share(pass);
+double moved_share(const Plan& plan, const Pass& pass, const Traffic& traffic) {
+  if (traffic.moves_zeros || pass.before.everywhere) return visited_share(pass);
   return std::min(visited_share(pass), std::ldexp(1.0, pass.before.span.size() - plan.program->num_wires));
 }
 
@@ -44,11 +44,11 @@ double share_of(const RotationBlock& block) {
 // `per_rotation` for each rotation of a block, `per_phases` for phases as a whole, per amplitude of `states`, which are
 // read and written.
 Cost pass_cost(const Plan& plan, const Pass& pass, double per_rotation, double per_phases, double states,
-               int number_bytes) {
+               const Traffic& traffic) {
   const double visited = amplitudes(plan) * visited_share(pass);
   // Going forward, tiles are written as a whole; going back, they are read so, as far as the pass behind has them.
   Cost cost;
-  cost.bytes = moved(plan, pass.tiles, states * (visited_share(pass) + moved_share(plan, pass)), number_bytes);
+  cost.bytes = moved(plan, pass.tiles, states * (visited_share(pass) + moved_share(plan, pass, traffic)), traffic);
   for (const TileOp& op : pass.operations) {
     if (const auto* block = std::get_if<RotationBlock>(&op)) {
       cost.multiply_adds += visited * share_of(*block) * per_rotation * static_cast<double>(block->rotations.size());
@@ -60,7 +60,7 @@ Cost pass_cost(const Plan& plan, const Pass& pass, double per_rotation, double p
 }
 
 // An unfused gate works on the groups that its controls leave, each a matrix of so many rows.
-Cost gate_op_cost(const Plan& plan, const GateOp& gate_op, double times, double states, int number_bytes) {
+Cost gate_op_cost(const Plan& plan, const GateOp& gate_op, double times, double states, const Traffic& traffic) {
   double each = 0;
   switch (gate_op.kind) {
     case GateOpKind::dense: each = 4.0 * gate_op.size() * gate_op.size(); break;
@@ -70,7 +70,7 @@ Cost gate_op_cost(const Plan& plan, const GateOp& gate_op, double times, double 
   }
   const double groups = static_cast<double>(gate_op.groups.size());
   const bool in_caches = plan.layout.tile_bits >= plan.program->num_wires;
-  return {times * groups * each, in_caches ? 0 : states * amplitudes(plan) * 2 * number_bytes};
+  return {times * groups * each, in_caches ? 0 : states * amplitudes(plan) * 2 * traffic.number_bytes};
 }
 
 double transform(const Plan& plan) { return std::min(plan.program->num_wires, plan.layout.tile_bits); }
@@ -85,26 +85,26 @@ double word_work(const Plan& plan, const ObservablePass& pass) {
 
 }  // namespace
 
-Cost forward_cost(const Plan& plan, const Pass& pass, int number_bytes) {
-  if (pass.gate_op != Element::none) return gate_op_cost(plan, plan.gate_ops[pass.gate_op], 1, 2, number_bytes);
-  return pass_cost(plan, pass, rotation, 2 * factor, 1, number_bytes);
+Cost forward_cost(const Plan& plan, const Pass& pass, const Traffic& traffic) {
+  if (pass.gate_op != Element::none) return gate_op_cost(plan, plan.gate_ops[pass.gate_op], 1, 2, traffic);
+  return pass_cost(plan, pass, rotation, 2 * factor, 1, traffic);
 }
 
-Cost backward_cost(const Plan& plan, const Pass& pass, int number_bytes) {
-  if (pass.gate_op != Element::none) return gate_op_cost(plan, plan.gate_ops[pass.gate_op], 3, 4, number_bytes);
-  return pass_cost(plan, pass, 3 * rotation, 3 * factor + 2 + transform(plan), 2, number_bytes);
+Cost backward_cost(const Plan& plan, const Pass& pass, const Traffic& traffic) {
+  if (pass.gate_op != Element::none) return gate_op_cost(plan, plan.gate_ops[pass.gate_op], 3, 4, traffic);
+  return pass_cost(plan, pass, 3 * rotation, 3 * factor + 2 + transform(plan), 2, traffic);
 }
 
-Cost forward_cost(const Plan& plan, const ObservablePass& pass, int number_bytes) {
+Cost forward_cost(const Plan& plan, const ObservablePass& pass, const Traffic& traffic) {
   const double states = pass.in_last_pass ? 0 : 1;
-  return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, states, number_bytes)};
+  return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, states, traffic)};
 }
 
-Cost backward_cost(const Plan& plan, const ObservablePass& pass, int number_bytes) {
+Cost backward_cost(const Plan& plan, const ObservablePass& pass, const Traffic& traffic) {
   // The first that is a pass of its own only writes the bra.
   const auto first = std::ranges::find(plan.observables, false, &ObservablePass::in_last_pass);
   const double states = pass.in_last_pass ? 0 : &pass == &*first ? 2 : 3;
-  return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, states, number_bytes)};
+  return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, states, traffic)};
 }
 
 }  // namespace ketgrad

@@ -16,10 +16,16 @@ struct Cost {
   }
 };
 
-// Of one circuit; numbers are of `number_bytes` each. Backward: ket and bra are undone and every overlap is taken.
-Cost forward_cost(const Plan& plan, const Pass& pass, int number_bytes);
-Cost backward_cost(const Plan& plan, const Pass& pass, int number_bytes);
-Cost forward_cost(const Plan& plan, const ObservablePass& pass, int number_bytes);
-Cost backward_cost(const Plan& plan, const ObservablePass& pass, int number_bytes);
+// What decides how many bytes move.
+struct Traffic {
+  int number_bytes = 8;      // of a real number
+  bool moves_zeros = false;  // tiles are read and written as a whole, amplitudes that must be zero included
+};
+
+// Of one circuit. Backward: ket and bra are undone and every overlap is taken.
+Cost forward_cost(const Plan& plan, const Pass& pass, const Traffic& traffic);
+Cost backward_cost(const Plan& plan, const Pass& pass, const Traffic& traffic);
+Cost forward_cost(const Plan& plan, const ObservablePass& pass, const Traffic& traffic);
+Cost backward_cost(const Plan& plan, const ObservablePass& pass, const Traffic& traffic);
 
 }  // namespace ketgrad

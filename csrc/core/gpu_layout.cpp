@@ -7,7 +7,6 @@ Layout gpu_layout(int num_wires, int number_bytes, std::size_t shared_bytes) {
   int most = 8;
   while (gpu_holds(most + 1, number_bytes, shared_bytes)) ++most;
   Layout layout;
-  layout.moves_zeros = false;
   layout.measures_in_passes = true;
   layout.splits_halves = true;
   layout.run_bits = number_bytes == 4 ? 4 : 3;

@@ -29,7 +29,7 @@ class Pruning {
  private:
   // By the words of which what is measured is a polynomial.
   void see(const Measurement& m) {
-    see_all(m.wires, m.kind == MeasurementKind::density_matrix);
+    see_all(m.wires, measurement_info(m.kind).beyond_diagonal);
     for (const Term& t : m.terms) {
       outside_.narrow(lowered_.wire_map.word(t.word, t.word_wires));
       for (const Factor& f : t.factors) see_all(f.wires, f.kind != FactorKind::projector);
@@ -87,8 +87,8 @@ class Pruning {
 }  // namespace
 
 void keep_light_cone(const Program& program, Lowered& lowered) {
-  const auto is_state = [](const Measurement& m) { return m.kind == MeasurementKind::state; };
-  if (std::any_of(program.measurements.begin(), program.measurements.end(), is_state)) return;
+  const auto sees_all = [](const Measurement& m) { return measurement_info(m.kind).subject == Subject::all_wires; };
+  if (std::any_of(program.measurements.begin(), program.measurements.end(), sees_all)) return;
   lowered = Pruning(program, lowered).run();
 }
 

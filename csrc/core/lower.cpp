@@ -199,10 +199,6 @@ class GateLowering {
   std::vector<Primitive> list_;
 };
 
-void add_input(std::vector<int>& inputs, int input) {
-  if (input != no_input && std::find(inputs.begin(), inputs.end(), input) == inputs.end()) inputs.push_back(input);
-}
-
 GateOpKind kind_of(const GateInfo& info) {
   switch (info.family) {
     case Family::pauli_rotation: return GateOpKind::pauli_rotation;
@@ -386,6 +382,10 @@ void split_halves(Lowered& lowered) {
   }
   lowered.rotations = std::move(rotations);
   lowered.order = std::move(order);
+}
+
+void add_input(std::vector<int>& inputs, int input) {
+  if (input != no_input && std::find(inputs.begin(), inputs.end(), input) == inputs.end()) inputs.push_back(input);
 }
 
 Lowered lower(const Program& program) {

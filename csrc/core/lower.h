@@ -70,6 +70,9 @@ struct GateOp {
 Index coefficient_count(const GateOp& gate_op);
 Index overlap_count(const GateOp& gate_op);
 
+// Adds an input to those that something reads, once; `no_input` is none.
+void add_input(std::vector<int>& inputs, int input);
+
 // A rotation or an unfused gate, the other being `none`.
 struct Element {
   static constexpr int none = -1;

@@ -12,10 +12,6 @@ namespace ketgrad {
 
 namespace {
 
-void add_input(std::vector<int>& inputs, int input) {
-  if (input != no_input && std::find(inputs.begin(), inputs.end(), input) == inputs.end()) inputs.push_back(input);
-}
-
 // Plans a segment of rotations between two unfused gates as passes.
 class SegmentPlanner {
  public:
@@ -481,11 +477,12 @@ PlannedMeasurement plan_measurement(const Measurement& m, Index first_result, co
       planned.terms.push_back(std::move(t));
     }
   }
+  const Subject subject = measurement_info(m.kind).subject;
   std::vector<int> wires = m.wires;
-  if (m.kind == MeasurementKind::state) {
+  if (subject == Subject::all_wires) {
     for (int w = 0; w < wire_map.num_wires(); ++w) wires.push_back(w);
   }
-  if (m.kind != MeasurementKind::expval && m.kind != MeasurementKind::var) {
+  if (subject != Subject::observable) {
     planned.groups = wire_map.groups(wires);
     planned.offsets = wire_map.local(wires);
     for (Index a = 0; a < std::min<Index>(planned.offsets.size(), 64); ++a) {
@@ -567,7 +564,7 @@ WordsByFlip plan_measurements(Plan& plan, const WireMap& wire_map) {
   Index complex = 0;
   std::vector<ObservedWord> words;
   for (const Measurement& m : program.measurements) {
-    Index& next = is_complex_result(m.kind) ? complex : real;
+    Index& next = measurement_info(m.kind).is_complex ? complex : real;
     PlannedMeasurement planned = plan_measurement(m, next, wire_map, words);
     next += result_size(m, program.num_wires);
     plan.measurements.push_back(std::move(planned));
@@ -579,7 +576,7 @@ WordsByFlip plan_measurements(Plan& plan, const WireMap& wire_map) {
 
 // Numbers per circuit that a measurement has beside the states: its sums, its cotangent, the gradients of its matrices.
 Index sum_size(const Measurement& m, const Program& program) {
-  Index size = result_size(m, program.num_wires) * (is_complex_result(m.kind) ? 2 : 1);
+  Index size = result_size(m, program.num_wires) * (measurement_info(m.kind).is_complex ? 2 : 1);
   for (const Term& t : m.terms) {
     for (const Factor& f : t.factors) {
       if (f.input != no_input) size = std::max(size, 2 * program.inputs[f.input].numel());

@@ -25,7 +25,6 @@ struct Layout {
   int tile_bits = 0;  // a tile has at most 2^tile_bits amplitudes; at least one row
   int run_bits =
       0;  // 2^run_bits neighbouring rows are in one tile, for memory hands them out faster than scattered ones
-  bool moves_zeros = true;          // tiles are read and written as a whole, those outside the support included
   bool tracks_support = true;       // amplitudes outside the support are left out
   bool measures_in_passes = false;  // words whose flips the last pass's tile holds are measured there
   bool splits_halves = false;       // rotations of half the amplitudes are made two of all
@@ -187,6 +186,19 @@ struct ResourceBounds {
 };
 
 ResourceBounds resource_bounds(const Program& program);
+
+// The first of `num_passes` passes that reads an input for which `wants` holds, inputs_of(pass) being those that it
+// reads; `num_passes` where none does. A prepared state is read before the first.
+template <class InputsOf, class Wants>
+int first_requested_pass(int initial_input, int num_passes, const InputsOf& inputs_of, const Wants& wants) {
+  if (initial_input != no_input && wants(initial_input)) return 0;
+  for (int p = 0; p < num_passes; ++p) {
+    for (const int input : inputs_of(p)) {
+      if (wants(input)) return p;
+    }
+  }
+  return num_passes;
+}
 
 // The program must outlive its plan.
 Plan make_plan(const Program& program, const Layout& layout);

@@ -141,9 +141,10 @@ struct Validator {
     const std::string where = "measurement " + std::to_string(position);
     Mask seen = 0;
     wires(where, m.wires, seen);
-    if (m.kind > MeasurementKind::density_matrix) invalid(where, "unknown measurement");
-    if (m.kind == MeasurementKind::density_matrix && 2 * m.wires.size() > max_wires)
-      invalid(where, "a density matrix of that many wires");
+    if (static_cast<int>(m.kind) >= num_measurements) invalid(where, "unknown measurement");
+    const MeasurementInfo& info = measurement_info(m.kind);
+    if (info.num_axes * m.wires.size() > max_wires)
+      invalid(where, "a result of " + std::string(info.name) + " of that many wires");
     for (const Term& t : m.terms) {
       Mask term_wires = 0;
       wires(where, t.word_wires, term_wires);
@@ -323,31 +324,26 @@ Program Program::deserialise(std::string_view bytes) {
   return program;
 }
 
-bool is_complex_result(MeasurementKind kind) {
-  return kind == MeasurementKind::state || kind == MeasurementKind::density_matrix;
-}
-
 Index result_size(const Measurement& m, int num_wires) {
-  switch (m.kind) {
-    case MeasurementKind::expval:
-    case MeasurementKind::var: return 1;
-    case MeasurementKind::probs: return Index{1} << m.wires.size();
-    case MeasurementKind::state: return Index{1} << num_wires;
-    case MeasurementKind::density_matrix: return Index{1} << (2 * m.wires.size());
+  const MeasurementInfo& info = measurement_info(m.kind);
+  const std::size_t measured = info.subject == Subject::all_wires ? num_wires : m.wires.size();
+  return Index{1} << (info.num_axes * measured);
+}
+
+namespace {
+
+Index results_size(const Program& program, bool is_complex) {
+  Index total = 0;
+  for (const Measurement& m : program.measurements) {
+    if (measurement_info(m.kind).is_complex == is_complex) total += result_size(m, program.num_wires);
   }
-  return 0;
-}
-
-Index Program::real_results() const {
-  Index total = 0;
-  for (const Measurement& m : measurements) total += is_complex_result(m.kind) ? 0 : result_size(m, num_wires);
   return total;
 }
 
-Index Program::complex_results() const {
-  Index total = 0;
-  for (const Measurement& m : measurements) total += is_complex_result(m.kind) ? result_size(m, num_wires) : 0;
-  return total;
-}
+}  // namespace
+
+Index Program::real_results() const { return results_size(*this, false); }
+
+Index Program::complex_results() const { return results_size(*this, true); }
 
 }  // namespace ketgrad

@@ -6,12 +6,14 @@
 #pragma once
 
 #include <cstdint>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/bits.h"
 #include "core/gate_table.h"
+#include "core/measurement_table.h"
 
 namespace ketgrad {
 
@@ -59,6 +61,10 @@ struct InitialState {
 
 enum class FactorKind : std::uint8_t { hermitian, projector, state_projector, sparse };
 
+// In the order of the enumeration.
+inline constexpr std::string_view factor_names[] = {"hermitian", "projector", "state_projector", "sparse"};
+static_assert(std::size(factor_names) == static_cast<std::size_t>(FactorKind::sparse) + 1);
+
 // A factor of an observable's term that is no Pauli word.
 struct Factor {
   FactorKind kind = FactorKind::hermitian;
@@ -78,12 +84,10 @@ struct Term {
   std::vector<Factor> factors;
 };
 
-enum class MeasurementKind : std::uint8_t { expval, var, probs, state, density_matrix };
-
 struct Measurement {
   MeasurementKind kind = MeasurementKind::expval;
-  std::vector<int> wires;   // probs and density_matrix, the first the most significant
-  std::vector<Term> terms;  // expval and var
+  std::vector<int> wires;   // of Subject::wires
+  std::vector<Term> terms;  // of Subject::observable
 };
 
 struct Program {
@@ -103,13 +107,12 @@ struct Program {
   // And back, unvalidated. Throws std::invalid_argument where the bytes are no program.
   static Program deserialise(std::string_view bytes);
 
-  Index real_results() const;     // real numbers per circuit: expval, var, probs
-  Index complex_results() const;  // complex numbers per circuit: state, density_matrix
+  Index real_results() const;     // numbers per circuit of all real results
+  Index complex_results() const;  // and of all complex ones
 };
 
-// Real or complex numbers that one measurement yields.
+// Numbers of one measurement's result, complex ones counted once.
 Index result_size(const Measurement& measurement, int num_wires);
-bool is_complex_result(MeasurementKind kind);
 
 // Indices into more than this many wires overflow; memory ends long before.
 inline constexpr int max_wires = 48;

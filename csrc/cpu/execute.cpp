@@ -156,19 +156,6 @@ void run_tasks(const Call<T>& call, const Regime& regime, const F& f) {
   if (call.stopped.load()) throw_interrupted();
 }
 
-// The first pass with a wanted parameter; the number of passes where none has one.
-template <class T>
-int first_wanted_pass(const Call<T>& call, const Plan& plan, const Cotangents<T>& cotangents) {
-  const int initial = call.program().initial.input;
-  if (initial != no_input && cotangents.gradients[initial] != nullptr) return 0;
-  for (std::size_t p = 0; p < plan.passes.size(); ++p) {
-    for (const int input : plan.passes[p].inputs) {
-      if (cotangents.gradients[input] != nullptr) return static_cast<int>(p);
-    }
-  }
-  return static_cast<int>(plan.passes.size());
-}
-
 template <class T>
 struct TaskState {
   const Plan& plan;
@@ -203,7 +190,10 @@ std::vector<std::unique_ptr<TaskState<T>>> walk_back(const Call<T>& call, const 
   const Plan& plan = plan_of(call, level, regime);
   const SharedGateOps<T> shared = shared_gate_ops(call, plan, true);
   const Walker walk = level.of<T>().*(regime.lanes ? lanes : solo);
-  const int first_pass = first_wanted_pass(call, plan, cotangents);
+  const int first_pass = first_requested_pass(
+      call.program().initial.input, static_cast<int>(plan.passes.size()),
+      [&](int p) -> const std::vector<int>& { return plan.passes[p].inputs; },
+      [&](int input) { return cotangents.gradients[input] != nullptr; });
   std::vector<std::unique_ptr<TaskState<T>>> states;
   for (Index t = 0; t < regime.tasks; ++t)
     states.push_back(std::make_unique<TaskState<T>>(call, plan, cotangents, first_pass));
