@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "cuda/gate_ops.h"
-#include "cuda/numbers.h"
+#include "cuda/parameters.h"
 #include "cuda/walk.h"
 
 namespace ketgrad::cuda {
@@ -77,9 +77,9 @@ class Context {
     return states;
   }
 
-  // Numbers a sample, likewise.
+  // SampleParameters a sample, likewise.
   template <class E>
-  E* own_numbers(E*& numbers, Index each) {
+  E* numbers_of_chunk(E*& numbers, Index each) {
     if (numbers == nullptr) numbers = take<E>(chunk_ * each);
     return numbers;
   }

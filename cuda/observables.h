@@ -28,7 +28,7 @@ class Observables {
     for (const TableMeasurement& m : c_.tables().measurements) add_bra(m);
   }
 
-  // Numbers that a factor needs beside the states.
+  // SampleParameters that a factor needs beside the states.
   Index spare_count(const ObservableFactor& f, Index samples) const {
     const Index numel = f.input == no_input ? 0 : c_.inputs()[f.input].numel;
     return factor_spare_count<T>(f, c_.dimension(), numel, samples);
@@ -66,7 +66,7 @@ class Observables {
   void measure_var(const TableMeasurement& m, const Results<Real<T>>& results) {
     const Complex<T>* v = observed(m);
     mean_of(v);
-    accumulate(c_.queue(), c_.state_call(), -1.0, mean_, mean_, true, c_.own_numbers(total_, 1));
+    accumulate(c_.queue(), c_.state_call(), -1.0, mean_, mean_, true, c_.numbers_of_chunk(total_, 1));
     add_terms(m, v, false);
     add_total(m, results);
   }
@@ -77,9 +77,9 @@ class Observables {
       const Complex<T>* applied = written_term(ket_, term);
       Weight<T> coefficient;
       coefficient.coefficient = term.coefficient;
-      real_overlap(u, applied, weights(coefficient), c_.own_numbers(overlap_, 1));
+      real_overlap(u, applied, weights(coefficient), c_.numbers_of_chunk(overlap_, 1));
       accumulate(c_.queue(), c_.state_call(), 1.0, overlap_, static_cast<const Wide<T>*>(nullptr), begins,
-                 c_.own_numbers(total_, 1));
+                 c_.numbers_of_chunk(total_, 1));
       begins = false;
     }
   }
@@ -98,15 +98,15 @@ class Observables {
   }
 
   void mean_of(const Complex<T>* v) {
-    c_.own_numbers(mean_, 1);
+    c_.numbers_of_chunk(mean_, 1);
     real_overlap(ket_, v, weights(one()), mean_);
   }
 
   static Weight<T> one() { return {}; }
 
-  // Numbers of a sample, valid until the next.
+  // SampleParameters of a sample, valid until the next.
   const Wide<T>* weights(const Weight<T>& weight) {
-    set_weights(c_.queue(), c_.state_call(), c_.tables().real_results, weight, c_.own_numbers(weights_, 1));
+    set_weights(c_.queue(), c_.state_call(), c_.tables().real_results, weight, c_.numbers_of_chunk(weights_, 1));
     return weights_;
   }
 
@@ -180,7 +180,7 @@ class Observables {
     Weight<T> back = cotangent_of(m, -2);
     back.mean = mean_;
     const Wide<T>* minus = weights(back);
-    const Wide<T>* twice = c_.own_numbers(twice_, 1);
+    const Wide<T>* twice = c_.numbers_of_chunk(twice_, 1);
     set_weights(c_.queue(), c_.state_call(), c_.tables().real_results, cotangent_of(m, 2), twice_);
     add_scaled(c_.queue(), c_.state_call(), minus, static_cast<const Complex<T>*>(v),
                static_cast<const Wide<T>*>(nullptr), bra_);

@@ -394,20 +394,21 @@ KETGRAD_DEVICE void add_string_overlaps(const TableOp& op, const Place<T>& place
 
 // --- operations ------------------------------------------------------------------------------------------------------
 
-// The numbers of a sample.
+// What the operations of a sample are given: its rotations and its phases.
 template <class T>
-struct Numbers {
+struct SampleParameters {
   const ShearRotation<T>* rotations = nullptr;
   const Complex<Wide<T>>* phases = nullptr;
 };
 
 template <class T>
-KETGRAD_DEVICE void apply(const TableOp& op, const Numbers<T>& numbers, Place<T>& place, Tile<T>& ket, Real<T>& sign) {
+KETGRAD_DEVICE void apply(const TableOp& op, const SampleParameters<T>& parameters, Place<T>& place, Tile<T>& ket,
+                          Real<T>& sign) {
   const bool has_strings = op.layers > 0;
-  if (has_strings) write_products(op, numbers.phases, place);
+  if (has_strings) write_products(op, parameters.phases, place);
   barrier();
   ShearRotation<T> rotations[RotationBlock::most];
-  load_rotations(op, numbers.rotations, place.word(op.rotation_signs), false, rotations);
+  load_rotations(op, parameters.rotations, place.word(op.rotation_signs), false, rotations);
   const Local groups = groups_of(op, place);
   Group group(op);
   for (Local g = thread(); g < groups; g += threads()) {
@@ -432,14 +433,14 @@ KETGRAD_DEVICE void apply(const TableOp& op, const Numbers<T>& numbers, Place<T>
 }
 
 template <class T>
-KETGRAD_DEVICE void undo(const TableOp& op, const Numbers<T>& numbers, Place<T>& place, Tile<T>& ket, Tile<T>& bra,
-                         Real<T>& sign, Wide<T>* overlaps, Index stride) {
+KETGRAD_DEVICE void undo(const TableOp& op, const SampleParameters<T>& parameters, Place<T>& place, Tile<T>& ket,
+                         Tile<T>& bra, Real<T>& sign, Wide<T>* overlaps, Index stride) {
   const bool has_strings = op.layers > 0;
-  if (has_strings) write_products(op, numbers.phases, place);
+  if (has_strings) write_products(op, parameters.phases, place);
   barrier();
   const std::uint32_t signs = place.word(op.rotation_signs);
   ShearRotation<T> rotations[RotationBlock::most];
-  load_rotations(op, numbers.rotations, signs, true, rotations);
+  load_rotations(op, parameters.rotations, signs, true, rotations);
   T sums[RotationBlock::most] = {};
   sign = sign_after(op, rotations, sign);
   const Local groups = groups_of(op, place);
@@ -690,8 +691,8 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
   Block<T> block(c, grid, tile_bits, 1, pass, f.pieces_each);
   Place<T>& place = block.place();
   const Index state = static_cast<Index>(place.sample) << c.num_bits;
-  const Numbers<T> numbers{c.rotations + static_cast<Index>(place.sample) * t.rotations,
-                           c.phases + place.sample * c.strings};
+  const SampleParameters<T> parameters{c.rotations + static_cast<Index>(place.sample) * t.rotations,
+                                       c.phases + place.sample * c.strings};
   block.for_each_tile([&] {
     Tile<T> ket(0, place.padded_size());
     if (f.prepares) {
@@ -703,7 +704,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     for (int p = f.first_pass; p < f.end_pass; ++p) {
       const Range operations = t.passes[p].operations;
       for (int k = operations.first; k < operations.first + operations.count; ++k)
-        apply(t.operations[k], numbers, place, ket, sign);
+        apply(t.operations[k], parameters, place, ket, sign);
     }
     barrier();
     if (f.into != nullptr) store_tile(place, SupportMap{}, ket, sign, f.into + state);
@@ -720,8 +721,8 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
   Place<T>& place = block.place();
   const Index state = static_cast<Index>(place.sample) << c.num_bits;
   const Index stride = c.samples.count * b.overlap_pieces;
-  const Numbers<T> numbers{c.rotations + static_cast<Index>(place.sample) * t.rotations,
-                           c.phases + place.sample * c.strings};
+  const SampleParameters<T> parameters{c.rotations + static_cast<Index>(place.sample) * t.rotations,
+                                       c.phases + place.sample * c.strings};
   block.for_each_tile([&] {
     Tile<T> ket(0, place.padded_size());
     Tile<T> bra(tile_bytes<T>(tile_bits, 1), place.padded_size());
@@ -739,7 +740,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     for (int p = b.end_pass - 1; p >= b.first_pass; --p) {
       const Range operations = t.passes[p].operations;
       for (int k = operations.first + operations.count - 1; k >= operations.first; --k)
-        undo(t.operations[k], numbers, place, ket, bra, sign, b.overlaps, stride);
+        undo(t.operations[k], parameters, place, ket, bra, sign, b.overlaps, stride);
     }
     barrier();
     // What earlier passes do not look at need not be written.

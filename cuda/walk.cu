@@ -115,14 +115,14 @@ class Walk {
     }
   }
 
-  // Numbers that the most demanding factor needs beside the states.
+  // SampleParameters that the most demanding factor needs beside the states.
   Index largest_factor() const {
     Index largest = 0;
     for_each_factor([&](const ObservableFactor& f) { largest = std::max(largest, observables_.spare_count(f, 1)); });
     return largest;
   }
 
-  // Numbers in the largest sum over groups.
+  // SampleParameters in the largest sum over groups.
   Index largest_sum(bool backward) const {
     Index largest = 1;
     for (const TableMeasurement& m : c_.tables().measurements) {
@@ -140,8 +140,8 @@ class Walk {
   }
 
   void begin_chunk() {
-    c_.own_numbers(rotations_, c_.tables().rotations);
-    c_.own_numbers(phases_, string_count());
+    c_.numbers_of_chunk(rotations_, c_.tables().rotations);
+    c_.numbers_of_chunk(phases_, string_count());
     set_angles(c_.queue(), c_.view(), c_.tables().angle_count(), c_.device_inputs(), c_.samples(), rotations_, phases_,
                c_.some_nan());
   }
@@ -302,10 +302,10 @@ class Walk {
   void begin_sums() {
     overlap_pieces_ = pieces_of_overlaps(c_.chunk());
     const Index overlaps = c_.tables().angle_count() * overlap_pieces_;
-    c_.zero_numbers(c_.own_numbers(overlaps_, overlaps), overlaps);
-    c_.zero_numbers(c_.own_numbers(single_, c_.tables().single_sources), c_.tables().single_sources);
+    c_.zero_numbers(c_.numbers_of_chunk(overlaps_, overlaps), overlaps);
+    c_.zero_numbers(c_.numbers_of_chunk(single_, c_.tables().single_sources), c_.tables().single_sources);
     wants_coefficients_ = wants_any_coefficient();
-    if (wants_coefficients_) c_.zero_numbers(c_.own_numbers(terms_, term_count()), term_count());
+    if (wants_coefficients_) c_.zero_numbers(c_.numbers_of_chunk(terms_, term_count()), term_count());
   }
 
   // Whether the launch that undoes the last passes adds the words of the first word pass to the bra.
@@ -316,7 +316,7 @@ class Walk {
 
   void begin_bra() {
     if (word_count() > 0) {
-      c_.own_numbers(word_weights_, word_count());
+      c_.numbers_of_chunk(word_weights_, word_count());
       set_word_weights(c_.queue(), c_.view(), word_count(), c_.tables().real_results, c_.device_inputs(), c_.samples(),
                        cotangents_.real, word_weights_);
     }

@@ -574,7 +574,8 @@ WordsByFlip plan_measurements(Plan& plan, const WireMap& wire_map) {
   return by_flip;
 }
 
-// Numbers per circuit that a measurement has beside the states: its sums, its cotangent, the gradients of its matrices.
+// OpParameters per circuit that a measurement has beside the states: its sums, its cotangent, the gradients of its
+// matrices.
 Index sum_size(const Measurement& m, const Program& program) {
   Index size = result_size(m, program.num_wires) * (measurement_info(m.kind).is_complex ? 2 : 1);
   for (const Term& t : m.terms) {

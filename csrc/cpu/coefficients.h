@@ -1,4 +1,4 @@
-// The numbers of an unfused gate: the matrix of its gate, in double, from the parameters of one sample.
+// The coefficients of an unfused gate: the matrix of its gate, in double, from the parameters of one sample.
 #pragma once
 
 #include <vector>
@@ -22,7 +22,7 @@ Matrix gate_matrix(const Call<T>& call, const Gate& gate, Index sample);
 template <class T>
 void gate_op_coefficients(const Call<T>& call, const GateOp& gate_op, Index sample, double* out);
 
-// Writes the derivatives of these numbers along the call's tangents, where `call.moves(gate_op)`.
+// Writes the derivatives of these coefficients along the call's tangents, where `call.moves(gate_op)`.
 template <class T>
 void gate_op_tangents(const Call<T>& call, const GateOp& gate_op, Index sample, double* out);
 

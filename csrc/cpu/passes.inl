@@ -9,8 +9,8 @@ struct SampleGroup {
   Index sample(int lane) const { return first + std::min(lane, count - 1); }
 };
 
-// One direction of the walk through a plan's rotations: the numbers of each operation, and what is done with them. V is
-// the scalar for a single state, the vector of lanes for a batch.
+// One direction of the walk through a plan's rotations: the parameters of each operation, and what is done with them. V
+// is the scalar for a single state, the vector of lanes for a batch.
 template <class V>
 class PassRunner {
  protected:
@@ -31,8 +31,8 @@ class PassRunner {
       first_operation_.push_back(operations);
       operations += static_cast<int>(pass.operations.size());
     }
-    numbers_.resize(operations);
-    auto n = numbers_.begin();
+    parameters_.resize(operations);
+    auto n = parameters_.begin();
     for (const Pass& pass : plan.passes) {
       for (const TileOp& op : pass.operations) {
         n->own = reads_batched(op);
@@ -49,7 +49,7 @@ class PassRunner {
     cosines_.resize(halves_.size());
   }
 
-  // Computes the numbers for a group of samples; those that all samples share, only once.
+  // Computes the parameters for a group of samples; those that all samples share, only once.
   void start(const SampleGroup& group) {
     group_ = group;
     if (started_ && !some_own_) return;
@@ -63,11 +63,11 @@ class PassRunner {
       const int count = static_cast<int>(operations.size());
       for (int k = 0; k < count; ++k) {
         const int at = inverse_ ? count - 1 - k : k;
-        prepare(operations[at], numbers_[first_operation_[p] + at], scale);
+        prepare(operations[at], parameters_[first_operation_[p] + at], scale);
       }
     }
     started_ = true;
-    some_nan_ = std::any_of(numbers_.begin(), numbers_.end(), [](const Numbers& n) { return n.some_nan; });
+    some_nan_ = std::any_of(parameters_.begin(), parameters_.end(), [](const OpParameters& n) { return n.some_nan; });
   }
 
   void forward(int index, T* state) {
@@ -78,8 +78,8 @@ class PassRunner {
                       T* rows = tiles_.gather(pass, base, state, work.ket);
                       for (std::size_t k = 0; k < pass.operations.size(); ++k) {
                         if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
-                        apply(pass.operations[k], numbers_[first_operation_[index] + static_cast<int>(k)], pass, base,
-                              rows, work);
+                        apply(pass.operations[k], parameters_[first_operation_[index] + static_cast<int>(k)], pass,
+                              base, rows, work);
                       }
                       tiles_.scatter(pass, base, rows, state);
                     });
@@ -110,8 +110,8 @@ class PassRunner {
                       for (int k = static_cast<int>(pass.operations.size()) - 1; k >= 0; --k) {
                         if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
                         at -= rotation_count(pass.operations[k]) * width;
-                        undo(pass.operations[k], numbers_[first_operation_[index] + k], pass, base, ket_rows, bra_rows,
-                             work, wanted, at);
+                        undo(pass.operations[k], parameters_[first_operation_[index] + k], pass, base, ket_rows,
+                             bra_rows, work, wanted, at);
                       }
                       if (last) return;
                       tiles_.scatter(pass, base, ket_rows, ket);
@@ -123,8 +123,8 @@ class PassRunner {
   }
 
  protected:
-  struct Numbers {
-    int lanes() const { return own ? width : 1; }  // that numbers are found for
+  struct OpParameters {
+    int lanes() const { return own ? width : 1; }  // that parameters are found for
 
     bool own = false;  // some sample has its own
     bool ready = false;
@@ -136,13 +136,13 @@ class PassRunner {
     // Of phases: the strings of which samples have their own, and those that lanes share, with one table made once.
     int first_string = 0;
     int end_string = 0;
-    LaneVector<PhaseNumbers<double>> shared_strings;
+    LaneVector<PhaseParameters<double>> shared_strings;
     double shared_scale = 1;
     LaneVector<PhaseFactor<T>> shared_factors;
     double factor_scale = 1;
   };
 
-  // --- numbers -------------------------------------------------------------------------------------------------------
+  // --- parameters ----------------------------------------------------------------------------------------------------
 
   bool reads_batched(int rotation) const {
     const int input = plan_.rotations[rotation].angle.input;
@@ -177,14 +177,14 @@ class PassRunner {
 
   // Of all operations at once, so that the sines are those of many angles.
   void find_sines() {
-    auto n = numbers_.begin();
+    auto n = parameters_.begin();
     for (const Pass& pass : plan_.passes) {
       for (const TileOp& op : pass.operations) find_halves(op, *n++);
     }
     sines_and_cosines(halves_.data(), sines_.data(), cosines_.data(), static_cast<int>(halves_.size()));
   }
 
-  void find_halves(const TileOp& op, const Numbers& n) {
+  void find_halves(const TileOp& op, const OpParameters& n) {
     if (n.ready && !n.own) return;
     const int lanes = n.lanes();
     double* half = halves_.data() + n.first_angle;
@@ -210,8 +210,8 @@ class PassRunner {
   static double sign_of(const PauliWord& word) { return (word.y_count % 4 == 3) != word.negative ? -1 : 1; }
 
   // Goes over an operation in the order of the walk; `scale` is what the state in memory lacks.
-  void prepare(const TileOp& op, Numbers& n, double& scale) {
-    // In lanes, what has numbers of its own adds nothing to the scale of all.
+  void prepare(const TileOp& op, OpParameters& n, double& scale) {
+    // In lanes, what has parameters of its own adds nothing to the scale of all.
     if (!n.ready || n.own || single) {
       n.scale_before = scale;
       if (const auto* block = std::get_if<RotationBlock>(&op)) {
@@ -235,7 +235,7 @@ class PassRunner {
     return std::ldexp(1.0, exponent);
   }
 
-  void prepare_block(const RotationBlock& block, Numbers& n) {
+  void prepare_block(const RotationBlock& block, OpParameters& n) {
     const std::size_t k = block.rotations.size();
     double cosines = n.scale_before;
     const int lanes = n.lanes();
@@ -279,7 +279,7 @@ class PassRunner {
     return static_cast<double>(x) * static_cast<double>(x) + static_cast<double>(y) * static_cast<double>(y);
   }
 
-  void prepare_phases(const Phases& phases, Numbers& n) {
+  void prepare_phases(const Phases& phases, OpParameters& n) {
     if constexpr (single) {
       n.factor_scale = take_in(phases, n, prepare_own_strings(phases, n));
     } else {
@@ -290,7 +290,7 @@ class PassRunner {
 
   // `square`: how long the factors are in the numbers that they are rounded to, squared. Returns what they are to be
   // multiplied by.
-  double take_in(const Phases& phases, Numbers& n, double square) const {
+  double take_in(const Phases& phases, OpParameters& n, double square) const {
     const double lacking = n.scale_before / std::sqrt(square);
     const double taken = taken_in(lacking, closes(phases));
     n.scale_after = closes(phases) ? 1 : lacking / taken;
@@ -298,14 +298,14 @@ class PassRunner {
   }
 
   // Returns the mean square of the factors of a single state, up to roundings that differ from row to row.
-  double prepare_own_strings(const Phases& phases, Numbers& n) {
-    PhaseNumbers<Row<T>>* own = strings_.data() + n.first_string;
+  double prepare_own_strings(const Phases& phases, OpParameters& n) {
+    PhaseParameters<Row<T>>* own = strings_.data() + n.first_string;
     int at = n.first_angle;
     PhaseFactor<Row<T>> start{Row<T>{} + 1, Row<T>{}};
     double square = 1;
     for (const PhaseString& s : phases.strings) {
       if (!is_own(s)) continue;
-      *own = own_numbers(s, at);
+      *own = per_sample_parameters(s, at);
       for (int l = 0; l < width; ++l) n.some_nan |= std::isnan(own->start.re[l]);
       if constexpr (single) {
         start = times_phase(start, own->start);
@@ -321,11 +321,11 @@ class PassRunner {
   }
 
   // Of lanes, which share a scale.
-  void prepare_shared_strings(const Phases& phases, Numbers& n) {
+  void prepare_shared_strings(const Phases& phases, OpParameters& n) {
     for (const PhaseString& s : phases.strings) {
       if (is_own(s)) continue;
       const double half = 0.5 * string_angle(s, 0);
-      n.shared_strings.push_back(phase_numbers<double>(s.row_mask, std::cos(half), std::sin(half)));
+      n.shared_strings.push_back(phase_parameters<double>(s.row_mask, std::cos(half), std::sin(half)));
       n.some_nan |= std::isnan(n.shared_strings.back().start.re);
     }
     if (n.shared_strings.empty()) {
@@ -341,7 +341,7 @@ class PassRunner {
   }
 
   // Of the factors as they are rounded to T; double does not see what it rounds itself.
-  double mean_square_of_shared(const Numbers& n) const {
+  double mean_square_of_shared(const OpParameters& n) const {
     if constexpr (std::is_same_v<T, double>) return n.shared_scale * n.shared_scale;
     double squares = 0;
     for (const PhaseFactor<double>& f : exact_factors_)
@@ -351,19 +351,19 @@ class PassRunner {
 
   // Tables for all phases of a long circuit could take more than its states; then each is made when it is used.
   bool keeps_tables() const {
-    const double bytes = static_cast<double>(numbers_.size() * call_.dimension()) * sizeof(PhaseFactor<T>);
+    const double bytes = static_cast<double>(parameters_.size() * call_.dimension()) * sizeof(PhaseFactor<T>);
     return bytes <= static_cast<double>(largest_tables);
   }
 
   // Products are formed in double and rounded once, so that both factors of a string are equally long.
-  void fill_shared(const Numbers& n, LaneVector<PhaseFactor<double>>& exact) const {
+  void fill_shared(const OpParameters& n, LaneVector<PhaseFactor<double>>& exact) const {
     exact.resize(call_.dimension());
     LaneVector<VaryingFactor<double>> varying;
-    fill_phases(exact.data(), call_.program().num_wires, std::span<const PhaseNumbers<double>>(n.shared_strings), 1.0,
-                varying);
+    fill_phases(exact.data(), call_.program().num_wires, std::span<const PhaseParameters<double>>(n.shared_strings),
+                1.0, varying);
   }
 
-  static void round_shared(const Numbers& n, const LaneVector<PhaseFactor<double>>& exact,
+  static void round_shared(const OpParameters& n, const LaneVector<PhaseFactor<double>>& exact,
                            LaneVector<PhaseFactor<T>>& table) {
     table.resize(exact.size());
     for (std::size_t r = 0; r < exact.size(); ++r)
@@ -378,12 +378,12 @@ class PassRunner {
   }
 
   // `at` is the place of its half angles.
-  PhaseNumbers<Row<T>> own_numbers(const PhaseString& s, int at) const {
-    PhaseNumbers<Row<T>> n;
+  PhaseParameters<Row<T>> per_sample_parameters(const PhaseString& s, int at) const {
+    PhaseParameters<Row<T>> n;
     n.row_mask = s.row_mask;
     for (int l = 0; l < batch_lanes<T>; ++l) {
       const int from = single ? at : at + l;
-      const PhaseNumbers<T> one = phase_numbers<T>(s.row_mask, cosines_[from], sines_[from]);
+      const PhaseParameters<T> one = phase_parameters<T>(s.row_mask, cosines_[from], sines_[from]);
       // Of a pair cell, imaginary parts alternate in sign (see PhaseFactor).
       const T sign =
           (single && (l & 1) == 0 ? -1 : 1) * (single && odd_parity(static_cast<Mask>(l / 2) & s.lane_mask) ? -1 : 1);
@@ -413,7 +413,7 @@ class PassRunner {
     return {groups, some_nan_ ? groups.size() : num_active};
   }
 
-  Angles<T> angles_in_tile(const RotationBlock& block, const Numbers& n, Mask base, const Part& part) const {
+  Angles<T> angles_in_tile(const RotationBlock& block, const OpParameters& n, Mask base, const Part& part) const {
     Angles<T> angles = n.angles;
     for (std::size_t j = 0; j < block.rotations.size(); ++j) {
       if (odd_parity(block.tile_sign[j] & base)) angles.b[j] = -angles.b[j];
@@ -426,7 +426,7 @@ class PassRunner {
 
   // Calls f(part, angles) for what a block rotates in a tile.
   template <class F>
-  void for_each_part(const RotationBlock& block, const Numbers& n, Mask base, const F& f) const {
+  void for_each_part(const RotationBlock& block, const OpParameters& n, Mask base, const F& f) const {
     const auto visit = [&](const Part& part) { f(part, angles_in_tile(block, n, base, part)); };
     const Groups groups = groups_to_visit(block.groups, block.num_active);
     if (!block.half) return visit({groups});
@@ -444,7 +444,8 @@ class PassRunner {
   Index rows_to_visit(const Phases& phases) const { return some_nan_ ? phases.rows.size() : phases.num_active; }
 
   // The factors of strings of their own, for this tile.
-  const Factor* factors(const Phases& phases, const Numbers& n, const Pass& pass, Mask base, Workspace<V>& work) const {
+  const Factor* factors(const Phases& phases, const OpParameters& n, const Pass& pass, Mask base,
+                        Workspace<V>& work) const {
     const bool varies = pass.tiles.size() > 1;
     if (varies) {
       work.signs.clear();
@@ -462,8 +463,9 @@ class PassRunner {
     const Index rows = rows_to_visit(phases);
     work.factors.resize(rows);
     const int row_bits = std::countr_zero(static_cast<Mask>(rows));
-    const std::span<const PhaseNumbers<Row<T>>> own{strings_.begin() + n.first_string, strings_.begin() + n.end_string};
-    fill_phases(work.factors.data(), row_bits, varies ? std::span<const PhaseNumbers<Row<T>>>(work.strings) : own,
+    const std::span<const PhaseParameters<Row<T>>> own{strings_.begin() + n.first_string,
+                                                       strings_.begin() + n.end_string};
+    fill_phases(work.factors.data(), row_bits, varies ? std::span<const PhaseParameters<Row<T>>>(work.strings) : own,
                 Row<T>{} + static_cast<T>(n.factor_scale), work.varying);
     work.filled_for = varies ? &n : nullptr;
     work.filled_version = version_;
@@ -472,7 +474,7 @@ class PassRunner {
 
   // Calls f(table) for what a tile is multiplied by: factors that all samples share, and the others.
   template <class F>
-  void for_each_table(const Phases& phases, const Numbers& n, const Pass& pass, Mask base, Workspace<V>& work,
+  void for_each_table(const Phases& phases, const OpParameters& n, const Pass& pass, Mask base, Workspace<V>& work,
                       const F& f) const {
     if constexpr (!single) {
       if (!n.shared_strings.empty()) {
@@ -486,7 +488,7 @@ class PassRunner {
     if (n.first_string != n.end_string || n.factor_scale != 1) f(factors(phases, n, pass, base, work));
   }
 
-  void apply(const TileOp& op, const Numbers& n, const Pass& pass, Mask base, T* rows, Workspace<V>& work) const {
+  void apply(const TileOp& op, const OpParameters& n, const Pass& pass, Mask base, T* rows, Workspace<V>& work) const {
     if (const auto* block = std::get_if<RotationBlock>(&op)) {
       return for_each_part(*block, n, base, [&](const Part& part, const Angles<T>& angles) {
         apply_rotations(rows, *block, angles, part.groups);
@@ -513,13 +515,13 @@ class PassRunner {
       rotations.insert(rotations.end(), s.rotations.begin(), s.rotations.end());
   }
 
-  void undo(const TileOp& op, const Numbers& n, const Pass& pass, Mask base, T* ket, T* bra, Workspace<V>& work,
+  void undo(const TileOp& op, const OpParameters& n, const Pass& pass, Mask base, T* ket, T* bra, Workspace<V>& work,
             const std::vector<char>& wanted, double* sums) const {
     if (const auto* block = std::get_if<RotationBlock>(&op)) return undo_block(*block, n, base, ket, bra, wanted, sums);
     undo_phases_of(std::get<Phases>(op), n, pass, base, ket, bra, work, wanted, sums);
   }
 
-  void undo_block(const RotationBlock& block, const Numbers& n, Mask base, T* ket, T* bra,
+  void undo_block(const RotationBlock& block, const OpParameters& n, Mask base, T* ket, T* bra,
                   const std::vector<char>& wanted, double* sums) const {
     const bool any = std::any_of(block.rotations.begin(), block.rotations.end(), [&](int t) { return wanted[t] != 0; });
     for_each_part(block, n, base, [&](const Part& part, const Angles<T>& angles) {
@@ -530,8 +532,8 @@ class PassRunner {
     });
   }
 
-  void add_block_sums(const RotationBlock& block, const Numbers& n, Mask base, const Part& part, const Row<T>* found,
-                      double* sums) const {
+  void add_block_sums(const RotationBlock& block, const OpParameters& n, Mask base, const Part& part,
+                      const Row<T>* found, double* sums) const {
     for (std::size_t j = 0; j < block.rotations.size(); ++j) {
       const double sign =
           sign_of(plan_.rotations[block.rotations[j]].word) * (odd_parity(block.tile_sign[j] & base) ? -1 : 1);
@@ -540,7 +542,7 @@ class PassRunner {
     }
   }
 
-  void undo_phases_of(const Phases& phases, const Numbers& n, const Pass& pass, Mask base, T* ket, T* bra,
+  void undo_phases_of(const Phases& phases, const OpParameters& n, const Pass& pass, Mask base, T* ket, T* bra,
                       Workspace<V>& work, const std::vector<char>& wanted, double* sums) const {
     const bool any = wants_any(phases, wanted);
     const Index rows = rows_to_visit(phases);
@@ -564,7 +566,7 @@ class PassRunner {
     return any;
   }
 
-  void add_phase_sums(const Phases& phases, const Numbers& n, Mask base, Index rows, Workspace<V>& work,
+  void add_phase_sums(const Phases& phases, const OpParameters& n, Mask base, Index rows, Workspace<V>& work,
                       double* sums) const {
     hadamard(work.products.data(), static_cast<Index>(work.products.size()));
     const double factor = n.scale_before * n.scale_before;
@@ -589,13 +591,13 @@ class PassRunner {
   bool started_ = false;
   bool some_own_ = false;
   bool some_nan_ = false;
-  Index version_ = 0;  // of the numbers
+  Index version_ = 0;  // of the parameters
   std::vector<int> first_operation_;
-  LaneVector<Numbers> numbers_;
+  LaneVector<OpParameters> parameters_;
   std::vector<double> halves_;  // angles, with their sines and cosines
   std::vector<double> sines_;
   std::vector<double> cosines_;
-  LaneVector<PhaseNumbers<Row<T>>> strings_;  // of all operations
+  LaneVector<PhaseParameters<Row<T>>> strings_;  // of all operations
   LaneVector<PhaseFactor<double>> exact_factors_;
   std::vector<int> rotations_;  // of a pass
   std::vector<double> sums_;

@@ -106,7 +106,7 @@ inline PhaseFactor<Row<T>> unpack_factor(const PairCell<T>& f) {
 
 // A string in numbers: exp(-i angle/2) at even places, and what that is multiplied by at odd ones, exp(+i angle).
 template <class C>
-struct PhaseNumbers {
+struct PhaseParameters {
   Mask row_mask = 0;
   PhaseFactor<C> start;
   PhaseFactor<C> odd;
@@ -114,7 +114,7 @@ struct PhaseNumbers {
 
 // Of a string with this half angle.
 template <class T>
-inline PhaseNumbers<T> phase_numbers(Mask row_mask, double cosine, double sine) {
+inline PhaseParameters<T> phase_parameters(Mask row_mask, double cosine, double sine) {
   return {row_mask,
           {static_cast<T>(cosine), static_cast<T>(-sine)},
           {static_cast<T>((cosine - sine) * (cosine + sine)), static_cast<T>(2 * cosine * sine)}};
@@ -166,15 +166,15 @@ void multiply_varying(F* table, Index rows, const F* source, const VaryingFactor
 // on the row without it. That depends on the string's lower bits, if it has some; strings that have the same change
 // together.
 template <class F, class C>
-void fill_phases(F* table, int row_bits, std::span<const PhaseNumbers<C>> strings, const C& scale,
+void fill_phases(F* table, int row_bits, std::span<const PhaseParameters<C>> strings, const C& scale,
                  LaneVector<VaryingFactor<C>>& varying) {
   PhaseFactor<C> start{scale, C{}};
-  for (const PhaseNumbers<C>& s : strings) start = times_phase(start, s.start);
+  for (const PhaseParameters<C>& s : strings) start = times_phase(start, s.start);
   pack_factor(start, table[0]);
   for (int bit = 0; bit < row_bits; ++bit) {
     PhaseFactor<C> common{C{} + 1, C{}};
     varying.clear();
-    for (const PhaseNumbers<C>& s : strings) {
+    for (const PhaseParameters<C>& s : strings) {
       if (((s.row_mask >> bit) & 1) == 0) continue;
       const Mask lower = s.row_mask & (unit(bit) - 1);
       if (lower == 0) {

@@ -106,15 +106,15 @@ class TangentRunner : public PassRunner<V> {
   using Base = PassRunner<V>;
   using T = Scalar<V>;
   using typename Base::Cell;
-  using typename Base::Numbers;
+  using typename Base::OpParameters;
   using typename Base::Part;
   using typename Base::Sums;
 
  public:
   TangentRunner(const Call<T>& call, const Plan& plan, bool inverse, TileRunner<V>& tiles)
       : Base(call, plan, inverse, tiles),
-        first_weight_(this->numbers_.size(), -1),
-        shared_functions_(Base::single ? 0 : this->numbers_.size()) {}
+        first_weight_(this->parameters_.size(), -1),
+        shared_functions_(Base::single ? 0 : this->parameters_.size()) {}
 
   void start(const SampleGroup& group) {
     const bool is_known = this->started_ && !this->some_own_;
@@ -247,7 +247,7 @@ class TangentRunner : public PassRunner<V> {
     const int first = first_weight_[at];
     if (first < 0) return;
     if constexpr (!Base::single) {
-      if (!this->numbers_[at].own && this->keeps_tables()) {
+      if (!this->parameters_[at].own && this->keeps_tables()) {
         LaneVector<T>& function = shared_functions_[at];
         if (static_cast<Index>(function.size()) != rows) fill_function(phases, first, rows, function);
         return f([&](Index r) { return Row<T>{} + function[r]; });
@@ -267,7 +267,7 @@ class TangentRunner : public PassRunner<V> {
   // --- a tile --------------------------------------------------------------------------------------------------------
 
   void apply(const TileOp& op, int at, const Pass& pass, Mask base, T* rows, T* tangents, Workspace<V>& work) const {
-    const Numbers& n = this->numbers_[at];
+    const OpParameters& n = this->parameters_[at];
     if (const auto* block = std::get_if<RotationBlock>(&op)) return apply_block(*block, at, base, rows, tangents);
     const Phases& phases = std::get<Phases>(op);
     const Index visited = this->rows_to_visit(phases);
@@ -288,7 +288,7 @@ class TangentRunner : public PassRunner<V> {
 
   void apply_block(const RotationBlock& block, int at, Mask base, T* rows, T* tangents) const {
     const int first = first_weight_[at];
-    this->for_each_part(block, this->numbers_[at], base, [&](const Part& part, const Angles<T>& angles) {
+    this->for_each_part(block, this->parameters_[at], base, [&](const Part& part, const Angles<T>& angles) {
       if (first >= 0) {
         const Angles<T> weights = weights_in_tile(block, first, base, part);
         return apply_tangent_rotations(rows, tangents, block, angles, weights, part.groups);
@@ -300,7 +300,7 @@ class TangentRunner : public PassRunner<V> {
 
   void undo_block(const RotationBlock& block, int at, Mask base, const States& rows, const std::vector<char>& wanted,
                   double* sums) const {
-    const Numbers& n = this->numbers_[at];
+    const OpParameters& n = this->parameters_[at];
     const bool any = std::any_of(block.rotations.begin(), block.rotations.end(), [&](int t) { return wanted[t] != 0; });
     this->for_each_part(block, n, base, [&](const Part& part, const Angles<T>& angles) {
       Row<T> found[RotationBlock::most] = {};
@@ -324,7 +324,7 @@ class TangentRunner : public PassRunner<V> {
 
   void undo_phases_of(const Phases& phases, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,
                       const std::vector<char>& wanted, double* sums) const {
-    const Numbers& n = this->numbers_[at];
+    const OpParameters& n = this->parameters_[at];
     const bool any = Base::wants_any(phases, wanted);
     const Index visited = this->rows_to_visit(phases);
     const Index products = visited / Cell::packed_together;

@@ -104,7 +104,7 @@ class TangentWalk : public GroupWalk<V> {
       if (call_.should_stop()) return false;
       const int s = plan_.passes[p].gate_op;
       if (s == Element::none) {
-        rotations.forward(static_cast<int>(p), this->numbers(psi_), this->numbers(dpsi_));
+        rotations.forward(static_cast<int>(p), this->scalars(psi_), this->scalars(dpsi_));
       } else {
         run_gate_op(s, Way::forward, psi_, dpsi_);
       }
@@ -117,8 +117,8 @@ class TangentWalk : public GroupWalk<V> {
     this->find_requested_rotations();
     this->rotation_overlaps_.assign(plan_.rotations.size() * width, 0.0);
     const bool initial_requested = this->wants(program_.initial.input);
-    const typename TangentRunner<V>::States states{this->numbers(psi_), this->numbers(dpsi_), this->numbers(lambda_),
-                                                   this->numbers(dlambda_)};
+    const typename TangentRunner<V>::States states{this->scalars(psi_), this->scalars(dpsi_), this->scalars(lambda_),
+                                                   this->scalars(dlambda_)};
     for (int p = static_cast<int>(plan_.passes.size()) - 1; p >= gradients_->first_pass; --p) {
       if (call_.should_stop()) return false;
       const int s = plan_.passes[p].gate_op;
@@ -361,20 +361,20 @@ class TangentWalk : public GroupWalk<V> {
 
   // Of each word 2 Re<psi|P|dpsi>, and <psi|P|psi> where a coefficient moves or is wanted; else zeros.
   void find_word_overlaps() {
-    this->words_.overlaps(this->numbers(psi_), this->numbers(dpsi_), word_tangents_);
+    this->words_.overlaps(this->scalars(psi_), this->scalars(dpsi_), word_tangents_);
     for (double& overlap : word_tangents_) overlap *= 2;
     bool needed = false;
     this->words_.for_each_member([&](const WordGroup::Member& m, Index) {
       for (const Slot& s : m.term->coefficients) needed |= call_.moves(s.input) || this->wants(s.input);
     });
-    if (needed) return this->words_.overlaps(this->numbers(psi_), this->numbers(psi_), this->word_numbers_);
-    this->word_numbers_.assign(word_tangents_.size(), 0.0);
+    if (needed) return this->words_.overlaps(this->scalars(psi_), this->scalars(psi_), this->pauli_sums_);
+    this->pauli_sums_.assign(word_tangents_.size(), 0.0);
   }
 
   void measure_words(const Results<T>& results) {
     find_word_overlaps();
     this->write_word_sums(results, [&](const WordGroup::Member& m, Index at, int l) {
-      const Dual overlap(this->word_numbers_[at * width + l], word_tangents_[at * width + l]);
+      const Dual overlap(this->pauli_sums_[at * width + l], word_tangents_[at * width + l]);
       return (coefficient(*m.term, this->sample(l)) * overlap).slope;
     });
   }
@@ -465,13 +465,13 @@ class TangentWalk : public GroupWalk<V> {
         slopes[at * width + l] = weight.slope;
       }
     });
-    this->words_.write_bra(this->numbers(psi_), this->numbers(lambda_), weights, false);
-    this->words_.write_bra(this->numbers(dpsi_), this->numbers(dlambda_), weights, false);
-    if (some_slope) this->words_.write_bra(this->numbers(psi_), this->numbers(dlambda_), slopes, true);
+    this->words_.write_bra(this->scalars(psi_), this->scalars(lambda_), weights, false);
+    this->words_.write_bra(this->scalars(dpsi_), this->scalars(dlambda_), weights, false);
+    if (some_slope) this->words_.write_bra(this->scalars(psi_), this->scalars(dlambda_), slopes, true);
     if (!wanted) return;
     this->words_.for_each_member([&](const WordGroup::Member& m, Index at) {
       for (int l = 0; l < count_; ++l) {
-        const Dual overlap(this->word_numbers_[at * width + l], word_tangents_[at * width + l]);
+        const Dual overlap(this->pauli_sums_[at * width + l], word_tangents_[at * width + l]);
         add_coefficient_tangents(*m.term, this->sample(l), cotangent(c, dc, m.result, l) * overlap);
       }
     });

@@ -39,7 +39,7 @@ struct Workspace {
   std::vector<char> filled_signs;
   // While they are filled.
   std::vector<char> signs;
-  LaneVector<PhaseNumbers<Row<T>>> strings;
+  LaneVector<PhaseParameters<Row<T>>> strings;
   LaneVector<VaryingFactor<Row<T>>> varying;
 };
 

@@ -204,7 +204,7 @@ class GroupWalk {
   }
 
  protected:
-  // --- samples and their numbers -------------------------------------------------------------------------------------
+  // --- samples and their parameters ----------------------------------------------------------------------------------
 
   void start_group(Index first, Index end) {
     count_ = static_cast<int>(std::min<Index>(width, end - first));
@@ -264,7 +264,7 @@ class GroupWalk {
     });
   }
 
-  // Numbers of a state that are transposed in width x width squares: all, or none of a few wires.
+  // OpParameters of a state that are transposed in width x width squares: all, or none of a few wires.
   Index in_squares() const { return 2 * dimension_ < width ? 0 : 2 * dimension_; }
 
   // The ket as it lies in memory, one row a sample.
@@ -308,9 +308,9 @@ class GroupWalk {
 
   // --- passes --------------------------------------------------------------------------------------------------------
 
-  T* numbers(V* state) const { return reinterpret_cast<T*>(state); }
+  T* scalars(V* state) const { return reinterpret_cast<T*>(state); }
 
-  // One direction's rotations, with the numbers of the present samples.
+  // One direction's rotations, with the parameters of the present samples.
   PassRunner<V>& started(std::optional<PassRunner<V>>& rotations, bool inverse) {
     if (!rotations) rotations.emplace(call_, plan_, inverse, tiles_);
     rotations->start(group_);
@@ -324,7 +324,7 @@ class GroupWalk {
       if (call_.should_stop()) return false;
       const int s = plan_.passes[p].gate_op;
       if (s == Element::none) {
-        rotations.forward(static_cast<int>(p), numbers(psi_));
+        rotations.forward(static_cast<int>(p), scalars(psi_));
       } else if (call_.shared(plan_.gate_ops[s])) {
         apply(psi_, plan_.gate_ops[s], shared_.forward[s].data());
       } else {
@@ -351,7 +351,7 @@ class GroupWalk {
       const int s = plan_.passes[p].gate_op;
       if (s == Element::none) {
         const bool last = p == gradients_->first_pass && !initial_requested;
-        rotations.backward(p, numbers(psi_), numbers(ket), numbers(lambda_), last, requested_rotations_,
+        rotations.backward(p, scalars(psi_), scalars(ket), scalars(lambda_), last, requested_rotations_,
                            rotation_overlaps_);
         psi_ = ket;
       } else {
@@ -615,9 +615,9 @@ class GroupWalk {
 
   // Expectation values begin as the sums of their words.
   void measure_words(const Results<T>& results) {
-    words_.overlaps(numbers(psi_), numbers(psi_), word_numbers_);
+    words_.overlaps(scalars(psi_), scalars(psi_), pauli_sums_);
     write_word_sums(results, [&](const WordGroup::Member& m, Index at, int l) {
-      return coefficient(*m.term, sample(l)) * word_numbers_[at * width + l];
+      return coefficient(*m.term, sample(l)) * pauli_sums_[at * width + l];
     });
   }
 
@@ -637,19 +637,19 @@ class GroupWalk {
 
   void add_words_bra(const Cotangents<T>& c) {
     if (words_.count() == 0) return fill_zero(lambda_);
-    word_numbers_.assign(words_.count() * width, 0.0);
+    pauli_sums_.assign(words_.count() * width, 0.0);
     bool wanted = false;
     words_.for_each_member([&](const WordGroup::Member& m, Index at) {
       for (const Slot& s : m.term->coefficients) wanted |= wants(s.input);
       for (int l = 0; l < count_; ++l)
-        word_numbers_[at * width + l] = word_cotangent(m, c, l) * coefficient(*m.term, sample(l));
+        pauli_sums_[at * width + l] = word_cotangent(m, c, l) * coefficient(*m.term, sample(l));
     });
-    words_.write_bra(numbers(psi_), numbers(lambda_), word_numbers_, false);
+    words_.write_bra(scalars(psi_), scalars(lambda_), pauli_sums_, false);
     if (!wanted) return;
-    words_.overlaps(numbers(psi_), numbers(psi_), word_numbers_);
+    words_.overlaps(scalars(psi_), scalars(psi_), pauli_sums_);
     words_.for_each_member([&](const WordGroup::Member& m, Index at) {
       for (int l = 0; l < count_; ++l)
-        add_coefficient_gradients(*m.term, sample(l), word_cotangent(m, c, l) * word_numbers_[at * width + l]);
+        add_coefficient_gradients(*m.term, sample(l), word_cotangent(m, c, l) * pauli_sums_[at * width + l]);
     });
   }
 
@@ -919,7 +919,7 @@ class GroupWalk {
   LaneVector<V> coefficients_;
   std::vector<double> numbers_;
   std::vector<double> overlaps_;
-  std::vector<double> word_numbers_;
+  std::vector<double> pauli_sums_;
   std::vector<double> rotation_overlaps_;
   std::vector<char> requested_rotations_;
 };

@@ -1,4 +1,4 @@
-#include "cuda/numbers.h"
+#include "cuda/parameters.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-// Small kernels before and after the walk: the numbers of rotations, strings and words, results, gradients.
+// Small kernels before and after the walk: the parameters of rotations, Z-strings and Pauli words, results, gradients.
 #pragma once
 
 #include "cuda/arithmetic.h"
