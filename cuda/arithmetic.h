@@ -36,15 +36,15 @@ using Wide = typename NumberOf<T>::Wide;
 template <class T>
 inline constexpr bool is_dual = !std::is_same_v<T, Real<T>>;
 
-// An array that a call brings: its values, and those of duals their slopes, null where they have no tangent.
+// An array that a call brings: its values, and those of duals their tangents, null where they have no tangent.
 template <class T>
 struct Source {
   const Real<T>* values = nullptr;
-  const Real<T>* slopes = nullptr;
+  const Real<T>* tangents = nullptr;
 
   KETGRAD_DEVICE T at(Index i) const {
     if constexpr (is_dual<T>) {
-      return {values[i], slopes == nullptr ? Real<T>(0) : slopes[i]};
+      return {values[i], tangents == nullptr ? Real<T>(0) : tangents[i]};
     } else {
       return values[i];
     }
@@ -55,25 +55,25 @@ struct Source {
 
 template <class R>
 KETGRAD_DEVICE DualOf<R> shuffle_xor(const DualOf<R>& x, int mask) {
-  return {shuffle_xor(x.value, mask), shuffle_xor(x.slope, mask)};
+  return {shuffle_xor(x.value, mask), shuffle_xor(x.tangent, mask)};
 }
 
 template <class R>
 KETGRAD_DEVICE DualOf<R> shuffle(const DualOf<R>& x, int lane) {
-  return {shuffle(x.value, lane), shuffle(x.slope, lane)};
+  return {shuffle(x.value, lane), shuffle(x.tangent, lane)};
 }
 
 template <class R>
 KETGRAD_DEVICE DualOf<R> with_sign(const DualOf<R>& x, std::uint32_t signs) {
-  return {with_sign(x.value, signs), with_sign(x.slope, signs)};
+  return {with_sign(x.value, signs), with_sign(x.tangent, signs)};
 }
 
 KETGRAD_DEVICE void add_alone(Dual* sum, const Dual& value) {
   add_alone(&sum->value, value.value);
-  add_alone(&sum->slope, value.slope);
+  add_alone(&sum->tangent, value.tangent);
 }
 
-// A number without its slope.
+// A number without its tangent.
 template <class T>
 KETGRAD_DEVICE Real<T> plain(const T& x) {
   if constexpr (is_dual<T>) {

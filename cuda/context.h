@@ -38,7 +38,7 @@ class Context {
   bool wants(int input) const { return input != no_input && inputs_[input].gradient != nullptr; }
 
   // Duals only: whether the input has a direction.
-  bool moves(int input) const { return input != no_input && inputs_[input].data.slopes != nullptr; }
+  bool has_tangent(int input) const { return input != no_input && inputs_[input].data.tangents != nullptr; }
 
   bool wants(const Range& values) const {
     for (int j = 0; j < values.count; ++j) {

@@ -384,9 +384,9 @@ std::vector<Tensor> execute_vjp_as(const ProgramHandle& program, const std::vect
 }
 
 template <class T>
-Slopes execute_tangents_as(const ProgramHandle& program, const std::vector<Tensor>& inputs,
-                           const std::vector<Tensor>& tangents, const std::vector<Index>& moving,
-                           const std::vector<Tensor>& cotangents, const std::vector<Index>& wanted) {
+DirectionalTensors execute_tangents_as(const ProgramHandle& program, const std::vector<Tensor>& inputs,
+                                       const std::vector<Tensor>& tangents, const std::vector<Index>& moving,
+                                       const std::vector<Tensor>& cotangents, const std::vector<Index>& wanted) {
   const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
   const ops::CheckedTangents<T> directions(arguments, tangents, moving);
   ops::CheckedDirectional<T> checked(arguments, inputs[0], wanted.empty() ? std::vector<Tensor>{} : cotangents);
@@ -441,29 +441,30 @@ std::vector<Tensor> execute_vjp_cuda(std::int64_t program, std::vector<Tensor> i
 
 namespace {
 
-Slopes execute_tangents(std::int64_t program, const std::vector<Tensor>& inputs, const std::vector<Tensor>& tangents,
-                        const std::vector<std::int64_t>& moving, const std::vector<Tensor>& cotangents,
-                        const std::vector<std::int64_t>& wanted) {
+DirectionalTensors execute_tangents(std::int64_t program, const std::vector<Tensor>& inputs,
+                                    const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& moving,
+                                    const std::vector<Tensor>& cotangents, const std::vector<std::int64_t>& wanted) {
   const bool single = ops::is_single(inputs);
   const OnDevice guard(inputs[0]);
   const ProgramHandle found = connected_program(program);
-  const std::vector<Index> moves(moving.begin(), moving.end());
+  const std::vector<Index> with_tangent(moving.begin(), moving.end());
   const std::vector<Index> wants(wanted.begin(), wanted.end());
-  return single ? execute_tangents_as<float>(found, inputs, tangents, moves, cotangents, wants)
-                : execute_tangents_as<double>(found, inputs, tangents, moves, cotangents, wants);
+  return single ? execute_tangents_as<float>(found, inputs, tangents, with_tangent, cotangents, wants)
+                : execute_tangents_as<double>(found, inputs, tangents, with_tangent, cotangents, wants);
 }
 
 }  // namespace
 
 std::tuple<Tensor, Tensor> execute_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs,
                                             std::vector<Tensor> tangents, std::vector<std::int64_t> moving) {
-  const Slopes found = execute_tangents(program, inputs, tangents, moving, {}, {});
+  const DirectionalTensors found = execute_tangents(program, inputs, tangents, moving, {}, {});
   return {std::get<0>(found), std::get<1>(found)};
 }
 
-Slopes execute_vjp_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
-                            std::vector<std::int64_t> moving, const Tensor& g_real, const Tensor& g_complex,
-                            const Tensor& dg_real, const Tensor& dg_complex, std::vector<std::int64_t> wanted) {
+DirectionalTensors execute_vjp_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
+                                        std::vector<std::int64_t> moving, const Tensor& g_real, const Tensor& g_complex,
+                                        const Tensor& dg_real, const Tensor& dg_complex,
+                                        std::vector<std::int64_t> wanted) {
   return execute_tangents(program, inputs, tangents, moving, {g_real, g_complex, dg_real, dg_complex}, wanted);
 }
 

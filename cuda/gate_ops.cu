@@ -67,33 +67,33 @@ KETGRAD_DEVICE Complex<R> value_of(const Complex<DualOf<R>>& z) {
 }
 
 template <class R>
-KETGRAD_DEVICE Complex<R> slope_of(const Complex<DualOf<R>>& z) {
-  return {z.re.slope, z.im.slope};
+KETGRAD_DEVICE Complex<R> tangent_of(const Complex<DualOf<R>>& z) {
+  return {z.re.tangent, z.im.tangent};
 }
 
-// Of a matrix V with the adjoint A and the slope dV, the slope of the inverse is -A dV A: first dV A, then A times
+// Of a matrix V with the adjoint A and the tangent dV, the tangent of the inverse is -A dV A: first dV A, then A times
 // that.
 template <class R>
-KETGRAD_KERNEL slope_products_kernel(Index each, Index rows, Index size, const Complex<DualOf<R>>* adjoint,
-                                     Complex<R>* products) {
+KETGRAD_KERNEL tangent_products_kernel(Index each, Index rows, Index size, const Complex<DualOf<R>>* adjoint,
+                                       Complex<R>* products) {
   const Item item = Item::of(each, rows);
   if (!item.exists) return;
   const Complex<DualOf<R>>* a = adjoint + item.sample * each;
   const Index row = item.number / size;
   const Index column = item.number % size;
   Complex<R> sum{};
-  for (Index k = 0; k < size; ++k) sum += conj(slope_of(a[k * size + row])) * value_of(a[k * size + column]);
+  for (Index k = 0; k < size; ++k) sum += conj(tangent_of(a[k * size + row])) * value_of(a[k * size + column]);
   products[item.sample * each + item.number] = sum;
 }
 
 template <class R>
-KETGRAD_DEVICE Complex<DualOf<R>> with_slope(const Complex<DualOf<R>>& z, const Complex<R>& slope) {
-  return {{z.re.value, slope.re}, {z.im.value, slope.im}};
+KETGRAD_DEVICE Complex<DualOf<R>> with_tangent(const Complex<DualOf<R>>& z, const Complex<R>& tangent) {
+  return {{z.re.value, tangent.re}, {z.im.value, tangent.im}};
 }
 
 template <class R>
-KETGRAD_KERNEL invert_slopes_kernel(Index each, Index rows, Index size, const Complex<DualOf<R>>* adjoint,
-                                    const Complex<R>* products, Complex<DualOf<R>>* inverse) {
+KETGRAD_KERNEL invert_tangents_kernel(Index each, Index rows, Index size, const Complex<DualOf<R>>* adjoint,
+                                      const Complex<R>* products, Complex<DualOf<R>>* inverse) {
   const Item item = Item::of(each, rows);
   if (!item.exists) return;
   const Complex<DualOf<R>>* a = adjoint + item.sample * each;
@@ -102,17 +102,17 @@ KETGRAD_KERNEL invert_slopes_kernel(Index each, Index rows, Index size, const Co
   const Index column = item.number % size;
   Complex<R> sum{};
   for (Index k = 0; k < size; ++k) sum += value_of(a[row * size + k]) * p[k * size + column];
-  inverse[item.sample * each + item.number] = with_slope(a[item.number], Complex<R>{-sum.re, -sum.im});
+  inverse[item.sample * each + item.number] = with_tangent(a[item.number], Complex<R>{-sum.re, -sum.im});
 }
 
 template <class R>
-KETGRAD_KERNEL invert_diagonal_slopes_kernel(Index each, Index rows, const Complex<DualOf<R>>* adjoint,
-                                             Complex<DualOf<R>>* inverse) {
+KETGRAD_KERNEL invert_diagonal_tangents_kernel(Index each, Index rows, const Complex<DualOf<R>>* adjoint,
+                                               Complex<DualOf<R>>* inverse) {
   const Item item = Item::of(each, rows);
   if (!item.exists) return;
   const Complex<DualOf<R>> a = adjoint[item.sample * each + item.number];
-  const Complex<R> slope = value_of(a) * conj(slope_of(a)) * value_of(a);
-  inverse[item.sample * each + item.number] = with_slope(a, Complex<R>{-slope.re, -slope.im});
+  const Complex<R> tangent = value_of(a) * conj(tangent_of(a)) * value_of(a);
+  inverse[item.sample * each + item.number] = with_tangent(a, Complex<R>{-tangent.re, -tangent.im});
 }
 
 // The matrix of a formula. No formula mixes more than two rows: the excitations with a phase on all others have 4 or
@@ -354,7 +354,7 @@ KETGRAD_DEVICE N contracted(const TableGateOp& gate_op, const FormulaMatrix<Dual
       const Complex<DualOf<N>> entry = m.at(a, b);
       const Index at = gate_op.kind == GateOpKind::diagonal ? a : gate_op.inverse != 0 ? b * size + a : a * size + b;
       const Complex<N> overlap = gate_op.inverse != 0 ? conj(w[at]) : w[at];
-      total += entry.re.slope * overlap.re - entry.im.slope * overlap.im;
+      total += entry.re.tangent * overlap.re - entry.im.tangent * overlap.im;
     }
   }
   return 2 * total;
@@ -372,11 +372,11 @@ KETGRAD_KERNEL gate_op_sources_kernel(Index each, Index samples, StateCall<T> c,
     out = (gate_op.inverse != 0 ? -1.0 : 1.0) * w[0].re;
     return;
   }
-  using Moving = DualOf<Wide<T>>;  // along parameter j
-  Moving p[max_parameters];
+  using AlongParameter = DualOf<Wide<T>>;  // along parameter j
+  AlongParameter p[max_parameters];
   for (int k = 0; k < gate_op.values.count; ++k)
-    p[k] = Moving(parameter(c, gate_op, k, c.samples.first + item.sample), k == j ? 1.0 : 0.0);
-  out = contracted(gate_op, FormulaMatrix<Moving>(gate_op.formula, gate_op.size, p), w);
+    p[k] = AlongParameter(parameter(c, gate_op, k, c.samples.first + item.sample), k == j ? 1.0 : 0.0);
+  out = contracted(gate_op, FormulaMatrix<AlongParameter>(gate_op.formula, gate_op.size, p), w);
 }
 
 // torch's gradient of the matrix itself is 2 conj(W), of one that is inverted 2 W^T.
@@ -441,14 +441,14 @@ void set_coefficients(const Queue& queue, const StateCall<T>& call, const TableG
 }
 
 template <class R>
-void invert_slopes(const Queue& queue, const TableGateOp& gate_op, Index rows, const Complex<DualOf<R>>* adjoint,
-                   Complex<DualOf<R>>* inverse, Complex<DualOf<R>>* spare) {
+void invert_tangents(const Queue& queue, const TableGateOp& gate_op, Index rows, const Complex<DualOf<R>>* adjoint,
+                     Complex<DualOf<R>>* inverse, Complex<DualOf<R>>* spare) {
   const Index count = coefficient_count(gate_op);
   if (gate_op.kind == GateOpKind::diagonal)
-    return launch_items(queue, count, rows, invert_diagonal_slopes_kernel<R>, adjoint, inverse);
+    return launch_items(queue, count, rows, invert_diagonal_tangents_kernel<R>, adjoint, inverse);
   auto* products = reinterpret_cast<Complex<R>*>(spare);
-  launch_items(queue, count, rows, slope_products_kernel<R>, Index{gate_op.size}, adjoint, products);
-  launch_items(queue, count, rows, invert_slopes_kernel<R>, Index{gate_op.size}, adjoint, products, inverse);
+  launch_items(queue, count, rows, tangent_products_kernel<R>, Index{gate_op.size}, adjoint, products);
+  launch_items(queue, count, rows, invert_tangents_kernel<R>, Index{gate_op.size}, adjoint, products, inverse);
 }
 
 namespace {
@@ -558,10 +558,10 @@ void sum_rotation(const Queue& queue, const StateCall<T>& call, const TableGateO
 KETGRAD_FOR_NUMBERS(KETGRAD_STEPS)
 #undef KETGRAD_STEPS
 
-template void invert_slopes(const Queue&, const TableGateOp&, Index, const Complex<DualOf<float>>*,
-                            Complex<DualOf<float>>*, Complex<DualOf<float>>*);
-template void invert_slopes(const Queue&, const TableGateOp&, Index, const Complex<Dual>*, Complex<Dual>*,
-                            Complex<Dual>*);
+template void invert_tangents(const Queue&, const TableGateOp&, Index, const Complex<DualOf<float>>*,
+                              Complex<DualOf<float>>*, Complex<DualOf<float>>*);
+template void invert_tangents(const Queue&, const TableGateOp&, Index, const Complex<Dual>*, Complex<Dual>*,
+                              Complex<Dual>*);
 
 template void fold_sums(const Queue&, Index, Index, Index, const Complex<double>*, Complex<double>*);
 template void fold_sums(const Queue&, Index, Index, Index, const Complex<Dual>*, Complex<Dual>*);

@@ -39,11 +39,11 @@ template <class T>
 void set_coefficients(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, bool adjoint,
                       Index rows, Complex<T>* coefficients);
 
-// The coefficients of a gate's inverse from those of its adjoint, which differ in the slopes of a matrix, or diagonal,
-// that is an input and moves out of the unitary ones. `spare` is memory like theirs.
+// The coefficients of a gate's inverse from those of its adjoint, which differ in the tangents of a matrix, or
+// diagonal, that is an input and whose tangent leaves the unitary ones. `spare` is memory like theirs.
 template <class R>
-void invert_slopes(const Queue& queue, const TableGateOp& gate_op, Index rows, const Complex<DualOf<R>>* adjoint,
-                   Complex<DualOf<R>>* inverse, Complex<DualOf<R>>* spare);
+void invert_tangents(const Queue& queue, const TableGateOp& gate_op, Index rows, const Complex<DualOf<R>>* adjoint,
+                     Complex<DualOf<R>>* inverse, Complex<DualOf<R>>* spare);
 
 // `stride`: from the coefficients of one sample to those of the next; 0 where all share them.
 template <class T>

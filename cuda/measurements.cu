@@ -118,7 +118,8 @@ struct Sparse {
 template <class R>
 KETGRAD_DEVICE Complex<DualOf<R>> hermitian_part(const Complex<DualOf<R>>& a, const Complex<DualOf<R>>& mirrored) {
   const R half = 0.5;
-  return {{a.re.value, half * (a.re.slope + mirrored.re.slope)}, {a.im.value, half * (a.im.slope - mirrored.im.slope)}};
+  return {{a.re.value, half * (a.re.tangent + mirrored.re.tangent)},
+          {a.im.value, half * (a.im.tangent - mirrored.im.tangent)}};
 }
 
 template <class T>

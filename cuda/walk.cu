@@ -412,10 +412,10 @@ class Walk {
   // The ket goes back by the inverse, the bra by the adjoint: duals of a matrix that is an input may differ there.
   Coefficients inverse_of(const TableGateOp& gate_op, const Coefficients& adjoint) {
     if constexpr (is_dual<T>) {
-      if (c_.moves(gate_op.input)) {
+      if (c_.has_tangent(gate_op.input)) {
         const Index count = adjoint.rows * cuda::coefficient_count(gate_op);
         Complex<T>* inverse = c_.room_for_factor(2 * count);
-        invert_slopes(c_.queue(), gate_op, adjoint.rows, adjoint.data, inverse, inverse + count);
+        invert_tangents(c_.queue(), gate_op, adjoint.rows, adjoint.data, inverse, inverse + count);
         return {inverse, adjoint.rows, adjoint.stride};
       }
     }

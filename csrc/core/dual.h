@@ -14,26 +14,30 @@ namespace ketgrad {
 template <class R>
 struct alignas(sizeof(R) <= sizeof(double) ? 2 * sizeof(R) : alignof(R)) DualOf {
   R value{};
-  R slope{};
+  R tangent{};
 
   constexpr DualOf() = default;
-  constexpr DualOf(R v, R s = R{}) : value(v), slope(s) {}  // NOLINT: a constant is a dual of slope 0
+  constexpr DualOf(R v, R s = R{}) : value(v), tangent(s) {}  // NOLINT: a constant is a dual of tangent 0
 
   template <class S>
   explicit constexpr DualOf(const DualOf<S>& other)
-      : value(static_cast<R>(other.value)), slope(static_cast<R>(other.slope)) {}
+      : value(static_cast<R>(other.value)), tangent(static_cast<R>(other.tangent)) {}
 
-  friend constexpr DualOf operator+(const DualOf& a, const DualOf& b) { return {a.value + b.value, a.slope + b.slope}; }
-  friend constexpr DualOf operator-(const DualOf& a, const DualOf& b) { return {a.value - b.value, a.slope - b.slope}; }
-  friend constexpr DualOf operator-(const DualOf& a) { return {-a.value, -a.slope}; }
+  friend constexpr DualOf operator+(const DualOf& a, const DualOf& b) {
+    return {a.value + b.value, a.tangent + b.tangent};
+  }
+  friend constexpr DualOf operator-(const DualOf& a, const DualOf& b) {
+    return {a.value - b.value, a.tangent - b.tangent};
+  }
+  friend constexpr DualOf operator-(const DualOf& a) { return {-a.value, -a.tangent}; }
   friend constexpr DualOf operator*(const DualOf& a, const DualOf& b) {
-    return {a.value * b.value, a.value * b.slope + a.slope * b.value};
+    return {a.value * b.value, a.value * b.tangent + a.tangent * b.value};
   }
   friend constexpr DualOf operator/(const DualOf& a, const DualOf& b) {
     const R quotient = a.value / b.value;
-    return {quotient, (a.slope - quotient * b.slope) / b.value};
+    return {quotient, (a.tangent - quotient * b.tangent) / b.value};
   }
-  friend constexpr DualOf operator*(const R& s, const DualOf& a) { return {s * a.value, s * a.slope}; }
+  friend constexpr DualOf operator*(const R& s, const DualOf& a) { return {s * a.value, s * a.tangent}; }
   friend constexpr DualOf& operator+=(DualOf& a, const DualOf& b) { return a = a + b; }
   friend constexpr DualOf& operator-=(DualOf& a, const DualOf& b) { return a = a - b; }
   friend constexpr DualOf& operator*=(DualOf& a, const DualOf& b) { return a = a * b; }
@@ -41,7 +45,7 @@ struct alignas(sizeof(R) <= sizeof(double) ? 2 * sizeof(R) : alignof(R)) DualOf 
 
 using Dual = DualOf<double>;
 
-// What is given back of a number: itself, of one that moves its derivative.
+// What is given back of a number: itself, of a dual its tangent.
 template <class R>
 KETGRAD_HOST_DEVICE constexpr R answer(const R& x) {
   return x;
@@ -49,21 +53,21 @@ KETGRAD_HOST_DEVICE constexpr R answer(const R& x) {
 
 template <class R>
 KETGRAD_HOST_DEVICE constexpr R answer(const DualOf<R>& x) {
-  return x.slope;
+  return x.tangent;
 }
 
 template <class R>
 KETGRAD_HOST_DEVICE DualOf<R> sin(const DualOf<R>& a) {
   using std::cos;
   using std::sin;
-  return {sin(a.value), cos(a.value) * a.slope};
+  return {sin(a.value), cos(a.value) * a.tangent};
 }
 
 template <class R>
 KETGRAD_HOST_DEVICE DualOf<R> cos(const DualOf<R>& a) {
   using std::cos;
   using std::sin;
-  return {cos(a.value), -sin(a.value) * a.slope};
+  return {cos(a.value), -sin(a.value) * a.tangent};
 }
 
 }  // namespace ketgrad

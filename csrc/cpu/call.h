@@ -70,19 +70,22 @@ struct Call : Cancellation {
     return slot.scale * static_cast<double>(inputs[slot.input].of_sample(sample)[slot.column]) + slot.offset;
   }
 
-  bool moves(int input) const { return input != no_input && !tangents.empty() && tangents[input].data != nullptr; }
+  bool has_tangent(int input) const {
+    return input != no_input && !tangents.empty() && tangents[input].data != nullptr;
+  }
 
-  bool moves(const GateOp& gate_op) const {
+  bool has_tangent(const GateOp& gate_op) const {
     for (const int input : gate_op.inputs) {
-      if (moves(input)) return true;
+      if (has_tangent(input)) return true;
     }
     return false;
   }
 
   // The derivative of `value` along the direction of the call.
   double tangent(const Slot& slot, Index sample) const {
-    return moves(slot.input) ? slot.scale * static_cast<double>(tangents[slot.input].of_sample(sample)[slot.column])
-                             : 0;
+    return has_tangent(slot.input)
+               ? slot.scale * static_cast<double>(tangents[slot.input].of_sample(sample)[slot.column])
+               : 0;
   }
 
   bool shared(const GateOp& gate_op) const {

@@ -97,7 +97,7 @@ Matrix gate_tangent(const Call<T>& call, const Gate& gate, Index sample) {
   Complex<Dual> duals[max_block_size * max_block_size];
   block_matrix(info.formula, parameters, duals);
   Matrix m(static_cast<std::size_t>(size * size));
-  for (std::size_t i = 0; i < m.size(); ++i) m[i] = {duals[i].re.slope, duals[i].im.slope};
+  for (std::size_t i = 0; i < m.size(); ++i) m[i] = {duals[i].re.tangent, duals[i].im.tangent};
   return gate.inverse ? conjugate_transpose(m, size) : m;
 }
 
@@ -156,9 +156,9 @@ void gate_op_tangents(const Call<T>& call, const GateOp& gate_op, Index sample, 
       const Gate& gate = gate_of(call, gate_op);
       const double sign = gate.inverse ? -0.5 : 0.5;
       const double half = sign * call.value(gate.slots[0], sample);
-      const double slope = sign * call.tangent(gate.slots[0], sample);
-      out[0] = -slope * std::sin(half);
-      out[1] = slope * std::cos(half);
+      const double rate = sign * call.tangent(gate.slots[0], sample);
+      out[0] = -rate * std::sin(half);
+      out[1] = rate * std::cos(half);
       return;
     }
     case GateOpKind::diagonal: return write_numbers(diagonal_tangent(call, gate_op, sample), out);
@@ -173,15 +173,15 @@ void invert_tangents(const GateOp& gate_op, const double* coefficients, double* 
     case GateOpKind::pauli_rotation: tangents[1] = -tangents[1]; return;
     case GateOpKind::diagonal: {
       const Matrix d = read_numbers(coefficients, size);
-      Matrix slope = read_numbers(tangents, size);
-      for (Index a = 0; a < size; ++a) slope[a] = -1.0 * (conj(d[a]) * slope[a] * conj(d[a]));
-      return write_numbers(slope, tangents);
+      Matrix d_matrix = read_numbers(tangents, size);
+      for (Index a = 0; a < size; ++a) d_matrix[a] = -1.0 * (conj(d[a]) * d_matrix[a] * conj(d[a]));
+      return write_numbers(d_matrix, tangents);
     }
     case GateOpKind::dense: {
       const Matrix inverse = conjugate_transpose(read_numbers(coefficients, size * size), static_cast<int>(size));
-      Matrix slope = product(product(inverse, read_numbers(tangents, size * size), size), inverse, size);
-      for (Complex<double>& entry : slope) entry = -1.0 * entry;
-      return write_numbers(slope, tangents);
+      Matrix d_matrix = product(product(inverse, read_numbers(tangents, size * size), size), inverse, size);
+      for (Complex<double>& entry : d_matrix) entry = -1.0 * entry;
+      return write_numbers(d_matrix, tangents);
     }
   }
 }

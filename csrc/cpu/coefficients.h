@@ -22,7 +22,7 @@ Matrix gate_matrix(const Call<T>& call, const Gate& gate, Index sample);
 template <class T>
 void gate_op_coefficients(const Call<T>& call, const GateOp& gate_op, Index sample, double* out);
 
-// Writes the derivatives of these coefficients along the call's tangents, where `call.moves(gate_op)`.
+// Writes the derivatives of these coefficients along the call's tangents, where `call.has_tangent(gate_op)`.
 template <class T>
 void gate_op_tangents(const Call<T>& call, const GateOp& gate_op, Index sample, double* out);
 

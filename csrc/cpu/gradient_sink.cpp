@@ -107,7 +107,7 @@ void GradientSink<T>::contract_block(const Gate& gate, const std::vector<Complex
         // The derivative of V^dagger is (dV)^dagger, and Re sum conj(dV[b, a]) W[a, b] = Re sum dV[b, a] conj(W[a, b]).
         const Complex<N> w = gate.inverse ? conj(overlap[b * size + a]) : overlap[a * size + b];
         const Complex<DualOf<N>>& entry = m[a * size + b];
-        gradient += entry.re.slope * w.re - entry.im.slope * w.im;
+        gradient += entry.re.tangent * w.re - entry.im.tangent * w.im;
       }
     }
     add(gate.slots[j], sample, 2 * answer(gradient));

@@ -183,7 +183,7 @@ class TangentRunner : public PassRunner<V> {
 
   // --- what the generators are weighted with: half the angles' derivatives -------------------------------------------
 
-  bool moves(int rotation) const { return this->call_.moves(this->plan_.rotations[rotation].angle.input); }
+  bool has_tangent(int rotation) const { return this->call_.has_tangent(this->plan_.rotations[rotation].angle.input); }
 
   Row<T> weight(int rotation, double sign) const {
     const Slot& slot = this->plan_.rotations[rotation].angle;
@@ -195,11 +195,11 @@ class TangentRunner : public PassRunner<V> {
     return w;
   }
 
-  // One weight a rotation of a block, one a string of phases. Returns where they begin, -1 where nothing moves.
+  // One weight a rotation of a block, one a string of phases. Returns where they begin, -1 where nothing has a tangent.
   int add_weights(const TileOp& op) {
     std::vector<int> rotations;
     Base::append_rotations(op, rotations);
-    if (std::none_of(rotations.begin(), rotations.end(), [&](int t) { return moves(t); })) return -1;
+    if (std::none_of(rotations.begin(), rotations.end(), [&](int t) { return has_tangent(t); })) return -1;
     const int first = static_cast<int>(weights_.size());
     if (const auto* block = std::get_if<RotationBlock>(&op)) {
       for (std::size_t j = 0; j < block->rotations.size(); ++j) {
@@ -212,7 +212,7 @@ class TangentRunner : public PassRunner<V> {
     for (const PhaseString& s : std::get<Phases>(op).strings) {
       Row<T> total{};
       for (const int t : s.rotations) {
-        if (moves(t)) total += weight(t, this->plan_.rotations[t].word.negative != s.negative ? -1 : 1);
+        if (has_tangent(t)) total += weight(t, this->plan_.rotations[t].word.negative != s.negative ? -1 : 1);
       }
       weights_.push_back(total);
     }
@@ -241,7 +241,7 @@ class TangentRunner : public PassRunner<V> {
     return work.products.data();
   }
 
-  // Calls f with that function, if anything moves. Where all lanes share it, it is made once, of numbers.
+  // Calls f with that function, if anything has a tangent. Where all lanes share it, it is made once, of numbers.
   template <class F>
   void with_phase_function(const Phases& phases, int at, Mask base, Index rows, Workspace<V>& work, const F& f) const {
     const int first = first_weight_[at];

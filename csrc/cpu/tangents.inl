@@ -97,7 +97,7 @@ class TangentWalk : public GroupWalk<V> {
   bool run_circuit() {
     this->prepare();
     this->fill_zero(dpsi_);
-    if (const int input = program_.initial.input; call_.moves(input))
+    if (const int input = program_.initial.input; call_.has_tangent(input))
       store_group(dpsi_, 0, plan_.initial_offsets, plan_.initial_offsets.size(), tangent_lanes(input));
     TangentRunner<V>& rotations = started(forward_rotations_, false);
     for (std::size_t p = 0; p < plan_.passes.size(); ++p) {
@@ -149,7 +149,7 @@ class TangentWalk : public GroupWalk<V> {
   void run_gate_op(int index, Way way, V* state, V* tangent) {
     const GateOp& gate_op = plan_.gate_ops[index];
     apply_gate_op(index, way != Way::forward, tangent);
-    if (call_.moves(gate_op)) add_gate_op(gate_op, gate_op_tangent_lanes(gate_op, way), tangent, state);
+    if (call_.has_tangent(gate_op)) add_gate_op(gate_op, gate_op_tangent_lanes(gate_op, way), tangent, state);
     apply_gate_op(index, way != Way::forward, state);
   }
 
@@ -166,7 +166,7 @@ class TangentWalk : public GroupWalk<V> {
     const Index n = coefficient_count(gate_op);
     std::vector<double> coefficients(n);
     std::vector<double> tangents(n);
-    slopes_.resize(n);
+    tangents_.resize(n);
     for (int l = 0; l < width; ++l) {
       gate_op_tangents(call_, gate_op, this->sample(l), tangents.data());
       if (way == Way::ket_back) {
@@ -175,9 +175,9 @@ class TangentWalk : public GroupWalk<V> {
       } else if (way == Way::bra_back) {
         invert_coefficients(gate_op, tangents.data());
       }
-      for (Index e = 0; e < n; ++e) set_lane(slopes_[e], l, static_cast<T>(tangents[e]));
+      for (Index e = 0; e < n; ++e) set_lane(tangents_[e], l, static_cast<T>(tangents[e]));
     }
-    return slopes_.data();
+    return tangents_.data();
   }
 
   // out += (the unfused gate with other coefficients) in
@@ -266,9 +266,9 @@ class TangentWalk : public GroupWalk<V> {
 
   Dual coefficient(const Term& term, Index sample) const { return coefficient(term, sample, term.coefficients.size()); }
 
-  static bool moves(const Call<T>& call, const Term& term) {
+  static bool has_tangent(const Call<T>& call, const Term& term) {
     for (const Slot& s : term.coefficients) {
-      if (call.moves(s.input)) return true;
+      if (call.has_tangent(s.input)) return true;
     }
     return false;
   }
@@ -276,7 +276,7 @@ class TangentWalk : public GroupWalk<V> {
   // state = dF state. Of a matrix that is Hermitian, the Hermitian part of a direction is what results depend on.
   void apply_factor_tangent(V* state, const PlannedFactor& f) {
     const Index size = f.offsets.size();
-    const V* slopes = tangent_lanes(f.factor->input);
+    const V* d_values = tangent_lanes(f.factor->input);
     switch (f.factor->kind) {
       case FactorKind::projector: return;
       case FactorKind::hermitian:
@@ -286,9 +286,9 @@ class TangentWalk : public GroupWalk<V> {
         });
       case FactorKind::sparse:
         return team_.for_range(f.groups.size(), work_of(f),
-                               [&](Index begin, Index end) { apply_sparse_hermitian(state, f, slopes, begin, end); });
+                               [&](Index begin, Index end) { apply_sparse_hermitian(state, f, d_values, begin, end); });
       case FactorKind::state_projector: {
-        const LaneVector<V> dphi(slopes, slopes + 2 * size);  // the lanes of phi take its place
+        const LaneVector<V> dphi(d_values, d_values + 2 * size);  // the lanes of phi take its place
         const V* phi = this->input_lanes(f.factor->input);
         return team_.for_range(f.groups.size(), work_of(f), [&](Index begin, Index end) {
           project_on_tangent(state, f, phi, dphi.data(), begin, end);
@@ -300,12 +300,12 @@ class TangentWalk : public GroupWalk<V> {
   // Calls f(W in) for each way to take one of a term's factors, other than `left_out`, by its derivative.
   template <class F>
   void for_each_term_tangent(const V* in, const PlannedTerm& term, const PlannedFactor* left_out, const F& f) {
-    for (const PlannedFactor& moving : term.factors) {
-      if (&moving == left_out || !call_.moves(moving.factor->input)) continue;
+    for (const PlannedFactor& varied : term.factors) {
+      if (&varied == left_out || !call_.has_tangent(varied.factor->input)) continue;
       V* out = fourth_scratch_.data();
       team_.for_range(dimension_, [&](Index begin, Index end) { write_pauli(out, in, term.word, begin, end); });
       for (const PlannedFactor& factor : term.factors) {
-        if (&factor == &moving) {
+        if (&factor == &varied) {
           apply_factor_tangent(out, factor);
         } else if (&factor != left_out) {
           this->apply_factor(out, factor);
@@ -320,8 +320,8 @@ class TangentWalk : public GroupWalk<V> {
   void add_observable_tangent(V* out, const V* in, const PlannedMeasurement& m, const F& weight) {
     for (const PlannedTerm& t : m.terms) {
       if (call_.should_stop()) return;
-      if (moves(call_, *t.term)) {
-        const V c = this->lanes([&](int l) { return weight(l) * coefficient(*t.term, this->sample(l)).slope; });
+      if (has_tangent(call_, *t.term)) {
+        const V c = this->lanes([&](int l) { return weight(l) * coefficient(*t.term, this->sample(l)).tangent; });
         V* scratch = this->second_scratch_.data();
         this->write_term(scratch, in, t);
         team_.for_range(dimension_, [&](Index begin, Index end) { add_scaled(out, scratch, c, begin, end); });
@@ -359,13 +359,13 @@ class TangentWalk : public GroupWalk<V> {
     }
   }
 
-  // Of each word 2 Re<psi|P|dpsi>, and <psi|P|psi> where a coefficient moves or is wanted; else zeros.
+  // Of each word 2 Re<psi|P|dpsi>, and <psi|P|psi> where a coefficient has a tangent or is wanted; else zeros.
   void find_word_overlaps() {
     this->words_.overlaps(this->scalars(psi_), this->scalars(dpsi_), word_tangents_);
     for (double& overlap : word_tangents_) overlap *= 2;
     bool needed = false;
     this->words_.for_each_member([&](const WordGroup::Member& m, Index) {
-      for (const Slot& s : m.term->coefficients) needed |= call_.moves(s.input) || this->wants(s.input);
+      for (const Slot& s : m.term->coefficients) needed |= call_.has_tangent(s.input) || this->wants(s.input);
     });
     if (needed) return this->words_.overlaps(this->scalars(psi_), this->scalars(psi_), this->pauli_sums_);
     this->pauli_sums_.assign(word_tangents_.size(), 0.0);
@@ -375,7 +375,7 @@ class TangentWalk : public GroupWalk<V> {
     find_word_overlaps();
     this->write_word_sums(results, [&](const WordGroup::Member& m, Index at, int l) {
       const Dual overlap(this->pauli_sums_[at * width + l], word_tangents_[at * width + l]);
-      return (coefficient(*m.term, this->sample(l)) * overlap).slope;
+      return (coefficient(*m.term, this->sample(l)) * overlap).tangent;
     });
   }
 
@@ -383,29 +383,29 @@ class TangentWalk : public GroupWalk<V> {
   void measure_expval(const PlannedMeasurement& m, const Results<T>& results) {
     if (m.terms.empty()) return;
     apply_observable(m);
-    double slope[width] = {};
-    this->real_overlap(this->first_scratch_.data(), dpsi_, slope);
-    this->real_overlap(psi_, third_scratch_.data(), slope);
-    for (int l = 0; l < count_; ++l) *this->real_row(results, m, l) += static_cast<T>(slope[l]);
+    double d_value[width] = {};
+    this->real_overlap(this->first_scratch_.data(), dpsi_, d_value);
+    this->real_overlap(psi_, third_scratch_.data(), d_value);
+    for (int l = 0; l < count_; ++l) *this->real_row(results, m, l) += static_cast<T>(d_value[l]);
   }
 
   // <O> and its derivative, of v and dv in the scratches.
-  void find_mean(double* mean, double* slope) {
+  void find_mean(double* mean, double* d_value) {
     this->real_overlap(psi_, this->first_scratch_.data(), mean);
-    this->real_overlap(dpsi_, this->first_scratch_.data(), slope);
-    this->real_overlap(psi_, third_scratch_.data(), slope);
+    this->real_overlap(dpsi_, this->first_scratch_.data(), d_value);
+    this->real_overlap(psi_, third_scratch_.data(), d_value);
   }
 
   // d(<O O> - <O>^2) = 2 Re<v|dv> - 2 <O> d<O>
   void measure_var(const PlannedMeasurement& m, const Results<T>& results) {
     apply_observable(m);
     double mean[width] = {};
-    double slope[width] = {};
+    double d_value[width] = {};
     double square[width] = {};
-    find_mean(mean, slope);
+    find_mean(mean, d_value);
     this->real_overlap(this->first_scratch_.data(), third_scratch_.data(), square);
     for (int l = 0; l < count_; ++l)
-      *this->real_row(results, m, l) = static_cast<T>(2 * square[l] - 2 * mean[l] * slope[l]);
+      *this->real_row(results, m, l) = static_cast<T>(2 * square[l] - 2 * mean[l] * d_value[l]);
   }
 
   void measure_state(const PlannedMeasurement& m, const Results<T>& results) {
@@ -453,21 +453,21 @@ class TangentWalk : public GroupWalk<V> {
       return this->fill_zero(dlambda_);
     }
     std::vector<double> weights(this->words_.count() * width, 0.0);
-    std::vector<double> slopes(weights.size(), 0.0);
-    bool some_slope = dc.real != nullptr;
+    std::vector<double> d_values(weights.size(), 0.0);
+    bool some_tangent = dc.real != nullptr;
     bool wanted = false;
     this->words_.for_each_member([&](const WordGroup::Member& m, Index at) {
-      some_slope |= moves(call_, *m.term);
+      some_tangent |= has_tangent(call_, *m.term);
       for (const Slot& s : m.term->coefficients) wanted |= this->wants(s.input);
       for (int l = 0; l < count_; ++l) {
         const Dual weight = cotangent(c, dc, m.result, l) * coefficient(*m.term, this->sample(l));
         weights[at * width + l] = weight.value;
-        slopes[at * width + l] = weight.slope;
+        d_values[at * width + l] = weight.tangent;
       }
     });
     this->words_.write_bra(this->scalars(psi_), this->scalars(lambda_), weights, false);
     this->words_.write_bra(this->scalars(dpsi_), this->scalars(dlambda_), weights, false);
-    if (some_slope) this->words_.write_bra(this->scalars(psi_), this->scalars(dlambda_), slopes, true);
+    if (some_tangent) this->words_.write_bra(this->scalars(psi_), this->scalars(dlambda_), d_values, true);
     if (!wanted) return;
     this->words_.for_each_member([&](const WordGroup::Member& m, Index at) {
       for (int l = 0; l < count_; ++l) {
@@ -480,7 +480,7 @@ class TangentWalk : public GroupWalk<V> {
   // Each slot sees the product of the others.
   void add_coefficient_tangents(const Term& term, Index sample, Dual overlap) {
     for (std::size_t j = 0; j < term.coefficients.size(); ++j)
-      gradients_->sink->add(term.coefficients[j], sample, (coefficient(term, sample, j) * overlap).slope);
+      gradients_->sink->add(term.coefficients[j], sample, (coefficient(term, sample, j) * overlap).tangent);
   }
 
   // lambda = g O psi; dlambda = g (O dpsi + dO psi) + dg O psi
@@ -489,9 +489,9 @@ class TangentWalk : public GroupWalk<V> {
     const auto g = [&](int l) { return cotangent(c, dc, m.first_result, l); };
     this->add_observable(lambda_, psi_, m, [&](int l) { return g(l).value; });
     this->add_observable(dlambda_, dpsi_, m, [&](int l) { return g(l).value; });
-    this->add_observable(dlambda_, psi_, m, [&](int l) { return g(l).slope; });
+    this->add_observable(dlambda_, psi_, m, [&](int l) { return g(l).tangent; });
     add_observable_tangent(dlambda_, psi_, m, [&](int l) { return g(l).value; });
-    const Moving ket{psi_, dpsi_};
+    const StateAndTangent ket{psi_, dpsi_};
     coefficient_tangents(ket, ket, m, g);
     factor_tangents(ket, ket, m, g);
   }
@@ -502,50 +502,52 @@ class TangentWalk : public GroupWalk<V> {
     V* v = this->first_scratch_.data();
     V* dv = third_scratch_.data();
     double mean[width] = {};
-    double slope[width] = {};
-    find_mean(mean, slope);
+    double d_value[width] = {};
+    find_mean(mean, d_value);
     const auto g = [&](int l) { return cotangent(c, dc, m.first_result, l); };
-    const auto back = [&](int l) { return -2.0 * g(l) * Dual(mean[l], slope[l]); };
+    const auto back = [&](int l) { return -2.0 * g(l) * Dual(mean[l], d_value[l]); };
     this->add_observable(lambda_, v, m, [&](int l) { return g(l).value; });
     this->add_observable(dlambda_, dv, m, [&](int l) { return g(l).value; });
-    this->add_observable(dlambda_, v, m, [&](int l) { return g(l).slope; });
+    this->add_observable(dlambda_, v, m, [&](int l) { return g(l).tangent; });
     add_observable_tangent(dlambda_, v, m, [&](int l) { return g(l).value; });
     const V back_value = this->lanes([&](int l) { return back(l).value; });
-    const V back_slope = this->lanes([&](int l) { return back(l).slope; });
+    const V d_back = this->lanes([&](int l) { return back(l).tangent; });
     const V twice = this->lanes([&](int l) { return 2 * g(l).value; });
-    const V twice_slope = this->lanes([&](int l) { return 2 * g(l).slope; });
+    const V d_twice = this->lanes([&](int l) { return 2 * g(l).tangent; });
     team_.for_range(dimension_, [&](Index begin, Index end) {
       add_scaled(lambda_, v, back_value, begin, end);
       add_scaled(dlambda_, dv, back_value, begin, end);
-      add_scaled(dlambda_, v, back_slope, begin, end);
+      add_scaled(dlambda_, v, d_back, begin, end);
       scale(dv, twice, begin, end);
-      add_scaled(dv, v, twice_slope, begin, end);
+      add_scaled(dv, v, d_twice, begin, end);
       add_scaled(dv, dpsi_, back_value, begin, end);
-      add_scaled(dv, psi_, back_slope, begin, end);
+      add_scaled(dv, psi_, d_back, begin, end);
       scale(v, twice, begin, end);
       add_scaled(v, psi_, back_value, begin, end);
     });
-    const Moving u{v, dv};
-    const Moving ket{psi_, dpsi_};
+    const StateAndTangent u{v, dv};
+    const StateAndTangent ket{psi_, dpsi_};
     coefficient_tangents(u, ket, m, [](int) { return Dual(1); });
     factor_tangents(u, ket, m, [](int) { return Dual(0.5); });
     factor_tangents(ket, u, m, [](int) { return Dual(0.5); });
   }
 
-  struct Moving {
+  struct StateAndTangent {
     const V* state;
     const V* tangent;
   };
 
   // Derivatives of what coefficient_gradients adds, and factor_gradients.
   template <class F>
-  void coefficient_tangents(const Moving& u, const Moving& ket, const PlannedMeasurement& m, const F& weight) {
+  void coefficient_tangents(const StateAndTangent& u, const StateAndTangent& ket, const PlannedMeasurement& m,
+                            const F& weight) {
     if (!this->wants_coefficients(m)) return;
     for (const PlannedTerm& t : m.terms) add_term_tangents(u, ket, t, weight);
   }
 
   template <class F>
-  void factor_tangents(const Moving& u, const Moving& ket, const PlannedMeasurement& m, const F& weight) {
+  void factor_tangents(const StateAndTangent& u, const StateAndTangent& ket, const PlannedMeasurement& m,
+                       const F& weight) {
     for (const PlannedTerm& t : m.terms) {
       const auto of_term = [&](int l) { return weight(l) * coefficient(*t.term, this->sample(l)); };
       for (const PlannedFactor& f : t.factors) {
@@ -555,44 +557,46 @@ class TangentWalk : public GroupWalk<V> {
   }
 
   template <class F>
-  void add_term_tangents(const Moving& u, const Moving& ket, const PlannedTerm& t, const F& weight) {
+  void add_term_tangents(const StateAndTangent& u, const StateAndTangent& ket, const PlannedTerm& t, const F& weight) {
     double value[width] = {};
-    double slope[width] = {};
+    double d_value[width] = {};
     V* w = this->second_scratch_.data();
     this->write_term(w, ket.state, t);
     this->real_overlap(u.state, w, value);
-    this->real_overlap(u.tangent, w, slope);
+    this->real_overlap(u.tangent, w, d_value);
     this->write_term(w, ket.tangent, t);
-    this->real_overlap(u.state, w, slope);
-    for_each_term_tangent(ket.state, t, nullptr, [&](const V* moved) { this->real_overlap(u.state, moved, slope); });
+    this->real_overlap(u.state, w, d_value);
+    for_each_term_tangent(ket.state, t, nullptr,
+                          [&](const V* varied_state) { this->real_overlap(u.state, varied_state, d_value); });
     for (int l = 0; l < count_; ++l)
-      add_coefficient_tangents(*t.term, this->sample(l), weight(l) * Dual(value[l], slope[l]));
+      add_coefficient_tangents(*t.term, this->sample(l), weight(l) * Dual(value[l], d_value[l]));
   }
 
   // The gradient is linear in u, in everything else of the term applied to the ket, and in a projector's state.
   template <class F>
-  void add_factor_tangents(const Moving& u, const Moving& ket, const PlannedTerm& t, const PlannedFactor& f,
-                           const F& weight) {
+  void add_factor_tangents(const StateAndTangent& u, const StateAndTangent& ket, const PlannedTerm& t,
+                           const PlannedFactor& f, const F& weight) {
     const auto value = [&](int l) { return weight(l).value; };
     const bool has_phi = f.factor->kind == FactorKind::state_projector;
     const auto phi = [&] { return has_phi ? this->input_lanes(f.factor->input) : nullptr; };
     V* rest = this->second_scratch_.data();
     this->write_term(rest, ket.state, t, &f);
-    this->add_factor_gradient(u.state, rest, f, phi(), [&](int l) { return weight(l).slope; });
+    this->add_factor_gradient(u.state, rest, f, phi(), [&](int l) { return weight(l).tangent; });
     this->add_factor_gradient(u.tangent, rest, f, phi(), value);
-    if (has_phi && call_.moves(f.factor->input))
+    if (has_phi && call_.has_tangent(f.factor->input))
       this->add_factor_gradient(u.state, rest, f, tangent_lanes(f.factor->input), value);
     this->write_term(rest, ket.tangent, t, &f);
     this->add_factor_gradient(u.state, rest, f, phi(), value);
-    for_each_term_tangent(ket.state, t, &f,
-                          [&](const V* moved) { this->add_factor_gradient(u.state, moved, f, phi(), value); });
+    for_each_term_tangent(ket.state, t, &f, [&](const V* varied_state) {
+      this->add_factor_gradient(u.state, varied_state, f, phi(), value);
+    });
   }
 
   V* dpsi_ = nullptr;
   V* dlambda_ = nullptr;
   std::optional<TangentRunner<V>> forward_rotations_;
   std::optional<TangentRunner<V>> backward_rotations_;
-  LaneVector<V> slopes_;
+  LaneVector<V> tangents_;
   std::vector<double> word_tangents_;
   Buffer<V> third_scratch_;
   Buffer<V> fourth_scratch_;

@@ -210,7 +210,8 @@ struct CheckedTangents {
   CheckedTangents(const Arguments<T>& arguments, const std::vector<Tensor>& tangents,
                   const std::vector<Index>& moving) {
     require(tangents.size() == moving.size(), [&] {
-      return std::to_string(tangents.size()) + " tangents for " + std::to_string(moving.size()) + " inputs that move";
+      return std::to_string(tangents.size()) + " tangents for " + std::to_string(moving.size()) +
+             " inputs with a tangent";
     });
     const std::vector<Tensor>& inputs = arguments.inputs;
     check_wanted(moving, inputs.size());

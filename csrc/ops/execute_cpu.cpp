@@ -127,12 +127,12 @@ std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tens
   return gradients;
 }
 
-using Slopes = std::tuple<Tensor, Tensor, std::vector<Tensor>>;
+using DirectionalTensors = std::tuple<Tensor, Tensor, std::vector<Tensor>>;
 
 template <class T>
-Slopes execute_tangents_as(ProgramHandle program, const std::vector<Tensor>& inputs,
-                           const std::vector<Tensor>& tangents, const std::vector<Index>& moving,
-                           const std::vector<Tensor>& cotangents, const std::vector<Index>& wanted) {
+DirectionalTensors execute_tangents_as(ProgramHandle program, const std::vector<Tensor>& inputs,
+                                       const std::vector<Tensor>& tangents, const std::vector<Index>& moving,
+                                       const std::vector<Tensor>& cotangents, const std::vector<Index>& wanted) {
   PreparedCall<T> prepared(std::move(program), inputs);
   const CheckedTangents<T> directions(prepared.arguments, tangents, moving);
   prepared.move(directions.of_inputs);
@@ -153,25 +153,25 @@ Slopes execute_tangents_as(ProgramHandle program, const std::vector<Tensor>& inp
   return {real, complex, gradients};
 }
 
-Slopes execute_tangents(int64_t program, const std::vector<Tensor>& inputs, const std::vector<Tensor>& tangents,
-                        const std::vector<int64_t>& moving, const std::vector<Tensor>& cotangents,
-                        const std::vector<int64_t>& wanted) {
-  const std::vector<Index> moves(moving.begin(), moving.end());
+DirectionalTensors execute_tangents(int64_t program, const std::vector<Tensor>& inputs,
+                                    const std::vector<Tensor>& tangents, const std::vector<int64_t>& moving,
+                                    const std::vector<Tensor>& cotangents, const std::vector<int64_t>& wanted) {
+  const std::vector<Index> with_tangent(moving.begin(), moving.end());
   const std::vector<Index> wants(wanted.begin(), wanted.end());
   return is_single(inputs)
-             ? execute_tangents_as<float>(find_program(program), inputs, tangents, moves, cotangents, wants)
-             : execute_tangents_as<double>(find_program(program), inputs, tangents, moves, cotangents, wants);
+             ? execute_tangents_as<float>(find_program(program), inputs, tangents, with_tangent, cotangents, wants)
+             : execute_tangents_as<double>(find_program(program), inputs, tangents, with_tangent, cotangents, wants);
 }
 
 std::tuple<Tensor, Tensor> execute_jvp_cpu(int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
                                            std::vector<int64_t> moving) {
-  const Slopes found = execute_tangents(program, inputs, tangents, moving, {}, {});
+  const DirectionalTensors found = execute_tangents(program, inputs, tangents, moving, {}, {});
   return {std::get<0>(found), std::get<1>(found)};
 }
 
-Slopes execute_vjp_jvp_cpu(int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
-                           std::vector<int64_t> moving, const Tensor& g_real, const Tensor& g_complex,
-                           const Tensor& dg_real, const Tensor& dg_complex, std::vector<int64_t> wanted) {
+DirectionalTensors execute_vjp_jvp_cpu(int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
+                                       std::vector<int64_t> moving, const Tensor& g_real, const Tensor& g_complex,
+                                       const Tensor& dg_real, const Tensor& dg_complex, std::vector<int64_t> wanted) {
   return execute_tangents(program, inputs, tangents, moving, {g_real, g_complex, dg_real, dg_complex}, wanted);
 }
 

@@ -29,8 +29,9 @@ struct Case {
   std::vector<double> g_complex;
   std::vector<double> expected_real;
   std::vector<double> expected_complex;
-  std::vector<std::vector<double>> directions;          // per input, a number for each of its entries
-  std::vector<std::vector<double>> expected_gradients;  // per input and row, the slope of the loss along the direction
+  std::vector<std::vector<double>> directions;  // per input, a number for each of its entries
+  std::vector<std::vector<double>>
+      expected_gradients;  // per input and row, the tangent of the loss along the direction
 };
 
 // The inputs of one sample, moving along the direction of input `moved`.
@@ -47,16 +48,16 @@ inline SampleInputs<Dual> sample_inputs(const Case& c, Index sample, std::size_t
 }
 
 // The cotangents are those of the loss sum g_real x + Re sum conj(g_complex) z.
-inline double slope_of_loss(const Case& c, const DenseResults<Dual>& results, Index sample) {
-  double slope = 0;
+inline double tangent_of_loss(const Case& c, const DenseResults<Dual>& results, Index sample) {
+  double tangent = 0;
   const double* g = c.g_real.data() + sample * static_cast<Index>(results.real.size());
-  for (const Dual& x : results.real) slope += *g++ * x.slope;
+  for (const Dual& x : results.real) tangent += *g++ * x.tangent;
   g = c.g_complex.data() + 2 * sample * static_cast<Index>(results.complex.size());
   for (const Complex<Dual>& z : results.complex) {
-    slope += *g++ * z.re.slope;
-    slope += *g++ * z.im.slope;
+    tangent += *g++ * z.re.tangent;
+    tangent += *g++ * z.im.tangent;
   }
-  return slope;
+  return tangent;
 }
 
 inline void keep_values(Case& c, const DenseResults<Dual>& results) {
@@ -73,7 +74,7 @@ inline void solve(Case& c) {
     for (Index sample = 0; sample < c.batch; ++sample) {
       const DenseResults<Dual> results = dense_run(c.program->program, sample_inputs(c, sample, i));
       if (i == 0) keep_values(c, results);
-      c.expected_gradients[i][c.values[i].batched ? sample : 0] += slope_of_loss(c, results, sample);
+      c.expected_gradients[i][c.values[i].batched ? sample : 0] += tangent_of_loss(c, results, sample);
     }
   }
 }
@@ -164,11 +165,11 @@ void check_gradients(const Case& c, const std::vector<std::vector<T>>& gradients
   for (std::size_t i = 0; i < c.values.size(); ++i) {
     const Index size = c.values[i].row_size;
     for (std::size_t row = 0; row < expected[i].size(); ++row) {
-      double slope = 0;
+      double tangent = 0;
       for (Index e = static_cast<Index>(row) * size; e < static_cast<Index>(row + 1) * size; ++e) {
-        slope += gradients[i][e] * c.directions[i][e];
+        tangent += gradients[i][e] * c.directions[i][e];
       }
-      check_close<T>(c, slope, expected[i][row], "gradient of input", i, size_of_gradients(c));
+      check_close<T>(c, tangent, expected[i][row], "gradient of input", i, size_of_gradients(c));
     }
   }
 }

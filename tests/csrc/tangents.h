@@ -1,5 +1,5 @@
-// Second derivatives: cases with directions in which everything moves, and what the dense simulator, on duals of duals,
-// says of them.
+// Second derivatives: cases with directions in which everything has a tangent, and what the dense simulator, on duals
+// of duals, says of them.
 #pragma once
 
 #include <vector>
@@ -8,9 +8,9 @@
 
 namespace ketgrad::testing {
 
-using SecondDual = DualOf<Dual>;  // slopes: along the case's tangents, and along the direction of one input
+using SecondDual = DualOf<Dual>;  // tangents: along the case's tangents, and along the direction of one input
 
-// What moves besides a case's own directions, and the derivatives along it of what the case expects.
+// What has a tangent besides a case's own directions, and the derivatives along it of what the case expects.
 struct Tangents {
   std::vector<std::vector<double>> inputs;  // per input; empty where it has no tangent
   std::vector<double> g_real;               // empty where cotangents have no tangent
@@ -57,11 +57,11 @@ inline SampleInputs<SecondDual> sample_inputs(const Case& c, const Tangents& t, 
   return inputs;
 }
 
-inline double slope_of_loss_slope(const Case& c, const Tangents& t, const DenseResults<SecondDual>& results,
-                                  Index sample) {
-  Dual slope;
+inline double tangent_of_loss_tangent(const Case& c, const Tangents& t, const DenseResults<SecondDual>& results,
+                                      Index sample) {
+  Dual tangent;
   const auto add = [&](const std::vector<double>& g, const std::vector<double>& dg, Index e, const SecondDual& x) {
-    slope += Dual(g[e], dg.empty() ? 0 : dg[e]) * x.slope;
+    tangent += Dual(g[e], dg.empty() ? 0 : dg[e]) * x.tangent;
   };
   Index e = sample * static_cast<Index>(results.real.size());
   for (const SecondDual& x : results.real) add(c.g_real, t.g_real, e++, x);
@@ -70,7 +70,7 @@ inline double slope_of_loss_slope(const Case& c, const Tangents& t, const DenseR
     add(c.g_complex, t.g_complex, e++, z.re);
     add(c.g_complex, t.g_complex, e++, z.im);
   }
-  return slope.slope;
+  return tangent.tangent;
 }
 
 inline Tangents make_tangents(Random& random, const Circuit& circuit, const Case& c) {
@@ -79,12 +79,12 @@ inline Tangents make_tangents(Random& random, const Circuit& circuit, const Case
     t.expected_gradients.emplace_back(c.values[i].batched ? c.batch : 1, 0.0);
     for (Index sample = 0; sample < c.batch; ++sample) {
       const DenseResults<SecondDual> results = dense_run(c.program->program, sample_inputs(c, t, sample, i));
-      t.expected_gradients[i][c.values[i].batched ? sample : 0] += slope_of_loss_slope(c, t, results, sample);
+      t.expected_gradients[i][c.values[i].batched ? sample : 0] += tangent_of_loss_tangent(c, t, results, sample);
       if (i > 0) continue;
-      for (const SecondDual& x : results.real) t.expected_real.push_back(x.value.slope);
+      for (const SecondDual& x : results.real) t.expected_real.push_back(x.value.tangent);
       for (const Complex<SecondDual>& z : results.complex) {
-        t.expected_complex.push_back(z.re.value.slope);
-        t.expected_complex.push_back(z.im.value.slope);
+        t.expected_complex.push_back(z.re.value.tangent);
+        t.expected_complex.push_back(z.im.value.tangent);
       }
     }
   }
@@ -96,8 +96,8 @@ template <class R>
 void check_tangents(const Case& c, const Tangents& t, R& run) {
   for (const bool goes_back : {false, true}) {
     run.tangents(c.g_real, c.g_complex, t.inputs, t.g_real, t.g_complex, goes_back);
-    check_results(c, run.real, t.expected_real, "slope of real result");
-    check_results(c, run.complex, t.expected_complex, "slope of complex result");
+    check_results(c, run.real, t.expected_real, "tangent of real result");
+    check_results(c, run.complex, t.expected_complex, "tangent of complex result");
   }
   check_gradients(c, run.gradients, t.expected_gradients);
 }

@@ -84,9 +84,9 @@ TEST(diagonal_formulas_are_diagonal) {
   }
 }
 
-void check_slopes(const GateInfo& info, const std::vector<double>& p, int seeded) {
+void check_tangents(const GateInfo& info, const std::vector<double>& p, int seeded) {
   std::vector<Dual> duals(p.begin(), p.end());
-  duals[seeded].slope = 1;
+  duals[seeded].tangent = 1;
   std::vector<double> above = p;
   std::vector<double> below = p;
   above[seeded] += eps;
@@ -98,8 +98,8 @@ void check_slopes(const GateInfo& info, const std::vector<double>& p, int seeded
   block_matrix(info.formula, duals.data(), m.data());
   for (std::size_t e = 0; e < m.size(); ++e) {
     check_entry(here[e], m[e].re.value, m[e].im.value);
-    CHECK_NEAR(m[e].re.slope, (up[e].re - down[e].re) / (2 * eps), 1e-9);
-    CHECK_NEAR(m[e].im.slope, (up[e].im - down[e].im) / (2 * eps), 1e-9);
+    CHECK_NEAR(m[e].re.tangent, (up[e].re - down[e].re) / (2 * eps), 1e-9);
+    CHECK_NEAR(m[e].im.tangent, (up[e].im - down[e].im) / (2 * eps), 1e-9);
   }
 }
 
@@ -107,7 +107,7 @@ TEST(duals_differentiate_every_formula) {
   Random random(3);
   for (const GateInfo& info : gate_table) {
     if (!is_block(info)) continue;
-    for (int j = 0; j < info.num_parameters; ++j) check_slopes(info, random_parameters(random, info), j);
+    for (int j = 0; j < info.num_parameters; ++j) check_tangents(info, random_parameters(random, info), j);
   }
 }
 
