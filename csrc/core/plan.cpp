@@ -394,12 +394,12 @@ class SegmentPlanner {
   bool is_local_ = false;  // in this pass, all that is visited lies in the first tile
 };
 
-// --- who takes in what operations leave out --------------------------------------------------------------------------
+// --- who applies the deferred scale ----------------------------------------------------------------------------------
 
 void apply_scale_in(std::vector<TileOp*>& segment) {
   if (segment.empty()) return;
-  std::visit([](auto& op) { op.closes_forward = true; }, *segment.back());
-  std::visit([](auto& op) { op.closes_backward = true; }, *segment.front());
+  std::visit([](auto& op) { op.applies_scale_forward = true; }, *segment.back());
+  std::visit([](auto& op) { op.applies_scale_backward = true; }, *segment.front());
   segment.clear();
 }
 

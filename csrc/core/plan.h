@@ -32,8 +32,8 @@ struct Layout {
   friend bool operator==(const Layout&, const Layout&) = default;
 };
 
-// Operations leave out factors that all amplitudes have in common, such as the cosines of rotations; the walk carries
-// them as a scale. The last operation of a segment (going forward, or going back) closes: it takes the scale in.
+// Unnormalised rotations leave out factors that all amplitudes have in common, their cosines; the engine carries
+// them as a scale. The last operation of a segment (going forward, or going back) applies_scale: it takes the scale in.
 // Rotations of half the amplitudes leave nothing out and take nothing in.
 
 // The half that a block's rotations act on: amplitudes at which the parities of tile, row and lane add up to an odd
@@ -64,8 +64,8 @@ struct RotationBlock {
   std::vector<Mask>
       row_sign;  // per rotation: the parity of (row & this) too; even on the first rows, if no lanes are traded
   std::optional<BlockHalf> half;  // else all amplitudes
-  bool closes_forward = false;
-  bool closes_backward = false;
+  bool applies_scale_forward = false;
+  bool applies_scale_backward = false;
 
   bool cuts_groups() const { return half && half->cuts_groups; }
   bool trades_lanes() const { return lane_flip[0] != 0; }
@@ -86,8 +86,8 @@ struct Phases {
   IndexMap rows;
   Index num_active = 0;  // the first `num_active` are visited, the others are outside the support
   std::vector<PhaseString> strings;
-  bool closes_forward = false;
-  bool closes_backward = false;
+  bool applies_scale_forward = false;
+  bool applies_scale_backward = false;
 };
 
 using TileOp = std::variant<RotationBlock, Phases>;

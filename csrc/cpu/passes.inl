@@ -224,12 +224,12 @@ class PassRunner {
     scale = n.scale_after;
   }
 
-  bool closes(const auto& op) const { return inverse_ ? op.closes_backward : op.closes_forward; }
+  bool applies_scale(const auto& op) const { return inverse_ ? op.applies_scale_backward : op.applies_scale_forward; }
 
-  // What an operation takes in of what the state lacks: all of it where it closes; else the power of two, which rounds
-  // nothing.
-  static double taken_in(double scale, bool closes) {
-    if (closes) return scale;
+  // The part of the deferred scale that an operation applies: all of it where the plan says so; else its power of two,
+  // which rounds nothing.
+  static double scale_to_apply(double scale, bool all) {
+    if (all) return scale;
     int exponent = 0;
     static_cast<void>(std::frexp(scale, &exponent));
     return std::ldexp(1.0, exponent);
@@ -247,8 +247,10 @@ class PassRunner {
     }
     // Lanes that have angles of their own share no scale, nor do the halves of the amplitudes.
     const bool carries = lanes == 1 && !block.half;
-    n.angles.fast = carries && !closes(block) && std::abs(cosines) >= smallest_scale_;
-    const double taken = n.angles.fast || !(carries || closes(block)) ? 1 : taken_in(n.scale_before, closes(block));
+    n.angles.unnormalised = carries && !applies_scale(block) && std::abs(cosines) >= smallest_scale_;
+    const double taken = n.angles.unnormalised || !(carries || applies_scale(block))
+                             ? 1
+                             : scale_to_apply(n.scale_before, applies_scale(block));
     double square = 1;  // how long rotations are in the numbers that they are rounded to, squared
     for (std::size_t j = 0; j < k; ++j, cosine += lanes, sine += lanes) {
       Row<T> a{};
@@ -256,8 +258,8 @@ class PassRunner {
       const double scale = j == 0 ? taken : 1;
       const double sign = sign_of(plan_.rotations[block.rotations[j]].word);
       if (lanes == 1) {
-        const auto x = static_cast<T>(n.angles.fast ? 1 : scale * *cosine);
-        const auto y = static_cast<T>(sign * (n.angles.fast ? *sine / *cosine : scale * *sine));
+        const auto x = static_cast<T>(n.angles.unnormalised ? 1 : scale * *cosine);
+        const auto y = static_cast<T>(sign * (n.angles.unnormalised ? *sine / *cosine : scale * *sine));
         square *= square_length(x, y);
         a += x;
         b += y;
@@ -270,9 +272,9 @@ class PassRunner {
       n.angles.a[j] = a;
       n.angles.b[j] = single ? b * lane_signs<T>(block.lane_sign[j]) : b;
     }
-    n.scale_after = closes(block) ? 1 : n.scale_before;
-    if (carries && !closes(block))
-      n.scale_after /= (n.angles.fast && cosines * n.scale_before < 0 ? -1 : 1) * std::sqrt(square);
+    n.scale_after = applies_scale(block) ? 1 : n.scale_before;
+    if (carries && !applies_scale(block))
+      n.scale_after /= (n.angles.unnormalised && cosines * n.scale_before < 0 ? -1 : 1) * std::sqrt(square);
   }
 
   static double square_length(T x, T y) {
@@ -281,7 +283,7 @@ class PassRunner {
 
   void prepare_phases(const Phases& phases, OpParameters& n) {
     if constexpr (single) {
-      n.factor_scale = take_in(phases, n, prepare_own_strings(phases, n));
+      n.factor_scale = apply_scale(phases, n, prepare_own_strings(phases, n));
     } else {
       prepare_own_strings(phases, n);
       if (!n.ready) prepare_shared_strings(phases, n);
@@ -290,10 +292,10 @@ class PassRunner {
 
   // `square`: how long the factors are in the numbers that they are rounded to, squared. Returns what they are to be
   // multiplied by.
-  double take_in(const Phases& phases, OpParameters& n, double square) const {
+  double apply_scale(const Phases& phases, OpParameters& n, double square) const {
     const double lacking = n.scale_before / std::sqrt(square);
-    const double taken = taken_in(lacking, closes(phases));
-    n.scale_after = closes(phases) ? 1 : lacking / taken;
+    const double taken = scale_to_apply(lacking, applies_scale(phases));
+    n.scale_after = applies_scale(phases) ? 1 : lacking / taken;
     return taken;
   }
 
@@ -329,14 +331,14 @@ class PassRunner {
       n.some_nan |= std::isnan(n.shared_strings.back().start.re);
     }
     if (n.shared_strings.empty()) {
-      n.factor_scale = take_in(phases, n, 1);
+      n.factor_scale = apply_scale(phases, n, 1);
       return;
     }
     fill_shared(n, exact_factors_);
     // The larger part of the first factor is made 1: that of a lone string's other factor then is 1 as well, and
     // quarter phases are 1 -+ i. Multiplying by these rounds less.
     n.shared_scale = 1 / std::max(std::abs(exact_factors_[0].re), std::abs(exact_factors_[0].im));
-    n.shared_scale *= take_in(phases, n, mean_square_of_shared(n));
+    n.shared_scale *= apply_scale(phases, n, mean_square_of_shared(n));
     if (keeps_tables()) round_shared(n, exact_factors_, n.shared_factors);
   }
 

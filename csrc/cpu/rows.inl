@@ -2,9 +2,9 @@
 //
 // A row is one vector of the machine: neighbouring amplitudes of a single state, as (re, im) pairs, or one part of one
 // amplitude of as many samples as there are lanes. A rotation is a real matrix, so it does not care which: on the rows
-// x0, x1 of a pair it is x0' = a x0 - b x1, x1' = a x1 + b x0 with a = cos, b = +-sin of half the angle. `fast` leaves
-// the cosine out (a = 1, b = +-tan): half the arithmetic, and as accurate, since the factor that is missing is one
-// number for the whole state, which phases absorb later.
+// x0, x1 of a pair it is x0' = a x0 - b x1, x1' = a x1 + b x0 with a = cos, b = +-sin of half the angle. `unnormalised`
+// leaves the cosine out (a = 1, b = +-tan): half the arithmetic, and as accurate, since the factor that is missing is
+// one number for the whole state, which phases apply later.
 
 constexpr int row_bytes = KETGRAD_ROW_BYTES;
 
@@ -193,7 +193,7 @@ auto lanes_of_parity(Mask lane_mask, bool even) {
 // The rotations of a block in one tile: cosine and sine of half of each angle.
 template <class T>
 struct Angles {
-  bool fast = false;
+  bool unnormalised = false;
   Row<T> a[RotationBlock::most];
   Row<T> b[RotationBlock::most];
 };
@@ -236,13 +236,13 @@ struct RowBlock {
 
   KETGRAD_ALWAYS_INLINE Signs signs(Index) const { return {}; }
 
-  template <bool fast>
+  template <bool unnormalised>
   KETGRAD_ALWAYS_INLINE void rotate(Row<T>* x, Signs) const {
     for_each_pair([&](int j, int m, int partner) KETGRAD_ALWAYS_INLINE {
       const Row<T> x0 = x[m];
       const Row<T> x1 = x[partner];
-      x[m] = (fast ? x0 : a[j] * x0) - b[j] * x1;
-      x[partner] = (fast ? x1 : a[j] * x1) + b[j] * x0;
+      x[m] = (unnormalised ? x0 : a[j] * x0) - b[j] * x1;
+      x[partner] = (unnormalised ? x1 : a[j] * x1) + b[j] * x0;
     });
   }
 
@@ -315,13 +315,13 @@ struct LaneBlock {
     return found;
   }
 
-  template <bool fast>
+  template <bool unnormalised>
   KETGRAD_ALWAYS_INLINE void rotate(Row<T>* x, const Signs& signs) const {
     for (int j = 0; j < k; ++j) {
       Row<T> traded[rows];
       for (int m = 0; m < rows; ++m) traded[m] = trade_lanes(x[m], lane_flip[j]);
       for (int m = 0; m < rows; ++m)
-        x[m] = (fast ? x[m] : a[j] * x[m]) + b[j][odd_at(signs, m, j)] * traded[partner(m, j)];
+        x[m] = (unnormalised ? x[m] : a[j] * x[m]) + b[j][odd_at(signs, m, j)] * traded[partner(m, j)];
     }
   }
 
@@ -405,10 +405,10 @@ struct Groups {
   Index count;
 };
 
-// Calls f(the kind of block, whether it is fast), both as types.
+// Calls f(the kind of block, whether its rotations are unnormalised), both as types.
 template <class T, class F>
-inline void with_kind(const RotationBlock& block, bool fast, const F& f) {
-  const auto with_speed = [&](auto kind) { fast ? f(kind, std::true_type()) : f(kind, std::false_type()); };
+inline void with_kind(const RotationBlock& block, bool unnormalised, const F& f) {
+  const auto with_speed = [&](auto kind) { unnormalised ? f(kind, std::true_type()) : f(kind, std::false_type()); };
   if (block.cuts_groups()) return f(std::type_identity<CutBlock<T>>(), std::false_type());
   const auto with_size = [&](auto size) {
     constexpr int k = decltype(size)::value;
@@ -423,7 +423,7 @@ inline void with_kind(const RotationBlock& block, bool fast, const F& f) {
   }
 }
 
-template <class Block, bool fast, class T>
+template <class Block, bool unnormalised, class T>
 void rotate_groups(T* state, const RotationBlock& block, const Angles<T>& angles, const Groups& groups) {
   const Block local(block, angles);
   for_each_index(groups.all, groups.count, [&](Index group) KETGRAD_ALWAYS_INLINE {
@@ -431,14 +431,14 @@ void rotate_groups(T* state, const RotationBlock& block, const Angles<T>& angles
     const auto signs = local.signs(group);
     Row<T> x[Block::rows];
     load_rows(local, state, base, x);
-    local.template rotate<fast>(x, signs);
+    local.template rotate<unnormalised>(x, signs);
     store_rows(local, state, base, x);
   });
 }
 
 // Takes a block back from ket and bra, the angles being the inverse's. With `wanted`, adds per rotation Re<bra|-i
 // P|ket>, signs left out; the rotations of a block commute, so all overlaps are taken before any is undone.
-template <class Block, bool fast, bool wanted, class T>
+template <class Block, bool unnormalised, bool wanted, class T>
 void undo_groups(T* ket, T* bra, const RotationBlock& block, const Angles<T>& angles, const Groups& groups,
                  Row<T>* sums) {
   const Block local(block, angles);
@@ -451,9 +451,9 @@ void undo_groups(T* ket, T* bra, const RotationBlock& block, const Angles<T>& an
     load_rows(local, ket, base, x);
     load_rows(local, bra, base, y);
     if constexpr (wanted) local.add_overlaps(x, y, signs, sum);
-    local.template rotate<fast>(x, signs);
+    local.template rotate<unnormalised>(x, signs);
     store_rows(local, ket, base, x);
-    local.template rotate<fast>(y, signs);
+    local.template rotate<unnormalised>(y, signs);
     store_rows(local, bra, base, y);
   });
   if constexpr (wanted) {
@@ -463,15 +463,16 @@ void undo_groups(T* ket, T* bra, const RotationBlock& block, const Angles<T>& an
 
 template <class T>
 void apply_rotations(T* state, const RotationBlock& block, const Angles<T>& angles, const Groups& groups) {
-  with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
-    rotate_groups<typename decltype(kind)::type, decltype(fast)::value>(state, block, angles, groups);
+  with_kind<T>(block, angles.unnormalised, [&](auto kind, auto unnormalised) {
+    rotate_groups<typename decltype(kind)::type, decltype(unnormalised)::value>(state, block, angles, groups);
   });
 }
 
 template <bool wanted, class T>
 void undo_rotations(T* ket, T* bra, const RotationBlock& block, const Angles<T>& angles, const Groups& groups,
                     Row<T>* sums) {
-  with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
-    undo_groups<typename decltype(kind)::type, decltype(fast)::value, wanted>(ket, bra, block, angles, groups, sums);
+  with_kind<T>(block, angles.unnormalised, [&](auto kind, auto unnormalised) {
+    undo_groups<typename decltype(kind)::type, decltype(unnormalised)::value, wanted>(ket, bra, block, angles, groups,
+                                                                                      sums);
   });
 }

@@ -5,7 +5,7 @@
 // A rotation takes states and tangents alike; then a tangent gets a multiple of what the generator makes of its state.
 // All is done while the rows of a group are at hand: bringing them costs more than what is done with them.
 
-template <class Block, bool fast, class T>
+template <class Block, bool unnormalised, class T>
 void rotate_tangent_groups(T* state, T* tangent, const RotationBlock& block, const Angles<T>& angles,
                            const Angles<T>& weights, const Groups& groups) {
   const Block local(block, angles);
@@ -17,9 +17,9 @@ void rotate_tangent_groups(T* state, T* tangent, const RotationBlock& block, con
     Row<T> d[Block::rows];
     load_rows(local, state, base, x);
     load_rows(local, tangent, base, d);
-    local.template rotate<fast>(x, signs);
+    local.template rotate<unnormalised>(x, signs);
     store_rows(local, state, base, x);
-    local.template rotate<fast>(d, signs);
+    local.template rotate<unnormalised>(d, signs);
     generators.generate(x, d, signs);
     store_rows(local, tangent, base, d);
   });
@@ -34,7 +34,7 @@ struct TangentStates {
 };
 
 // Back, as undo_groups. With `wanted`, adds the derivatives of what that adds.
-template <class Block, bool fast, bool wanted, class T>
+template <class Block, bool unnormalised, bool wanted, class T>
 void undo_tangent_groups(const TangentStates<T>& states, const RotationBlock& block, const Angles<T>& angles,
                          const Angles<T>& weights, const Groups& groups, Row<T>* sums) {
   const Block local(block, angles);
@@ -50,16 +50,16 @@ void undo_tangent_groups(const TangentStates<T>& states, const RotationBlock& bl
     load_rows(local, states.ket, base, x);
     load_rows(local, states.bra_tangent, base, dy);
     if constexpr (wanted) local.add_overlaps(x, dy, signs, sum);
-    local.template rotate<fast>(x, signs);
+    local.template rotate<unnormalised>(x, signs);
     store_rows(local, states.ket, base, x);
-    local.template rotate<fast>(dy, signs);
+    local.template rotate<unnormalised>(dy, signs);
     load_rows(local, states.ket_tangent, base, dx);
     load_rows(local, states.bra, base, y);
     if constexpr (wanted) local.add_overlaps(dx, y, signs, sum);
-    local.template rotate<fast>(dx, signs);
+    local.template rotate<unnormalised>(dx, signs);
     generators.generate(x, dx, signs);
     store_rows(local, states.ket_tangent, base, dx);
-    local.template rotate<fast>(y, signs);
+    local.template rotate<unnormalised>(y, signs);
     store_rows(local, states.bra, base, y);
     generators.generate(y, dy, signs);
     store_rows(local, states.bra_tangent, base, dy);
@@ -72,18 +72,18 @@ void undo_tangent_groups(const TangentStates<T>& states, const RotationBlock& bl
 template <class T>
 void apply_tangent_rotations(T* state, T* tangent, const RotationBlock& block, const Angles<T>& angles,
                              const Angles<T>& weights, const Groups& groups) {
-  with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
-    rotate_tangent_groups<typename decltype(kind)::type, decltype(fast)::value>(state, tangent, block, angles, weights,
-                                                                                groups);
+  with_kind<T>(block, angles.unnormalised, [&](auto kind, auto unnormalised) {
+    rotate_tangent_groups<typename decltype(kind)::type, decltype(unnormalised)::value>(state, tangent, block, angles,
+                                                                                        weights, groups);
   });
 }
 
 template <bool wanted, class T>
 void undo_tangent_rotations(const TangentStates<T>& states, const RotationBlock& block, const Angles<T>& angles,
                             const Angles<T>& weights, const Groups& groups, Row<T>* sums) {
-  with_kind<T>(block, angles.fast, [&](auto kind, auto fast) {
-    undo_tangent_groups<typename decltype(kind)::type, decltype(fast)::value, wanted>(states, block, angles, weights,
-                                                                                      groups, sums);
+  with_kind<T>(block, angles.unnormalised, [&](auto kind, auto unnormalised) {
+    undo_tangent_groups<typename decltype(kind)::type, decltype(unnormalised)::value, wanted>(states, block, angles,
+                                                                                              weights, groups, sums);
   });
 }
 

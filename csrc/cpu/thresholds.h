@@ -9,13 +9,13 @@ enum class RegimeChoice { automatic, lanes, single };
 // Results do not depend on any of it, beyond rounding.
 struct Thresholds {
   int tile_bits = 0;    // amplitudes in a tile of a single state, as a power of two; 0: by its size
-  int scale_bits = 24;  // what rotations leave out stays above 2^-scale_bits
+  int scale_bits = 24;  // the deferred scale stays above 2^-scale_bits
   bool support = true;  // amplitudes outside the support are left out
   RegimeChoice regime = RegimeChoice::automatic;  // where states and matrices allow for it
   bool spread = false;                            // over the threads, however small passes and batches are
 };
 
-// What is left out of ket and bra comes squared into overlaps, and float's exponents must hold it beside the
+// The deferred scale of ket and bra comes squared into overlaps, and float's exponents must hold it beside the
 // cotangents.
 inline constexpr int most_scale_bits = 40;
 

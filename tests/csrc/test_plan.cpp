@@ -410,19 +410,19 @@ TEST(phases_tell_strings_apart) {
   for (Index r = 0; r < 16; ++r) CHECK(rows[r] == r);
 }
 
-// What is left out of fast rotations is put back by phases, or by the last block.
-TEST(the_last_block_closes) {
+// The deferred scale of unnormalised rotations is applied by phases, or by the last block.
+TEST(the_last_block_applies_the_scale) {
   const Plan alone = plan_of(4, {rotation("RY", 0), rotation("RY", 1), rotation("RY", 2), rotation("RY", 3)});
-  CHECK(std::get<RotationBlock>(alone.passes[0].operations[0]).closes_backward);
-  CHECK(!std::get<RotationBlock>(alone.passes[0].operations[0]).closes_forward);
-  CHECK(std::get<RotationBlock>(alone.passes[0].operations[1]).closes_forward);
+  CHECK(std::get<RotationBlock>(alone.passes[0].operations[0]).applies_scale_backward);
+  CHECK(!std::get<RotationBlock>(alone.passes[0].operations[0]).applies_scale_forward);
+  CHECK(std::get<RotationBlock>(alone.passes[0].operations[1]).applies_scale_forward);
   const Plan halves = plan_of(3, {rotation("RY", 0), rotation("RY", 1), make_gate("CRY", {0, 2}, {{0, 0, 1, 0}})});
   CHECK(shape(halves) == Shape({2, 1}));  // a rotation of half the amplitudes cannot
-  CHECK(std::get<RotationBlock>(halves.passes[0].operations[0]).closes_forward);
-  CHECK(!std::get<RotationBlock>(halves.passes[0].operations[1]).closes_forward);
+  CHECK(std::get<RotationBlock>(halves.passes[0].operations[0]).applies_scale_forward);
+  CHECK(!std::get<RotationBlock>(halves.passes[0].operations[1]).applies_scale_forward);
   const Plan followed = plan_of(1, {rotation("RY", 0), rotation("RZ", 0)});
-  CHECK(!std::get<RotationBlock>(followed.passes[0].operations[0]).closes_forward);
-  CHECK(std::get<RotationBlock>(followed.passes[0].operations[0]).closes_backward);
+  CHECK(!std::get<RotationBlock>(followed.passes[0].operations[0]).applies_scale_forward);
+  CHECK(std::get<RotationBlock>(followed.passes[0].operations[0]).applies_scale_backward);
 }
 
 // --- tiles -----------------------------------------------------------------------------------------------------------
