@@ -16,19 +16,19 @@ namespace ketgrad::cuda {
 
 template <class T>
 struct NumberOf {
-  using Real = T;       // what is in memory outside of a call
-  using Wide = double;  // what sums are taken in
+  using Real = T;        // what is in memory outside of a call
+  using Accum = double;  // what sums are taken in
 };
 template <class R>
 struct NumberOf<DualOf<R>> {
   using Real = R;
-  using Wide = Dual;
+  using Accum = Dual;
 };
 
 template <class T>
 using Real = typename NumberOf<T>::Real;
 template <class T>
-using Wide = typename NumberOf<T>::Wide;
+using Accum = typename NumberOf<T>::Accum;
 
 // Calls a macro for each kind of number that kernels are there for.
 #define KETGRAD_FOR_NUMBERS(macro) macro(float) macro(double) macro(DualOf<float>) macro(Dual)
@@ -117,12 +117,12 @@ KETGRAD_DEVICE Complex<T> times_quarter(const Complex<T>& a, int quarter) {
 }
 
 template <class T>
-KETGRAD_DEVICE Complex<Wide<T>> widened(const Complex<T>& a) {
-  return {static_cast<Wide<T>>(a.re), static_cast<Wide<T>>(a.im)};
+KETGRAD_DEVICE Complex<Accum<T>> widened(const Complex<T>& a) {
+  return {static_cast<Accum<T>>(a.re), static_cast<Accum<T>>(a.im)};
 }
 
 template <class T>
-KETGRAD_DEVICE Complex<T> narrowed(const Complex<Wide<T>>& a) {
+KETGRAD_DEVICE Complex<T> narrowed(const Complex<Accum<T>>& a) {
   return {static_cast<T>(a.re), static_cast<T>(a.im)};
 }
 
@@ -172,10 +172,10 @@ struct Input {
 
 // Of no input it is the offset.
 template <class T>
-KETGRAD_DEVICE Wide<T> value_of(const Slot& v, const Input<T>* inputs, Index sample) {
+KETGRAD_DEVICE Accum<T> value_of(const Slot& v, const Input<T>* inputs, Index sample) {
   if (v.input == no_input) return v.offset;
   const Input<T>& input = inputs[v.input];
-  return v.scale * static_cast<Wide<T>>(input.data.at(input.row(sample) + v.column)) + v.offset;
+  return v.scale * static_cast<Accum<T>>(input.data.at(input.row(sample) + v.column)) + v.offset;
 }
 
 template <class T>
@@ -184,8 +184,9 @@ KETGRAD_DEVICE Complex<T> complex_at(const Input<T>& input, Index sample, Index 
 }
 
 template <class T>
-KETGRAD_DEVICE Wide<T> coefficient_of(const TablesView& t, const Coefficient& c, const Input<T>* inputs, Index sample) {
-  Wide<T> product = c.scale;
+KETGRAD_DEVICE Accum<T> coefficient_of(const TablesView& t, const Coefficient& c, const Input<T>* inputs,
+                                       Index sample) {
+  Accum<T> product = c.scale;
   for (int j = 0; j < c.values.count; ++j) product *= value_of(t.values[c.values.first + j], inputs, sample);
   return product;
 }

@@ -38,13 +38,13 @@ KETGRAD_KERNEL initial_gradient_kernel(Index each, Index samples, StateCall<T> c
   if (!item.exists) return;
   const Index place = at(c.t, offsets, item.number);
   add_complex_gradient(c.inputs[input], c.samples, item, batched,
-                       [&](Index s) { return Wide<T>(2) * widened(bra[(s << c.num_bits) + place]); });
+                       [&](Index s) { return Accum<T>(2) * widened(bra[(s << c.num_bits) + place]); });
 }
 
 // --- coefficients ----------------------------------------------------------------------------------------------------
 
 template <class T>
-KETGRAD_DEVICE Wide<T> parameter(const StateCall<T>& c, const TableGateOp& gate_op, int j, Index sample) {
+KETGRAD_DEVICE Accum<T> parameter(const StateCall<T>& c, const TableGateOp& gate_op, int j, Index sample) {
   return value_of(c.t.values[gate_op.values.first + j], c.inputs, sample);
 }
 
@@ -162,14 +162,14 @@ KETGRAD_KERNEL formula_kernel(Index each, Index rows, StateCall<T> c, TableGateO
   if (gate_op.kind == GateOpKind::pauli_rotation) {
     using std::cos;
     using std::sin;
-    const Wide<T> half = (dagger ? -0.5 : 0.5) * parameter(c, gate_op, 0, sample);
+    const Accum<T> half = (dagger ? -0.5 : 0.5) * parameter(c, gate_op, 0, sample);
     coefficients[item.sample] = {static_cast<T>(cos(half)), static_cast<T>(sin(half))};
     return;
   }
-  Wide<T> p[max_parameters];
+  Accum<T> p[max_parameters];
   for (int j = 0; j < gate_op.values.count; ++j) p[j] = parameter(c, gate_op, j, sample);
   const int size = gate_op.size;
-  const FormulaMatrix<Wide<T>> m(gate_op.formula, size, p);
+  const FormulaMatrix<Accum<T>> m(gate_op.formula, size, p);
   if (gate_op.kind == GateOpKind::diagonal) {
     Complex<T>* out = coefficients + item.sample * size;
     for (int a = 0; a < size; ++a) out[a] = narrowed<T>(dagger ? conj(m.at(a, a)) : m.at(a, a));
@@ -279,10 +279,10 @@ KETGRAD_DEVICE Entry entry_at(const TablesView& t, const Entries& entries, const
 }
 
 template <class T>
-KETGRAD_DEVICE Complex<Wide<T>> sum_of_groups(const StateCall<T>& c, const Map& groups, const Entry& entry,
-                                              const Complex<T>* x, const Complex<T>* y, Index first, Index stride,
-                                              Index end) {
-  Complex<Wide<T>> sum{};
+KETGRAD_DEVICE Complex<Accum<T>> sum_of_groups(const StateCall<T>& c, const Map& groups, const Entry& entry,
+                                               const Complex<T>* x, const Complex<T>* y, Index first, Index stride,
+                                               Index end) {
+  Complex<Accum<T>> sum{};
   for (Index r = first; r < end; r += stride) {
     const Index base = at(c.t, groups, r);
     sum += widened(inner(x[base ^ entry.a], y[base ^ entry.b]));
@@ -292,7 +292,7 @@ KETGRAD_DEVICE Complex<Wide<T>> sum_of_groups(const StateCall<T>& c, const Map& 
 
 template <class T>
 KETGRAD_KERNEL few_sums_kernel(Index each, Index samples, StateCall<T> c, Map groups, Offsets offsets, Entries entries,
-                               const Complex<T>* x, const Complex<T>* y, Complex<Wide<T>>* sums) {
+                               const Complex<T>* x, const Complex<T>* y, Complex<Accum<T>>* sums) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   const Index state = item.sample << c.num_bits;
@@ -303,24 +303,24 @@ KETGRAD_KERNEL few_sums_kernel(Index each, Index samples, StateCall<T> c, Map gr
 // Block (sample, entry, piece).
 template <class T>
 KETGRAD_KERNEL sums_kernel(StateCall<T> c, Map groups, Offsets offsets, Entries entries, Index pieces,
-                           const Complex<T>* x, const Complex<T>* y, Complex<Wide<T>>* sums) {
+                           const Complex<T>* x, const Complex<T>* y, Complex<Accum<T>>* sums) {
   const Index piece = block_index() % pieces;
   const Index number = block_index() / pieces % entries.count;
   const Index state = (block_index() / pieces / entries.count) << c.num_bits;
   const Entry entry = entry_at(c.t, entries, offsets, number);
   const Index length = groups.size() / pieces;
-  const Complex<Wide<T>> sum = block_sum(sum_of_groups(
+  const Complex<Accum<T>> sum = block_sum(sum_of_groups(
       c, groups, entry, x + state, y + state, piece * length + thread_index(), block_threads(), (piece + 1) * length));
   if (thread_index() == 0) sums[block_index()] = sum;
 }
 
 template <class T>
 KETGRAD_KERNEL rotation_sums_kernel(StateCall<T> c, Map groups, PauliWord word, Index pieces, const Complex<T>* bra,
-                                    const Complex<T>* ket, Complex<Wide<T>>* sums) {
+                                    const Complex<T>* ket, Complex<Accum<T>>* sums) {
   const Index piece = block_index() % pieces;
   const Index state = (block_index() / pieces) << c.num_bits;
   const Index length = groups.size() / pieces;
-  Wide<T> sum = 0;
+  Accum<T> sum = 0;
   for (Index r = piece * length + thread_index(); r < (piece + 1) * length; r += block_threads()) {
     const Index i = at(c.t, groups, r);
     const Index j = i ^ static_cast<Index>(word.x);
@@ -362,17 +362,17 @@ KETGRAD_DEVICE N contracted(const TableGateOp& gate_op, const FormulaMatrix<Dual
 
 template <class T>
 KETGRAD_KERNEL gate_op_sources_kernel(Index each, Index samples, StateCall<T> c, TableGateOp gate_op, Index count,
-                                      const Complex<Wide<T>>* sums, Wide<T>* single) {
+                                      const Complex<Accum<T>>* sums, Accum<T>* single) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   const auto j = static_cast<int>(item.number);
-  const Complex<Wide<T>>* w = sums + item.sample * count;
-  Wide<T>& out = single[(gate_op.first_source + j) * samples + item.sample];
+  const Complex<Accum<T>>* w = sums + item.sample * count;
+  Accum<T>& out = single[(gate_op.first_source + j) * samples + item.sample];
   if (gate_op.kind == GateOpKind::pauli_rotation) {
     out = (gate_op.inverse != 0 ? -1.0 : 1.0) * w[0].re;
     return;
   }
-  using AlongParameter = DualOf<Wide<T>>;  // along parameter j
+  using AlongParameter = DualOf<Accum<T>>;  // along parameter j
   AlongParameter p[max_parameters];
   for (int k = 0; k < gate_op.values.count; ++k)
     p[k] = AlongParameter(parameter(c, gate_op, k, c.samples.first + item.sample), k == j ? 1.0 : 0.0);
@@ -382,14 +382,14 @@ KETGRAD_KERNEL gate_op_sources_kernel(Index each, Index samples, StateCall<T> c,
 // torch's gradient of the matrix itself is 2 conj(W), of one that is inverted 2 W^T.
 template <class T>
 KETGRAD_KERNEL matrix_gradient_kernel(Index each, Index rows, StateCall<T> c, TableGateOp gate_op, bool batched,
-                                      const Complex<Wide<T>>* sums) {
+                                      const Complex<Accum<T>>* sums) {
   const Item item = Item::of(each, rows);
   if (!item.exists) return;
   const bool transposes = gate_op.inverse != 0 && gate_op.kind == GateOpKind::dense;
   const Index from = transposes ? item.number % gate_op.size * gate_op.size + item.number / gate_op.size : item.number;
   add_complex_gradient(c.inputs[gate_op.input], c.samples, item, batched, [&](Index s) {
-    const Complex<Wide<T>> w = sums[s * each + from];
-    return Wide<T>(2) * (gate_op.inverse != 0 ? w : conj(w));
+    const Complex<Accum<T>> w = sums[s * each + from];
+    return Accum<T>(2) * (gate_op.inverse != 0 ? w : conj(w));
   });
 }
 
@@ -490,7 +490,7 @@ void apply_matrix(const Queue& queue, const StateCall<T>& call, const Map& group
 
 template <class T>
 void set_gate_op_sources(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op,
-                         const Complex<Wide<T>>* sums, Wide<T>* single) {
+                         const Complex<Accum<T>>* sums, Accum<T>* single) {
   if (gate_op.values.count == 0) return;
   launch_items(queue, gate_op.values.count, call.samples.count, gate_op_sources_kernel<T>, call, gate_op,
                overlap_count(gate_op), sums, single);
@@ -498,7 +498,7 @@ void set_gate_op_sources(const Queue& queue, const StateCall<T>& call, const Tab
 
 template <class T>
 void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, bool batched,
-                         const Complex<Wide<T>>* sums) {
+                         const Complex<Accum<T>>* sums) {
   launch_items(queue, overlap_count(gate_op), batched ? call.samples.count : 1, matrix_gradient_kernel<T>, call,
                gate_op, batched, sums);
 }
@@ -515,46 +515,46 @@ Index sum_scratch_count(Index groups, Index entries, Index samples) {
 
 template <class T>
 void sum_over_groups(const Queue& queue, const StateCall<T>& call, const Map& groups, const Offsets& offsets,
-                     const Entries& entries, const Complex<T>* x, const Complex<T>* y, Complex<Wide<T>>* sums,
-                     Complex<Wide<T>>* scratch) {
+                     const Entries& entries, const Complex<T>* x, const Complex<T>* y, Complex<Accum<T>>* sums,
+                     Complex<Accum<T>>* scratch) {
   if (entries.count == 0) return;
   if (groups.size() < few_groups) {
     return launch_items(queue, entries.count, call.samples.count, few_sums_kernel<T>, call, groups, offsets, entries, x,
                         y, sums);
   }
   const Index pieces = pieces_of(groups.size());
-  launch(queue, call.samples.count * entries.count * pieces, item_threads, item_threads / warp_size * sizeof(Wide<T>),
+  launch(queue, call.samples.count * entries.count * pieces, item_threads, item_threads / warp_size * sizeof(Accum<T>),
          sums_kernel<T>, call, groups, offsets, entries, pieces, x, y, pieces == 1 ? sums : scratch);
-  if (pieces > 1) fold_sums<Wide<T>>(queue, entries.count, call.samples.count, pieces, scratch, sums);
+  if (pieces > 1) fold_sums<Accum<T>>(queue, entries.count, call.samples.count, pieces, scratch, sums);
 }
 
 template <class T>
 void sum_rotation(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, const Complex<T>* bra,
-                  const Complex<T>* ket, Complex<Wide<T>>* sums, Complex<Wide<T>>* scratch) {
+                  const Complex<T>* ket, Complex<Accum<T>>* sums, Complex<Accum<T>>* scratch) {
   const Index pieces = pieces_of(gate_op.groups.size());
-  launch(queue, call.samples.count * pieces, item_threads, item_threads / warp_size * sizeof(Wide<T>),
+  launch(queue, call.samples.count * pieces, item_threads, item_threads / warp_size * sizeof(Accum<T>),
          rotation_sums_kernel<T>, call, gate_op.groups, gate_op.word, pieces, bra, ket, pieces == 1 ? sums : scratch);
-  if (pieces > 1) fold_sums<Wide<T>>(queue, 1, call.samples.count, pieces, scratch, sums);
+  if (pieces > 1) fold_sums<Accum<T>>(queue, 1, call.samples.count, pieces, scratch, sums);
 }
 
-#define KETGRAD_STEPS(T)                                                                                            \
-  template void begin_states(const Queue&, const StateCall<T>&, const InitialAmplitudes&, Complex<T>*);             \
-  template void load_initial_state(const Queue&, const StateCall<T>&, int, const Map&, Complex<T>*);                \
-  template void add_initial_gradient(const Queue&, const StateCall<T>&, const Input<T>&, int, const Map&,           \
-                                     const Complex<T>*);                                                            \
-  template void set_coefficients(const Queue&, const StateCall<T>&, const TableGateOp&, bool, Index, Complex<T>*);  \
-  template void apply_gate_op(const Queue&, const StateCall<T>&, const TableGateOp&, const Complex<T>*, Index,      \
-                              Complex<T>*);                                                                         \
-  template void apply_matrix(const Queue&, const StateCall<T>&, const Map&, const Map&, const Complex<T>*, Index,   \
-                             Complex<T>*);                                                                          \
-  template void set_gate_op_sources(const Queue&, const StateCall<T>&, const TableGateOp&, const Complex<Wide<T>>*, \
-                                    Wide<T>*);                                                                      \
-  template void add_matrix_gradient(const Queue&, const StateCall<T>&, const TableGateOp&, bool,                    \
-                                    const Complex<Wide<T>>*);                                                       \
-  template void sum_over_groups(const Queue&, const StateCall<T>&, const Map&, const Offsets&, const Entries&,      \
-                                const Complex<T>*, const Complex<T>*, Complex<Wide<T>>*, Complex<Wide<T>>*);        \
-  template void sum_rotation(const Queue&, const StateCall<T>&, const TableGateOp&, const Complex<T>*,              \
-                             const Complex<T>*, Complex<Wide<T>>*, Complex<Wide<T>>*);
+#define KETGRAD_STEPS(T)                                                                                             \
+  template void begin_states(const Queue&, const StateCall<T>&, const InitialAmplitudes&, Complex<T>*);              \
+  template void load_initial_state(const Queue&, const StateCall<T>&, int, const Map&, Complex<T>*);                 \
+  template void add_initial_gradient(const Queue&, const StateCall<T>&, const Input<T>&, int, const Map&,            \
+                                     const Complex<T>*);                                                             \
+  template void set_coefficients(const Queue&, const StateCall<T>&, const TableGateOp&, bool, Index, Complex<T>*);   \
+  template void apply_gate_op(const Queue&, const StateCall<T>&, const TableGateOp&, const Complex<T>*, Index,       \
+                              Complex<T>*);                                                                          \
+  template void apply_matrix(const Queue&, const StateCall<T>&, const Map&, const Map&, const Complex<T>*, Index,    \
+                             Complex<T>*);                                                                           \
+  template void set_gate_op_sources(const Queue&, const StateCall<T>&, const TableGateOp&, const Complex<Accum<T>>*, \
+                                    Accum<T>*);                                                                      \
+  template void add_matrix_gradient(const Queue&, const StateCall<T>&, const TableGateOp&, bool,                     \
+                                    const Complex<Accum<T>>*);                                                       \
+  template void sum_over_groups(const Queue&, const StateCall<T>&, const Map&, const Offsets&, const Entries&,       \
+                                const Complex<T>*, const Complex<T>*, Complex<Accum<T>>*, Complex<Accum<T>>*);       \
+  template void sum_rotation(const Queue&, const StateCall<T>&, const TableGateOp&, const Complex<T>*,               \
+                             const Complex<T>*, Complex<Accum<T>>*, Complex<Accum<T>>*);
 KETGRAD_FOR_NUMBERS(KETGRAD_STEPS)
 #undef KETGRAD_STEPS
 

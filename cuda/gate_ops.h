@@ -59,10 +59,10 @@ void apply_matrix(const Queue& queue, const StateCall<T>& call, const Map& group
 // gradient, from sums[sample][overlap_count].
 template <class T>
 void set_gate_op_sources(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op,
-                         const Complex<Wide<T>>* sums, Wide<T>* single);
+                         const Complex<Accum<T>>* sums, Accum<T>* single);
 template <class T>
 void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, bool batched,
-                         const Complex<Wide<T>>* sums);
+                         const Complex<Accum<T>>* sums);
 
 // --- sums over groups ------------------------------------------------------------------------------------------------
 
@@ -88,8 +88,8 @@ struct Offsets {
 // sums[sample][entry]; `scratch` has room for sum_scratch_count numbers.
 template <class T>
 void sum_over_groups(const Queue& queue, const StateCall<T>& call, const Map& groups, const Offsets& offsets,
-                     const Entries& entries, const Complex<T>* x, const Complex<T>* y, Complex<Wide<T>>* sums,
-                     Complex<Wide<T>>* scratch);
+                     const Entries& entries, const Complex<T>* x, const Complex<T>* y, Complex<Accum<T>>* sums,
+                     Complex<Accum<T>>* scratch);
 Index sum_scratch_count(Index groups, Index entries, Index samples);
 
 // to[sample][e] = sum over p of from[sample][e][p]
@@ -99,6 +99,6 @@ void fold_sums(const Queue& queue, Index count, Index samples, Index pieces, con
 // sums[sample][0] = Re<bra| -i P |ket> over the unfused gate's groups.
 template <class T>
 void sum_rotation(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, const Complex<T>* bra,
-                  const Complex<T>* ket, Complex<Wide<T>>* sums, Complex<Wide<T>>* scratch);
+                  const Complex<T>* ket, Complex<Accum<T>>* sums, Complex<Accum<T>>* scratch);
 
 }  // namespace ketgrad::cuda

@@ -31,7 +31,7 @@ void launch_items(const Queue& queue, Index each, Index samples, void (*kernel)(
 template <class T, class F>
 KETGRAD_DEVICE void add_complex_gradient(const Input<T>& input, const Samples& samples, const Item& item, bool batched,
                                          const F& of_sample) {
-  Complex<Wide<T>> total{};
+  Complex<Accum<T>> total{};
   if (batched) {
     total = of_sample(item.sample);
   } else {

@@ -13,12 +13,12 @@ namespace {
 
 template <class T>
 KETGRAD_KERNEL weights_kernel(Index each, Index samples, StateCall<T> c, Index real_results, Weight<T> w,
-                              Wide<T>* out) {
+                              Accum<T>* out) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   const Index sample = c.samples.first + item.sample;
-  Wide<T> value = w.factor;
-  if (w.cotangents.values != nullptr) value *= static_cast<Wide<T>>(w.cotangents.at(sample * real_results + w.result));
+  Accum<T> value = w.factor;
+  if (w.cotangents.values != nullptr) value *= static_cast<Accum<T>>(w.cotangents.at(sample * real_results + w.result));
   if (w.coefficient >= 0) value *= coefficient_of(c.t, c.t.coefficients[w.coefficient], c.inputs, sample);
   if (w.mean != nullptr) value *= w.mean[item.sample];
   out[item.sample] = value;
@@ -35,7 +35,7 @@ KETGRAD_KERNEL accumulate_kernel(Index each, Index samples, double factor, const
 
 template <class T>
 KETGRAD_KERNEL add_result_kernel(Index each, Index samples, StateCall<T> c, Index real_results, Index result,
-                                 const Wide<T>* value, Real<T>* real) {
+                                 const Accum<T>* value, Real<T>* real) {
   const Item item = Item::of(each, samples);
   if (item.exists)
     real[(c.samples.first + item.sample) * real_results + result] += answer(static_cast<T>(value[item.sample]));
@@ -59,8 +59,8 @@ KETGRAD_KERNEL word_kernel(Index each, Index samples, PauliWord word, const Comp
 }
 
 template <class T>
-KETGRAD_KERNEL add_scaled_kernel(Index each, Index samples, const Wide<T>* weight, const Complex<T>* in,
-                                 const Wide<T>* scale, Complex<T>* out) {
+KETGRAD_KERNEL add_scaled_kernel(Index each, Index samples, const Accum<T>* weight, const Complex<T>* in,
+                                 const Accum<T>* scale, Complex<T>* out) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   const Index i = item.sample * each + item.number;
@@ -81,9 +81,9 @@ KETGRAD_KERNEL project_kernel(Index each, Index samples, StateCall<T> c, Map gro
 
 // <phi|state> on one group, the same for all threads of the block.
 template <class T>
-KETGRAD_DEVICE Complex<Wide<T>> project_amplitude(const StateCall<T>& c, int input, Index sample, Index base,
-                                                  const Map& offsets, const Complex<T>* state) {
-  Complex<Wide<T>> sum{};
+KETGRAD_DEVICE Complex<Accum<T>> project_amplitude(const StateCall<T>& c, int input, Index sample, Index base,
+                                                   const Map& offsets, const Complex<T>* state) {
+  Complex<Accum<T>> sum{};
   for (Index a = thread_index(); a < offsets.size(); a += block_threads())
     sum += widened(inner(complex_at(c.inputs[input], c.samples.first + sample, a), state[base ^ at(c.t, offsets, a)]));
   return block_sum(sum);
@@ -167,7 +167,7 @@ KETGRAD_KERNEL copy_kernel(Index each, Index samples, const Complex<T>* in, Comp
 
 template <class T>
 KETGRAD_KERNEL real_kernel(Index each, Index samples, StateCall<T> c, Index real_results, Index first_result,
-                           const Complex<Wide<T>>* sums, Real<T>* real) {
+                           const Complex<Accum<T>>* sums, Real<T>* real) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   real[(c.samples.first + item.sample) * real_results + first_result + item.number] =
@@ -182,7 +182,7 @@ KETGRAD_DEVICE void write_number(Real<T>* complex, Index at, const Complex<T>& z
 
 template <class T>
 KETGRAD_KERNEL complex_kernel(Index each, Index samples, StateCall<T> c, Index complex_results, Index first_result,
-                              const Complex<Wide<T>>* sums, Real<T>* complex) {
+                              const Complex<Accum<T>>* sums, Real<T>* complex) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   write_number(complex, (c.samples.first + item.sample) * complex_results + first_result + item.number,
@@ -242,11 +242,11 @@ KETGRAD_KERNEL density_bra_kernel(Index each, Index samples, StateCall<T> c, Ind
 
 template <class T>
 KETGRAD_KERNEL weighted_gradient_kernel(Index each, Index rows, StateCall<T> c, int input, bool batched,
-                                        const Wide<T>* weight, bool conjugate, const Complex<Wide<T>>* sums) {
+                                        const Accum<T>* weight, bool conjugate, const Complex<Accum<T>>* sums) {
   const Item item = Item::of(each, rows);
   if (!item.exists) return;
   add_complex_gradient(c.inputs[input], c.samples, item, batched, [&](Index s) {
-    const Complex<Wide<T>> g = sums[s * each + item.number];
+    const Complex<Accum<T>> g = sums[s * each + item.number];
     return weight[s] * (conjugate ? conj(g) : g);
   });
 }
@@ -254,12 +254,12 @@ KETGRAD_KERNEL weighted_gradient_kernel(Index each, Index rows, StateCall<T> c, 
 // Block (sample, group): <phi|psi> and <phi|u>.
 template <class T>
 KETGRAD_KERNEL inner_products_kernel(StateCall<T> c, int input, Map groups, Map offsets, const Complex<T>* u,
-                                     const Complex<T>* psi, Complex<Wide<T>>* products) {
+                                     const Complex<T>* psi, Complex<Accum<T>>* products) {
   const Index sample = block_index() / groups.size();
   const Index base = (sample << c.num_bits) + at(c.t, groups, block_index() % groups.size());
-  const Complex<Wide<T>> of_psi = project_amplitude(c, input, sample, base, offsets, psi);
+  const Complex<Accum<T>> of_psi = project_amplitude(c, input, sample, base, offsets, psi);
   barrier();
-  const Complex<Wide<T>> of_u = project_amplitude(c, input, sample, base, offsets, u);
+  const Complex<Accum<T>> of_u = project_amplitude(c, input, sample, base, offsets, u);
   if (thread_index() != 0) return;
   products[2 * block_index()] = of_psi;
   products[2 * block_index() + 1] = of_u;
@@ -269,16 +269,16 @@ KETGRAD_KERNEL inner_products_kernel(StateCall<T> c, int input, Map groups, Map 
 template <class T>
 KETGRAD_KERNEL projector_gradient_kernel(Index each, Index samples, StateCall<T> c, Map groups, Map offsets,
                                          Index pieces, const Complex<T>* u, const Complex<T>* psi,
-                                         const Complex<Wide<T>>* products, Complex<Wide<T>>* sums) {
+                                         const Complex<Accum<T>>* products, Complex<Accum<T>>* sums) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   const Index offset = at(c.t, offsets, item.number / pieces);
   const Index length = groups.size() / pieces;
   const Index first = item.number % pieces * length;
-  Complex<Wide<T>> total{};
+  Complex<Accum<T>> total{};
   for (Index r = first; r < first + length; ++r) {
     const Index i = (item.sample << c.num_bits) + (at(c.t, groups, r) ^ offset);
-    const Complex<Wide<T>>* of_group = products + 2 * (item.sample * groups.size() + r);
+    const Complex<Accum<T>>* of_group = products + 2 * (item.sample * groups.size() + r);
     total += widened(u[i]) * conj(of_group[0]) + widened(psi[i]) * conj(of_group[1]);
   }
   sums[item.sample * each + item.number] = total;
@@ -294,7 +294,7 @@ Index projector_pieces(const ObservableFactor& f) {
 int group_threads(const ObservableFactor& f) { return f.offsets.size() < item_threads ? warp_size : item_threads; }
 
 template <class T>
-constexpr std::size_t sum_bytes = item_threads / warp_size * sizeof(Wide<T>);
+constexpr std::size_t sum_bytes = item_threads / warp_size * sizeof(Accum<T>);
 
 template <class T>
 Index dimension(const StateCall<T>& call) {
@@ -305,26 +305,26 @@ Index dimension(const StateCall<T>& call) {
 
 template <class T>
 void set_weights(const Queue& queue, const StateCall<T>& call, Index real_results, const Weight<T>& weight,
-                 Wide<T>* out) {
+                 Accum<T>* out) {
   launch_items(queue, 1, call.samples.count, weights_kernel<T>, call, real_results, weight, out);
 }
 
 template <class T>
-void accumulate(const Queue& queue, const StateCall<T>& call, double factor, const Wide<T>* a, const Wide<T>* b,
-                bool begins, Wide<T>* total) {
-  launch_items(queue, 1, call.samples.count, accumulate_kernel<Wide<T>>, factor, a, b, begins, total);
+void accumulate(const Queue& queue, const StateCall<T>& call, double factor, const Accum<T>* a, const Accum<T>* b,
+                bool begins, Accum<T>* total) {
+  launch_items(queue, 1, call.samples.count, accumulate_kernel<Accum<T>>, factor, a, b, begins, total);
 }
 
 template <class T>
-void add_to_result(const Queue& queue, const StateCall<T>& call, Index real_results, Index result, const Wide<T>* value,
-                   Real<T>* real) {
+void add_to_result(const Queue& queue, const StateCall<T>& call, Index real_results, Index result,
+                   const Accum<T>* value, Real<T>* real) {
   launch_items(queue, 1, call.samples.count, add_result_kernel<T>, call, real_results, result, value, real);
 }
 
 template <class T>
-void multiply(const Queue& queue, const StateCall<T>& call, const Wide<T>* weight, const Complex<Wide<T>>* value,
-              Wide<T>* out) {
-  launch_items(queue, 1, call.samples.count, multiply_kernel<Wide<T>>, weight, value, out);
+void multiply(const Queue& queue, const StateCall<T>& call, const Accum<T>* weight, const Complex<Accum<T>>* value,
+              Accum<T>* out) {
+  launch_items(queue, 1, call.samples.count, multiply_kernel<Accum<T>>, weight, value, out);
 }
 
 template <class T>
@@ -334,8 +334,8 @@ void write_word(const Queue& queue, const StateCall<T>& call, const PauliWord& w
 }
 
 template <class T>
-void add_scaled(const Queue& queue, const StateCall<T>& call, const Wide<T>* weight, const Complex<T>* in,
-                const Wide<T>* scale, Complex<T>* out) {
+void add_scaled(const Queue& queue, const StateCall<T>& call, const Accum<T>* weight, const Complex<T>* in,
+                const Accum<T>* scale, Complex<T>* out) {
   launch_items(queue, dimension(call), call.samples.count, add_scaled_kernel<T>, weight, in, scale, out);
 }
 
@@ -385,13 +385,13 @@ void apply_factor(const Queue& queue, const StateCall<T>& call, const Observable
 
 template <class T>
 void write_real(const Queue& queue, const StateCall<T>& call, Index real_results, Index first_result, Index count,
-                const Complex<Wide<T>>* sums, Real<T>* real) {
+                const Complex<Accum<T>>* sums, Real<T>* real) {
   launch_items(queue, count, call.samples.count, real_kernel<T>, call, real_results, first_result, sums, real);
 }
 
 template <class T>
 void write_complex(const Queue& queue, const StateCall<T>& call, Index complex_results, Index first_result, Index count,
-                   const Complex<Wide<T>>* sums, Real<T>* complex) {
+                   const Complex<Accum<T>>* sums, Real<T>* complex) {
   launch_items(queue, count, call.samples.count, complex_kernel<T>, call, complex_results, first_result, sums, complex);
 }
 
@@ -425,7 +425,7 @@ void add_density_bra(const Queue& queue, const StateCall<T>& call, Index complex
 
 template <class T>
 void add_weighted_gradient(const Queue& queue, const StateCall<T>& call, int input, bool batched, Index count,
-                           const Wide<T>* weight, bool conjugate, const Complex<Wide<T>>* sums) {
+                           const Accum<T>* weight, bool conjugate, const Complex<Accum<T>>* sums) {
   launch_items(queue, count, batched ? call.samples.count : 1, weighted_gradient_kernel<T>, call, input, batched,
                weight, conjugate, sums);
 }
@@ -436,31 +436,33 @@ Index projector_scratch_count(const ObservableFactor& f, Index samples) {
 
 template <class T>
 void state_projector_sums(const Queue& queue, const StateCall<T>& call, const ObservableFactor& f, const Complex<T>* u,
-                          const Complex<T>* psi, Complex<Wide<T>>* scratch, Complex<Wide<T>>* sums) {
+                          const Complex<T>* psi, Complex<Accum<T>>* scratch, Complex<Accum<T>>* sums) {
   const Index samples = call.samples.count;
   const Index pieces = projector_pieces(f);
-  Complex<Wide<T>>* products = scratch;
-  Complex<Wide<T>>* parts = scratch + 2 * samples * f.groups.size();
+  Complex<Accum<T>>* products = scratch;
+  Complex<Accum<T>>* parts = scratch + 2 * samples * f.groups.size();
   launch(queue, samples * f.groups.size(), group_threads(f), sum_bytes<T>, inner_products_kernel<T>, call, f.input,
          f.groups, f.offsets, u, psi, products);
   launch_items(queue, f.offsets.size() * pieces, samples, projector_gradient_kernel<T>, call, f.groups, f.offsets,
                pieces, u, psi, products, parts);
-  fold_sums<Wide<T>>(queue, f.offsets.size(), samples, pieces, parts, sums);
+  fold_sums<Accum<T>>(queue, f.offsets.size(), samples, pieces, parts, sums);
 }
 
 #define KETGRAD_MEASUREMENTS(T)                                                                                        \
-  template void set_weights(const Queue&, const StateCall<T>&, Index, const Weight<T>&, Wide<T>*);                     \
-  template void accumulate(const Queue&, const StateCall<T>&, double, const Wide<T>*, const Wide<T>*, bool, Wide<T>*); \
-  template void add_to_result(const Queue&, const StateCall<T>&, Index, Index, const Wide<T>*, Real<T>*);              \
-  template void multiply(const Queue&, const StateCall<T>&, const Wide<T>*, const Complex<Wide<T>>*, Wide<T>*);        \
+  template void set_weights(const Queue&, const StateCall<T>&, Index, const Weight<T>&, Accum<T>*);                    \
+  template void accumulate(const Queue&, const StateCall<T>&, double, const Accum<T>*, const Accum<T>*, bool,          \
+                           Accum<T>*);                                                                                 \
+  template void add_to_result(const Queue&, const StateCall<T>&, Index, Index, const Accum<T>*, Real<T>*);             \
+  template void multiply(const Queue&, const StateCall<T>&, const Accum<T>*, const Complex<Accum<T>>*, Accum<T>*);     \
   template void write_word(const Queue&, const StateCall<T>&, const PauliWord&, const Complex<T>*, Complex<T>*);       \
-  template void add_scaled(const Queue&, const StateCall<T>&, const Wide<T>*, const Complex<T>*, const Wide<T>*,       \
+  template void add_scaled(const Queue&, const StateCall<T>&, const Accum<T>*, const Complex<T>*, const Accum<T>*,     \
                            Complex<T>*);                                                                               \
   template Index factor_spare_count<T>(const ObservableFactor&, Index, Index, Index);                                  \
   template void apply_factor(const Queue&, const StateCall<T>&, const ObservableFactor&, const Input<T>*, Complex<T>*, \
                              Complex<T>*);                                                                             \
-  template void write_real(const Queue&, const StateCall<T>&, Index, Index, Index, const Complex<Wide<T>>*, Real<T>*); \
-  template void write_complex(const Queue&, const StateCall<T>&, Index, Index, Index, const Complex<Wide<T>>*,         \
+  template void write_real(const Queue&, const StateCall<T>&, Index, Index, Index, const Complex<Accum<T>>*,           \
+                           Real<T>*);                                                                                  \
+  template void write_complex(const Queue&, const StateCall<T>&, Index, Index, Index, const Complex<Accum<T>>*,        \
                               Real<T>*);                                                                               \
   template void write_state(const Queue&, const StateCall<T>&, Index, Index, const Map&, const Complex<T>*, Real<T>*); \
   template void add_probs_bra(const Queue&, const StateCall<T>&, Index, const TableMeasurement&, const Source<T>&,     \
@@ -469,10 +471,10 @@ void state_projector_sums(const Queue& queue, const StateCall<T>& call, const Ob
                               Complex<T>*);                                                                            \
   template void add_density_bra(const Queue&, const StateCall<T>&, Index, const TableMeasurement&, const Source<T>&,   \
                                 const Complex<T>*, Complex<T>*);                                                       \
-  template void add_weighted_gradient(const Queue&, const StateCall<T>&, int, bool, Index, const Wide<T>*, bool,       \
-                                      const Complex<Wide<T>>*);                                                        \
+  template void add_weighted_gradient(const Queue&, const StateCall<T>&, int, bool, Index, const Accum<T>*, bool,      \
+                                      const Complex<Accum<T>>*);                                                       \
   template void state_projector_sums(const Queue&, const StateCall<T>&, const ObservableFactor&, const Complex<T>*,    \
-                                     const Complex<T>*, Complex<Wide<T>>*, Complex<Wide<T>>*);
+                                     const Complex<T>*, Complex<Accum<T>>*, Complex<Accum<T>>*);
 KETGRAD_FOR_NUMBERS(KETGRAD_MEASUREMENTS)
 #undef KETGRAD_MEASUREMENTS
 

@@ -15,27 +15,27 @@ struct Weight {
   Source<T> cotangents;  // [sample of the batch][real_results]
   Index result = 0;
   std::int32_t coefficient = -1;
-  const Wide<T>* mean = nullptr;  // [sample]
+  const Accum<T>* mean = nullptr;  // [sample]
 };
 
 template <class T>
 void set_weights(const Queue& queue, const StateCall<T>& call, Index real_results, const Weight<T>& weight,
-                 Wide<T>* out);
+                 Accum<T>* out);
 
 // total[sample] = or += factor * a[sample] * b[sample]; of a null b, 1.
 template <class T>
-void accumulate(const Queue& queue, const StateCall<T>& call, double factor, const Wide<T>* a, const Wide<T>* b,
-                bool begins, Wide<T>* total);
+void accumulate(const Queue& queue, const StateCall<T>& call, double factor, const Accum<T>* a, const Accum<T>* b,
+                bool begins, Accum<T>* total);
 
 // real[sample][result] += value[sample]
 template <class T>
-void add_to_result(const Queue& queue, const StateCall<T>& call, Index real_results, Index result, const Wide<T>* value,
-                   Real<T>* real);
+void add_to_result(const Queue& queue, const StateCall<T>& call, Index real_results, Index result,
+                   const Accum<T>* value, Real<T>* real);
 
 // out[sample] = weight[sample] * value[sample], of which only the real part counts.
 template <class T>
-void multiply(const Queue& queue, const StateCall<T>& call, const Wide<T>* weight, const Complex<Wide<T>>* value,
-              Wide<T>* out);
+void multiply(const Queue& queue, const StateCall<T>& call, const Accum<T>* weight, const Complex<Accum<T>>* value,
+              Accum<T>* out);
 
 // --- states ----------------------------------------------------------------------------------------------------------
 
@@ -46,8 +46,8 @@ void write_word(const Queue& queue, const StateCall<T>& call, const PauliWord& w
 
 // out = scale * out + weight * in, scale and weight of each sample; a null scale is 1.
 template <class T>
-void add_scaled(const Queue& queue, const StateCall<T>& call, const Wide<T>* weight, const Complex<T>* in,
-                const Wide<T>* scale, Complex<T>* out);
+void add_scaled(const Queue& queue, const StateCall<T>& call, const Accum<T>* weight, const Complex<T>* in,
+                const Accum<T>* scale, Complex<T>* out);
 
 // A factor in place; `spare` has room for factor_spare_count numbers, `numel` being those of its input.
 template <class T>
@@ -61,12 +61,12 @@ void apply_factor(const Queue& queue, const StateCall<T>& call, const Observable
 // real[sample][first_result + e] = Re sums[sample][e]
 template <class T>
 void write_real(const Queue& queue, const StateCall<T>& call, Index real_results, Index first_result, Index count,
-                const Complex<Wide<T>>* sums, Real<T>* real);
+                const Complex<Accum<T>>* sums, Real<T>* real);
 
 // complex[sample][first_result + e] = conj(sums[sample][e])
 template <class T>
 void write_complex(const Queue& queue, const StateCall<T>& call, Index complex_results, Index first_result, Index count,
-                   const Complex<Wide<T>>* sums, Real<T>* complex);
+                   const Complex<Accum<T>>* sums, Real<T>* complex);
 
 template <class T>
 void write_state(const Queue& queue, const StateCall<T>& call, Index complex_results, Index first_result,
@@ -101,13 +101,13 @@ void add_density_bra(const Queue& queue, const StateCall<T>& call, Index complex
 // Adds weight[sample] * sums[sample][e], or its conjugate, to the gradient of a complex input.
 template <class T>
 void add_weighted_gradient(const Queue& queue, const StateCall<T>& call, int input, bool batched, Index count,
-                           const Wide<T>* weight, bool conjugate, const Complex<Wide<T>>* sums);
+                           const Accum<T>* weight, bool conjugate, const Complex<Accum<T>>* sums);
 
 // Gradient sums[sample][a] of Re<u|phi><phi|psi> by phi; `scratch` has room for projector_scratch_count numbers.
 Index projector_scratch_count(const ObservableFactor& factor, Index samples);
 template <class T>
 void state_projector_sums(const Queue& queue, const StateCall<T>& call, const ObservableFactor& factor,
-                          const Complex<T>* u, const Complex<T>* psi, Complex<Wide<T>>* scratch,
-                          Complex<Wide<T>>* sums);
+                          const Complex<T>* u, const Complex<T>* psi, Complex<Accum<T>>* scratch,
+                          Complex<Accum<T>>* sums);
 
 }  // namespace ketgrad::cuda

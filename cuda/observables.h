@@ -20,7 +20,7 @@ class Observables {
 
   // Adds to the bra what the cotangents ask for, to gradients those of factors, and sets terms[coefficient][sample] of
   // the terms whose coefficients are wanted.
-  void add_bras(const Complex<T>* ket, const CotangentSources<T>& cotangents, Complex<T>* bra, Wide<T>* terms) {
+  void add_bras(const Complex<T>* ket, const CotangentSources<T>& cotangents, Complex<T>* bra, Accum<T>* terms) {
     ket_ = ket;
     cotangents_ = &cotangents;
     bra_ = bra;
@@ -78,7 +78,7 @@ class Observables {
       Weight<T> coefficient;
       coefficient.coefficient = term.coefficient;
       real_overlap(u, applied, weights(coefficient), c_.numbers_of_chunk(overlap_, 1));
-      accumulate(c_.queue(), c_.state_call(), 1.0, overlap_, static_cast<const Wide<T>*>(nullptr), begins,
+      accumulate(c_.queue(), c_.state_call(), 1.0, overlap_, static_cast<const Accum<T>*>(nullptr), begins,
                  c_.numbers_of_chunk(total_, 1));
       begins = false;
     }
@@ -86,7 +86,7 @@ class Observables {
 
   void add_total(const TableMeasurement& m, const Results<Real<T>>& results) {
     add_to_result(c_.queue(), c_.state_call(), c_.tables().real_results, m.first_result,
-                  static_cast<const Wide<T>*>(total_), results.real);
+                  static_cast<const Accum<T>*>(total_), results.real);
   }
 
   // v = O psi
@@ -105,12 +105,12 @@ class Observables {
   static Weight<T> one() { return {}; }
 
   // SampleParameters of a sample, valid until the next.
-  const Wide<T>* weights(const Weight<T>& weight) {
+  const Accum<T>* weights(const Weight<T>& weight) {
     set_weights(c_.queue(), c_.state_call(), c_.tables().real_results, weight, c_.numbers_of_chunk(weights_, 1));
     return weights_;
   }
 
-  const Complex<Wide<T>>* group_sums(const TableMeasurement& m, const Entries& entries) {
+  const Complex<Accum<T>>* group_sums(const TableMeasurement& m, const Entries& entries) {
     return c_.sum_groups(m.groups, Offsets::of(m.offsets), entries, ket_, ket_);
   }
 
@@ -132,14 +132,14 @@ class Observables {
     for (const ObservableTerm& term : m.terms) {
       weight.coefficient = term.coefficient;
       const Complex<T>* applied = written_term(in, term);
-      add_scaled(c_.queue(), c_.state_call(), weights(weight), applied, static_cast<const Wide<T>*>(nullptr), out);
+      add_scaled(c_.queue(), c_.state_call(), weights(weight), applied, static_cast<const Accum<T>*>(nullptr), out);
     }
   }
 
   // out[sample] = weight[sample] * Re<u|v>
-  void real_overlap(const Complex<T>* u, const Complex<T>* v, const Wide<T>* weight, Wide<T>* out) {
+  void real_overlap(const Complex<T>* u, const Complex<T>* v, const Accum<T>* weight, Accum<T>* out) {
     const Map everything{0, c_.tables().identity};
-    const Complex<Wide<T>>* sums =
+    const Complex<Accum<T>>* sums =
         c_.sum_groups(everything, Offsets::of(Map{}), {Entries::Kind::diagonal, 1, {}, {}}, u, v);
     multiply(c_.queue(), c_.state_call(), weight, sums, out);
   }
@@ -179,11 +179,11 @@ class Observables {
     add_observable(bra_, v, m, cotangent_of(m));
     Weight<T> back = cotangent_of(m, -2);
     back.mean = mean_;
-    const Wide<T>* minus = weights(back);
-    const Wide<T>* twice = c_.numbers_of_chunk(twice_, 1);
+    const Accum<T>* minus = weights(back);
+    const Accum<T>* twice = c_.numbers_of_chunk(twice_, 1);
     set_weights(c_.queue(), c_.state_call(), c_.tables().real_results, cotangent_of(m, 2), twice_);
     add_scaled(c_.queue(), c_.state_call(), minus, static_cast<const Complex<T>*>(v),
-               static_cast<const Wide<T>*>(nullptr), bra_);
+               static_cast<const Accum<T>*>(nullptr), bra_);
     add_scaled(c_.queue(), c_.state_call(), minus, ket_, twice, v);
     Weight<T> half;
     half.factor = 0.5;
@@ -196,7 +196,7 @@ class Observables {
   void add_term_gradients(const Complex<T>* u, const TableMeasurement& m, const Weight<T>& weight) {
     for (const ObservableTerm& term : m.terms) {
       if (!c_.wants(c_.tables().coefficients[term.coefficient].values)) continue;
-      Wide<T>* out = terms_ + term.coefficient * c_.samples().count;
+      Accum<T>* out = terms_ + term.coefficient * c_.samples().count;
       const Complex<T>* applied = written_term(ket_, term);
       real_overlap(u, applied, weights(weight), out);
     }
@@ -213,24 +213,24 @@ class Observables {
   }
 
   void add_factor_gradient(const Complex<T>* u, const Complex<T>* rest, const ObservableFactor& f,
-                           const Wide<T>* weight) {
+                           const Accum<T>* weight) {
     const bool batched = c_.inputs()[f.input].batched != 0;
     const Index count = c_.inputs()[f.input].numel;
     const bool of_state = f.kind == FactorKind::state_projector;
-    const Complex<Wide<T>>* sums = of_state ? projector_sums(u, rest, f, count) : matrix_sums(u, rest, f, count);
+    const Complex<Accum<T>>* sums = of_state ? projector_sums(u, rest, f, count) : matrix_sums(u, rest, f, count);
     add_weighted_gradient(c_.queue(), c_.state_call(), f.input, batched, count, weight, !of_state, sums);
   }
 
-  const Complex<Wide<T>>* projector_sums(const Complex<T>* u, const Complex<T>* rest, const ObservableFactor& f,
-                                         Index count) {
-    Complex<Wide<T>>* sums = c_.room_for_sums(count * c_.samples().count);
-    Complex<Wide<T>>* scratch = c_.room_for_pieces(projector_scratch_count(f, c_.samples().count));
+  const Complex<Accum<T>>* projector_sums(const Complex<T>* u, const Complex<T>* rest, const ObservableFactor& f,
+                                          Index count) {
+    Complex<Accum<T>>* sums = c_.room_for_sums(count * c_.samples().count);
+    Complex<Accum<T>>* scratch = c_.room_for_pieces(projector_scratch_count(f, c_.samples().count));
     state_projector_sums(c_.queue(), c_.state_call(), f, u, rest, scratch, sums);
     return sums;
   }
 
-  const Complex<Wide<T>>* matrix_sums(const Complex<T>* u, const Complex<T>* rest, const ObservableFactor& f,
-                                      Index count) {
+  const Complex<Accum<T>>* matrix_sums(const Complex<T>* u, const Complex<T>* rest, const ObservableFactor& f,
+                                       Index count) {
     const auto kind = f.kind == FactorKind::sparse ? Entries::Kind::listed : Entries::Kind::all;
     return c_.sum_groups(f.groups, Offsets::of(f.offsets), {kind, count, f.entry_rows, f.entry_columns}, u, rest);
   }
@@ -239,14 +239,14 @@ class Observables {
   const Complex<T>* ket_ = nullptr;
   const CotangentSources<T>* cotangents_ = nullptr;
   Complex<T>* bra_ = nullptr;
-  Wide<T>* terms_ = nullptr;
+  Accum<T>* terms_ = nullptr;
   Complex<T>* first_scratch_ = nullptr;
   Complex<T>* second_scratch_ = nullptr;
-  Wide<T>* weights_ = nullptr;
-  Wide<T>* twice_ = nullptr;
-  Wide<T>* mean_ = nullptr;
-  Wide<T>* overlap_ = nullptr;
-  Wide<T>* total_ = nullptr;
+  Accum<T>* weights_ = nullptr;
+  Accum<T>* twice_ = nullptr;
+  Accum<T>* mean_ = nullptr;
+  Accum<T>* overlap_ = nullptr;
+  Accum<T>* total_ = nullptr;
 };
 
 }  // namespace ketgrad::cuda

@@ -176,8 +176,8 @@ class SupportRows {
 
 // Each warp has a piece of its own, so nothing depends on the order of warps; one lane adds to it.
 template <class T>
-KETGRAD_DEVICE void add_to_piece(Wide<T>* pieces, const Place<T>& place, const T& value) {
-  add_alone(pieces + place.piece, static_cast<Wide<T>>(value));
+KETGRAD_DEVICE void add_to_piece(Accum<T>* pieces, const Place<T>& place, const T& value) {
+  add_alone(pieces + place.piece, static_cast<Accum<T>>(value));
 }
 
 // values[k] = sum over patterns p of (-1)^parity(k & p) values[p]
@@ -326,18 +326,18 @@ KETGRAD_DEVICE T overlap_pairs(const Complex<T>* ket, const Complex<T>* bra, int
 // with it, while others still look at those of the one before. They are rounded once: the phases of many equal angles
 // would be off to the same side.
 template <class T>
-KETGRAD_DEVICE void write_products(const TableOp& op, const Complex<Wide<T>>* phases, Place<T>& place) {
+KETGRAD_DEVICE void write_products(const TableOp& op, const Complex<Accum<T>>* phases, Place<T>& place) {
   place.products_begin ^= most_layers * layer_products;
   for (int e = thread_index(); e < op.layers * layer_products; e += block_threads()) {
     const StringSlot* strings = place.t.strings + op.first_string + (e >> pattern_strings) * pattern_strings;
-    Complex<Wide<T>> product{1, 0};
+    Complex<Accum<T>> product{1, 0};
 #pragma unroll
     for (int j = 0; j < pattern_strings; ++j) {
       const int s = strings[j].string;
       if (s < 0) continue;
-      const Complex<Wide<T>> phase = phases[s];
+      const Complex<Accum<T>> phase = phases[s];
       const auto signs = static_cast<std::uint32_t>(e) << (most_signs - 1 - j);
-      product = product * Complex<Wide<T>>{phase.re, with_sign(phase.im, signs)};
+      product = product * Complex<Accum<T>>{phase.re, with_sign(phase.im, signs)};
     }
     place.products.set(place.products_begin + e, narrowed<T>(product));
   }
@@ -378,7 +378,7 @@ KETGRAD_DEVICE void phase_factors(const TableOp& op, const Place<T>& place, Loca
 // With w = Im(conj(bra) ket), the overlap of a string is the sum of +-w. The sums of all signs at once are a transform,
 // over the rows of groups and over lanes; from where its sum ends up, the lane of the string's slot fetches it.
 template <class T>
-KETGRAD_DEVICE void add_string_overlaps(const TableOp& op, const Place<T>& place, Local group, T* w, Wide<T>* overlaps,
+KETGRAD_DEVICE void add_string_overlaps(const TableOp& op, const Place<T>& place, Local group, T* w, Accum<T>* overlaps,
                                         Index stride) {
   hadamard(w);
   lane_hadamard(w);
@@ -398,7 +398,7 @@ KETGRAD_DEVICE void add_string_overlaps(const TableOp& op, const Place<T>& place
 template <class T>
 struct SampleParameters {
   const ShearRotation<T>* rotations = nullptr;
-  const Complex<Wide<T>>* phases = nullptr;
+  const Complex<Accum<T>>* phases = nullptr;
 };
 
 template <class T>
@@ -434,7 +434,7 @@ KETGRAD_DEVICE void apply(const TableOp& op, const SampleParameters<T>& paramete
 
 template <class T>
 KETGRAD_DEVICE void undo(const TableOp& op, const SampleParameters<T>& parameters, Place<T>& place, Tile<T>& ket,
-                         Tile<T>& bra, Real<T>& sign, Wide<T>* overlaps, Index stride) {
+                         Tile<T>& bra, Real<T>& sign, Accum<T>* overlaps, Index stride) {
   const bool has_strings = op.layers > 0;
   if (has_strings) write_products(op, parameters.phases, place);
   barrier();
@@ -519,13 +519,13 @@ KETGRAD_DEVICE T word_sums(const WordList& list, const Place<T>& place, Local gr
 
 // <P> is the sum over rows q of Re(i^quarter (-1)^parity(q) conj(psi_(q ^ flip)) psi_q).
 template <class T>
-KETGRAD_DEVICE void add_word_values(const Range& groups, const Place<T>& place, const Tile<T>& ket, Wide<T>* pieces,
+KETGRAD_DEVICE void add_word_values(const Range& groups, const Place<T>& place, const Tile<T>& ket, Accum<T>* pieces,
                                     Index stride) {
   for_each_round(place, [&](const Round& round) {
     const auto add = [&](const WordList& list, T* values) {
       const T sum = word_sums(list, place, round.group, values);
       if (static_cast<int>(lane()) >= list.words.count()) return;
-      Wide<T>* piece = pieces + (list.words.first + lane()) * stride;
+      Accum<T>* piece = pieces + (list.words.first + lane()) * stride;
       if (place.first && round.number == 0) piece[place.piece] = 0;
       add_to_piece(piece, place, sum);
     };
@@ -751,7 +751,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
 
 template <class T>
 KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
-    measure_kernel(TileCall<T> c, TileGrid grid, WordPass pass, const Complex<T>* kets, Wide<T>* pieces,
+    measure_kernel(TileCall<T> c, TileGrid grid, WordPass pass, const Complex<T>* kets, Accum<T>* pieces,
                    Index pieces_each) {
   Block<T> block(c, grid, pass.tile_bits, 1, pass, pieces_each);
   Place<T>& place = block.place();
@@ -864,7 +864,7 @@ void run_backward(const Queue& queue, const Tables& tables, const TileCall<T>& c
 
 template <class T>
 void measure_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int word_pass,
-                   const Complex<T>* ket, Wide<T>* pieces, Index piece_stride) {
+                   const Complex<T>* ket, Accum<T>* pieces, Index piece_stride) {
   const WordPass& pass = tables.word_passes[word_pass];
   launch_tiles(queue, call, Shape::of(tables, pass), 1, measure_kernel<T>, pass, ket, pieces, piece_stride);
 }
@@ -877,13 +877,13 @@ void add_words(const Queue& queue, const Tables& tables, const TileCall<T>& call
                static_cast<Index>(tables.words.size()), begins);
 }
 
-#define KETGRAD_TILES(T)                                                                                         \
-  template std::size_t most_shared_bytes<T>(const Tables&);                                                      \
-  template void run_forward(const Queue&, const Tables&, const TileCall<T>&, const ForwardTiles<T>&);            \
-  template void run_backward(const Queue&, const Tables&, const TileCall<T>&, const BackwardTiles<T>&);          \
-  template void measure_words(const Queue&, const Tables&, const TileCall<T>&, int, const Complex<T>*, Wide<T>*, \
-                              Index);                                                                            \
-  template void add_words(const Queue&, const Tables&, const TileCall<T>&, int, const Complex<T>*, Complex<T>*,  \
+#define KETGRAD_TILES(T)                                                                                          \
+  template std::size_t most_shared_bytes<T>(const Tables&);                                                       \
+  template void run_forward(const Queue&, const Tables&, const TileCall<T>&, const ForwardTiles<T>&);             \
+  template void run_backward(const Queue&, const Tables&, const TileCall<T>&, const BackwardTiles<T>&);           \
+  template void measure_words(const Queue&, const Tables&, const TileCall<T>&, int, const Complex<T>*, Accum<T>*, \
+                              Index);                                                                             \
+  template void add_words(const Queue&, const Tables&, const TileCall<T>&, int, const Complex<T>*, Complex<T>*,   \
                           const T*, bool);
 KETGRAD_FOR_NUMBERS(KETGRAD_TILES)
 #undef KETGRAD_TILES

@@ -14,7 +14,7 @@ struct TileCall {
   int num_bits = 0;
   Index strings = 0;
   const ShearRotation<T>* rotations = nullptr;  // [sample][t.rotations]
-  const Complex<Wide<T>>* phases = nullptr;     // [sample][strings]: exp(-i angle/2)
+  const Complex<Accum<T>>* phases = nullptr;    // [sample][strings]: exp(-i angle/2)
   // Whether some angle is not a number: then amplitudes outside the support are visited too, for it makes them NaN.
   const std::int32_t* some_nan = nullptr;
   int multiprocessors = 1;
@@ -47,7 +47,7 @@ struct ForwardTiles {
   Complex<T>* ket = nullptr;   // [sample][2^n]; null where nobody needs it and nothing is read
   Complex<T>* into = nullptr;  // where the ket goes; null: nowhere
   bool measures = false;       // the words of the first word pass, of the same tiles
-  Wide<T>* pieces = nullptr;   // [word][sample][pieces_each]
+  Accum<T>* pieces = nullptr;  // [word][sample][pieces_each]
   Index pieces_each = 1;
 };
 
@@ -63,7 +63,7 @@ struct BackwardTiles {
   Complex<T>* bra = nullptr;           // [sample][2^n]
   bool reads_bra = true;               // else it begins as zero
   const T* weights = nullptr;          // [sample][word]: the words of the first word pass are added to it; null: none
-  Wide<T>* overlaps = nullptr;         // [angle][sample][overlap_pieces], to which this adds
+  Accum<T>* overlaps = nullptr;        // [angle][sample][overlap_pieces], to which this adds
   Index overlap_pieces = 0;
   bool writes_bra = true;
 };
@@ -74,7 +74,7 @@ void run_backward(const Queue& queue, const Tables& tables, const TileCall<T>& c
 // pieces[word][sample][pieces of the pass's own grid], for the words of one pass over states of several tiles.
 template <class T>
 void measure_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int word_pass,
-                   const Complex<T>* ket, Wide<T>* pieces, Index piece_stride);
+                   const Complex<T>* ket, Accum<T>* pieces, Index piece_stride);
 
 // bra = or += sum of weight * word psi
 template <class T>

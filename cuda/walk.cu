@@ -95,14 +95,14 @@ class Walk {
     const Tables& t = c_.tables();
     const double states = (backward ? 2 : 1) + (t.needs_scratch ? 2 : 0);
     const double angles =
-        static_cast<double>(t.angle_count()) * std::max(sizeof(ShearRotation<T>), sizeof(Complex<Wide<T>>));
+        static_cast<double>(t.angle_count()) * std::max(sizeof(ShearRotation<T>), sizeof(Complex<Accum<T>>));
     const double pieces =
         static_cast<double>(pieces_of_overlaps(1) * t.angle_count() + pieces_of_words(1) * word_count());
-    const double sums = 2 * static_cast<double>(largest_sum(backward)) * sizeof(Complex<Wide<T>>);
+    const double sums = 2 * static_cast<double>(largest_sum(backward)) * sizeof(Complex<Accum<T>>);
     const double matrix = static_cast<double>(t.largest_gate_op) * t.largest_gate_op;
     const double matrices = (is_dual<T> ? 3 * matrix : matrix) + static_cast<double>(largest_factor());
     return (states * static_cast<double>(c_.dimension()) + matrices) * sizeof(Complex<T>) + angles +
-           pieces * sizeof(Wide<T>) + sums;
+           pieces * sizeof(Accum<T>) + sums;
   }
 
   // Calls f for each factor of an observable.
@@ -289,7 +289,7 @@ class Walk {
     if (count == 0) return;
     c_.device().zero(results.real + c_.samples().first * count, sizeof(Real<T>) * c_.samples().count * count);
     finish_words(c_.queue(), c_.view(), static_cast<Index>(c_.tables().word_results.size()), count, c_.device_inputs(),
-                 c_.samples(), static_cast<const Wide<T>*>(words_), word_pieces_, results.real);
+                 c_.samples(), static_cast<const Accum<T>*>(words_), word_pieces_, results.real);
   }
 
   // --- backward ------------------------------------------------------------------------------------------------------
@@ -437,17 +437,17 @@ class Walk {
   void add_gate_op_gradients(const TableGateOp& gate_op, const Complex<T>* ket) {
     const bool wants_matrix = c_.wants(gate_op.input);
     if (!wants_matrix && !c_.wants(gate_op.values)) return;
-    const Complex<Wide<T>>* sums = sum_overlaps(gate_op, ket);
+    const Complex<Accum<T>>* sums = sum_overlaps(gate_op, ket);
     set_gate_op_sources(c_.queue(), c_.state_call(), gate_op, sums, single_);
     if (wants_matrix)
       add_matrix_gradient(c_.queue(), c_.state_call(), gate_op, c_.inputs()[gate_op.input].batched != 0, sums);
   }
 
-  const Complex<Wide<T>>* sum_overlaps(const TableGateOp& gate_op, const Complex<T>* ket) {
+  const Complex<Accum<T>>* sum_overlaps(const TableGateOp& gate_op, const Complex<T>* ket) {
     const Index count = overlap_count(gate_op);
     if (gate_op.kind == GateOpKind::pauli_rotation) {
-      Complex<Wide<T>>* sums = c_.room_for_sums(c_.samples().count);
-      Complex<Wide<T>>* pieces = c_.room_for_pieces(sum_scratch_count(gate_op.groups.size(), 1, c_.samples().count));
+      Complex<Accum<T>>* sums = c_.room_for_sums(c_.samples().count);
+      Complex<Accum<T>>* pieces = c_.room_for_pieces(sum_scratch_count(gate_op.groups.size(), 1, c_.samples().count));
       sum_rotation(c_.queue(), c_.state_call(), gate_op, static_cast<const Complex<T>*>(bra_), ket, sums, pieces);
       return sums;
     }
@@ -461,20 +461,20 @@ class Walk {
 
   CotangentSources<T> cotangents_;
   ShearRotation<T>* rotations_ = nullptr;
-  Complex<Wide<T>>* phases_ = nullptr;
+  Complex<Accum<T>>* phases_ = nullptr;
   Complex<T>* ket_ = nullptr;           // of this chunk; null where it is not in memory
   const Complex<T>* source_ = nullptr;  // where the way back reads the ket
   Complex<T>* bra_ = nullptr;
   Complex<T>* own_ket_ = nullptr;
-  Wide<T>* words_ = nullptr;
+  Accum<T>* words_ = nullptr;
   Index word_pieces_ = 0;
   T* word_weights_ = nullptr;
   bool words_in_launch_ = false;  // the next launch that undoes passes adds words to the bra
   bool bra_has_begun_ = false;
-  Wide<T>* overlaps_ = nullptr;
+  Accum<T>* overlaps_ = nullptr;
   Index overlap_pieces_ = 1;
-  Wide<T>* single_ = nullptr;
-  Wide<T>* terms_ = nullptr;
+  Accum<T>* single_ = nullptr;
+  Accum<T>* terms_ = nullptr;
   bool wants_coefficients_ = false;
   int first_pass_ = 0;
 };

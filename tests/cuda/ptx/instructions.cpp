@@ -93,11 +93,11 @@ struct HighProduct { uint32_t operator()(uint32_t a, uint32_t b) const { return 
 // clang-format on
 
 // Of twice the bits.
-template <class Wide>
-struct WideProduct {
+template <class Accum>
+struct AccumProduct {
   template <class T>
-  Wide operator()(T a, T b) const {
-    return static_cast<Wide>(a) * static_cast<Wide>(b);
+  Accum operator()(T a, T b) const {
+    return static_cast<Accum>(a) * static_cast<Accum>(b);
   }
 };
 
@@ -451,10 +451,10 @@ Table make_table() {
   add_conversions(table);
   add_carries(table);
   add_predicates(table);
-  table["mul.wide.u16"] = form<WideProduct<uint32_t>, uint32_t, uint16_t, uint16_t>();
-  table["mul.wide.s16"] = form<WideProduct<int32_t>, int32_t, int16_t, int16_t>();
-  table["mul.wide.u32"] = form<WideProduct<uint64_t>, uint64_t, uint32_t, uint32_t>();
-  table["mul.wide.s32"] = form<WideProduct<int64_t>, int64_t, int32_t, int32_t>();
+  table["mul.wide.u16"] = form<AccumProduct<uint32_t>, uint32_t, uint16_t, uint16_t>();
+  table["mul.wide.s16"] = form<AccumProduct<int32_t>, int32_t, int16_t, int16_t>();
+  table["mul.wide.u32"] = form<AccumProduct<uint64_t>, uint64_t, uint32_t, uint32_t>();
+  table["mul.wide.s32"] = form<AccumProduct<int64_t>, int64_t, int32_t, int32_t>();
   table["mul.hi.u32"] = form<HighProduct, uint32_t, uint32_t, uint32_t>();
   table["popc.b64"] = form<CountOnes, uint32_t, uint64_t>();
   table["clz.b64"] = form<CountLeadingZeros, uint32_t, uint64_t>();
