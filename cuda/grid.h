@@ -38,8 +38,8 @@ KETGRAD_DEVICE void add_complex_gradient(const Input<T>& input, const Samples& s
     for (Index s = 0; s < samples.count; ++s) total += of_sample(s);
   }
   Real<T>* g = input.gradient + 2 * (input.row(samples.first + item.sample) + item.number);
-  g[0] += answer(static_cast<T>(total.re));
-  g[1] += answer(static_cast<T>(total.im));
+  g[0] += output_part(static_cast<T>(total.re));
+  g[1] += output_part(static_cast<T>(total.im));
 }
 
 }  // namespace ketgrad::cuda

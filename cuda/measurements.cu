@@ -38,7 +38,7 @@ KETGRAD_KERNEL add_result_kernel(Index each, Index samples, StateCall<T> c, Inde
                                  const Accum<T>* value, Real<T>* real) {
   const Item item = Item::of(each, samples);
   if (item.exists)
-    real[(c.samples.first + item.sample) * real_results + result] += answer(static_cast<T>(value[item.sample]));
+    real[(c.samples.first + item.sample) * real_results + result] += output_part(static_cast<T>(value[item.sample]));
 }
 
 template <class N>
@@ -171,13 +171,13 @@ KETGRAD_KERNEL real_kernel(Index each, Index samples, StateCall<T> c, Index real
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   real[(c.samples.first + item.sample) * real_results + first_result + item.number] =
-      answer(static_cast<T>(sums[item.sample * each + item.number].re));
+      output_part(static_cast<T>(sums[item.sample * each + item.number].re));
 }
 
 template <class T>
 KETGRAD_DEVICE void write_number(Real<T>* complex, Index at, const Complex<T>& z) {
-  complex[2 * at] = answer(z.re);
-  complex[2 * at + 1] = answer(z.im);
+  complex[2 * at] = output_part(z.re);
+  complex[2 * at + 1] = output_part(z.im);
 }
 
 template <class T>

@@ -80,7 +80,7 @@ KETGRAD_KERNEL write_word_results(TablesView t, Index real_results, const Input<
   }
   total = block_sum(total);
   if (thread_index() == 0)
-    real[(samples.first + sample) * real_results + result.result] = answer(static_cast<T>(total));
+    real[(samples.first + sample) * real_results + result.result] = output_part(static_cast<T>(total));
 }
 
 // A warp for each word of each sample.
@@ -131,7 +131,7 @@ KETGRAD_KERNEL add_to_gradients(TablesView t, Index first_element, Index angles,
     total += entry.weight * sum;
   }
   total = block_sum(total);
-  if (thread_index() == 0) input.gradient[element.column] += answer(static_cast<T>(total));
+  if (thread_index() == 0) input.gradient[element.column] += output_part(static_cast<T>(total));
 }
 
 template <class T>
@@ -155,7 +155,7 @@ KETGRAD_KERNEL add_to_batched_gradients(TablesView t, Index first_element, Index
   }
   total = warp_sum(total);
   if (thread_index() == 0)
-    input.gradient[input.row(samples.first + sample) + element.column] += answer(static_cast<T>(total));
+    input.gradient[input.row(samples.first + sample) + element.column] += output_part(static_cast<T>(total));
 }
 
 }  // namespace

@@ -45,14 +45,14 @@ struct alignas(sizeof(R) <= sizeof(double) ? 2 * sizeof(R) : alignof(R)) DualOf 
 
 using Dual = DualOf<double>;
 
-// What is given back of a number: itself, of a dual its tangent.
+// The part of a number that a call returns: a plain number itself, of a dual its tangent.
 template <class R>
-KETGRAD_HOST_DEVICE constexpr R answer(const R& x) {
+KETGRAD_HOST_DEVICE constexpr R output_part(const R& x) {
   return x;
 }
 
 template <class R>
-KETGRAD_HOST_DEVICE constexpr R answer(const DualOf<R>& x) {
+KETGRAD_HOST_DEVICE constexpr R output_part(const DualOf<R>& x) {
   return x.tangent;
 }
 

@@ -110,7 +110,7 @@ void GradientSink<T>::contract_block(const Gate& gate, const std::vector<Complex
         gradient += entry.re.tangent * w.re - entry.im.tangent * w.im;
       }
     }
-    add(gate.slots[j], sample, 2 * answer(gradient));
+    add(gate.slots[j], sample, 2 * output_part(gradient));
   }
 }
 
