@@ -87,24 +87,24 @@ class Context {
   void zero_states(Complex<T>* states) { device_.zero(states, sizeof(Complex<T>) * samples_.count * dimension_); }
   void zero_numbers(Accum<T>* numbers, Index each) { device_.zero(numbers, sizeof(Accum<T>) * samples_.count * each); }
 
-  // Room for the pieces of words, for the coefficients of an unfused gate, and for what an unfused gate or a factor of
-  // an observable needs beside the states.
+  // Room for the partial sums of words, for the coefficients of an unfused gate, and for what an unfused gate or a
+  // factor of an observable needs beside the states.
   Accum<T>* room_for_words(Index count) { return grown(words_, count); }
   Complex<T>* room_for_coefficients(Index count) { return grown(coefficients_, count); }
   Complex<T>* room_for_factor(Index count) { return grown(factor_, count); }
 
   // --- sums over groups ----------------------------------------------------------------------------------------------
 
-  // Room for so many sums, and for so many pieces of sums.
+  // Room for so many sums, and for so many partial sums.
   Complex<Accum<T>>* room_for_sums(Index count) { return grown(sums_, count); }
-  Complex<Accum<T>>* room_for_pieces(Index count) { return grown(pieces_, count); }
+  Complex<Accum<T>>* room_for_partials(Index count) { return grown(partials_, count); }
 
   // The sums of sum_over_groups, [sample][entry], valid until the next.
   const Complex<Accum<T>>* sum_groups(const Map& groups, const Offsets& offsets, const Entries& entries,
                                       const Complex<T>* x, const Complex<T>* y) {
     Complex<Accum<T>>* sums = room_for_sums(entries.count * samples_.count);
-    Complex<Accum<T>>* pieces = room_for_pieces(sum_scratch_count(groups.size(), entries.count, samples_.count));
-    sum_over_groups(queue(), state_call(), groups, offsets, entries, x, y, sums, pieces);
+    Complex<Accum<T>>* partials = room_for_partials(sum_scratch_count(groups.size(), entries.count, samples_.count));
+    sum_over_groups(queue(), state_call(), groups, offsets, entries, x, y, sums, partials);
     return sums;
   }
 
@@ -130,7 +130,7 @@ class Context {
   Index chunk_ = 1;
   Samples samples_;
   Room<Complex<Accum<T>>> sums_;
-  Room<Complex<Accum<T>>> pieces_;
+  Room<Complex<Accum<T>>> partials_;
   Room<Accum<T>> words_;
   Room<Complex<T>> coefficients_;
   Room<Complex<T>> factor_;

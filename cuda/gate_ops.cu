@@ -256,12 +256,14 @@ KETGRAD_KERNEL rotation_kernel(Index each, Index samples, StateCall<T> c, Map gr
 
 // --- sums ------------------------------------------------------------------------------------------------------------
 
-// A sum over so many groups is cut into pieces, a block for each.
-constexpr Index groups_in_piece = 4096;
+// A sum over so many groups is cut into partial sums, a block for each.
+constexpr Index groups_in_partial = 4096;
 // With fewer groups than this, a thread takes an entry by itself.
 constexpr Index few_groups = 64;
 
-constexpr Index pieces_of(Index groups) { return std::min<Index>(std::max<Index>(groups / groups_in_piece, 1), 256); }
+constexpr Index partials_of(Index groups) {
+  return std::min<Index>(std::max<Index>(groups / groups_in_partial, 1), 256);
+}
 
 struct Entry {
   Index a = 0;
@@ -300,28 +302,29 @@ KETGRAD_KERNEL few_sums_kernel(Index each, Index samples, StateCall<T> c, Map gr
   sums[item.sample * each + item.number] = sum_of_groups(c, groups, entry, x + state, y + state, 0, 1, groups.size());
 }
 
-// Block (sample, entry, piece).
+// Block (sample, entry, partial).
 template <class T>
-KETGRAD_KERNEL sums_kernel(StateCall<T> c, Map groups, Offsets offsets, Entries entries, Index pieces,
+KETGRAD_KERNEL sums_kernel(StateCall<T> c, Map groups, Offsets offsets, Entries entries, Index partials,
                            const Complex<T>* x, const Complex<T>* y, Complex<Accum<T>>* sums) {
-  const Index piece = block_index() % pieces;
-  const Index number = block_index() / pieces % entries.count;
-  const Index state = (block_index() / pieces / entries.count) << c.num_bits;
+  const Index partial = block_index() % partials;
+  const Index number = block_index() / partials % entries.count;
+  const Index state = (block_index() / partials / entries.count) << c.num_bits;
   const Entry entry = entry_at(c.t, entries, offsets, number);
-  const Index length = groups.size() / pieces;
-  const Complex<Accum<T>> sum = block_sum(sum_of_groups(
-      c, groups, entry, x + state, y + state, piece * length + thread_index(), block_threads(), (piece + 1) * length));
+  const Index length = groups.size() / partials;
+  const Complex<Accum<T>> sum =
+      block_sum(sum_of_groups(c, groups, entry, x + state, y + state, partial * length + thread_index(),
+                              block_threads(), (partial + 1) * length));
   if (thread_index() == 0) sums[block_index()] = sum;
 }
 
 template <class T>
-KETGRAD_KERNEL rotation_sums_kernel(StateCall<T> c, Map groups, PauliWord word, Index pieces, const Complex<T>* bra,
+KETGRAD_KERNEL rotation_sums_kernel(StateCall<T> c, Map groups, PauliWord word, Index partials, const Complex<T>* bra,
                                     const Complex<T>* ket, Complex<Accum<T>>* sums) {
-  const Index piece = block_index() % pieces;
-  const Index state = (block_index() / pieces) << c.num_bits;
-  const Index length = groups.size() / pieces;
+  const Index partial = block_index() % partials;
+  const Index state = (block_index() / partials) << c.num_bits;
+  const Index length = groups.size() / partials;
   Accum<T> sum = 0;
-  for (Index r = piece * length + thread_index(); r < (piece + 1) * length; r += block_threads()) {
+  for (Index r = partial * length + thread_index(); r < (partial + 1) * length; r += block_threads()) {
     const Index i = at(c.t, groups, r);
     const Index j = i ^ static_cast<Index>(word.x);
     sum += inner(widened(bra[state + i]), widened(generated(word, j, ket[state + j]))).re;
@@ -332,12 +335,12 @@ KETGRAD_KERNEL rotation_sums_kernel(StateCall<T> c, Map groups, PauliWord word, 
 }
 
 template <class N>
-KETGRAD_KERNEL fold_kernel(Index each, Index samples, Index pieces, const Complex<N>* from, Complex<N>* to) {
+KETGRAD_KERNEL fold_kernel(Index each, Index samples, Index partials, const Complex<N>* from, Complex<N>* to) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   const Index e = item.sample * each + item.number;
   Complex<N> total{};
-  for (Index p = 0; p < pieces; ++p) total += from[e * pieces + p];
+  for (Index p = 0; p < partials; ++p) total += from[e * partials + p];
   to[e] = total;
 }
 
@@ -504,13 +507,13 @@ void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const Tab
 }
 
 template <class N>
-void fold_sums(const Queue& queue, Index count, Index samples, Index pieces, const Complex<N>* from, Complex<N>* to) {
-  launch_items(queue, count, samples, fold_kernel<N>, pieces, from, to);
+void fold_sums(const Queue& queue, Index count, Index samples, Index partials, const Complex<N>* from, Complex<N>* to) {
+  launch_items(queue, count, samples, fold_kernel<N>, partials, from, to);
 }
 
 Index sum_scratch_count(Index groups, Index entries, Index samples) {
-  const Index pieces = pieces_of(groups);
-  return pieces == 1 ? 0 : pieces * entries * samples;
+  const Index partials = partials_of(groups);
+  return partials == 1 ? 0 : partials * entries * samples;
 }
 
 template <class T>
@@ -522,19 +525,21 @@ void sum_over_groups(const Queue& queue, const StateCall<T>& call, const Map& gr
     return launch_items(queue, entries.count, call.samples.count, few_sums_kernel<T>, call, groups, offsets, entries, x,
                         y, sums);
   }
-  const Index pieces = pieces_of(groups.size());
-  launch(queue, call.samples.count * entries.count * pieces, item_threads, item_threads / warp_size * sizeof(Accum<T>),
-         sums_kernel<T>, call, groups, offsets, entries, pieces, x, y, pieces == 1 ? sums : scratch);
-  if (pieces > 1) fold_sums<Accum<T>>(queue, entries.count, call.samples.count, pieces, scratch, sums);
+  const Index partials = partials_of(groups.size());
+  launch(queue, call.samples.count * entries.count * partials, item_threads,
+         item_threads / warp_size * sizeof(Accum<T>), sums_kernel<T>, call, groups, offsets, entries, partials, x, y,
+         partials == 1 ? sums : scratch);
+  if (partials > 1) fold_sums<Accum<T>>(queue, entries.count, call.samples.count, partials, scratch, sums);
 }
 
 template <class T>
 void sum_rotation(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, const Complex<T>* bra,
                   const Complex<T>* ket, Complex<Accum<T>>* sums, Complex<Accum<T>>* scratch) {
-  const Index pieces = pieces_of(gate_op.groups.size());
-  launch(queue, call.samples.count * pieces, item_threads, item_threads / warp_size * sizeof(Accum<T>),
-         rotation_sums_kernel<T>, call, gate_op.groups, gate_op.word, pieces, bra, ket, pieces == 1 ? sums : scratch);
-  if (pieces > 1) fold_sums<Accum<T>>(queue, 1, call.samples.count, pieces, scratch, sums);
+  const Index partials = partials_of(gate_op.groups.size());
+  launch(queue, call.samples.count * partials, item_threads, item_threads / warp_size * sizeof(Accum<T>),
+         rotation_sums_kernel<T>, call, gate_op.groups, gate_op.word, partials, bra, ket,
+         partials == 1 ? sums : scratch);
+  if (partials > 1) fold_sums<Accum<T>>(queue, 1, call.samples.count, partials, scratch, sums);
 }
 
 #define KETGRAD_STEPS(T)                                                                                             \

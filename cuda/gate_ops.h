@@ -94,7 +94,7 @@ Index sum_scratch_count(Index groups, Index entries, Index samples);
 
 // to[sample][e] = sum over p of from[sample][e][p]
 template <class N>
-void fold_sums(const Queue& queue, Index count, Index samples, Index pieces, const Complex<N>* from, Complex<N>* to);
+void fold_sums(const Queue& queue, Index count, Index samples, Index partials, const Complex<N>* from, Complex<N>* to);
 
 // sums[sample][0] = Re<bra| -i P |ket> over the unfused gate's groups.
 template <class T>

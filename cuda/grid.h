@@ -1,4 +1,4 @@
-// Launches of one thread for each piece of work of each sample.
+// Launches of one thread for each item of work of each sample.
 #pragma once
 
 #include "cuda/arithmetic.h"
@@ -7,7 +7,7 @@ namespace ketgrad::cuda {
 
 inline constexpr int item_threads = 256;
 
-// Which piece of work this thread has.
+// Which item of work this thread has.
 struct Item {
   Index sample = 0;
   Index number = 0;

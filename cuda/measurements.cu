@@ -265,16 +265,16 @@ KETGRAD_KERNEL inner_products_kernel(StateCall<T> c, int input, Map groups, Map 
   products[2 * block_index() + 1] = of_u;
 }
 
-// u_a conj(<phi|psi>) + psi_a conj(<phi|u>), over one of `pieces` of the groups: sums[sample][a][piece].
+// u_a conj(<phi|psi>) + psi_a conj(<phi|u>), over one of `partials` of the groups: sums[sample][a][partial].
 template <class T>
 KETGRAD_KERNEL projector_gradient_kernel(Index each, Index samples, StateCall<T> c, Map groups, Map offsets,
-                                         Index pieces, const Complex<T>* u, const Complex<T>* psi,
+                                         Index partials, const Complex<T>* u, const Complex<T>* psi,
                                          const Complex<Accum<T>>* products, Complex<Accum<T>>* sums) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
-  const Index offset = at(c.t, offsets, item.number / pieces);
-  const Index length = groups.size() / pieces;
-  const Index first = item.number % pieces * length;
+  const Index offset = at(c.t, offsets, item.number / partials);
+  const Index length = groups.size() / partials;
+  const Index first = item.number % partials * length;
   Complex<Accum<T>> total{};
   for (Index r = first; r < first + length; ++r) {
     const Index i = (item.sample << c.num_bits) + (at(c.t, groups, r) ^ offset);
@@ -285,7 +285,7 @@ KETGRAD_KERNEL projector_gradient_kernel(Index each, Index samples, StateCall<T>
 }
 
 // A sum over groups is cut so that some ten thousand threads take part, of a few groups each at least.
-Index projector_pieces(const ObservableFactor& f) {
+Index projector_partials(const ObservableFactor& f) {
   const Index wanted = std::min((Index{1} << 14) / f.offsets.size(), f.groups.size() / 16);
   return std::bit_floor(static_cast<Mask>(std::max<Index>(wanted, 1)));
 }
@@ -431,21 +431,21 @@ void add_weighted_gradient(const Queue& queue, const StateCall<T>& call, int inp
 }
 
 Index projector_scratch_count(const ObservableFactor& f, Index samples) {
-  return samples * (2 * f.groups.size() + projector_pieces(f) * f.offsets.size());
+  return samples * (2 * f.groups.size() + projector_partials(f) * f.offsets.size());
 }
 
 template <class T>
 void state_projector_sums(const Queue& queue, const StateCall<T>& call, const ObservableFactor& f, const Complex<T>* u,
                           const Complex<T>* psi, Complex<Accum<T>>* scratch, Complex<Accum<T>>* sums) {
   const Index samples = call.samples.count;
-  const Index pieces = projector_pieces(f);
+  const Index partials = projector_partials(f);
   Complex<Accum<T>>* products = scratch;
   Complex<Accum<T>>* parts = scratch + 2 * samples * f.groups.size();
   launch(queue, samples * f.groups.size(), group_threads(f), sum_bytes<T>, inner_products_kernel<T>, call, f.input,
          f.groups, f.offsets, u, psi, products);
-  launch_items(queue, f.offsets.size() * pieces, samples, projector_gradient_kernel<T>, call, f.groups, f.offsets,
-               pieces, u, psi, products, parts);
-  fold_sums<Accum<T>>(queue, f.offsets.size(), samples, pieces, parts, sums);
+  launch_items(queue, f.offsets.size() * partials, samples, projector_gradient_kernel<T>, call, f.groups, f.offsets,
+               partials, u, psi, products, parts);
+  fold_sums<Accum<T>>(queue, f.offsets.size(), samples, partials, parts, sums);
 }
 
 #define KETGRAD_MEASUREMENTS(T)                                                                                        \

@@ -224,7 +224,7 @@ class Observables {
   const Complex<Accum<T>>* projector_sums(const Complex<T>* u, const Complex<T>* rest, const ObservableFactor& f,
                                           Index count) {
     Complex<Accum<T>>* sums = c_.room_for_sums(count * c_.samples().count);
-    Complex<Accum<T>>* scratch = c_.room_for_pieces(projector_scratch_count(f, c_.samples().count));
+    Complex<Accum<T>>* scratch = c_.room_for_partials(projector_scratch_count(f, c_.samples().count));
     state_projector_sums(c_.queue(), c_.state_call(), f, u, rest, scratch, sums);
     return sums;
   }

@@ -69,14 +69,14 @@ KETGRAD_KERNEL write_word_weights(TablesView t, Index words, Index real_results,
 // A block for each result of each sample.
 template <class T>
 KETGRAD_KERNEL write_word_results(TablesView t, Index real_results, const Input<T>* inputs, Samples samples,
-                                  const Accum<T>* pieces, Index pieces_each, Real<T>* real) {
+                                  const Accum<T>* partials, Index partials_each, Real<T>* real) {
   const WordResult& result = t.word_results[block_index() / samples.count];
   const Index sample = block_index() % samples.count;
   Accum<T> total = 0;
-  for (Index p = thread_index(); p < result.words.count * pieces_each; p += block_threads()) {
-    const int w = t.word_lists[result.words.first + p / pieces_each];
+  for (Index p = thread_index(); p < result.words.count * partials_each; p += block_threads()) {
+    const int w = t.word_lists[result.words.first + p / partials_each];
     total += coefficient_of(t, t.coefficients[t.words[w].term], inputs, samples.first + sample) *
-             pieces[(w * samples.count + sample) * pieces_each + p % pieces_each];
+             partials[(w * samples.count + sample) * partials_each + p % partials_each];
   }
   total = block_sum(total);
   if (thread_index() == 0)
@@ -85,12 +85,13 @@ KETGRAD_KERNEL write_word_results(TablesView t, Index real_results, const Input<
 
 // A warp for each word of each sample.
 template <class T>
-KETGRAD_KERNEL write_word_terms(TablesView t, Index real_results, Samples samples, const Accum<T>* pieces,
-                                Index pieces_each, Source<T> cotangents, Accum<T>* terms) {
+KETGRAD_KERNEL write_word_terms(TablesView t, Index real_results, Samples samples, const Accum<T>* partials,
+                                Index partials_each, Source<T> cotangents, Accum<T>* terms) {
   const Index w = block_index() / samples.count;
   const Index sample = block_index() % samples.count;
   Accum<T> total = 0;
-  for (Index p = thread_index(); p < pieces_each; p += warp_size) total += pieces[block_index() * pieces_each + p];
+  for (Index p = thread_index(); p < partials_each; p += warp_size)
+    total += partials[block_index() * partials_each + p];
   total = warp_sum(total);
   if (thread_index() != 0) return;
   const auto g = static_cast<Accum<T>>(cotangents.at((samples.first + sample) * real_results + t.words[w].result));
@@ -117,17 +118,19 @@ KETGRAD_KERNEL write_coefficient_sources(TablesView t, Index coefficients, const
 // one.
 template <class T>
 KETGRAD_KERNEL add_to_gradients(TablesView t, Index first_element, Index angles, const Input<T>* inputs,
-                                Samples samples, const Accum<T>* overlaps, Index pieces_each, const Accum<T>* single) {
+                                Samples samples, const Accum<T>* overlaps, Index partials_each,
+                                const Accum<T>* single) {
   const GradientElement element = t.elements[first_element + block_index()];
   const Input<T>& input = inputs[element.input];
   Accum<T> total = 0;
   for (int k = 0; k < element.entries.count; ++k) {
     const GradientEntry entry = t.gradient_entries[element.entries.first + k];
     const bool is_overlap = entry.source < angles;
-    const Index pieces = is_overlap ? samples.count * pieces_each : samples.count;
-    const Accum<T>* from = is_overlap ? overlaps + entry.source * pieces : single + (entry.source - angles) * pieces;
+    const Index partials = is_overlap ? samples.count * partials_each : samples.count;
+    const Accum<T>* from =
+        is_overlap ? overlaps + entry.source * partials : single + (entry.source - angles) * partials;
     Accum<T> sum = 0;
-    for (Index p = thread_index(); p < pieces; p += block_threads()) sum += from[p];
+    for (Index p = thread_index(); p < partials; p += block_threads()) sum += from[p];
     total += entry.weight * sum;
   }
   total = block_sum(total);
@@ -136,7 +139,7 @@ KETGRAD_KERNEL add_to_gradients(TablesView t, Index first_element, Index angles,
 
 template <class T>
 KETGRAD_KERNEL add_to_batched_gradients(TablesView t, Index first_element, Index angles, const Input<T>* inputs,
-                                        Samples samples, const Accum<T>* overlaps, Index pieces_each,
+                                        Samples samples, const Accum<T>* overlaps, Index partials_each,
                                         const Accum<T>* single) {
   const GradientElement element = t.elements[first_element + block_index() / samples.count];
   const Index sample = block_index() % samples.count;
@@ -145,9 +148,9 @@ KETGRAD_KERNEL add_to_batched_gradients(TablesView t, Index first_element, Index
   for (int k = 0; k < element.entries.count; ++k) {
     const GradientEntry entry = t.gradient_entries[element.entries.first + k];
     if (entry.source < angles) {
-      const Accum<T>* from = overlaps + (entry.source * samples.count + sample) * pieces_each;
+      const Accum<T>* from = overlaps + (entry.source * samples.count + sample) * partials_each;
       Accum<T> sum = 0;
-      for (Index p = thread_index(); p < pieces_each; p += warp_size) sum += from[p];
+      for (Index p = thread_index(); p < partials_each; p += warp_size) sum += from[p];
       total += entry.weight * sum;
     } else if (thread_index() == 0) {
       total += entry.weight * single[(entry.source - angles) * samples.count + sample];
@@ -188,17 +191,17 @@ void set_word_weights(const Queue& queue, const TablesView& t, Index words, Inde
 
 template <class T>
 void finish_words(const Queue& queue, const TablesView& t, Index results, Index real_results, const Input<T>* inputs,
-                  const Samples& samples, const Accum<T>* pieces, Index pieces_each, Real<T>* real) {
-  const int block = pieces_each < warp_size ? warp_size : many_threads;
+                  const Samples& samples, const Accum<T>* partials, Index partials_each, Real<T>* real) {
+  const int block = partials_each < warp_size ? warp_size : many_threads;
   launch(queue, results * samples.count, block, many_threads / warp_size * sizeof(Accum<T>), write_word_results<T>, t,
-         real_results, inputs, samples, pieces, pieces_each, real);
+         real_results, inputs, samples, partials, partials_each, real);
 }
 
 template <class T>
 void set_word_terms(const Queue& queue, const TablesView& t, Index words, Index real_results, const Samples& samples,
-                    const Accum<T>* pieces, Index pieces_each, const Source<T>& cotangents, Accum<T>* terms) {
-  launch(queue, words * samples.count, warp_size, 0, write_word_terms<T>, t, real_results, samples, pieces, pieces_each,
-         cotangents, terms);
+                    const Accum<T>* partials, Index partials_each, const Source<T>& cotangents, Accum<T>* terms) {
+  launch(queue, words * samples.count, warp_size, 0, write_word_terms<T>, t, real_results, samples, partials,
+         partials_each, cotangents, terms);
 }
 
 template <class T>
@@ -211,7 +214,7 @@ void set_coefficient_sources(const Queue& queue, const TablesView& t, Index coef
 template <class T>
 void collect_gradients(const Queue& queue, const TablesView& t, const std::vector<GradientElement>& elements,
                        Index angles, const Input<T>* inputs, const std::vector<Input<T>>& host_inputs,
-                       const Samples& samples, const Accum<T>* overlaps, Index pieces_each, const Accum<T>* single) {
+                       const Samples& samples, const Accum<T>* overlaps, Index partials_each, const Accum<T>* single) {
   // Elements are in the order of their inputs: a launch for each run of elements of one input.
   const auto end = static_cast<Index>(elements.size());
   for (Index first = 0, next = 0; first < end; first = next) {
@@ -221,10 +224,10 @@ void collect_gradients(const Queue& queue, const TablesView& t, const std::vecto
     const Index count = next - first;
     if (input.batched != 0) {
       launch(queue, count * samples.count, warp_size, 0, add_to_batched_gradients<T>, t, first, angles, inputs, samples,
-             overlaps, pieces_each, single);
+             overlaps, partials_each, single);
     } else {
       launch(queue, count, many_threads, many_threads / warp_size * sizeof(Accum<T>), add_to_gradients<T>, t, first,
-             angles, inputs, samples, overlaps, pieces_each, single);
+             angles, inputs, samples, overlaps, partials_each, single);
     }
   }
 }

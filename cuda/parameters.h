@@ -22,25 +22,25 @@ template <class T>
 void set_word_weights(const Queue& queue, const TablesView& t, Index words, Index real_results, const Input<T>* inputs,
                       const Samples& samples, const Source<T>& cotangents, T* weights);
 
-// Sums of pieces [word][sample][pieces_each] into those `results` that are sums of words.
+// Sums of partial sums [word][sample][partials_each] into those `results` that are sums of words.
 template <class T>
 void finish_words(const Queue& queue, const TablesView& t, Index results, Index real_results, const Input<T>* inputs,
-                  const Samples& samples, const Accum<T>* pieces, Index pieces_each, Real<T>* real);
+                  const Samples& samples, const Accum<T>* partials, Index partials_each, Real<T>* real);
 
 // terms[word's term][sample] = cotangent * the word's value: what its coefficient's gradient is made of.
 template <class T>
 void set_word_terms(const Queue& queue, const TablesView& t, Index words, Index real_results, const Samples& samples,
-                    const Accum<T>* pieces, Index pieces_each, const Source<T>& cotangents, Accum<T>* terms);
+                    const Accum<T>* partials, Index partials_each, const Source<T>& cotangents, Accum<T>* terms);
 
 // single[source][sample] of every coefficient's values, from terms[coefficient][sample].
 template <class T>
 void set_coefficient_sources(const Queue& queue, const TablesView& t, Index coefficients, const Input<T>* inputs,
                              const Samples& samples, const Accum<T>* terms, Accum<T>* single);
 
-// Adds overlaps [angle][sample][pieces_each] and single sources [source][sample] to the gradients of real inputs.
+// Adds overlaps [angle][sample][partials_each] and single sources [source][sample] to the gradients of real inputs.
 template <class T>
 void collect_gradients(const Queue& queue, const TablesView& t, const std::vector<GradientElement>& elements,
                        Index angles, const Input<T>* inputs, const std::vector<Input<T>>& host_inputs,
-                       const Samples& samples, const Accum<T>* overlaps, Index pieces_each, const Accum<T>* single);
+                       const Samples& samples, const Accum<T>* overlaps, Index partials_each, const Accum<T>* single);
 
 }  // namespace ketgrad::cuda

@@ -84,8 +84,8 @@ struct Place {
   Shared<std::uint32_t> tile_words;
   Shared<Complex<T>> products;  // of phases, of this operation and of the one before
   int products_begin = 0;
-  Index piece = 0;     // of sums, this warp's
-  bool first = false;  // no piece has been written before
+  Index partial = 0;   // of sums, this warp's
+  bool first = false;  // no partial sum has been written before
 
   KETGRAD_DEVICE Local size() const { return Local{1} << tile_bits; }
   KETGRAD_DEVICE Local padded_size() const { return Local{1} << padded_bits(tile_bits); }
@@ -174,10 +174,10 @@ class SupportRows {
 
 // --- sums ------------------------------------------------------------------------------------------------------------
 
-// Each warp has a piece of its own, so nothing depends on the order of warps; one lane adds to it.
+// Each warp has a partial sum of its own, so nothing depends on the order of warps; one lane adds to it.
 template <class T>
-KETGRAD_DEVICE void add_to_piece(Accum<T>* pieces, const Place<T>& place, const T& value) {
-  add_alone(pieces + place.piece, static_cast<Accum<T>>(value));
+KETGRAD_DEVICE void add_to_partial(Accum<T>* partials, const Place<T>& place, const T& value) {
+  add_alone(partials + place.partial, static_cast<Accum<T>>(value));
 }
 
 // values[k] = sum over patterns p of (-1)^parity(k & p) values[p]
@@ -388,7 +388,7 @@ KETGRAD_DEVICE void add_string_overlaps(const TableOp& op, const Place<T>& place
     const int number = place.t.rotations + slot.string;
     if (slot.string < 0 || place.t.angles[number].is_constant != 0) continue;
     const std::uint32_t signs = place.signs_of_warp(op.signs[l], group) << (most_signs - 1 - lane());
-    add_to_piece(overlaps + number * stride, place, with_sign(sum, signs));
+    add_to_partial(overlaps + number * stride, place, with_sign(sum, signs));
   }
 }
 
@@ -486,7 +486,7 @@ KETGRAD_DEVICE void undo(const TableOp& op, const SampleParameters<T>& parameter
     const int number = op.first_angle + j;
     if (j >= op.rotations || place.t.angles[number].is_constant != 0) continue;
     const T sum = warp_sum(sums[j]);
-    if (lane() == 0) add_to_piece(overlaps + number * stride, place, with_sign(sum, signs << (most_signs - 1 - j)));
+    if (lane() == 0) add_to_partial(overlaps + number * stride, place, with_sign(sum, signs << (most_signs - 1 - j)));
   }
   if (has_strings) sign = 1;
 }
@@ -519,15 +519,15 @@ KETGRAD_DEVICE T word_sums(const WordList& list, const Place<T>& place, Local gr
 
 // <P> is the sum over rows q of Re(i^quarter (-1)^parity(q) conj(psi_(q ^ flip)) psi_q).
 template <class T>
-KETGRAD_DEVICE void add_word_values(const Range& groups, const Place<T>& place, const Tile<T>& ket, Accum<T>* pieces,
+KETGRAD_DEVICE void add_word_values(const Range& groups, const Place<T>& place, const Tile<T>& ket, Accum<T>* partials,
                                     Index stride) {
   for_each_round(place, [&](const Round& round) {
     const auto add = [&](const WordList& list, T* values) {
       const T sum = word_sums(list, place, round.group, values);
       if (static_cast<int>(lane()) >= list.words.count()) return;
-      Accum<T>* piece = pieces + (list.words.first + lane()) * stride;
-      if (place.first && round.number == 0) piece[place.piece] = 0;
-      add_to_piece(piece, place, sum);
+      Accum<T>* partial = partials + (list.words.first + lane()) * stride;
+      if (place.first && round.number == 0) partial[place.partial] = 0;
+      add_to_partial(partial, place, sum);
     };
     Complex<T> rows[own_rows];
     for_each_row(round, [&](int u, Local, Local s) { rows[u] = ket.get(s); });
@@ -579,7 +579,7 @@ KETGRAD_DEVICE void word_rows(const Range& groups, const Place<T>& place, const 
 
 // --- tiles -----------------------------------------------------------------------------------------------------------
 
-// What a block needs to go through its tiles. Sums have `pieces_each` pieces a sample; a grid of fewer leaves the
+// What a block needs to go through its tiles. Sums have `partials_each` partials a sample; a grid of fewer leaves the
 // others alone, which are zero.
 template <class T>
 class Block {
@@ -587,7 +587,7 @@ class Block {
   // `pass` says where tiles are; nobody looks at it where a tile is the state.
   template <class Pass>
   KETGRAD_DEVICE Block(const TileCall<T>& c, const TileGrid& grid, int tile_bits, int states, const Pass& pass,
-                       Index pieces_each)
+                       Index partials_each)
       : words_(pass.tile_words),
         bits_(c.num_bits - tile_bits),
         parts_(static_cast<int>(grid.parts)),
@@ -604,7 +604,7 @@ class Block {
             {tile_bytes<T>(tile_bits, states), gpu_table_numbers}} {
     end_ = place_.everywhere ? 1 << bits_ : static_cast<int>(grid.tiles);
     const int warps = block_threads() / warp_size;
-    place_.piece = place_.sample * pieces_each + part_ * warps + thread_index() / warp_size;
+    place_.partial = place_.sample * partials_each + part_ * warps + thread_index() / warp_size;
     if (!place_.whole) place_.rows = RowMap::of(c.t, pass.rows, place_.thread_bits());
   }
 
@@ -688,7 +688,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     forward_kernel(TileCall<T> c, TileGrid grid, ForwardTiles<T> f, int tile_bits, Range groups) {
   const TablesView& t = c.t;
   const TilePass& pass = t.passes[f.first_pass];
-  Block<T> block(c, grid, tile_bits, 1, pass, f.pieces_each);
+  Block<T> block(c, grid, tile_bits, 1, pass, f.partials_each);
   Place<T>& place = block.place();
   const Index state = static_cast<Index>(place.sample) << c.num_bits;
   const SampleParameters<T> parameters{c.rotations + static_cast<Index>(place.sample) * t.rotations,
@@ -708,7 +708,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     }
     barrier();
     if (f.into != nullptr) store_tile(place, SupportMap{}, ket, sign, f.into + state);
-    if (f.measures) add_word_values(groups, place, ket, f.pieces, c.samples.count * f.pieces_each);
+    if (f.measures) add_word_values(groups, place, ket, f.partials, c.samples.count * f.partials_each);
   });
 }
 
@@ -717,10 +717,10 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     backward_kernel(TileCall<T> c, TileGrid grid, BackwardTiles<T> b, int tile_bits, Range groups, Index words) {
   const TablesView& t = c.t;
   const TilePass& pass = t.passes[b.first_pass];
-  Block<T> block(c, grid, tile_bits, 2, pass, b.overlap_pieces);
+  Block<T> block(c, grid, tile_bits, 2, pass, b.overlap_partials);
   Place<T>& place = block.place();
   const Index state = static_cast<Index>(place.sample) << c.num_bits;
-  const Index stride = c.samples.count * b.overlap_pieces;
+  const Index stride = c.samples.count * b.overlap_partials;
   const SampleParameters<T> parameters{c.rotations + static_cast<Index>(place.sample) * t.rotations,
                                        c.phases + place.sample * c.strings};
   block.for_each_tile([&] {
@@ -751,15 +751,15 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
 
 template <class T>
 KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
-    measure_kernel(TileCall<T> c, TileGrid grid, WordPass pass, const Complex<T>* kets, Accum<T>* pieces,
-                   Index pieces_each) {
-  Block<T> block(c, grid, pass.tile_bits, 1, pass, pieces_each);
+    measure_kernel(TileCall<T> c, TileGrid grid, WordPass pass, const Complex<T>* kets, Accum<T>* partials,
+                   Index partials_each) {
+  Block<T> block(c, grid, pass.tile_bits, 1, pass, partials_each);
   Place<T>& place = block.place();
   block.for_each_tile([&] {
     Tile<T> ket(0, place.padded_size());
     load_tile(place, SupportMap{}, kets + (static_cast<Index>(place.sample) << c.num_bits), ket);
     barrier();
-    add_word_values(pass.groups, place, ket, pieces, c.samples.count * pieces_each);
+    add_word_values(pass.groups, place, ket, partials, c.samples.count * partials_each);
   });
 }
 
@@ -767,7 +767,7 @@ template <class T>
 KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     bra_kernel(TileCall<T> c, TileGrid grid, WordPass pass, const Complex<T>* kets, Complex<T>* bras, const T* weights,
                Index words, bool begins) {
-  Block<T> block(c, grid, pass.tile_bits, 1, pass, grid.pieces());
+  Block<T> block(c, grid, pass.tile_bits, 1, pass, grid.partials());
   Place<T>& place = block.place();
   const Index state = static_cast<Index>(place.sample) << c.num_bits;
   block.for_each_tile([&] {
@@ -864,9 +864,9 @@ void run_backward(const Queue& queue, const Tables& tables, const TileCall<T>& c
 
 template <class T>
 void measure_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int word_pass,
-                   const Complex<T>* ket, Accum<T>* pieces, Index piece_stride) {
+                   const Complex<T>* ket, Accum<T>* partials, Index partial_stride) {
   const WordPass& pass = tables.word_passes[word_pass];
-  launch_tiles(queue, call, Shape::of(tables, pass), 1, measure_kernel<T>, pass, ket, pieces, piece_stride);
+  launch_tiles(queue, call, Shape::of(tables, pass), 1, measure_kernel<T>, pass, ket, partials, partial_stride);
 }
 
 template <class T>

@@ -21,14 +21,14 @@ struct TileCall {
   Index chunk = 1;  // samples of the largest chunk, by which blocks are shared out: the same for every chunk of a call
 };
 
-// Blocks that share a sample's tiles, and the pieces that each of its sums comes in. Block `part` of `parts` takes
+// Blocks that share a sample's tiles, and the partial sums of each of its sums. Block `part` of `parts` takes
 // every parts-th of the tiles that may be other than zero.
 struct TileGrid {
   Index tiles = 1;
   Index parts = 1;
   int threads = warp_size;
 
-  KETGRAD_HOST_DEVICE Index pieces() const { return parts * (threads / warp_size); }
+  KETGRAD_HOST_DEVICE Index partials() const { return parts * (threads / warp_size); }
 };
 
 TileGrid grid_of(int tile_bits, Index tiles, Index samples, int multiprocessors);
@@ -44,11 +44,11 @@ struct ForwardTiles {
   int end_pass = 0;
   bool prepares = false;  // begin with `initial`; else with what `ket` holds
   InitialAmplitudes initial;
-  Complex<T>* ket = nullptr;   // [sample][2^n]; null where nobody needs it and nothing is read
-  Complex<T>* into = nullptr;  // where the ket goes; null: nowhere
-  bool measures = false;       // the words of the first word pass, of the same tiles
-  Accum<T>* pieces = nullptr;  // [word][sample][pieces_each]
-  Index pieces_each = 1;
+  Complex<T>* ket = nullptr;     // [sample][2^n]; null where nobody needs it and nothing is read
+  Complex<T>* into = nullptr;    // where the ket goes; null: nowhere
+  bool measures = false;         // the words of the first word pass, of the same tiles
+  Accum<T>* partials = nullptr;  // [word][sample][partials_each]
+  Index partials_each = 1;
 };
 
 template <class T>
@@ -63,18 +63,18 @@ struct BackwardTiles {
   Complex<T>* bra = nullptr;           // [sample][2^n]
   bool reads_bra = true;               // else it begins as zero
   const T* weights = nullptr;          // [sample][word]: the words of the first word pass are added to it; null: none
-  Accum<T>* overlaps = nullptr;        // [angle][sample][overlap_pieces], to which this adds
-  Index overlap_pieces = 0;
+  Accum<T>* overlaps = nullptr;        // [angle][sample][overlap_partials], to which this adds
+  Index overlap_partials = 0;
   bool writes_bra = true;
 };
 
 template <class T>
 void run_backward(const Queue& queue, const Tables& tables, const TileCall<T>& call, const BackwardTiles<T>& b);
 
-// pieces[word][sample][pieces of the pass's own grid], for the words of one pass over states of several tiles.
+// partials[word][sample][partials of the pass's own grid], for the words of one pass over states of several tiles.
 template <class T>
 void measure_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int word_pass,
-                   const Complex<T>* ket, Accum<T>* pieces, Index piece_stride);
+                   const Complex<T>* ket, Accum<T>* partials, Index partial_stride);
 
 // bra = or += sum of weight * word psi
 template <class T>

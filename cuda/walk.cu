@@ -69,7 +69,7 @@ class Walk {
       if (wants_coefficients_)
         set_coefficient_sources(c_.queue(), c_.view(), term_count(), c_.device_inputs(), c_.samples(), terms_, single_);
       collect_gradients(c_.queue(), c_.view(), c_.tables().elements, c_.tables().angle_count(), c_.device_inputs(),
-                        c_.inputs(), c_.samples(), overlaps_, overlap_pieces_, single_);
+                        c_.inputs(), c_.samples(), overlaps_, overlap_partials_, single_);
     });
   }
 
@@ -96,13 +96,13 @@ class Walk {
     const double states = (backward ? 2 : 1) + (t.needs_scratch ? 2 : 0);
     const double angles =
         static_cast<double>(t.angle_count()) * std::max(sizeof(ShearRotation<T>), sizeof(Complex<Accum<T>>));
-    const double pieces =
-        static_cast<double>(pieces_of_overlaps(1) * t.angle_count() + pieces_of_words(1) * word_count());
+    const double partials =
+        static_cast<double>(partials_of_overlaps(1) * t.angle_count() + partials_of_words(1) * word_count());
     const double sums = 2 * static_cast<double>(largest_sum(backward)) * sizeof(Complex<Accum<T>>);
     const double matrix = static_cast<double>(t.largest_gate_op) * t.largest_gate_op;
     const double matrices = (is_dual<T> ? 3 * matrix : matrix) + static_cast<double>(largest_factor());
     return (states * static_cast<double>(c_.dimension()) + matrices) * sizeof(Complex<T>) + angles +
-           pieces * sizeof(Accum<T>) + sums;
+           partials * sizeof(Accum<T>) + sums;
   }
 
   // Calls f for each factor of an observable.
@@ -244,8 +244,8 @@ class Walk {
     f.ket = ket_;
     f.into = ket_;
     f.measures = measures;
-    f.pieces = words_;
-    f.pieces_each = word_pieces_;
+    f.partials = words_;
+    f.partials_each = word_partials_;
     run_forward(c_.queue(), c_.tables(), tile_call(), f);
   }
 
@@ -256,31 +256,31 @@ class Walk {
   }
 
   // Pieces in which the sums of a call of so many samples come: of the pass with the most.
-  Index pieces_of_words(Index samples) const {
+  Index partials_of_words(Index samples) const {
     Index most = 1;
     for (const WordPass& pass : c_.tables().word_passes)
-      most = std::max(most, grid(pass.tile_bits, pass.tiles, samples).pieces());
+      most = std::max(most, grid(pass.tile_bits, pass.tiles, samples).partials());
     return most;
   }
 
-  Index pieces_of_overlaps(Index samples) const {
+  Index partials_of_overlaps(Index samples) const {
     Index most = 1;
     for (const TilePass& pass : c_.tables().passes) {
-      if (pass.gate_op == Element::none) most = std::max(most, grid(pass.tile_bits, pass.tiles, samples).pieces());
+      if (pass.gate_op == Element::none) most = std::max(most, grid(pass.tile_bits, pass.tiles, samples).partials());
     }
     return most;
   }
 
-  // Room for the pieces of all words, zeros but where one launch has all of them.
+  // Room for the partial sums of all words, zeros but where one launch has all of them.
   void begin_words() {
-    word_pieces_ = pieces_of_words(c_.chunk());
-    words_ = c_.room_for_words(c_.chunk() * word_count() * word_pieces_);
-    if (!whole_) c_.zero_numbers(words_, word_count() * word_pieces_);
+    word_partials_ = partials_of_words(c_.chunk());
+    words_ = c_.room_for_words(c_.chunk() * word_count() * word_partials_);
+    if (!whole_) c_.zero_numbers(words_, word_count() * word_partials_);
   }
 
   void measure_words_from(std::size_t first, const Complex<T>* ket) {
     for (std::size_t p = first; p < c_.tables().word_passes.size(); ++p)
-      measure_words(c_.queue(), c_.tables(), tile_call(), static_cast<int>(p), ket, words_, word_pieces_);
+      measure_words(c_.queue(), c_.tables(), tile_call(), static_cast<int>(p), ket, words_, word_partials_);
   }
 
   // Results begin as the sums of their words, or as zero.
@@ -289,7 +289,7 @@ class Walk {
     if (count == 0) return;
     c_.device().zero(results.real + c_.samples().first * count, sizeof(Real<T>) * c_.samples().count * count);
     finish_words(c_.queue(), c_.view(), static_cast<Index>(c_.tables().word_results.size()), count, c_.device_inputs(),
-                 c_.samples(), static_cast<const Accum<T>*>(words_), word_pieces_, results.real);
+                 c_.samples(), static_cast<const Accum<T>*>(words_), word_partials_, results.real);
   }
 
   // --- backward ------------------------------------------------------------------------------------------------------
@@ -300,8 +300,8 @@ class Walk {
   }
 
   void begin_sums() {
-    overlap_pieces_ = pieces_of_overlaps(c_.chunk());
-    const Index overlaps = c_.tables().angle_count() * overlap_pieces_;
+    overlap_partials_ = partials_of_overlaps(c_.chunk());
+    const Index overlaps = c_.tables().angle_count() * overlap_partials_;
     c_.zero_numbers(c_.numbers_of_chunk(overlaps_, overlaps), overlaps);
     c_.zero_numbers(c_.numbers_of_chunk(single_, c_.tables().single_sources), c_.tables().single_sources);
     wants_coefficients_ = wants_any_coefficient();
@@ -333,8 +333,8 @@ class Walk {
     if (wants_coefficients_ && word_count() > 0) {
       begin_words();
       measure_words_from(0, source_);
-      set_word_terms(c_.queue(), c_.view(), word_count(), c_.tables().real_results, c_.samples(), words_, word_pieces_,
-                     cotangents_.real, terms_);
+      set_word_terms(c_.queue(), c_.view(), word_count(), c_.tables().real_results, c_.samples(), words_,
+                     word_partials_, cotangents_.real, terms_);
     }
     observables_.add_bras(source_, cotangents_, bra_, terms_);
   }
@@ -367,7 +367,7 @@ class Walk {
     b.writes_bra = !is_last;
     b.bra = b.reads_bra || b.writes_bra ? c_.own(bra_) : nullptr;
     b.overlaps = overlaps_;
-    b.overlap_pieces = overlap_pieces_;
+    b.overlap_partials = overlap_partials_;
     run_backward(c_.queue(), c_.tables(), tile_call(), b);
     words_in_launch_ = false;
     bra_has_begun_ = true;
@@ -447,8 +447,9 @@ class Walk {
     const Index count = overlap_count(gate_op);
     if (gate_op.kind == GateOpKind::pauli_rotation) {
       Complex<Accum<T>>* sums = c_.room_for_sums(c_.samples().count);
-      Complex<Accum<T>>* pieces = c_.room_for_pieces(sum_scratch_count(gate_op.groups.size(), 1, c_.samples().count));
-      sum_rotation(c_.queue(), c_.state_call(), gate_op, static_cast<const Complex<T>*>(bra_), ket, sums, pieces);
+      Complex<Accum<T>>* partials =
+          c_.room_for_partials(sum_scratch_count(gate_op.groups.size(), 1, c_.samples().count));
+      sum_rotation(c_.queue(), c_.state_call(), gate_op, static_cast<const Complex<T>*>(bra_), ket, sums, partials);
       return sums;
     }
     const auto kind = gate_op.kind == GateOpKind::diagonal ? Entries::Kind::diagonal : Entries::Kind::all;
@@ -467,12 +468,12 @@ class Walk {
   Complex<T>* bra_ = nullptr;
   Complex<T>* own_ket_ = nullptr;
   Accum<T>* words_ = nullptr;
-  Index word_pieces_ = 0;
+  Index word_partials_ = 0;
   T* word_weights_ = nullptr;
   bool words_in_launch_ = false;  // the next launch that undoes passes adds words to the bra
   bool bra_has_begun_ = false;
   Accum<T>* overlaps_ = nullptr;
-  Index overlap_pieces_ = 1;
+  Index overlap_partials_ = 1;
   Accum<T>* single_ = nullptr;
   Accum<T>* terms_ = nullptr;
   bool wants_coefficients_ = false;

@@ -32,9 +32,9 @@ struct Layout {
   friend bool operator==(const Layout&, const Layout&) = default;
 };
 
-// Unnormalised rotations leave out a factor that all amplitudes have in common, the product of their cosines. The engine
-// carries it as a deferred scale, which the last operation of a segment (going forward, or going back) applies. Rotations
-// of half the amplitudes leave nothing out and apply nothing.
+// Unnormalised rotations leave out a factor that all amplitudes have in common, the product of their cosines. The
+// engine carries it as a deferred scale, which the last operation of a segment (going forward, or going back) applies.
+// Rotations of half the amplitudes leave nothing out and apply nothing.
 
 // The half that a block's rotations act on: amplitudes at which the parities of tile, row and lane add up to an odd
 // one, or to an even one.

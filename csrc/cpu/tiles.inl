@@ -69,8 +69,9 @@ class Workshop {
   std::vector<Workspace<V>*> free_;
 };
 
-// Tiles are taken in so many portions, each with sums of its own, whatever the number of threads: so sums are the same.
-constexpr Index most_portions = 32;
+// Tiles are cut into so many chunks, each with partial sums of its own, whatever the number of threads: so sums are the
+// same.
+constexpr Index max_chunks = 32;
 
 // V is the scalar for a single state, the vector of lanes for a batch, whose states are never cut into tiles.
 template <class V>
@@ -103,18 +104,18 @@ class TileRunner {
   // added to `out`.
   template <class F>
   void for_each(const auto& pass, Index count, Index size, double* out, const F& f) {
-    const Index portions = pass.tiles.size() == 1 ? 1 : std::min(count, most_portions);
-    std::vector<double> partial(portions > 1 ? portions * size : 0, 0.0);
-    const auto portion = [&](Index p) {
+    const Index chunks = pass.tiles.size() == 1 ? 1 : std::min(count, max_chunks);
+    std::vector<double> partial(chunks > 1 ? chunks * size : 0, 0.0);
+    const auto chunk = [&](Index p) {
       Workspace<V>* work = workshop_.take();
-      double* sums = portions > 1 ? partial.data() + p * size : out;
-      for (Index tile = p * count / portions; tile < (p + 1) * count / portions && !call_.should_stop(); ++tile)
+      double* sums = chunks > 1 ? partial.data() + p * size : out;
+      for (Index tile = p * count / chunks; tile < (p + 1) * count / chunks && !call_.should_stop(); ++tile)
         f(tile, *work, sums);
       workshop_.give_back(work);
     };
-    if (portions == 1) return portion(0);
-    team_.for_each(portions, portion);
-    for (Index p = 0; p < portions; ++p) {
+    if (chunks == 1) return chunk(0);
+    team_.for_each(chunks, chunk);
+    for (Index p = 0; p < chunks; ++p) {
       for (Index e = 0; e < size; ++e) out[e] += partial[p * size + e];
     }
   }

@@ -1,6 +1,6 @@
 // What the CUDA engine does on a GPU of full size alone, under the emulation: sums of large states that come in many
-// pieces, blocks of several warps that add up, a batch of many samples; and angles that are rare: huge ones, and those
-// next to multiples of pi/2, on states that are zero in part.
+// partial sums, blocks of several warps that add up, a batch of many samples; and angles that are rare: huge ones, and
+// those next to multiples of pi/2, on states that are zero in part.
 #include <cmath>
 #include <numbers>
 #include <utility>
@@ -33,7 +33,7 @@ void check_tangents_like_cpu(const Case& c, const Tangents& t, const Setting& se
   check_alike<T>(c, found, expected);
 }
 
-// --- many pieces and many warps --------------------------------------------------------------------------------------
+// --- many partial sums and many warps --------------------------------------------------------------------------------
 
 // Rotations, phases and CNOT, and words of Z and X whose coefficients are inputs (`trains`), or numbers.
 Circuit circuit_of_words(Random& random, int num_wires, bool trains) {
@@ -54,8 +54,8 @@ Circuit circuit_of_words(Random& random, int num_wires, bool trains) {
   return circuit;
 }
 
-// Tiles of one warp and of four. Whoever adds up so many pieces is a block of eight warps.
-TEST(sums_in_many_pieces) {
+// Tiles of one warp and of four. Whoever adds up so many partial sums is a block of eight warps.
+TEST(sums_in_many_partials) {
   struct Size {
     int wires;
     int tile_bits;
@@ -63,7 +63,7 @@ TEST(sums_in_many_pieces) {
   for (const Size size : {Size{11, 6}, Size{13, 10}}) {
     const cuda::TileGrid grid =
         cuda::grid_of(size.tile_bits, Index{1} << (size.wires - size.tile_bits), 2, hopper_multiprocessors);
-    CHECK(grid.pieces() >= cuda::warp_size);
+    CHECK(grid.partials() >= cuda::warp_size);
     for (const bool trains : {false, true}) {
       Random random(23);
       const Circuit circuit = circuit_of_words(random, size.wires, trains);

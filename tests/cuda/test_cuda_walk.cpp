@@ -178,7 +178,7 @@ TEST(large_tiles_agree_with_the_cpu) {
   }
 }
 
-// Several parts of a sample's tiles, sums over groups in several pieces, and every kind of unfused gate and
+// Several parts of a sample's tiles, sums over groups in several partial sums, and every kind of unfused gate and
 // measurement.
 TEST(large_states_agree_with_the_cpu) {
   Random random(24);
