@@ -162,7 +162,7 @@ KETGRAD_DEVICE Complex<N> block_sum(const Complex<N>& value) {
 template <class T>
 struct Input {
   Source<T> data;
-  Real<T>* gradient = nullptr;  // null where none is wanted
+  Real<T>* gradient = nullptr;  // null where none is requested
   Index numel = 0;              // complex numbers count once
   std::int32_t batched = 0;
   std::int32_t is_complex = 0;

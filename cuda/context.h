@@ -35,14 +35,14 @@ class Context {
   std::int32_t* some_nan() const { return some_nan_; }
   Index dimension() const { return dimension_; }
 
-  bool wants(int input) const { return input != no_input && inputs_[input].gradient != nullptr; }
+  bool requests(int input) const { return input != no_input && inputs_[input].gradient != nullptr; }
 
   // Duals only: whether the input has a direction.
   bool has_tangent(int input) const { return input != no_input && inputs_[input].data.tangents != nullptr; }
 
-  bool wants(const Range& values) const {
+  bool requests(const Range& values) const {
     for (int j = 0; j < values.count; ++j) {
-      if (wants(tables().values[values.first + j].input)) return true;
+      if (requests(tables().values[values.first + j].input)) return true;
     }
     return false;
   }

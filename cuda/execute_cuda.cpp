@@ -369,29 +369,29 @@ Executed execute_as(const ProgramHandle& program, const std::vector<Tensor>& inp
 
 template <class T>
 std::vector<Tensor> execute_vjp_as(const ProgramHandle& program, const std::vector<Tensor>& inputs, const Tensor& ket,
-                                   const Tensor& g_real, const Tensor& g_complex, const std::vector<Index>& wanted) {
+                                   const Tensor& g_real, const Tensor& g_complex, const std::vector<Index>& requested) {
   const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
   const ops::CheckedCotangents<T> checked(arguments, inputs[0], ket, g_real, g_complex);
-  ops::check_wanted(wanted, inputs.size());
+  ops::check_requested(requested, inputs.size());
   TorchDevice device(inputs[0].get_device_index());
   const TableUse use = table_cache().use<T>(arguments.program, device);
   const DeviceCall<T> call = device_call(arguments, use);
   Cotangents<T> cotangents = checked.view(inputs.size());
   std::vector<Tensor> gradients;
-  for (const Index input : wanted) gradients.push_back(empty_gradient(input, inputs[input], device, cotangents));
+  for (const Index input : requested) gradients.push_back(empty_gradient(input, inputs[input], device, cotangents));
   execute_vjp<T>(device, call, cotangents);
   return gradients;
 }
 
 template <class T>
 DirectionalTensors execute_tangents_as(const ProgramHandle& program, const std::vector<Tensor>& inputs,
-                                       const std::vector<Tensor>& tangents, const std::vector<Index>& moving,
-                                       const std::vector<Tensor>& cotangents, const std::vector<Index>& wanted) {
+                                       const std::vector<Tensor>& tangents, const std::vector<Index>& with_tangent,
+                                       const std::vector<Tensor>& cotangents, const std::vector<Index>& requested) {
   const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
-  const ops::CheckedTangents<T> directions(arguments, tangents, moving);
-  ops::CheckedDirectional<T> checked(arguments, inputs[0], wanted.empty() ? std::vector<Tensor>{} : cotangents);
+  const ops::CheckedTangents<T> directions(arguments, tangents, with_tangent);
+  ops::CheckedDirectional<T> checked(arguments, inputs[0], requested.empty() ? std::vector<Tensor>{} : cotangents);
   Directional<T>& directional = checked.directional;
-  ops::check_wanted(wanted, inputs.size());
+  ops::check_requested(requested, inputs.size());
   TorchDevice device(inputs[0].get_device_index());
   const TableUse use = table_cache().use<DualOf<T>>(arguments.program, device);
   DeviceCall<T> call = device_call(arguments, use);
@@ -401,7 +401,7 @@ DirectionalTensors execute_tangents_as(const ProgramHandle& program, const std::
   const Tensor complex = empty({arguments.batch, p.complex_results()}, complex_type<T>, inputs[0]);
   directional.results = {data<T>(real), data<T>(complex), nullptr};
   std::vector<Tensor> gradients;
-  for (const Index input : wanted)
+  for (const Index input : requested)
     gradients.push_back(empty_gradient(input, inputs[input], device, directional.cotangents));
   execute_tangents<T>(device, call, directional);
   return {real, complex, gradients};
@@ -430,11 +430,12 @@ Executed execute_cuda(std::int64_t program, std::vector<Tensor> inputs, bool kee
 }
 
 std::vector<Tensor> execute_vjp_cuda(std::int64_t program, std::vector<Tensor> inputs, const Tensor& ket,
-                                     const Tensor& g_real, const Tensor& g_complex, std::vector<std::int64_t> wanted) {
+                                     const Tensor& g_real, const Tensor& g_complex,
+                                     std::vector<std::int64_t> requested) {
   const bool single = ops::is_single(inputs);
   const OnDevice guard(inputs[0]);
   const ProgramHandle found = connected_program(program);
-  const std::vector<Index> list(wanted.begin(), wanted.end());
+  const std::vector<Index> list(requested.begin(), requested.end());
   return single ? execute_vjp_as<float>(found, inputs, ket, g_real, g_complex, list)
                 : execute_vjp_as<double>(found, inputs, ket, g_real, g_complex, list);
 }
@@ -442,30 +443,30 @@ std::vector<Tensor> execute_vjp_cuda(std::int64_t program, std::vector<Tensor> i
 namespace {
 
 DirectionalTensors execute_tangents(std::int64_t program, const std::vector<Tensor>& inputs,
-                                    const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& moving,
-                                    const std::vector<Tensor>& cotangents, const std::vector<std::int64_t>& wanted) {
+                                    const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& with_tangent,
+                                    const std::vector<Tensor>& cotangents, const std::vector<std::int64_t>& requested) {
   const bool single = ops::is_single(inputs);
   const OnDevice guard(inputs[0]);
   const ProgramHandle found = connected_program(program);
-  const std::vector<Index> with_tangent(moving.begin(), moving.end());
-  const std::vector<Index> wants(wanted.begin(), wanted.end());
-  return single ? execute_tangents_as<float>(found, inputs, tangents, with_tangent, cotangents, wants)
-                : execute_tangents_as<double>(found, inputs, tangents, with_tangent, cotangents, wants);
+  const std::vector<Index> inputs_with_tangent(with_tangent.begin(), with_tangent.end());
+  const std::vector<Index> requested_inputs(requested.begin(), requested.end());
+  return single ? execute_tangents_as<float>(found, inputs, tangents, inputs_with_tangent, cotangents, requested_inputs)
+                : execute_tangents_as<double>(found, inputs, tangents, inputs_with_tangent, cotangents, requested_inputs);
 }
 
 }  // namespace
 
 std::tuple<Tensor, Tensor> execute_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs,
-                                            std::vector<Tensor> tangents, std::vector<std::int64_t> moving) {
-  const DirectionalTensors found = execute_tangents(program, inputs, tangents, moving, {}, {});
+                                            std::vector<Tensor> tangents, std::vector<std::int64_t> with_tangent) {
+  const DirectionalTensors found = execute_tangents(program, inputs, tangents, with_tangent, {}, {});
   return {std::get<0>(found), std::get<1>(found)};
 }
 
 DirectionalTensors execute_vjp_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
-                                        std::vector<std::int64_t> moving, const Tensor& g_real, const Tensor& g_complex,
-                                        const Tensor& dg_real, const Tensor& dg_complex,
-                                        std::vector<std::int64_t> wanted) {
-  return execute_tangents(program, inputs, tangents, moving, {g_real, g_complex, dg_real, dg_complex}, wanted);
+                                        std::vector<std::int64_t> with_tangent, const Tensor& g_real,
+                                        const Tensor& g_complex, const Tensor& dg_real, const Tensor& dg_complex,
+                                        std::vector<std::int64_t> requested) {
+  return execute_tangents(program, inputs, tangents, with_tangent, {g_real, g_complex, dg_real, dg_complex}, requested);
 }
 
 }  // namespace ketgrad::cuda

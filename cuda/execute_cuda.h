@@ -18,17 +18,17 @@ std::vector<torch::stable::Tensor> execute_vjp_cuda(std::int64_t program, std::v
                                                     const torch::stable::Tensor& ket,
                                                     const torch::stable::Tensor& g_real,
                                                     const torch::stable::Tensor& g_complex,
-                                                    std::vector<std::int64_t> wanted);
+                                                    std::vector<std::int64_t> requested);
 
 std::tuple<torch::stable::Tensor, torch::stable::Tensor> execute_jvp_cuda(std::int64_t program,
                                                                           std::vector<torch::stable::Tensor> inputs,
                                                                           std::vector<torch::stable::Tensor> tangents,
-                                                                          std::vector<std::int64_t> moving);
+                                                                          std::vector<std::int64_t> with_tangent);
 
 Slopes execute_vjp_jvp_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs,
-                            std::vector<torch::stable::Tensor> tangents, std::vector<std::int64_t> moving,
+                            std::vector<torch::stable::Tensor> tangents, std::vector<std::int64_t> with_tangent,
                             const torch::stable::Tensor& g_real, const torch::stable::Tensor& g_complex,
                             const torch::stable::Tensor& dg_real, const torch::stable::Tensor& dg_complex,
-                            std::vector<std::int64_t> wanted);
+                            std::vector<std::int64_t> requested);
 
 }  // namespace ketgrad::cuda

@@ -66,7 +66,8 @@ void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const Tab
 
 // --- sums over groups ------------------------------------------------------------------------------------------------
 
-// Which entries (a, b) of sum over groups r of conj(x[r, a]) y[r, b] are wanted: all, those of the diagonal, or a list.
+// Which entries (a, b) of sum over groups r of conj(x[r, a]) y[r, b] are requested: all, those of the diagonal, or a
+// list.
 struct Entries {
   enum class Kind : std::int32_t { all, diagonal, listed } kind = Kind::all;
   Index count = 0;

@@ -286,8 +286,8 @@ KETGRAD_KERNEL projector_gradient_kernel(Index each, Index samples, StateCall<T>
 
 // A sum over groups is cut so that some ten thousand threads take part, of a few groups each at least.
 Index projector_partials(const ObservableFactor& f) {
-  const Index wanted = std::min((Index{1} << 14) / f.offsets.size(), f.groups.size() / 16);
-  return std::bit_floor(static_cast<Mask>(std::max<Index>(wanted, 1)));
+  const Index requested = std::min((Index{1} << 14) / f.offsets.size(), f.groups.size() / 16);
+  return std::bit_floor(static_cast<Mask>(std::max<Index>(requested, 1)));
 }
 
 // Of a block that takes one group.

@@ -19,7 +19,7 @@ class Observables {
   }
 
   // Adds to the bra what the cotangents ask for, to gradients those of factors, and sets terms[coefficient][sample] of
-  // the terms whose coefficients are wanted.
+  // the terms whose coefficients are requested.
   void add_bras(const Complex<T>* ket, const CotangentSources<T>& cotangents, Complex<T>* bra, Accum<T>* terms) {
     ket_ = ket;
     cotangents_ = &cotangents;
@@ -195,7 +195,7 @@ class Observables {
   // terms_[coefficient] = weight * Re<u|term|ket>
   void add_term_gradients(const Complex<T>* u, const TableMeasurement& m, const Weight<T>& weight) {
     for (const ObservableTerm& term : m.terms) {
-      if (!c_.wants(c_.tables().coefficients[term.coefficient].values)) continue;
+      if (!c_.requests(c_.tables().coefficients[term.coefficient].values)) continue;
       Accum<T>* out = terms_ + term.coefficient * c_.samples().count;
       const Complex<T>* applied = written_term(ket_, term);
       real_overlap(u, applied, weights(weight), out);
@@ -205,7 +205,7 @@ class Observables {
   void add_factor_gradients(const Complex<T>* u, const Complex<T>* in, const TableMeasurement& m, Weight<T> weight) {
     for (const ObservableTerm& term : m.terms) {
       for (const ObservableFactor& f : term.factors) {
-        if (!c_.wants(f.input)) continue;
+        if (!c_.requests(f.input)) continue;
         weight.coefficient = term.coefficient;
         add_factor_gradient(u, written_term(in, term, &f), f, weights(weight));
       }

@@ -194,7 +194,7 @@ class TableMaker {
     std::stable_sort(list.begin(), list.end(), [](const E& a, const E& b) { return a.pattern < b.pattern; });
     Patterns patterns;
     patterns.first = static_cast<std::int32_t>(first);
-    for (int p = 0; p < own_rows; ++p) {
+    for (int p = 0; p < thread_rows; ++p) {
       const auto count = std::count_if(list.begin(), list.end(), [&](const E& e) { return e.pattern <= p; });
       patterns.ends |= static_cast<std::uint64_t>(count) << (8 * p);
     }
@@ -356,7 +356,7 @@ class TableMaker {
       return std::abs(2 * std::count_if(waiting.begin(), waiting.end(), odd) - std::ssize(waiting));
     };
     std::stable_sort(bits.begin(), bits.end(), [&](int a, int b) { return unevenness(a) > unevenness(b); });
-    std::sort(bits.begin(), bits.begin() + std::max(0, tile_bits - own_row_bits));
+    std::sort(bits.begin(), bits.begin() + std::max(0, tile_bits - thread_row_bits));
     TableOp op;
     Numbered groups;
     for (const int b : bits) groups.basis.push_back(unit(b));
@@ -368,15 +368,15 @@ class TableMaker {
   // The groups of an operation, given those of the rows that it rotates, and its strings.
   void finish(TableOp& op, std::vector<Mask> flips, Numbered groups, std::vector<Waiting>& waiting, int tile_bits) {
     // Groups of fewer rows than a thread holds go together. Those outside the support come last, and stay so.
-    for (int b = tile_bits; b < own_row_bits; ++b) groups.basis.push_back(unit(b));
-    while (flips.size() < own_row_bits) {
+    for (int b = tile_bits; b < thread_row_bits; ++b) groups.basis.push_back(unit(b));
+    while (flips.size() < thread_row_bits) {
       flips.push_back(groups.basis.back());
       groups.basis.pop_back();
     }
     op.num_active = std::min(op.num_active, std::int32_t{1} << groups.basis.size());
     spread(groups.basis, std::countr_zero(static_cast<std::uint32_t>(op.num_active)));
     op.groups = slots_of(groups);
-    for (int k = 0; k < own_row_bits; ++k) op.flip[k] = slot(static_cast<Local>(flips[k]));
+    for (int k = 0; k < thread_row_bits; ++k) op.flip[k] = slot(static_cast<Local>(flips[k]));
     take_strings(op, flips, groups, waiting);
   }
 
@@ -513,11 +513,11 @@ class TableMaker {
     const int thread_bits = thread_bits_of(tile_bits);
     Numbered groups;
     for (int b = 0; b < tile_bits; ++b) {
-      if (b < thread_bits || b >= thread_bits + own_row_bits) groups.basis.push_back(unit(b));
+      if (b < thread_bits || b >= thread_bits + thread_row_bits) groups.basis.push_back(unit(b));
     }
     std::vector<Found> words;
     for (const WordGroup::Member& m : members)
-      words.push_back({&m, static_cast<std::int32_t>((m.row_mask >> thread_bits) & (own_rows - 1))});
+      words.push_back({&m, static_cast<std::int32_t>((m.row_mask >> thread_bits) & (thread_rows - 1))});
     WordList list;
     list.words = sort_patterns(words, tables_.words.size());
     if (words.empty()) return list;

@@ -37,15 +37,15 @@ struct Angle {
 };
 
 // A thread holds so many amplitudes at a time: a group of rows. Which of them one is are three bits.
-inline constexpr int own_row_bits = 3;
-inline constexpr int own_rows = 1 << own_row_bits;
+inline constexpr int thread_row_bits = 3;
+inline constexpr int thread_rows = 1 << thread_row_bits;
 
 // A warp has 2^5 lanes.
 inline constexpr int lane_bits = 5;
 
 // Groups of a tile. One of fewer rows than a thread holds has a group all the same, in part of zeros.
 KETGRAD_HOST_DEVICE constexpr int group_bits_of(int tile_bits) {
-  return tile_bits < own_row_bits ? 0 : tile_bits - own_row_bits;
+  return tile_bits < thread_row_bits ? 0 : tile_bits - thread_row_bits;
 }
 
 // Threads of a block, as a power of two: whole warps, and as many as leave each enough registers for the way back.
@@ -56,7 +56,7 @@ KETGRAD_HOST_DEVICE constexpr int threads_of(int tile_bits) { return 1 << thread
 
 // Rows in shared memory: a tile, filled up with zeros to as many as a block's threads hold.
 KETGRAD_HOST_DEVICE constexpr int padded_bits(int tile_bits) {
-  const int held = thread_bits_of(tile_bits) + own_row_bits;
+  const int held = thread_bits_of(tile_bits) + thread_row_bits;
   return tile_bits < held ? held : tile_bits;
 }
 
@@ -83,14 +83,14 @@ struct Patterns {
   std::uint64_t ends = 0;  // a byte each: how many have that pattern or a lower one
 
   KETGRAD_HOST_DEVICE constexpr int end(int pattern) const { return static_cast<int>((ends >> (8 * pattern)) & 255); }
-  KETGRAD_HOST_DEVICE constexpr int count() const { return end(own_rows - 1); }
+  KETGRAD_HOST_DEVICE constexpr int count() const { return end(thread_rows - 1); }
 };
 
 // Strings of phases come in layers, in each of which so many have one pattern: their phases have 2^4 products, by the
 // signs of each.
 inline constexpr int pattern_strings = 4;
-inline constexpr int layer_strings = own_rows * pattern_strings;
-inline constexpr int layer_products = own_rows << pattern_strings;
+inline constexpr int layer_strings = thread_rows * pattern_strings;
+inline constexpr int layer_products = thread_rows << pattern_strings;
 inline constexpr int most_layers = 2;
 static_assert(layer_strings == most_signs);
 
@@ -106,7 +106,7 @@ struct TableOp {
   std::int32_t rotations = 0;
   std::int32_t first_angle = 0;     // of the rotations, one after the other
   std::int32_t rotation_signs = 0;  // which of the pass's TileWords has their signs, from the lowest bit on
-  Local flip[own_row_bits] =
+  Local flip[thread_row_bits] =
       {};                       // slots: what the bits of a row in its group add; the first are those of its rotations
   std::int32_t groups = 0;      // where the slots of the groups' first rows are among Tables::slots
   std::int32_t num_active = 0;  // the first `num_active` groups may be non-zero

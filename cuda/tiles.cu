@@ -35,19 +35,19 @@ KETGRAD_DEVICE Local lane() { return thread() % warp_size; }
 
 // base + the sum of own[b] over the bits b of u
 template <class V>
-KETGRAD_DEVICE V own_sum(V base, const V* own, int u) {
+KETGRAD_DEVICE V thread_row_sum(V base, const V* own, int u) {
 #pragma unroll
-  for (int b = 0; b < own_row_bits; ++b) base ^= ((u >> b) & 1) != 0 ? own[b] : 0;
+  for (int b = 0; b < thread_row_bits; ++b) base ^= ((u >> b) & 1) != 0 ? own[b] : 0;
   return base;
 }
 
-// In a round through a tile a thread has the rows `first row of the round` + thread + u * threads, u < own_rows. A
+// In a round through a tile a thread has the rows `first row of the round` + thread + u * threads, u < thread_rows. A
 // linear map of coordinates at those rows: at the first, and what the bits of u add.
 struct RowValues {
   Mask first = 0;
-  Mask own[own_row_bits] = {};
+  Mask own[thread_row_bits] = {};
 
-  KETGRAD_DEVICE Mask operator[](int u) const { return own_sum(first, own, u); }
+  KETGRAD_DEVICE Mask operator[](int u) const { return thread_row_sum(first, own, u); }
 };
 
 // Such a map: where all rounds begin is found once for all tiles of a block.
@@ -64,9 +64,10 @@ struct RowMap {
     const Mask* above = t.vectors + vectors.first + thread_bits;
     RowValues values;
     values.first = base ^ first;
-    if (round != 0) values.first ^= combine(above + own_row_bits, vectors.count - thread_bits - own_row_bits, round);
+    if (round != 0)
+      values.first ^= combine(above + thread_row_bits, vectors.count - thread_bits - thread_row_bits, round);
 #pragma unroll
-    for (int b = 0; b < own_row_bits; ++b) values.own[b] = thread_bits + b < vectors.count ? above[b] : 0;
+    for (int b = 0; b < thread_row_bits; ++b) values.own[b] = thread_bits + b < vectors.count ? above[b] : 0;
     return values;
   }
 };
@@ -112,21 +113,22 @@ struct Round {
 
 template <class T, class F>
 KETGRAD_DEVICE void for_each_round(const Place<T>& place, const F& f) {
-  const Local rounds = place.padded_size() / (own_rows * threads());
+  const Local rounds = place.padded_size() / (thread_rows * threads());
   for (Local n = 0; n < rounds; ++n)
-    f(Round{static_cast<int>(n), n * own_rows * threads() + thread(), n * threads() + thread()});
+    f(Round{static_cast<int>(n), n * thread_rows * threads() + thread(), n * threads() + thread()});
 }
 
 // Calls f(u, row, slot) for the rows of a round, those that fill up the tile included. Whoever asks memory for them
 // asks for all before he looks at one.
 template <class F>
 KETGRAD_DEVICE void for_each_row(const Round& round, const F& f) {
-  Local slots[own_row_bits];
+  Local slots[thread_row_bits];
 #pragma unroll
-  for (int b = 0; b < own_row_bits; ++b) slots[b] = slot(threads() << b);
+  for (int b = 0; b < thread_row_bits; ++b) slots[b] = slot(threads() << b);
   const Local first = slot(round.first);
 #pragma unroll
-  for (int u = 0; u < own_rows; ++u) f(u, round.first + static_cast<Local>(u) * threads(), own_sum(first, slots, u));
+  for (int u = 0; u < thread_rows; ++u)
+    f(u, round.first + static_cast<Local>(u) * threads(), thread_row_sum(first, slots, u));
 }
 
 template <class T>
@@ -135,7 +137,7 @@ KETGRAD_DEVICE RowValues indices(const Place<T>& place, const Round& round) {
   RowValues rows;
   rows.first = round.first;
 #pragma unroll
-  for (int b = 0; b < own_row_bits; ++b) rows.own[b] = threads() << b;
+  for (int b = 0; b < thread_row_bits; ++b) rows.own[b] = threads() << b;
   return rows;
 }
 
@@ -184,9 +186,9 @@ KETGRAD_DEVICE void add_to_partial(Accum<T>* partials, const Place<T>& place, co
 template <class T>
 KETGRAD_DEVICE void hadamard(T* values) {
 #pragma unroll
-  for (int bit = 1; bit < own_rows; bit *= 2) {
+  for (int bit = 1; bit < thread_rows; bit *= 2) {
 #pragma unroll
-    for (int p = 0; p < own_rows; ++p) {
+    for (int p = 0; p < thread_rows; ++p) {
       if ((p & bit) != 0) continue;
       const T a = values[p];
       const T b = values[p | bit];
@@ -203,7 +205,7 @@ KETGRAD_DEVICE void lane_hadamard(T* values) {
   for (int bit = 1; bit < warp_size; bit *= 2) {
     const Real<T> sign = (lane() & bit) != 0 ? -1 : 1;
 #pragma unroll
-    for (int p = 0; p < own_rows; ++p) values[p] = sign * values[p] + shuffle_xor(values[p], bit);
+    for (int p = 0; p < thread_rows; ++p) values[p] = sign * values[p] + shuffle_xor(values[p], bit);
   }
 }
 
@@ -213,7 +215,7 @@ template <class T>
 KETGRAD_DEVICE T fetch(const T* values, int pattern, int from) {
   T found = 0;
 #pragma unroll
-  for (int p = 0; p < own_rows; ++p) {
+  for (int p = 0; p < thread_rows; ++p) {
     const T value = shuffle(values[p], from);
     if (p == pattern) found = value;
   }
@@ -227,7 +229,7 @@ KETGRAD_DEVICE void for_each_pattern(const Patterns& list, std::uint32_t signs, 
   const std::uint64_t ends = list.ends;
   int e = 0;
 #pragma unroll
-  for (int p = 0; p < own_rows; ++p) {
+  for (int p = 0; p < thread_rows; ++p) {
 #pragma unroll 1
     for (const int end = Patterns{0, ends}.end(p); e < end; ++e, signs <<= 1) f(e, p, signs);
   }
@@ -238,19 +240,19 @@ KETGRAD_DEVICE void for_each_pattern(const Patterns& list, std::uint32_t signs, 
 // The slots of a group: that of its first row, and what the bits of a row's number add.
 struct Group {
   Local first = 0;
-  Local flips[own_row_bits];
+  Local flips[thread_row_bits];
 
   KETGRAD_DEVICE explicit Group(const TableOp& op) : flips{op.flip[0], op.flip[1], op.flip[2]} {}
 
   template <class T>
   KETGRAD_DEVICE void load(const Tile<T>& tile, Complex<T>* rows) const {
 #pragma unroll
-    for (int k = 0; k < own_rows; ++k) rows[k] = tile.get(own_sum(first, flips, k));
+    for (int k = 0; k < thread_rows; ++k) rows[k] = tile.get(thread_row_sum(first, flips, k));
   }
   template <class T>
   KETGRAD_DEVICE void store(Tile<T>& tile, const Complex<T>* rows) const {
 #pragma unroll
-    for (int k = 0; k < own_rows; ++k) tile.set(own_sum(first, flips, k), rows[k]);
+    for (int k = 0; k < thread_rows; ++k) tile.set(thread_row_sum(first, flips, k), rows[k]);
   }
 };
 
@@ -296,7 +298,7 @@ KETGRAD_DEVICE void shear(Complex<T>& a, const T& t, const Complex<T>& b) {
 template <class T>
 KETGRAD_DEVICE void rotate_pairs(Complex<T>* rows, int j, const ShearRotation<T>& rotation) {
 #pragma unroll
-  for (int k = 0; k < own_rows; ++k) {
+  for (int k = 0; k < thread_rows; ++k) {
     if (((k >> j) & 1) != 0) continue;
     Complex<T>& a = rows[k];
     Complex<T>& b = rows[k ^ (1 << j)];
@@ -311,7 +313,7 @@ template <class T>
 KETGRAD_DEVICE T overlap_pairs(const Complex<T>* ket, const Complex<T>* bra, int j) {
   T sum = 0;
 #pragma unroll
-  for (int k = 0; k < own_rows; ++k) {
+  for (int k = 0; k < thread_rows; ++k) {
     if (((k >> j) & 1) != 0) continue;
     const int partner = k ^ (1 << j);
     sum += bra[partner].re * ket[k].re + bra[partner].im * ket[k].im;
@@ -355,7 +357,7 @@ KETGRAD_DEVICE void phase_factors(const TableOp& op, const Place<T>& place, Loca
     const std::uint32_t signs = place.signs_of(op.signs[l], group);
     const int begin = place.products_begin + l * layer_products;
 #pragma unroll
-    for (int p = 0; p < own_rows; ++p) {
+    for (int p = 0; p < thread_rows; ++p) {
       const std::uint32_t e = (p << pattern_strings) + ((signs >> (p * pattern_strings)) & all);
       const Complex<T> product = place.products.get(begin + static_cast<int>(e));
       factors[p] = l == 0 ? product : factors[p] * product;
@@ -363,9 +365,9 @@ KETGRAD_DEVICE void phase_factors(const TableOp& op, const Place<T>& place, Loca
   }
   factors[0] = {sign * factors[0].re, sign * factors[0].im};
 #pragma unroll
-  for (int bit = 1; bit < own_rows; bit *= 2) {
+  for (int bit = 1; bit < thread_rows; bit *= 2) {
 #pragma unroll
-    for (int p = 0; p < own_rows; ++p) {
+    for (int p = 0; p < thread_rows; ++p) {
       if ((p & bit) != 0) continue;
       const Complex<T> a = factors[p];
       const Complex<T> b = factors[p | bit];
@@ -413,13 +415,13 @@ KETGRAD_DEVICE void apply(const TableOp& op, const SampleParameters<T>& paramete
   Group group(op);
   for (Local g = thread(); g < groups; g += threads()) {
     group.first = place.t.slots[op.groups + g];
-    Complex<T> rows[own_rows];
+    Complex<T> rows[thread_rows];
     if (has_strings) {
-      Complex<T> factors[own_rows];
+      Complex<T> factors[thread_rows];
       phase_factors(op, place, g, sign, factors);
       group.load(ket, rows);
 #pragma unroll
-      for (int k = 0; k < own_rows; ++k) rows[k] = factors[k] * rows[k];
+      for (int k = 0; k < thread_rows; ++k) rows[k] = factors[k] * rows[k];
     } else {
       group.load(ket, rows);
     }
@@ -448,8 +450,8 @@ KETGRAD_DEVICE void undo(const TableOp& op, const SampleParameters<T>& parameter
   // Whole warps go on together: those of its lanes that have no group add zeros.
   for (Local g = thread(); g - lane() < groups; g += threads()) {
     const bool has_group = g < groups;
-    Complex<T> of_ket[own_rows] = {};
-    Complex<T> of_bra[own_rows] = {};
+    Complex<T> of_ket[thread_rows] = {};
+    Complex<T> of_bra[thread_rows] = {};
     if (has_group) {
       group.first = place.t.slots[op.groups + g];
       group.load(ket, of_ket);
@@ -464,14 +466,14 @@ KETGRAD_DEVICE void undo(const TableOp& op, const SampleParameters<T>& parameter
       }
     }
     if (has_strings) {
-      T w[own_rows];
+      T w[thread_rows];
 #pragma unroll
-      for (int k = 0; k < own_rows; ++k) w[k] = of_bra[k].re * of_ket[k].im - of_bra[k].im * of_ket[k].re;
+      for (int k = 0; k < thread_rows; ++k) w[k] = of_bra[k].re * of_ket[k].im - of_bra[k].im * of_ket[k].re;
       add_string_overlaps(op, place, g, w, overlaps, stride);
-      Complex<T> factors[own_rows];
+      Complex<T> factors[thread_rows];
       phase_factors(op, place, g, sign, factors);
 #pragma unroll
-      for (int k = 0; k < own_rows; ++k) {
+      for (int k = 0; k < thread_rows; ++k) {
         of_ket[k] = inner(factors[k], of_ket[k]);
         of_bra[k] = inner(factors[k], of_bra[k]);
       }
@@ -529,22 +531,22 @@ KETGRAD_DEVICE void add_word_values(const Range& groups, const Place<T>& place, 
       if (place.first && round.number == 0) partial[place.partial] = 0;
       add_to_partial(partial, place, sum);
     };
-    Complex<T> rows[own_rows];
+    Complex<T> rows[thread_rows];
     for_each_row(round, [&](int u, Local, Local s) { rows[u] = ket.get(s); });
     for (int g = groups.first; g < groups.first + groups.count; ++g) {
       const FlipGroup& group = place.t.flip_groups[g];
       const Local flip = group.flip;
-      Complex<T> partners[own_rows];
+      Complex<T> partners[thread_rows];
       for_each_row(round, [&](int u, Local, Local s) { partners[u] = flip == 0 ? rows[u] : ket.get(s ^ flip); });
-      T values[own_rows];
+      T values[thread_rows];
       if (group.real.words.count() > 0) {
 #pragma unroll
-        for (int u = 0; u < own_rows; ++u) values[u] = inner(partners[u], rows[u]).re;
+        for (int u = 0; u < thread_rows; ++u) values[u] = inner(partners[u], rows[u]).re;
         add(group.real, values);
       }
       if (group.imaginary.words.count() > 0) {
 #pragma unroll
-        for (int u = 0; u < own_rows; ++u) values[u] = -inner(partners[u], rows[u]).im;
+        for (int u = 0; u < thread_rows; ++u) values[u] = -inner(partners[u], rows[u]).im;
         add(group.imaginary, values);
       }
     }
@@ -556,12 +558,12 @@ template <class T>
 KETGRAD_DEVICE void word_rows(const Range& groups, const Place<T>& place, const Round& round, const Tile<T>& ket,
                               const T* weights, Complex<T>* rows) {
 #pragma unroll
-  for (int u = 0; u < own_rows; ++u) rows[u] = {};
+  for (int u = 0; u < thread_rows; ++u) rows[u] = {};
   for (int g = groups.first; g < groups.first + groups.count; ++g) {
     const FlipGroup& group = place.t.flip_groups[g];
     const Local flip = group.flip;
-    T real[own_rows] = {};
-    T imaginary[own_rows] = {};
+    T real[thread_rows] = {};
+    T imaginary[thread_rows] = {};
     const auto add = [&](const WordList& list, T* sums) {
       if (list.words.count() == 0) return;
       const std::uint32_t signs = place.signs_of(list.signs, round.group) ^ list.of_rows;
@@ -651,7 +653,7 @@ KETGRAD_DEVICE void load_tile(const Place<T>& place, const SupportMap& support, 
                               Tile<T>& tile) {
   const SupportRows<T> support_rows(place, support);
   for_each_round(place, [&](const Round& round) {
-    Complex<T> rows[own_rows];
+    Complex<T> rows[thread_rows];
     support_rows.for_each(
         round, [&](int u, Local, Index index, bool in_support) { rows[u] = in_support ? state[index] : Complex<T>{}; });
     for_each_row(round, [&](int u, Local, Local s) { tile.set(s, rows[u]); });
@@ -731,7 +733,7 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     if (b.weights != nullptr) {
       barrier();
       for_each_round(place, [&](const Round& round) {
-        Complex<T> rows[own_rows];
+        Complex<T> rows[thread_rows];
         word_rows(groups, place, round, ket, b.weights + place.sample * words, rows);
         for_each_row(round, [&](int u, Local, Local s) { bra.set(s, b.reads_bra ? bra.get(s) + rows[u] : rows[u]); });
       });
@@ -775,16 +777,16 @@ KETGRAD_KERNEL KETGRAD_BOUNDS(most_threads, blocks_held<T>)
     load_tile(place, SupportMap{}, kets + state, ket);
     barrier();
     for_each_round(place, [&](const Round& round) {
-      Complex<T> rows[own_rows];
+      Complex<T> rows[thread_rows];
       word_rows(pass.groups, place, round, ket, weights + place.sample * words, rows);
       const RowValues index = indices(place, round);
       if (!begins) {
-        Complex<T> found[own_rows];
+        Complex<T> found[thread_rows];
         for_each_row(round, [&](int u, Local row, Local) {
           found[u] = row < place.size() ? bras[state + static_cast<Index>(index[u])] : Complex<T>{};
         });
 #pragma unroll
-        for (int u = 0; u < own_rows; ++u) rows[u] += found[u];
+        for (int u = 0; u < thread_rows; ++u) rows[u] += found[u];
       }
       for_each_row(round, [&](int u, Local row, Local) {
         if (row < place.size()) bras[state + static_cast<Index>(index[u])] = rows[u];

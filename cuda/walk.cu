@@ -40,14 +40,14 @@ class Walk {
     });
   }
 
-  // `kept_ket`: as the forward pass left it; or null, and it is computed again, with `results`, where those are wanted
-  // too.
+  // `kept_ket`: as the forward pass left it; or null, and it is computed again, with `results`, where those are
+  // requested too.
   void backward(const CotangentSources<T>& cotangents, const Real<T>* kept_ket, const Results<Real<T>>* results) {
     cotangents_ = cotangents;
     first_pass_ = first_requested_pass(
         c_.tables().initial_input, pass_count(),
         [&](int p) -> const std::vector<int>& { return c_.tables().pass_inputs[p]; },
-        [&](int input) { return c_.wants(input); });
+        [&](int input) { return c_.requests(input); });
     c_.for_each_chunk(bytes_each(true), [&] {
       begin_chunk();
       begin_sums();
@@ -62,11 +62,11 @@ class Walk {
       }
       begin_bra();
       undo_circuit();
-      if (c_.wants(c_.tables().initial_input))
+      if (c_.requests(c_.tables().initial_input))
         add_initial_gradient(c_.queue(), c_.state_call(), c_.inputs()[c_.tables().initial_input],
                              c_.tables().initial_input, c_.tables().initial_offsets,
                              static_cast<const Complex<T>*>(bra_));
-      if (wants_coefficients_)
+      if (requests_coefficients_)
         set_coefficient_sources(c_.queue(), c_.view(), term_count(), c_.device_inputs(), c_.samples(), terms_, single_);
       collect_gradients(c_.queue(), c_.view(), c_.tables().elements, c_.tables().angle_count(), c_.device_inputs(),
                         c_.inputs(), c_.samples(), overlaps_, overlap_partials_, single_);
@@ -130,7 +130,7 @@ class Walk {
       largest = std::max(largest, m.kind == MeasurementKind::density_matrix ? size * size : size);
     }
     for_each_factor([&](const ObservableFactor& f) {
-      if (backward && c_.wants(f.input)) largest = std::max(largest, c_.inputs()[f.input].numel);
+      if (backward && c_.requests(f.input)) largest = std::max(largest, c_.inputs()[f.input].numel);
       if (backward && f.kind == FactorKind::state_projector) largest = std::max(largest, projector_scratch_count(f, 1));
     });
     for (const TableGateOp& gate_op : c_.tables().gate_ops) {
@@ -294,9 +294,9 @@ class Walk {
 
   // --- backward ------------------------------------------------------------------------------------------------------
 
-  bool wants_any_coefficient() const {
+  bool requests_any_coefficient() const {
     return std::any_of(c_.tables().coefficients.begin(), c_.tables().coefficients.end(),
-                       [&](const Coefficient& c) { return c_.wants(c.values); });
+                       [&](const Coefficient& c) { return c_.requests(c.values); });
   }
 
   void begin_sums() {
@@ -304,14 +304,14 @@ class Walk {
     const Index overlaps = c_.tables().angle_count() * overlap_partials_;
     c_.zero_numbers(c_.numbers_of_chunk(overlaps_, overlaps), overlaps);
     c_.zero_numbers(c_.numbers_of_chunk(single_, c_.tables().single_sources), c_.tables().single_sources);
-    wants_coefficients_ = wants_any_coefficient();
-    if (wants_coefficients_) c_.zero_numbers(c_.numbers_of_chunk(terms_, term_count()), term_count());
+    requests_coefficients_ = requests_any_coefficient();
+    if (requests_coefficients_) c_.zero_numbers(c_.numbers_of_chunk(terms_, term_count()), term_count());
   }
 
   // Whether the launch that undoes the last passes adds the words of the first word pass to the bra.
   bool undoing_adds_words() const {
     return c_.tables().only_words && word_count() > 0 && first_pass_ < pass_count() && last_launch_measures() &&
-           !wants_coefficients_;
+           !requests_coefficients_;
   }
 
   void begin_bra() {
@@ -330,7 +330,7 @@ class Walk {
       bra_has_begun_ = true;
     }
     if (words_in_launch_) return;
-    if (wants_coefficients_ && word_count() > 0) {
+    if (requests_coefficients_ && word_count() > 0) {
       begin_words();
       measure_words_from(0, source_);
       set_word_terms(c_.queue(), c_.view(), word_count(), c_.tables().real_results, c_.samples(), words_,
@@ -342,7 +342,7 @@ class Walk {
   // --- undoing -------------------------------------------------------------------------------------------------------
 
   void undo_circuit() {
-    const bool initial_requested = c_.wants(c_.tables().initial_input);
+    const bool initial_requested = c_.requests(c_.tables().initial_input);
     for (int end = pass_count(); end > first_pass_;) {
       int first = end - 1;
       if (is_gate_op(first)) {
@@ -435,11 +435,11 @@ class Walk {
   }
 
   void add_gate_op_gradients(const TableGateOp& gate_op, const Complex<T>* ket) {
-    const bool wants_matrix = c_.wants(gate_op.input);
-    if (!wants_matrix && !c_.wants(gate_op.values)) return;
+    const bool requests_matrix = c_.requests(gate_op.input);
+    if (!requests_matrix && !c_.requests(gate_op.values)) return;
     const Complex<Accum<T>>* sums = sum_overlaps(gate_op, ket);
     set_gate_op_sources(c_.queue(), c_.state_call(), gate_op, sums, single_);
-    if (wants_matrix)
+    if (requests_matrix)
       add_matrix_gradient(c_.queue(), c_.state_call(), gate_op, c_.inputs()[gate_op.input].batched != 0, sums);
   }
 
@@ -476,7 +476,7 @@ class Walk {
   Index overlap_partials_ = 1;
   Accum<T>* single_ = nullptr;
   Accum<T>* terms_ = nullptr;
-  bool wants_coefficients_ = false;
+  bool requests_coefficients_ = false;
   int first_pass_ = 0;
 };
 
@@ -499,7 +499,7 @@ void execute_tangents(Device& device, const DeviceCall<T>& call, const Direction
   if (call.batch == 0) return;
   const Cotangents<T>& cotangents = directional.cotangents;
   Walk<DualOf<T>> walk(device, call, cotangents.gradients);
-  if (!directional.wants_gradients()) return walk.forward(directional.results);
+  if (!directional.requests_gradients()) return walk.forward(directional.results);
   const CotangentSources<DualOf<T>> sources{{cotangents.real, directional.real_tangent},
                                             {cotangents.complex, directional.complex_tangent}};
   walk.backward(sources, nullptr, &directional.results);

@@ -47,7 +47,7 @@ void execute(Device& device, const DeviceCall<T>& call, const Results<T>& result
 template <class T>
 void execute_vjp(Device& device, const DeviceCall<T>& call, const Cotangents<T>& cotangents);
 
-// Derivatives of both along the call's tangents; of execute_vjp only where a gradient is wanted. It walks on duals,
+// Derivatives of both along the call's tangents; of execute_vjp only where a gradient is requested. It walks on duals,
 // which take twice the bytes: the call's tables are those of a plan for such numbers.
 template <class T>
 void execute_tangents(Device& device, const DeviceCall<T>& call, const Directional<T>& directional);

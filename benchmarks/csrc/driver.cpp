@@ -337,12 +337,12 @@ void measure(const char* name, const Workload& w, int repeats) {
 
 int main(int argc, char** argv) {
   using namespace ketgrad;
-  const std::string_view wanted = argc > 1 ? argv[1] : "";
+  const std::string_view requested = argc > 1 ? argv[1] : "";
   const int repeats = argc > 2 ? std::atoi(argv[2]) : 0;
   if (argc > 3) set_thresholds({.tile_bits = std::atoi(argv[3])});
   bool found = false;
   for (const auto& [name, make] : workloads) {
-    if (wanted != "all" && wanted != name) continue;
+    if (requested != "all" && requested != name) continue;
     found = true;
     const Workload w = make();
     w.twice ? measure<double>(name, w, repeats) : measure<float>(name, w, repeats);

@@ -30,7 +30,7 @@ struct Cotangents {
   const T* ket = nullptr;  // as the forward pass left it, or null: it is computed again
   const T* real = nullptr;
   const T* complex = nullptr;
-  std::vector<T*> gradients;  // per input, zeroed, in the input's shape; null where it is not wanted
+  std::vector<T*> gradients;  // per input, zeroed, in the input's shape; null where it is not requested
 };
 
 // Derivatives along one direction of the inputs: of the results, and of the gradients.
@@ -42,7 +42,7 @@ struct Directional {
   const T* real_tangent = nullptr;  // of the cotangents; null where they have no tangent
   const T* complex_tangent = nullptr;
 
-  bool wants_gradients() const {
+  bool requests_gradients() const {
     for (const T* gradient : cotangents.gradients) {
       if (gradient != nullptr) return true;
     }

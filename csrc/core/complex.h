@@ -1,6 +1,6 @@
 // A complex number with the plain product formula.
 //
-// std::complex follows Annex G: its product tests for NaN and calls into libgcc. The walk wants neither; NaN still
+// std::complex follows Annex G: its product tests for NaN and calls into libgcc. The engine needs neither; NaN still
 // propagates.
 #pragma once
 

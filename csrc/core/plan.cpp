@@ -140,14 +140,14 @@ class SegmentPlanner {
     return rounds;
   }
 
-  // Moves what is wanted and not held up from `left` to the result.
+  // Moves the eligible rotations that nothing holds up from `left` to the result.
   template <class F>
-  Window take(Window& left, const F& wanted) const {
+  Window take(Window& left, const F& eligible) const {
     Window taken;
     Window rest;
     Commutant free(num_bits_);  // to go before those that wait
     for (const int t : left) {
-      if (wanted(word(t)) && free.contains(rotation(t))) {
+      if (eligible(word(t)) && free.contains(rotation(t))) {
         taken.push_back(t);
       } else {
         free.narrow(rotation(t));

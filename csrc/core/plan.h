@@ -7,7 +7,7 @@
 // What decides (the cost model): a rotation costs one multiply-add a row of the vector's width and phases about eight,
 // while a row that comes from beyond the caches costs as much as ten of either. So a pass takes every rotation that it
 // can reach, over layers, in the order that commuting allows; phases are put off until a rotation needs them; and what
-// cannot change the outcome (amplitudes outside the support, rotations that nobody wants a gradient of) is not visited.
+// cannot change the outcome (amplitudes outside the support, rotations whose gradient nobody requests) is not visited.
 #pragma once
 
 #include <optional>
@@ -187,14 +187,14 @@ struct ResourceBounds {
 
 ResourceBounds resource_bounds(const Program& program);
 
-// The first of `num_passes` passes that reads an input for which `wants` holds, inputs_of(pass) being those that it
+// The first of `num_passes` passes that reads an input for which `requests` holds, inputs_of(pass) being those that it
 // reads; `num_passes` where none does. A prepared state is read before the first.
-template <class InputsOf, class Wants>
-int first_requested_pass(int initial_input, int num_passes, const InputsOf& inputs_of, const Wants& wants) {
-  if (initial_input != no_input && wants(initial_input)) return 0;
+template <class InputsOf, class Requests>
+int first_requested_pass(int initial_input, int num_passes, const InputsOf& inputs_of, const Requests& requests) {
+  if (initial_input != no_input && requests(initial_input)) return 0;
   for (int p = 0; p < num_passes; ++p) {
     for (const int input : inputs_of(p)) {
-      if (wants(input)) return p;
+      if (requests(input)) return p;
     }
   }
   return num_passes;

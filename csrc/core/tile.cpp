@@ -36,7 +36,7 @@ Mask TileGeometry::parity(Mask physical) const {
 
 namespace {
 
-// For functionals on the tile with wanted values, a vector of the tile on which as many as possible have them: the
+// For functionals on the tile with requested values, a vector of the tile on which as many as possible have them: the
 // first independent ones do.
 class Solver {
  public:
@@ -44,13 +44,13 @@ class Solver {
     for (std::size_t m = 0; m < functionals.size(); ++m) add(functionals[m], m);
   }
 
-  // `values[m]` is wanted of functional m.
+  // `values[m]` is requested of functional m.
   Mask solve(const std::vector<bool>& values) const {
     Mask solution = 0;
     for (const Row& row : rows_) {
-      bool wanted = false;
-      for (const std::size_t m : row.combination) wanted ^= values[m];
-      if (wanted) solution |= row.functional & -row.functional;
+      bool odd = false;
+      for (const std::size_t m : row.combination) odd ^= values[m];
+      if (odd) solution |= row.functional & -row.functional;
     }
     return solution;
   }

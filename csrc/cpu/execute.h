@@ -12,7 +12,7 @@ void execute(const Call<T>& call, const Results<T>& results);
 template <class T>
 void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents);
 
-// Derivatives of both along the call's tangents; of execute_vjp only where a gradient is wanted.
+// Derivatives of both along the call's tangents; of execute_vjp only where a gradient is requested.
 template <class T>
 void execute_tangents(const Call<T>& call, const Directional<T>& directional);
 

@@ -44,16 +44,16 @@ GradientSink<T>::GradientSink(const Call<T>& call, const Cotangents<T>& cotangen
 }
 
 template <class T>
-bool GradientSink<T>::wants(const GateOp& gate_op) const {
+bool GradientSink<T>::requests(const GateOp& gate_op) const {
   for (const int input : gate_op.inputs) {
-    if (wants(input)) return true;
+    if (requests(input)) return true;
   }
   return false;
 }
 
 template <class T>
 void GradientSink<T>::add(int input, Index element, Index sample, double value) {
-  if (!wants(input)) return;
+  if (!requests(input)) return;
   const InputView<T>& view = call_->inputs[input];
   if (view.batched) {
     cotangents_->gradients[input][sample * view.numel + element] += static_cast<T>(value);
@@ -64,7 +64,7 @@ void GradientSink<T>::add(int input, Index element, Index sample, double value) 
 
 template <class T>
 void GradientSink<T>::add(int input, Index element, Index sample, Complex<double> value) {
-  if (!wants(input)) return;
+  if (!requests(input)) return;
   const InputView<T>& view = call_->inputs[input];
   if (view.batched) {
     T* out = cotangents_->gradients[input] + 2 * (sample * view.numel + element);
@@ -95,7 +95,7 @@ template <class N>
 void GradientSink<T>::contract_block(const Gate& gate, const std::vector<Complex<N>>& overlap, int size, Index sample) {
   const GateInfo& info = gate_info(gate.opcode);
   for (int j = 0; j < info.num_parameters; ++j) {
-    if (!wants(gate.slots[j].input)) continue;
+    if (!requests(gate.slots[j].input)) continue;
     DualOf<N> parameters[max_parameters];
     for (int p = 0; p < info.num_parameters; ++p)
       parameters[p] = DualOf<N>(parameter<T, N>(*call_, gate.slots[p], sample), p == j ? 1 : 0);

@@ -15,8 +15,8 @@ class GradientSink {
  public:
   GradientSink(const Call<T>& call, const Cotangents<T>& cotangents);
 
-  bool wants(int input) const { return cotangents_->gradients[input] != nullptr; }
-  bool wants(const GateOp& gate_op) const;
+  bool requests(int input) const { return cotangents_->gradients[input] != nullptr; }
+  bool requests(const GateOp& gate_op) const;
 
   void add(int input, Index element, Index sample, double value);
   void add(int input, Index element, Index sample, Complex<double> value);
@@ -41,7 +41,7 @@ class GradientSink {
 
   const Call<T>* call_;
   const Cotangents<T>* cotangents_;
-  std::vector<std::vector<double>> shared_;  // per input, empty where not wanted or batched
+  std::vector<std::vector<double>> shared_;  // per input, empty where not requested or batched
 };
 
 }  // namespace ketgrad

@@ -35,13 +35,13 @@ class PassRunner {
     auto n = parameters_.begin();
     for (const Pass& pass : plan.passes) {
       for (const TileOp& op : pass.operations) {
-        n->own = reads_batched(op);
+        n->per_sample = reads_batched(op);
         n->first_string = static_cast<int>(strings_.size());
-        strings_.resize(strings_.size() + own_strings(op));
+        strings_.resize(strings_.size() + per_sample_strings(op));
         n->end_string = static_cast<int>(strings_.size());
         n->first_angle = static_cast<int>(halves_.size());
-        halves_.resize(halves_.size() + own_angles(op) * n->lanes());
-        some_own_ |= n->own;
+        halves_.resize(halves_.size() + per_sample_angles(op) * n->lanes());
+        some_per_sample_ |= n->per_sample;
         ++n;
       }
     }
@@ -52,7 +52,7 @@ class PassRunner {
   // Computes the parameters for a group of samples; those that all samples share, only once.
   void start(const SampleGroup& group) {
     group_ = group;
-    if (started_ && !some_own_) return;
+    if (started_ && !some_per_sample_) return;
     version_ = tiles_.next_version();
     find_sines();
     double scale = 1;
@@ -92,9 +92,9 @@ class PassRunner {
   }
 
   // The ket is read from `source`, which is `ket` itself or, of a pass that covers the state, something else.
-  // `wanted[rotation]`; adds to overlaps[rotation][lane] what is wanted: Im<bra|P|ket>. Nobody may need the states of
-  // the `last` pass.
-  void backward(int index, const T* source, T* ket, T* bra, bool last, const std::vector<char>& wanted,
+  // `requested[rotation]`; adds to overlaps[rotation][lane] what is requested: Im<bra|P|ket>. Nobody may need the
+  // states of the `last` pass.
+  void backward(int index, const T* source, T* ket, T* bra, bool last, const std::vector<char>& requested,
                 std::vector<double>& overlaps) {
     const Pass& pass = plan_.passes[index];
     rotations_.clear();
@@ -111,7 +111,7 @@ class PassRunner {
                         if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
                         at -= rotation_count(pass.operations[k]) * width;
                         undo(pass.operations[k], parameters_[first_operation_[index] + k], pass, base, ket_rows,
-                             bra_rows, work, wanted, at);
+                             bra_rows, work, requested, at);
                       }
                       if (last) return;
                       tiles_.scatter(pass, base, ket_rows, ket);
@@ -124,14 +124,14 @@ class PassRunner {
 
  protected:
   struct OpParameters {
-    int lanes() const { return own ? width : 1; }  // that parameters are found for
+    int lanes() const { return per_sample ? width : 1; }  // that parameters are found for
 
-    bool own = false;  // some sample has its own
+    bool per_sample = false;  // some sample has its own
     bool ready = false;
     bool some_nan = false;    // of any sample so far
     double scale_before = 1;  // true state = this times the state in memory, before the operation
     double scale_after = 1;
-    int first_angle = 0;  // of the halved angles, with a row of lanes each, if they are own
+    int first_angle = 0;  // of the halved angles, with a row of lanes each, if they are per sample
     Angles<T> angles;     // of a block, tile signs left out
     // Of phases: the strings of which samples have their own, and those that lanes share, with one table made once.
     int first_string = 0;
@@ -160,19 +160,19 @@ class PassRunner {
                        [&](const PhaseString& s) { return reads_batched(s.rotations); });
   }
 
-  bool is_own(const PhaseString& s) const { return single || reads_batched(s.rotations); }
+  bool is_per_sample(const PhaseString& s) const { return single || reads_batched(s.rotations); }
 
-  std::size_t own_strings(const TileOp& op) const {
+  std::size_t per_sample_strings(const TileOp& op) const {
     const auto* phases = std::get_if<Phases>(&op);
     if (phases == nullptr) return 0;
     const auto& strings = phases->strings;
-    return std::count_if(strings.begin(), strings.end(), [&](const PhaseString& s) { return is_own(s); });
+    return std::count_if(strings.begin(), strings.end(), [&](const PhaseString& s) { return is_per_sample(s); });
   }
 
   // Of the rotations of a block, or of strings with factors of their own.
-  std::size_t own_angles(const TileOp& op) const {
+  std::size_t per_sample_angles(const TileOp& op) const {
     const auto* block = std::get_if<RotationBlock>(&op);
-    return block != nullptr ? block->rotations.size() : own_strings(op);
+    return block != nullptr ? block->rotations.size() : per_sample_strings(op);
   }
 
   // Of all operations at once, so that the sines are those of many angles.
@@ -185,7 +185,7 @@ class PassRunner {
   }
 
   void find_halves(const TileOp& op, const OpParameters& n) {
-    if (n.ready && !n.own) return;
+    if (n.ready && !n.per_sample) return;
     const int lanes = n.lanes();
     double* half = halves_.data() + n.first_angle;
     const auto add = [&](const auto& angle_in) {
@@ -195,7 +195,7 @@ class PassRunner {
       for (const int t : block->rotations) add([&](int l) { return angle(t, l); });
     } else {
       for (const PhaseString& s : std::get<Phases>(op).strings) {
-        if (is_own(s)) add([&](int l) { return string_angle(s, l); });
+        if (is_per_sample(s)) add([&](int l) { return string_angle(s, l); });
       }
     }
   }
@@ -212,7 +212,7 @@ class PassRunner {
   // Goes over an operation in the order of the walk; `scale` is what the state in memory lacks.
   void prepare(const TileOp& op, OpParameters& n, double& scale) {
     // In lanes, what has parameters of its own adds nothing to the scale of all.
-    if (!n.ready || n.own || single) {
+    if (!n.ready || n.per_sample || single) {
       n.scale_before = scale;
       if (const auto* block = std::get_if<RotationBlock>(&op)) {
         prepare_block(*block, n);
@@ -283,9 +283,9 @@ class PassRunner {
 
   void prepare_phases(const Phases& phases, OpParameters& n) {
     if constexpr (single) {
-      n.factor_scale = apply_scale(phases, n, prepare_own_strings(phases, n));
+      n.factor_scale = apply_scale(phases, n, prepare_per_sample_strings(phases, n));
     } else {
-      prepare_own_strings(phases, n);
+      prepare_per_sample_strings(phases, n);
       if (!n.ready) prepare_shared_strings(phases, n);
     }
   }
@@ -300,13 +300,13 @@ class PassRunner {
   }
 
   // Returns the mean square of the factors of a single state, up to roundings that differ from row to row.
-  double prepare_own_strings(const Phases& phases, OpParameters& n) {
+  double prepare_per_sample_strings(const Phases& phases, OpParameters& n) {
     PhaseParameters<Row<T>>* own = strings_.data() + n.first_string;
     int at = n.first_angle;
     PhaseFactor<Row<T>> start{Row<T>{} + 1, Row<T>{}};
     double square = 1;
     for (const PhaseString& s : phases.strings) {
-      if (!is_own(s)) continue;
+      if (!is_per_sample(s)) continue;
       *own = per_sample_parameters(s, at);
       for (int l = 0; l < width; ++l) n.some_nan |= std::isnan(own->start.re[l]);
       if constexpr (single) {
@@ -325,7 +325,7 @@ class PassRunner {
   // Of lanes, which share a scale.
   void prepare_shared_strings(const Phases& phases, OpParameters& n) {
     for (const PhaseString& s : phases.strings) {
-      if (is_own(s)) continue;
+      if (is_per_sample(s)) continue;
       const double half = 0.5 * string_angle(s, 0);
       n.shared_strings.push_back(phase_parameters<double>(s.row_mask, std::cos(half), std::sin(half)));
       n.some_nan |= std::isnan(n.shared_strings.back().start.re);
@@ -518,14 +518,16 @@ class PassRunner {
   }
 
   void undo(const TileOp& op, const OpParameters& n, const Pass& pass, Mask base, T* ket, T* bra, Workspace<V>& work,
-            const std::vector<char>& wanted, double* sums) const {
-    if (const auto* block = std::get_if<RotationBlock>(&op)) return undo_block(*block, n, base, ket, bra, wanted, sums);
-    undo_phases_of(std::get<Phases>(op), n, pass, base, ket, bra, work, wanted, sums);
+            const std::vector<char>& requested, double* sums) const {
+    if (const auto* block = std::get_if<RotationBlock>(&op))
+      return undo_block(*block, n, base, ket, bra, requested, sums);
+    undo_phases_of(std::get<Phases>(op), n, pass, base, ket, bra, work, requested, sums);
   }
 
   void undo_block(const RotationBlock& block, const OpParameters& n, Mask base, T* ket, T* bra,
-                  const std::vector<char>& wanted, double* sums) const {
-    const bool any = std::any_of(block.rotations.begin(), block.rotations.end(), [&](int t) { return wanted[t] != 0; });
+                  const std::vector<char>& requested, double* sums) const {
+    const bool any =
+        std::any_of(block.rotations.begin(), block.rotations.end(), [&](int t) { return requested[t] != 0; });
     for_each_part(block, n, base, [&](const Part& part, const Angles<T>& angles) {
       if (!any) return undo_rotations<false>(ket, bra, block, angles, part.groups, static_cast<Row<T>*>(nullptr));
       Row<T> found[RotationBlock::most] = {};
@@ -545,8 +547,8 @@ class PassRunner {
   }
 
   void undo_phases_of(const Phases& phases, const OpParameters& n, const Pass& pass, Mask base, T* ket, T* bra,
-                      Workspace<V>& work, const std::vector<char>& wanted, double* sums) const {
-    const bool any = wants_any(phases, wanted);
+                      Workspace<V>& work, const std::vector<char>& requested, double* sums) const {
+    const bool any = requests_any(phases, requested);
     const Index rows = rows_to_visit(phases);
     if (any) work.products.resize(rows / Cell::packed_together);
     bool left = any;
@@ -560,10 +562,10 @@ class PassRunner {
     if (any) add_phase_sums(phases, n, base, rows, work, sums);
   }
 
-  static bool wants_any(const Phases& phases, const std::vector<char>& wanted) {
+  static bool requests_any(const Phases& phases, const std::vector<char>& requested) {
     bool any = false;
     for (const PhaseString& s : phases.strings) {
-      for (const int t : s.rotations) any |= wanted[t] != 0;
+      for (const int t : s.rotations) any |= requested[t] != 0;
     }
     return any;
   }
@@ -591,7 +593,7 @@ class PassRunner {
   TileRunner<V>& tiles_;
   SampleGroup group_;
   bool started_ = false;
-  bool some_own_ = false;
+  bool some_per_sample_ = false;
   bool some_nan_ = false;
   Index version_ = 0;  // of the parameters
   std::vector<int> first_operation_;

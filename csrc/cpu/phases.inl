@@ -254,9 +254,9 @@ inline Row<T> imaginary_products(const LaneCell<T>* bra, const LaneCell<T>* ket)
   return bra->re * ket->im - bra->im * ket->re;
 }
 
-// Multiplies ket and bra by the factors, which are the inverse's. With `wanted`, writes Im(conj(bra) ket) of each
+// Multiplies ket and bra by the factors, which are the inverse's. With `requested`, writes Im(conj(bra) ket) of each
 // amplitude, which no phase changes.
-template <class Cell, bool wanted, class F>
+template <class Cell, bool requested, class F>
 void undo_phases(typename Cell::Real* ket, typename Cell::Real* bra, const F* table, const IndexMap& rows, Index end,
                  Row<typename Cell::Real>* products) {
   constexpr int together = Cell::packed_together;
@@ -267,7 +267,7 @@ void undo_phases(typename Cell::Real* ket, typename Cell::Real* bra, const F* ta
       x[i] = Cell::load(ket, row[i]);
       y[i] = Cell::load(bra, row[i]);
     }
-    if constexpr (wanted) products[r / together] = imaginary_products(y, x);
+    if constexpr (requested) products[r / together] = imaginary_products(y, x);
     for (int i = 0; i < together; ++i) {
       const auto factor = unpack_factor(table[r + i]);
       times_phase(x[i], factor).store(ket, row[i]);

@@ -436,9 +436,9 @@ void rotate_groups(T* state, const RotationBlock& block, const Angles<T>& angles
   });
 }
 
-// Takes a block back from ket and bra, the angles being the inverse's. With `wanted`, adds per rotation Re<bra|-i
+// Takes a block back from ket and bra, the angles being the inverse's. With `requested`, adds per rotation Re<bra|-i
 // P|ket>, signs left out; the rotations of a block commute, so all overlaps are taken before any is undone.
-template <class Block, bool unnormalised, bool wanted, class T>
+template <class Block, bool unnormalised, bool requested, class T>
 void undo_groups(T* ket, T* bra, const RotationBlock& block, const Angles<T>& angles, const Groups& groups,
                  Row<T>* sums) {
   const Block local(block, angles);
@@ -450,13 +450,13 @@ void undo_groups(T* ket, T* bra, const RotationBlock& block, const Angles<T>& an
     Row<T> y[Block::rows];
     load_rows(local, ket, base, x);
     load_rows(local, bra, base, y);
-    if constexpr (wanted) local.add_overlaps(x, y, signs, sum);
+    if constexpr (requested) local.add_overlaps(x, y, signs, sum);
     local.template rotate<unnormalised>(x, signs);
     store_rows(local, ket, base, x);
     local.template rotate<unnormalised>(y, signs);
     store_rows(local, bra, base, y);
   });
-  if constexpr (wanted) {
+  if constexpr (requested) {
     for (int j = 0; j < Block::rotations; ++j) sums[j] += sum[j];
   }
 }
@@ -468,11 +468,11 @@ void apply_rotations(T* state, const RotationBlock& block, const Angles<T>& angl
   });
 }
 
-template <bool wanted, class T>
+template <bool requested, class T>
 void undo_rotations(T* ket, T* bra, const RotationBlock& block, const Angles<T>& angles, const Groups& groups,
                     Row<T>* sums) {
   with_kind<T>(block, angles.unnormalised, [&](auto kind, auto unnormalised) {
-    undo_groups<typename decltype(kind)::type, decltype(unnormalised)::value, wanted>(ket, bra, block, angles, groups,
-                                                                                      sums);
+    undo_groups<typename decltype(kind)::type, decltype(unnormalised)::value, requested>(ket, bra, block, angles,
+                                                                                         groups, sums);
   });
 }

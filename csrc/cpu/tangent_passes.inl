@@ -33,8 +33,8 @@ struct TangentStates {
   T* bra_tangent;
 };
 
-// Back, as undo_groups. With `wanted`, adds the derivatives of what that adds.
-template <class Block, bool unnormalised, bool wanted, class T>
+// Back, as undo_groups. With `requested`, adds the derivatives of what that adds.
+template <class Block, bool unnormalised, bool requested, class T>
 void undo_tangent_groups(const TangentStates<T>& states, const RotationBlock& block, const Angles<T>& angles,
                          const Angles<T>& weights, const Groups& groups, Row<T>* sums) {
   const Block local(block, angles);
@@ -49,13 +49,13 @@ void undo_tangent_groups(const TangentStates<T>& states, const RotationBlock& bl
     Row<T> dy[Block::rows];
     load_rows(local, states.ket, base, x);
     load_rows(local, states.bra_tangent, base, dy);
-    if constexpr (wanted) local.add_overlaps(x, dy, signs, sum);
+    if constexpr (requested) local.add_overlaps(x, dy, signs, sum);
     local.template rotate<unnormalised>(x, signs);
     store_rows(local, states.ket, base, x);
     local.template rotate<unnormalised>(dy, signs);
     load_rows(local, states.ket_tangent, base, dx);
     load_rows(local, states.bra, base, y);
-    if constexpr (wanted) local.add_overlaps(dx, y, signs, sum);
+    if constexpr (requested) local.add_overlaps(dx, y, signs, sum);
     local.template rotate<unnormalised>(dx, signs);
     generators.generate(x, dx, signs);
     store_rows(local, states.ket_tangent, base, dx);
@@ -64,7 +64,7 @@ void undo_tangent_groups(const TangentStates<T>& states, const RotationBlock& bl
     generators.generate(y, dy, signs);
     store_rows(local, states.bra_tangent, base, dy);
   });
-  if constexpr (wanted) {
+  if constexpr (requested) {
     for (int j = 0; j < Block::rotations; ++j) sums[j] += sum[j];
   }
 }
@@ -78,12 +78,12 @@ void apply_tangent_rotations(T* state, T* tangent, const RotationBlock& block, c
   });
 }
 
-template <bool wanted, class T>
+template <bool requested, class T>
 void undo_tangent_rotations(const TangentStates<T>& states, const RotationBlock& block, const Angles<T>& angles,
                             const Angles<T>& weights, const Groups& groups, Row<T>* sums) {
   with_kind<T>(block, angles.unnormalised, [&](auto kind, auto unnormalised) {
-    undo_tangent_groups<typename decltype(kind)::type, decltype(unnormalised)::value, wanted>(states, block, angles,
-                                                                                              weights, groups, sums);
+    undo_tangent_groups<typename decltype(kind)::type, decltype(unnormalised)::value, requested>(states, block, angles,
+                                                                                                 weights, groups, sums);
   });
 }
 
@@ -117,7 +117,7 @@ class TangentRunner : public PassRunner<V> {
         shared_functions_(Base::single ? 0 : this->parameters_.size()) {}
 
   void start(const SampleGroup& group) {
-    const bool is_known = this->started_ && !this->some_own_;
+    const bool is_known = this->started_ && !this->some_per_sample_;
     Base::start(group);
     if (is_known) return;
     weights_.clear();
@@ -146,7 +146,7 @@ class TangentRunner : public PassRunner<V> {
   using States = TangentStates<T>;
 
   // Adds to overlaps[rotation][lane] the derivative of what the plain walk adds.
-  void backward(int index, const States& states, bool last, const std::vector<char>& wanted,
+  void backward(int index, const States& states, bool last, const std::vector<char>& requested,
                 std::vector<double>& overlaps) {
     constexpr int width = Base::width;
     const Pass& pass = this->plan_.passes[index];
@@ -165,7 +165,7 @@ class TangentRunner : public PassRunner<V> {
           for (int k = static_cast<int>(pass.operations.size()) - 1; k >= 0; --k) {
             if (pass.tiles.size() == 1 && this->tiles_.should_stop()) return;
             at -= Base::rotation_count(pass.operations[k]) * width;
-            undo(pass.operations[k], this->first_operation_[index] + k, pass, base, rows, work, wanted, at);
+            undo(pass.operations[k], this->first_operation_[index] + k, pass, base, rows, work, requested, at);
           }
           if (last) return;
           this->tiles_.scatter(pass, base, rows.ket, states.ket);
@@ -247,7 +247,7 @@ class TangentRunner : public PassRunner<V> {
     const int first = first_weight_[at];
     if (first < 0) return;
     if constexpr (!Base::single) {
-      if (!this->parameters_[at].own && this->keeps_tables()) {
+      if (!this->parameters_[at].per_sample && this->keeps_tables()) {
         LaneVector<T>& function = shared_functions_[at];
         if (static_cast<Index>(function.size()) != rows) fill_function(phases, first, rows, function);
         return f([&](Index r) { return Row<T>{} + function[r]; });
@@ -281,9 +281,9 @@ class TangentRunner : public PassRunner<V> {
   }
 
   void undo(const TileOp& op, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,
-            const std::vector<char>& wanted, double* sums) const {
-    if (const auto* block = std::get_if<RotationBlock>(&op)) return undo_block(*block, at, base, rows, wanted, sums);
-    undo_phases_of(std::get<Phases>(op), at, pass, base, rows, work, wanted, sums);
+            const std::vector<char>& requested, double* sums) const {
+    if (const auto* block = std::get_if<RotationBlock>(&op)) return undo_block(*block, at, base, rows, requested, sums);
+    undo_phases_of(std::get<Phases>(op), at, pass, base, rows, work, requested, sums);
   }
 
   void apply_block(const RotationBlock& block, int at, Mask base, T* rows, T* tangents) const {
@@ -298,10 +298,11 @@ class TangentRunner : public PassRunner<V> {
     });
   }
 
-  void undo_block(const RotationBlock& block, int at, Mask base, const States& rows, const std::vector<char>& wanted,
+  void undo_block(const RotationBlock& block, int at, Mask base, const States& rows, const std::vector<char>& requested,
                   double* sums) const {
     const OpParameters& n = this->parameters_[at];
-    const bool any = std::any_of(block.rotations.begin(), block.rotations.end(), [&](int t) { return wanted[t] != 0; });
+    const bool any =
+        std::any_of(block.rotations.begin(), block.rotations.end(), [&](int t) { return requested[t] != 0; });
     this->for_each_part(block, n, base, [&](const Part& part, const Angles<T>& angles) {
       Row<T> found[RotationBlock::most] = {};
       any ? undo_block_as<true>(block, at, base, rows, angles, part, found)
@@ -310,22 +311,22 @@ class TangentRunner : public PassRunner<V> {
     });
   }
 
-  template <bool wanted>
+  template <bool requested>
   void undo_block_as(const RotationBlock& block, int at, Mask base, const States& rows, const Angles<T>& angles,
                      const Part& part, Row<T>* found) const {
     const int first = first_weight_[at];
     if (first >= 0) {
       const Angles<T> weights = weights_in_tile(block, first, base, part);
-      return undo_tangent_rotations<wanted>(rows, block, angles, weights, part.groups, found);
+      return undo_tangent_rotations<requested>(rows, block, angles, weights, part.groups, found);
     }
-    undo_rotations<wanted>(rows.ket, rows.bra_tangent, block, angles, part.groups, found);
-    undo_rotations<wanted>(rows.ket_tangent, rows.bra, block, angles, part.groups, found);
+    undo_rotations<requested>(rows.ket, rows.bra_tangent, block, angles, part.groups, found);
+    undo_rotations<requested>(rows.ket_tangent, rows.bra, block, angles, part.groups, found);
   }
 
   void undo_phases_of(const Phases& phases, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,
-                      const std::vector<char>& wanted, double* sums) const {
+                      const std::vector<char>& requested, double* sums) const {
     const OpParameters& n = this->parameters_[at];
-    const bool any = Base::wants_any(phases, wanted);
+    const bool any = Base::requests_any(phases, requested);
     const Index visited = this->rows_to_visit(phases);
     const Index products = visited / Cell::packed_together;
     if (any) {

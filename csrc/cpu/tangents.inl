@@ -62,7 +62,7 @@ class TangentWalk : public GroupWalk<V> {
         fourth_scratch_(call.resources().needs_scratch ? 2 * dimension_ : 0) {}
 
   void run(const Task& task, const Directional<T>& directional, TaskGradients<T>& gradients) {
-    const bool goes_back = directional.wants_gradients();
+    const bool goes_back = directional.requests_gradients();
     const Buffer<V> ket(2 * dimension_);
     const Buffer<V> ket_tangent(2 * dimension_, 1);
     const Buffer<V> bra(goes_back ? 2 * dimension_ : 0, 2);
@@ -79,7 +79,7 @@ class TangentWalk : public GroupWalk<V> {
       if (!goes_back) continue;
       add_bras(directional);
       if (!undo_circuit()) return;
-      if (this->wants(program_.initial.input)) initial_state_gradient();
+      if (this->requests(program_.initial.input)) initial_state_gradient();
     }
   }
 
@@ -116,7 +116,7 @@ class TangentWalk : public GroupWalk<V> {
     TangentRunner<V>& rotations = started(backward_rotations_, true);
     this->find_requested_rotations();
     this->rotation_overlaps_.assign(plan_.rotations.size() * width, 0.0);
-    const bool initial_requested = this->wants(program_.initial.input);
+    const bool initial_requested = this->requests(program_.initial.input);
     const typename TangentRunner<V>::States states{this->scalars(psi_), this->scalars(dpsi_), this->scalars(lambda_),
                                                    this->scalars(dlambda_)};
     for (int p = static_cast<int>(plan_.passes.size()) - 1; p >= gradients_->first_pass; --p) {
@@ -157,7 +157,7 @@ class TangentWalk : public GroupWalk<V> {
     const GateOp& gate_op = plan_.gate_ops[index];
     const auto& numbers = inverse ? this->shared_.inverse : this->shared_.forward;
     if (call_.shared(gate_op)) return this->apply(state, gate_op, numbers[index].data());
-    this->apply(state, gate_op, this->own_coefficients(gate_op, inverse));
+    this->apply(state, gate_op, this->per_sample_coefficients(gate_op, inverse));
   }
 
   // The ket is undone by the inverse of a matrix, the bra by its adjoint. For a unitary they are the same, but not
@@ -225,12 +225,12 @@ class TangentWalk : public GroupWalk<V> {
   // A block's overlaps are of the bra behind it and the ket before it, a rotation's of both at the same place.
   void undo_gate_op(int index) {
     const GateOp& gate_op = plan_.gate_ops[index];
-    const bool wanted = gradients_->sink->wants(gate_op);
-    const Index n = wanted ? overlap_count(gate_op) : 0;
+    const bool requested = gradients_->sink->requests(gate_op);
+    const Index n = requested ? overlap_count(gate_op) : 0;
     std::vector<double> overlaps(n * width, 0.0);
     std::vector<double> tangents(n * width, 0.0);
     const auto take_overlaps = [&] {
-      if (!wanted) return;
+      if (!requested) return;
       add_overlaps(gate_op, lambda_, psi_, overlaps);
       add_overlaps(gate_op, dlambda_, psi_, tangents);
       add_overlaps(gate_op, lambda_, dpsi_, tangents);
@@ -240,7 +240,7 @@ class TangentWalk : public GroupWalk<V> {
     run_gate_op(index, Way::ket_back, psi_, dpsi_);
     if (!is_rotation) take_overlaps();
     run_gate_op(index, Way::bra_back, lambda_, dlambda_);
-    if (!wanted) return;
+    if (!requested) return;
     std::vector<double> of_lane(n);
     std::vector<double> tangent_of_lane(n);
     for (int l = 0; l < count_; ++l) {
@@ -359,13 +359,13 @@ class TangentWalk : public GroupWalk<V> {
     }
   }
 
-  // Of each word 2 Re<psi|P|dpsi>, and <psi|P|psi> where a coefficient has a tangent or is wanted; else zeros.
+  // Of each word 2 Re<psi|P|dpsi>, and <psi|P|psi> where a coefficient has a tangent or is requested; else zeros.
   void find_word_overlaps() {
     this->words_.overlaps(this->scalars(psi_), this->scalars(dpsi_), word_tangents_);
     for (double& overlap : word_tangents_) overlap *= 2;
     bool needed = false;
     this->words_.for_each_member([&](const WordGroup::Member& m, Index) {
-      for (const Slot& s : m.term->coefficients) needed |= call_.has_tangent(s.input) || this->wants(s.input);
+      for (const Slot& s : m.term->coefficients) needed |= call_.has_tangent(s.input) || this->requests(s.input);
     });
     if (needed) return this->words_.overlaps(this->scalars(psi_), this->scalars(psi_), this->pauli_sums_);
     this->pauli_sums_.assign(word_tangents_.size(), 0.0);
@@ -455,10 +455,10 @@ class TangentWalk : public GroupWalk<V> {
     std::vector<double> weights(this->words_.count() * width, 0.0);
     std::vector<double> d_values(weights.size(), 0.0);
     bool some_tangent = dc.real != nullptr;
-    bool wanted = false;
+    bool requested = false;
     this->words_.for_each_member([&](const WordGroup::Member& m, Index at) {
       some_tangent |= has_tangent(call_, *m.term);
-      for (const Slot& s : m.term->coefficients) wanted |= this->wants(s.input);
+      for (const Slot& s : m.term->coefficients) requested |= this->requests(s.input);
       for (int l = 0; l < count_; ++l) {
         const Dual weight = cotangent(c, dc, m.result, l) * coefficient(*m.term, this->sample(l));
         weights[at * width + l] = weight.value;
@@ -468,7 +468,7 @@ class TangentWalk : public GroupWalk<V> {
     this->words_.write_bra(this->scalars(psi_), this->scalars(lambda_), weights, false);
     this->words_.write_bra(this->scalars(dpsi_), this->scalars(dlambda_), weights, false);
     if (some_tangent) this->words_.write_bra(this->scalars(psi_), this->scalars(dlambda_), d_values, true);
-    if (!wanted) return;
+    if (!requested) return;
     this->words_.for_each_member([&](const WordGroup::Member& m, Index at) {
       for (int l = 0; l < count_; ++l) {
         const Dual overlap(this->pauli_sums_[at * width + l], word_tangents_[at * width + l]);
@@ -541,7 +541,7 @@ class TangentWalk : public GroupWalk<V> {
   template <class F>
   void coefficient_tangents(const StateAndTangent& u, const StateAndTangent& ket, const PlannedMeasurement& m,
                             const F& weight) {
-    if (!this->wants_coefficients(m)) return;
+    if (!this->requests_coefficients(m)) return;
     for (const PlannedTerm& t : m.terms) add_term_tangents(u, ket, t, weight);
   }
 
@@ -551,7 +551,7 @@ class TangentWalk : public GroupWalk<V> {
     for (const PlannedTerm& t : m.terms) {
       const auto of_term = [&](int l) { return weight(l) * coefficient(*t.term, this->sample(l)); };
       for (const PlannedFactor& f : t.factors) {
-        if (this->wants(f.factor->input)) add_factor_tangents(u, ket, t, f, of_term);
+        if (this->requests(f.factor->input)) add_factor_tangents(u, ket, t, f, of_term);
       }
     }
   }

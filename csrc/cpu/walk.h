@@ -35,7 +35,7 @@ template <class T>
 struct TaskGradients {
   GradientSink<T>* sink = nullptr;
   std::vector<std::vector<double>> overlaps;
-  int first_pass = 0;  // the walk stops here: nothing before it is wanted
+  int first_pass = 0;  // the walk stops here: nothing before it is requested
 };
 
 // `lanes` walks a batch, a sample per lane; `solo` one sample after the other.

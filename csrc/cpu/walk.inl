@@ -198,7 +198,7 @@ class GroupWalk {
       for (const PlannedMeasurement& m : plan_.measurements) add_bra(m, cotangents);
       watch_.lap(times_.bra);
       if (!undo_circuit(ket.data())) return;
-      if (wants(program_.initial.input)) initial_state_gradient();
+      if (requests(program_.initial.input)) initial_state_gradient();
     }
     if (watch_.on()) add_to_profile(call_.planned->id, times_);
   }
@@ -213,7 +213,7 @@ class GroupWalk {
 
   Index sample(int lane) const { return group_.sample(lane); }
 
-  bool wants(int input) const { return input != no_input && gradients_->sink->wants(input); }
+  bool requests(int input) const { return input != no_input && gradients_->sink->requests(input); }
 
   double coefficient(const Term& term, Index sample) const {
     double c = term.scale;
@@ -328,7 +328,7 @@ class GroupWalk {
       } else if (call_.shared(plan_.gate_ops[s])) {
         apply(psi_, plan_.gate_ops[s], shared_.forward[s].data());
       } else {
-        apply(psi_, plan_.gate_ops[s], own_coefficients(plan_.gate_ops[s], false));
+        apply(psi_, plan_.gate_ops[s], per_sample_coefficients(plan_.gate_ops[s], false));
       }
       watch_.lap(times_.forward[p]);
     }
@@ -340,7 +340,7 @@ class GroupWalk {
     PassRunner<V>& rotations = started(backward_rotations_, true);
     find_requested_rotations();
     rotation_overlaps_.assign(plan_.rotations.size() * width, 0.0);
-    const bool initial_requested = wants(program_.initial.input);
+    const bool initial_requested = requests(program_.initial.input);
     for (int p = static_cast<int>(plan_.passes.size()) - 1; p >= gradients_->first_pass; --p) {
       if (call_.should_stop()) return false;
       if (psi_ != ket && !rotations.covers_state(p)) {
@@ -363,10 +363,10 @@ class GroupWalk {
     return true;
   }
 
-  // What is wanted of rotations is found once, as it is of all samples.
+  // What is requested of rotations is found once, as it is of all samples.
   void find_requested_rotations() {
     if (!requested_rotations_.empty()) return;
-    for (const Rotation& t : plan_.rotations) requested_rotations_.push_back(wants(t.angle.input));
+    for (const Rotation& t : plan_.rotations) requested_rotations_.push_back(requests(t.angle.input));
   }
 
   // d exp(-i angle/2 P) = -i/2 P: twice the real part with the bra is the overlap itself.
@@ -388,7 +388,7 @@ class GroupWalk {
   // --- unfused gates -------------------------------------------------------------------------------------------------
 
   // The coefficients of an unfused gate whose samples have their own.
-  const V* own_coefficients(const GateOp& gate_op, bool inverse) {
+  const V* per_sample_coefficients(const GateOp& gate_op, bool inverse) {
     const Index n = coefficient_count(gate_op);
     numbers_.resize(n);
     coefficients_.resize(n);
@@ -438,26 +438,26 @@ class GroupWalk {
 
   void undo(int index) {
     const GateOp& gate_op = plan_.gate_ops[index];
-    const bool wanted = gradients_->sink->wants(gate_op);
+    const bool requested = gradients_->sink->requests(gate_op);
     const Index n = overlap_count(gate_op);
-    overlaps_.assign(wanted ? n * width : 0, 0.0);
+    overlaps_.assign(requested ? n * width : 0, 0.0);
     const bool shared = call_.shared(gate_op);
     if (shared) {
-      undo_with(gate_op, shared_.inverse[index].data(), wanted);
+      undo_with(gate_op, shared_.inverse[index].data(), requested);
     } else {
-      undo_with(gate_op, own_coefficients(gate_op, true), wanted);
+      undo_with(gate_op, per_sample_coefficients(gate_op, true), requested);
     }
-    if (wanted) collect_overlaps(gate_op, n, shared ? gradients_->overlaps[index].data() : nullptr);
+    if (requested) collect_overlaps(gate_op, n, shared ? gradients_->overlaps[index].data() : nullptr);
   }
 
   template <class C>
-  void undo_with(const GateOp& gate_op, const C* c, bool wanted) {
+  void undo_with(const GateOp& gate_op, const C* c, bool requested) {
     const Index groups = gate_op.groups.size();
     if constexpr (width == 1) {
       if (gate_op.kind == GateOpKind::dense && gate_op.size() >= smallest_product)
-        return undo_by_products(gate_op, c, wanted);
+        return undo_by_products(gate_op, c, requested);
     }
-    if (wanted) {
+    if (requested) {
       team_.template reduce<V>(groups, overlap_count(gate_op), overlaps_.data(),
                                [&](Index begin, Index end, V* w) { undo_range<true>(gate_op, c, begin, end, w); });
     } else {
@@ -468,9 +468,9 @@ class GroupWalk {
   }
 
   // A large matrix in three passes, of which each is a product of matrices.
-  void undo_by_products(const GateOp& gate_op, const T* c, bool wanted) {
+  void undo_by_products(const GateOp& gate_op, const T* c, bool requested) {
     apply(psi_, gate_op, c);
-    if (wanted)  // conj(bra_a) ket_b
+    if (requested)  // conj(bra_a) ket_b
       add_products(lambda_, psi_, gate_op.groups, gate_op.offsets, gate_op.size(), -1, overlaps_.data());
     apply(lambda_, gate_op, c);
   }
@@ -638,14 +638,14 @@ class GroupWalk {
   void add_words_bra(const Cotangents<T>& c) {
     if (words_.count() == 0) return fill_zero(lambda_);
     pauli_sums_.assign(words_.count() * width, 0.0);
-    bool wanted = false;
+    bool requested = false;
     words_.for_each_member([&](const WordGroup::Member& m, Index at) {
-      for (const Slot& s : m.term->coefficients) wanted |= wants(s.input);
+      for (const Slot& s : m.term->coefficients) requested |= requests(s.input);
       for (int l = 0; l < count_; ++l)
         pauli_sums_[at * width + l] = word_cotangent(m, c, l) * coefficient(*m.term, sample(l));
     });
     words_.write_bra(scalars(psi_), scalars(lambda_), pauli_sums_, false);
-    if (!wanted) return;
+    if (!requested) return;
     words_.overlaps(scalars(psi_), scalars(psi_), pauli_sums_);
     words_.for_each_member([&](const WordGroup::Member& m, Index at) {
       for (int l = 0; l < count_; ++l)
@@ -824,7 +824,7 @@ class GroupWalk {
   // weight(lane) d Re<u|O|psi> / d coefficients
   template <class F>
   void coefficient_gradients(const V* u, const PlannedMeasurement& m, const F& weight) {
-    if (!wants_coefficients(m)) return;
+    if (!requests_coefficients(m)) return;
     for_each_term(u, psi_, m, [&](const PlannedTerm& t, const double* overlap) {
       for (int l = 0; l < count_; ++l) add_coefficient_gradients(*t.term, sample(l), weight(l) * overlap[l]);
     });
@@ -835,15 +835,15 @@ class GroupWalk {
   void factor_gradients(const V* u, const V* ket, const PlannedMeasurement& m, const F& weight) {
     for (const PlannedTerm& t : m.terms) {
       for (const PlannedFactor& f : t.factors) {
-        if (wants(f.factor->input)) factor_gradient(u, ket, t, f, weight);
+        if (requests(f.factor->input)) factor_gradient(u, ket, t, f, weight);
       }
     }
   }
 
-  bool wants_coefficients(const PlannedMeasurement& m) const {
+  bool requests_coefficients(const PlannedMeasurement& m) const {
     for (const PlannedTerm& t : m.terms) {
       for (const Slot& s : t.term->coefficients) {
-        if (wants(s.input)) return true;
+        if (requests(s.input)) return true;
       }
     }
     return false;

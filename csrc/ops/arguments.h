@@ -183,17 +183,17 @@ struct CheckedCotangents {
   }
 };
 
-inline void check_wanted(const std::vector<Index>& wanted, std::size_t num_inputs) {
+inline void check_requested(const std::vector<Index>& requested, std::size_t num_inputs) {
   std::vector<bool> seen(num_inputs, false);
-  for (const Index input : wanted) {
+  for (const Index input : requested) {
     require(input >= 0 && input < static_cast<Index>(num_inputs),
             [&] { return "no input " + std::to_string(input) + " to differentiate"; });
-    require(!seen[input], [&] { return "input " + std::to_string(input) + " is wanted twice"; });
+    require(!seen[input], [&] { return "input " + std::to_string(input) + " is requested twice"; });
     seen[input] = true;
   }
 }
 
-// Memory of no elements has no address; nothing is written there, but null would read as "not wanted".
+// Memory of no elements has no address; nothing is written there, but null would read as "not requested".
 template <class T>
 T* gradient_address(const Tensor& gradient) {
   static T nothing[2];
@@ -208,24 +208,24 @@ struct CheckedTangents {
   std::vector<const T*> of_inputs;  // null where one has no tangent
 
   CheckedTangents(const Arguments<T>& arguments, const std::vector<Tensor>& tangents,
-                  const std::vector<Index>& moving) {
-    require(tangents.size() == moving.size(), [&] {
-      return std::to_string(tangents.size()) + " tangents for " + std::to_string(moving.size()) +
+                  const std::vector<Index>& with_tangent) {
+    require(tangents.size() == with_tangent.size(), [&] {
+      return std::to_string(tangents.size()) + " tangents for " + std::to_string(with_tangent.size()) +
              " inputs with a tangent";
     });
     const std::vector<Tensor>& inputs = arguments.inputs;
-    check_wanted(moving, inputs.size());
+    check_requested(with_tangent, inputs.size());
     of_inputs.resize(inputs.size(), nullptr);
-    for (std::size_t k = 0; k < moving.size(); ++k) {
-      const Tensor& input = inputs[moving[k]];
+    for (std::size_t k = 0; k < with_tangent.size(); ++k) {
+      const Tensor& input = inputs[with_tangent[k]];
       kept.push_back(check_cotangent(tangents[k], input, shape_of(input), input.scalar_type(), "a tangent"));
-      of_inputs[moving[k]] = gradient_address<T>(kept.back());
+      of_inputs[with_tangent[k]] = gradient_address<T>(kept.back());
     }
   }
 };
 
 // What a call along tangents brings beside them, contiguous: the cotangents of real and complex results, and their
-// directions, without elements where they have no tangent; nothing where no gradients are wanted.
+// directions, without elements where they have no tangent; nothing where no gradients are requested.
 template <class T>
 struct CheckedDirectional {
   std::vector<Tensor> kept;

@@ -89,9 +89,9 @@ Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bo
 
 // Of the gradients of some inputs.
 template <class T>
-double gradient_bytes(const Call<T>& call, const std::vector<Index>& wanted) {
+double gradient_bytes(const Call<T>& call, const std::vector<Index>& requested) {
   double numbers = 0;
-  for (const Index input : wanted) {
+  for (const Index input : requested) {
     const InputView<T>& view = call.inputs[input];
     numbers += (view.is_complex ? 2.0 : 1.0) * static_cast<double>(view.numel) *
                static_cast<double>(view.batched ? call.batch : 1);
@@ -111,16 +111,16 @@ Tensor empty_gradient(const Call<T>& call, Index input, const Tensor& like, Cota
 
 template <class T>
 std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tensor>& inputs, const Tensor& ket,
-                                   const Tensor& g_real, const Tensor& g_complex, const std::vector<Index>& wanted) {
+                                   const Tensor& g_real, const Tensor& g_complex, const std::vector<Index>& requested) {
   const PreparedCall<T> prepared(std::move(program), inputs);
   const Call<T>& call = prepared.call;
   const CheckedCotangents<T> checked(prepared.arguments, inputs[0], ket, g_real, g_complex);
-  check_wanted(wanted, inputs.size());
-  require_room(workspace_bytes(call, true) + gradient_bytes(call, wanted), *call.planned, call.batch,
+  check_requested(requested, inputs.size());
+  require_room(workspace_bytes(call, true) + gradient_bytes(call, requested), *call.planned, call.batch,
                "the gradient of ");
   Cotangents<T> cotangents = checked.view(inputs.size());
   std::vector<Tensor> gradients;
-  for (const Index input : wanted) {
+  for (const Index input : requested) {
     gradients.push_back(empty_gradient(call, input, inputs[input], cotangents));
   }
   execute_vjp<T>(call, cotangents);
@@ -131,22 +131,23 @@ using DirectionalTensors = std::tuple<Tensor, Tensor, std::vector<Tensor>>;
 
 template <class T>
 DirectionalTensors execute_tangents_as(ProgramHandle program, const std::vector<Tensor>& inputs,
-                                       const std::vector<Tensor>& tangents, const std::vector<Index>& moving,
-                                       const std::vector<Tensor>& cotangents, const std::vector<Index>& wanted) {
+                                       const std::vector<Tensor>& tangents, const std::vector<Index>& with_tangent,
+                                       const std::vector<Tensor>& cotangents, const std::vector<Index>& requested) {
   PreparedCall<T> prepared(std::move(program), inputs);
-  const CheckedTangents<T> directions(prepared.arguments, tangents, moving);
+  const CheckedTangents<T> directions(prepared.arguments, tangents, with_tangent);
   prepared.move(directions.of_inputs);
   const Call<T>& call = prepared.call;
-  CheckedDirectional<T> checked(prepared.arguments, inputs[0], wanted.empty() ? std::vector<Tensor>{} : cotangents);
+  CheckedDirectional<T> checked(prepared.arguments, inputs[0], requested.empty() ? std::vector<Tensor>{} : cotangents);
   Directional<T>& directional = checked.directional;
-  check_wanted(wanted, inputs.size());
-  require_room(tangents_workspace_bytes(call, !wanted.empty()) + result_bytes(call) + gradient_bytes(call, wanted),
-               *call.planned, call.batch, "the derivatives of ");
+  check_requested(requested, inputs.size());
+  require_room(
+      tangents_workspace_bytes(call, !requested.empty()) + result_bytes(call) + gradient_bytes(call, requested),
+      *call.planned, call.batch, "the derivatives of ");
   const Tensor real = empty({call.batch, call.program().real_results()}, real_type<T>);
   const Tensor complex = empty({call.batch, call.program().complex_results()}, complex_type<T>);
   directional.results = {data<T>(real), data<T>(complex), nullptr};
   std::vector<Tensor> gradients;
-  for (const Index input : wanted) {
+  for (const Index input : requested) {
     gradients.push_back(empty_gradient(call, input, inputs[input], directional.cotangents));
   }
   execute_tangents<T>(call, directional);
@@ -154,25 +155,27 @@ DirectionalTensors execute_tangents_as(ProgramHandle program, const std::vector<
 }
 
 DirectionalTensors execute_tangents(int64_t program, const std::vector<Tensor>& inputs,
-                                    const std::vector<Tensor>& tangents, const std::vector<int64_t>& moving,
-                                    const std::vector<Tensor>& cotangents, const std::vector<int64_t>& wanted) {
-  const std::vector<Index> with_tangent(moving.begin(), moving.end());
-  const std::vector<Index> wants(wanted.begin(), wanted.end());
-  return is_single(inputs)
-             ? execute_tangents_as<float>(find_program(program), inputs, tangents, with_tangent, cotangents, wants)
-             : execute_tangents_as<double>(find_program(program), inputs, tangents, with_tangent, cotangents, wants);
+                                    const std::vector<Tensor>& tangents, const std::vector<int64_t>& with_tangent,
+                                    const std::vector<Tensor>& cotangents, const std::vector<int64_t>& requested) {
+  const std::vector<Index> inputs_with_tangent(with_tangent.begin(), with_tangent.end());
+  const std::vector<Index> requested_inputs(requested.begin(), requested.end());
+  return is_single(inputs) ? execute_tangents_as<float>(find_program(program), inputs, tangents, inputs_with_tangent,
+                                                        cotangents, requested_inputs)
+                           : execute_tangents_as<double>(find_program(program), inputs, tangents, inputs_with_tangent,
+                                                         cotangents, requested_inputs);
 }
 
 std::tuple<Tensor, Tensor> execute_jvp_cpu(int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
-                                           std::vector<int64_t> moving) {
-  const DirectionalTensors found = execute_tangents(program, inputs, tangents, moving, {}, {});
+                                           std::vector<int64_t> with_tangent) {
+  const DirectionalTensors found = execute_tangents(program, inputs, tangents, with_tangent, {}, {});
   return {std::get<0>(found), std::get<1>(found)};
 }
 
 DirectionalTensors execute_vjp_jvp_cpu(int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
-                                       std::vector<int64_t> moving, const Tensor& g_real, const Tensor& g_complex,
-                                       const Tensor& dg_real, const Tensor& dg_complex, std::vector<int64_t> wanted) {
-  return execute_tangents(program, inputs, tangents, moving, {g_real, g_complex, dg_real, dg_complex}, wanted);
+                                       std::vector<int64_t> with_tangent, const Tensor& g_real, const Tensor& g_complex,
+                                       const Tensor& dg_real, const Tensor& dg_complex,
+                                       std::vector<int64_t> requested) {
+  return execute_tangents(program, inputs, tangents, with_tangent, {g_real, g_complex, dg_real, dg_complex}, requested);
 }
 
 Executed execute_cpu(int64_t program, std::vector<Tensor> inputs, bool keep_ket) {
@@ -181,8 +184,8 @@ Executed execute_cpu(int64_t program, std::vector<Tensor> inputs, bool keep_ket)
 }
 
 std::vector<Tensor> execute_vjp_cpu(int64_t program, std::vector<Tensor> inputs, const Tensor& ket,
-                                    const Tensor& g_real, const Tensor& g_complex, std::vector<int64_t> wanted) {
-  const std::vector<Index> list(wanted.begin(), wanted.end());
+                                    const Tensor& g_real, const Tensor& g_complex, std::vector<int64_t> requested) {
+  const std::vector<Index> list(requested.begin(), requested.end());
   return is_single(inputs) ? execute_vjp_as<float>(find_program(program), inputs, ket, g_real, g_complex, list)
                            : execute_vjp_as<double>(find_program(program), inputs, ket, g_real, g_complex, list);
 }

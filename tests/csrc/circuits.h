@@ -473,15 +473,15 @@ class CallMemory {
     return {real.data(), complex.data(), keep_ket ? ket.data() : nullptr};
   }
 
-  // Uses the ket of `results` where that kept it. An empty `wanted` wants every input.
+  // Uses the ket of `results` where that kept it. An empty `requested` requests every input.
   Cotangents<T> cotangents(const std::vector<double>& g_real, const std::vector<double>& g_complex,
-                           const std::vector<bool>& wanted) {
+                           const std::vector<bool>& requested) {
     g_real_.assign(g_real.begin(), g_real.end());
     g_complex_.assign(g_complex.begin(), g_complex.end());
     Cotangents<T> found{ket.empty() ? nullptr : ket.data(), g_real_.data(), g_complex_.data(), {}};
     gradients.clear();
     for (std::size_t i = 0; i < inputs_.size(); ++i) {
-      gradients.emplace_back(wanted.empty() || wanted[i] ? inputs_[i].size() : 0, T(0));
+      gradients.emplace_back(requested.empty() || requested[i] ? inputs_[i].size() : 0, T(0));
       found.gradients.push_back(gradients[i].empty() ? nullptr : gradients[i].data());
     }
     return found;
@@ -542,8 +542,8 @@ class Run : public CallMemory<T> {
   void forward(bool keep_ket = true) { execute<T>(call, this->results(keep_ket)); }
 
   void backward(const std::vector<double>& g_real, const std::vector<double>& g_complex,
-                const std::vector<bool>& wanted = {}) {
-    execute_vjp<T>(call, this->cotangents(g_real, g_complex, wanted));
+                const std::vector<bool>& requested = {}) {
+    execute_vjp<T>(call, this->cotangents(g_real, g_complex, requested));
   }
 
   void tangents(const std::vector<double>& g_real, const std::vector<double>& g_complex,

@@ -53,7 +53,7 @@ struct Site {
   }
 };
 
-// m psi where the controls hold, zero elsewhere. (A Complex<R> times a constant matrix is wanted too: hence M.)
+// m psi where the controls hold, zero elsewhere. (A Complex<R> times a constant matrix is requested too: hence M.)
 template <class R, class M>
 Dense<R> times(const Site& site, const Dense<M>& m, const Dense<R>& psi) {
   Dense<R> out(psi.size());

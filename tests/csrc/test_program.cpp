@@ -360,7 +360,7 @@ bool is_valid(const Program& program) {
   return false;
 }
 
-// Valid programs may still be larger than a test wants to be.
+// Valid programs may still be larger than a test requests to be.
 bool is_small(const Program& program) {
   if (program.num_wires > 8) return false;
   for (const InputSpec& spec : program.inputs) {

@@ -69,10 +69,10 @@ class EmulatedRun : public CallMemory<T> {
   }
 
   void backward(const std::vector<double>& g_real, const std::vector<double>& g_complex,
-                const std::vector<bool>& wanted = {}) {
+                const std::vector<bool>& requested = {}) {
     EmulatedDevice device = this->device();
     call_.tables = &plain_.tables;
-    cuda::execute_vjp<T>(device, call_, this->cotangents(g_real, g_complex, wanted));
+    cuda::execute_vjp<T>(device, call_, this->cotangents(g_real, g_complex, requested));
   }
 
   void tangents(const std::vector<double>& g_real, const std::vector<double>& g_complex,

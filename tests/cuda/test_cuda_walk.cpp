@@ -189,30 +189,30 @@ TEST(large_states_agree_with_the_cpu) {
 // --- what a call may leave out ---------------------------------------------------------------------------------------
 
 template <class T>
-void check_wanted(const Case& c, const std::vector<bool>& wanted, const Setting& setting) {
+void check_requested(const Case& c, const std::vector<bool>& requested, const Setting& setting) {
   EmulatedRun<T> all(c.program, c.values, c.batch, setting);
   all.forward(false);
   all.backward(c.g_real, c.g_complex);
   check_gradients(c, all.gradients);
   EmulatedRun<T> some(c.program, c.values, c.batch, setting);
   some.forward();
-  some.backward(c.g_real, c.g_complex, wanted);
-  for (std::size_t i = 0; i < wanted.size(); ++i) {
-    if (!wanted[i]) continue;
+  some.backward(c.g_real, c.g_complex, requested);
+  for (std::size_t i = 0; i < requested.size(); ++i) {
+    if (!requested[i]) continue;
     for (std::size_t e = 0; e < all.gradients[i].size(); ++e) {
-      check_close<T>(c, some.gradients[i][e], all.gradients[i][e], "gradient of wanted input", i);
+      check_close<T>(c, some.gradients[i][e], all.gradients[i][e], "gradient of requested input", i);
     }
   }
 }
 
-TEST(only_what_is_wanted_and_without_a_ket) {
+TEST(only_what_is_requested_and_without_a_ket) {
   Random random(6);
   for (int round = 0; round < 8; ++round) {
     const Case c = make_case(random, random_circuit(random, 4, 8), 1 + 2 * (round % 2));
-    std::vector<bool> wanted;
-    for (std::size_t i = 0; i < c.values.size(); ++i) wanted.push_back(random.chance(0.4));
-    check_wanted<float>(c, wanted, {round % 3 == 0 ? 3 : 0, 0});
-    check_wanted<double>(c, wanted, {round % 3 == 0 ? 3 : 0, 0});
+    std::vector<bool> requested;
+    for (std::size_t i = 0; i < c.values.size(); ++i) requested.push_back(random.chance(0.4));
+    check_requested<float>(c, requested, {round % 3 == 0 ? 3 : 0, 0});
+    check_requested<double>(c, requested, {round % 3 == 0 ? 3 : 0, 0});
   }
 }
 

@@ -57,7 +57,7 @@ void for_each_operation(const Tables& tables, const F& f) {
 // The slots of row k of the groups of an operation.
 std::vector<Local> row_slots(const Tables& tables, const TilePass& pass, const TableOp& op, int k) {
   Local flip = 0;
-  for (int j = 0; j < cuda::own_row_bits; ++j) flip ^= ((k >> j) & 1) != 0 ? op.flip[j] : 0;
+  for (int j = 0; j < cuda::thread_row_bits; ++j) flip ^= ((k >> j) & 1) != 0 ? op.flip[j] : 0;
   std::vector<Local> slots;
   for (int g = 0; g < 1 << cuda::group_bits_of(pass.tile_bits); ++g)
     slots.push_back(tables.slots[op.groups + g] ^ flip);
@@ -69,10 +69,10 @@ TEST(an_operation_has_each_row_of_a_tile_once) {
     const Tables tables = tables_of(layers(n, 3));
     for_each_operation(tables, [&](const TilePass& pass, const TableOp& op) {
       std::set<Local> seen;
-      for (int k = 0; k < cuda::own_rows; ++k) {
+      for (int k = 0; k < cuda::thread_rows; ++k) {
         for (const Local s : row_slots(tables, pass, op, k)) seen.insert(s);
       }
-      const Local rows = Local{1} << std::max(pass.tile_bits, cuda::own_row_bits);
+      const Local rows = Local{1} << std::max(pass.tile_bits, cuda::thread_row_bits);
       CHECK(seen.size() == rows);
       CHECK(*seen.rbegin() == rows - 1);
     });
@@ -88,13 +88,13 @@ TEST(threads_seldom_wait_for_a_bank) {
     double accesses = 0;
     double cycles = 0;
     for_each_operation(tables, [&](const TilePass& pass, const TableOp& op) {
-      for (int k = 0; k < cuda::own_rows; ++k) {
+      for (int k = 0; k < cuda::thread_rows; ++k) {
         const std::vector<Local> slots = row_slots(tables, pass, op, k);
         for (std::size_t first = 0; first + banks <= slots.size(); first += banks) {
-          std::array<int, banks> wanted{};
-          for (std::size_t g = first; g < first + banks; ++g) ++wanted[slots[g] % banks];
+          std::array<int, banks> requested{};
+          for (std::size_t g = first; g < first + banks; ++g) ++requested[slots[g] % banks];
           ++accesses;
-          cycles += *std::max_element(wanted.begin(), wanted.end());
+          cycles += *std::max_element(requested.begin(), requested.end());
         }
       }
     });
@@ -136,7 +136,7 @@ TEST(lists_of_words_are_in_the_order_of_their_patterns) {
       for (const cuda::WordList* list : {&tables.flip_groups[g].real, &tables.flip_groups[g].imaginary}) {
         CHECK(list->words.first == (list->words.count() > 0 ? listed : list->words.first));
         listed += list->words.count();
-        for (int p = 1; p < cuda::own_rows; ++p) CHECK(list->words.end(p - 1) <= list->words.end(p));
+        for (int p = 1; p < cuda::thread_rows; ++p) CHECK(list->words.end(p - 1) <= list->words.end(p));
       }
     }
   }

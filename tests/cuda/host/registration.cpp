@@ -6,12 +6,15 @@
 STABLE_TORCH_LIBRARY(ketgrad_emulated, m) {
   m.def("execute(int program, Tensor[] inputs, bool keep_ket) -> (Tensor real, Tensor complex, Tensor ket)");
   m.def(
-      "execute_vjp(int program, Tensor[] inputs, Tensor ket, Tensor g_real, Tensor g_complex, int[] wanted) -> "
+      "execute_vjp(int program, Tensor[] inputs, Tensor ket, Tensor g_real, Tensor g_complex, int[] requested) -> "
       "Tensor[]");
-  m.def("execute_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] moving) -> (Tensor real, Tensor complex)");
   m.def(
-      "execute_vjp_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] moving, Tensor g_real, Tensor g_complex, "
-      "Tensor dg_real, Tensor dg_complex, int[] wanted) -> (Tensor real, Tensor complex, Tensor[] gradients)");
+      "execute_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] with_tangent) -> (Tensor real, Tensor "
+      "complex)");
+  m.def(
+      "execute_vjp_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] with_tangent, Tensor g_real, Tensor "
+      "g_complex, "
+      "Tensor dg_real, Tensor dg_complex, int[] requested) -> (Tensor real, Tensor complex, Tensor[] gradients)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ketgrad_emulated, CPU, m) {
