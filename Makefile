@@ -23,7 +23,7 @@ COMPILED := build/.compiled
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 CMAKE := $(BIN)/cmake
 CPP_FILES = $(shell find csrc cuda tests/csrc tests/cuda benchmarks/csrc \
-	-name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.inl')
+	-name '*.cpp' -o -name '*.cu' -o -name '*.h')
 LIBRARY_FILES := $(shell find csrc cuda -type f ! -name '*.py' 2>/dev/null)
 
 # ninja and cmake are the ones in the environment.

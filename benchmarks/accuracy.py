@@ -582,7 +582,7 @@ def main(arguments: list[str] | None = None) -> None:
     excesses = pair_excesses(max(options.gates))
     longest = f"mpmath with {LONG.bits} bits and longdouble with {LONGDOUBLE.bits}"
     header = (
-        f"{cpu_name()}, level {_C.current_level()}, torch {torch.__version__}, {datetime.now(UTC):%d %B %Y}; "
+        f"{cpu_name()}, level {_C.current_simd_level()}, torch {torch.__version__}, {datetime.now(UTC):%d %B %Y}; "
         f"the reference of complex128 is {longest}.\n"
     )
     everything = {name: [m.case._asdict() | m.errors for m in group] for name, group in found.items()}

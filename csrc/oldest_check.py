@@ -31,7 +31,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 BUILT = ROOT / "build" / "oldest"
 LISTINGS = (ROOT / "csrc" / "sources.txt", ROOT / "cuda" / "sources.txt")
-FREE_OF_TORCH = ("csrc/core/", "csrc/cpu/")
+FREE_OF_TORCH = ("csrc/runtime/", "csrc/program/", "csrc/plan/", "csrc/cpu/")
 PLATFORMS = ("macosx_11_0_arm64", "macosx_14_0_arm64")
 COMPILERS = 2
 """How many run at a time."""

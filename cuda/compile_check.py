@@ -92,8 +92,8 @@ def listed(listing: Path) -> list[Path]:
 def headers() -> Iterator[Path]:
     """What any source may include, and this file, which has the flags."""
     yield Path(__file__)
-    for folder in (ROOT / "cuda", ROOT / "csrc" / "core", ROOT / "csrc" / "ops"):
-        yield from (path for path in folder.iterdir() if path.suffix in {".h", ".inl"})
+    for folder in (ROOT / "cuda", *(ROOT / "csrc" / name for name in ("math", "runtime", "program", "plan", "ops"))):
+        yield from folder.rglob("*.h")
 
 
 def compile_all(nvcc: str, sources: list[Path]) -> Iterator[Compilation]:

@@ -15,7 +15,7 @@ import torch
 
 from ketgrad.native.library import _C
 
-LEVELS: list[str] = _C.available_levels()
+LEVELS: list[str] = _C.available_simd_levels()
 
 # Values for ``thresholds``, the default first.
 THRESHOLDS: dict[str, tuple[Any, ...]] = {
@@ -40,7 +40,7 @@ def setting(read: Callable[[], Any], write: Callable[[Any], Any], value: Any) ->
 
 def level(name: str) -> AbstractContextManager[None]:
     """An instruction set."""
-    return setting(_C.current_level, _C.set_level, name)
+    return setting(_C.current_simd_level, _C.set_simd_level, name)
 
 
 def threads(count: int) -> AbstractContextManager[None]:
@@ -48,7 +48,7 @@ def threads(count: int) -> AbstractContextManager[None]:
 
 
 def current() -> str:
-    return f"{_C.current_level()}, {torch.get_num_threads()} threads"
+    return f"{_C.current_simd_level()}, {torch.get_num_threads()} threads"
 
 
 @contextmanager

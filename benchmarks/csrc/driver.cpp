@@ -18,10 +18,10 @@
 #include <omp.h>
 #endif
 
-#include "core/registry.h"
-#include "cpu/buffer.h"
 #include "cpu/execute.h"
 #include "cpu/thresholds.h"
+#include "plan/registry.h"
+#include "runtime/buffer.h"
 
 namespace ketgrad {
 namespace {
@@ -296,7 +296,7 @@ class Run {
   }
 
   void value_and_gradient() {
-    const Buffer<T> ket(2 * call_.batch * call_.dimension());
+    const HugePageBuffer<T> ket(2 * call_.batch * call_.dimension());
     execute<T>(call_, {real_.data(), nullptr, ket.data()});
     execute_vjp<T>(call_, cotangents(ket.data()));
   }

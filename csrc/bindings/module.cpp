@@ -18,18 +18,18 @@ static constexpr std::uint64_t torch_target_version = TORCH_TARGET_VERSION;  // 
 #include <utility>
 #include <vector>
 
-#include "core/cost.h"
-#include "core/gate_table.h"
-#include "core/gpu_layout.h"
-#include "core/interrupt.h"
-#include "core/measurement_table.h"
-#include "core/memory.h"
-#include "core/program.h"
-#include "core/registry.h"
 #include "cpu/execute.h"
-#include "cpu/level.h"
 #include "cpu/profile.h"
+#include "cpu/simd_level.h"
 #include "cpu/thresholds.h"
+#include "plan/cost.h"
+#include "plan/gpu_layout.h"
+#include "plan/registry.h"
+#include "program/gate_table.h"
+#include "program/measurement_table.h"
+#include "program/program.h"
+#include "runtime/interrupt.h"
+#include "runtime/memory.h"
 
 namespace py = pybind11;
 
@@ -372,14 +372,14 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("gate_table", &gate_list, "(name, wires, controls, parameters) of every gate; -1 wires: any number");
   m.def("available_memory", &available_memory, "bytes");
   m.def("require_memory", &require_memory, py::arg("bytes"), py::arg("what"));
-  m.def("available_levels", &available_levels);
-  m.def("current_level", &current_level);
-  m.def("set_level", &set_level, py::arg("name"));
+  m.def("available_simd_levels", &available_simd_levels);
+  m.def("current_simd_level", &current_simd_level);
+  m.def("set_simd_level", &set_simd_level, py::arg("name"));
   const Thresholds defaults;
   m.def("set_thresholds", &set_thresholds_of, py::kw_only(), py::arg("tile_bits") = defaults.tile_bits,
         py::arg("scale_bits") = defaults.scale_bits, py::arg("support") = defaults.support, py::arg("regime") = "auto",
         py::arg("spread") = defaults.spread, "for tests; see cpu/thresholds.h");
-  m.def("walk_count", &walk_count);
+  m.def("sweep_count", &sweep_count);
   m.def("start_profile", &start_profile);
   m.def("take_profile", &profile_of, py::arg("program"), "seconds per pass since start_profile, over all threads");
   m.def("build_flags", &build_flags);

@@ -1,4 +1,4 @@
-// One operator call as the walk gets it: a program, its inputs, and the pool to run on.
+// One operator call as the engine gets it: a program, its inputs, and the pool to run on.
 #pragma once
 
 #include <atomic>
@@ -7,9 +7,9 @@
 #include <thread>
 #include <vector>
 
-#include "core/call.h"
-#include "core/interrupt.h"
-#include "core/registry.h"
+#include "plan/registry.h"
+#include "program/call.h"
+#include "runtime/interrupt.h"
 
 namespace ketgrad {
 

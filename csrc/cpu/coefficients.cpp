@@ -3,7 +3,7 @@
 #include <cmath>
 #include <utility>
 
-#include "core/gate_matrix.h"
+#include "program/gate_matrix.h"
 
 namespace ketgrad {
 

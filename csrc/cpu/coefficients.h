@@ -3,8 +3,8 @@
 
 #include <vector>
 
-#include "core/complex.h"
 #include "cpu/call.h"
+#include "math/complex.h"
 
 namespace ketgrad {
 

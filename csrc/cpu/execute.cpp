@@ -8,10 +8,10 @@
 #include <string>
 
 #include "cpu/coefficients.h"
+#include "cpu/engine.h"
 #include "cpu/gradient_sink.h"
-#include "cpu/level.h"
+#include "cpu/simd_level.h"
 #include "cpu/thresholds.h"
-#include "cpu/walk.h"
 
 namespace ketgrad {
 
@@ -47,7 +47,7 @@ constexpr Index largest_cached_state = Index{48} << 20;
 Thresholds in_use;
 
 template <class T>
-Layout layout_of(const WalkLevel& level, bool lanes, Index dimension) {
+Layout layout_of(const EngineSet& level, bool lanes, Index dimension) {
   Layout layout;
   layout.tracks_support = in_use.support;
   if (lanes) {
@@ -74,7 +74,7 @@ Layout layout_of(const WalkLevel& level, bool lanes, Index dimension) {
 // groups, single states pay a third more, for rotations within rows, and for every operation as much as some eight
 // rows.
 template <class T>
-bool prefers_lanes(const Call<T>& call, const WalkLevel& level) {
+bool prefers_lanes(const Call<T>& call, const EngineSet& level) {
   const double width = level.lanes<T>();
   const double threads = call.threads;
   const double batch = static_cast<double>(call.batch);
@@ -87,13 +87,13 @@ bool prefers_lanes(const Call<T>& call, const WalkLevel& level) {
 
 // Whether circuits of so many samples are run a sample per lane, where their states and matrices allow for it.
 template <class T>
-bool chooses_lanes(const Call<T>& call, const WalkLevel& level) {
+bool chooses_lanes(const Call<T>& call, const EngineSet& level) {
   if (in_use.regime == RegimeChoice::automatic) return prefers_lanes(call, level);
   return in_use.regime == RegimeChoice::lanes;
 }
 
 template <class T>
-Regime choose_regime(const Call<T>& call, const WalkLevel& level) {
+Regime choose_regime(const Call<T>& call, const EngineSet& level) {
   const Index width = level.lanes<T>();
   Regime regime;
   const Index lane_state_bytes = call.dimension() * 2 * width * static_cast<Index>(sizeof(T));
@@ -115,7 +115,7 @@ Regime choose_regime(const Call<T>& call, const WalkLevel& level) {
 }
 
 template <class T>
-const Plan& plan_of(const Call<T>& call, const WalkLevel& level, const Regime& regime) {
+const Plan& plan_of(const Call<T>& call, const EngineSet& level, const Regime& regime) {
   return call.planned->plan(layout_of<T>(level, regime.lanes, call.dimension()));
 }
 
@@ -138,7 +138,7 @@ SharedGateOps<T> shared_gate_ops(const Call<T>& call, const Plan& plan, bool bac
   return shared;
 }
 
-std::atomic<Index> walks{0};
+std::atomic<Index> sweeps{0};
 
 // Runs f(task_index, Task) for every task of the regime.
 template <class T, class F>
@@ -147,7 +147,7 @@ void run_tasks(const Call<T>& call, const Regime& regime, const F& f) {
     const Index begin = index * regime.samples_per_task;
     f(index, Task{begin, std::min(call.batch, begin + regime.samples_per_task), regime.parallel_passes});
   };
-  walks.fetch_add(1, std::memory_order_relaxed);
+  sweeps.fetch_add(1, std::memory_order_relaxed);
   if (regime.tasks == 1) {
     body(0);
   } else {
@@ -180,16 +180,16 @@ struct TaskState {
   }
 };
 
-// Runs one of the level's walks, solo or in lanes, with a place for the gradients of each task; f(walk, plan, shared,
+// Runs one of the level's sweeps, solo or in lanes, with a place for the gradients of each task; f(sweep, plan, shared,
 // task, gradients).
-template <class T, class Walker, class F>
-std::vector<std::unique_ptr<TaskState<T>>> walk_back(const Call<T>& call, const Cotangents<T>& cotangents,
-                                                     Walker Walk<T>::* solo, Walker Walk<T>::* lanes, const F& f) {
-  const WalkLevel& level = current_walk();
+template <class T, class Sweep, class F>
+std::vector<std::unique_ptr<TaskState<T>>> sweep_back(const Call<T>& call, const Cotangents<T>& cotangents,
+                                                      Sweep Engine<T>::* solo, Sweep Engine<T>::* lanes, const F& f) {
+  const EngineSet& level = current_engines();
   const Regime regime = choose_regime(call, level);
   const Plan& plan = plan_of(call, level, regime);
   const SharedGateOps<T> shared = shared_gate_ops(call, plan, true);
-  const Walker walk = level.of<T>().*(regime.lanes ? lanes : solo);
+  const Sweep sweep = level.of<T>().*(regime.lanes ? lanes : solo);
   const int first_pass = first_requested_pass(
       call.program().initial.input, static_cast<int>(plan.passes.size()),
       [&](int p) -> const std::vector<int>& { return plan.passes[p].inputs; },
@@ -198,7 +198,7 @@ std::vector<std::unique_ptr<TaskState<T>>> walk_back(const Call<T>& call, const 
   for (Index t = 0; t < regime.tasks; ++t)
     states.push_back(std::make_unique<TaskState<T>>(call, plan, cotangents, first_pass));
   run_tasks(call, regime,
-            [&](Index index, const Task& task) { f(walk, plan, shared, task, states[index]->gradients); });
+            [&](Index index, const Task& task) { f(sweep, plan, shared, task, states[index]->gradients); });
   return states;
 }
 
@@ -219,30 +219,30 @@ void set_thresholds(const Thresholds& thresholds) {
 template <class T>
 void execute(const Call<T>& call, const Results<T>& results) {
   if (call.batch == 0) return;
-  const WalkLevel& level = current_walk();
+  const EngineSet& level = current_engines();
   const Regime regime = choose_regime(call, level);
   const Plan& plan = plan_of(call, level, regime);
   const SharedGateOps<T> shared = shared_gate_ops(call, plan, false);
-  const Walk<T>& walk = level.of<T>();
-  const auto forward = regime.lanes ? walk.forward_lanes : walk.forward_solo;
+  const Engine<T>& engine = level.of<T>();
+  const auto forward = regime.lanes ? engine.forward_lanes : engine.forward_solo;
   run_tasks(call, regime, [&](Index, const Task& task) { forward(call, plan, shared, results, task); });
 }
 
 template <class T>
 void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents) {
   if (call.batch == 0) return;
-  const auto states = walk_back(call, cotangents, &Walk<T>::backward_solo, &Walk<T>::backward_lanes,
-                                [&](auto walk, const Plan& plan, const auto& shared, const Task& task,
-                                    auto& gradients) { walk(call, plan, shared, cotangents, task, gradients); });
+  const auto states = sweep_back(call, cotangents, &Engine<T>::backward_solo, &Engine<T>::backward_lanes,
+                                 [&](auto sweep, const Plan& plan, const auto& shared, const Task& task,
+                                     auto& gradients) { sweep(call, plan, shared, cotangents, task, gradients); });
   for (const auto& state : states) state->finish();
 }
 
 template <class T>
 void execute_tangents(const Call<T>& call, const Directional<T>& directional) {
   if (call.batch == 0) return;
-  const auto states = walk_back(call, directional.cotangents, &Walk<T>::tangents_solo, &Walk<T>::tangents_lanes,
-                                [&](auto walk, const Plan& plan, const auto& shared, const Task& task,
-                                    auto& gradients) { walk(call, plan, shared, directional, task, gradients); });
+  const auto states = sweep_back(call, directional.cotangents, &Engine<T>::tangents_solo, &Engine<T>::tangents_lanes,
+                                 [&](auto sweep, const Plan& plan, const auto& shared, const Task& task,
+                                     auto& gradients) { sweep(call, plan, shared, directional, task, gradients); });
   for (const auto& state : states) state->sink.flush();
 }
 
@@ -252,14 +252,14 @@ CallPlan plan_call(const PlannedProgram& program, Index batch, int threads) {
   call.planned = &program;
   call.batch = batch;
   call.threads = threads;
-  const WalkLevel& level = current_walk();
+  const EngineSet& level = current_engines();
   const Regime regime = choose_regime(call, level);
   return {&plan_of(call, level, regime), regime.lanes, regime.parallel_passes, regime.tasks};
 }
 
 template <class T>
 double workspace_bytes(const Call<T>& call, bool backward, bool keeps_ket) {
-  const WalkLevel& level = current_walk();
+  const EngineSet& level = current_engines();
   const Regime regime = choose_regime(call, level);
   const Index lanes = regime.lanes ? level.lanes<T>() : 1;
   // In lanes, a task has factors of phases that its samples do not share, and products of all amplitudes: one and a
@@ -284,7 +284,7 @@ double tangents_workspace_bytes(const Call<T>& call, bool backward) {
   return 2 * workspace_bytes(call, backward);
 }
 
-Index walk_count() { return walks.load(); }
+Index sweep_count() { return sweeps.load(); }
 
 template void execute(const Call<float>&, const Results<float>&);
 template void execute(const Call<double>&, const Results<double>&);

@@ -36,8 +36,8 @@ struct CallPlan {
 template <class T>
 CallPlan plan_call(const PlannedProgram& program, Index batch, int threads);
 
-// Calls of the walk's entry points since the library was loaded: a batch is one plan, so their number does not grow
+// Calls of the engine's entry points since the library was loaded: a batch is one plan, so their number does not grow
 // with it.
-Index walk_count();
+Index sweep_count();
 
 }  // namespace ketgrad

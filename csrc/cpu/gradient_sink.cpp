@@ -2,7 +2,7 @@
 
 #include <type_traits>
 
-#include "core/gate_matrix.h"
+#include "program/gate_matrix.h"
 
 namespace ketgrad {
 

@@ -1,6 +1,6 @@
-// The number type of the walk: one real number per lane, each lane a sample of its own.
+// The number type of the engine: one real number per lane, each lane a sample of its own.
 //
-// A walk over a batch uses a vector of samples, so that a kernel needs no shuffles whatever wires it acts on; a walk
+// An engine over a batch uses a vector of samples, so that a kernel needs no shuffles whatever wires it acts on; one
 // over a single circuit uses the plain scalar. The kernels are written once for both. A state is V[2^n][2]: real and
 // imaginary part of each amplitude.
 #pragma once

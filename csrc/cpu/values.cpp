@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "core/complex.h"
-#include "core/gate_table.h"
+#include "math/complex.h"
+#include "program/gate_table.h"
 
 namespace ketgrad {
 

@@ -16,13 +16,13 @@ from .native.library import _C, NO_CUDA
 
 def info() -> str:
     """Versions, processor, threads, CUDA and build, one a line."""
-    levels = ", ".join(_C.available_levels())
+    levels = ", ".join(_C.available_simd_levels())
     gib = _C.available_memory() / 2**30
     rows = [
         ("ketgrad", __version__),
         ("torch", torch.__version__),
         ("Python", f"{platform.python_version()} on {platform.platform()}"),
-        ("CPU level", f"{_C.current_level()} (available: {levels}; KETGRAD_CPU_LEVEL forces one)"),
+        ("CPU level", f"{_C.current_simd_level()} (available: {levels}; KETGRAD_CPU_LEVEL forces one)"),
         ("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"),
         ("memory", f"{gib:.1f} GiB available"),
         ("structures", f"at most {structure_cache.limit / 2**20:.0f} MiB of them are kept (kg.structure_cache)"),

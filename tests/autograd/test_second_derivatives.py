@@ -302,7 +302,7 @@ def test_vmap_folds_into_the_native_batch(f: Any, count: int, monkeypatch: pytes
     assert calls == ["execute", "vjp"]
 
 
-def test_jacobians_are_one_native_walk(f: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jacobians_are_one_native_sweep(f: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     run_vjp, run_jvp = operators.run_execute_vjp, operators.run_execute_jvp
     monkeypatch.setattr(operators, "run_execute_vjp", lambda *a: calls.append("vjp") or run_vjp(*a))

@@ -1218,9 +1218,9 @@ def test_values_of_constants_may_be_used() -> None:
 
 def calls_of(compiled: Callable[..., Any], *args: Any) -> int:
     compiled(*args)
-    before = _C.walk_count()
+    before = _C.sweep_count()
     compiled(*args)
-    return _C.walk_count() - before
+    return _C.sweep_count() - before
 
 
 def test_tapes_of_one_structure_are_one_call() -> None:

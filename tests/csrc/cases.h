@@ -88,7 +88,7 @@ inline std::vector<double> random_direction(Random& random, const InputSpec& spe
   return direction;
 }
 
-// Without the dense side: for comparisons of the walk with itself.
+// Without the dense side: for comparisons of the engine with itself.
 inline Case unsolved_case(Random& random, const Circuit& circuit, Index batch, std::vector<Values> values) {
   Case c;
   c.program = register_program(circuit.program);
@@ -118,7 +118,7 @@ inline Case make_case(Random& random, const Circuit& circuit, Index batch) {
 // --- comparing -------------------------------------------------------------------------------------------------------
 
 inline std::string description(const Case& c) {
-  std::string text = "batch " + std::to_string(c.batch) + ", level " + current_level() + ", " +
+  std::string text = "batch " + std::to_string(c.batch) + ", level " + current_simd_level() + ", " +
                      std::to_string(c.program->program.num_wires) + " wires, gates:";
   for (const Gate& g : c.program->program.gates) {
     text += " " + std::string(gate_info(g.opcode).name) + (g.inverse ? "^-1" : "");

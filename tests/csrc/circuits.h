@@ -14,13 +14,13 @@
 #include <utility>
 #include <vector>
 
-#include "core/complex.h"
-#include "core/lower.h"
-#include "core/program.h"
-#include "core/registry.h"
 #include "cpu/execute.h"
-#include "cpu/level.h"
+#include "cpu/simd_level.h"
 #include "cpu/thresholds.h"
+#include "math/complex.h"
+#include "plan/lowering.h"
+#include "plan/registry.h"
+#include "program/program.h"
 
 namespace ketgrad::testing {
 
@@ -564,13 +564,13 @@ inline std::vector<double> random_numbers(Random& random, Index count) {
 
 // Calls f with each instruction set in use, one after the other.
 template <class F>
-void for_each_level(const F& f) {
-  const std::string before = current_level();
-  for (const std::string& level : available_levels()) {
-    set_level(level);
+void for_each_simd_level(const F& f) {
+  const std::string before = current_simd_level();
+  for (const std::string& level : available_simd_levels()) {
+    set_simd_level(level);
     f();
   }
-  set_level(before);
+  set_simd_level(before);
 }
 
 }  // namespace ketgrad::testing

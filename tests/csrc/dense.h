@@ -12,9 +12,9 @@
 #include <utility>
 #include <vector>
 
-#include "core/complex.h"
-#include "core/dual.h"
-#include "core/program.h"
+#include "math/complex.h"
+#include "math/dual.h"
+#include "program/program.h"
 
 namespace ketgrad::testing {
 

@@ -5,12 +5,12 @@
 
 #include "check.h"
 #include "circuits.h"
-#include "core/bits.h"
+#include "math/bits.h"
 
 namespace ketgrad::testing {
 namespace {
 
-#include "cpu/loops.inl"
+#include "cpu/kernels/loops-inl.h"
 
 Mask random_mask(Random& random, int bits) { return static_cast<Mask>(random.below(1 << bits)); }
 

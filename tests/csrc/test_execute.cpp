@@ -1,4 +1,4 @@
-// A call as a whole: how it is counted, ended, and what it says about memory. (What it computes: test_walk.cpp.)
+// A call as a whole: how it is counted, ended, and what it says about memory. (What it computes: test_engine.cpp.)
 #include <atomic>
 #include <cmath>
 #include <new>
@@ -9,9 +9,9 @@
 
 #include "check.h"
 #include "circuits.h"
-#include "core/interrupt.h"
-#include "core/memory.h"
-#include "cpu/level.h"
+#include "cpu/simd_level.h"
+#include "runtime/interrupt.h"
+#include "runtime/memory.h"
 
 namespace ketgrad::testing {
 namespace {
@@ -32,16 +32,16 @@ TEST(an_empty_batch) {
   }
 }
 
-TEST(a_batch_is_one_walk) {
+TEST(a_batch_is_one_sweep) {
   Random random(8);
   const Circuit circuit = random_circuit(random, 3, 5);
   for (const Index batch : {1, 5, 40}) {
     Run<float> run(register_program(circuit.program), random_values(random, circuit, batch), batch, 2);
-    const Index before = walk_count();
+    const Index before = sweep_count();
     run.forward();
-    CHECK(walk_count() == before + 1);
+    CHECK(sweep_count() == before + 1);
     backward(run);
-    CHECK(walk_count() == before + 2);
+    CHECK(sweep_count() == before + 2);
   }
 }
 
@@ -107,11 +107,11 @@ TEST(the_hook_of_new_calls) {
   set_cancel_hook(nullptr);
 }
 
-TEST(levels_are_named) {
-  const std::vector<std::string> levels = available_levels();
+TEST(simd_levels_are_named) {
+  const std::vector<std::string> levels = available_simd_levels();
   CHECK(levels.at(0) == "portable");
-  for_each_level([] { CHECK(!current_level().empty()); });
-  CHECK_THROWS(std::invalid_argument, set_level("sse9"), "portable");
+  for_each_simd_level([] { CHECK(!current_simd_level().empty()); });
+  CHECK_THROWS(std::invalid_argument, set_simd_level("sse9"), "portable");
 }
 
 // --- memory ----------------------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ TEST(the_largest_state_says_what_it_needs) {
   CHECK(workspace_bytes(run.call, true) >= 0x1p53);
 }
 
-// What a walk allocates must be in its estimate: here the sums of a density matrix, in double, for each lane. The
+// What an engine allocates must be in its estimate: here the sums of a density matrix, in double, for each lane. The
 // largest of them would be more than lanes are worth.
 TEST(the_estimate_counts_density_matrices) {
   Random random(15);

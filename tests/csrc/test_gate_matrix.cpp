@@ -4,8 +4,8 @@
 
 #include "check.h"
 #include "circuits.h"
-#include "core/gate_matrix.h"
 #include "dense.h"
+#include "program/gate_matrix.h"
 
 namespace ketgrad::testing {
 namespace {

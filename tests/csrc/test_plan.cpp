@@ -9,9 +9,9 @@
 
 #include "check.h"
 #include "circuits.h"
-#include "core/light_cone.h"
-#include "core/plan.h"
-#include "core/tile.h"
+#include "plan/light_cone.h"
+#include "plan/plan.h"
+#include "plan/tile.h"
 
 namespace ketgrad::testing {
 namespace {

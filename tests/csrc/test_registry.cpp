@@ -5,8 +5,8 @@
 
 #include "check.h"
 #include "circuits.h"
-#include "core/footprint.h"
-#include "core/registry.h"
+#include "plan/footprint.h"
+#include "plan/registry.h"
 
 namespace ketgrad::testing {
 namespace {

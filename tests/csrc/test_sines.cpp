@@ -12,7 +12,7 @@
 namespace ketgrad::testing {
 namespace {
 
-#include "cpu/sines.inl"
+#include "cpu/kernels/sines-inl.h"
 
 struct Found {
   std::vector<double> sines;

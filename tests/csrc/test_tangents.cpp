@@ -2,7 +2,7 @@
 // both precisions, every instruction set.
 #include "tangents.h"
 
-#include "cpu/level.h"
+#include "cpu/simd_level.h"
 
 namespace ketgrad::testing {
 namespace {
@@ -15,7 +15,7 @@ void check_run(const Case& c, const Tangents& t) {
 
 TEST(every_gate_and_measurement) {
   for_each_tangent_case([](const Case& c, const Tangents& t) {
-    for_each_level([&] {
+    for_each_simd_level([&] {
       check_run<float>(c, t);
       check_run<double>(c, t);
     });
@@ -29,7 +29,7 @@ TEST(tiles) {
   const auto check = [&](const Circuit& circuit) {
     const Case c = unsolved_case(random, circuit, 1);
     const Tangents t = make_tangents(random, circuit, c);
-    for_each_level([&] {
+    for_each_simd_level([&] {
       check_run<float>(c, t);
       check_run<double>(c, t);
     });

@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "cases.h"
-#include "core/dual.h"
-#include "core/gpu_layout.h"
-#include "cuda/device.h"
-#include "cuda/walk.h"
+#include "cuda/engine/engine.h"
+#include "cuda/kernels/device.h"
+#include "math/dual.h"
+#include "plan/gpu_layout.h"
 
 namespace ketgrad::testing {
 

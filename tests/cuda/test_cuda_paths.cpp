@@ -1,12 +1,12 @@
 // What the CUDA engine does on a GPU of full size alone, under the emulation: sums of large states that come in many
-// partial sums, blocks of several warps that add up, a batch of many samples; and angles that are rare: huge ones, and
-// those next to multiples of pi/2, on states that are zero in part.
+// partial sums, blocks of several warps that add up, a batch of many samples; and angles that are rare: huge
+// ones, and those next to multiples of pi/2, on states that are zero in part.
 #include <cmath>
 #include <numbers>
 #include <utility>
 #include <vector>
 
-#include "cuda/tiles.h"
+#include "cuda/kernels/tiles.h"
 #include "emulated_run.h"
 #include "tangents.h"
 

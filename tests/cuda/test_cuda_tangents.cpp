@@ -1,5 +1,5 @@
 // Second derivatives by the CUDA engine under the emulation, against the dense simulator on duals of duals, and where
-// that takes too long against the CPU's walk.
+// that takes too long against the CPU's engine.
 #include <vector>
 
 #include "emulated_run.h"

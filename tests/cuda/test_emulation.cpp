@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "check.h"
-#include "core/complex.h"
-#include "cuda/device.h"
+#include "cuda/kernels/device.h"
+#include "math/complex.h"
 
 namespace ketgrad::cuda {
 namespace {

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/level.h"
+#include "cpu/simd_level.h"
 #include "emulated_run.h"
 #include "tangents.h"
 
@@ -65,7 +65,7 @@ void count_regime(const Case& c, int threads) {
   const Plan& plan = *call.plan;
   const bool is_cut = std::ranges::any_of(plan.passes, [](const Pass& p) { return p.tiles.size() > 1; });
   const auto count = [](const char* what, bool holds) { tally[what] += holds ? 1 : 0; };
-  tally[current_level()] += 1;
+  tally[current_simd_level()] += 1;
   count("lanes", call.lanes);
   count("single states", !call.lanes);
   count("cut into tiles", is_cut);
@@ -84,14 +84,14 @@ void count_regime(const Case& c, int threads) {
 
 void check_cpu(Random& random, const Case& c, const Tangents& t, Given given) {
   const int threads = 1 + random.below(2);
-  const std::string before = current_level();
-  const std::vector<std::string> levels = available_levels();
+  const std::string before = current_simd_level();
+  const std::vector<std::string> levels = available_simd_levels();
   set_thresholds(any_thresholds(random));
-  set_level(levels[random.below(static_cast<int>(levels.size()))]);
+  set_simd_level(levels[random.below(static_cast<int>(levels.size()))]);
   count_regime(c, threads);
   check_on_cpu<double>(c, t, threads);
   if (given == Given::as_float) check_on_cpu<float>(c, t, threads);
-  set_level(before);
+  set_simd_level(before);
   set_thresholds({});
 }
 

@@ -6,8 +6,8 @@
 
 #include "check.h"
 #include "circuits.h"
-#include "core/gpu_layout.h"
-#include "cuda/tables.h"
+#include "cuda/tables/tables.h"
+#include "plan/gpu_layout.h"
 
 namespace ketgrad::testing {
 namespace {

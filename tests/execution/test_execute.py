@@ -118,15 +118,15 @@ def test_large_states_do_not_depend_on_the_number_of_threads(threads: int) -> No
         assert torch.equal(a, b) if threads > 1 else torch.allclose(a, b, atol=1e-12)
 
 
-def test_a_batch_is_one_walk_whatever_its_size() -> None:
+def test_a_batch_is_one_sweep_whatever_its_size() -> None:
     counts = []
     for batch in (1, 16, 300):
         tape = mixed_tape(5, batch)
-        before = _C.walk_count()
+        before = _C.sweep_count()
         (found,) = kg.execute([tape])
-        forward = _C.walk_count() - before
+        forward = _C.sweep_count() - before
         cases.contract(found).backward()
-        counts.append((forward, _C.walk_count() - before - forward))
+        counts.append((forward, _C.sweep_count() - before - forward))
     assert counts == [(1, 1)] * 3
 
 

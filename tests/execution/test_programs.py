@@ -169,4 +169,4 @@ def test_a_limit_is_a_number_of_bytes(cache: programs.StructureCache, limit: obj
 
 def test_level_must_be_one_of_those_that_there_are() -> None:
     with pytest.raises(ValueError, match=r"CPU level 'mmx' is not available here; available: portable"):
-        _C.set_level("mmx")
+        _C.set_simd_level("mmx")

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOST = ROOT / "tests" / "cuda" / "host"
 BUILD = ROOT / "build" / "emulated"
 # Registered by `HOST / "registration.cpp"` instead.
-NOT_HERE = {"cuda/registration.cpp"}
+NOT_HERE = {"cuda/ops/registration.cpp"}
 TIMEOUT = 60
 """Seconds that a thread may take for a small circuit."""
 
@@ -59,7 +59,7 @@ def extension() -> ModuleType:
     core = [source for source in listed("csrc/sources.txt") if source.startswith("csrc/core/")]
     cuda = [source for source in listed("cuda/sources.txt") if source not in NOT_HERE]
     kernels = [as_cpp(source) for source in cuda if source.endswith(".cu")]
-    others = [*core, *(source for source in cuda if source.endswith(".cpp")), "cuda/emulation.cpp"]
+    others = [*core, *(source for source in cuda if source.endswith(".cpp")), "cuda/emulation/emulation.cpp"]
     flags = ["-std=c++20", "-O1", "-w", "-fvisibility=hidden", "-DTORCH_STABLE_ONLY"]
     found: ModuleType = cpp_extension.load(
         name="ketgrad_emulated",

@@ -163,7 +163,7 @@ def test_bad_arguments_of_vjp() -> None:
         ({"g_real": real[:, :1]}, "the real cotangent has shape"),
         ({"g_complex": complex_.real}, "the complex cotangent has another dtype"),
         ({"wanted": [99]}, "no input 99"),
-        ({"wanted": [1, 1]}, "wanted twice"),
+        ({"wanted": [1, 1]}, "requested twice"),
     ]:
         with pytest.raises(ValueError, match=message):
             vjp(**changed)

@@ -226,7 +226,7 @@ def sources() -> frozenset[str]:
     """Every word in the code."""
     files = [path for folder in ("csrc", "cuda", "python", "tests") for path in (ROOT / folder).rglob("*")]
     files += [ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "setup.py"]
-    texts = [f.read_text(encoding="utf-8") for f in files if f.suffix in {".py", ".pyi", ".cpp", ".cu", ".h", ".inl"}]
+    texts = [f.read_text(encoding="utf-8") for f in files if f.suffix in {".py", ".pyi", ".cpp", ".cu", ".h"}]
     texts += [f.read_text(encoding="utf-8") for f in files[-3:]]
     return frozenset(word for text in texts for word in re.findall(r"\w+", text))
 

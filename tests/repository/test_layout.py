@@ -20,24 +20,35 @@ PACKAGE = ROOT / "python" / "ketgrad"
 CSRC = ROOT / "csrc"
 CUDA = ROOT / "cuda"
 
-CPP_FILES = sorted(p.relative_to(CSRC) for p in CSRC.rglob("*") if p.suffix in {".cpp", ".h", ".inl"})
-CUDA_FILES = sorted(p.name for p in CUDA.iterdir() if p.suffix in {".cu", ".cpp", ".h", ".inl"})
+CPP_FILES = sorted(p.relative_to(CSRC) for p in CSRC.rglob("*") if p.suffix in {".cpp", ".h"})
+CUDA_FILES = sorted(p.relative_to(CUDA).as_posix() for p in CUDA.rglob("*") if p.suffix in {".cu", ".cpp", ".h"})
 
 # Which folders of csrc/ a folder may include from.
 REACH = {
-    "core": {"core"},
-    "cpu": {"core", "cpu"},
-    "ops": {"core", "cpu", "ops"},
-    "bindings": {"core", "bindings"},
+    "math": {"math"},
+    "runtime": {"math", "runtime"},
+    "program": {"math", "program"},
+    "plan": {"math", "program", "plan"},
+    "cpu": {"math", "runtime", "program", "plan", "cpu"},
+    "ops": {"math", "runtime", "program", "plan", "cpu", "ops"},
+    "bindings": {"math", "runtime", "program", "plan", "bindings"},
+}
+# Which folders of cuda/, and of csrc/, a folder of cuda/ may include from.
+CUDA_REACH = {
+    "tables": {"tables", "math", "program", "plan"},
+    "kernels": {"tables", "kernels", "emulation", "math", "program", "plan"},
+    "emulation": {"emulation"},
+    "engine": {"tables", "kernels", "engine", "math", "program", "plan", "runtime"},
+    "ops": {"tables", "kernels", "engine", "ops", "math", "program", "plan", "runtime"},
 }
 # What a folder may include beyond its reach: the bindings report what the CPU can do, and set it.
-EXCEPTIONS = {"bindings": {"cpu/execute.h", "cpu/level.h", "cpu/profile.h", "cpu/thresholds.h"}}
+EXCEPTIONS = {"bindings": {"cpu/execute.h", "cpu/simd_level.h", "cpu/profile.h", "cpu/thresholds.h"}}
 # Folders that may know of a library, by the first part of the library's include path.
 LIBRARY_OWNERS = {"torch": "ops", "ATen": "none", "c10": "none", "pybind11": "bindings", "Python.h": "bindings"}
-# Files of cuda/ that may know of these libraries, and of what csrc/ops makes of them; the others know the core only.
-CUDA_LIBRARY_OWNERS = {"execute_cuda.cpp", "execute_cuda.h", "module.cpp", "registration.cpp"}
+# The folder of cuda/ that may know of these libraries, and of what csrc/ops makes of them.
+CUDA_LIBRARY_OWNER = "ops"
 # What of cuda/ is no part of the extension: a GPU for the tests.
-CUDA_TEST_SOURCES = {"emulation.cpp"}
+CUDA_TEST_FOLDER = "emulation"
 
 
 def read(path: Path) -> str:
@@ -96,10 +107,10 @@ def test_includes_point_one_way(path: Path):
 
 
 def test_what_returns_a_pair_cell_is_inlined():
-    """Out of line, GCC 12 was seen to return it wrongly (csrc/cpu/phases.inl)."""
+    """Out of line, GCC 12 was seen to return it wrongly (csrc/cpu/kernels/phases-inl.h)."""
     found = [
         line
-        for path in (CSRC / "cpu").glob("*.inl")
+        for path in (CSRC / "cpu").rglob("*-inl.h")
         for line in read(path).splitlines()
         if re.match(r"\s*(\w+ )*(PairCell(<T>)?|Cell) \w+\(.*\{", line) and "LaneCell" not in line
     ]
@@ -109,7 +120,7 @@ def test_what_returns_a_pair_cell_is_inlined():
 
 def test_cuda_sources_txt_lists_every_source_once():
     sources = [name for name in CUDA_FILES if Path(name).suffix in {".cu", ".cpp"}]
-    there = [f"cuda/{name}" for name in sources if name not in CUDA_TEST_SOURCES]
+    there = [f"cuda/{name}" for name in sources if not name.startswith(f"{CUDA_TEST_FOLDER}/")]
     assert sorted(listed_sources(CUDA / "sources.txt")) == there
     # Objects go by the stem: those of execute.cu and execute.cpp would be one file.
     assert len({Path(name).stem for name in sources}) == len(sources)
@@ -117,24 +128,26 @@ def test_cuda_sources_txt_lists_every_source_once():
 
 @pytest.mark.parametrize("file", CUDA_FILES)
 def test_includes_of_cuda_point_one_way(file: str):
+    folder = file.split("/")[0]
     for name in includes(CUDA / file):
         head = name.split("/")[0]
         if head in LIBRARY_OWNERS:
             assert LIBRARY_OWNERS[head] != "none", f"cuda/{file} includes {name}"
-            assert file in CUDA_LIBRARY_OWNERS, f"cuda/{file} includes {name}"
+            assert folder == CUDA_LIBRARY_OWNER, f"cuda/{file} includes {name}"
         elif head == "cuda":
+            assert name.split("/")[1] in CUDA_REACH[folder], f"cuda/{file} includes {name}"
             assert (ROOT / name).is_file(), f"cuda/{file} includes {name}, which does not exist"
         elif (CSRC / head).is_dir():
-            reach = {"core", "ops"} if file in CUDA_LIBRARY_OWNERS else {"core"}
+            reach = CUDA_REACH[folder] - {"ops"} if folder != CUDA_LIBRARY_OWNER else CUDA_REACH[folder]
             assert head in reach, f"cuda/{file} includes {name}"
             assert (CSRC / name).is_file(), f"cuda/{file} includes {name}, which does not exist"
         else:
-            assert not (CUDA / name).exists(), f"cuda/{file}: write cuda/{name}"
+            assert not (CUDA / folder / name).exists(), f"cuda/{file}: write cuda/{folder}/{name}"
 
 
 def test_the_cuda_module_has_what_python_calls():
     """Where torch is a CPU build nothing else would notice."""
-    assert {"connect", "architectures"} <= set(re.findall(r'm\.def\(\s*"(\w+)"', read(CUDA / "module.cpp")))
+    assert {"connect", "architectures"} <= set(re.findall(r'm\.def\(\s*"(\w+)"', read(CUDA / "ops" / "module.cpp")))
 
 
 def test_the_compile_check_compiles_as_setup_does():
@@ -149,7 +162,7 @@ def test_the_oldest_torch_is_compiled_against_by_all_that_knows_torch(monkeypatc
     monkeypatch.syspath_prepend(str(CSRC))
     check = importlib.import_module("oldest_check")
     owners = {f"csrc/{path}" for path in CPP_FILES if path.parts[0] in set(LIBRARY_OWNERS.values())}
-    owners |= {f"cuda/{name}" for name in CUDA_LIBRARY_OWNERS}
+    owners |= {f"cuda/{name}" for name in CUDA_FILES if name.startswith(f"{CUDA_LIBRARY_OWNER}/")}
     expected = {name for name in owners if name.endswith(".cpp")}
     assert len(expected) > 5
     assert expected <= {path.relative_to(ROOT).as_posix() for path in check.sources()}

@@ -1,0 +1,478 @@
+// Rotations on rows. Included by circuit-inl.h.
+//
+// A row is one vector of the machine: neighbouring amplitudes of a single state, as (re, im) pairs, or one part of one
+// amplitude of as many samples as there are lanes. A rotation is a real matrix, so it does not care which: on the rows
+// x0, x1 of a pair it is x0' = a x0 - b x1, x1' = a x1 + b x0 with a = cos, b = +-sin of half the angle. `unnormalised`
+// leaves the cosine out (a = 1, b = +-tan): half the arithmetic, and as accurate, since the factor that is missing is
+// one number for the whole state, which phases apply later.
+
+constexpr int row_bytes = KETGRAD_ROW_BYTES;
+
+template <class T>
+using Row = typename VectorOf<T, row_bytes>::type;
+
+// OpParameters in a row: lanes of a batch.
+template <class T>
+constexpr int batch_lanes = row_bytes / static_cast<int>(sizeof(T));
+
+// A row at any address that a T may have; it may alias T.
+typedef float FloatRowAnywhere __attribute__((vector_size(row_bytes), aligned(4), may_alias));
+typedef double DoubleRowAnywhere __attribute__((vector_size(row_bytes), aligned(8), may_alias));
+
+inline Row<float> load_row(const float* p) { return *reinterpret_cast<const FloatRowAnywhere*>(p); }
+inline Row<double> load_row(const double* p) { return *reinterpret_cast<const DoubleRowAnywhere*>(p); }
+inline void store_row(float* p, const Row<float>& v) { *reinterpret_cast<FloatRowAnywhere*>(p) = v; }
+inline void store_row(double* p, const Row<double>& v) { *reinterpret_cast<DoubleRowAnywhere*>(p) = v; }
+
+// --- lanes -----------------------------------------------------------------------------------------------------------
+
+// (a, b)[F::at(l)] for each lane l, the lanes of b counting on from those of a.
+template <class F, class V, std::size_t... l>
+inline V shuffled(const V& a, const V& b, std::index_sequence<l...>) {
+  return __builtin_shufflevector(a, b, F::at(static_cast<int>(l))...);
+}
+
+template <class F, class V>
+inline V shuffled(const V& a, const V& b) {
+  return shuffled<F>(a, b, std::make_index_sequence<lane_width<V>>());
+}
+
+// What two rows that are `distance` apart become where the distance's bit of the row and of the lane change places.
+template <int distance, int width, bool upper>
+struct Exchanged {
+  static constexpr int at(int l) {
+    const bool from_upper = (l & distance) != 0;
+    return from_upper ? width + l - (upper ? 0 : distance) : l + (upper ? distance : 0);
+  }
+};
+
+// rows[i][l] -> rows[l][i], bit by bit.
+template <int distance = 1, class V>
+KETGRAD_ALWAYS_INLINE inline void transpose(V* rows) {
+  constexpr int width = lane_width<V>;
+  if constexpr (distance < width) {
+#pragma GCC unroll 16
+    for (int i = 0; i < width; ++i) {
+      if ((i & distance) != 0) continue;
+      const V a = rows[i];
+      const V b = rows[i + distance];
+      rows[i] = shuffled<Exchanged<distance, width, false>>(a, b);
+      rows[i + distance] = shuffled<Exchanged<distance, width, true>>(a, b);
+    }
+    transpose<2 * distance>(rows);
+  }
+}
+
+template <int flip>
+struct Flipped {
+  static constexpr int at(int l) { return l ^ flip; }
+};
+
+// (re, im) -> (im, re) in each pair.
+template <class V>
+inline V trade_parts(const V& v) {
+  return shuffled<Flipped<1>>(v, v);
+}
+
+struct First {
+  static constexpr int at(int l) { return l & ~1; }
+};
+
+struct Second {
+  static constexpr int at(int l) { return l | 1; }
+};
+
+// (re, im) -> (re, re) and (im, im).
+template <class V>
+inline V first_parts(const V& v) {
+  return shuffled<First>(v, v);
+}
+
+template <class V>
+inline V second_parts(const V& v) {
+  return shuffled<Second>(v, v);
+}
+
+// v[l ^ flip] for each number l: one instruction where a machine has a permutation by a vector.
+template <class V>
+inline V flipped(const V& v, Mask flip) {
+#if defined(KETGRAD_VECTOR_PERMUTES)
+  using Lane = std::conditional_t<sizeof(v[0]) == sizeof(float), std::int32_t, std::int64_t>;
+  typedef Lane Lanes __attribute__((vector_size(row_bytes)));
+  Lanes from{};
+  for (int l = 0; l < lane_width<V>; ++l) from[l] = l;
+  return __builtin_shuffle(v, from ^ static_cast<Lane>(flip));
+#else
+  constexpr int last = lane_width<V> - 1;
+  V found = v;
+  if ((flip & 1) != 0) found = shuffled<Flipped<1 & last>>(found, found);
+  if ((flip & 2) != 0) found = shuffled<Flipped<2 & last>>(found, found);
+  if ((flip & 4) != 0) found = shuffled<Flipped<4 & last>>(found, found);
+  if ((flip & 8) != 0) found = shuffled<Flipped<8 & last>>(found, found);
+  return found;
+#endif
+}
+
+// Trades the (re, im) pairs at lane l and l ^ flip.
+template <class V>
+inline V trade_lanes(const V& v, Mask flip) {
+  return flipped(v, 2 * flip);
+}
+
+// And the parts of each pair as well.
+template <class V>
+inline V trade_lanes_and_parts(const V& v, Mask flip, bool parts) {
+  return flipped(v, 2 * flip + (parts ? 1 : 0));
+}
+
+// Stores past the caches, to an address aligned to the row.
+template <class T>
+inline void stream_row(T* p, const Row<T>& v) {
+#if KETGRAD_ROW_BYTES == 64
+  if constexpr (sizeof(T) == sizeof(float)) {
+    __builtin_ia32_movntps512(p, v);
+  } else {
+    __builtin_ia32_movntpd512(p, v);
+  }
+#elif KETGRAD_ROW_BYTES == 32
+  if constexpr (sizeof(T) == sizeof(float)) {
+    __builtin_ia32_movntps256(p, v);
+  } else {
+    __builtin_ia32_movntpd256(p, v);
+  }
+#else
+  store_row(p, v);
+#endif
+}
+
+// Makes streamed rows visible to other threads.
+inline void finish_streaming() {
+#if KETGRAD_ROW_BYTES > 16
+  __builtin_ia32_sfence();
+#endif
+}
+
+// (re, im) -> (-re, im) in each pair.
+template <class V>
+inline V first_negated(const V& v) {
+  V sign{};
+  for (int l = 0; l < lane_width<V>; ++l) sign[l] = (l & 1) == 0 ? -1 : 1;
+  return sign * v;
+}
+
+// i v for each pair of v: (re, im) -> (-im, re).
+template <class V>
+inline V times_i(const V& v) {
+  return first_negated(trade_parts(v));
+}
+
+template <class V>
+inline Scalar<V> sum_lanes(const V& v) {
+  Scalar<V> total = 0;
+  for (int l = 0; l < lane_width<V>; ++l) total += v[l];
+  return total;
+}
+
+// 1 or -1 for each pair of a row, by the parity of its lane's bits under the mask.
+template <class T>
+Row<T> lane_signs(Mask lane_mask) {
+  Row<T> signs{};
+  for (int l = 0; l < batch_lanes<T>; ++l) signs[l] = odd_parity(static_cast<Mask>(l / 2) & lane_mask) ? -1 : 1;
+  return signs;
+}
+
+// Which numbers of a row belong to pairs whose lane's bits under the mask are odd, or even.
+template <class T>
+auto lanes_of_parity(Mask lane_mask, bool even) {
+  const Row<T> signs = lane_signs<T>(lane_mask);
+  return even ? signs > Row<T>{} : signs < Row<T>{};
+}
+
+// --- rotations of whole rows -----------------------------------------------------------------------------------------
+
+// The rotations of a block in one tile: cosine and sine of half of each angle.
+template <class T>
+struct Angles {
+  bool unnormalised = false;
+  Row<T> a[RotationBlock::most];
+  Row<T> b[RotationBlock::most];
+};
+
+// Where the rows of a group stand from its first one, in numbers, to be added by XOR.
+template <int k, class T>
+struct GroupOffsets {
+  Index at[1 << k];
+
+  explicit GroupOffsets(const RotationBlock& block) {
+    for (int m = 0; m < 1 << k; ++m) {
+      at[m] = 0;
+      for (int j = 0; j < k; ++j) {
+        if ((m >> j) & 1) at[m] ^= block.row_flip[j] * batch_lanes<T>;
+      }
+    }
+  }
+};
+
+// --- blocks: what is done with the rows of a group -------------------------------------------------------------------
+//
+// Two kinds, with one interface. All numbers are copied: stores to the state could otherwise alias them.
+
+// A block that trades rows only. Of the rows of a group, the one is first at which all signs are even.
+template <int k, class T>
+struct RowBlock {
+  static constexpr int rotations = k;
+  static constexpr int rows = 1 << k;
+  struct Signs {};
+  GroupOffsets<k, T> offsets;
+  Row<T> a[k];
+  Row<T> b[k];
+
+  RowBlock(const RotationBlock& block, const Angles<T>& angles) : offsets(block) {
+    for (int j = 0; j < k; ++j) {
+      a[j] = angles.a[j];
+      b[j] = angles.b[j];
+    }
+  }
+
+  KETGRAD_ALWAYS_INLINE Signs signs(Index) const { return {}; }
+
+  template <bool unnormalised>
+  KETGRAD_ALWAYS_INLINE void rotate(Row<T>* x, Signs) const {
+    for_each_pair([&](int j, int m, int partner) KETGRAD_ALWAYS_INLINE {
+      const Row<T> x0 = x[m];
+      const Row<T> x1 = x[partner];
+      x[m] = (unnormalised ? x0 : a[j] * x0) - b[j] * x1;
+      x[partner] = (unnormalised ? x1 : a[j] * x1) + b[j] * x0;
+    });
+  }
+
+  // sum[j] += Re<y|-i P_j|x>, signs left out.
+  KETGRAD_ALWAYS_INLINE void add_overlaps(const Row<T>* x, const Row<T>* y, Signs, Row<T>* sum) const {
+    for_each_pair([&](int j, int m, int partner) KETGRAD_ALWAYS_INLINE {
+      sum[j] += y[partner] * x[m];
+      sum[j] -= y[m] * x[partner];
+    });
+  }
+
+  // d += sum_j b_j (-i P_j) x
+  KETGRAD_ALWAYS_INLINE void generate(const Row<T>* x, Row<T>* d, Signs) const {
+    for_each_pair([&](int j, int m, int partner) KETGRAD_ALWAYS_INLINE {
+      d[m] -= b[j] * x[partner];
+      d[partner] += b[j] * x[m];
+    });
+  }
+
+ private:
+  template <class F>
+  static KETGRAD_ALWAYS_INLINE inline void for_each_pair(const F& f) {
+#pragma GCC unroll 3
+    for (int j = 0; j < k; ++j) {
+#pragma GCC unroll 8
+      for (int m = 0; m < rows; ++m) {
+        if (((m >> j) & 1) == 0) f(j, m, m | 1 << j);
+      }
+    }
+  }
+};
+
+// A block that trades lanes. A rotation's partner of row m of a group is row m ^ 2^j, or the row itself where no rows
+// are traded; its lanes are traded in either case. The sign of b is a row's and a lane's together, so that both may be
+// odd.
+template <int k, bool in_rows, class T>
+struct LaneBlock {
+  static constexpr int rotations = k;
+  static constexpr int rows = in_rows ? 1 : 1 << k;
+  // Of a group: bit m, per rotation, is the sign of row m.
+  struct Signs {
+    unsigned of[k];
+  };
+  GroupOffsets<in_rows ? 0 : k, T> offsets;
+  Mask lane_flip[k];
+  Mask row_sign[k];
+  unsigned odd[k];  // bit m: the row sign of row m, where that of the group's first row is even
+  Row<T> a[k];
+  Row<T> b[k][2];  // by the row's sign
+  const Row<T> one[2] = {Row<T>{} - T(1), Row<T>{} + T(1)};
+
+  LaneBlock(const RotationBlock& block, const Angles<T>& angles) : offsets(block) {
+    for (int j = 0; j < k; ++j) {
+      lane_flip[j] = block.lane_flip[j];
+      row_sign[j] = block.row_sign[j];
+      odd[j] = 0;
+      for (int m = 0; m < rows; ++m) {
+        const auto row = static_cast<Mask>(offsets.at[m] / batch_lanes<T>);
+        odd[j] |= unsigned{odd_parity(row & row_sign[j])} << m;
+      }
+      a[j] = angles.a[j];
+      b[j][0] = -angles.b[j];
+      b[j][1] = angles.b[j];
+    }
+  }
+
+  KETGRAD_ALWAYS_INLINE Signs signs(Index group) const {
+    Signs found;
+    for (int j = 0; j < k; ++j) found.of[j] = odd_parity(static_cast<Mask>(group) & row_sign[j]) ? ~odd[j] : odd[j];
+    return found;
+  }
+
+  template <bool unnormalised>
+  KETGRAD_ALWAYS_INLINE void rotate(Row<T>* x, const Signs& signs) const {
+    for (int j = 0; j < k; ++j) {
+      Row<T> traded[rows];
+      for (int m = 0; m < rows; ++m) traded[m] = trade_lanes(x[m], lane_flip[j]);
+      for (int m = 0; m < rows; ++m)
+        x[m] = (unnormalised ? x[m] : a[j] * x[m]) + b[j][odd_at(signs, m, j)] * traded[partner(m, j)];
+    }
+  }
+
+  // As of RowBlock: (-i P x) at a row is -+ the partner.
+  KETGRAD_ALWAYS_INLINE void add_overlaps(const Row<T>* x, const Row<T>* y, const Signs& signs, Row<T>* sum) const {
+    for (int j = 0; j < k; ++j) {
+      for (int m = 0; m < rows; ++m)
+        sum[j] += one[odd_at(signs, m, j)] * y[m] * trade_lanes(x[partner(m, j)], lane_flip[j]);
+    }
+  }
+
+  KETGRAD_ALWAYS_INLINE void generate(const Row<T>* x, Row<T>* d, const Signs& signs) const {
+    for (int j = 0; j < k; ++j) {
+      for (int m = 0; m < rows; ++m) d[m] += b[j][odd_at(signs, m, j)] * trade_lanes(x[partner(m, j)], lane_flip[j]);
+    }
+  }
+
+ private:
+  static constexpr int partner(int m, int j) { return in_rows ? m : m ^ 1 << j; }
+  static unsigned odd_at(const Signs& signs, int m, int j) { return (signs.of[j] >> m) & 1; }
+};
+
+// One rotation that trades rows and lanes, of half of the amplitudes, where the row and its partner have other lanes in
+// that half. Lanes are traded where the partner is read and written, so that a and b are those of the first row's lanes
+// for both.
+template <class T>
+struct CutBlock {
+  static constexpr int rotations = 1;
+  static constexpr int rows = 2;
+  using Signs = unsigned;  // whether the first row's is odd
+  GroupOffsets<1, T> offsets;
+  Mask lane_flip;
+  Mask row_sign;
+  Row<T> a;
+  Row<T> b[2];
+  const Row<T> one[2] = {Row<T>{} - T(1), Row<T>{} + T(1)};
+
+  CutBlock(const RotationBlock& block, const Angles<T>& angles)
+      : offsets(block), lane_flip(block.lane_flip[0]), row_sign(block.row_sign[0]), a(angles.a[0]) {
+    b[0] = -angles.b[0];
+    b[1] = angles.b[0];
+  }
+
+  KETGRAD_ALWAYS_INLINE Signs signs(Index group) const { return odd_parity(static_cast<Mask>(group) & row_sign); }
+
+  template <bool>
+  KETGRAD_ALWAYS_INLINE void rotate(Row<T>* x, Signs odd) const {
+    const Row<T> x0 = x[0];
+    const Row<T> x1 = trade_lanes(x[1], lane_flip);
+    x[0] = a * x0 + b[odd] * x1;
+    x[1] = trade_lanes(a * x1 - b[odd] * x0, lane_flip);
+  }
+
+  KETGRAD_ALWAYS_INLINE void add_overlaps(const Row<T>* x, const Row<T>* y, Signs odd, Row<T>* sum) const {
+    const Row<T> ahead = y[0] * trade_lanes(x[1], lane_flip);
+    const Row<T> back = trade_lanes(y[1], lane_flip) * x[0];
+    sum[0] += one[odd] * (ahead - back);
+  }
+
+  KETGRAD_ALWAYS_INLINE void generate(const Row<T>* x, Row<T>* d, Signs odd) const {
+    d[0] += b[odd] * trade_lanes(x[1], lane_flip);
+    d[1] -= trade_lanes(b[odd] * x[0], lane_flip);
+  }
+};
+
+template <class Block, class T>
+KETGRAD_ALWAYS_INLINE inline void load_rows(const Block& local, const T* state, Index base, Row<T>* x) {
+  for (int m = 0; m < Block::rows; ++m) x[m] = load_row(state + (base ^ local.offsets.at[m]));
+}
+
+template <class Block, class T>
+KETGRAD_ALWAYS_INLINE inline void store_rows(const Block& local, T* state, Index base, const Row<T>* x) {
+  for (int m = 0; m < Block::rows; ++m) store_row(state + (base ^ local.offsets.at[m]), x[m]);
+}
+
+// --- over groups of a block ------------------------------------------------------------------------------------------
+
+// The first of some groups.
+struct Groups {
+  const IndexMap& all;
+  Index count;
+};
+
+// Calls f(the kind of block, whether its rotations are unnormalised), both as types.
+template <class T, class F>
+inline void with_kind(const RotationBlock& block, bool unnormalised, const F& f) {
+  const auto with_speed = [&](auto kind) { unnormalised ? f(kind, std::true_type()) : f(kind, std::false_type()); };
+  if (block.cuts_groups()) return f(std::type_identity<CutBlock<T>>(), std::false_type());
+  const auto with_size = [&](auto size) {
+    constexpr int k = decltype(size)::value;
+    if (!block.trades_lanes()) return with_speed(std::type_identity<RowBlock<k, T>>());
+    if (block.stays_in_rows()) return with_speed(std::type_identity<LaneBlock<k, true, T>>());
+    with_speed(std::type_identity<LaneBlock<k, false, T>>());
+  };
+  switch (block.rotations.size()) {
+    case 1: return with_size(std::integral_constant<int, 1>());
+    case 2: return with_size(std::integral_constant<int, 2>());
+    default: return with_size(std::integral_constant<int, 3>());
+  }
+}
+
+template <class Block, bool unnormalised, class T>
+void rotate_groups(T* state, const RotationBlock& block, const Angles<T>& angles, const Groups& groups) {
+  const Block local(block, angles);
+  for_each_index(groups.all, groups.count, [&](Index group) KETGRAD_ALWAYS_INLINE {
+    const Index base = group * batch_lanes<T>;
+    const auto signs = local.signs(group);
+    Row<T> x[Block::rows];
+    load_rows(local, state, base, x);
+    local.template rotate<unnormalised>(x, signs);
+    store_rows(local, state, base, x);
+  });
+}
+
+// Takes a block back from ket and bra, the angles being the inverse's. With `requested`, adds per rotation Re<bra|-i
+// P|ket>, signs left out; the rotations of a block commute, so all overlaps are taken before any is undone.
+template <class Block, bool unnormalised, bool requested, class T>
+void undo_groups(T* ket, T* bra, const RotationBlock& block, const Angles<T>& angles, const Groups& groups,
+                 Row<T>* sums) {
+  const Block local(block, angles);
+  Row<T> sum[Block::rotations] = {};
+  for_each_index(groups.all, groups.count, [&](Index group) KETGRAD_ALWAYS_INLINE {
+    const Index base = group * batch_lanes<T>;
+    const auto signs = local.signs(group);
+    Row<T> x[Block::rows];
+    Row<T> y[Block::rows];
+    load_rows(local, ket, base, x);
+    load_rows(local, bra, base, y);
+    if constexpr (requested) local.add_overlaps(x, y, signs, sum);
+    local.template rotate<unnormalised>(x, signs);
+    store_rows(local, ket, base, x);
+    local.template rotate<unnormalised>(y, signs);
+    store_rows(local, bra, base, y);
+  });
+  if constexpr (requested) {
+    for (int j = 0; j < Block::rotations; ++j) sums[j] += sum[j];
+  }
+}
+
+template <class T>
+void apply_rotations(T* state, const RotationBlock& block, const Angles<T>& angles, const Groups& groups) {
+  with_kind<T>(block, angles.unnormalised, [&](auto kind, auto unnormalised) {
+    rotate_groups<typename decltype(kind)::type, decltype(unnormalised)::value>(state, block, angles, groups);
+  });
+}
+
+template <bool requested, class T>
+void undo_rotations(T* ket, T* bra, const RotationBlock& block, const Angles<T>& angles, const Groups& groups,
+                    Row<T>* sums) {
+  with_kind<T>(block, angles.unnormalised, [&](auto kind, auto unnormalised) {
+    undo_groups<typename decltype(kind)::type, decltype(unnormalised)::value, requested>(ket, bra, block, angles,
+                                                                                         groups, sums);
+  });
+}

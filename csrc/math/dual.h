@@ -1,0 +1,73 @@
+// Dual numbers: a value and one directional derivative.
+//
+// What is written once for any kind of number gives its derivative too when it is evaluated on duals, so the two cannot
+// disagree: a gate's matrix (gate_matrix.h), or a whole sweep on a GPU (cuda/). Duals of duals have second derivatives.
+#pragma once
+
+#include <cmath>
+
+#include "math/host_device.h"
+
+namespace ketgrad {
+
+// Both parts are on one boundary, so that a GPU moves them as one.
+template <class R>
+struct alignas(sizeof(R) <= sizeof(double) ? 2 * sizeof(R) : alignof(R)) DualOf {
+  R value{};
+  R tangent{};
+
+  constexpr DualOf() = default;
+  constexpr DualOf(R v, R s = R{}) : value(v), tangent(s) {}  // NOLINT: a constant is a dual of tangent 0
+
+  template <class S>
+  explicit constexpr DualOf(const DualOf<S>& other)
+      : value(static_cast<R>(other.value)), tangent(static_cast<R>(other.tangent)) {}
+
+  friend constexpr DualOf operator+(const DualOf& a, const DualOf& b) {
+    return {a.value + b.value, a.tangent + b.tangent};
+  }
+  friend constexpr DualOf operator-(const DualOf& a, const DualOf& b) {
+    return {a.value - b.value, a.tangent - b.tangent};
+  }
+  friend constexpr DualOf operator-(const DualOf& a) { return {-a.value, -a.tangent}; }
+  friend constexpr DualOf operator*(const DualOf& a, const DualOf& b) {
+    return {a.value * b.value, a.value * b.tangent + a.tangent * b.value};
+  }
+  friend constexpr DualOf operator/(const DualOf& a, const DualOf& b) {
+    const R quotient = a.value / b.value;
+    return {quotient, (a.tangent - quotient * b.tangent) / b.value};
+  }
+  friend constexpr DualOf operator*(const R& s, const DualOf& a) { return {s * a.value, s * a.tangent}; }
+  friend constexpr DualOf& operator+=(DualOf& a, const DualOf& b) { return a = a + b; }
+  friend constexpr DualOf& operator-=(DualOf& a, const DualOf& b) { return a = a - b; }
+  friend constexpr DualOf& operator*=(DualOf& a, const DualOf& b) { return a = a * b; }
+};
+
+using Dual = DualOf<double>;
+
+// The part of a number that a call returns: a plain number itself, of a dual its tangent.
+template <class R>
+KETGRAD_HOST_DEVICE constexpr R output_part(const R& x) {
+  return x;
+}
+
+template <class R>
+KETGRAD_HOST_DEVICE constexpr R output_part(const DualOf<R>& x) {
+  return x.tangent;
+}
+
+template <class R>
+KETGRAD_HOST_DEVICE DualOf<R> sin(const DualOf<R>& a) {
+  using std::cos;
+  using std::sin;
+  return {sin(a.value), cos(a.value) * a.tangent};
+}
+
+template <class R>
+KETGRAD_HOST_DEVICE DualOf<R> cos(const DualOf<R>& a) {
+  using std::cos;
+  using std::sin;
+  return {cos(a.value), -sin(a.value) * a.tangent};
+}
+
+}  // namespace ketgrad

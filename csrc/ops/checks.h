@@ -1,0 +1,266 @@
+// What the operators check before anything runs, whatever the device: inputs and cotangents against the program.
+#pragma once
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/device.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "plan/registry.h"
+#include "program/call.h"
+#include "runtime/memory.h"
+
+namespace ketgrad::ops {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+template <class T>
+inline constexpr ScalarType real_type = sizeof(T) == sizeof(float) ? ScalarType::Float : ScalarType::Double;
+template <class T>
+inline constexpr ScalarType complex_type =
+    sizeof(T) == sizeof(float) ? ScalarType::ComplexFloat : ScalarType::ComplexDouble;
+
+inline std::string shape_text(const std::vector<Index>& shape) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+inline std::vector<Index> shape_of(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  return {sizes.begin(), sizes.end()};
+}
+
+// `message` is a function: to put the text together would take longer than a small circuit.
+template <class F>
+void require(bool condition, const F& message) {
+  if (!condition) throw std::invalid_argument("ketgrad: " + message());
+}
+
+// What a message calls a tensor.
+inline std::string input_name(std::size_t position) { return "input " + std::to_string(position); }
+
+inline std::string device_text(const Tensor& tensor) {
+  if (tensor.is_cpu()) return "the CPU";
+  return (tensor.is_cuda() ? "cuda:" : "device ") + std::to_string(tensor.get_device_index());
+}
+
+inline bool on_one_device(const Tensor& a, const Tensor& b) {
+  if (a.is_cpu() || b.is_cpu()) return a.is_cpu() && b.is_cpu();
+  return a.is_cuda() == b.is_cuda() && a.get_device_index() == b.get_device_index();
+}
+
+template <class F>
+void require_device(const Tensor& tensor, const Tensor& first, const F& name) {
+  require(on_one_device(tensor, first), [&] {
+    return name() + " is on " + device_text(tensor) + ", the first input on " + device_text(first) +
+           "; all must be on one device";
+  });
+}
+
+// The tensor itself where it is contiguous already, without asking torch for it.
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+inline std::int32_t type_number(ScalarType type) {
+  switch (type) {
+    case ScalarType::Float: return aoti_torch_dtype_float32();
+    case ScalarType::Double: return aoti_torch_dtype_float64();
+    case ScalarType::ComplexFloat: return aoti_torch_dtype_complex64();
+    default: return aoti_torch_dtype_complex128();
+  }
+}
+
+// Past the dispatcher, in which a tensor takes as long as a small circuit.
+inline Tensor empty_on(const torch::stable::Device& device, const std::vector<Index>& shape, ScalarType type) {
+  std::vector<Index> strides(shape.size(), 1);
+  for (std::size_t d = shape.size(); d-- > 1;) strides[d - 1] = strides[d] * std::max<Index>(shape[d], 1);
+  AtenTensorHandle tensor = nullptr;
+  const AOTITorchError error =
+      aoti_torch_empty_strided(static_cast<Index>(shape.size()), shape.data(), strides.data(), type_number(type),
+                               static_cast<std::int32_t>(device.type()), device.index(), &tensor);
+  // Shapes come from programs and tensors: nothing but memory can be missing.
+  if (error != 0) throw OutOfMemory("ketgrad: a result of shape " + shape_text(shape) + " does not fit");
+  return Tensor(tensor);
+}
+
+template <class T>
+T* data(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data_ptr());
+}
+
+// The inputs of a call, and what keeps them alive.
+template <class T>
+struct Arguments {
+  ProgramHandle program;
+  std::vector<Tensor> inputs;  // contiguous
+  std::vector<InputView<T>> views;
+  Index batch = -1;
+
+  // The batch axis is there or not: shape, or (B,) + shape.
+  void add(const Tensor& tensor, const InputSpec& spec, const Tensor& first, std::size_t position) {
+    require_device(tensor, first, [&] { return input_name(position); });
+    const ScalarType type = spec.is_complex ? complex_type<T> : real_type<T>;
+    require(tensor.scalar_type() == type,
+            [&] { return input_name(position) + " has another dtype than the first input's precision asks for"; });
+    const auto shape = tensor.sizes();
+    const bool batched = shape.size() == spec.shape.size() + 1;
+    const bool fits = (batched || shape.size() == spec.shape.size()) &&
+                      std::equal(spec.shape.begin(), spec.shape.end(), shape.begin() + (batched ? 1 : 0));
+    require(fits, [&] {
+      return input_name(position) + " has shape " + shape_text(shape_of(tensor)) + ", the program needs " +
+             shape_text(spec.shape) + " or that behind a batch axis";
+    });
+    if (batched) {
+      require(batch < 0 || batch == shape[0], [&] {
+        return input_name(position) + " has batch size " + std::to_string(shape[0]) + ", another input has " +
+               std::to_string(batch);
+      });
+      batch = shape[0];
+    }
+    inputs.push_back(as_contiguous(tensor));
+    views.push_back({data<const T>(inputs.back()), batched, spec.is_complex, spec.numel()});
+  }
+};
+
+template <class T>
+Arguments<T> check_arguments(ProgramHandle program, const std::vector<Tensor>& inputs) {
+  Arguments<T> arguments;
+  arguments.program = std::move(program);
+  const std::vector<InputSpec>& specs = arguments.program->program.inputs;
+  require(inputs.size() == specs.size(),
+          [&] { return std::to_string(inputs.size()) + " inputs, the program needs " + std::to_string(specs.size()); });
+  arguments.inputs.reserve(inputs.size());
+  arguments.views.reserve(inputs.size());
+  for (std::size_t i = 0; i < inputs.size(); ++i) arguments.add(inputs[i], specs[i], inputs[0], i);
+  if (arguments.batch < 0) arguments.batch = 1;
+  return arguments;
+}
+
+inline Tensor check_cotangent(const Tensor& tensor, const Tensor& first, const std::vector<Index>& shape,
+                              ScalarType type, const char* what) {
+  require_device(tensor, first, [&] { return std::string(what); });
+  require(tensor.scalar_type() == type, [&] { return std::string(what) + " has another dtype than its result"; });
+  require(shape_of(tensor) == shape, [&] {
+    return std::string(what) + " has shape " + shape_text(shape_of(tensor)) + ", its result has " + shape_text(shape);
+  });
+  return as_contiguous(tensor);
+}
+
+// The tensors of a call of execute_vjp beside its inputs, contiguous.
+template <class T>
+struct CheckedCotangents {
+  bool has_ket = false;
+  Tensor ket;
+  Tensor real;
+  Tensor complex;
+
+  CheckedCotangents(const Arguments<T>& arguments, const Tensor& first, const Tensor& kept, const Tensor& g_real,
+                    const Tensor& g_complex)
+      : has_ket(kept.numel() != 0), ket(kept), real(g_real), complex(g_complex) {
+    const Program& program = arguments.program->program;
+    const Index batch = arguments.batch;
+    if (has_ket) ket = check_cotangent(kept, first, {batch, Index{1} << program.num_wires}, complex_type<T>, "the ket");
+    real = check_cotangent(g_real, first, {batch, program.real_results()}, real_type<T>, "the real cotangent");
+    complex =
+        check_cotangent(g_complex, first, {batch, program.complex_results()}, complex_type<T>, "the complex cotangent");
+  }
+
+  Cotangents<T> view(std::size_t num_inputs) const {
+    Cotangents<T> cotangents{has_ket ? data<const T>(ket) : nullptr, data<const T>(real), data<const T>(complex), {}};
+    cotangents.gradients.resize(num_inputs, nullptr);
+    return cotangents;
+  }
+};
+
+inline void check_requested(const std::vector<Index>& requested, std::size_t num_inputs) {
+  std::vector<bool> seen(num_inputs, false);
+  for (const Index input : requested) {
+    require(input >= 0 && input < static_cast<Index>(num_inputs),
+            [&] { return "no input " + std::to_string(input) + " to differentiate"; });
+    require(!seen[input], [&] { return "input " + std::to_string(input) + " is requested twice"; });
+    seen[input] = true;
+  }
+}
+
+// Memory of no elements has no address; nothing is written there, but null would read as "not requested".
+template <class T>
+T* gradient_address(const Tensor& gradient) {
+  static T nothing[2];
+  T* address = data<T>(gradient);
+  return address == nullptr ? nothing : address;
+}
+
+// The directions of a call's inputs, contiguous.
+template <class T>
+struct CheckedTangents {
+  std::vector<Tensor> kept;
+  std::vector<const T*> of_inputs;  // null where one has no tangent
+
+  CheckedTangents(const Arguments<T>& arguments, const std::vector<Tensor>& tangents,
+                  const std::vector<Index>& with_tangent) {
+    require(tangents.size() == with_tangent.size(), [&] {
+      return std::to_string(tangents.size()) + " tangents for " + std::to_string(with_tangent.size()) +
+             " inputs with a tangent";
+    });
+    const std::vector<Tensor>& inputs = arguments.inputs;
+    check_requested(with_tangent, inputs.size());
+    of_inputs.resize(inputs.size(), nullptr);
+    for (std::size_t k = 0; k < with_tangent.size(); ++k) {
+      const Tensor& input = inputs[with_tangent[k]];
+      kept.push_back(check_cotangent(tangents[k], input, shape_of(input), input.scalar_type(), "a tangent"));
+      of_inputs[with_tangent[k]] = gradient_address<T>(kept.back());
+    }
+  }
+};
+
+// What a call along tangents brings beside them, contiguous: the cotangents of real and complex results, and their
+// directions, without elements where they have no tangent; nothing where no gradients are requested.
+template <class T>
+struct CheckedDirectional {
+  std::vector<Tensor> kept;
+  Directional<T> directional;
+
+  CheckedDirectional(const Arguments<T>& arguments, const Tensor& first, const std::vector<Tensor>& cotangents) {
+    directional.cotangents.gradients.resize(arguments.inputs.size(), nullptr);
+    if (cotangents.empty()) return;
+    const Program& program = arguments.program->program;
+    const auto read = [&](const Tensor& tensor, Index results, ScalarType type, const char* what) {
+      kept.push_back(check_cotangent(tensor, first, {arguments.batch, results}, type, what));
+      return data<const T>(kept.back());
+    };
+    const Index reals = program.real_results();
+    const Index complexes = program.complex_results();
+    directional.cotangents.real = read(cotangents[0], reals, real_type<T>, "the real cotangent");
+    directional.cotangents.complex = read(cotangents[1], complexes, complex_type<T>, "the complex cotangent");
+    if (cotangents[2].numel() > 0)
+      directional.real_tangent = read(cotangents[2], reals, real_type<T>, "the real cotangent's tangent");
+    if (cotangents[3].numel() > 0)
+      directional.complex_tangent = read(cotangents[3], complexes, complex_type<T>, "the complex cotangent's tangent");
+  }
+};
+
+inline bool is_single(const std::vector<Tensor>& inputs) {
+  require(!inputs.empty(), [] { return std::string("a call needs its first input, which settles dtype and device"); });
+  const ScalarType type = inputs[0].scalar_type();
+  require(type == ScalarType::Float || type == ScalarType::Double,
+          [] { return std::string("the first input must be float32 or float64"); });
+  return type == ScalarType::Float;
+}
+
+inline std::string call_text(const PlannedProgram& program, Index batch) {
+  const std::string circuits = batch == 1 ? "a circuit" : "a batch of " + std::to_string(batch) + " circuits";
+  return circuits + " on " + std::to_string(program.program.num_wires) + " wires";
+}
+
+}  // namespace ketgrad::ops

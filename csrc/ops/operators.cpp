@@ -1,0 +1,201 @@
+// The operators on the CPU: checks what torch hands over, allocates results, calls the engine.
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "cpu/execute.h"
+#include "cpu/values.h"
+#include "ops/checks.h"
+#include "runtime/huge_pages.h"
+#include "runtime/interrupt.h"
+#include "runtime/memory.h"
+
+namespace ketgrad::ops {
+namespace {
+
+Tensor empty(const std::vector<Index>& shape, ScalarType type) {
+  return empty_on(torch::stable::Device(torch::headeronly::DeviceType::CPU), shape, type);
+}
+
+// Kets of a large state lie in memory that the next call uses again.
+template <class T>
+Tensor empty_ket(Index batch, Index size) {
+  const std::size_t bytes = 2 * sizeof(T) * static_cast<std::size_t>(batch * size);
+  if (bytes < smallest_large_buffer) return empty({batch, size}, complex_type<T>);
+  const std::vector<Index> shape{batch, size};
+  const std::vector<Index> strides{size, 1};
+  const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
+  const auto give_back = [bytes](void* block) { give_back_buffer(block, bytes); };
+  return torch::stable::from_blob(take_buffer(bytes), shape, strides, cpu, complex_type<T>, give_back);
+}
+
+void parallel(Index tasks, void (*body)(void*, Index), void* context) {
+  torch::stable::parallel_for(0, tasks, 1, [&](Index begin, Index end) {
+    for (Index task = begin; task < end; ++task) body(context, task);
+  });
+}
+
+// A call and what keeps its memory alive.
+template <class T>
+struct PreparedCall {
+  Arguments<T> arguments;
+  Call<T> call;
+
+  PreparedCall(ProgramHandle program, const std::vector<Tensor>& inputs)
+      : arguments(check_arguments<T>(std::move(program), inputs)) {
+    call.planned = arguments.program.get();
+    call.batch = arguments.batch;
+    call.inputs = std::move(arguments.views);
+    call.parallel = parallel;
+    call.threads = static_cast<int>(torch::stable::get_num_threads());
+    call.cancelled = cancel_hook();
+  }
+
+  void move(const std::vector<const T*>& tangents) {
+    call.tangents = call.inputs;
+    for (std::size_t i = 0; i < tangents.size(); ++i) call.tangents[i].data = tangents[i];
+  }
+};
+
+void require_room(double bytes, const PlannedProgram& program, Index batch, const char* what) {
+  if (bytes > always_fits) require_memory(bytes, what + call_text(program, batch));
+}
+
+template <class T>
+double result_bytes(const Call<T>& call) {
+  const Program& program = call.program();
+  const Index numbers = program.real_results() + 2 * program.complex_results();
+  return static_cast<double>(call.batch) * static_cast<double>(numbers) * sizeof(T);
+}
+
+using Executed = std::tuple<Tensor, Tensor, Tensor>;
+
+template <class T>
+Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bool keep_ket) {
+  const PreparedCall<T> prepared(std::move(program), inputs);
+  const Call<T>& call = prepared.call;
+  check_values(call);
+  const double ket_bytes = keep_ket ? 2.0 * sizeof(T) * static_cast<double>(call.batch * call.dimension()) : 0;
+  require_room(result_bytes(call) + ket_bytes + workspace_bytes(call, false, keep_ket), *call.planned, call.batch, "");
+  Tensor real = empty({call.batch, call.program().real_results()}, real_type<T>);
+  Tensor complex = empty({call.batch, call.program().complex_results()}, complex_type<T>);
+  Tensor ket = empty_ket<T>(call.batch, keep_ket ? call.dimension() : 0);
+  execute<T>(call, {data<T>(real), data<T>(complex), keep_ket ? data<T>(ket) : nullptr});
+  return {real, complex, ket};
+}
+
+// Of the gradients of some inputs.
+template <class T>
+double gradient_bytes(const Call<T>& call, const std::vector<Index>& requested) {
+  double numbers = 0;
+  for (const Index input : requested) {
+    const InputView<T>& view = call.inputs[input];
+    numbers += (view.is_complex ? 2.0 : 1.0) * static_cast<double>(view.numel) *
+               static_cast<double>(view.batched ? call.batch : 1);
+  }
+  return numbers * sizeof(T);
+}
+
+// A gradient of zeros, known to the call as the place of the input's.
+template <class T>
+Tensor empty_gradient(const Call<T>& call, Index input, const Tensor& like, Cotangents<T>& cotangents) {
+  Tensor gradient = empty(shape_of(like), like.scalar_type());
+  T* address = gradient_address<T>(gradient);
+  std::fill_n(address, gradient.numel() * (call.inputs[input].is_complex ? 2 : 1), T(0));
+  cotangents.gradients[input] = address;
+  return gradient;
+}
+
+template <class T>
+std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tensor>& inputs, const Tensor& ket,
+                                   const Tensor& g_real, const Tensor& g_complex, const std::vector<Index>& requested) {
+  const PreparedCall<T> prepared(std::move(program), inputs);
+  const Call<T>& call = prepared.call;
+  const CheckedCotangents<T> checked(prepared.arguments, inputs[0], ket, g_real, g_complex);
+  check_requested(requested, inputs.size());
+  require_room(workspace_bytes(call, true) + gradient_bytes(call, requested), *call.planned, call.batch,
+               "the gradient of ");
+  Cotangents<T> cotangents = checked.view(inputs.size());
+  std::vector<Tensor> gradients;
+  for (const Index input : requested) {
+    gradients.push_back(empty_gradient(call, input, inputs[input], cotangents));
+  }
+  execute_vjp<T>(call, cotangents);
+  return gradients;
+}
+
+using DirectionalTensors = std::tuple<Tensor, Tensor, std::vector<Tensor>>;
+
+template <class T>
+DirectionalTensors execute_tangents_as(ProgramHandle program, const std::vector<Tensor>& inputs,
+                                       const std::vector<Tensor>& tangents, const std::vector<Index>& with_tangent,
+                                       const std::vector<Tensor>& cotangents, const std::vector<Index>& requested) {
+  PreparedCall<T> prepared(std::move(program), inputs);
+  const CheckedTangents<T> directions(prepared.arguments, tangents, with_tangent);
+  prepared.move(directions.of_inputs);
+  const Call<T>& call = prepared.call;
+  CheckedDirectional<T> checked(prepared.arguments, inputs[0], requested.empty() ? std::vector<Tensor>{} : cotangents);
+  Directional<T>& directional = checked.directional;
+  check_requested(requested, inputs.size());
+  require_room(
+      tangents_workspace_bytes(call, !requested.empty()) + result_bytes(call) + gradient_bytes(call, requested),
+      *call.planned, call.batch, "the derivatives of ");
+  const Tensor real = empty({call.batch, call.program().real_results()}, real_type<T>);
+  const Tensor complex = empty({call.batch, call.program().complex_results()}, complex_type<T>);
+  directional.results = {data<T>(real), data<T>(complex), nullptr};
+  std::vector<Tensor> gradients;
+  for (const Index input : requested) {
+    gradients.push_back(empty_gradient(call, input, inputs[input], directional.cotangents));
+  }
+  execute_tangents<T>(call, directional);
+  return {real, complex, gradients};
+}
+
+DirectionalTensors execute_tangents(int64_t program, const std::vector<Tensor>& inputs,
+                                    const std::vector<Tensor>& tangents, const std::vector<int64_t>& with_tangent,
+                                    const std::vector<Tensor>& cotangents, const std::vector<int64_t>& requested) {
+  const std::vector<Index> inputs_with_tangent(with_tangent.begin(), with_tangent.end());
+  const std::vector<Index> requested_inputs(requested.begin(), requested.end());
+  return is_single(inputs) ? execute_tangents_as<float>(find_program(program), inputs, tangents, inputs_with_tangent,
+                                                        cotangents, requested_inputs)
+                           : execute_tangents_as<double>(find_program(program), inputs, tangents, inputs_with_tangent,
+                                                         cotangents, requested_inputs);
+}
+
+std::tuple<Tensor, Tensor> execute_jvp_cpu(int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
+                                           std::vector<int64_t> with_tangent) {
+  const DirectionalTensors found = execute_tangents(program, inputs, tangents, with_tangent, {}, {});
+  return {std::get<0>(found), std::get<1>(found)};
+}
+
+DirectionalTensors execute_vjp_jvp_cpu(int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
+                                       std::vector<int64_t> with_tangent, const Tensor& g_real, const Tensor& g_complex,
+                                       const Tensor& dg_real, const Tensor& dg_complex,
+                                       std::vector<int64_t> requested) {
+  return execute_tangents(program, inputs, tangents, with_tangent, {g_real, g_complex, dg_real, dg_complex}, requested);
+}
+
+Executed execute_cpu(int64_t program, std::vector<Tensor> inputs, bool keep_ket) {
+  return is_single(inputs) ? execute_as<float>(find_program(program), inputs, keep_ket)
+                           : execute_as<double>(find_program(program), inputs, keep_ket);
+}
+
+std::vector<Tensor> execute_vjp_cpu(int64_t program, std::vector<Tensor> inputs, const Tensor& ket,
+                                    const Tensor& g_real, const Tensor& g_complex, std::vector<int64_t> requested) {
+  const std::vector<Index> list(requested.begin(), requested.end());
+  return is_single(inputs) ? execute_vjp_as<float>(find_program(program), inputs, ket, g_real, g_complex, list)
+                           : execute_vjp_as<double>(find_program(program), inputs, ket, g_real, g_complex, list);
+}
+
+}  // namespace
+}  // namespace ketgrad::ops
+
+STABLE_TORCH_LIBRARY_IMPL(ketgrad, CPU, m) {
+  m.impl("execute", TORCH_BOX(&ketgrad::ops::execute_cpu));
+  m.impl("execute_vjp", TORCH_BOX(&ketgrad::ops::execute_vjp_cpu));
+  m.impl("execute_jvp", TORCH_BOX(&ketgrad::ops::execute_jvp_cpu));
+  m.impl("execute_vjp_jvp", TORCH_BOX(&ketgrad::ops::execute_vjp_jvp_cpu));
+}

@@ -1,0 +1,110 @@
+#include "plan/cost.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace ketgrad {
+
+namespace {
+
+double amplitudes(const Plan& plan) { return std::ldexp(1.0, plan.program->num_wires); }
+
+// Of so many states that are read or written.
+double moved(const Plan& plan, const IndexMap& tiles, double states, const Traffic& traffic) {
+  return tiles.size() == 1 ? 0 : states * amplitudes(plan) * 2 * traffic.number_bytes;
+}
+
+// Of the amplitudes, those in tiles that are visited, and those that may be other than zero when the pass begins.
+double visited_share(const Pass& pass) {
+  return static_cast<double>(pass.num_active_tiles) / static_cast<double>(pass.tiles.size());
+}
+
+double moved_share(const Plan& plan, const Pass& pass, const Traffic& traffic) {
+  if (traffic.moves_zeros || pass.before.everywhere) return visited_share(pass);
+  return std::min(visited_share(pass), std::ldexp(1.0, pass.before.span.size() - plan.program->num_wires));
+}
+
+// Multiply-adds per amplitude: a real rotation two of the amplitude's parts by one; a complex factor four.
+constexpr double rotation = 2;
+constexpr double factor = 4;
+
+double share_of(const IndexMap& groups, Index num_active) {
+  return static_cast<double>(num_active) / static_cast<double>(groups.size());
+}
+
+// Of the groups, those that are visited. Rotations of half the amplitudes are in full, which takes twice as much.
+double share_of(const RotationBlock& block) {
+  const double all = share_of(block.groups, block.num_active);
+  if (!block.half) return all;
+  if (!block.half->odd_groups) return block.half->lane_mask != 0 ? 2 * all : all;
+  const double both = all + share_of(*block.half->odd_groups, block.half->num_odd_active);
+  return block.half->lane_mask != 0 ? both : both / 2;
+}
+
+// `per_rotation` for each rotation of a block, `per_phases` for phases as a whole, per amplitude of `states`, which are
+// read and written.
+Cost pass_cost(const Plan& plan, const Pass& pass, double per_rotation, double per_phases, double states,
+               const Traffic& traffic) {
+  const double visited = amplitudes(plan) * visited_share(pass);
+  // Going forward, tiles are written as a whole; going back, they are read so, as far as the pass behind has them.
+  Cost cost;
+  cost.bytes = moved(plan, pass.tiles, states * (visited_share(pass) + moved_share(plan, pass, traffic)), traffic);
+  for (const TileOp& op : pass.operations) {
+    if (const auto* block = std::get_if<RotationBlock>(&op)) {
+      cost.multiply_adds += visited * share_of(*block) * per_rotation * static_cast<double>(block->rotations.size());
+    } else {
+      cost.multiply_adds += visited * per_phases;
+    }
+  }
+  return cost;
+}
+
+// An unfused gate works on the groups that its controls leave, each a matrix of so many rows.
+Cost gate_op_cost(const Plan& plan, const GateOp& gate_op, double times, double states, const Traffic& traffic) {
+  double each = 0;
+  switch (gate_op.kind) {
+    case GateOpKind::dense: each = 4.0 * gate_op.size() * gate_op.size(); break;
+    case GateOpKind::diagonal: each = 4.0 * gate_op.size(); break;
+    case GateOpKind::exchange: each = 0; break;
+    case GateOpKind::pauli_rotation: each = gate_op.word.is_diagonal() ? 4 : 8; break;
+  }
+  const double groups = static_cast<double>(gate_op.groups.size());
+  const bool in_caches = plan.layout.tile_bits >= plan.program->num_wires;
+  return {times * groups * each, in_caches ? 0 : states * amplitudes(plan) * 2 * traffic.number_bytes};
+}
+
+double transform(const Plan& plan) { return std::min(plan.program->num_wires, plan.layout.tile_bits); }
+
+// Of the words of one observable pass: two multiply-adds an amplitude each, or a transform for many of a kind.
+double word_work(const Plan& plan, const ObservablePass& pass) {
+  double work = 0;
+  for (const WordGroup& g : pass.groups)
+    work += std::min(2.0 * static_cast<double>(g.members.size()), transform(plan) + 2);
+  return work;
+}
+
+}  // namespace
+
+Cost forward_cost(const Plan& plan, const Pass& pass, const Traffic& traffic) {
+  if (pass.gate_op != Element::none) return gate_op_cost(plan, plan.gate_ops[pass.gate_op], 1, 2, traffic);
+  return pass_cost(plan, pass, rotation, 2 * factor, 1, traffic);
+}
+
+Cost backward_cost(const Plan& plan, const Pass& pass, const Traffic& traffic) {
+  if (pass.gate_op != Element::none) return gate_op_cost(plan, plan.gate_ops[pass.gate_op], 3, 4, traffic);
+  return pass_cost(plan, pass, 3 * rotation, 3 * factor + 2 + transform(plan), 2, traffic);
+}
+
+Cost forward_cost(const Plan& plan, const ObservablePass& pass, const Traffic& traffic) {
+  const double states = pass.in_last_pass ? 0 : 1;
+  return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, states, traffic)};
+}
+
+Cost backward_cost(const Plan& plan, const ObservablePass& pass, const Traffic& traffic) {
+  // The first that is a pass of its own only writes the bra.
+  const auto first = std::ranges::find(plan.observables, false, &ObservablePass::in_last_pass);
+  const double states = pass.in_last_pass ? 0 : &pass == &*first ? 2 : 3;
+  return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, states, traffic)};
+}
+
+}  // namespace ketgrad

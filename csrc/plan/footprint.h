@@ -1,0 +1,14 @@
+// How much memory programs and plans take, in bytes: what bounds a cache of them.
+#pragma once
+
+#include <cstdint>
+
+#include "plan/plan.h"
+#include "program/program.h"
+
+namespace ketgrad {
+
+std::int64_t bytes_of(const Program& program);
+std::int64_t bytes_of(const Plan& plan);
+
+}  // namespace ketgrad

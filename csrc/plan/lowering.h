@@ -1,0 +1,109 @@
+// Lowering: the gates of a program become rotations and unfused gates, and the permutations among them become the wire
+// map.
+//
+// A rotation is exp(-i angle/2 P) for a Pauli word P. Nearly every gate is a product of rotations, and for rotations
+// there is one kernel each way, one overlap and one rule for what commutes. Rotations whose word is diagonal are
+// phases; all others are brought to real matrices here, by quarter phases around them: exp(-i angle/2 X) = S^dagger
+// exp(-i angle/2 Y) S. What is no product of a few rotations stays an unfused gate of its own.
+//
+// A rotation may be one of half the amplitudes: exp(-i angle/2 P (1 - Q)/2) with a string Q of Zs that commutes with P.
+// So are controlled rotations, with the control's Z for Q, and rotations between |01> and |10>, with Z Z. It is the
+// product of rotations by P and by P Q, of half the angle each, but the other half of the amplitudes would come out of
+// these with what rounding leaves of a rotation and its inverse: zeros would not stay zeros.
+//
+// In the basis of X (see wire_map.h) it is RX that is a phase. Circuits of which nothing but Pauli words is measured,
+// and which begin in a basis state, are lowered to that basis where clearly fewer rotations are left in it: RX RZ RX on
+// each wire and CNOT between them has half as many there.
+#pragma once
+
+#include <vector>
+
+#include "math/commutant.h"
+#include "plan/initial_amplitudes.h"
+#include "plan/wire_map.h"
+#include "program/program.h"
+
+namespace ketgrad {
+
+// The indices whose parity under the mask is odd, or even; all of them without a mask.
+struct Half {
+  Mask mask = 0;
+  bool even = false;
+
+  bool is_all() const { return mask == 0; }
+
+  friend bool operator==(const Half&, const Half&) = default;
+};
+
+struct Rotation {
+  PauliWord word;
+  Slot angle;    // of no input where the angle is a constant
+  int gate = 0;  // index into program.gates
+  Half half;     // it acts there; its word maps it to itself
+
+  // The word P Q of rotations of half the amplitudes (see above).
+  PauliWord other_word() const { return {word.x, word.z ^ half.mask, word.y_count, word.negative != half.even}; }
+};
+
+// Whether a rotation commutes with all that narrowed the commutant, and narrowing it by a rotation: by every word that
+// the rotation is a function of.
+inline bool contains(const Commutant& commutant, const Rotation& rotation) {
+  return commutant.contains(rotation.word) && (rotation.half.is_all() || commutant.contains(rotation.other_word()));
+}
+
+inline void narrow(Commutant& commutant, const Rotation& rotation) {
+  commutant.narrow(rotation.word);
+  if (!rotation.half.is_all()) commutant.narrow(rotation.other_word());
+}
+
+enum class GateOpKind : std::uint8_t {
+  dense,           // a square matrix mixes the states at `offsets`
+  diagonal,        // each state at `offsets` has its own factor
+  exchange,        // the two states at `offsets` trade places
+  pauli_rotation,  // cos(theta/2) - i sin(theta/2) P
+};
+
+// One gate, one pass over the state.
+struct GateOp {
+  GateOpKind kind = GateOpKind::dense;
+  // The groups of amplitudes that it works on: all targets at 0 (or, of a word, one state of each pair), controls at
+  // their values.
+  IndexMap groups;
+  std::vector<Index> offsets;  // of the amplitudes of a group, to be added by XOR
+  PauliWord word;
+  std::vector<PauliWord> words;  // of which it is a polynomial
+  int gate = 0;                  // index into program.gates
+  std::vector<int> inputs;       // that the gate reads, without repeats
+
+  int size() const { return static_cast<int>(offsets.size()); }
+};
+
+// How many real numbers an unfused gate's matrix, diagonal or angle takes, and how many its overlaps of bra and ket.
+Index coefficient_count(const GateOp& gate_op);
+Index overlap_count(const GateOp& gate_op);
+
+// Adds an input to those that something reads, once; `no_input` is none.
+void add_input(std::vector<int>& inputs, int input);
+
+// A rotation or an unfused gate, the other being `none`.
+struct Element {
+  static constexpr int none = -1;
+  int rotation = none;
+  int gate_op = none;
+};
+
+struct Lowered {
+  std::vector<Rotation> rotations;
+  std::vector<GateOp> gate_ops;
+  std::vector<Element> order;
+  WireMap wire_map;  // at the end of the circuit
+  InitialAmplitudes initial;
+  int dropped = 0;  // gates outside the light cone: see light_cone.h
+};
+
+Lowered lower(const Program& program);
+
+// Makes two rotations of all amplitudes of each of half of them.
+void split_halves(Lowered& lowered);
+
+}  // namespace ketgrad

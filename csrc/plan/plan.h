@@ -1,0 +1,206 @@
+// A plan: what the engine does with a program, decided once per program and layout. Both backends read it.
+//
+// A pass goes over the state once, tile by tile. A tile is a coset of a subspace of indices that holds whole rows of
+// neighbouring amplitudes; inside it run the rotations whose words map the tile to itself, in blocks of up to
+// three that work on rows in registers, and between them the phases, merged into one factor an amplitude.
+//
+// What decides (the cost model): a rotation costs one multiply-add a row of the vector's width and phases about eight,
+// while a row that comes from beyond the caches costs as much as ten of either. So a pass takes every rotation that it
+// can reach, over layers, in the order that commuting allows; phases are put off until a rotation needs them; and what
+// cannot change the outcome (amplitudes outside the support, rotations whose gradient nobody requests) is not visited.
+#pragma once
+
+#include <optional>
+#include <variant>
+#include <vector>
+
+#include "plan/lowering.h"
+
+namespace ketgrad {
+
+// How a state lies in memory.
+struct Layout {
+  int lane_bits = 0;  // a row holds 2^lane_bits neighbouring amplitudes
+  int part_bits = 0;  // and rows of real and imaginary parts alternate, if this is 1
+  int tile_bits = 0;  // a tile has at most 2^tile_bits amplitudes; at least one row
+  int run_bits =
+      0;  // 2^run_bits neighbouring rows are in one tile, for memory hands them out faster than scattered ones
+  bool tracks_support = true;       // amplitudes outside the support are left out
+  bool measures_in_passes = false;  // words whose flips the last pass's tile holds are measured there
+  bool splits_halves = false;       // rotations of half the amplitudes are made two of all
+
+  friend bool operator==(const Layout&, const Layout&) = default;
+};
+
+// Unnormalised rotations leave out a factor that all amplitudes have in common, the product of their cosines. The
+// engine carries it as a deferred scale, which the last operation of a segment (going forward, or going back) applies.
+// Rotations of half the amplitudes leave nothing out and apply nothing.
+
+// The half that a block's rotations act on: amplitudes at which the parities of tile, row and lane add up to an odd
+// one, or to an even one.
+struct BlockHalf {
+  Mask tile_mask = 0;
+  Mask lane_mask = 0;
+  bool even = false;
+  // Groups at whose rows the parity is odd; it is even at those of the block itself. Where a rotation takes each row to
+  // one of the other parity, which the lanes make up for, it is even at the first row of all groups.
+  bool cuts_groups = false;
+  std::optional<IndexMap> odd_groups;
+  Index num_odd_active = 0;
+};
+
+// Up to `most` rotations that trade rows, or lanes, or both: rotations that trade rows together mix the 2^k rows of a
+// group.
+struct RotationBlock {
+  static constexpr int most = 3;
+
+  std::vector<int> rotations;
+  IndexMap groups;              // the first row of each group
+  Index num_active = 0;         // the first `num_active` groups are visited, the others are outside the support
+  std::vector<Index> row_flip;  // per rotation: the partner of a row
+  std::vector<Mask> tile_sign;  // per rotation: the parity of (tile's base & this) negates its angle
+  std::vector<Mask> lane_sign;  // per rotation: the parity of (lane & this) too
+  std::vector<Mask> lane_flip;  // per rotation: the partner of a lane; of some rotation zero, of all
+  std::vector<Mask>
+      row_sign;  // per rotation: the parity of (row & this) too; even on the first rows, if no lanes are traded
+  std::optional<BlockHalf> half;  // else all amplitudes
+  bool applies_scale_forward = false;
+  bool applies_scale_backward = false;
+
+  bool cuts_groups() const { return half && half->cuts_groups; }
+  bool trades_lanes() const { return lane_flip[0] != 0; }
+  bool stays_in_rows() const { return row_flip[0] == 0; }
+};
+
+// exp(-i sum_m angle_m/2 (-1)^parity_m) over all strings m.
+struct PhaseString {
+  Mask row_mask = 0;  // over the numbers of the rows
+  Mask lane_mask = 0;
+  Mask tile_mask = 0;
+  bool negative = false;       // its sign on the first row
+  std::vector<int> rotations;  // several rotations of one word, up to the sign
+};
+
+// Rows are gone over in an order in which few strings change with each bit of their numbers.
+struct Phases {
+  IndexMap rows;
+  Index num_active = 0;  // the first `num_active` are visited, the others are outside the support
+  std::vector<PhaseString> strings;
+  bool applies_scale_forward = false;
+  bool applies_scale_backward = false;
+};
+
+using TileOp = std::variant<RotationBlock, Phases>;
+
+// Amplitudes that may be other than zero: origin + span.
+struct Support {
+  bool everywhere = false;
+  Mask origin = 0;
+  Span span;
+};
+
+struct Pass {
+  int gate_op = Element::none;  // an unfused gate of its own; else:
+  Support before;               // when the pass begins
+  IndexMap tiles;               // the base of each tile
+  Index num_active_tiles = 0;   // the others are outside the support
+  IndexMap rows;                // what a row adds to the base, lanes included
+  std::vector<TileOp> operations;
+  std::vector<int> inputs;  // that anything here reads, without repeats
+};
+
+struct PlannedFactor {
+  const Factor* factor = nullptr;
+  IndexMap groups;  // of amplitudes over the factor's wires
+  IndexMap offsets;
+  Index kept = 0;  // by a projector on a basis state, of the offsets
+};
+
+// A term with factors, or of a variance.
+struct PlannedTerm {
+  const Term* term = nullptr;
+  PauliWord word;
+  std::vector<PlannedFactor> factors;
+};
+
+struct PlannedMeasurement {
+  const Measurement* measurement = nullptr;
+  Index first_result = 0;          // among the real or the complex results
+  std::vector<PlannedTerm> terms;  // of an expectation value those that no observable pass takes
+  IndexMap groups;                 // density_matrix, probs: groups of amplitudes over the kept wires
+  IndexMap offsets;                // and of a state: all wires
+};
+
+// Pauli words of expectation values that flip the same bits: P|q> = i^quarter (-1)^parity |q ^ flip>.
+struct WordGroup {
+  struct Member {
+    const Term* term = nullptr;
+    Index result = 0;  // among the real results
+    int quarter = 0;   // 0..3
+    Mask row_mask = 0;
+    Mask lane_mask = 0;
+    Mask tile_mask = 0;
+  };
+  Index row_flip = 0;
+  Mask lane_flip = 0;
+  std::vector<Member> members;
+
+  // Whether some member's phase is real, or imaginary.
+  bool has(bool imaginary) const {
+    for (const Member& m : members) {
+      if (((m.quarter & 1) != 0) == imaginary) return true;
+    }
+    return false;
+  }
+};
+
+// The words whose flips one tile holds.
+struct ObservablePass {
+  bool in_last_pass =
+      false;  // its tiles are those of the last pass, which measures them; only the first of a plan's may be
+  IndexMap tiles;
+  IndexMap rows;
+  std::vector<WordGroup> groups;
+};
+
+struct Plan {
+  const Program* program = nullptr;
+  Layout layout;
+  std::vector<Rotation> rotations;
+  std::vector<GateOp> gate_ops;
+  std::vector<Pass> passes;
+  std::vector<PlannedMeasurement> measurements;
+  std::vector<ObservablePass> observables;
+  IndexMap initial_offsets;   // of a prepared state's amplitudes
+  InitialAmplitudes initial;  // if no state is prepared
+  Basis basis = Basis::z;
+  int dropped = 0;  // gates outside the light cone of the measurements
+};
+
+// What a call needs beside the states, whatever the layout.
+struct ResourceBounds {
+  int largest_block = 1;       // rows of the largest matrix
+  Index largest_sum = 1;       // numbers in the largest sum over amplitudes: overlaps, outcomes, a density matrix
+  Index work = 0;              // gates and terms
+  bool needs_scratch = false;  // some measurement needs states of its own
+};
+
+ResourceBounds resource_bounds(const Program& program);
+
+// The first of `num_passes` passes that reads an input for which `requests` holds, inputs_of(pass) being those that it
+// reads; `num_passes` where none does. A prepared state is read before the first.
+template <class InputsOf, class Requests>
+int first_requested_pass(int initial_input, int num_passes, const InputsOf& inputs_of, const Requests& requests) {
+  if (initial_input != no_input && requests(initial_input)) return 0;
+  for (int p = 0; p < num_passes; ++p) {
+    for (const int input : inputs_of(p)) {
+      if (requests(input)) return p;
+    }
+  }
+  return num_passes;
+}
+
+// The program must outlive its plan.
+Plan make_plan(const Program& program, const Layout& layout);
+
+}  // namespace ketgrad

@@ -1,0 +1,136 @@
+#include "plan/registry.h"
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include "plan/footprint.h"
+
+namespace ketgrad {
+
+namespace {
+
+struct Registry {
+  struct Entry {
+    std::weak_ptr<const PlannedProgram> program;
+    ProgramHandle pinned;  // the same, or null
+  };
+
+  std::mutex mutex;
+  std::unordered_map<std::int64_t, Entry> entries;
+  std::size_t swept_at = 1024;  // entries
+
+  ProgramHandle find(std::int64_t id) {
+    const auto it = entries.find(id);
+    ProgramHandle found = it == entries.end() ? nullptr : it->second.program.lock();
+    if (found == nullptr) {
+      throw std::out_of_range("ketgrad: no program has the id " + std::to_string(id) +
+                              ": programs are named by building them in this process");
+    }
+    return found;
+  }
+
+  // Forgets programs that have gone, when there are twice as many entries as after the last time.
+  void sweep() {
+    if (entries.size() < swept_at) return;
+    std::erase_if(entries, [](const auto& entry) { return entry.second.program.expired(); });
+    swept_at = std::max<std::size_t>(1024, 2 * entries.size());
+  }
+};
+
+Registry& registry() {
+  static auto* instance = new Registry();  // never destroyed: programs may outlive static objects
+  return *instance;
+}
+
+// FNV-1a over the bytes, then a finaliser that spreads every bit (the mixing constants are splitmix64's).
+std::int64_t content_hash(const std::string& bytes) {
+  std::uint64_t h = 0xcbf29ce484222325u;
+  for (const char c : bytes) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  h ^= bytes.size();
+  h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9u;
+  h = (h ^ (h >> 27)) * 0x94d049bb133111ebu;
+  h ^= h >> 31;
+  return static_cast<std::int64_t>(h >> 1);
+}
+
+std::atomic<std::int64_t> in_caches{0};
+
+}  // namespace
+
+PlannedProgram::PlannedProgram(std::int64_t id, Program program, std::string content)
+    : id(id),
+      program(std::move(program)),
+      content(std::move(content)),
+      resources(resource_bounds(this->program)),
+      bytes_(bytes_of(this->program) + static_cast<std::int64_t>(this->content.size())),
+      in_caches_(in_caches) {}
+
+PlannedProgram::~PlannedProgram() {
+  if (caches_ > 0) in_caches_ -= bytes_;
+}
+
+const Plan& PlannedProgram::plan(const Layout& layout) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& known : plans_) {
+    if (known->layout == layout) return *known;
+  }
+  plans_.push_back(std::make_unique<const Plan>(make_plan(program, layout)));
+  const std::int64_t taken = bytes_of(*plans_.back());
+  bytes_ += taken;
+  if (caches_ > 0) in_caches_ += taken;
+  return *plans_.back();
+}
+
+std::int64_t PlannedProgram::bytes() const {
+  const std::lock_guard lock(mutex_);
+  return bytes_;
+}
+
+void PlannedProgram::enter_cache() const {
+  const std::lock_guard lock(mutex_);
+  if (caches_++ == 0) in_caches_ += bytes_;
+}
+
+void PlannedProgram::leave_cache() const {
+  const std::lock_guard lock(mutex_);
+  if (--caches_ == 0) in_caches_ -= bytes_;
+}
+
+std::int64_t cached_bytes() { return in_caches.load(); }
+
+ProgramHandle register_program(Program program) {
+  program.validate();
+  std::string content = program.serialise();
+  const std::int64_t id = content_hash(content);
+  Registry& r = registry();
+  const std::lock_guard lock(r.mutex);
+  Registry::Entry& entry = r.entries[id];
+  if (ProgramHandle known = entry.program.lock()) {
+    if (known->content != content)
+      throw std::runtime_error("ketgrad: two programs share the hash " + std::to_string(id));
+    return known;
+  }
+  auto planned = std::make_shared<const PlannedProgram>(id, std::move(program), std::move(content));
+  entry.program = planned;
+  r.sweep();
+  return planned;
+}
+
+ProgramHandle find_program(std::int64_t id) {
+  Registry& r = registry();
+  const std::lock_guard lock(r.mutex);
+  return r.find(id);
+}
+
+void pin_program(std::int64_t id) {
+  Registry& r = registry();
+  const std::lock_guard lock(r.mutex);
+  r.entries[id].pinned = r.find(id);
+}
+
+}  // namespace ketgrad

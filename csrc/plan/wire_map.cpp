@@ -1,0 +1,79 @@
+#include "plan/wire_map.h"
+
+#include <utility>
+
+namespace ketgrad {
+
+WireMap::WireMap(int num_wires, Basis basis) : basis_(basis), offset_(num_wires, false) {
+  for (int w = 0; w < num_wires; ++w) flip_.push_back(unit(bit_of_wire(w, num_wires)));
+  parity_ = flip_;
+}
+
+// The target's new bit is the sum of both. What flips the new control alone must keep that sum: it flips both old bits.
+void WireMap::cnot(int control, int target) {
+  parity_[target] ^= parity_[control];
+  offset_[target] = offset_[target] != offset_[control];
+  flip_[control] ^= flip_[target];
+}
+
+void WireMap::swap(int a, int b) {
+  std::swap(parity_[a], parity_[b]);
+  std::swap(flip_[a], flip_[b]);
+  const bool offset = offset_[a];
+  offset_[a] = offset_[b];
+  offset_[b] = offset;
+}
+
+PauliWord WireMap::word(const std::string& letters, const std::vector<int>& wires) const {
+  PauliWord word;
+  Mask& flips = basis_ == Basis::z ? word.x : word.z;
+  Mask& parities = basis_ == Basis::z ? word.z : word.x;
+  for (std::size_t j = 0; j < letters.size(); ++j) {
+    const int w = wires[j];
+    if (letters[j] == 'X' || letters[j] == 'Y') flips ^= flip_[w];
+    if (letters[j] == 'Z' || letters[j] == 'Y') {
+      parities ^= parity_[w];
+      word.negative ^= offset_[w];
+    }
+    if (letters[j] == 'Y') {
+      ++word.y_count;
+      word.negative ^= basis_ == Basis::x;
+    }
+  }
+  return word;
+}
+
+IndexMap WireMap::coset(const std::vector<int>& wires, Mask origin) const {
+  std::vector<bool> taken(flip_.size(), false);
+  for (const int w : wires) taken[w] = true;
+  Span span;
+  for (int w = 0; w < num_wires(); ++w) {
+    if (!taken[w]) span.add(flip_[w]);
+  }
+  std::vector<Mask> basis = span.basis();
+  // By pivots: the lowest bits come first, so that neighbours are visited one after the other.
+  std::sort(basis.begin(), basis.end(), [](Mask a, Mask b) { return (a & -a) < (b & -b); });
+  return IndexMap(span.reduce(origin), basis);
+}
+
+IndexMap WireMap::fixed(const std::vector<int>& wires, const std::vector<bool>& bits) const {
+  Mask origin = 0;
+  for (std::size_t j = 0; j < wires.size(); ++j) {
+    if (bits[j] != offset_[wires[j]]) origin ^= flip_[wires[j]];
+  }
+  return coset(wires, origin);
+}
+
+IndexMap WireMap::groups(const std::vector<int>& wires) const { return coset(wires, 0); }
+
+IndexMap WireMap::local(const std::vector<int>& wires) const {
+  Mask origin = 0;
+  std::vector<Mask> basis;
+  for (const int w : wires) {
+    if (offset_[w]) origin ^= flip_[w];
+    basis.insert(basis.begin(), flip_[w]);
+  }
+  return IndexMap(origin, basis);
+}
+
+}  // namespace ketgrad

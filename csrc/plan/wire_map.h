@@ -1,0 +1,58 @@
+// The wire map: how amplitudes lie in memory while permutation gates are carried along instead of being performed.
+//
+// X, CNOT and SWAP map basis states to basis states by an affine map over GF(2). The state in memory stays as it is;
+// the wire map says where things are: the bit of a wire is the parity of (index & parity(w)), plus offset(w), and
+// flipping that bit alone is adding flip(w) to the index. parity(v) and flip(w) are dual: their product is 1 for v = w,
+// else 0.
+//
+// In the basis of X, amplitudes are those of |+> and |-> on each wire: Z flips them there and X is a phase, so the
+// masks change roles, and Y = i X Z changes its sign. All the rest, which needs no more than words, is the same.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "math/bits.h"
+#include "math/pauli_word.h"
+
+namespace ketgrad {
+
+enum class Basis : std::uint8_t { z, x };
+
+class WireMap {
+ public:
+  explicit WireMap(int num_wires, Basis basis = Basis::z);
+
+  void flip_wire(int wire) { offset_[wire] = !offset_[wire]; }
+  void cnot(int control, int target);
+  void swap(int a, int b);
+
+  Mask flip(int wire) const { return flip_[wire]; }
+  Mask parity(int wire) const { return parity_[wire]; }
+  bool offset(int wire) const { return offset_[wire]; }
+  Basis basis() const { return basis_; }
+  int num_wires() const { return static_cast<int>(flip_.size()); }
+
+  // `letters[j]` of IXYZ acts on wires[j].
+  PauliWord word(const std::string& letters, const std::vector<int>& wires) const;
+
+  // The rest is of the basis of Z alone.
+
+  // The indices at which the wires have the given bits, in ascending order where the wire map allows.
+  IndexMap fixed(const std::vector<int>& wires, const std::vector<bool>& bits) const;
+
+  // The index of local basis state a of the wires, the first wire its most significant bit, is the sum of
+  // local(wires)[a] and of one of groups(wires), which are the places where all the wires' parities are even.
+  IndexMap local(const std::vector<int>& wires) const;
+  IndexMap groups(const std::vector<int>& wires) const;
+
+ private:
+  IndexMap coset(const std::vector<int>& wires, Mask origin) const;
+
+  Basis basis_;
+  std::vector<Mask> flip_;
+  std::vector<Mask> parity_;
+  std::vector<bool> offset_;
+};
+
+}  // namespace ketgrad

@@ -1,0 +1,120 @@
+// A program: the structure of one circuit, flat. It holds no parameter value; a call brings those as inputs.
+//
+// Inputs are the leaves of the computation. Input 0 is real and always there (it settles dtype and device of a call);
+// the others are real vectors, complex vectors or square matrices. At a call each may carry a leading batch axis or
+// not.
+#pragma once
+
+#include <cstdint>
+#include <iterator>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "math/bits.h"
+#include "program/gate_table.h"
+#include "program/measurement_table.h"
+
+namespace ketgrad {
+
+// A parameter of a gate or a coefficient: scale * input[column] + offset.
+struct Slot {
+  std::int32_t input = 0;
+  std::int32_t column = 0;
+  double scale = 1;
+  double offset = 0;
+};
+
+struct InputSpec {
+  bool is_complex = false;
+  std::vector<Index> shape;  // without the batch axis
+
+  Index numel() const {
+    Index n = 1;
+    for (const Index s : shape) n *= s;
+    return n;
+  }
+};
+
+inline constexpr int no_input = -1;
+
+struct Gate {
+  Opcode opcode = 0;
+  bool inverse = false;
+  std::vector<int> targets;   // wires, without any control
+  std::vector<int> controls;  // wires, the gate's own controls included
+  std::vector<bool> control_values;
+  std::vector<Slot> slots;
+  int input = no_input;  // the matrix or diagonal of Family::matrix and Family::diagonal
+  std::string word;      // of a Pauli rotation, one letter per target
+};
+
+enum class Preparation : std::uint8_t { zero, basis, state };
+
+// |bits> or the input's state on some wires, |0> on the others.
+struct InitialState {
+  Preparation kind = Preparation::zero;
+  std::vector<int> wires;
+  std::vector<int> bits;
+  int input = no_input;
+};
+
+enum class FactorKind : std::uint8_t { hermitian, projector, state_projector, sparse };
+
+// In the order of the enumeration.
+inline constexpr std::string_view factor_names[] = {"hermitian", "projector", "state_projector", "sparse"};
+static_assert(std::size(factor_names) == static_cast<std::size_t>(FactorKind::sparse) + 1);
+
+// A factor of an observable's term that is no Pauli word.
+struct Factor {
+  FactorKind kind = FactorKind::hermitian;
+  std::vector<int> wires;
+  int input = no_input;            // matrix, state, or the values of a sparse matrix
+  std::vector<int> bits;           // of a projector on a basis state
+  std::vector<std::int64_t> rows;  // of a sparse matrix
+  std::vector<std::int64_t> columns;
+};
+
+// scale * product of coefficients * Pauli word * factors, all on distinct wires.
+struct Term {
+  double scale = 1;
+  std::vector<Slot> coefficients;
+  std::vector<int> word_wires;
+  std::string word;
+  std::vector<Factor> factors;
+};
+
+struct Measurement {
+  MeasurementKind kind = MeasurementKind::expval;
+  std::vector<int> wires;   // of Subject::wires
+  std::vector<Term> terms;  // of Subject::observable
+};
+
+struct Program {
+  int num_wires = 0;
+  std::vector<InputSpec> inputs;
+  InitialState initial;
+  std::vector<Gate> gates;
+  std::vector<Measurement> measurements;
+
+  // Throws std::invalid_argument or std::out_of_range, naming what is wrong. A validated program cannot make a kernel
+  // leave its buffers.
+  void validate() const;
+
+  // The content, byte for byte: equal strings, equal programs.
+  std::string serialise() const;
+
+  // And back, unvalidated. Throws std::invalid_argument where the bytes are no program.
+  static Program deserialise(std::string_view bytes);
+
+  Index real_results() const;     // numbers per circuit of all real results
+  Index complex_results() const;  // and of all complex ones
+};
+
+// OpParameters of one measurement's result, complex ones counted once.
+Index result_size(const Measurement& measurement, int num_wires);
+
+// Indices into more than this many wires overflow; memory ends long before.
+inline constexpr int max_wires = 48;
+
+}  // namespace ketgrad

@@ -1,0 +1,45 @@
+// Launches of one thread for each item of work of each sample.
+#pragma once
+
+#include "cuda/kernels/arithmetic.h"
+
+namespace ketgrad::cuda {
+
+inline constexpr int item_threads = 256;
+
+// Which item of work this thread has.
+struct Item {
+  Index sample = 0;
+  Index number = 0;
+  bool exists = false;
+
+  KETGRAD_DEVICE static Item of(Index each, Index samples) {
+    const Index i = block_index() * block_threads() + thread_index();
+    return {i / each, i % each, i < each * samples};
+  }
+};
+
+template <class... Parameters, class... Arguments>
+void launch_items(const Queue& queue, Index each, Index samples, void (*kernel)(Parameters...),
+                  const Arguments&... arguments) {
+  const Index blocks = (each * samples + item_threads - 1) / item_threads;
+  launch(queue, blocks, item_threads, 0, kernel, each, samples, arguments...);
+}
+
+// Adds of_sample(s) to element item.number of a complex input's gradient. Of a shared input one thread adds up all
+// samples, in order.
+template <class T, class F>
+KETGRAD_DEVICE void add_complex_gradient(const Input<T>& input, const Samples& samples, const Item& item, bool batched,
+                                         const F& of_sample) {
+  Complex<Accum<T>> total{};
+  if (batched) {
+    total = of_sample(item.sample);
+  } else {
+    for (Index s = 0; s < samples.count; ++s) total += of_sample(s);
+  }
+  Real<T>* g = input.gradient + 2 * (input.row(samples.first + item.sample) + item.number);
+  g[0] += output_part(static_cast<T>(total.re));
+  g[1] += output_part(static_cast<T>(total.im));
+}
+
+}  // namespace ketgrad::cuda

@@ -1,0 +1,473 @@
+// The operators on CUDA: checks what torch hands over, allocates from torch's caching allocator, calls the engine on
+// the current stream of the first input's device.
+#include "cuda/ops/operators.h"
+
+#include <cuda_runtime.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cuda/engine/engine.h"
+#include "cuda/kernels/errors.h"
+#include "cuda/ops/connection.h"
+#include "math/dual.h"
+#include "ops/checks.h"
+#include "plan/gpu_layout.h"
+#include "runtime/memory.h"
+
+namespace ketgrad::cuda {
+namespace {
+
+using ops::Arguments;
+using ops::complex_type;
+using ops::data;
+using ops::real_type;
+using ops::ScalarType;
+using torch::stable::Tensor;
+
+// torch says no more than that an allocation failed. Where CUDA has another error than that memory is short, such as
+// one of an earlier launch, it is that; else in Python torch.OutOfMemoryError, which people's retry code knows.
+[[noreturn]] void throw_failed_allocation(double bytes, int device) {
+  const cudaError_t error = cudaPeekAtLastError();
+  if (error != cudaErrorMemoryAllocation) require_success(error, "an allocation");
+  throw OutOfMemory("CUDA out of memory: ketgrad asked for " + std::to_string(static_cast<std::int64_t>(bytes)) +
+                    " bytes on cuda:" + std::to_string(device));
+}
+
+// As long as this lives, its thread may do what CUDA forbids to all threads while one of them captures a graph, and
+// what would make that capture invalid: take memory, ask about events, wait for a stream. None of it touches the stream
+// that is captured.
+class DuringCaptures {
+ public:
+  DuringCaptures() { require_success(cudaThreadExchangeStreamCaptureMode(&other_mode_), "setting the capture mode"); }
+  DuringCaptures(const DuringCaptures&) = delete;
+  DuringCaptures& operator=(const DuringCaptures&) = delete;
+  ~DuringCaptures() { cudaThreadExchangeStreamCaptureMode(&other_mode_); }
+
+ private:
+  cudaStreamCaptureMode other_mode_ = cudaStreamCaptureModeRelaxed;
+};
+
+// --- memory ----------------------------------------------------------------------------------------------------------
+
+// Of torch's caching allocator, on the current stream; given back when this ends.
+class Block {
+ public:
+  Block(std::size_t bytes, int device) {
+    if (aoti_torch_cuda_caching_allocator_raw_alloc(bytes, &memory_) != AOTI_TORCH_SUCCESS)
+      throw_failed_allocation(static_cast<double>(bytes), device);
+  }
+  Block(Block&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)) {}
+  Block& operator=(Block&& other) noexcept {
+    std::swap(memory_, other.memory_);
+    return *this;
+  }
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+  ~Block() {
+    if (memory_ != nullptr) aoti_torch_cuda_caching_allocator_raw_delete(memory_);
+  }
+
+  unsigned char* address() const { return static_cast<unsigned char*>(memory_); }
+
+ private:
+  void* memory_ = nullptr;
+};
+
+struct Limits {
+  int multiprocessors = 0;
+  std::size_t shared_bytes = 0;
+  std::size_t memory_bytes = 0;
+};
+
+// Asked once for each device.
+Limits limits_of(int device) {
+  static std::mutex mutex;
+  static std::map<int, Limits> known;
+  const std::lock_guard lock(mutex);
+  const auto [at, is_new] = known.try_emplace(device);
+  if (is_new) {
+    cudaDeviceProp properties;
+    require_success(cudaGetDeviceProperties(&properties, device), "reading the device's properties");
+    at->second = {properties.multiProcessorCount, properties.sharedMemPerBlockOptin, properties.totalGlobalMem};
+  }
+  return at->second;
+}
+
+class TorchDevice final : public Device {
+ public:
+  explicit TorchDevice(int index) : index_(index) {
+    const Limits limits = limits_of(index);
+    multiprocessors = limits.multiprocessors;
+    shared_bytes = limits.shared_bytes;
+    workspace_bytes = limits.memory_bytes / 4;
+    if (aoti_torch_get_current_cuda_stream(index, &queue.stream) != AOTI_TORCH_SUCCESS)
+      throw std::runtime_error("ketgrad: torch has no current stream for cuda:" + std::to_string(index));
+  }
+
+  // Small pieces share a block: asking for each would take longer than a small circuit.
+  void* allocate(std::size_t bytes) override {
+    constexpr std::size_t alignment = 256;
+    constexpr std::size_t small_block = std::size_t{1} << 20;
+    bytes = (bytes + alignment - 1) / alignment * alignment;
+    if (bytes > left_) {
+      const std::size_t taken = std::max(bytes, small_block);
+      blocks_.emplace_back(taken, index_);
+      if (taken > bytes || left_ == 0) {
+        next_ = blocks_.back().address();
+        left_ = taken;
+      } else {
+        return blocks_.back().address();
+      }
+    }
+    left_ -= bytes;
+    return std::exchange(next_, next_ + bytes);
+  }
+
+  void zero(void* memory, std::size_t bytes) override {
+    if (bytes > 0) require_success(cudaMemsetAsync(memory, 0, bytes, stream()), "clearing memory");
+  }
+  void copy(void* to, const void* from, std::size_t bytes) override {
+    require_success(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()), "copying a state");
+  }
+
+  cudaStream_t stream() const { return static_cast<cudaStream_t>(queue.stream); }
+  int index() const { return index_; }
+
+ private:
+  int index_;
+  std::vector<Block> blocks_;
+  unsigned char* next_ = nullptr;
+  std::size_t left_ = 0;
+};
+
+// --- tables ----------------------------------------------------------------------------------------------------------
+
+// A point in the work of a stream.
+class Event {
+ public:
+  Event() { require_success(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "creating an event"); }
+  Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
+  Event& operator=(Event&& other) noexcept {
+    std::swap(event_, other.event_);
+    return *this;
+  }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  ~Event() {
+    if (event_ != nullptr) cudaEventDestroy(event_);
+  }
+
+  void record(cudaStream_t stream) { require_success(cudaEventRecord(event_, stream), "recording an event"); }
+
+  // Not where CUDA reports a failure either: then nobody knows.
+  bool has_passed() const {
+    const cudaError_t error = cudaEventQuery(event_);
+    if (error == cudaErrorNotReady) cudaGetLastError();  // no failure, and the next launch must not find it
+    return error == cudaSuccess;
+  }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+bool is_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  require_success(cudaStreamIsCapturing(stream, &status), "asking about a capture");
+  return status != cudaStreamCaptureStatusNone;
+}
+
+// A program's tables on a device, for numbers of one size. Their memory comes from the stream of the first call and
+// goes back to it, which does not wait for what other streams read: that is known by an event for each.
+class ProgramTables {
+ public:
+  explicit ProgramTables(const ProgramHandle& program) : program_(program) {}
+
+  // Before a call's launches. Threads that want the same tables wait while the first one makes them.
+  const DeviceTables& begin_use(const ProgramHandle& program, TorchDevice& device, std::size_t number_bytes) {
+    const std::lock_guard lock(mutex_);
+    const bool captures = is_capturing(device.stream());
+    if (!memory_.has_value()) {
+      if (captures)
+        throw std::runtime_error(
+            "ketgrad: a circuit's first call on a device copies its tables there, which a CUDA graph cannot capture; "
+            "run it once before the capture (warm-up)");
+      upload(make_tables(program->plan(gpu_layout(program->program.num_wires, number_bytes, device.shared_bytes))),
+             device);
+    }
+    if (captures) captured_ = program;
+    return tables_;
+  }
+
+  // After a call's launches, some of which may have failed.
+  void end_use(cudaStream_t stream) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (stream == home_ || captured_ != nullptr) return;
+    try {
+      readers_[stream].record(stream);
+    } catch (const std::exception&) {
+      is_lost_ = true;
+    }
+  }
+
+  bool is_expired() const { return program_.expired(); }
+
+  // Whether the memory can go back, once the program has gone.
+  bool is_unread() {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(readers_, [](const auto& reader) { return reader.second.has_passed(); });
+    return readers_.empty() && !is_lost_;
+  }
+
+ private:
+  // Other streams may call the program next, so this waits: once for each program and device.
+  void upload(Tables tables, const TorchDevice& device) {
+    std::vector<unsigned char> bytes(tables.bytes());
+    Block memory(std::max<std::size_t>(bytes.size(), 1), device.index());
+    tables_.view = tables.place(memory.address(), [&](std::size_t offset, const void* from, std::size_t n) {
+      std::memcpy(bytes.data() + offset, from, n);
+    });
+    tables_.tables = std::move(tables);
+    require_success(
+        cudaMemcpyAsync(memory.address(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice, device.stream()),
+        "copying a program's tables");
+    require_success(cudaStreamSynchronize(device.stream()), "copying a program's tables");
+    home_ = device.stream();
+    memory_ = std::move(memory);
+  }
+
+  const std::weak_ptr<const PlannedProgram> program_;
+  std::mutex mutex_;             // of all below; what is made does not change
+  ProgramHandle captured_;       // a graph that may be replayed at any time reads the tables: they stay for good
+  std::optional<Block> memory_;  // none before the first call
+  DeviceTables tables_;
+  cudaStream_t home_ = nullptr;  // where the memory comes from
+  std::map<cudaStream_t, Event> readers_;
+  bool is_lost_ = false;  // a reader has no event, so the memory stays
+};
+
+// The tables of a call, for as long as it launches. It ends before the call lets go of the program.
+class TableUse {
+ public:
+  TableUse(std::shared_ptr<ProgramTables> program_tables, const ProgramHandle& program, TorchDevice& device,
+           std::size_t number_bytes)
+      : program_tables_(std::move(program_tables)),
+        stream_(device.stream()),
+        tables_(program_tables_->begin_use(program, device, number_bytes)) {}
+  TableUse(const TableUse&) = delete;
+  TableUse& operator=(const TableUse&) = delete;
+  ~TableUse() { program_tables_->end_use(stream_); }
+
+  const DeviceTables& tables() const { return tables_; }
+
+ private:
+  std::shared_ptr<ProgramTables> program_tables_;
+  cudaStream_t stream_;
+  const DeviceTables& tables_;
+};
+
+// Tables are made at a program's first call on a device. After the program has gone, they go with the first call of
+// another one that finds nobody reading them; nothing waits for that.
+class TableCache {
+ public:
+  // For an engine on numbers of kind N.
+  template <class N>
+  TableUse use(const ProgramHandle& program, TorchDevice& device) {
+    return TableUse(find({program->id, device.index(), sizeof(N)}, program), program, device, sizeof(N));
+  }
+
+ private:
+  struct Key {
+    std::int64_t program;
+    int device;
+    std::size_t number_bytes;
+    friend auto operator<=>(const Key&, const Key&) = default;
+  };
+
+  // This lock is held by nobody who plans, copies or waits.
+  std::shared_ptr<ProgramTables> find(const Key& key, const ProgramHandle& program) {
+    const std::lock_guard lock(mutex_);
+    const auto at = entries_.find(key);
+    if (at != entries_.end() && !at->second->is_expired()) return at->second;
+    forget_expired();
+    return entries_[key] = std::make_shared<ProgramTables>(program);
+  }
+
+  // A program of the same name may come back before the tables of the one that has gone are unread.
+  void forget_expired() {
+    std::erase_if(entries_, [this](const auto& entry) {
+      if (!entry.second->is_expired()) return false;
+      expired_.push_back(entry.second);
+      return true;
+    });
+    std::erase_if(expired_, [](const auto& tables) { return tables->is_unread(); });
+  }
+
+  std::mutex mutex_;
+  std::map<Key, std::shared_ptr<ProgramTables>> entries_;
+  std::vector<std::shared_ptr<ProgramTables>> expired_;
+};
+
+// Never destroyed: at exit the allocator may be gone already.
+TableCache& table_cache() {
+  static auto* cache = new TableCache;
+  return *cache;
+}
+
+// --- the operators ---------------------------------------------------------------------------------------------------
+
+Tensor empty(const std::vector<Index>& shape, ScalarType type, const Tensor& like) {
+  try {
+    return ops::empty_on(like.device(), shape, type);
+  } catch (const std::exception&) {
+    double numbers = 1;
+    for (const Index size : shape) numbers *= static_cast<double>(size);
+    const bool single = type == ScalarType::Float || type == ScalarType::ComplexFloat;
+    const bool complex = type == ScalarType::ComplexFloat || type == ScalarType::ComplexDouble;
+    throw_failed_allocation(numbers * (single ? 4 : 8) * (complex ? 2 : 1), like.get_device_index());
+  }
+}
+
+template <class T>
+DeviceCall<T> device_call(const Arguments<T>& arguments, const TableUse& use) {
+  return {&use.tables(), arguments.batch, arguments.views, {}};
+}
+
+// A gradient of zeros, known to the call as the place of the input's.
+template <class T>
+Tensor empty_gradient(Index input, const Tensor& like, TorchDevice& device, Cotangents<T>& cotangents) {
+  Tensor gradient = empty(ops::shape_of(like), like.scalar_type(), like);
+  const ScalarType type = like.scalar_type();
+  const bool is_complex = type == ScalarType::ComplexFloat || type == ScalarType::ComplexDouble;
+  device.zero(data<T>(gradient), gradient.numel() * (is_complex ? 2 : 1) * sizeof(T));
+  cotangents.gradients[input] = ops::gradient_address<T>(gradient);
+  return gradient;
+}
+
+template <class T>
+Executed execute_as(const ProgramHandle& program, const std::vector<Tensor>& inputs, bool keep_ket) {
+  const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
+  TorchDevice device(inputs[0].get_device_index());
+  const TableUse use = table_cache().use<T>(arguments.program, device);
+  const DeviceCall<T> call = device_call(arguments, use);
+  const Program& p = program->program;
+  const Tensor real = empty({arguments.batch, p.real_results()}, real_type<T>, inputs[0]);
+  const Tensor complex = empty({arguments.batch, p.complex_results()}, complex_type<T>, inputs[0]);
+  const Tensor ket = empty({arguments.batch, keep_ket ? Index{1} << p.num_wires : 0}, complex_type<T>, inputs[0]);
+  execute<T>(device, call, {data<T>(real), data<T>(complex), keep_ket ? data<T>(ket) : nullptr});
+  return {real, complex, ket};
+}
+
+template <class T>
+std::vector<Tensor> execute_vjp_as(const ProgramHandle& program, const std::vector<Tensor>& inputs, const Tensor& ket,
+                                   const Tensor& g_real, const Tensor& g_complex, const std::vector<Index>& requested) {
+  const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
+  const ops::CheckedCotangents<T> checked(arguments, inputs[0], ket, g_real, g_complex);
+  ops::check_requested(requested, inputs.size());
+  TorchDevice device(inputs[0].get_device_index());
+  const TableUse use = table_cache().use<T>(arguments.program, device);
+  const DeviceCall<T> call = device_call(arguments, use);
+  Cotangents<T> cotangents = checked.view(inputs.size());
+  std::vector<Tensor> gradients;
+  for (const Index input : requested) gradients.push_back(empty_gradient(input, inputs[input], device, cotangents));
+  execute_vjp<T>(device, call, cotangents);
+  return gradients;
+}
+
+template <class T>
+DirectionalTensors execute_tangents_as(const ProgramHandle& program, const std::vector<Tensor>& inputs,
+                                       const std::vector<Tensor>& tangents, const std::vector<Index>& with_tangent,
+                                       const std::vector<Tensor>& cotangents, const std::vector<Index>& requested) {
+  const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
+  const ops::CheckedTangents<T> directions(arguments, tangents, with_tangent);
+  ops::CheckedDirectional<T> checked(arguments, inputs[0], requested.empty() ? std::vector<Tensor>{} : cotangents);
+  Directional<T>& directional = checked.directional;
+  ops::check_requested(requested, inputs.size());
+  TorchDevice device(inputs[0].get_device_index());
+  const TableUse use = table_cache().use<DualOf<T>>(arguments.program, device);
+  DeviceCall<T> call = device_call(arguments, use);
+  call.tangents = directions.of_inputs;
+  const Program& p = program->program;
+  const Tensor real = empty({arguments.batch, p.real_results()}, real_type<T>, inputs[0]);
+  const Tensor complex = empty({arguments.batch, p.complex_results()}, complex_type<T>, inputs[0]);
+  directional.results = {data<T>(real), data<T>(complex), nullptr};
+  std::vector<Tensor> gradients;
+  for (const Index input : requested)
+    gradients.push_back(empty_gradient(input, inputs[input], device, directional.cotangents));
+  execute_tangents<T>(device, call, directional);
+  return {real, complex, gradients};
+}
+
+// How an operator runs: the first input's device is the current one. Where that is the CPU, the arguments are refused
+// by name later on.
+class OnDevice {
+ public:
+  explicit OnDevice(const Tensor& first) {
+    if (first.is_cuda()) guard_.emplace(first.get_device_index());
+  }
+
+ private:
+  std::optional<torch::stable::accelerator::DeviceGuard> guard_;
+  DuringCaptures during_captures_;
+};
+
+}  // namespace
+
+Executed execute_cuda(std::int64_t program, std::vector<Tensor> inputs, bool keep_ket) {
+  const bool single = ops::is_single(inputs);
+  const OnDevice guard(inputs[0]);
+  const ProgramHandle found = connected_program(program);
+  return single ? execute_as<float>(found, inputs, keep_ket) : execute_as<double>(found, inputs, keep_ket);
+}
+
+std::vector<Tensor> execute_vjp_cuda(std::int64_t program, std::vector<Tensor> inputs, const Tensor& ket,
+                                     const Tensor& g_real, const Tensor& g_complex,
+                                     std::vector<std::int64_t> requested) {
+  const bool single = ops::is_single(inputs);
+  const OnDevice guard(inputs[0]);
+  const ProgramHandle found = connected_program(program);
+  const std::vector<Index> list(requested.begin(), requested.end());
+  return single ? execute_vjp_as<float>(found, inputs, ket, g_real, g_complex, list)
+                : execute_vjp_as<double>(found, inputs, ket, g_real, g_complex, list);
+}
+
+namespace {
+
+DirectionalTensors execute_tangents(std::int64_t program, const std::vector<Tensor>& inputs,
+                                    const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& with_tangent,
+                                    const std::vector<Tensor>& cotangents, const std::vector<std::int64_t>& requested) {
+  const bool single = ops::is_single(inputs);
+  const OnDevice guard(inputs[0]);
+  const ProgramHandle found = connected_program(program);
+  const std::vector<Index> inputs_with_tangent(with_tangent.begin(), with_tangent.end());
+  const std::vector<Index> requested_inputs(requested.begin(), requested.end());
+  return single
+             ? execute_tangents_as<float>(found, inputs, tangents, inputs_with_tangent, cotangents, requested_inputs)
+             : execute_tangents_as<double>(found, inputs, tangents, inputs_with_tangent, cotangents, requested_inputs);
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> execute_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs,
+                                            std::vector<Tensor> tangents, std::vector<std::int64_t> with_tangent) {
+  const DirectionalTensors found = execute_tangents(program, inputs, tangents, with_tangent, {}, {});
+  return {std::get<0>(found), std::get<1>(found)};
+}
+
+DirectionalTensors execute_vjp_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
+                                        std::vector<std::int64_t> with_tangent, const Tensor& g_real,
+                                        const Tensor& g_complex, const Tensor& dg_real, const Tensor& dg_complex,
+                                        std::vector<std::int64_t> requested) {
+  return execute_tangents(program, inputs, tangents, with_tangent, {g_real, g_complex, dg_real, dg_complex}, requested);
+}
+
+}  // namespace ketgrad::cuda
