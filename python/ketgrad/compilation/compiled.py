@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 
-from ..autograd import functions, interpreter_levels
-from ..execution.batching import keeps_state, require_recompute
+from ..autograd import derivative_rule, functions, interpreter_levels
 from ..execution.explain import CompiledExplanation, StructureExplanation, explain_program
 from ..execution.jacobian_products import as_tapes
 from ..execution.programs import structure_cache
@@ -76,7 +75,7 @@ class _Execute(torch.autograd.Function):
         with span("pack"):
             inputs = _pack(call, tensors)
         batch = _batch_of(call, inputs)
-        keep = keeps_state(batch * call.ket_bytes, call.device, call.recompute)
+        keep = derivative_rule.keeps_state(batch * call.ket_bytes, call.device, call.recompute)
         real, complex_, ket = operators.run_execute(call.id, inputs, keep)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(ket, *tensors)
@@ -89,17 +88,18 @@ class _Execute(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         call, batch, empty = ctx.rest
         ket, *tensors = ctx.saved_tensors
-        needed = ctx.needs_input_grad[1:]
-        wanted = [view.input for view, is_needed in zip(call.views, needed, strict=True) if is_needed]
-        if not wanted or all(c is None for c in cotangents):
+        if all(c is None for c in cotangents):
             return (None,) * len(ctx.needs_input_grad)
+        needed = [False] * len(call.constants)
+        for view, is_needed in zip(call.views, ctx.needs_input_grad[1:], strict=True):
+            needed[view.input] = is_needed
         with span("pack"):
             inputs = _pack(call, tensors)
-            real, complex_ = _join(call, batch, cotangents, inputs[0], empty)
-        found = iter(functions.execute_vjp(call.id, inputs, ket, real, complex_, wanted))
+            joined = _join(call, batch, cotangents, inputs[0], empty)
+        found = derivative_rule.gradients(call.id, inputs, ket, joined, needed)
         gradients: list[Tensor | None] = [None]
-        for view, tensor, is_needed in zip(call.views, tensors, needed, strict=True):
-            gradient = next(found) if is_needed else None
+        for view, tensor in zip(call.views, tensors, strict=True):
+            gradient = found[view.input]
             if gradient is not None and view.is_real:
                 gradient = gradient.real
             # Autograd itself converts a gradient to its tensor's precision, but does not reshape it.
@@ -132,11 +132,8 @@ def _run_in_torch(call: Call, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]
     """The same by operations that torch differentiates, transforms and puts into graphs."""
     inputs = _pack(call, tensors)
     batch = _batch_of(call, inputs)
-    recompute = call.recompute
-    if recompute is None and torch.compiler.is_compiling():
-        recompute = False  # a graph for any batch size cannot depend on how much memory is free
-    keep = keeps_state(batch * call.ket_bytes, call.device, recompute)
-    return _split_views(call, batch, *functions.execute(call.id, inputs, keep))
+    keep = derivative_rule.keeps_state(batch * call.ket_bytes, call.device, call.recompute)
+    return _split_views(call, batch, *functions.execute_program(call.id, inputs, keep))
 
 
 def _batch_of(call: Call, inputs: Sequence[Tensor]) -> int:
@@ -276,7 +273,7 @@ class Compiled:
             raise TypeError(f"kg.compile takes a function that returns tapes, not {type(function).__name__}")
         if dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
-        require_recompute(recompute)
+        derivative_rule.require_recompute(recompute)
         if isinstance(function, Compiled):
             dtype = dtype or function.dtype
             recompute = function.recompute if recompute is None else recompute
