@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import ketgrad as kg
-from ketgrad.execution import batching
+from ketgrad.autograd import derivative_rule
 
 WIRES, BATCH = 5, 6
 
@@ -90,8 +90,8 @@ def test_states_are_kept_or_computed_again(route: Callable[..., Tensor]) -> None
 
 
 def test_large_states_are_kept_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "_SMALL", 0)
-    monkeypatch.setattr(batching, "_KET_SHARE", 0)
+    monkeypatch.setattr(derivative_rule, "_SMALL", 0)
+    monkeypatch.setattr(derivative_rule, "_KET_SHARE", 0)
     x, w = torch.rand(BATCH, WIRES, requires_grad=True), torch.rand(WIRES, 3)
     assert kept(by_execute, x, w, None)[0] == 0
     assert kept(by_execute, x, w, False)[0] == BATCH << WIRES

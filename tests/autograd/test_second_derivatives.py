@@ -273,6 +273,17 @@ def test_hessians(f: Any) -> None:
     close(oracle_hessian(lambda w: loss(f)(X, w), W[0]), expected)
 
 
+def test_gradients_of_a_jvp(f: Any) -> None:
+    """Reverse over forward: by the tangent it is the gradient, by the inputs the gradient's derivative along it."""
+
+    def along(route: Any) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda w, v: jvp(lambda w: loss(route)(X[0], w), (w,), (v,))[1]
+
+    found = grad(along(f), argnums=(0, 1))(W[0], W[1])
+    close(found, grad(along(by_oracle), argnums=(0, 1))(W[0], W[1]))
+    close(found[1], grad(loss(f), argnums=1)(X[0], W[0]))
+
+
 def test_vmap(f: Any) -> None:
     close(vmap(f, (0, None))(X, W[0]), by_oracle(X, W[0]))
     close(vmap(f, (None, 0))(X[0], W), torch.stack([by_oracle(X[0], w) for w in W]))

@@ -16,7 +16,7 @@ from torch.library import opcheck
 
 import cases
 import ketgrad as kg
-from ketgrad.autograd import functions
+from ketgrad.autograd.functions import execute_program
 from ketgrad.execution.batching import Group, group_tapes
 from ketgrad.execution.programs import build_program
 from ketgrad.native import operators
@@ -79,12 +79,10 @@ def results_and_gradients(function: object, group: Group) -> list[Tensor]:
 @pytest.mark.parametrize("batch", [None, 3])
 def test_every_route_gives_the_same_gradients(batch: int | None) -> None:
     group = group_of(batch)
-    eager = results_and_gradients(functions.execute, group)
-    recomputed = results_and_gradients(
-        lambda program, inputs: functions.execute(program, inputs, keep_ket=False), group
-    )
+    eager = results_and_gradients(execute_program, group)
+    recomputed = results_and_gradients(lambda program, inputs: execute_program(program, inputs, keep_ket=False), group)
     raw = results_and_gradients(lambda program, inputs: EXECUTE(program, inputs, True)[:2], group)
-    compiled = results_and_gradients(torch.compile(functions.execute, fullgraph=True, backend="aot_eager"), group)
+    compiled = results_and_gradients(torch.compile(execute_program, fullgraph=True, backend="aot_eager"), group)
     for other in (recomputed, raw, compiled):
         torch.testing.assert_close(other, eager)
 
@@ -94,7 +92,7 @@ def test_compiled_by_inductor() -> None:
 
     def loss(inputs: list[Tensor]) -> Tensor:
         doubled = [-t if t.is_complex() else 2 * t for t in inputs[1:]]  # a matrix stays unitary
-        real, _ = functions.execute(group.binding.id, [inputs[0], *doubled])
+        real, _ = execute_program(group.binding.id, [inputs[0], *doubled])
         return (real**2).sum()
 
     found = []
@@ -112,7 +110,7 @@ def test_conjugate_views_are_resolved() -> None:
     lazy[position] = group.inputs[position].conj()
     real[position] = lazy[position].resolve_conj()
     assert lazy[position].is_conj()
-    torch.testing.assert_close(functions.execute(group.binding.id, lazy), functions.execute(group.binding.id, real))
+    torch.testing.assert_close(execute_program(group.binding.id, lazy), execute_program(group.binding.id, real))
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The operators in graphs: their fake kernels and autograd for `torch.compile`, and an operator for `torch.export`."""
+"""The derivative rule in graphs: fake kernels and autograd of the operators, and an operator for `torch.export`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 from ..native import operators
 from ..native.library import _C
 from ..native.torch_private import Info, forward_mode_level, make_autograd_impl
+from . import derivative_rule
 
 COMPILED_SECOND_DERIVATIVE = (
     "ketgrad has no second derivatives inside torch.compile: the gradient of a circuit was differentiated again; "
@@ -25,8 +26,8 @@ _execute = torch.ops.ketgrad.execute.default
 _execute_vjp = torch.ops.ketgrad.execute_vjp.default
 
 
-def execute(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple[Tensor, Tensor]:
-    """Real and complex results (see `routes.execute`), by an operator that a graph can hold."""
+def execute_in_graph(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple[Tensor, Tensor]:
+    """Real and complex results (see `functions.execute_program`), by an operator that a graph can hold."""
     if torch.compiler.is_exporting():
         return _execute_exported(_content(program), list(inputs))  # type: ignore[no-any-return]
     real, complex_, _ = _execute(program, list(inputs), keep_ket)
@@ -51,7 +52,7 @@ def _execute_fake(program: int, inputs: list[Tensor], keep_ket: bool) -> tuple[T
 
 
 def _require_one_device(tensors: Sequence[Tensor]) -> None:
-    """Of meta tensors beside others, of which torch comes here too; the kernels refuse other mixtures."""
+    """Raise for meta tensors beside others, which torch sends to fake kernels; real kernels refuse other mixtures."""
     devices = {tensor.device for tensor in tensors}
     if len(devices) > 1:
         raise ValueError(f"ketgrad: inputs are on {', '.join(sorted(map(str, devices)))}; all must be on one device")
@@ -59,10 +60,10 @@ def _require_one_device(tensors: Sequence[Tensor]) -> None:
 
 @torch.library.register_fake("ketgrad::execute_vjp")  # type: ignore[untyped-decorator]
 def _execute_vjp_fake(
-    program: int, inputs: list[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor, wanted: list[int]
+    program: int, inputs: list[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor, requested: list[int]
 ) -> list[Tensor]:
     _require_one_device([*inputs, ket, g_real, g_complex])
-    return [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in wanted]
+    return [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in requested]
 
 
 def _setup_execute(ctx: Any, inputs: tuple[int, list[Tensor], bool], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -77,16 +78,14 @@ def _backward_execute(
     ctx: Any, g_real: Tensor, g_complex: Tensor, _: Tensor | None
 ) -> tuple[None, list[Tensor | None], None]:
     ket, *inputs = ctx.saved_tensors
-    return None, _gradients(ctx, ctx.program, inputs, ket, g_real, g_complex), None
+    return None, _gradients(ctx, ctx.program, inputs, ket, (g_real, g_complex)), None
 
 
 def _gradients(
-    ctx: Any, program: int, inputs: Sequence[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor
+    ctx: Any, program: int, inputs: Sequence[Tensor], ket: Tensor, cotangents: tuple[Tensor, Tensor]
 ) -> list[Tensor | None]:
-    """The gradients of a graph's inputs, which are its operator's second argument."""
-    wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1]) if needed]
-    found = _execute_vjp(program, inputs, ket, g_real, g_complex, wanted)
-    return operators.spread(found, wanted, len(inputs))
+    """The gradients of the inputs, which are an operator's second argument."""
+    return derivative_rule.gradients(program, inputs, ket, cotangents, ctx.needs_input_grad[1], _execute_vjp)
 
 
 def _refuse_compiled(ctx: Any, *cotangents: Any) -> None:
@@ -94,12 +93,12 @@ def _refuse_compiled(ctx: Any, *cotangents: Any) -> None:
 
 
 def _no_context(ctx: Any, inputs: Any, output: Any) -> None:
-    """Nothing is kept for a backward pass that raises."""
+    """Nothing is saved for a backward pass that raises."""
 
 
 @torch.library.register_fake("ketgrad::execute_jvp")  # type: ignore[untyped-decorator]
 def _execute_jvp_fake(
-    program: int, inputs: list[Tensor], tangents: list[Tensor], moving: list[int]
+    program: int, inputs: list[Tensor], tangents: list[Tensor], tangent_inputs: list[int]
 ) -> tuple[Tensor, Tensor]:
     real, complex_, _ = _execute_fake(program, inputs, False)
     return real, complex_
@@ -110,20 +109,20 @@ def _execute_vjp_jvp_fake(
     program: int,
     inputs: list[Tensor],
     tangents: list[Tensor],
-    moving: list[int],
+    tangent_inputs: list[int],
     g_real: Tensor,
     g_complex: Tensor,
     dg_real: Tensor,
     dg_complex: Tensor,
-    wanted: list[int],
+    requested: list[int],
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     real, complex_, _ = _execute_fake(program, inputs, False)
-    return real, complex_, [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in wanted]
+    return real, complex_, [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in requested]
 
 
 # --- under torch.export -----------------------------------------------------------------------------------------------
 
-# An exported graph runs in processes that know none of this one's programs: it has the content in place of an id.
+# An exported graph runs in other processes, where a program's id means nothing: the graph holds the program itself.
 
 _FORMAT = "ketgrad1:"
 
@@ -138,7 +137,10 @@ def _content(program: int) -> str:
 @functools.lru_cache(maxsize=1024)
 def _program_of(content: str) -> _C.Program:
     if not content.startswith(_FORMAT):
-        raise ValueError("a circuit of an exported program was written by a version of ketgrad that this one is not")
+        raise ValueError(
+            "a circuit of an exported program was written by another version of ketgrad, in a format that this one "
+            "cannot read"
+        )
     return _C.load_program(base64.b64decode(content.removeprefix(_FORMAT)))
 
 
@@ -161,7 +163,7 @@ def _setup_exported(ctx: Any, inputs: tuple[str, list[Tensor]], output: tuple[Te
 
 def _backward_exported(ctx: Any, g_real: Tensor, g_complex: Tensor) -> tuple[None, list[Tensor | None]]:
     no_ket = g_complex.new_empty((g_complex.shape[0], 0))
-    return None, _gradients(ctx, ctx.program.id, ctx.saved_tensors, no_ket, g_real, g_complex)
+    return None, _gradients(ctx, ctx.program.id, ctx.saved_tensors, no_ket, (g_real, g_complex))
 
 
 # --- autograd of the operators ----------------------------------------------------------------------------------------
@@ -170,7 +172,7 @@ _autograd_kernels = torch.library.Library("ketgrad", "FRAGMENT")
 
 
 def _register_autograd(name: str, backward: Callable[..., Any], setup_context: Callable[..., Any]) -> None:
-    """`torch.library.register_autograd` with a kernel that refuses tangents, which torch's would drop in silence."""
+    """`torch.library.register_autograd`, with a kernel that refuses tangents, which torch's would silently drop."""
     operator = getattr(torch.ops.ketgrad, name).default
     kernel = make_autograd_impl(operator, Info(backward, setup_context))
 

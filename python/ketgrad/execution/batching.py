@@ -15,21 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..autograd.derivative_rule import keeps_state
 from ..circuit.tape import Tape
 from ..circuit.types import Parameter
-from ..native.library import _C
 from ..native.torch_private import DisableFunctorch
 from .programs import InputBinding, ProgramBinding, Result, build_program
 
 # What computes in complex64 and returns float32 (autocast).
 _HALF = (torch.float16, torch.bfloat16, torch.complex32)
 _DOUBLE = (torch.float64, torch.complex128)
-
-# Kets are kept for the backward pass while they take at most this share of the free memory; beyond, they are computed
-# again.
-_KET_SHARE = 0.25
-# Asking for the free memory costs more than a small call.
-_SMALL = 1 << 26
 
 # Batches of tapes hold tens of thousands of parameters: what is asked of each is asked without a Python loop.
 _dtype_of = attrgetter("dtype")
@@ -238,23 +232,10 @@ def _tensors(values: list[Parameter], dtype: torch.dtype, device: torch.device) 
 # --- unpacking --------------------------------------------------------------------------------------------------------
 
 
-def require_recompute(recompute: Any) -> None:
-    """Raise TypeError where the option `recompute` is not True, False or None."""
-    if recompute is not None and not isinstance(recompute, bool):
-        raise TypeError(f"recompute must be True, False or None, not {recompute!r}")
-
-
 def keeps_ket(group: Group, recompute: bool | None) -> bool:
     """Whether the final kets of a group are kept for its backward pass; None: by the memory they take."""
     size = group.batch * (group.inputs[0].element_size() * 2 << group.binding.num_wires)
     return keeps_state(size, group.inputs[0].device, recompute)
-
-
-def keeps_state(size: int, device: torch.device, recompute: bool | None) -> bool:
-    """Whether kets of so many bytes are kept for the backward pass; None: by these bytes."""
-    if recompute is not None:
-        return not recompute
-    return size <= _SMALL or device.type != "cpu" or size <= _KET_SHARE * _C.available_memory()
 
 
 def split_results(group: Group, real: Tensor, complex_: Tensor, as_views: bool = False) -> list[tuple[Tensor, ...]]:
@@ -327,15 +308,16 @@ def _join(group: Group, cotangents: Sequence[Sequence[Tensor | None]], is_comple
     return lines[0] if len(lines) == 1 else torch.cat(lines)
 
 
-def split_gradients(group: Group, requested: Sequence[int], gradients: Sequence[Tensor]) -> list[dict[int, Tensor]]:
-    """Gradients of the requested inputs as gradients of parameters: for each tape, by the parameter's index.
+def split_gradients(group: Group, gradients: Sequence[Tensor | None]) -> list[dict[int, Tensor]]:
+    """Gradients of a group's inputs, None where none is needed, as those of each tape's parameters, by their index.
 
     A parameter that the tapes share (see `group_tapes`) has its whole gradient with the first of them.
     """
     found: list[dict[int, Tensor]] = [{} for _ in group.tapes]
-    for position, gradient in zip(requested, gradients, strict=True):
-        bound = group.binding.inputs[position]
-        if group.shared[position]:
+    for bound, is_shared, gradient in zip(group.binding.inputs, group.shared, gradients, strict=True):
+        if gradient is None:
+            continue
+        if is_shared:
             _assign(bound, group.tapes[0], gradient, found[0])
         else:
             _assign_rows(bound, group, gradient, found)

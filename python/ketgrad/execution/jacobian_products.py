@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..autograd import functions
+from ..autograd import derivative_rule, functions
 from ..circuit.tape import Tape
 from ..native import operators
 from ..native.library import _C
@@ -25,7 +25,6 @@ from .batching import (
     join_cotangents,
     keeps_ket,
     like_parameter,
-    require_recompute,
     result_shape,
     split_gradients,
     split_results,
@@ -129,7 +128,7 @@ class AdjointProducts:
             raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
         if generator is not None and not isinstance(generator, torch.Generator):
             raise TypeError(f"generator must be a torch.Generator or None, not {type(generator).__name__}")
-        require_recompute(recompute)
+        derivative_rule.require_recompute(recompute)
         self.dtype = dtype
         self.generator = generator
         self.recompute = recompute
@@ -190,7 +189,7 @@ class AdjointProducts:
         results: list[TapeResult] = [None] * len(tapes)
         for group in group_tapes(tapes, self.dtype, share_trainable=True):
             operators.require_kernels(group.inputs[0].device)
-            real, complex_ = functions.execute(group.binding.id, group.inputs, keeps_ket(group, self.recompute))
+            real, complex_ = functions.execute_program(group.binding.id, group.inputs, keeps_ket(group, self.recompute))
             for position, found in zip(group.positions, split_results(group, real, complex_, True), strict=True):
                 results[position] = found if len(found) > 1 else found[0]
         return tuple(results)
@@ -233,7 +232,7 @@ class AdjointProducts:
         Args:
             run: of the forward pass.
             cotangents: for each tape one per measurement, in torch's convention; None: the result was not used.
-            needed: for each trainable parameter, tape after tape, whether its gradient is requested.
+            needed: for each trainable parameter, tape after tape, whether its gradient is needed.
 
         Returns:
             One gradient per trainable parameter, None where it is not needed or nothing depends on it.
@@ -244,20 +243,20 @@ class AdjointProducts:
             if tape.shots is not None and any(c is not None for c in cotangents[position]):
                 raise RuntimeError(_SHOTS)
         for group, ket in zip(run.groups, run.kets, strict=True):
-            requested = requested_inputs(group, run.tapes, firsts, needed)
+            needed_inputs = _needed_inputs(group, run.tapes, firsts, needed)
+            if not any(needed_inputs):
+                continue
             with span("pack"):
-                joined = join_cotangents(group, [cotangents[i] for i in group.positions]) if requested else None
+                joined = join_cotangents(group, [cotangents[i] for i in group.positions])
             if joined is None:
                 continue
-            gradients = functions.execute_vjp(group.binding.id, group.inputs, ket, *joined, requested)
+            gradients = derivative_rule.gradients(group.binding.id, group.inputs, ket, joined, needed_inputs)
             with span("unpack"):
-                for position, of_tape in zip(
-                    group.positions, split_gradients(group, requested, gradients), strict=True
-                ):
+                for position, of_tape in zip(group.positions, split_gradients(group, gradients), strict=True):
                     indices, first = run.tapes[position].trainable_params, firsts[position]
                     found[first : first + len(indices)] = map(of_tape.get, indices)
         if not all(needed):
-            return [gradient if requested else None for gradient, requested in zip(found, needed, strict=True)]
+            return [gradient if is_needed else None for gradient, is_needed in zip(found, needed, strict=True)]
         return found
 
     @torch.no_grad()
@@ -411,8 +410,8 @@ def _first_parameters(tapes: Sequence[Tape]) -> list[int]:
     return firsts
 
 
-def requested_inputs(group: Group, tapes: Sequence[Tape], firsts: Sequence[int], needed: Sequence[bool]) -> list[int]:
-    """The inputs of a group in which some needed parameter is."""
+def _needed_inputs(group: Group, tapes: Sequence[Tape], firsts: Sequence[int], needed: Sequence[bool]) -> list[bool]:
+    """For each input of a group, whether it holds a parameter whose gradient is needed."""
     if all(needed):
         indices = set(group.tapes[0].trainable_params)  # the same for all of the group
     else:
@@ -422,7 +421,7 @@ def requested_inputs(group: Group, tapes: Sequence[Tape], firsts: Sequence[int],
             for offset, index in enumerate(tapes[position].trainable_params)
             if needed[firsts[position] + offset]
         }
-    return [i for i, s in enumerate(group.binding.inputs) if s.trainable and not indices.isdisjoint(s.parameters)]
+    return [bound.trainable and not indices.isdisjoint(bound.parameters) for bound in group.binding.inputs]
 
 
 def _cotangents(value: Any, tape: Tape, position: int) -> list[Tensor | None]:

@@ -19,10 +19,6 @@ from .torch_private import (
     maybe_current_level,
 )
 
-THIRD_DERIVATIVE = (
-    "ketgrad has first and second derivatives: a second derivative of a circuit was differentiated again "
-    "(create_graph=True twice, or three nested transforms)"
-)
 _execute = torch.ops.ketgrad.execute.default
 _execute_vjp = torch.ops.ketgrad.execute_vjp.default
 _execute_jvp = torch.ops.ketgrad.execute_jvp.default
@@ -202,11 +198,3 @@ def refuse_legacy_vmap(tensors: Sequence[Tensor]) -> None:
                 "ketgrad does not run under is_grads_batched=True and vectorize=True of torch.autograd; use "
                 "torch.func.jacrev, jacfwd or vmap"
             )
-
-
-def spread(found: Sequence[Tensor], requested: Sequence[int], count: int) -> list[Tensor | None]:
-    """The gradients of the requested inputs among those of all, None for the others."""
-    gradients: list[Tensor | None] = [None] * count
-    for i, gradient in zip(requested, found, strict=True):
-        gradients[i] = gradient
-    return gradients

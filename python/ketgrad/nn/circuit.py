@@ -15,7 +15,7 @@ from ..circuit.operations import Identity, Z
 from ..circuit.tape import Tape
 from ..compilation.compiled import Compiled
 from ..compilation.front_ends import front_end_of
-from ..compilation.lowering import Plan
+from ..compilation.plan import CompiledPlan
 from ..native.torch_private import DisableTorchFunction
 from .block import Block
 
@@ -58,7 +58,7 @@ class LayerCircuit:
         self._require_batch(tape, tensors)
         return tape
 
-    def _on_plan(self, plan: Plan) -> None:
+    def _on_plan(self, plan: CompiledPlan) -> None:
         """Warn of features that have no effect; called with the plan of a trace."""
         unread = plan.unread.get(0) if self.takes_inputs else None
         if unread:

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ..circuit.parsing import Immutable
-from .front_ends import front_ends, operators_front_end
+from ...circuit.parsing import Immutable
+from ..front_ends import front_ends, operators_front_end
 
 _MOST_OBJECTS = 20_000
 _MOST_ITEMS = 2_000

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .recorder import Node, Ref, Trace, name_of, names
+from ..tracing.trace import Node, Ref, Trace, name_of, names
 
 _ELEMENTWISE = names(
     """

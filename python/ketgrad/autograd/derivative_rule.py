@@ -1,0 +1,377 @@
+"""The derivative rule of circuits, stated once: what is saved, what is computed, and who differentiates when.
+
+A native call computes the results r = E(x) of a program for inputs x. With the Jacobian J = ∂r/∂x, cotangents g of the
+results and tangents v of the inputs, the extension has four operators. Each is an `autograd.Function` here, and they
+are each other's derivatives:
+
+| function        | computes               | reverse mode                     | forward mode                     |
+|-----------------|------------------------|----------------------------------|----------------------------------|
+| `Execute`       | r                      | by x: Jᵀ g                       | J dx                             |
+| `ExecuteVjp`    | Jᵀ g                   | by g: J v; by x: ∂(Jᵀ g)/∂x · v  | Jᵀ dg + ∂(Jᵀ g)/∂x · dx          |
+| `ExecuteJvp`    | J v                    | by v: Jᵀ g; by x: ∂(Jᵀ g)/∂x · v | refused (`FORWARD_OVER_FORWARD`) |
+| `ExecuteVjpJvp` | J v and ∂(Jᵀ g)/∂x · v | refused (`THIRD_DERIVATIVE`)     | refused (`THIRD_DERIVATIVE`)     |
+
+By x, `ExecuteVjp` needs ∂(v · Jᵀ g)/∂x, which is ∂(Jᵀ g)/∂x · v because second derivatives commute. Under `vmap` each
+function folds the mapped axis into the batch axis (`vmap_fold`) and stays one native call.
+
+Who differentiates when:
+
+| who                                      | applies the rule by                                | second derivatives   |
+|------------------------------------------|----------------------------------------------------|----------------------|
+| `kg.execute`, `kg.ExecuteTapes`, eager   | one node for all tapes (`execution/execute_tapes`) | `ExecuteVjp`         |
+| compiled functions, eager                | a node per native call (`compilation/calls`)       | `ExecuteVjp`         |
+| a program by its id, eager               | `Execute` as a node (`functions.execute_program`)  | `ExecuteVjp`         |
+| backward with create_graph=True          | `ExecuteVjp` as a node (`program_vjp`)             | as in the table      |
+| torch.func: grad, vjp, jvp, vmap, nested | the functions at each level (`interpreter_levels`) | as in the table      |
+| forward mode: jacfwd, `forward_ad`       | `Execute.jvp`, `ExecuteVjp.jvp`                    | forward over reverse |
+| torch.compile, AOTAutograd               | autograd of the operators (`torch_library`)        | refused              |
+| torch.export                             | `execute_exported` (`torch_library`), without ket  | refused              |
+| another library's `execute_fn` and `jpc` | not at all: its own functions (`_ExternalPass`)    | its own, or refused  |
+
+The nodes of tapes and of compiled functions also pack inputs and split results, so that autograd records nothing else;
+their gradients come from `gradients`, as everywhere. What holds in each of these ways:
+
+- **Saved** are the program, which must live as long as the graph; the inputs, or the tensors that they are packed from,
+  so that autograd notices changes in place; and the final states, the ket.
+- **The ket is a cache**, (B, 2^n), or (B, 0) where it is not kept: then the backward pass computes it again
+  (`keeps_state` decides). It is never differentiated, and second derivatives start from the inputs.
+- **Gradients are requested input by input**, for those inputs of which autograd needs one: the backward sweep ends as
+  soon as the others would be next. The gradient of an input that the batch shares is summed natively, in a fixed order.
+- **No derivative is silently zero**: what is not differentiable raises when it is differentiated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from torch import Tensor
+
+from ..native import operators
+from ..native.library import _C
+from . import interpreter_levels
+from .vmap_fold import VmapFold
+
+FORWARD_OVER_FORWARD = (
+    "ketgrad has no forward-mode derivative of a forward-mode derivative (jacfwd of jacfwd, jvp of jvp): take one of "
+    "the two in reverse mode, as torch.func.hessian does (jacfwd of jacrev)"
+)
+
+THIRD_DERIVATIVE = (
+    "ketgrad has first and second derivatives: a second derivative of a circuit was differentiated again "
+    "(create_graph=True twice, or three nested transforms)"
+)
+
+_KET_SHARE = 0.25
+"""Kets are kept while they take at most this share of the free memory."""
+
+_SMALL = 1 << 26
+"""Kets of so many bytes are kept without asking for the free memory, which costs more than a small call."""
+
+_Dims = tuple[Any, ...]
+_Vjp = Callable[[int, Sequence[Tensor], Tensor, Tensor, Tensor, Sequence[int]], Sequence[Tensor]]
+
+
+# --- what every way has in common -------------------------------------------------------------------------------------
+
+
+def require_recompute(recompute: Any) -> None:
+    """Raise TypeError where the option `recompute` is not True, False or None."""
+    if recompute is not None and not isinstance(recompute, bool):
+        raise TypeError(f"recompute must be True, False or None, not {recompute!r}")
+
+
+def keeps_state(size: int, device: torch.device, recompute: bool | None) -> bool:
+    """Whether final states of so many bytes are kept for the backward pass; recompute=None: by their size."""
+    if recompute is not None:
+        return not recompute
+    if torch.compiler.is_compiling():  # a graph for any batch size cannot depend on how much memory is free
+        return True
+    return size <= _SMALL or device.type != "cpu" or size <= _KET_SHARE * _C.available_memory()
+
+
+def apply(function: Any, *args: Any) -> Any:
+    """Apply one of the functions below by what differentiates it now: transforms, autograd, or nothing."""
+    is_recorded = operators.is_transforming() or (
+        torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
+    )
+    return interpreter_levels.apply(function, *args) if is_recorded else function.forward(*args)
+
+
+def program_vjp(
+    program: int, inputs: Sequence[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor, requested: Sequence[int]
+) -> Sequence[Tensor]:
+    """`operators.run_execute_vjp`, differentiable once more by inputs and cotangents."""
+    operators.refuse_legacy_vmap((g_real, g_complex))
+    return apply(ExecuteVjp, program, tuple(requested), ket, g_real, g_complex, *inputs)  # type: ignore[no-any-return]
+
+
+def gradients(
+    program: int,
+    inputs: Sequence[Tensor],
+    ket: Tensor,
+    cotangents: tuple[Tensor, Tensor],
+    needed: Sequence[bool],
+    vjp: _Vjp = program_vjp,
+) -> list[Tensor | None]:
+    """The gradients of a call's inputs; None where they are not needed.
+
+    Args:
+        program, inputs, ket, cotangents: as in `operators.run_execute_vjp`.
+        needed: for each input, whether its gradient is needed.
+        vjp: the operator as it is to be differentiated again: in graphs the operator itself.
+    """
+    requested = _positions(needed)
+    if not requested:
+        return [None] * len(inputs)
+    return _scatter(vjp(program, inputs, ket, *cotangents, requested), requested, len(inputs))
+
+
+def _positions(flags: Sequence[bool]) -> tuple[int, ...]:
+    return tuple([i for i, flag in enumerate(flags) if flag])
+
+
+def _scatter(found: Sequence[Tensor], requested: Sequence[int], count: int) -> list[Tensor | None]:
+    """The gradients of the requested inputs among those of all, None for the others."""
+    scattered: list[Tensor | None] = [None] * count
+    for i, gradient in zip(requested, found, strict=True):
+        scattered[i] = gradient
+    return scattered
+
+
+def _tangents_of(primals: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> tuple[tuple[int, ...], list[Tensor]]:
+    """Which primals have a tangent, and these tangents."""
+    pairs = [(i, _like(t, primals[i])) for i, t in enumerate(tangents) if t is not None]
+    return tuple([i for i, _ in pairs]), [tangent for _, tangent in pairs]
+
+
+def _like(tangent: Tensor, primal: Tensor) -> Tensor:
+    """A tangent in its primal's precision: torch.func's tangent of `2.5 * x` is float64 for a float32 scalar x."""
+    return tangent if tangent.dtype is primal.dtype else tangent.to(primal.dtype)
+
+
+def _no_tangent(tensor: Tensor) -> Tensor:
+    """How operators are given a tangent that is zero."""
+    return tensor.new_empty(0)
+
+
+# --- the functions ----------------------------------------------------------------------------------------------------
+
+
+@interpreter_levels.not_for_dynamo
+class Execute(torch.autograd.Function):
+    """(program, keep_ket, *inputs) → real results, complex results, ket."""
+
+    @staticmethod
+    def forward(program: int, keep_ket: bool, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return operators.run_execute(program, inputs, keep_ket)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        program, _, *tensors = inputs
+        ctx.program = _C.find_program(program)  # which lives as long as the graph
+        ctx.set_materialize_grads(True)
+        ctx.mark_non_differentiable(output[2])
+        ctx.save_for_backward(output[2], *tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, g_real: Tensor, g_complex: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        ket, *inputs = ctx.saved_tensors
+        return (None, None, *gradients(ctx.program.id, inputs, ket, (g_real, g_complex), ctx.needs_input_grad[2:]))
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, __: None, *tangents: Tensor | None) -> tuple[Tensor, Tensor, None]:
+        inputs = ctx.saved_tensors
+        tangent_inputs, given = _tangents_of(inputs, tangents)
+        real, complex_ = apply(ExecuteJvp, ctx.program.id, tangent_inputs, *inputs, *given)
+        return real, complex_, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: _Dims, program: int, keep_ket: bool, *inputs: Tensor) -> tuple[Any, Any]:
+        fold = VmapFold(info.batch_size, program, in_dims[2:], inputs, ())
+        results = apply(Execute, program, keep_ket, *fold.inputs)
+        return tuple(map(fold.unfold, results)), (0, 0, 0)
+
+
+@interpreter_levels.not_for_dynamo
+class ExecuteVjp(torch.autograd.Function):
+    """(program, requested, ket, g_real, g_complex, *inputs) → gradients of the requested inputs.
+
+    The ket has no derivative of its own: derivatives by the inputs include what they change in it.
+    """
+
+    @staticmethod
+    def forward(
+        program: int, requested: tuple[int, ...], ket: Tensor, g_real: Tensor, g_complex: Tensor, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        return tuple(operators.run_execute_vjp(program, inputs, ket, g_real, g_complex, requested))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        program, requested, _, *tensors = inputs
+        ctx.call = _C.find_program(program), requested
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
+        program, requested = ctx.call[0].id, ctx.call[1]
+        pairs = [(i, v) for i, v in zip(requested, directions, strict=True) if v is not None]
+        if not pairs:
+            return (None,) * len(ctx.needs_input_grad)
+        tangents = [v for _, v in pairs]
+        operators.refuse_legacy_vmap(tangents)
+        g_real, g_complex, *inputs = ctx.saved_tensors
+        needed = _positions(ctx.needs_input_grad[5:])
+        shape = _Shape(program, tuple([i for i, _ in pairs]), needed, len(inputs))
+        zeros = _no_tangent(g_real), _no_tangent(g_complex)
+        found = apply(ExecuteVjpJvp, shape, *inputs, *tangents, g_real, g_complex, *zeros)
+        return (None, None, None, *found[:2], *_scatter(found[2:], needed, len(inputs)))
+
+    @staticmethod
+    def jvp(
+        ctx: Any,
+        _: None,
+        __: None,
+        ___: Any,
+        dg_real: Tensor | None,
+        dg_complex: Tensor | None,
+        *tangents: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        program, requested = ctx.call[0].id, ctx.call[1]
+        g_real, g_complex, *inputs = ctx.saved_tensors
+        tangent_inputs, given = _tangents_of(inputs, tangents)
+        pairs = ((g_real, dg_real), (g_complex, dg_complex))
+        cotangent_tangents = [_no_tangent(g) if dg is None else _like(dg, g) for g, dg in pairs]
+        shape = _Shape(program, tangent_inputs, requested, len(inputs))
+        found = apply(ExecuteVjpJvp, shape, *inputs, *given, g_real, g_complex, *cotangent_tangents)
+        return tuple(found[2:])
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: _Dims,
+        program: int,
+        requested: tuple[int, ...],
+        ket: Tensor,
+        g_real: Tensor,
+        g_complex: Tensor,
+        *inputs: Tensor,
+    ) -> tuple[Any, Any]:
+        fold = VmapFold(info.batch_size, program, in_dims[5:], inputs, requested)
+        rows = map(fold.fold_rows, (ket, g_real, g_complex), in_dims[2:5])
+        found = apply(ExecuteVjp, program, requested, *rows, *fold.inputs)
+        return tuple(map(fold.unfold_gradient, requested, found)), (0,) * len(requested)
+
+
+@interpreter_levels.not_for_dynamo
+class ExecuteJvp(torch.autograd.Function):
+    """(program, tangent_inputs, *inputs, *tangents) → derivatives of the real and of the complex results."""
+
+    @staticmethod
+    def forward(program: int, tangent_inputs: tuple[int, ...], *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        count = len(tensors) - len(tangent_inputs)
+        return operators.run_execute_jvp(program, tensors[:count], tensors[count:], tangent_inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        program, tangent_inputs, *tensors = inputs
+        ctx.call = _C.find_program(program), tangent_inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, g_real: Tensor, g_complex: Tensor) -> tuple[Tensor | None, ...]:
+        program, tangent_inputs = ctx.call[0].id, ctx.call[1]
+        tensors = ctx.saved_tensors
+        count = len(tensors) - len(tangent_inputs)
+        inputs = tensors[:count]
+        needed = _positions(ctx.needs_input_grad[2 : 2 + count])
+        by_inputs: Sequence[Tensor] = ()
+        if needed:
+            shape = _Shape(program, tangent_inputs, needed, count)
+            zeros = _no_tangent(g_real), _no_tangent(g_complex)
+            by_inputs = apply(ExecuteVjpJvp, shape, *tensors, g_real, g_complex, *zeros)[2:]
+        no_ket = g_complex.new_empty((g_complex.shape[0], 0))
+        by_tangents = program_vjp(program, inputs, no_ket, g_real, g_complex, tangent_inputs)
+        return (None, None, *_scatter(by_inputs, needed, count), *by_tangents)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
+        raise NotImplementedError(FORWARD_OVER_FORWARD)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: _Dims, program: int, tangent_inputs: tuple[int, ...], *tensors: Tensor
+    ) -> tuple[Any, Any]:
+        count, dims = len(tensors) - len(tangent_inputs), in_dims[2:]
+        mapped = [i for i, dim in zip(tangent_inputs, dims[count:], strict=True) if dim is not None]
+        fold = VmapFold(info.batch_size, program, dims[:count], tensors[:count], mapped)
+        tangents = map(fold.fold_input, tangent_inputs, tensors[count:], dims[count:])
+        found = apply(ExecuteJvp, program, tangent_inputs, *fold.inputs, *tangents)
+        return tuple(map(fold.unfold, found)), (0, 0)
+
+
+class _Shape(NamedTuple):
+    """A call of `ExecuteVjpJvp` without its tensors, which are inputs, tangents, cotangents and their tangents.
+
+    Attributes:
+        program: the id of the program.
+        tangent_inputs: the inputs that have tangents.
+        requested: the inputs, the derivatives of whose gradients are computed.
+        inputs: the number of inputs.
+    """
+
+    program: int
+    tangent_inputs: tuple[int, ...]
+    requested: tuple[int, ...]
+    inputs: int
+
+
+@interpreter_levels.not_for_dynamo
+class ExecuteVjpJvp(torch.autograd.Function):
+    """(shape, *inputs, *tangents, g_real, g_complex, dg_real, dg_complex) → derivatives of results and gradients."""
+
+    @staticmethod
+    def forward(shape: _Shape, *tensors: Tensor) -> tuple[Tensor, ...]:
+        inputs, tangents = tensors[: shape.inputs], tensors[shape.inputs : -4]
+        if not shape.requested:
+            return operators.run_execute_jvp(shape.program, inputs, tangents, shape.tangent_inputs)
+        g_real, g_complex, dg_real, dg_complex = tensors[-4:]
+        real, complex_, by_inputs = operators.run_execute_vjp_jvp(
+            shape.program,
+            inputs,
+            tangents,
+            shape.tangent_inputs,
+            (g_real, g_complex),
+            (dg_real, dg_complex),
+            shape.requested,
+        )
+        return (real, complex_, *by_inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Nothing is saved: it is not differentiable."""
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> NoReturn:
+        raise NotImplementedError(THIRD_DERIVATIVE)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
+        raise NotImplementedError(THIRD_DERIVATIVE)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: _Dims, shape: _Shape, *tensors: Tensor) -> tuple[Any, Any]:
+        dims, count = in_dims[1:], shape.inputs  # in_dims[0] is of the shape, which has no axis
+        mapped = [i for i, dim in zip(shape.tangent_inputs, dims[count:-4], strict=True) if dim is not None]
+        per_sample = (*mapped, *shape.requested)
+        fold = VmapFold(info.batch_size, shape.program, dims[:count], tensors[:count], per_sample)
+        tangents = map(fold.fold_input, shape.tangent_inputs, tensors[count:-4], dims[count:-4])
+        rows = map(fold.fold_rows, tensors[-4:], dims[-4:])
+        found = apply(ExecuteVjpJvp, shape, *fold.inputs, *tangents, *rows)
+        results = (*map(fold.unfold, found[:2]), *map(fold.unfold_gradient, shape.requested, found[2:]))
+        return results, (0,) * len(results)

@@ -1,0 +1,162 @@
+"""Lowering: the trace of a function that returns tapes becomes a `CompiledPlan`.
+
+A scalar of a tape that is scale × an element of a tensor + offset is a slot of the native program, which reads it from
+that tensor itself. What else was computed becomes Python code that makes the same torch calls. So a call is that code
+and one native call for each distinct structure among the tapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...circuit.tape import Tape
+from ...execution.batching import common_type
+from ...execution.programs import Circuit, Result, describe_circuit, require_room, write_program
+from ..plan import CompiledPlan, NativeCall, describe_tensor
+from ..tracing.trace import Trace
+from .code_writer import CodeWriter
+from .parameters import ParameterReader, TracedParameter
+from .program_inputs import ProgramInputs
+from .shared_inputs import SharedInputs
+from .varied_inputs import VariedInputs
+from .vectorise import Vectoriser
+
+_Member = tuple[Tape, list[TracedParameter]]
+
+
+class Lowering:
+    """Makes the plan of a trace: first the calls, `calls_of`, then what becomes of their results, `plan`.
+
+    Args:
+        trace: of the function.
+        number: a tensor → its number in the trace.
+    """
+
+    def __init__(self, trace: Trace, number: Callable[[Tensor], int]) -> None:
+        self.trace = trace
+        self.reader = ParameterReader(trace, number)
+        self.writer = CodeWriter(trace, number)
+        self.vectoriser = Vectoriser(trace, self.reader.uses, self.writer)
+        self.calls: list[NativeCall] = []
+        self.circuits: list[Circuit] = []
+        self.passed: list[list[str]] = []
+        self.results: list[int] = []
+        self.batched: tuple[int, ...] = ()
+
+    def calls_of(
+        self, tapes: Sequence[Tape], dtype: torch.dtype | None, recompute: bool | None
+    ) -> list[tuple[Tensor, ...]]:
+        """Prepare the calls; returns stand-ins for the results of each tape."""
+        groups: dict[Any, list[int]] = {}
+        for position, tape in enumerate(tapes):
+            groups.setdefault((tape.structure, *common_type(tape, dtype)), []).append(position)
+        parameters = [self.reader.parameters(tape) for tape in tapes]
+        results: list[tuple[Tensor, ...]] = [()] * len(tapes)
+        for (_, real, device), positions in groups.items():
+            if device.type == "cpu":
+                require_room(tapes[positions[0]])
+            inputs = self._inputs([(tapes[i], parameters[i]) for i in positions], real, device)
+            call = _native_call(inputs, tuple(positions), recompute)
+            self.calls.append(call)
+            self.passed.append(inputs.views()[1])
+            sizes = [tapes[i].batch_size for i in positions]
+            batch = sum(1 if size is None else size for size in sizes)
+            self.circuits.append(describe_circuit(tapes[positions[0]], batch, real))
+            for i in positions:
+                results[i] = tuple([self._stand_in(call, m, tapes[i], real) for m in range(len(call.results))])
+        self.batched = self.reader.batched_arguments(tapes, parameters)
+        return results
+
+    def _inputs(self, members: Sequence[_Member], real: torch.dtype, device: torch.device) -> ProgramInputs:
+        """The inputs of a call."""
+        inputs = ProgramInputs(self.writer, members, real, device)
+        shared: list[int] = []
+        varied: list[int] = []
+        for index, found in enumerate(inputs.parameters[0]):
+            same = all(found.same(others[index]) for others in inputs.parameters[1:])
+            is_shared = len(members) == 1 or (same and not found.is_batched)
+            (shared if is_shared else varied).append(index)
+        outside = {*self.trace.arguments, *[captured.number for captured in self.trace.captured]}
+        SharedInputs(inputs, self.vectoriser, outside).place(shared)
+        if varied:
+            VariedInputs(inputs).place(varied)
+        # The same circuit several times: the numbers carry the batch, for nothing else does.
+        inputs.close(len(members) if len(members) > 1 and not varied else None)
+        return inputs
+
+    def _stand_in(self, call: NativeCall, measurement: int, tape: Tape, real: torch.dtype) -> Tensor:
+        """A tensor without memory of its own in place of a result."""
+        dtype = real.to_complex() if call.results[measurement].is_complex else real
+        batch = () if tape.batch_size is None else (tape.batch_size,)
+        tensor = torch.zeros((), dtype=dtype, device=call.device).expand((*batch, *call.shapes[measurement]))
+        trained = [p for p in tape.get_parameters() if isinstance(p, Tensor) and p.requires_grad]
+        tensor.requires_grad_(bool(trained))
+        self.results.append(self.trace.add(tensor).number)
+        return tensor
+
+    def plan(self, returned: Any, boundary: int) -> CompiledPlan:
+        """The plan.
+
+        Args:
+            returned: what the function returns, made of stand-ins for the results.
+            boundary: the number of nodes of the trace before anything was done with them.
+        """
+        ending = self.writer.ending(returned, boundary, self.results)
+        source = self.writer.arithmetic(boundary, self.passed, ending.kept)
+        namespace = dict(self.writer.objects)
+        for text in (source, ending.source):
+            exec(compile(text, "<ketgrad arithmetic>", "exec"), namespace)
+        return CompiledPlan(
+            arithmetic=namespace["arithmetic"],
+            finish=namespace["finish"],
+            source=source,
+            ending=ending.source,
+            objects=self.writer.objects,
+            calls=tuple(self.calls),
+            circuits=tuple(self.circuits),
+            captured=tuple(self.trace.captured),
+            sizes=None,
+            arguments="; ".join([describe_tensor(self.trace.values[number].tensor) for number in self.trace.arguments]),
+            batched_arguments=self.batched,
+            unread=self.writer.unread(self.batched),
+        )
+
+
+def _native_call(inputs: ProgramInputs, positions: tuple[int, ...], recompute: bool | None) -> NativeCall:
+    """The call with some inputs, for the tapes at some positions."""
+    tape = inputs.tapes[0]
+    given = list(inputs.all().values())
+    written = write_program(tape, [(each.is_complex, each.shape) for each in given], *inputs.slots())
+    sizes = [1 if each.batch_size is None else each.batch_size for each in inputs.tapes]
+    return NativeCall(
+        program=written.program,
+        id=written.program.id,
+        device=inputs.device,
+        views=inputs.views()[0],
+        constants=tuple([each.constant for each in given]),
+        batched=next((i for i, each in enumerate(given) if each.is_batched), -1),
+        ket_bytes=2 * inputs.real.itemsize << tape.num_wires,
+        recompute=recompute,
+        tapes=positions,
+        results=written.results,
+        shapes=tuple([_result_shape(result) for result in written.results]),
+        real_results=written.real_results,
+        complex_results=written.complex_results,
+        has_batch=inputs.has_batch,
+        are_scalars=len(positions) == 1 and all(result.kind in ("expval", "var") for result in written.results),
+        rows=tuple(sizes) if len(set(sizes)) > 1 else None,
+    )
+
+
+def _result_shape(result: Result) -> tuple[int, ...]:
+    """The shape of a measurement's result without the batch axis."""
+    if result.kind in ("expval", "var"):
+        return ()
+    if result.kind == "density_matrix":
+        side = 1 << (result.size.bit_length() - 1) // 2
+        return (side, side)
+    return (result.size,)

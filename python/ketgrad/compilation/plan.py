@@ -1,0 +1,174 @@
+"""`CompiledPlan`: what is left of a traced function in later calls, and when two plans do the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..execution.programs import Circuit, Result
+from ..native.library import _C
+from .tracing.captures import Sizes
+from .tracing.trace import Captured, guard_of, name_of
+
+
+class View(NamedTuple):
+    """How a tensor of the plan becomes an input of a native call.
+
+    Attributes:
+        input: its position among the inputs of the program.
+        shape: what the tensor is reshaped to; None where it has the program's shape already.
+        dtype: of the input.
+        is_real: whether it is a real tensor for a complex input.
+    """
+
+    input: int
+    shape: tuple[int, ...] | None
+    dtype: torch.dtype
+    is_real: bool
+
+
+class NativeCall(NamedTuple):
+    """One operator call, for tapes of one structure.
+
+    Attributes:
+        program: keeps the program alive; `id` is its id.
+        views: one for each tensor that the plan's code passes to the call.
+        constants: the inputs of the program, None where a view goes.
+        batched: an input with a batch axis, -1 where there is none.
+        ket_bytes: of one final state.
+        recompute: whether the backward pass computes final states again; None: by the memory that they take.
+        tapes: the positions of its tapes among those that the function returned.
+        results: of one tape, one a measurement.
+        shapes: of these results, without the batch axis.
+        has_batch: whether the tapes are batches.
+        are_scalars: whether there is one tape, and all its results are numbers.
+        rows: circuits of each tape; None: all tapes have as many.
+    """
+
+    program: _C.Program
+    id: int
+    device: torch.device
+    views: tuple[View, ...]
+    constants: tuple[Tensor | None, ...]
+    batched: int
+    ket_bytes: int
+    recompute: bool | None
+    tapes: tuple[int, ...]
+    results: tuple[Result, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    real_results: int
+    complex_results: int
+    has_batch: bool
+    are_scalars: bool
+    rows: tuple[int, ...] | None
+
+
+class CompiledPlan(NamedTuple):
+    """What is left of a function for arguments of one structure.
+
+    Attributes:
+        arithmetic: (arguments, captured tensors) → for each call the tensors of its views, then what `finish` takes.
+        finish: (tensors of `arithmetic`, then the results of the calls) → what the function returns.
+        source, ending: the code of `arithmetic` and of `finish`, and `objects` what the names in it stand for.
+        calls: the operator calls, and `circuits` what they ran while tracing.
+        captured: the tensors that the function reads from outside.
+        sizes: the containers outside it that the plan depends on.
+        arguments: the tensors among the arguments, in words.
+        batched_arguments: the arguments whose first axis is the tapes' batch axis, as far as the trace shows.
+        unread: by the position of an argument, its elements (of a row, where it is batched) that no result depends on.
+    """
+
+    arithmetic: Callable[..., tuple[tuple[Tensor, ...], ...]]
+    finish: Callable[..., Any]
+    source: str
+    ending: str
+    objects: dict[str, Any]
+    calls: tuple[NativeCall, ...]
+    circuits: tuple[Circuit, ...]
+    captured: tuple[Captured, ...]
+    sizes: Sizes | None
+    arguments: str
+    batched_arguments: tuple[int, ...]
+    unread: dict[int, tuple[int, ...]]
+
+    @property
+    def bytes(self) -> int:
+        """Approximately the memory that it takes, with its programs and their native plans so far."""
+        operations = sum(circuit.operations for circuit in self.circuits)
+        return 4096 + 256 * operations + sum(call.program.bytes for call in self.calls)  # measured: a little less
+
+    def describe(self, source: str) -> str:
+        """Its code for people to read, empty where it computes nothing."""
+        if source.count("\n") == 1:
+            return ""
+        return re.sub(r"\bk\d+\b", lambda found: _described(self.objects[found[0]]), source)
+
+    def captured_now(self) -> tuple[Tensor, ...] | None:
+        """The captured tensors as they are now; None where a guard, or a container on the way, has changed."""
+        try:
+            return self._read_captured()
+        except Exception:  # a place is gone, or holds something of another kind
+            return None
+
+    def _read_captured(self) -> tuple[Tensor, ...] | None:
+        if self.sizes is not None and self.sizes.read() != self.sizes.expected:
+            return None
+        found = []
+        for captured in self.captured:
+            tensor, *others = captured.location.read()
+            if not isinstance(tensor, Tensor) or captured.guard != guard_of(tensor):
+                return None
+            for other in others:
+                if other is not tensor:
+                    return None
+            found.append(tensor)
+        return tuple(found)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it is not right any more for what is outside the function now."""
+        return self.sizes is not None and self.captured_now() is None
+
+
+def _described(found: Any) -> str:
+    """What stands for an object in code that is read by people."""
+    if isinstance(found, Tensor):
+        return f"<{describe_tensor(found)}>"
+    return name_of(found) or repr(found)
+
+
+def describe_tensor(tensor: Tensor) -> str:
+    """A tensor's structure in words."""
+    grad = ", requires grad" if tensor.requires_grad else ""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}{grad}"
+
+
+def are_same_plans(one: CompiledPlan, other: CompiledPlan) -> bool:
+    """Whether two plans do the same."""
+    if (one.source, one.ending) != (other.source, other.ending) or one.objects.keys() != other.objects.keys():
+        return False
+    if not all(are_same(found, other.objects[name]) for name, found in one.objects.items()):
+        return False
+    if [c.location.names for c in one.captured] != [c.location.names for c in other.captured]:
+        return False
+    return len(one.calls) == len(other.calls) and all(map(_are_same_calls, one.calls, other.calls))
+
+
+def _are_same_calls(one: NativeCall, other: NativeCall) -> bool:
+    if not all(are_same(a, b) for a, b in zip(one.constants, other.constants, strict=False)):
+        return False
+    return one._replace(program=other.program, constants=other.constants) == other
+
+
+def are_same(one: Any, other: Any) -> bool:
+    """Whether two objects in a plan's code are equal; tensors and arrays by dtype and values."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype is other.dtype and not one.is_meta and torch.equal(one, other)
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    return one is other or (type(one) is type(other) and bool(one == other))

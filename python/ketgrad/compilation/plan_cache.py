@@ -1,0 +1,72 @@
+"""`PlanCache`: the plans that a compiled function keeps."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from ..execution.programs import structure_cache
+from .arguments import Key
+from .plan import CompiledPlan
+
+
+class PlanCache:
+    """Plans by their keys; the least recently used are dropped where they take more than `structure_cache.limit`."""
+
+    _OF_KEY = 1024
+    """Approximate bytes that a key takes."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Key, CompiledPlan] = OrderedDict()
+        self._lock = threading.Lock()
+        self._next_check = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def values(self) -> list[CompiledPlan]:
+        """The plans, each once."""
+        with self._lock:
+            return self._plans()
+
+    def has(self, plan: CompiledPlan) -> bool:
+        """Whether a plan is kept, under any key."""
+        return any(plan is kept for kept in self.values())
+
+    def find(self, key: Key) -> CompiledPlan | None:
+        """The plan of a key."""
+        with self._lock:
+            plan = self._kept.get(key)
+            if plan is not None:
+                self._kept.move_to_end(key)
+            return plan
+
+    def items(self) -> list[tuple[Key, CompiledPlan]]:
+        """The keys and their plans."""
+        with self._lock:
+            return list(self._kept.items())
+
+    def keep(self, key: Key, plan: CompiledPlan) -> CompiledPlan:
+        """Keep a plan, as the most recent one. The sizes are added up whenever there is an eighth more than before."""
+        with self._lock:
+            self._kept[key] = plan
+            if len(self._kept) >= self._next_check:
+                while len(self._kept) > 1 and self._bytes() > structure_cache.limit:
+                    for _ in range(1 + len(self._kept) // 8):
+                        self._kept.popitem(last=False)
+                self._next_check = 1 + len(self._kept) + len(self._kept) // 8
+        return plan
+
+    def drop(self, is_dropped: Callable[[CompiledPlan], bool]) -> None:
+        """Drop the plans for which a condition holds."""
+        for key, plan in self.items():
+            if is_dropped(plan):
+                with self._lock:
+                    self._kept.pop(key, None)
+
+    def _plans(self) -> list[CompiledPlan]:
+        return list({id(plan): plan for plan in self._kept.values()}.values())
+
+    def _bytes(self) -> int:
+        return self._OF_KEY * len(self._kept) + sum(plan.bytes for plan in self._plans())

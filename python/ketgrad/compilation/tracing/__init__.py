@@ -1,0 +1,1 @@
+"""What a function does with tensors, recorded while it runs once. It knows nothing of programs."""

@@ -1,0 +1,94 @@
+"""Torch calls whose results are affine in one tensor: slices and views of it, times and plus numbers.
+
+The program reads such results from that tensor itself, so the calls are not repeated in a plan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .trace import Affine, Ref, Trace, Value, names, refs
+
+_MOVES = names(
+    "__getitem__ T mT broadcast_to chunk clone contiguous diagonal expand flatten flip hsplit moveaxis movedim narrow "
+    "permute ravel repeat reshape roll select split split_with_sizes squeeze swapaxes swapdims t tensor_split tile "
+    "transpose unbind unflatten unsqueeze view vsplit"
+)
+"""Calls whose results hold elements of their one tensor."""
+
+_SCALINGS: dict[str, Callable[[float, float, float, bool], tuple[float, float]]] = {
+    "add": lambda s, o, c, _: (s, o + c),
+    "sub": lambda s, o, c, first: (s, o - c) if first else (-s, c - o),
+    "rsub": lambda s, o, c, _: (-s, c - o),
+    "mul": lambda s, o, c, _: (s * c, o * c),
+    "div": lambda s, o, c, first: (s / c, o / c) if first and c else (math.nan, math.nan),
+    "neg": lambda s, o, c, _: (-s, -o),
+}
+"""(scale, offset, number, whether the tensor is the left operand) → the scale and offset of the result."""
+
+_ALIASES = {
+    "__add__": "add", "__radd__": "add", "__sub__": "sub", "__rsub__": "rsub", "__mul__": "mul", "__rmul__": "mul",
+    "__truediv__": "div", "true_divide": "div", "divide": "div", "multiply": "mul", "subtract": "sub",
+    "negative": "neg", "__neg__": "neg",
+}  # fmt: skip
+
+_LARGEST_ROOT = 1 << 24
+"""Elements of the largest tensor whose slices are followed."""
+
+
+def affine_of(
+    trace: Trace,
+    function: Callable[..., Any],
+    name: str,
+    arguments: tuple[tuple[Any, ...], dict[str, Any]],
+    inputs: list[Value],
+    output: tuple[Tensor, tuple[int, ...]],
+) -> Affine | None:
+    """An output of a torch call as an affine of what the call's one input comes from; None where it is none.
+
+    Args:
+        trace: with the values before the call.
+        function, name: the function that was called.
+        arguments: its args and kwargs, with `Ref`s for tensors.
+        inputs: the values among the arguments.
+        output: the tensor, and the indices that lead to it in the call's result.
+    """
+    if len(inputs) != 1 or trace.mutates:
+        return None
+    source, (args, kwargs), (tensor, path) = inputs[0].tensor, arguments, output
+    if source.layout is not torch.strided or source.is_complex() or source.numel() > _LARGEST_ROOT:
+        return None
+    if tensor.requires_grad != source.requires_grad or tensor.dtype is not source.dtype:
+        return None  # detached, or converted
+    is_move = name in _MOVES and bool(args) and isinstance(args[0], Ref)
+    if is_move and next(refs((args[1:], kwargs)), None) is None:
+        start = trace.affine(inputs[0].number)
+        found = function(start.places, *args[1:], **kwargs)
+        for step in path:
+            found = found[step]
+        keeps_elements = found.dtype is torch.int64 and found.shape == tensor.shape
+        return start._replace(places=found) if keeps_elements else None
+    return _scaled(trace, name, arguments, inputs[0])
+
+
+def _scaled(trace: Trace, name: str, arguments: tuple[tuple[Any, ...], dict[str, Any]], value: Value) -> Affine | None:
+    """A tensor times, divided by, plus or minus a number."""
+    change = _SCALINGS.get(_ALIASES.get(name, name))
+    args, kwargs = arguments
+    if change is None or kwargs or value.tensor.dtype not in (torch.float32, torch.float64):
+        return None
+    numbers = [a for a in args if not isinstance(a, Ref)]
+    if len(args) > 2 or len(numbers) != len(args) - 1 or any(type(n) is bool for n in numbers):
+        return None
+    if not all(isinstance(n, (int, float)) for n in numbers) or (len(args) == 1) != (change is _SCALINGS["neg"]):
+        return None
+    start = trace.affine(value.number)
+    number = float(numbers[0]) if numbers else 0.0
+    scale, offset = change(start.scale, start.offset, number, isinstance(args[0], Ref))
+    is_finite = math.isfinite(scale) and math.isfinite(offset)
+    return Affine(start.root, start.places, scale, offset) if is_finite else None
