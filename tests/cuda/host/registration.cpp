@@ -1,7 +1,7 @@
 // The operators of CUDA for tensors of the CPU, beside the CPU's own: torch.ops.ketgrad_emulated.
 #include <torch/csrc/stable/library.h>
 
-#include "cuda/execute_cuda.h"
+#include "cuda/ops/operators.h"
 
 STABLE_TORCH_LIBRARY(ketgrad_emulated, m) {
   m.def("execute(int program, Tensor[] inputs, bool keep_ket) -> (Tensor real, Tensor complex, Tensor ket)");
