@@ -53,7 +53,7 @@ Gate gate(std::string_view name, std::vector<int> targets, std::vector<int> cont
   g.control_values.assign(controls.size(), true);
   g.controls = std::move(controls);
   g.slots = std::move(slots);
-  g.word = gate_info(g.opcode).word;
+  g.pauli_word = gate_info(g.opcode).pauli_word;
   return g;
 }
 
@@ -95,25 +95,25 @@ class Builder {
     }
   }
 
-  Term word(double scale, std::string letters, std::vector<int> on) {
+  Term pauli_word(double scale, std::string letters, std::vector<int> on) {
     return {scale, {}, std::move(on), std::move(letters), {}};
   }
 
   // -sum Z Z - 0.7 sum X on a ring
   void ising() {
     Measurement m;
-    for (int w = 0; w < wires(); ++w) m.terms.push_back(word(-1, "ZZ", {w, (w + 1) % wires()}));
-    for (int w = 0; w < wires(); ++w) m.terms.push_back(word(-0.7, "X", {w}));
+    for (int w = 0; w < wires(); ++w) m.terms.push_back(pauli_word(-1, "ZZ", {w, (w + 1) % wires()}));
+    for (int w = 0; w < wires(); ++w) m.terms.push_back(pauli_word(-0.7, "X", {w}));
     workload_.program.measurements = {m};
   }
 
   void each_z() {
     for (int w = 0; w < wires(); ++w)
-      workload_.program.measurements.push_back({MeasurementKind::expval, {}, {word(1, "Z", {w})}});
+      workload_.program.measurements.push_back({MeasurementKind::expval, {}, {pauli_word(1, "Z", {w})}});
   }
 
-  // Many words of four letters, as a molecule has.
-  void many_words(int count) {
+  // Many Pauli words of four letters, as a molecule has.
+  void many_pauli_words(int count) {
     Numbers numbers;
     Measurement m;
     for (int t = 0; t < count; ++t) {
@@ -124,7 +124,7 @@ class Builder {
         letters += "XYZ"[static_cast<int>(numbers.next() * 3)];
         on.push_back(w);
       }
-      m.terms.push_back(word(numbers.next() - 0.5, letters, on));
+      m.terms.push_back(pauli_word(numbers.next() - 0.5, letters, on));
     }
     workload_.program.measurements = {m};
   }
@@ -168,13 +168,13 @@ Workload tfim(int n, int layers) {
   return b.finish();
 }
 
-Workload molecule(int n, int words) {
+Workload molecule(int n, int pauli_words) {
   Builder b(n, 2);
   for (int layer = 0; layer < 2; ++layer) {
     for (int w = 0; w + 3 < n; ++w) b.add("DoubleExcitation", {w, w + 1, w + 2, w + 3}, 0);
     for (int w = 0; w + 1 < n; ++w) b.add("SingleExcitation", {w, w + 1}, 0);
   }
-  b.many_words(words);
+  b.many_pauli_words(pauli_words);
   Workload found = b.finish();
   for (int w = 0; w < n / 2; ++w) {
     found.program.initial.wires.push_back(w);

@@ -118,8 +118,8 @@ MeasurementKind measurement_kind(const std::string& name) {
 }
 
 Term term_of(const TermTuple& tuple) {
-  const auto& [scale, coefficients, word_wires, word, factors] = tuple;
-  Term term{scale, slots_of(coefficients), word_wires, word, {}};
+  const auto& [scale, coefficients, pauli_wires, pauli_word, factors] = tuple;
+  Term term{scale, slots_of(coefficients), pauli_wires, pauli_word, {}};
   for (const auto& [kind, wires, input, bits, rows, columns] : factors) {
     term.factors.push_back({factor_kind(kind), wires, input, bits, rows, columns});
   }
@@ -147,7 +147,7 @@ class ProgramBuilder {
   // `wires` are those of the table, the gate's own controls first; `controls` are further ones.
   void gate(const std::string& name, const std::vector<int>& wires, std::vector<int> controls,
             std::vector<bool> control_values, bool inverse, const std::vector<SlotTuple>& slots, int input,
-            std::string word) {
+            std::string pauli_word) {
     const int opcode = find_gate(name);
     if (opcode < 0) throw std::invalid_argument("ketgrad: unknown gate '" + name + "'");
     const GateInfo& info = gate_info(static_cast<Opcode>(opcode));
@@ -156,7 +156,7 @@ class ProgramBuilder {
     const auto targets = wires.begin() + info.num_controls;
     controls.insert(controls.end(), wires.begin(), targets);
     control_values.insert(control_values.end(), info.num_controls, true);
-    if (!info.word.empty()) word = info.word;
+    if (!info.pauli_word.empty()) pauli_word = info.pauli_word;
     program_.gates.push_back({static_cast<Opcode>(opcode),
                               inverse,
                               {targets, wires.end()},
@@ -164,7 +164,7 @@ class ProgramBuilder {
                               std::move(control_values),
                               slots_of(slots),
                               input,
-                              std::move(word)});
+                              std::move(pauli_word)});
   }
 
   void measure(const std::string& kind, std::vector<int> wires, const std::vector<TermTuple>& terms) {
@@ -221,11 +221,11 @@ py::dict describe_pass(const Plan& plan, const Pass& pass, const Traffic& traffi
 
 py::dict describe_observables(const Plan& plan, const ObservablePass& pass, const Traffic& traffic) {
   py::dict d;
-  std::size_t words = 0;
-  for (const WordGroup& g : pass.groups) words += g.members.size();
+  std::size_t pauli_words = 0;
+  for (const PauliGroup& g : pass.groups) pauli_words += g.members.size();
   d["tiles"] = pass.tiles.size();
   d["groups"] = pass.groups.size();
-  d["words"] = words;
+  d["words"] = pauli_words;
   d["in_last_pass"] = pass.in_last_pass;
   d["costs"] = costs(forward_cost(plan, pass, traffic), backward_cost(plan, pass, traffic));
   return d;

@@ -10,32 +10,33 @@
 
 namespace ketgrad {
 
-// Commuting is linear in a word, so that a basis of the others is enough. When it spans all words, none but the
-// identity is left. Planning asks for this more often than for anything else.
+// Commuting is linear in a Pauli word, so that a basis of the others is enough. When it spans all Pauli words, none but
+// the identity is left. Planning asks for this more often than for anything else.
 class Commutant {
  public:
   explicit Commutant(int num_bits) : most_(2 * num_bits) {}
 
-  bool contains(const PauliWord& word) const {
-    if (is_trivial()) return word.x == 0 && word.z == 0;
+  bool contains(const PauliWord& pauli_word) const {
+    if (is_trivial()) return pauli_word.x == 0 && pauli_word.z == 0;
     for (const PauliWord& b : basis_) {
-      if (!commute(b, word)) return false;
+      if (!commute(b, pauli_word)) return false;
     }
     return true;
   }
 
-  // From here on its words commute with this one too.
-  void narrow(PauliWord word) {
+  // From here on its Pauli words commute with this one too.
+  void narrow(PauliWord pauli_word) {
     ++count_;
     if (is_trivial()) return;
-    if (reduce(word, &PauliWord::x, by_x_) || reduce(word, &PauliWord::z, by_z_)) basis_.push_back(word);
+    if (reduce(pauli_word, &PauliWord::x, by_x_) || reduce(pauli_word, &PauliWord::z, by_z_))
+      basis_.push_back(pauli_word);
   }
 
   // How often it was narrowed.
   int count() const { return count_; }
 
  private:
-  // Basis words by their lowest bits; a bit of `bits` says whether there is one.
+  // Basis Pauli words by their lowest bits; a bit of `bits` says whether there is one.
   struct Pivots {
     Mask bits = 0;
     std::array<std::uint8_t, 64> at{};
@@ -43,19 +44,19 @@ class Commutant {
 
   bool is_trivial() const { return static_cast<int>(basis_.size()) == most_; }
 
-  // Clears bits from the lowest on, which changes higher ones only. True where the word is none of the span; its lowest
-  // bit is a pivot then.
-  bool reduce(PauliWord& word, Mask PauliWord::* part, Pivots& pivots) const {
-    while (word.*part != 0) {
-      const int lowest = std::countr_zero(word.*part);
+  // Clears bits from the lowest on, which changes higher ones only. True where the Pauli word is none of the span; its
+  // lowest bit is a pivot then.
+  bool reduce(PauliWord& pauli_word, Mask PauliWord::* part, Pivots& pivots) const {
+    while (pauli_word.*part != 0) {
+      const int lowest = std::countr_zero(pauli_word.*part);
       if ((pivots.bits & unit(lowest)) == 0) {
         pivots.bits |= unit(lowest);
         pivots.at[lowest] = static_cast<std::uint8_t>(basis_.size());
         return true;
       }
       const PauliWord& b = basis_[pivots.at[lowest]];
-      word.x ^= b.x;
-      word.z ^= b.z;
+      pauli_word.x ^= b.x;
+      pauli_word.z ^= b.z;
     }
     return false;
   }

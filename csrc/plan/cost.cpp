@@ -66,7 +66,7 @@ Cost gate_op_cost(const Plan& plan, const GateOp& gate_op, double times, double 
     case GateOpKind::dense: each = 4.0 * gate_op.size() * gate_op.size(); break;
     case GateOpKind::diagonal: each = 4.0 * gate_op.size(); break;
     case GateOpKind::exchange: each = 0; break;
-    case GateOpKind::pauli_rotation: each = gate_op.word.is_diagonal() ? 4 : 8; break;
+    case GateOpKind::pauli_rotation: each = gate_op.pauli_word.is_diagonal() ? 4 : 8; break;
   }
   const double groups = static_cast<double>(gate_op.groups.size());
   const bool in_caches = plan.layout.tile_bits >= plan.program->num_wires;
@@ -75,10 +75,10 @@ Cost gate_op_cost(const Plan& plan, const GateOp& gate_op, double times, double 
 
 double transform(const Plan& plan) { return std::min(plan.program->num_wires, plan.layout.tile_bits); }
 
-// Of the words of one observable pass: two multiply-adds an amplitude each, or a transform for many of a kind.
-double word_work(const Plan& plan, const ObservablePass& pass) {
+// Of the Pauli words of one observable pass: two multiply-adds an amplitude each, or a transform for many of a kind.
+double pauli_word_work(const Plan& plan, const ObservablePass& pass) {
   double work = 0;
-  for (const WordGroup& g : pass.groups)
+  for (const PauliGroup& g : pass.groups)
     work += std::min(2.0 * static_cast<double>(g.members.size()), transform(plan) + 2);
   return work;
 }
@@ -97,14 +97,14 @@ Cost backward_cost(const Plan& plan, const Pass& pass, const Traffic& traffic) {
 
 Cost forward_cost(const Plan& plan, const ObservablePass& pass, const Traffic& traffic) {
   const double states = pass.in_last_pass ? 0 : 1;
-  return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, states, traffic)};
+  return {amplitudes(plan) * pauli_word_work(plan, pass), moved(plan, pass.tiles, states, traffic)};
 }
 
 Cost backward_cost(const Plan& plan, const ObservablePass& pass, const Traffic& traffic) {
   // The first that is a pass of its own only writes the bra.
   const auto first = std::ranges::find(plan.observables, false, &ObservablePass::in_last_pass);
   const double states = pass.in_last_pass ? 0 : &pass == &*first ? 2 : 3;
-  return {amplitudes(plan) * word_work(plan, pass), moved(plan, pass.tiles, states, traffic)};
+  return {amplitudes(plan) * pauli_word_work(plan, pass), moved(plan, pass.tiles, states, traffic)};
 }
 
 }  // namespace ketgrad

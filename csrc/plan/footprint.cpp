@@ -29,13 +29,15 @@ std::size_t held(const std::vector<T>& v);
 
 std::size_t held(const InputSpec& s) { return held(s.shape); }
 std::size_t held(const Gate& g) {
-  return held(g.targets) + held(g.controls) + held(g.control_values) + held(g.slots) + held(g.word);
+  return held(g.targets) + held(g.controls) + held(g.control_values) + held(g.slots) + held(g.pauli_word);
 }
 std::size_t held(const Factor& f) { return held(f.wires) + held(f.bits) + held(f.rows) + held(f.columns); }
-std::size_t held(const Term& t) { return held(t.coefficients) + held(t.word_wires) + held(t.word) + held(t.factors); }
+std::size_t held(const Term& t) {
+  return held(t.coefficients) + held(t.pauli_wires) + held(t.pauli_word) + held(t.factors);
+}
 std::size_t held(const Measurement& m) { return held(m.wires) + held(m.terms); }
 
-std::size_t held(const GateOp& s) { return held(s.groups) + held(s.offsets) + held(s.words) + held(s.inputs); }
+std::size_t held(const GateOp& s) { return held(s.groups) + held(s.offsets) + held(s.pauli_words) + held(s.inputs); }
 std::size_t held(const PhaseString& s) { return held(s.rotations); }
 std::size_t held(const std::optional<BlockHalf>& h) { return h && h->odd_groups ? held(*h->odd_groups) : 0; }
 std::size_t held(const RotationBlock& b) {
@@ -52,7 +54,7 @@ std::size_t held(const Pass& p) {
 std::size_t held(const PlannedFactor& f) { return held(f.groups) + held(f.offsets); }
 std::size_t held(const PlannedTerm& t) { return held(t.factors); }
 std::size_t held(const PlannedMeasurement& m) { return held(m.terms) + held(m.groups) + held(m.offsets); }
-std::size_t held(const WordGroup& g) { return held(g.members); }
+std::size_t held(const PauliGroup& g) { return held(g.members); }
 std::size_t held(const ObservablePass& p) { return held(p.tiles) + held(p.rows) + held(p.groups); }
 
 template <class T>

@@ -27,19 +27,19 @@ class Pruning {
   }
 
  private:
-  // By the words of which what is measured is a polynomial.
+  // By the Pauli words of which what is measured is a polynomial.
   void see(const Measurement& m) {
     see_all(m.wires, measurement_info(m.kind).beyond_diagonal);
     for (const Term& t : m.terms) {
-      outside_.narrow(lowered_.wire_map.word(t.word, t.word_wires));
+      outside_.narrow(lowered_.wire_map.pauli_word(t.pauli_word, t.pauli_wires));
       for (const Factor& f : t.factors) see_all(f.wires, f.kind != FactorKind::projector);
     }
   }
 
   void see_all(const std::vector<int>& wires, bool beyond_diagonal) {
     for (const int w : wires) {
-      outside_.narrow(lowered_.wire_map.word("Z", {w}));
-      if (beyond_diagonal) outside_.narrow(lowered_.wire_map.word("X", {w}));
+      outside_.narrow(lowered_.wire_map.pauli_word("Z", {w}));
+      if (beyond_diagonal) outside_.narrow(lowered_.wire_map.pauli_word("X", {w}));
     }
   }
 
@@ -52,8 +52,8 @@ class Pruning {
   bool sees(const GateOp& gate_op) {
     const bool takes_matrix = program_.gates[gate_op.gate].input != no_input;
     const auto is_outside = [&](const PauliWord& w) { return outside_.contains(w); };
-    if (!takes_matrix && std::all_of(gate_op.words.begin(), gate_op.words.end(), is_outside)) return false;
-    for (const PauliWord& w : gate_op.words) outside_.narrow(w);
+    if (!takes_matrix && std::all_of(gate_op.pauli_words.begin(), gate_op.pauli_words.end(), is_outside)) return false;
+    for (const PauliWord& w : gate_op.pauli_words) outside_.narrow(w);
     return true;
   }
 

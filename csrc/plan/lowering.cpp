@@ -33,7 +33,7 @@ class GateLowering {
   std::vector<Primitive> run() {
     if (gate_.controls.size() > 1 || !known()) return {};
     if (info_.family == Family::pauli_rotation) {
-      rotate(gate_.word, gate_.targets, gate_.slots[0]);
+      rotate(gate_.pauli_word, gate_.targets, gate_.slots[0]);
     } else if (info_.subspace == Subspace::swap || gate_.targets.size() == 2) {
       on_two_wires();
     } else {
@@ -56,7 +56,7 @@ class GateLowering {
     return gate_.targets.size() <= 1 || (gate_.targets.size() == 2 && gate_.controls.empty());
   }
 
-  struct Word {
+  struct LetterWord {
     std::string letters;
     std::vector<int> wires;
   };
@@ -64,24 +64,24 @@ class GateLowering {
   // A rotation, controlled where the gate is.
   void rotate(const std::string& letters, const std::vector<int>& wires, const Slot& angle) {
     if (gate_.controls.empty()) return add_real_rotation(letters, wires, angle);
-    Word other{letters + "Z", wires};
+    LetterWord other{letters + "Z", wires};
     other.wires.push_back(gate_.controls[0]);
     rotate_where_odd(gate_.controls, {letters, wires}, other, 1, angle);
   }
 
-  // Rotations by P where Q, a Z on each of the wires `odd`, is -1; `sign` times the other word is P Q. In the basis of
-  // X that is no half of the amplitudes, and phases are added up anyway: exp(-i a/4 P) exp(+i a/4 P Q).
-  void rotate_where_odd(const std::vector<int>& odd, const Word& word, const Word& other, double sign,
+  // Rotations by P where Q, a Z on each of the wires `odd`, is -1; `sign` times the other Pauli word is P Q. In the
+  // basis of X that is no half of the amplitudes, and phases are added up anyway: exp(-i a/4 P) exp(+i a/4 P Q).
+  void rotate_where_odd(const std::vector<int>& odd, const LetterWord& pauli_word, const LetterWord& other, double sign,
                         const Slot& angle) {
-    const bool mixes = word.letters.find_first_of("XY") != std::string::npos;
-    if (basis_ == Basis::z && mixes) return add_real_rotation(word.letters, word.wires, angle, odd);
-    add_real_rotation(word.letters, word.wires, times(0.5, angle));
+    const bool mixes = pauli_word.letters.find_first_of("XY") != std::string::npos;
+    if (basis_ == Basis::z && mixes) return add_real_rotation(pauli_word.letters, pauli_word.wires, angle, odd);
+    add_real_rotation(pauli_word.letters, pauli_word.wires, times(0.5, angle));
     add_real_rotation(other.letters, other.wires, times(-0.5 * sign, angle));
   }
 
-  // A rotation by a word whose -i P is real, or by a phase: quarter phases on one wire trade an X for a Y or back. In
-  // the basis of X, where phases are those of X, a Z for a Y: and from Z to Y it is the other way around X than from X
-  // to Y around Z.
+  // A rotation by a Pauli word whose -i P is real, or by a phase: quarter phases on one wire trade an X for a Y or
+  // back. In the basis of X, where phases are those of X, a Z for a Y: and from Z to Y it is the other way around X
+  // than from X to Y around Z.
   void add_real_rotation(std::string letters, const std::vector<int>& wires, const Slot& angle,
                          const std::vector<int>& odd = {}) {
     const auto [flip, phase, quarter] =
@@ -220,19 +220,19 @@ std::vector<Index> block_offsets(const GateInfo& info, const IndexMap& local) {
   return all;
 }
 
-// Words of which the gate is a polynomial.
-std::vector<PauliWord> words_of(const Gate& gate, GateOpKind kind, const WireMap& wire_map) {
-  std::vector<PauliWord> words;
-  for (const int w : gate.controls) words.push_back(wire_map.word("Z", {w}));
+// Pauli words of which the gate is a polynomial.
+std::vector<PauliWord> pauli_words_of(const Gate& gate, GateOpKind kind, const WireMap& wire_map) {
+  std::vector<PauliWord> pauli_words;
+  for (const int w : gate.controls) pauli_words.push_back(wire_map.pauli_word("Z", {w}));
   if (kind == GateOpKind::pauli_rotation) {
-    words.push_back(wire_map.word(gate.word, gate.targets));
-    return words;
+    pauli_words.push_back(wire_map.pauli_word(gate.pauli_word, gate.targets));
+    return pauli_words;
   }
   for (const int w : gate.targets) {
-    words.push_back(wire_map.word("Z", {w}));
-    if (kind != GateOpKind::diagonal) words.push_back(wire_map.word("X", {w}));
+    pauli_words.push_back(wire_map.pauli_word("Z", {w}));
+    if (kind != GateOpKind::diagonal) pauli_words.push_back(wire_map.pauli_word("X", {w}));
   }
-  return words;
+  return pauli_words;
 }
 
 // The groups of an unfused gate fix its controls at their values and its targets where `local` starts from.
@@ -242,7 +242,7 @@ GateOp gate_op_of(const Program& program, int index, const WireMap& wire_map) {
   GateOp gate_op;
   gate_op.kind = kind_of(info);
   gate_op.gate = index;
-  gate_op.words = words_of(gate, gate_op.kind, wire_map);
+  gate_op.pauli_words = pauli_words_of(gate, gate_op.kind, wire_map);
   std::vector<int> wires = gate.controls;
   std::vector<bool> bits = gate.control_values;
   const auto fix = [&](int wire) {
@@ -250,8 +250,8 @@ GateOp gate_op_of(const Program& program, int index, const WireMap& wire_map) {
     bits.push_back(wire_map.offset(wire));  // an even parity
   };
   if (gate_op.kind == GateOpKind::pauli_rotation) {
-    gate_op.word = wire_map.word(gate.word, gate.targets);
-    const std::size_t flipped = gate.word.find_first_of("XY");
+    gate_op.pauli_word = wire_map.pauli_word(gate.pauli_word, gate.targets);
+    const std::size_t flipped = gate.pauli_word.find_first_of("XY");
     if (flipped != std::string::npos) fix(gate.targets[flipped]);  // one amplitude of each pair (i, i ^ x)
   } else {
     gate_op.offsets = block_offsets(info, wire_map.local(gate.targets));
@@ -306,13 +306,13 @@ class Lowering {
       case Primitive::Kind::swap: return found_.wire_map.swap(p.wires[0], p.wires[1]);
       case Primitive::Kind::rotation:
         found_.order.push_back({static_cast<int>(found_.rotations.size()), Element::none});
-        found_.rotations.push_back({found_.wire_map.word(p.letters, p.wires), p.angle, gate, half(p.odd)});
+        found_.rotations.push_back({found_.wire_map.pauli_word(p.letters, p.wires), p.angle, gate, half(p.odd)});
     }
   }
 
   Half half(const std::vector<int>& odd) const {
     if (odd.empty()) return {};
-    const PauliWord parity = found_.wire_map.word(std::string(odd.size(), 'Z'), odd);
+    const PauliWord parity = found_.wire_map.pauli_word(std::string(odd.size(), 'Z'), odd);
     return {parity.z, parity.negative};
   }
 
@@ -320,12 +320,12 @@ class Lowering {
   Lowered found_;
 };
 
-// Whether words are all that is asked of the state.
-bool needs_words_only(const Program& program) {
+// Whether Pauli words are all that is asked of the state.
+bool needs_pauli_words_only(const Program& program) {
   if (program.initial.kind == Preparation::state) return false;
   return std::all_of(program.measurements.begin(), program.measurements.end(), [](const Measurement& m) {
-    const auto is_word = [](const Term& t) { return t.factors.empty(); };
-    return m.kind == MeasurementKind::expval && std::all_of(m.terms.begin(), m.terms.end(), is_word);
+    const auto is_pauli_word = [](const Term& t) { return t.factors.empty(); };
+    return m.kind == MeasurementKind::expval && std::all_of(m.terms.begin(), m.terms.end(), is_pauli_word);
   });
 }
 
@@ -336,8 +336,8 @@ double count_mixing(const Lowered& lowered) {
   int missing = lowered.initial.everywhere != 0 ? 0 : lowered.wire_map.num_wires();
   double total = 0;
   for (const Rotation& t : lowered.rotations) {
-    if (t.word.is_diagonal()) continue;
-    if (flips.add(t.word.x) && missing > 0) --missing;
+    if (t.pauli_word.is_diagonal()) continue;
+    if (flips.add(t.pauli_word.x) && missing > 0) --missing;
     total += std::exp2(-missing);
   }
   return total;
@@ -372,13 +372,13 @@ void split_halves(Lowered& lowered) {
       order.push_back(e);
       continue;
     }
-    const auto add = [&](const PauliWord& word, const Slot& angle) {
+    const auto add = [&](const PauliWord& pauli_word, const Slot& angle) {
       order.push_back({static_cast<int>(rotations.size()), Element::none});
-      rotations.push_back({word, angle, lowered.rotations[e.rotation].gate, {}});
+      rotations.push_back({pauli_word, angle, lowered.rotations[e.rotation].gate, {}});
     };
     const Rotation& rotation = lowered.rotations[e.rotation];
-    add(rotation.word, rotation.half.is_all() ? rotation.angle : times(0.5, rotation.angle));
-    if (!rotation.half.is_all()) add(rotation.other_word(), times(-0.5, rotation.angle));
+    add(rotation.pauli_word, rotation.half.is_all() ? rotation.angle : times(0.5, rotation.angle));
+    if (!rotation.half.is_all()) add(rotation.other_pauli_word(), times(-0.5, rotation.angle));
   }
   lowered.rotations = std::move(rotations);
   lowered.order = std::move(order);
@@ -390,7 +390,7 @@ void add_input(std::vector<int>& inputs, int input) {
 
 Lowered lower(const Program& program) {
   Lowered found = Lowering(program, Basis::z).run();
-  if (!found.gate_ops.empty() || !needs_words_only(program)) return found;
+  if (!found.gate_ops.empty() || !needs_pauli_words_only(program)) return found;
   Lowered other = Lowering(program, Basis::x).run();
   if (count_mixing(other) < least_gain * count_mixing(found)) return other;
   return found;

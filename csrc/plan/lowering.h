@@ -2,7 +2,7 @@
 // map.
 //
 // A rotation is exp(-i angle/2 P) for a Pauli word P. Nearly every gate is a product of rotations, and for rotations
-// there is one kernel each way, one overlap and one rule for what commutes. Rotations whose word is diagonal are
+// there is one kernel each way, one overlap and one rule for what commutes. Rotations whose Pauli word is diagonal are
 // phases; all others are brought to real matrices here, by quarter phases around them: exp(-i angle/2 X) = S^dagger
 // exp(-i angle/2 Y) S. What is no product of a few rotations stays an unfused gate of its own.
 //
@@ -36,24 +36,27 @@ struct Half {
 };
 
 struct Rotation {
-  PauliWord word;
+  PauliWord pauli_word;
   Slot angle;    // of no input where the angle is a constant
   int gate = 0;  // index into program.gates
-  Half half;     // it acts there; its word maps it to itself
+  Half half;     // it acts there; its Pauli word maps it to itself
 
-  // The word P Q of rotations of half the amplitudes (see above).
-  PauliWord other_word() const { return {word.x, word.z ^ half.mask, word.y_count, word.negative != half.even}; }
+  // The Pauli word P Q of rotations of half the amplitudes (see above).
+  PauliWord other_pauli_word() const {
+    return {pauli_word.x, pauli_word.z ^ half.mask, pauli_word.y_count, pauli_word.negative != half.even};
+  }
 };
 
-// Whether a rotation commutes with all that narrowed the commutant, and narrowing it by a rotation: by every word that
-// the rotation is a function of.
+// Whether a rotation commutes with all that narrowed the commutant, and narrowing it by a rotation: by every Pauli word
+// that the rotation is a function of.
 inline bool contains(const Commutant& commutant, const Rotation& rotation) {
-  return commutant.contains(rotation.word) && (rotation.half.is_all() || commutant.contains(rotation.other_word()));
+  return commutant.contains(rotation.pauli_word) &&
+         (rotation.half.is_all() || commutant.contains(rotation.other_pauli_word()));
 }
 
 inline void narrow(Commutant& commutant, const Rotation& rotation) {
-  commutant.narrow(rotation.word);
-  if (!rotation.half.is_all()) commutant.narrow(rotation.other_word());
+  commutant.narrow(rotation.pauli_word);
+  if (!rotation.half.is_all()) commutant.narrow(rotation.other_pauli_word());
 }
 
 enum class GateOpKind : std::uint8_t {
@@ -66,14 +69,14 @@ enum class GateOpKind : std::uint8_t {
 // One gate, one pass over the state.
 struct GateOp {
   GateOpKind kind = GateOpKind::dense;
-  // The groups of amplitudes that it works on: all targets at 0 (or, of a word, one state of each pair), controls at
-  // their values.
+  // The groups of amplitudes that it works on: all targets at 0 (or, of a Pauli word, one state of each pair), controls
+  // at their values.
   IndexMap groups;
   std::vector<Index> offsets;  // of the amplitudes of a group, to be added by XOR
-  PauliWord word;
-  std::vector<PauliWord> words;  // of which it is a polynomial
-  int gate = 0;                  // index into program.gates
-  std::vector<int> inputs;       // that the gate reads, without repeats
+  PauliWord pauli_word;
+  std::vector<PauliWord> pauli_words;  // of which it is a polynomial
+  int gate = 0;                        // index into program.gates
+  std::vector<int> inputs;             // that the gate reads, without repeats
 
   int size() const { return static_cast<int>(offsets.size()); }
 };

@@ -1,7 +1,7 @@
 // A plan: what the engine does with a program, decided once per program and layout. Both backends read it.
 //
 // A pass goes over the state once, tile by tile. A tile is a coset of a subspace of indices that holds whole rows of
-// neighbouring amplitudes; inside it run the rotations whose words map the tile to itself, in blocks of up to
+// neighbouring amplitudes; inside it run the rotations whose Pauli words map the tile to itself, in blocks of up to
 // three that work on rows in registers, and between them the phases, merged into one factor an amplitude.
 //
 // What decides (the cost model): a rotation costs one multiply-add a row of the vector's width and phases about eight,
@@ -26,7 +26,7 @@ struct Layout {
   int run_bits =
       0;  // 2^run_bits neighbouring rows are in one tile, for memory hands them out faster than scattered ones
   bool tracks_support = true;       // amplitudes outside the support are left out
-  bool measures_in_passes = false;  // words whose flips the last pass's tile holds are measured there
+  bool measures_in_passes = false;  // Pauli words whose flips the last pass's tile holds are measured there
   bool splits_halves = false;       // rotations of half the amplitudes are made two of all
 
   friend bool operator==(const Layout&, const Layout&) = default;
@@ -78,7 +78,7 @@ struct PhaseString {
   Mask lane_mask = 0;
   Mask tile_mask = 0;
   bool negative = false;       // its sign on the first row
-  std::vector<int> rotations;  // several rotations of one word, up to the sign
+  std::vector<int> rotations;  // several rotations of one Pauli word, up to the sign
 };
 
 // Rows are gone over in an order in which few strings change with each bit of their numbers.
@@ -119,7 +119,7 @@ struct PlannedFactor {
 // A term with factors, or of a variance.
 struct PlannedTerm {
   const Term* term = nullptr;
-  PauliWord word;
+  PauliWord pauli_word;
   std::vector<PlannedFactor> factors;
 };
 
@@ -132,7 +132,7 @@ struct PlannedMeasurement {
 };
 
 // Pauli words of expectation values that flip the same bits: P|q> = i^quarter (-1)^parity |q ^ flip>.
-struct WordGroup {
+struct PauliGroup {
   struct Member {
     const Term* term = nullptr;
     Index result = 0;  // among the real results
@@ -154,13 +154,13 @@ struct WordGroup {
   }
 };
 
-// The words whose flips one tile holds.
+// The Pauli words whose flips one tile holds.
 struct ObservablePass {
   bool in_last_pass =
       false;  // its tiles are those of the last pass, which measures them; only the first of a plan's may be
   IndexMap tiles;
   IndexMap rows;
-  std::vector<WordGroup> groups;
+  std::vector<PauliGroup> groups;
 };
 
 struct Plan {

@@ -40,7 +40,7 @@ class SegmentPlanner {
 
   const Rotation& rotation(int number) const { return plan_.rotations[number]; }
 
-  const PauliWord& word(int rotation) const { return plan_.rotations[rotation].word; }
+  const PauliWord& pauli_word(int rotation) const { return plan_.rotations[rotation].pauli_word; }
 
   const Half& half(int rotation) const { return plan_.rotations[rotation].half; }
 
@@ -52,7 +52,7 @@ class SegmentPlanner {
     Pass pass;
     for (const Window& round : rounds) {
       for (const int t : round) {
-        parities.push_back(word(t).z);
+        parities.push_back(pauli_word(t).z);
         if (!half(t).is_all()) parities.push_back(half(t).mask);
         add_input(pass.inputs, plan_.rotations[t].angle.input);
       }
@@ -77,7 +77,7 @@ class SegmentPlanner {
       if (!has_pair()) visited_.add(flip);
     };
     for (const Window& round : rounds) {
-      for (const int t : round) visit(word(t).x);
+      for (const int t : round) visit(pauli_word(t).x);
     }
     const IndexMap rows = tile.rows();
     if (rows.size() > 1) visit(static_cast<Mask>(rows[1]));
@@ -100,11 +100,11 @@ class SegmentPlanner {
     for (const int t : remaining_) {
       if (free.count() > most_waiting || flipping == most_in_pass) break;
       window.push_back(t);
-      const PauliWord& w = word(t);
+      const PauliWord& w = pauli_word(t);
       if (!w.is_diagonal()) ++flipping;
       if (!contains(free, rotation(t)) || (!w.is_diagonal() && !tile.reach(w.x))) narrow(free, rotation(t));
     }
-    const bool is_last = std::ranges::all_of(remaining_, [&](int t) { return tile.reaches(word(t).x); });
+    const bool is_last = std::ranges::all_of(remaining_, [&](int t) { return tile.reaches(pauli_word(t).x); });
     for (std::size_t i = 0; is_last && i < next_flips_.size(); ++i) tile.reach(next_flips_[i]);
     tile.fill();
     return window;
@@ -116,7 +116,7 @@ class SegmentPlanner {
     std::vector<Window> rounds;
     Window left = window;
     auto rotations_left =
-        std::count_if(remaining_.begin(), remaining_.end(), [&](int t) { return !word(t).is_diagonal(); });
+        std::count_if(remaining_.begin(), remaining_.end(), [&](int t) { return !pauli_word(t).is_diagonal(); });
     // Phases that are the same all over a tile are left to a pass that sees them change: there they cost nothing.
     const auto phases = [&](const PauliWord& w) {
       return w.is_diagonal() && (w.z == 0 || rotations_left == 0 || tile.parity(w.z) != 0);
@@ -147,7 +147,7 @@ class SegmentPlanner {
     Window rest;
     Commutant free(num_bits_);  // to go before those that wait
     for (const int t : left) {
-      if (eligible(word(t)) && contains(free, rotation(t))) {
+      if (eligible(pauli_word(t)) && contains(free, rotation(t))) {
         taken.push_back(t);
       } else {
         narrow(free, rotation(t));
@@ -159,15 +159,15 @@ class SegmentPlanner {
   }
 
   void add_operations(Pass& pass, const TileGeometry& tile, const std::vector<int>& round) {
-    if (word(round[0]).is_diagonal()) {
+    if (pauli_word(round[0]).is_diagonal()) {
       pass.operations.push_back(phases(pass, tile, round));
       return;
     }
     for (const std::vector<int>& block : blocks(tile, round)) {
       pass.operations.push_back(rotation_block(pass, tile, block));
       for (const int t : block) {
-        support_.span.add(word(t).x);
-        visited_.add(word(t).x);
+        support_.span.add(pauli_word(t).x);
+        visited_.add(pauli_word(t).x);
       }
     }
     if (support_.span.size() == num_bits_) support_.everywhere = true;
@@ -180,7 +180,7 @@ class SegmentPlanner {
     std::vector<Mask> parities;
     std::map<Mask, std::size_t> position;
     for (const int t : round) {
-      const Mask z = word(t).z;
+      const Mask z = pauli_word(t).z;
       const auto [at, is_new] = position.try_emplace(z, found.strings.size());
       if (is_new) {
         const Mask local = tile.parity(z);
@@ -261,7 +261,7 @@ class SegmentPlanner {
   };
 
   Flip flip(const TileGeometry& tile, int rotation) const {
-    const Mask local = tile.flip(word(rotation).x);
+    const Mask local = tile.flip(pauli_word(rotation).x);
     return {local >> lane_bits(), local & (unit(lane_bits()) - 1)};
   }
 
@@ -275,7 +275,7 @@ class SegmentPlanner {
     Span rows;
     for (const int b : block) {
       if (plan_.rotations[b].angle.input != plan_.rotations[t].angle.input) return false;
-      if (odd_parity(word(b).x & word(t).z) || odd_parity(word(b).z & word(t).x)) return false;
+      if (odd_parity(pauli_word(b).x & pauli_word(t).z) || odd_parity(pauli_word(b).z & pauli_word(t).x)) return false;
       rows.add(flip(tile, b).row);
     }
     return own.row == 0 || rows.add(own.row);
@@ -308,12 +308,12 @@ class SegmentPlanner {
     const int parts = plan_.layout.part_bits;
     for (const int t : rotations) {
       const Flip traded = flip(tile, t);
-      const Mask parity = tile.parity(word(t).z);
+      const Mask parity = tile.parity(pauli_word(t).z);
       block.row_flip.push_back(static_cast<Index>(traded.row << parts));
       block.lane_flip.push_back(traded.lane);
       block.lane_sign.push_back(parity & (unit(lane_bits()) - 1));
       block.row_sign.push_back((parity >> lane_bits()) << parts);
-      block.tile_sign.push_back(word(t).z);
+      block.tile_sign.push_back(pauli_word(t).z);
     }
     if (const Half& h = half(rotations[0]); !h.is_all())
       block.half = {h.mask, tile.parity(h.mask) & (unit(lane_bits()) - 1), h.even, cuts_groups(tile, rotations[0]), {},
@@ -419,8 +419,8 @@ void apply_scales(Plan& plan) {
   apply_scale_in(segment);
 }
 
-// `word_flips`: of the words that are measured in the end.
-void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vector<Mask>& word_flips) {
+// `pauli_word_flips`: of the Pauli words that are measured in the end.
+void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vector<Mask>& pauli_word_flips) {
   Support support;
   support.everywhere =
       !plan.layout.tracks_support || plan.program->initial.kind == Preparation::state || plan.initial.everywhere != 0;
@@ -442,14 +442,14 @@ void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vecto
     plan.passes.push_back(std::move(pass));
     support.everywhere = true;
   }
-  finish_segment(word_flips);
+  finish_segment(pauli_word_flips);
   apply_scales(plan);
 }
 
 // --- measurements ----------------------------------------------------------------------------------------------------
 
 PlannedTerm plan_term(const Term& term, const WireMap& wire_map) {
-  PlannedTerm planned{&term, wire_map.word(term.word, term.word_wires), {}};
+  PlannedTerm planned{&term, wire_map.pauli_word(term.pauli_word, term.pauli_wires), {}};
   for (const Factor& f : term.factors) {
     PlannedFactor factor{&f, wire_map.groups(f.wires), wire_map.local(f.wires)};
     for (const int bit : f.bits) factor.kept = 2 * factor.kept + bit;
@@ -458,21 +458,21 @@ PlannedTerm plan_term(const Term& term, const WireMap& wire_map) {
   return planned;
 }
 
-struct ObservedWord {
+struct ObservedPauliWord {
   const Term* term;
   Index result;
-  PauliWord word;
+  PauliWord pauli_word;
 };
 
 PlannedMeasurement plan_measurement(const Measurement& m, Index first_result, const WireMap& wire_map,
-                                    std::vector<ObservedWord>& words) {
+                                    std::vector<ObservedPauliWord>& pauli_words) {
   PlannedMeasurement planned;
   planned.measurement = &m;
   planned.first_result = first_result;
   for (const Term& term : m.terms) {
     PlannedTerm t = plan_term(term, wire_map);
     if (m.kind == MeasurementKind::expval && t.factors.empty()) {
-      words.push_back({&term, first_result, t.word});
+      pauli_words.push_back({&term, first_result, t.pauli_word});
     } else {
       planned.terms.push_back(std::move(t));
     }
@@ -494,29 +494,31 @@ PlannedMeasurement plan_measurement(const Measurement& m, Index first_result, co
   return planned;
 }
 
-using WordsByFlip = std::map<Mask, std::vector<ObservedWord>>;
+using PauliWordsByFlip = std::map<Mask, std::vector<ObservedPauliWord>>;
 
-std::vector<Mask> flips_of(const WordsByFlip& words) {
+std::vector<Mask> flips_of(const PauliWordsByFlip& pauli_words) {
   std::vector<Mask> flips;
-  for (const auto& [x, list] : words) flips.push_back(x);
+  for (const auto& [x, list] : pauli_words) flips.push_back(x);
   return flips;
 }
 
-WordGroup word_group(Mask x, const std::vector<ObservedWord>& words, const TileGeometry& tile, int lane_bits) {
-  WordGroup group;
+PauliGroup pauli_word_group(Mask x, const std::vector<ObservedPauliWord>& pauli_words, const TileGeometry& tile,
+                            int lane_bits) {
+  PauliGroup group;
   const Mask flip = tile.flip(x);
   group.row_flip = static_cast<Index>(flip >> lane_bits);
   group.lane_flip = flip & (unit(lane_bits) - 1);
-  for (const ObservedWord& w : words) {
-    const Mask parity = tile.parity(w.word.z);
-    const int quarter = (w.word.y_count + (w.word.negative ? 2 : 0)) & 3;
-    group.members.push_back({w.term, w.result, quarter, parity >> lane_bits, parity & (unit(lane_bits) - 1), w.word.z});
+  for (const ObservedPauliWord& w : pauli_words) {
+    const Mask parity = tile.parity(w.pauli_word.z);
+    const int quarter = (w.pauli_word.y_count + (w.pauli_word.negative ? 2 : 0)) & 3;
+    group.members.push_back(
+        {w.term, w.result, quarter, parity >> lane_bits, parity & (unit(lane_bits) - 1), w.pauli_word.z});
   }
   return group;
 }
 
-// The words that the last pass's tiles hold, if there are tiles; takes their flips off `left`.
-void observe_in_last_pass(Plan& plan, const WordsByFlip& words, std::vector<Mask>& left) {
+// The Pauli words that the last pass's tiles hold, if there are tiles; takes their flips off `left`.
+void observe_in_last_pass(Plan& plan, const PauliWordsByFlip& pauli_words, std::vector<Mask>& left) {
   if (!plan.layout.measures_in_passes || plan.passes.empty()) return;
   const Pass& last = plan.passes.back();
   if (last.gate_op != Element::none || last.tiles.size() == 1) return;
@@ -526,7 +528,7 @@ void observe_in_last_pass(Plan& plan, const WordsByFlip& words, std::vector<Mask
   pass.tiles = last.tiles;
   pass.rows = last.rows;
   for (const Mask x : left) {
-    if (tile.reaches(x)) pass.groups.push_back(word_group(x, words.at(x), tile, plan.layout.lane_bits));
+    if (tile.reaches(x)) pass.groups.push_back(pauli_word_group(x, pauli_words.at(x), tile, plan.layout.lane_bits));
   }
   std::erase_if(left, [&](Mask x) { return tile.reaches(x); });
   pass.in_last_pass = true;
@@ -534,12 +536,12 @@ void observe_in_last_pass(Plan& plan, const WordsByFlip& words, std::vector<Mask
 }
 
 // Flips are put into tiles as they come. Without factors beside ket and bra there is room for tiles of twice the size.
-void plan_observables(Plan& plan, const WordsByFlip& words) {
+void plan_observables(Plan& plan, const PauliWordsByFlip& pauli_words) {
   const int n = plan.program->num_wires;
   const int tile_bits = plan.layout.tile_bits + 1;
   const int lane_bits = std::min(plan.layout.lane_bits, n);
-  std::vector<Mask> left = flips_of(words);
-  observe_in_last_pass(plan, words, left);
+  std::vector<Mask> left = flips_of(pauli_words);
+  observe_in_last_pass(plan, pauli_words, left);
   while (!left.empty()) {
     TileGeometry tile(n, plan.layout.lane_bits, tile_bits, plan.layout.run_bits);
     if (tile_bits >= n) tile.fill();
@@ -551,26 +553,26 @@ void plan_observables(Plan& plan, const WordsByFlip& words) {
     Index num_active = 0;
     pass.rows = tile.rows();
     pass.tiles = tile.tiles(0, Span(), {}, num_active);
-    for (const Mask x : held) pass.groups.push_back(word_group(x, words.at(x), tile, lane_bits));
+    for (const Mask x : held) pass.groups.push_back(pauli_word_group(x, pauli_words.at(x), tile, lane_bits));
     plan.observables.push_back(std::move(pass));
     left = std::move(rest);
   }
 }
 
-// Returns the words that passes over the state measure.
-WordsByFlip plan_measurements(Plan& plan, const WireMap& wire_map) {
+// Returns the Pauli words that passes over the state measure.
+PauliWordsByFlip plan_measurements(Plan& plan, const WireMap& wire_map) {
   const Program& program = *plan.program;
   Index real = 0;
   Index complex = 0;
-  std::vector<ObservedWord> words;
+  std::vector<ObservedPauliWord> pauli_words;
   for (const Measurement& m : program.measurements) {
     Index& next = measurement_info(m.kind).is_complex ? complex : real;
-    PlannedMeasurement planned = plan_measurement(m, next, wire_map, words);
+    PlannedMeasurement planned = plan_measurement(m, next, wire_map, pauli_words);
     next += result_size(m, program.num_wires);
     plan.measurements.push_back(std::move(planned));
   }
-  WordsByFlip by_flip;
-  for (const ObservedWord& w : words) by_flip[w.word.x].push_back(w);
+  PauliWordsByFlip by_flip;
+  for (const ObservedPauliWord& w : pauli_words) by_flip[w.pauli_word.x].push_back(w);
   return by_flip;
 }
 
@@ -624,9 +626,9 @@ Plan make_plan(const Program& program, const Layout& layout) {
   plan.basis = lowered.wire_map.basis();
   if (program.initial.kind == Preparation::state)
     plan.initial_offsets = WireMap(program.num_wires).local(program.initial.wires);
-  const WordsByFlip words = plan_measurements(plan, lowered.wire_map);
-  plan_passes(plan, lowered.order, layout.measures_in_passes ? flips_of(words) : std::vector<Mask>{});
-  plan_observables(plan, words);
+  const PauliWordsByFlip pauli_words = plan_measurements(plan, lowered.wire_map);
+  plan_passes(plan, lowered.order, layout.measures_in_passes ? flips_of(pauli_words) : std::vector<Mask>{});
+  plan_observables(plan, pauli_words);
   return plan;
 }
 

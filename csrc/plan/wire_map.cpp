@@ -24,23 +24,23 @@ void WireMap::swap(int a, int b) {
   offset_[b] = offset;
 }
 
-PauliWord WireMap::word(const std::string& letters, const std::vector<int>& wires) const {
-  PauliWord word;
-  Mask& flips = basis_ == Basis::z ? word.x : word.z;
-  Mask& parities = basis_ == Basis::z ? word.z : word.x;
+PauliWord WireMap::pauli_word(const std::string& letters, const std::vector<int>& wires) const {
+  PauliWord pauli_word;
+  Mask& flips = basis_ == Basis::z ? pauli_word.x : pauli_word.z;
+  Mask& parities = basis_ == Basis::z ? pauli_word.z : pauli_word.x;
   for (std::size_t j = 0; j < letters.size(); ++j) {
     const int w = wires[j];
     if (letters[j] == 'X' || letters[j] == 'Y') flips ^= flip_[w];
     if (letters[j] == 'Z' || letters[j] == 'Y') {
       parities ^= parity_[w];
-      word.negative ^= offset_[w];
+      pauli_word.negative ^= offset_[w];
     }
     if (letters[j] == 'Y') {
-      ++word.y_count;
-      word.negative ^= basis_ == Basis::x;
+      ++pauli_word.y_count;
+      pauli_word.negative ^= basis_ == Basis::x;
     }
   }
-  return word;
+  return pauli_word;
 }
 
 IndexMap WireMap::coset(const std::vector<int>& wires, Mask origin) const {

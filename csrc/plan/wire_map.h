@@ -6,7 +6,7 @@
 // else 0.
 //
 // In the basis of X, amplitudes are those of |+> and |-> on each wire: Z flips them there and X is a phase, so the
-// masks change roles, and Y = i X Z changes its sign. All the rest, which needs no more than words, is the same.
+// masks change roles, and Y = i X Z changes its sign. All the rest, which needs no more than Pauli words, is the same.
 #pragma once
 
 #include <string>
@@ -34,7 +34,7 @@ class WireMap {
   int num_wires() const { return static_cast<int>(flip_.size()); }
 
   // `letters[j]` of IXYZ acts on wires[j].
-  PauliWord word(const std::string& letters, const std::vector<int>& wires) const;
+  PauliWord pauli_word(const std::string& letters, const std::vector<int>& wires) const;
 
   // The rest is of the basis of Z alone.
 

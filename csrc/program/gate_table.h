@@ -11,7 +11,7 @@ namespace ketgrad {
 enum class Family : std::uint8_t {
   identity,        // does nothing
   block,           // a small matrix (gate_matrix.h) on a subspace of the local basis states
-  pauli_rotation,  // exp(-i theta P / 2), P a word of Paulis: no matrix is ever formed
+  pauli_rotation,  // exp(-i theta P / 2), P a Pauli word: no matrix is ever formed
   matrix,          // the matrix is an input
   diagonal,        // the diagonal is an input
 };
@@ -60,7 +60,7 @@ struct GateInfo {
   Family family;
   Formula formula = Formula::none;
   Subspace subspace = Subspace::all;
-  std::string_view word = {};  // of a Pauli rotation; empty where the circuit gives it
+  std::string_view pauli_word = {};  // of a Pauli rotation; empty where the circuit gives it
 };
 
 using Opcode = std::uint8_t;

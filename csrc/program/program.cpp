@@ -82,17 +82,18 @@ struct Validator {
     if (info.family == Family::matrix) complex_input(where, g.input, {size, size});
     if (info.family == Family::diagonal) complex_input(where, g.input, {size});
     if (info.family != Family::matrix && info.family != Family::diagonal) unused_input(where, g.input);
-    if (!info.word.empty() && g.word != info.word)
-      invalid(where, "the Pauli word '" + g.word + "' is not the gate's own");
-    if (info.family == Family::pauli_rotation) pauli_word(where, g.word, g.targets.size(), "IXYZ");
+    if (!info.pauli_word.empty() && g.pauli_word != info.pauli_word)
+      invalid(where, "the Pauli word '" + g.pauli_word + "' is not the gate's own");
+    if (info.family == Family::pauli_rotation) pauli_word(where, g.pauli_word, g.targets.size(), "IXYZ");
     if (info.formula == Formula::global_phase && !g.targets.empty()) invalid(where, "a global phase has no targets");
   }
 
-  static void pauli_word(const std::string& where, const std::string& word, std::size_t length, const char* letters) {
-    if (word.size() != length)
-      invalid(where, "the Pauli word '" + word + "' has not " + std::to_string(length) + " letters");
-    if (word.find_first_not_of(letters) != std::string::npos)
-      invalid(where, "the Pauli word '" + word + "' has other letters than " + letters);
+  static void pauli_word(const std::string& where, const std::string& pauli_word, std::size_t length,
+                         const char* letters) {
+    if (pauli_word.size() != length)
+      invalid(where, "the Pauli word '" + pauli_word + "' has not " + std::to_string(length) + " letters");
+    if (pauli_word.find_first_not_of(letters) != std::string::npos)
+      invalid(where, "the Pauli word '" + pauli_word + "' has other letters than " + letters);
   }
 
   static void bits(const std::string& where, const std::vector<int>& list, std::size_t length) {
@@ -147,8 +148,8 @@ struct Validator {
       invalid(where, "a result of " + std::string(info.name) + " of that many wires");
     for (const Term& t : m.terms) {
       Mask term_wires = 0;
-      wires(where, t.word_wires, term_wires);
-      pauli_word(where, t.word, t.word_wires.size(), "XYZ");
+      wires(where, t.pauli_wires, term_wires);
+      pauli_word(where, t.pauli_word, t.pauli_wires.size(), "XYZ");
       for (const Slot& s : t.coefficients) slot(where, s);
       for (const Factor& f : t.factors) {
         wires(where, f.wires, term_wires);
@@ -284,7 +285,7 @@ void transfer(Archive& a, P& program) {
     a.list(g.control_values);
     slots(g.slots);
     a.number(g.input);
-    a.list(g.word);
+    a.list(g.pauli_word);
   });
   a.each(program.measurements, [&](auto& m) {
     a.number(m.kind);
@@ -292,8 +293,8 @@ void transfer(Archive& a, P& program) {
     a.each(m.terms, [&](auto& t) {
       a.number(t.scale);
       slots(t.coefficients);
-      a.list(t.word_wires);
-      a.list(t.word);
+      a.list(t.pauli_wires);
+      a.list(t.pauli_word);
       a.each(t.factors, [&](auto& f) {
         a.number(f.kind);
         a.list(f.wires);

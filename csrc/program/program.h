@@ -45,8 +45,8 @@ struct Gate {
   std::vector<int> controls;  // wires, the gate's own controls included
   std::vector<bool> control_values;
   std::vector<Slot> slots;
-  int input = no_input;  // the matrix or diagonal of Family::matrix and Family::diagonal
-  std::string word;      // of a Pauli rotation, one letter per target
+  int input = no_input;    // the matrix or diagonal of Family::matrix and Family::diagonal
+  std::string pauli_word;  // of a Pauli rotation, one letter per target
 };
 
 enum class Preparation : std::uint8_t { zero, basis, state };
@@ -79,8 +79,8 @@ struct Factor {
 struct Term {
   double scale = 1;
   std::vector<Slot> coefficients;
-  std::vector<int> word_wires;
-  std::string word;
+  std::vector<int> pauli_wires;
+  std::string pauli_word;
   std::vector<Factor> factors;
 };
 

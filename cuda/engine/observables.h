@@ -118,7 +118,7 @@ class Observables {
   Complex<T>* written_term(const Complex<T>* in, const ObservableTerm& term,
                            const ObservableFactor* left_out = nullptr) {
     Complex<T>* out = c_.own(second_scratch_);
-    write_word(c_.queue(), c_.state_call(), term.word, in, out);
+    write_word(c_.queue(), c_.state_call(), term.pauli_word, in, out);
     for (const ObservableFactor& f : term.factors) {
       if (&f == left_out) continue;
       const Input<T>* input = f.input == no_input ? nullptr : &c_.inputs()[f.input];

@@ -234,24 +234,25 @@ KETGRAD_KERNEL exchange_kernel(Index each, Index samples, StateCall<T> c, Map gr
 
 // -i P |j> = i^quarter (-1)^parity(j) |j ^ x>: what it brings to row i from its partner.
 template <class T>
-KETGRAD_DEVICE Complex<T> generated(const PauliWord& word, Index from, const Complex<T>& amplitude) {
-  const int quarter = word.y_count + 3 + (odd(static_cast<Mask>(from) & word.z) != word.negative ? 2 : 0);
+KETGRAD_DEVICE Complex<T> generated(const PauliWord& pauli_word, Index from, const Complex<T>& amplitude) {
+  const int quarter =
+      pauli_word.y_count + 3 + (odd(static_cast<Mask>(from) & pauli_word.z) != pauli_word.negative ? 2 : 0);
   return times_quarter(amplitude, quarter);
 }
 
 template <class T>
-KETGRAD_KERNEL rotation_kernel(Index each, Index samples, StateCall<T> c, Map groups, PauliWord word,
+KETGRAD_KERNEL rotation_kernel(Index each, Index samples, StateCall<T> c, Map groups, PauliWord pauli_word,
                                const Complex<T>* coefficients, Index stride, Complex<T>* states) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   Complex<T>* state = states + (item.sample << c.num_bits);
   const Complex<T> cs = coefficients[item.sample * stride];
   const Index i = at(c.t, groups, item.number);
-  const Index j = i ^ static_cast<Index>(word.x);
+  const Index j = i ^ static_cast<Index>(pauli_word.x);
   const Complex<T> at_i = state[i];
   const Complex<T> at_j = state[j];
-  state[i] = cs.re * at_i + cs.im * generated(word, j, at_j);
-  if (i != j) state[j] = cs.re * at_j + cs.im * generated(word, i, at_i);
+  state[i] = cs.re * at_i + cs.im * generated(pauli_word, j, at_j);
+  if (i != j) state[j] = cs.re * at_j + cs.im * generated(pauli_word, i, at_i);
 }
 
 // --- sums ------------------------------------------------------------------------------------------------------------
@@ -318,17 +319,17 @@ KETGRAD_KERNEL sums_kernel(StateCall<T> c, Map groups, Offsets offsets, Entries 
 }
 
 template <class T>
-KETGRAD_KERNEL rotation_sums_kernel(StateCall<T> c, Map groups, PauliWord word, Index partials, const Complex<T>* bra,
-                                    const Complex<T>* ket, Complex<Accum<T>>* sums) {
+KETGRAD_KERNEL rotation_sums_kernel(StateCall<T> c, Map groups, PauliWord pauli_word, Index partials,
+                                    const Complex<T>* bra, const Complex<T>* ket, Complex<Accum<T>>* sums) {
   const Index partial = block_index() % partials;
   const Index state = (block_index() / partials) << c.num_bits;
   const Index length = groups.size() / partials;
   Accum<T> sum = 0;
   for (Index r = partial * length + thread_index(); r < (partial + 1) * length; r += block_threads()) {
     const Index i = at(c.t, groups, r);
-    const Index j = i ^ static_cast<Index>(word.x);
-    sum += inner(widened(bra[state + i]), widened(generated(word, j, ket[state + j]))).re;
-    if (i != j) sum += inner(widened(bra[state + j]), widened(generated(word, i, ket[state + i]))).re;
+    const Index j = i ^ static_cast<Index>(pauli_word.x);
+    sum += inner(widened(bra[state + i]), widened(generated(pauli_word, j, ket[state + j]))).re;
+    if (i != j) sum += inner(widened(bra[state + j]), widened(generated(pauli_word, i, ket[state + i]))).re;
   }
   sum = block_sum(sum);
   if (thread_index() == 0) sums[block_index()] = {sum, 0};
@@ -480,8 +481,8 @@ void apply_gate_op(const Queue& queue, const StateCall<T>& call, const TableGate
     case GateOpKind::exchange:
       return launch_items(queue, groups, call.samples.count, exchange_kernel<T>, call, gate_op.groups, offsets, states);
     case GateOpKind::pauli_rotation:
-      return launch_items(queue, groups, call.samples.count, rotation_kernel<T>, call, gate_op.groups, gate_op.word,
-                          coefficients, stride, states);
+      return launch_items(queue, groups, call.samples.count, rotation_kernel<T>, call, gate_op.groups,
+                          gate_op.pauli_word, coefficients, stride, states);
   }
 }
 
@@ -537,7 +538,7 @@ void sum_rotation(const Queue& queue, const StateCall<T>& call, const TableGateO
                   const Complex<T>* ket, Complex<Accum<T>>* sums, Complex<Accum<T>>* scratch) {
   const Index partials = partials_of(gate_op.groups.size());
   launch(queue, call.samples.count * partials, item_threads, item_threads / warp_size * sizeof(Accum<T>),
-         rotation_sums_kernel<T>, call, gate_op.groups, gate_op.word, partials, bra, ket,
+         rotation_sums_kernel<T>, call, gate_op.groups, gate_op.pauli_word, partials, bra, ket,
          partials == 1 ? sums : scratch);
   if (partials > 1) fold_sums<Accum<T>>(queue, 1, call.samples.count, partials, scratch, sums);
 }

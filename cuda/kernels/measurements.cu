@@ -50,11 +50,11 @@ KETGRAD_KERNEL multiply_kernel(Index each, Index samples, const N* weight, const
 // --- states ----------------------------------------------------------------------------------------------------------
 
 template <class T>
-KETGRAD_KERNEL word_kernel(Index each, Index samples, PauliWord word, const Complex<T>* in, Complex<T>* out) {
+KETGRAD_KERNEL word_kernel(Index each, Index samples, PauliWord pauli_word, const Complex<T>* in, Complex<T>* out) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
-  const Index from = item.number ^ static_cast<Index>(word.x);
-  const int quarter = word.y_count + (odd(static_cast<Mask>(from) & word.z) != word.negative ? 2 : 0);
+  const Index from = item.number ^ static_cast<Index>(pauli_word.x);
+  const int quarter = pauli_word.y_count + (odd(static_cast<Mask>(from) & pauli_word.z) != pauli_word.negative ? 2 : 0);
   out[item.sample * each + item.number] = times_quarter(in[item.sample * each + from], quarter);
 }
 

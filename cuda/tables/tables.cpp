@@ -238,7 +238,7 @@ class TableMaker {
 
   // -i P is a real matrix that takes an even row to its partner times +1 or -1; a diagonal word has a sign of its own.
   bool is_negated(int rotation) const {
-    const PauliWord& word = plan_.rotations[rotation].word;
+    const PauliWord& word = plan_.rotations[rotation].pauli_word;
     return (!word.is_diagonal() && word.y_count % 4 == 3) != word.negative;
   }
 
@@ -438,7 +438,7 @@ class TableMaker {
     s.size = gate_op.size();
     s.groups = map_of(gate_op.groups);
     s.offsets = append(tables_.vectors, std::vector<Mask>(gate_op.offsets.begin(), gate_op.offsets.end()));
-    s.word = gate_op.word;
+    s.pauli_word = gate_op.pauli_word;
     s.formula = info.formula;
     s.family = info.family;
     s.inverse = gate.inverse ? 1 : 0;
@@ -479,17 +479,17 @@ class TableMaker {
 
   Range flip_groups(const ObservablePass& pass) {
     std::vector<FlipGroup> groups;
-    for (const WordGroup& group : pass.groups) add_flip_groups(groups, group, pass);
+    for (const PauliGroup& group : pass.groups) add_flip_groups(groups, group, pass);
     return append(tables_.flip_groups, groups);
   }
 
-  using Members = std::vector<WordGroup::Member>;
+  using Members = std::vector<PauliGroup::Member>;
 
   // As many as its words take, so many at a time as signs are there for.
-  void add_flip_groups(std::vector<FlipGroup>& groups, const WordGroup& group, const ObservablePass& pass) {
+  void add_flip_groups(std::vector<FlipGroup>& groups, const PauliGroup& group, const ObservablePass& pass) {
     Members real;
     Members imaginary;
-    for (const WordGroup::Member& m : group.members) ((m.quarter & 1) != 0 ? imaginary : real).push_back(m);
+    for (const PauliGroup::Member& m : group.members) ((m.quarter & 1) != 0 ? imaginary : real).push_back(m);
     const auto flip = static_cast<Local>(group.row_flip);
     for (std::size_t first = 0; first < std::max(real.size(), imaginary.size()); first += most_signs) {
       groups.push_back({slot(flip), word_list(some_from(real, first), flip, pass),
@@ -506,7 +506,7 @@ class TableMaker {
   // A round through a tile gives thread k the rows k + u * threads of it: u is the row in its group.
   WordList word_list(const Members& members, Local flip, const ObservablePass& pass) {
     struct Found {
-      const WordGroup::Member* member;
+      const PauliGroup::Member* member;
       std::int32_t pattern;
     };
     const int tile_bits = bits_of(pass.rows);
@@ -516,7 +516,7 @@ class TableMaker {
       if (b < thread_bits || b >= thread_bits + thread_row_bits) groups.basis.push_back(unit(b));
     }
     std::vector<Found> words;
-    for (const WordGroup::Member& m : members)
+    for (const PauliGroup::Member& m : members)
       words.push_back({&m, static_cast<std::int32_t>((m.row_mask >> thread_bits) & (thread_rows - 1))});
     WordList list;
     list.words = sort_patterns(words, tables_.words.size());
@@ -524,7 +524,7 @@ class TableMaker {
     std::vector<SignMask> masks(most_signs);
     std::uint32_t bit = std::uint32_t{1} << (most_signs - 1);
     for (std::size_t i = 0; i < words.size(); ++i, bit /= 2) {
-      const WordGroup::Member& m = *words[i].member;
+      const PauliGroup::Member& m = *words[i].member;
       masks[most_signs - 1 - i] = {static_cast<Local>(m.row_mask), m.tile_mask};
       if (m.quarter >= 2) list.of_values |= bit;
       if ((m.quarter >= 2) != odd_parity(m.row_mask & flip)) list.of_rows |= bit;
@@ -540,7 +540,7 @@ class TableMaker {
     found.kind = m.measurement->kind;
     found.first_result = m.first_result;
     for (const PlannedTerm& term : m.terms) {
-      ObservableTerm t{add_coefficient(*term.term), term.word, {}};
+      ObservableTerm t{add_coefficient(*term.term), term.pauli_word, {}};
       for (const PlannedFactor& f : term.factors) t.factors.push_back(factor_of(f));
       found.terms.push_back(std::move(t));
     }

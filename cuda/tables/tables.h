@@ -183,7 +183,7 @@ struct TableGateOp {
   std::int32_t size = 0;
   Map groups;
   Range offsets;  // of Tables::vectors
-  PauliWord word;
+  PauliWord pauli_word;
   Formula formula = Formula::none;
   Family family = Family::block;
   std::int32_t inverse = 0;
@@ -210,7 +210,7 @@ struct ObservableFactor {
 
 struct ObservableTerm {
   std::int32_t coefficient = 0;
-  PauliWord word;
+  PauliWord pauli_word;
   std::vector<ObservableFactor> factors;
 };
 

@@ -210,16 +210,16 @@ inline void add_rotations(Circuit& circuit) {
   }
 }
 
-inline std::vector<std::string> words_of(std::string_view letters, std::size_t length) {
-  std::vector<std::string> words{""};
+inline std::vector<std::string> pauli_words_of(std::string_view letters, std::size_t length) {
+  std::vector<std::string> pauli_words{""};
   for (std::size_t j = 0; j < length; ++j) {
     std::vector<std::string> longer;
-    for (const std::string& word : words) {
-      for (const char letter : letters) longer.push_back(word + letter);
+    for (const std::string& pauli_word : pauli_words) {
+      for (const char letter : letters) longer.push_back(pauli_word + letter);
     }
-    words = std::move(longer);
+    pauli_words = std::move(longer);
   }
-  return words;
+  return pauli_words;
 }
 
 // Every kind of unfused gate and measurement on a state large enough that its passes are spread.
@@ -279,16 +279,16 @@ inline Case pauli_word_case() {
   Circuit circuit = empty_circuit(4);
   add_rotations(circuit);
   circuit.program.measurements = {{MeasurementKind::expval, {}, {}}};
-  for (const std::string& word : words_of("IXYZ", 4)) {
-    if (word[0] != 'Y' && word[3] != 'I') continue;
+  for (const std::string& pauli_word : pauli_words_of("IXYZ", 4)) {
+    if (pauli_word[0] != 'Y' && pauli_word[3] != 'I') continue;
     Gate gate = make_gate("PauliRot", random.wires(4, 4), {random_slot(random, circuit.program)});
-    gate.word = word;
+    gate.pauli_word = pauli_word;
     gate.inverse = random.chance(0.5);
     circuit.program.gates.push_back(gate);
   }
-  for (const std::string& word : words_of("XYZ", 4)) {
+  for (const std::string& pauli_word : pauli_words_of("XYZ", 4)) {
     circuit.program.measurements[0].terms.push_back(
-        {random.uniform(-1, 1), {{0, 0, 1, 0}}, random.wires(4, 4), word, {}});
+        {random.uniform(-1, 1), {{0, 0, 1, 0}}, random.wires(4, 4), pauli_word, {}});
   }
   return make_case(random, circuit, 3);
 }

@@ -110,8 +110,8 @@ inline Gate make_gate(std::string_view name, const std::vector<int>& wires, std:
   gate.targets.assign(wires.begin() + info.num_controls, wires.end());
   gate.control_values.assign(info.num_controls, true);
   gate.slots = std::move(slots);
-  gate.word = info.word;
-  if (name == "MultiRZ") gate.word.assign(wires.size(), 'Z');
+  gate.pauli_word = info.pauli_word;
+  if (name == "MultiRZ") gate.pauli_word.assign(wires.size(), 'Z');
   return gate;
 }
 
@@ -151,7 +151,7 @@ inline Gate random_gate(Random& random, Circuit& circuit, Opcode opcode, int max
   gate.inverse = random.chance(0.5);
   for (int j = 0; j < info.num_parameters; ++j) gate.slots.push_back(random_angle(random, circuit.program));
   if (info.name == "PauliRot") {
-    for (int j = 0; j < own; ++j) gate.word += "IXYZ"[random.below(4)];
+    for (int j = 0; j < own; ++j) gate.pauli_word += "IXYZ"[random.below(4)];
   }
   if (info.family == Family::matrix) gate.input = circuit.add_input(Role::unitary, own);
   if (info.family == Family::diagonal) gate.input = circuit.add_input(Role::diagonal, own);
@@ -181,7 +181,7 @@ inline Factor random_factor(Random& random, Circuit& circuit, std::vector<int> w
   return factor;
 }
 
-// A word on some wires, factors on one or two wires each on some of the others.
+// A Pauli word on some wires, factors on one or two wires each on some of the others.
 inline Term random_term(Random& random, Circuit& circuit) {
   const int n = circuit.program.num_wires;
   const std::vector<int> wires = random.wires(n, n);
@@ -191,8 +191,8 @@ inline Term random_term(Random& random, Circuit& circuit) {
   const char* letters = random.chance(0.4) ? "ZZZ" : "XYZ";
   auto next = wires.begin();
   for (int j = random.below(n + 1); j > 0; --j) {
-    term.word_wires.push_back(*next++);
-    term.word += letters[random.below(3)];
+    term.pauli_wires.push_back(*next++);
+    term.pauli_word += letters[random.below(3)];
   }
   while (next != wires.end() && random.chance(0.4)) {
     const auto first = next;
@@ -261,7 +261,7 @@ inline Circuit random_circuit(Random& random, int num_wires, int num_gates) {
 
 // Rotations and permutations alone, most of them RX, and nothing but Pauli words measured: most of these are run in the
 // basis of X.
-inline Circuit word_circuit(Random& random, int num_wires, int num_gates) {
+inline Circuit pauli_word_circuit(Random& random, int num_wires, int num_gates) {
   Circuit circuit = empty_circuit(num_wires);
   Program& program = circuit.program;
   program.initial = random_initial(random, circuit);

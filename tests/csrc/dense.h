@@ -73,18 +73,18 @@ Dense<R> times(const Site& site, const Dense<M>& m, const Dense<R>& psi) {
 // --- gates -----------------------------------------------------------------------------------------------------------
 
 // The Kronecker product of Pauli matrices.
-inline Dense<double> pauli(std::string_view word) {
-  const Index size = Index{1} << word.size();
+inline Dense<double> pauli(std::string_view pauli_word) {
+  const Index size = Index{1} << pauli_word.size();
   Dense<double> m(size * size);
   for (Index a = 0; a < size; ++a) {
     Index b = a;
     Complex<double> value{1, 0};
-    for (std::size_t j = 0; j < word.size(); ++j) {
-      const Index mask = Index{1} << (word.size() - 1 - j);
+    for (std::size_t j = 0; j < pauli_word.size(); ++j) {
+      const Index mask = Index{1} << (pauli_word.size() - 1 - j);
       const double sign = (a & mask) != 0 ? -1 : 1;
-      if (word[j] == 'X' || word[j] == 'Y') b ^= mask;
-      if (word[j] == 'Z') value = sign * value;
-      if (word[j] == 'Y') value = Complex<double>{0, -sign} * value;
+      if (pauli_word[j] == 'X' || pauli_word[j] == 'Y') b ^= mask;
+      if (pauli_word[j] == 'Z') value = sign * value;
+      if (pauli_word[j] == 'Y') value = Complex<double>{0, -sign} * value;
     }
     m[a * size + b] = value;
   }
@@ -123,7 +123,7 @@ inline Dense<double> swap_matrix() {
 
 // A gate without its controls, first part first.
 template <class R>
-std::vector<Part<R>> parts_of(std::string_view name, const std::vector<R>& p, const std::string& word) {
+std::vector<Part<R>> parts_of(std::string_view name, const std::vector<R>& p, const std::string& pauli_word) {
   const R pi(std::numbers::pi);
   const Dense<double> one = pauli("I");
   const Dense<double> phase = combine(1, pauli("Z"), -1, one);  // PhaseShift's
@@ -160,8 +160,8 @@ std::vector<Part<R>> parts_of(std::string_view name, const std::vector<R>& p, co
   if (name == "DoubleExcitationPlus") return {{p[0], excitation_generator(16, 3, 12, -1)}};
   if (name == "DoubleExcitationMinus") return {{p[0], excitation_generator(16, 3, 12, 1)}};
   if (name == "PSWAP") return {{p[0], odd}, {pi, root(swap_matrix(), pauli("II"))}};
-  if (name == "MultiRZ") return {{p[0], pauli(std::string(word.size(), 'Z'))}};
-  if (name == "PauliRot") return {{p[0], pauli(word)}};
+  if (name == "MultiRZ") return {{p[0], pauli(std::string(pauli_word.size(), 'Z'))}};
+  if (name == "PauliRot") return {{p[0], pauli(pauli_word)}};
   if (name == "GlobalPhase") return {{R(2) * p[0], pauli("")}};
   throw std::logic_error("the dense simulator lacks " + std::string(name));
 }
@@ -233,7 +233,7 @@ std::vector<Part<R>> parts_of(const Gate& gate, const SampleInputs<R>& inputs) {
   if (info.family == Family::diagonal) return {{R(0), {}, diagonal_matrix(complex_input(inputs, gate.input))}};
   std::vector<R> parameters;
   for (const Slot& s : gate.slots) parameters.push_back(slot_value(inputs, s));
-  return parts_of<R>(info.name, parameters, gate.word);
+  return parts_of<R>(info.name, parameters, gate.pauli_word);
 }
 
 template <class R>
@@ -308,8 +308,8 @@ Dense<R> apply_observable(int num_wires, const std::vector<Term>& terms, const S
     R coefficient(term.scale);
     for (const Slot& s : term.coefficients) coefficient = coefficient * slot_value(inputs, s);
     Dense<R> out = psi;
-    for (std::size_t j = 0; j < term.word.size(); ++j) {
-      out = times(Site{num_wires, {term.word_wires[j]}}, pauli(term.word.substr(j, 1)), out);
+    for (std::size_t j = 0; j < term.pauli_word.size(); ++j) {
+      out = times(Site{num_wires, {term.pauli_wires[j]}}, pauli(term.pauli_word.substr(j, 1)), out);
     }
     for (const Factor& f : term.factors) out = times(Site{num_wires, f.wires}, factor_matrix(f, inputs), out);
     for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += coefficient * out[i];

@@ -131,7 +131,7 @@ void for_each_tangent_case(const F& f) {
   }
   for (const Index batch : {1, 3, 5}) {
     for (int n = 1; n <= 4; ++n) run(random_circuit(random, n, 10), batch);
-    for (int n = 2; n <= 5; ++n) run(word_circuit(random, n, 16), batch);
+    for (int n = 2; n <= 5; ++n) run(pauli_word_circuit(random, n, 16), batch);
     for (int n = 2; n <= 5; ++n) run(half_circuit(random, n, 12), batch);
   }
 }

@@ -56,7 +56,7 @@ TEST(circuits_in_either_basis) {
   Random random(4);
   int in_x = 0;
   for (int round = 0; round < 48; ++round) {
-    const Circuit circuit = word_circuit(random, 1 + round % 6, 24);
+    const Circuit circuit = pauli_word_circuit(random, 1 + round % 6, 24);
     in_x += lower(circuit.program).wire_map.basis() == Basis::x ? 1 : 0;
     check_case(make_case(random, circuit, round % 3 == 0 ? 1 : 18), 1);
   }
@@ -216,7 +216,7 @@ TEST(tiles_agree_with_the_dense_simulator) {
     for (int round = 0; round < 10; ++round)
       check_case(make_case(random, random_circuit(random, 6 + round % 3, 25), 2), 1);
     for (int round = 0; round < 5; ++round)
-      check_case(make_case(random, word_circuit(random, 6 + round % 3, 40), 2), 1);
+      check_case(make_case(random, pauli_word_circuit(random, 6 + round % 3, 40), 2), 1);
   }
   set_thresholds({});
 }
@@ -321,8 +321,8 @@ TEST(norms_do_not_drift) {
   }
 }
 
-// Hundreds of words that flip the same bits, of either phase; several measurements read them.
-TEST(many_words) {
+// Hundreds of Pauli words that flip the same bits, of either phase; several measurements read them.
+TEST(many_pauli_words) {
   Random random(21);
   for (const int n : {3, 6, 8}) {
     Circuit circuit = empty_circuit(n);
@@ -333,7 +333,7 @@ TEST(many_words) {
       for (int t = 0; t < 60; ++t) {
         Term term{random.uniform(-1, 1), {}, random.wires(n, 1 + random.below(n)), "", {}};
         if (random.chance(0.5)) term.coefficients.push_back(random_slot(random, circuit.program));
-        for (std::size_t j = 0; j < term.word_wires.size(); ++j) term.word += "XYZZZ"[random.below(5)];
+        for (std::size_t j = 0; j < term.pauli_wires.size(); ++j) term.pauli_word += "XYZZZ"[random.below(5)];
         measurement.terms.push_back(term);
       }
       circuit.program.measurements.push_back(measurement);

@@ -59,7 +59,7 @@ TEST(table_fits_the_kernels_buffers) {
     CHECK(info.num_parameters <= max_parameters);
     if (is_block(info)) CHECK(block_size(info) <= max_block_size);
     if (is_block(info)) CHECK(info.formula != Formula::none);
-    if (!info.word.empty()) CHECK(static_cast<int>(info.word.size()) == info.num_wires);
+    if (!info.pauli_word.empty()) CHECK(static_cast<int>(info.pauli_word.size()) == info.num_wires);
   }
 }
 

@@ -63,7 +63,7 @@ using Shape = std::vector<int>;
 
 // --- wire maps -------------------------------------------------------------------------------------------------------
 
-// Wires that stay dual to each other, and words that mean what they say.
+// Wires that stay dual to each other, and Pauli words that mean what they say.
 TEST(wire_maps_stay_dual) {
   Random random(1);
   for (int round = 0; round < 50; ++round) {
@@ -100,10 +100,10 @@ TEST(a_wire_map_follows_cnot) {
   CHECK(wire_map.parity(1) == 0b11);
   CHECK(wire_map.flip(0) == 0b11);
   CHECK(wire_map.flip(1) == 0b01);
-  const PauliWord word = wire_map.word("XY", {0, 1});
-  CHECK(word.x == 0b10);
-  CHECK(word.z == 0b11);
-  CHECK(word.y_count == 1);
+  const PauliWord pauli_word = wire_map.pauli_word("XY", {0, 1});
+  CHECK(pauli_word.x == 0b10);
+  CHECK(pauli_word.z == 0b11);
+  CHECK(pauli_word.y_count == 1);
 }
 
 // --- lowering --------------------------------------------------------------------------------------------------------
@@ -118,7 +118,8 @@ TEST(rotations_are_real_or_phases) {
     for (int round = 0; round < 3; ++round) {
       Circuit circuit = empty_circuit(6);
       circuit.program.gates.push_back(random_gate(random, circuit, static_cast<Opcode>(opcode), 1));
-      for (const Rotation& t : lower(circuit.program).rotations) CHECK(t.word.is_diagonal() || t.word.is_real());
+      for (const Rotation& t : lower(circuit.program).rotations)
+        CHECK(t.pauli_word.is_diagonal() || t.pauli_word.is_real());
     }
   }
 }
@@ -143,17 +144,17 @@ TEST(gate_ops_know_their_groups) {
 }
 
 // Z flips there, X is a phase, and Y = i X Z changes its sign.
-TEST(words_in_the_basis_of_x) {
+TEST(pauli_words_in_the_basis_of_x) {
   WireMap wire_map(2, Basis::x);
   wire_map.cnot(0, 1);  // Z on wire 1 becomes Z Z, X on wire 0 becomes X X
   wire_map.flip_wire(1);
   const auto same = [](const PauliWord& a, const PauliWord& b) {
     return a.x == b.x && a.z == b.z && a.y_count == b.y_count && a.negative == b.negative;
   };
-  CHECK(same(wire_map.word("X", {0}), {0, 0b11, 0, false}));
-  CHECK(same(wire_map.word("Z", {1}), {0b11, 0, 0, true}));
-  CHECK(same(wire_map.word("Y", {0}), {0b10, 0b11, 1, true}));
-  CHECK(same(wire_map.word("Y", {1}), {0b11, 0b01, 1, false}));
+  CHECK(same(wire_map.pauli_word("X", {0}), {0, 0b11, 0, false}));
+  CHECK(same(wire_map.pauli_word("Z", {1}), {0b11, 0, 0, true}));
+  CHECK(same(wire_map.pauli_word("Y", {0}), {0b10, 0b11, 1, true}));
+  CHECK(same(wire_map.pauli_word("Y", {1}), {0b11, 0b01, 1, false}));
 }
 
 TEST(the_basis_with_fewer_rotations_is_chosen) {
@@ -164,18 +165,18 @@ TEST(the_basis_with_fewer_rotations_is_chosen) {
   for (int w = 0; w < 4; ++w) layer.push_back(make_gate("CNOT", {w, (w + 1) % 4}));
   std::vector<Gate> gates;
   for (int l = 0; l < 3; ++l) gates.insert(gates.end(), layer.begin(), layer.end());
-  const Measurement word{MeasurementKind::expval, {}, {{1, {}, {1, 2}, "ZY", {}}}};
+  const Measurement pauli_word{MeasurementKind::expval, {}, {{1, {}, {1, 2}, "ZY", {}}}};
   const auto basis = [&](const Measurement& m) { return lower(circuit_of(4, gates, m).program).wire_map.basis(); };
-  CHECK(basis(word) == Basis::x);
+  CHECK(basis(pauli_word) == Basis::x);
   CHECK(basis(measured_state) == Basis::z);
-  CHECK(basis({MeasurementKind::var, {}, word.terms}) == Basis::z);
-  Circuit prepared = circuit_of(4, gates, word);
+  CHECK(basis({MeasurementKind::var, {}, pauli_word.terms}) == Basis::z);
+  Circuit prepared = circuit_of(4, gates, pauli_word);
   prepared.program.initial = {Preparation::state, {0}, {}, prepared.add_input(Role::state, 1)};
   CHECK(lower(prepared.program).wire_map.basis() == Basis::z);
   gates.push_back(make_gate("Toffoli", {0, 1, 2}));
-  CHECK(basis(word) == Basis::z);
+  CHECK(basis(pauli_word) == Basis::z);
   gates = layer;
-  CHECK(basis(word) == Basis::z);  // the first rotations have next to nothing to mix
+  CHECK(basis(pauli_word) == Basis::z);  // the first rotations have next to nothing to mix
 }
 
 // --- the light cone --------------------------------------------------------------------------------------------------
@@ -336,7 +337,7 @@ TEST(halves_are_gone_over_once) {
                 for (Index members = 0; members < Index{1} << block->rotations.size(); ++members) {
                   Index at = first;
                   for (std::size_t j = 0; j < block->rotations.size(); ++j)
-                    at ^= (members >> j) & 1 ? static_cast<Index>(plan.rotations[block->rotations[j]].word.x) : 0;
+                    at ^= (members >> j) & 1 ? static_cast<Index>(plan.rotations[block->rotations[j]].pauli_word.x) : 0;
                   if (block->stays_in_rows() && block->trades_lanes()) at = first;
                   seen[at] += is_odd != half.even;
                 }
@@ -377,7 +378,7 @@ TEST(phases_of_neighbouring_layers_merge) {
   CHECK(shape(plan_of(3, gates)) == Shape({-3, 3, -6, 3, -3}));
 }
 
-TEST(phases_of_one_word_are_one_string) {
+TEST(phases_of_one_pauli_word_are_one_string) {
   CHECK(shape(plan_of(2, {rotation("RZ", 0), make_gate("S", {0}), rotation("PhaseShift", 0)})) == Shape({-2}));
 }
 
@@ -542,7 +543,7 @@ TEST(supports_only_grow) {
   int elsewhere = 0;
   for (int round = 0; round < 600; ++round) {
     const int n = 2 + random.below(8);
-    Circuit circuit = word_circuit(random, n, random.below(40));
+    Circuit circuit = pauli_word_circuit(random, n, random.below(40));
     if (random.chance(0.7)) circuit.program.measurements = {measured_state};
     const int lane_bits = random.below(4);
     for (const Layout& layout : {whole, Layout{lane_bits, 0, max_wires}, Layout{lane_bits, 0, lane_bits + 1},
@@ -628,23 +629,23 @@ TEST(measurements_follow_each_other_in_the_results) {
   CHECK(resource_bounds(program).needs_scratch);
 }
 
-// Words that flip the same bits are one group, whatever their letters.
-TEST(words_are_grouped_by_what_they_flip) {
+// Pauli words that flip the same bits are one group, whatever their letters.
+TEST(pauli_words_are_grouped_by_what_they_flip) {
   Program program = empty_circuit(4).program;
   Measurement m{MeasurementKind::expval, {}, {}};
-  for (const char* word : {"XXII", "YYII", "XYZI", "IIZZ", "ZIII", "IIIX"}) {
+  for (const char* pauli_word : {"XXII", "YYII", "XYZI", "IIZZ", "ZIII", "IIIX"}) {
     Term t{1, {}, {}, "", {}};
     for (int w = 0; w < 4; ++w) {
-      if (word[w] == 'I') continue;
-      t.word_wires.push_back(w);
-      t.word += word[w];
+      if (pauli_word[w] == 'I') continue;
+      t.pauli_wires.push_back(w);
+      t.pauli_word += pauli_word[w];
     }
     m.terms.push_back(t);
   }
   program.measurements = {m};
   std::vector<std::size_t> sizes;
   const Plan plan = make_plan(program, whole);
-  for (const WordGroup& g : plan.observables.at(0).groups) sizes.push_back(g.members.size());
+  for (const PauliGroup& g : plan.observables.at(0).groups) sizes.push_back(g.members.size());
   CHECK(sizes == std::vector<std::size_t>({2, 1, 3}));
 }
 
@@ -669,8 +670,9 @@ TEST(a_pass_ends_where_there_is_no_end_of_rotations) {
   CHECK(rotations == 5000);
 }
 
-// Where the layout says so, words whose flips the last tile holds have its tiles; room that is left there is for them.
-TEST(words_are_measured_in_the_last_pass) {
+// Where the layout says so, Pauli words whose flips the last tile holds have its tiles; room that is left there is for
+// them.
+TEST(pauli_words_are_measured_in_the_last_pass) {
   Program program = empty_circuit(10).program;
   for (int w = 0; w < 10; ++w) program.gates.push_back(make_gate("RY", {w}, {{0, 0, 1, 0}}));
   Measurement m{MeasurementKind::expval, {}, {}};
@@ -690,11 +692,11 @@ TEST(words_are_measured_in_the_last_pass) {
   for (Index r = 0; r < last.rows.size(); ++r) CHECK(with_it.rows[r] == last.rows[r]);
   for (Index t = 0; t < last.tiles.size(); ++t) CHECK(with_it.tiles[t] == last.tiles[t]);
   CHECK(with_it.groups.size() == 1 + 6);
-  std::size_t words = 0;
+  std::size_t pauli_words = 0;
   for (const ObservablePass& pass : plan.observables) {
-    for (const WordGroup& g : pass.groups) words += g.members.size();
+    for (const PauliGroup& g : pass.groups) pauli_words += g.members.size();
   }
-  CHECK(words == 20);
+  CHECK(pauli_words == 20);
   // Not after a gate_op.
   program.gates.push_back(make_gate("SWAP", {0, 1}));
   program.gates.back().controls = {2};

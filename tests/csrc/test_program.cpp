@@ -39,7 +39,7 @@ Program sample_program() {
              make_gate("IsingXX", {0, 1}, {{1, 1, 1, 0}})};
   p.gates[2].input = unitary;
   p.gates[3].input = diagonal;
-  p.gates[4].word = "XI";
+  p.gates[4].pauli_word = "XI";
   const Factor matrix{FactorKind::hermitian, {1}, hermitian, {}, {}, {}};
   const Factor projector{FactorKind::projector, {2}, no_input, {1}, {}, {}};
   const Factor on_state{FactorKind::state_projector, {0}, vector, {}, {}, {}};
@@ -91,7 +91,7 @@ TEST(what_is_out_of_range) {
       {[](Program& p) { p.initial.wires = {0, 3}; }, "initial state: wire 3"},
       {[](Program& p) { p.initial.input = 50; }, "initial state: no input 50"},
       {[](Program& p) { p.measurements[1].wires = {5}; }, "measurement 1: wire 5"},
-      {[](Program& p) { p.measurements[0].terms[0].word_wires = {-2}; }, "measurement 0: wire -2"},
+      {[](Program& p) { p.measurements[0].terms[0].pauli_wires = {-2}; }, "measurement 0: wire -2"},
       {[](Program& p) { p.measurements[0].terms[0].factors[0].wires = {7}; }, "measurement 0: wire 7"},
       {[](Program& p) { p.measurements[0].terms[0].factors[0].input = 50; }, "measurement 0: no input 50"},
       {[](Program& p) { p.measurements[0].terms[0].coefficients[0].column = 9; },
@@ -122,16 +122,16 @@ TEST(what_is_malformed) {
       {[](Program& p) { p.gates[2].input = 3; }, "gate 2 (QubitUnitary): input 3"},
       {[](Program& p) { p.gates[2].input = 0; }, "gate 2 (QubitUnitary): input 0"},
       {[](Program& p) { p.gates[3].input = 2; }, "gate 3 (DiagonalQubitUnitary): input 2"},
-      {[](Program& p) { p.gates[4].word = "X"; }, "gate 4 (PauliRot): the Pauli word 'X'"},
-      {[](Program& p) { p.gates[4].word = "XA"; }, "the Pauli word 'XA'"},
+      {[](Program& p) { p.gates[4].pauli_word = "X"; }, "gate 4 (PauliRot): the Pauli word 'X'"},
+      {[](Program& p) { p.gates[4].pauli_word = "XA"; }, "the Pauli word 'XA'"},
       {[](Program& p) { p.gates[5].targets = {0}; }, "gate 5 (GlobalPhase)"},
       {[](Program& p) { p.initial.wires = {1, 1}; }, "initial state: wire 1 appears twice"},
       {[](Program& p) { p.initial.input = 2; }, "initial state: input 2"},
       {[](Program& p) { p.initial = {Preparation::basis, {0, 1}, {1}, no_input}; }, "initial state: one bit per wire"},
       {[](Program& p) { p.initial = {Preparation::basis, {0}, {2}, no_input}; }, "initial state: bits are 0 or 1"},
       {[](Program& p) { p.measurements[1].wires = {1, 1}; }, "measurement 1: wire 1 appears twice"},
-      {[](Program& p) { p.measurements[0].terms[0].word = "I"; }, "measurement 0: the Pauli word 'I'"},
-      {[](Program& p) { p.measurements[0].terms[0].word = "ZZ"; }, "measurement 0: the Pauli word 'ZZ'"},
+      {[](Program& p) { p.measurements[0].terms[0].pauli_word = "I"; }, "measurement 0: the Pauli word 'I'"},
+      {[](Program& p) { p.measurements[0].terms[0].pauli_word = "ZZ"; }, "measurement 0: the Pauli word 'ZZ'"},
       {[](Program& p) { p.measurements[0].terms[0].factors[0].wires = {0}; }, "measurement 0: wire 0 appears twice"},
       {[](Program& p) { p.measurements[0].terms[0].factors[0].input = 2; }, "measurement 0: input 2"},
       {[](Program& p) { p.measurements[0].terms[0].factors[1].bits = {}; }, "measurement 0: one bit per wire"},
@@ -147,7 +147,7 @@ TEST(what_is_beside_the_point) {
       {[](Program& p) { p.gates[0].input = 2; }, "gate 0 (RX)"},
       {[](Program& p) { p.gates[0].input = 99; }, "gate 0 (RX)"},
       {[](Program& p) { p.gates[1].input = -9; }, "gate 1 (CNOT)"},
-      {[](Program& p) { p.gates[6].word = "ZZ"; }, "gate 6 (IsingXX)"},
+      {[](Program& p) { p.gates[6].pauli_word = "ZZ"; }, "gate 6 (IsingXX)"},
       {[](Program& p) { p.initial = {Preparation::basis, {0}, {1}, 99}; }, "initial state"},
       {[](Program& p) { p.initial = {Preparation::zero, {}, {}, 0}; }, "initial state"},
       {[](Program& p) { p.initial = {Preparation::zero, {0}, {5}, no_input}; }, "initial state"},
@@ -220,15 +220,15 @@ TEST(every_field_is_in_the_bytes) {
       [](Program& p) { p.gates[0].slots[0].scale = 2 + 1e-15; },
       [](Program& p) { p.gates[0].slots[0].offset = 1e-300; },
       [](Program& p) { p.gates[2].input = 3; },
-      [](Program& p) { p.gates[4].word = "IX"; },
+      [](Program& p) { p.gates[4].pauli_word = "IX"; },
       [](Program& p) { std::swap(p.gates[0], p.gates[1]); },
       [](Program& p) { p.gates.pop_back(); },
       [](Program& p) { p.measurements[0].kind = MeasurementKind::var; },
       [](Program& p) { p.measurements[1].wires = {0, 1}; },
       [](Program& p) { p.measurements[0].terms[0].scale = 3; },
       [](Program& p) { p.measurements[0].terms[0].coefficients.clear(); },
-      [](Program& p) { p.measurements[0].terms[0].word = "X"; },
-      [](Program& p) { p.measurements[0].terms[0].word_wires = {2}; },
+      [](Program& p) { p.measurements[0].terms[0].pauli_word = "X"; },
+      [](Program& p) { p.measurements[0].terms[0].pauli_wires = {2}; },
       [](Program& p) { p.measurements[0].terms[0].factors[0].kind = FactorKind::sparse; },
       [](Program& p) { p.measurements[0].terms[0].factors[0].wires = {2}; },
       [](Program& p) { p.measurements[0].terms[0].factors[0].input = 4; },
@@ -280,7 +280,7 @@ class Mutator {
     changes_.push_back([&] { gate.control_values.resize(random_.below(4), random_.chance(0.5)); });
     records(gate.slots, [this](Slot& slot) { fields(slot); });
     number(gate.input);
-    letters(gate.word);
+    letters(gate.pauli_word);
   }
 
   void fields(Slot& slot) {
@@ -291,8 +291,8 @@ class Mutator {
 
   void fields(Term& term) {
     records(term.coefficients, [this](Slot& slot) { fields(slot); });
-    numbers(term.word_wires);
-    letters(term.word);
+    numbers(term.pauli_wires);
+    letters(term.pauli_word);
     records(term.factors, [this](Factor& factor) {
       kind(factor.kind);
       numbers(factor.wires);
@@ -323,10 +323,10 @@ class Mutator {
     changes_.push_back([&, this] { field = static_cast<Enum>(random_.below(7)); });
   }
 
-  void letters(std::string& word) {
-    changes_.push_back([&, this] { word += "IXYZ?"[random_.below(5)]; });
-    changes_.push_back([&, this] { word = word.substr(0, random_.below(3)); });
-    changes_.push_back([&, this] { word = std::string(word.size(), "IXYZ"[random_.below(4)]); });
+  void letters(std::string& pauli_word) {
+    changes_.push_back([&, this] { pauli_word += "IXYZ?"[random_.below(5)]; });
+    changes_.push_back([&, this] { pauli_word = pauli_word.substr(0, random_.below(3)); });
+    changes_.push_back([&, this] { pauli_word = std::string(pauli_word.size(), "IXYZ"[random_.below(4)]); });
   }
 
   template <class Int>

@@ -50,7 +50,7 @@ TEST(random_circuits_in_every_batch) {
 TEST(circuits_in_either_basis) {
   Random random(4);
   for (int round = 0; round < 12; ++round)
-    check_case(make_case(random, word_circuit(random, 1 + round % 6, 24), 1 + round % 3));
+    check_case(make_case(random, pauli_word_circuit(random, 1 + round % 6, 24), 1 + round % 3));
 }
 
 TEST(no_wires_and_no_gates) {
@@ -87,7 +87,7 @@ TEST(tiles_agree_with_the_dense_simulator) {
     for (int round = 0; round < 4; ++round)
       check_case(make_case(random, random_circuit(random, 6 + round % 3, 25), 3), {tile_bits, round % 2 == 0 ? 0 : 13});
     for (int round = 0; round < 2; ++round)
-      check_case(make_case(random, word_circuit(random, 6 + round, 40), 3), {tile_bits, 0});
+      check_case(make_case(random, pauli_word_circuit(random, 6 + round, 40), 3), {tile_bits, 0});
   }
 }
 
@@ -126,7 +126,7 @@ TEST(many_words_and_strings_of_a_kind) {
   };
   for (int number = 1; number < 64; ++number) {
     Gate gate = make_gate("PauliRot", bits_of(number), {random_slot(random, circuit.program)});
-    gate.word = std::string(gate.targets.size(), 'Z');
+    gate.pauli_word = std::string(gate.targets.size(), 'Z');
     circuit.program.gates.push_back(std::move(gate));
   }
   add_rotations(circuit);
@@ -275,7 +275,7 @@ TEST(whole_circuits_take_few_launches) {
 // Signs of words lie beside the tile, and there may be more than there is room for.
 TEST(too_many_words_for_a_gpu_are_refused) {
   Random random(14);
-  const Case c = make_case(random, word_circuit(random, 6, 20), 1);
+  const Case c = make_case(random, pauli_word_circuit(random, 6, 20), 1);
   constexpr std::size_t tiles_and_tables = (2 * 256 + 512) * sizeof(Complex<float>);
   EmulatedRun<float> fits(c.program, c.values, 1, {4, 0, tiles_and_tables + 1024});
   fits.forward();

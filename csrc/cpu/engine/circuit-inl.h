@@ -155,7 +155,7 @@ class CircuitEngine {
         real_stride_(program_.real_results()),
         complex_stride_(program_.complex_results()),
         tiles_(call, team_),
-        words_(plan_, tiles_),
+        pauli_words_(plan_, tiles_),
         first_scratch_(call.resources().needs_scratch ? 2 * dimension_ : 0),
         second_scratch_(call.resources().needs_scratch ? 2 * dimension_ : 0) {}
 
@@ -167,7 +167,7 @@ class CircuitEngine {
       start_group(sample, task.end);
       psi_ = in_place ? reinterpret_cast<V*>(results.ket) + 2 * sample * dimension_ : state.data();
       if (!run_circuit()) return;
-      measure_words(results);
+      measure_pauli_words(results);
       for (const PlannedMeasurement& m : plan_.measurements) measure(m, results);
       watch_.lap(times_.measure);
       if constexpr (width > 1) {
@@ -194,7 +194,7 @@ class CircuitEngine {
       } else {
         read_ket(cotangents.ket);
       }
-      add_words_bra(cotangents);
+      add_pauli_words_bra(cotangents);
       for (const PlannedMeasurement& m : plan_.measurements) add_bra(m, cotangents);
       watch_.lap(times_.bra);
       if (!undo_circuit(ket.data())) return;
@@ -413,7 +413,7 @@ class CircuitEngine {
         case GateOpKind::diagonal: return apply_diagonal(psi, groups, gate_op.offsets, c, begin, end);
         case GateOpKind::exchange: return exchange(psi, groups, gate_op.offsets, begin, end);
         case GateOpKind::pauli_rotation:
-          return rotate_pauli<false, false>(psi, psi, groups, gate_op.word, c[0], c[1], begin, end, psi);
+          return rotate_pauli<false, false>(psi, psi, groups, gate_op.pauli_word, c[0], c[1], begin, end, psi);
       }
     });
   }
@@ -489,7 +489,7 @@ class CircuitEngine {
         exchange(psi_, groups, gate_op.offsets, begin, end);
         return exchange(lambda_, groups, gate_op.offsets, begin, end);
       case GateOpKind::pauli_rotation:
-        return rotate_pauli<W, true>(psi_, lambda_, groups, gate_op.word, c[0], c[1], begin, end, w);
+        return rotate_pauli<W, true>(psi_, lambda_, groups, gate_op.pauli_word, c[0], c[1], begin, end, w);
     }
   }
 
@@ -546,9 +546,9 @@ class CircuitEngine {
     });
   }
 
-  // out = word and factors applied to `in`; the factor `left_out` is left out.
+  // out = Pauli word and factors applied to `in`; the factor `left_out` is left out.
   void write_term(V* out, const V* in, const PlannedTerm& term, const PlannedFactor* left_out = nullptr) {
-    team_.for_range(dimension_, [&](Index begin, Index end) { write_pauli(out, in, term.word, begin, end); });
+    team_.for_range(dimension_, [&](Index begin, Index end) { write_pauli(out, in, term.pauli_word, begin, end); });
     for (const PlannedFactor& f : term.factors) {
       if (&f != left_out) apply_factor(out, f);
     }
@@ -564,7 +564,7 @@ class CircuitEngine {
       if (call_.should_stop()) return;
       const V c = lanes_of(t);
       if (t.factors.empty()) {
-        team_.for_range(dimension_, [&](Index begin, Index end) { add_pauli(out, in, t.word, c, begin, end); });
+        team_.for_range(dimension_, [&](Index begin, Index end) { add_pauli(out, in, t.pauli_word, c, begin, end); });
       } else {
         V* scratch = second_scratch_.data();
         write_term(scratch, in, t);
@@ -586,7 +586,7 @@ class CircuitEngine {
       overlaps_.assign(width, 0.0);
       if (t.factors.empty()) {
         team_.template reduce<V>(dimension_, 1, overlaps_.data(), [&](Index begin, Index end, V* sum) {
-          overlap_pauli(u, ket, t.word, begin, end, sum);
+          overlap_pauli(u, ket, t.pauli_word, begin, end, sum);
         });
       } else {
         write_term(second_scratch_.data(), ket, t);
@@ -611,22 +611,22 @@ class CircuitEngine {
     return v;
   }
 
-  // --- words of expectation values -----------------------------------------------------------------------------------
+  // --- Pauli words of expectation values -----------------------------------------------------------------------------
 
-  // Expectation values begin as the sums of their words.
-  void measure_words(const Results<T>& results) {
-    words_.overlaps(scalars(psi_), scalars(psi_), pauli_sums_);
-    write_word_sums(results, [&](const WordGroup::Member& m, Index at, int l) {
+  // Expectation values begin as the sums of their Pauli words.
+  void measure_pauli_words(const Results<T>& results) {
+    pauli_words_.overlaps(scalars(psi_), scalars(psi_), pauli_sums_);
+    write_pauli_word_sums(results, [&](const PauliGroup::Member& m, Index at, int l) {
       return coefficient(*m.term, sample(l)) * pauli_sums_[at * width + l];
     });
   }
 
-  // f(member, number, lane) is what a word gives.
+  // f(member, number, lane) is what a Pauli word gives.
   template <class F>
-  void write_word_sums(const Results<T>& results, const F& f) {
+  void write_pauli_word_sums(const Results<T>& results, const F& f) {
     std::vector<double>& totals = overlaps_;
     totals.assign(real_stride_ * width, 0.0);
-    words_.for_each_member([&](const WordGroup::Member& m, Index at) {
+    pauli_words_.for_each_member([&](const PauliGroup::Member& m, Index at) {
       for (int l = 0; l < count_; ++l) totals[m.result * width + l] += f(m, at, l);
     });
     for (const PlannedMeasurement& m : plan_.measurements) {
@@ -635,25 +635,25 @@ class CircuitEngine {
     }
   }
 
-  void add_words_bra(const Cotangents<T>& c) {
-    if (words_.count() == 0) return fill_zero(lambda_);
-    pauli_sums_.assign(words_.count() * width, 0.0);
+  void add_pauli_words_bra(const Cotangents<T>& c) {
+    if (pauli_words_.count() == 0) return fill_zero(lambda_);
+    pauli_sums_.assign(pauli_words_.count() * width, 0.0);
     bool requested = false;
-    words_.for_each_member([&](const WordGroup::Member& m, Index at) {
+    pauli_words_.for_each_member([&](const PauliGroup::Member& m, Index at) {
       for (const Slot& s : m.term->coefficients) requested |= requests(s.input);
       for (int l = 0; l < count_; ++l)
-        pauli_sums_[at * width + l] = word_cotangent(m, c, l) * coefficient(*m.term, sample(l));
+        pauli_sums_[at * width + l] = pauli_word_cotangent(m, c, l) * coefficient(*m.term, sample(l));
     });
-    words_.write_bra(scalars(psi_), scalars(lambda_), pauli_sums_, false);
+    pauli_words_.write_bra(scalars(psi_), scalars(lambda_), pauli_sums_, false);
     if (!requested) return;
-    words_.overlaps(scalars(psi_), scalars(psi_), pauli_sums_);
-    words_.for_each_member([&](const WordGroup::Member& m, Index at) {
+    pauli_words_.overlaps(scalars(psi_), scalars(psi_), pauli_sums_);
+    pauli_words_.for_each_member([&](const PauliGroup::Member& m, Index at) {
       for (int l = 0; l < count_; ++l)
-        add_coefficient_gradients(*m.term, sample(l), word_cotangent(m, c, l) * pauli_sums_[at * width + l]);
+        add_coefficient_gradients(*m.term, sample(l), pauli_word_cotangent(m, c, l) * pauli_sums_[at * width + l]);
     });
   }
 
-  double word_cotangent(const WordGroup::Member& m, const Cotangents<T>& c, int lane) const {
+  double pauli_word_cotangent(const PauliGroup::Member& m, const Cotangents<T>& c, int lane) const {
     return static_cast<double>(c.real[sample(lane) * real_stride_ + m.result]);
   }
 
@@ -673,7 +673,7 @@ class CircuitEngine {
     return results.real + sample(lane) * real_stride_ + m.first_result;
   }
 
-  // On top of the words, those terms that have factors.
+  // On top of the Pauli words, those terms that have factors.
   void measure_expval(const PlannedMeasurement& m, const Results<T>& results) {
     if (m.terms.empty()) return;
     double mean[width] = {};
@@ -910,7 +910,7 @@ class CircuitEngine {
   TileRunner<V> tiles_;
   std::optional<PassRunner<V>> forward_rotations_;  // made when they are needed
   std::optional<PassRunner<V>> backward_rotations_;
-  WordRunner<V> words_;
+  PauliSums<V> pauli_words_;
 
   // Grown once, on first use; the engine itself allocates no state.
   HugePageBuffer<V> first_scratch_;

@@ -1,13 +1,14 @@
 // Pauli words of expectation values: their overlaps, and what they add to a bra. Included by circuit-inl.h after
 // tiles-inl.h.
 //
-// Words that flip the same bits differ by signs only: <u|P|psi> = i^quarter sum_q (-1)^parity conj(u_(q^flip)) psi_q.
-// So the products of a group are formed once, and the sums for all its members are one Walsh-Hadamard transform of
-// them; the other way round, the coefficients of all members become one real function of q by the same transform. Where
-// a group has few members of a phase, they are lone words, and a sweep over the rows serves several of those.
+// Pauli words that flip the same bits differ by signs only: <u|P|psi> = i^quarter sum_q (-1)^parity conj(u_(q^flip))
+// psi_q. So the products of a group are formed once, and the sums for all its members are one Walsh-Hadamard transform
+// of them; the other way round, the coefficients of all members become one real function of q by the same transform.
+// Where a group has few members of a phase, they are lone Pauli words, and a sweep over the rows serves several of
+// those.
 
 template <class V>
-class WordRunner {
+class PauliSums {
   using T = Scalar<V>;
   static constexpr int width = lane_width<V>;
   static constexpr bool single = width == 1;
@@ -15,9 +16,9 @@ class WordRunner {
   using Sums = typename TileRunner<V>::Sums;
 
  public:
-  WordRunner(const Plan& plan, TileRunner<V>& tiles) : plan_(plan), tiles_(tiles) {
+  PauliSums(const Plan& plan, TileRunner<V>& tiles) : plan_(plan), tiles_(tiles) {
     for (const ObservablePass& pass : plan.observables) {
-      for (const WordGroup& group : pass.groups) count_ += static_cast<Index>(group.members.size());
+      for (const PauliGroup& group : pass.groups) count_ += static_cast<Index>(group.members.size());
     }
   }
 
@@ -28,8 +29,8 @@ class WordRunner {
   void for_each_member(const F& f) const {
     Index at = 0;
     for (const ObservablePass& pass : plan_.observables) {
-      for (const WordGroup& group : pass.groups) {
-        for (const WordGroup::Member& m : group.members) f(m, at++);
+      for (const PauliGroup& group : pass.groups) {
+        for (const PauliGroup::Member& m : group.members) f(m, at++);
       }
     }
   }
@@ -77,11 +78,11 @@ class WordRunner {
   }
 
  private:
-  using Member = WordGroup::Member;
+  using Member = PauliGroup::Member;
 
   // Those members of a group whose phase is real, or imaginary. `first`: the number of the group's first member.
   struct Part {
-    const WordGroup& group;
+    const PauliGroup& group;
     bool imaginary;
     Index first;
   };
@@ -93,9 +94,9 @@ class WordRunner {
     Index number;
   };
 
-  // A transform costs as much as so many lone words.
+  // A transform costs as much as so many lone Pauli words.
   static constexpr int few = 6;
-  // Lone words of a sweep: their sums stay in registers.
+  // Lone Pauli words of a sweep: their sums stay in registers.
   static constexpr int most_in_sweep = 8;
 
   // Calls of_part for the parts with many members, of_lone for up to most_in_sweep of the others at a time.
@@ -104,7 +105,7 @@ class WordRunner {
     Lone lone[most_in_sweep];
     int waiting = 0;
     Index first = 0;
-    for (const WordGroup& group : pass.groups) {
+    for (const PauliGroup& group : pass.groups) {
       if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
       for (const bool imaginary : {false, true}) {
         const int count = count_of(group, imaginary);
@@ -125,7 +126,7 @@ class WordRunner {
 
   static Index members(const ObservablePass& pass) {
     Index count = 0;
-    for (const WordGroup& group : pass.groups) count += static_cast<Index>(group.members.size());
+    for (const PauliGroup& group : pass.groups) count += static_cast<Index>(group.members.size());
     return count;
   }
 
@@ -134,7 +135,7 @@ class WordRunner {
   // With products of conj(u) and i psi for the imaginary members, only a sign is left of i^quarter.
   static double sign(const Member& m, Mask base) { return (m.quarter >= 2) != odd_parity(m.tile_mask & base) ? -1 : 1; }
 
-  static int count_of(const WordGroup& group, bool imaginary) {
+  static int count_of(const PauliGroup& group, bool imaginary) {
     int count = 0;
     for (const Member& m : group.members) count += is_imaginary(m) == imaginary;
     return count;
@@ -146,9 +147,9 @@ class WordRunner {
     return w;
   }
 
-  // --- lone words ----------------------------------------------------------------------------------------------------
+  // --- lone Pauli words ----------------------------------------------------------------------------------------------
 
-  // The row of psi or i psi that a word brings to a row, up to the signs below.
+  // The row of psi or i psi that a Pauli word brings to a row, up to the signs below.
   static KETGRAD_ALWAYS_INLINE Cell source(const Lone& lone, const T* ket, Index row) {
     const Cell x = Cell::load(ket, row ^ lone.row_flip);
     if constexpr (single) {
@@ -174,8 +175,8 @@ class WordRunner {
     return odd_parity(static_cast<Mask>(row ^ lone.row_flip) & lone.member.row_mask);
   }
 
-  // Calls f with the count as a constant, so that sums stay in registers: rounded up to a power of two, the words in
-  // excess being the first one again, for nobody.
+  // Calls f with the count as a constant, so that sums stay in registers: rounded up to a power of two, the Pauli words
+  // in excess being the first one again, for nobody.
   template <class F>
   static void with_count(int count, const F& f) {
     if (count == 1) return f(std::integral_constant<int, 1>());
@@ -187,46 +188,47 @@ class WordRunner {
   static void lone_overlaps(const Lone* lone, int count, Mask base, const T* u, const T* ket, Index rows,
                             double* sums) {
     with_count(count, [&](auto size) {
-      Lone words[size];
-      for (int j = 0; j < size; ++j) words[j] = lone[j < count ? j : 0];
+      Lone pauli_words[size];
+      for (int j = 0; j < size; ++j) pauli_words[j] = lone[j < count ? j : 0];
       const Row<T> signs[2] = {Row<T>{} + T(1), Row<T>{} - T(1)};
       Row<T> total[size] = {};
       for (Index first = 0; first < rows; first += summed_together) {
         Row<T> sum[size] = {};
         for (Index r = first; r < std::min(rows, first + summed_together); ++r) {
           const Cell x = Cell::load(u, r);
-          for (int j = 0; j < size; ++j) sum[j] += signs[odd_source(words[j], r)] * x.inner(source(words[j], ket, r));
+          for (int j = 0; j < size; ++j)
+            sum[j] += signs[odd_source(pauli_words[j], r)] * x.inner(source(pauli_words[j], ket, r));
         }
         for (int j = 0; j < size; ++j) total[j] += sum[j];
       }
       for (int j = 0; j < count; ++j)
-        TileRunner<V>::add_sum(total[j], source_signs(words[j]), sign(words[j].member, base),
-                               sums + words[j].number * width);
+        TileRunner<V>::add_sum(total[j], source_signs(pauli_words[j]), sign(pauli_words[j].member, base),
+                               sums + pauli_words[j].number * width);
     });
   }
 
   static void add_lone(const Lone* lone, int count, Mask base, const T* ket, T* bra, Index rows,
                        const double* weights) {
     with_count(count, [&](auto size) {
-      Lone words[size];
+      Lone pauli_words[size];
       Row<T> w[size][2];  // by the parity of the place that a row comes from
       for (int j = 0; j < size; ++j) {
-        words[j] = lone[j < count ? j : 0];
-        w[j][0] = j < count ? static_cast<T>(sign(words[j].member, base)) * weight(weights + words[j].number * width) *
-                                  source_signs(words[j])
+        pauli_words[j] = lone[j < count ? j : 0];
+        w[j][0] = j < count ? static_cast<T>(sign(pauli_words[j].member, base)) *
+                                  weight(weights + pauli_words[j].number * width) * source_signs(pauli_words[j])
                             : Row<T>{};
         w[j][1] = -w[j][0];
       }
       for (Index r = 0; r < rows; ++r) {
         Cell total = Cell::load(bra, r);
         for (int j = 0; j < size; ++j)
-          total = total.plus(source(words[j], ket, r).times(w[j][odd_source(words[j], r)]));
+          total = total.plus(source(pauli_words[j], ket, r).times(w[j][odd_source(pauli_words[j], r)]));
         total.store(bra, r);
       }
     });
   }
 
-  // --- many words that flip the same bits ----------------------------------------------------------------------------
+  // --- many Pauli words that flip the same bits ----------------------------------------------------------------------
 
   // Per cell: the partner's conjugate times psi or i psi.
   static Row<T> product(const Part& part, const T* u, const T* ket, Index row) {

@@ -206,8 +206,10 @@ class PassRunner {
     return inverse_ ? -value : value;
   }
 
-  // -i P of a real word is +-1 times what the kernels take it for, by i^y_count and the wire map's offset.
-  static double sign_of(const PauliWord& word) { return (word.y_count % 4 == 3) != word.negative ? -1 : 1; }
+  // -i P of a real Pauli word is +-1 times what the kernels take it for, by i^y_count and the wire map's offset.
+  static double sign_of(const PauliWord& pauli_word) {
+    return (pauli_word.y_count % 4 == 3) != pauli_word.negative ? -1 : 1;
+  }
 
   // Goes over an operation in the order of the sweep; `scale` is what the state in memory lacks.
   void prepare(const TileOp& op, OpParameters& n, double& scale) {
@@ -256,7 +258,7 @@ class PassRunner {
       Row<T> a{};
       Row<T> b{};
       const double scale = j == 0 ? taken : 1;
-      const double sign = sign_of(plan_.rotations[block.rotations[j]].word);
+      const double sign = sign_of(plan_.rotations[block.rotations[j]].pauli_word);
       if (lanes == 1) {
         const auto x = static_cast<T>(n.angles.unnormalised ? 1 : scale * *cosine);
         const auto y = static_cast<T>(sign * (n.angles.unnormalised ? *sine / *cosine : scale * *sine));
@@ -375,7 +377,7 @@ class PassRunner {
   double string_angle(const PhaseString& s, int lane) const {
     double total = 0;
     for (const int t : s.rotations)
-      total += plan_.rotations[t].word.negative != s.negative ? -angle(t, lane) : angle(t, lane);
+      total += plan_.rotations[t].pauli_word.negative != s.negative ? -angle(t, lane) : angle(t, lane);
     return total;
   }
 
@@ -540,7 +542,7 @@ class PassRunner {
                       const Row<T>* found, double* sums) const {
     for (std::size_t j = 0; j < block.rotations.size(); ++j) {
       const double sign =
-          sign_of(plan_.rotations[block.rotations[j]].word) * (odd_parity(block.tile_sign[j] & base) ? -1 : 1);
+          sign_of(plan_.rotations[block.rotations[j]].pauli_word) * (odd_parity(block.tile_sign[j] & base) ? -1 : 1);
       TileRunner<V>::add_sum(part.only(found[j], 0), lane_signs<T>(block.lane_sign[j]),
                              sign * n.scale_before * n.scale_before, sums + j * width);
     }
@@ -579,7 +581,7 @@ class PassRunner {
       const Row<T> signs = Sums::signs(place);
       const Row<T>& sum = work.products[Sums::vector(place)];
       for (const int t : s.rotations) {
-        const bool negative = (plan_.rotations[t].word.negative != s.negative) != odd_parity(s.tile_mask & base);
+        const bool negative = (plan_.rotations[t].pauli_word.negative != s.negative) != odd_parity(s.tile_mask & base);
         TileRunner<V>::add_sum(sum, signs, negative ? -factor : factor, sums);
         sums += width;
       }

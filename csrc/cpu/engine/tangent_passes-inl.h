@@ -205,7 +205,7 @@ class TangentRunner : public PassRunner<V> {
     if (const auto* block = std::get_if<RotationBlock>(&op)) {
       for (std::size_t j = 0; j < block->rotations.size(); ++j) {
         const int t = block->rotations[j];
-        const Row<T> w = weight(t, Base::sign_of(this->plan_.rotations[t].word));
+        const Row<T> w = weight(t, Base::sign_of(this->plan_.rotations[t].pauli_word));
         weights_.push_back(Base::single ? w * lane_signs<T>(block->lane_sign[j]) : w);
       }
       return first;
@@ -213,7 +213,7 @@ class TangentRunner : public PassRunner<V> {
     for (const PhaseString& s : std::get<Phases>(op).strings) {
       Row<T> total{};
       for (const int t : s.rotations) {
-        if (has_tangent(t)) total += weight(t, this->plan_.rotations[t].word.negative != s.negative ? -1 : 1);
+        if (has_tangent(t)) total += weight(t, this->plan_.rotations[t].pauli_word.negative != s.negative ? -1 : 1);
       }
       weights_.push_back(total);
     }

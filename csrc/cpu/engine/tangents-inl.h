@@ -24,17 +24,18 @@ void add_diagonal(V* out, const V* in, const IndexMap& groups, const std::vector
 
 // Calls f(i, re, im) with (-i P in)_i for the amplitudes of the groups.
 template <class V, class F>
-void for_each_rotated(const V* in, const IndexMap& groups, const PauliWord& word, Index begin, Index end, const F& f) {
-  const RotationPhase phase(word);
+void for_each_rotated(const V* in, const IndexMap& groups, const PauliWord& pauli_word, Index begin, Index end,
+                      const F& f) {
+  const RotationPhase phase(pauli_word);
   const auto at = [&](Index i) {
-    const Index j = i ^ static_cast<Index>(word.x);
+    const Index j = i ^ static_cast<Index>(pauli_word.x);
     V re, im;
-    rotated(in + 2 * j, phase, odd_parity(static_cast<Mask>(j) & word.z), re, im);
+    rotated(in + 2 * j, phase, odd_parity(static_cast<Mask>(j) & pauli_word.z), re, im);
     f(i, re, im);
   };
   for (Index r = begin; r < end; ++r) {
     at(groups[r]);
-    if (word.x != 0) at(groups[r] ^ static_cast<Index>(word.x));
+    if (pauli_word.x != 0) at(groups[r] ^ static_cast<Index>(pauli_word.x));
   }
 }
 
@@ -189,10 +190,11 @@ class TangentEngine : public CircuitEngine<V> {
           return add_large_block(out, in, gate_op.groups, gate_op.offsets, gate_op.size(), c, begin, end);
         case GateOpKind::diagonal: return add_diagonal(out, in, gate_op.groups, gate_op.offsets, c, begin, end);
         case GateOpKind::pauli_rotation:
-          return for_each_rotated(in, gate_op.groups, gate_op.word, begin, end, [&](Index i, const V& re, const V& im) {
-            out[2 * i] += c[0] * in[2 * i] + c[1] * re;
-            out[2 * i + 1] += c[0] * in[2 * i + 1] + c[1] * im;
-          });
+          return for_each_rotated(in, gate_op.groups, gate_op.pauli_word, begin, end,
+                                  [&](Index i, const V& re, const V& im) {
+                                    out[2 * i] += c[0] * in[2 * i] + c[1] * re;
+                                    out[2 * i + 1] += c[0] * in[2 * i + 1] + c[1] * im;
+                                  });
       }
     });
   }
@@ -205,7 +207,7 @@ class TangentEngine : public CircuitEngine<V> {
         gate_op.groups.size(), overlap_count(gate_op), overlaps.data(), [&](Index begin, Index end, V* w) {
           if (gate_op.kind == GateOpKind::pauli_rotation) {
             return for_each_rotated(
-                ket, gate_op.groups, gate_op.word, begin, end,
+                ket, gate_op.groups, gate_op.pauli_word, begin, end,
                 [&](Index i, const V& re, const V& im) { w[0] += bra[2 * i] * re + bra[2 * i + 1] * im; });
           }
           add_diagonal_overlaps(gate_op, bra, ket, begin, end, w);
@@ -303,7 +305,7 @@ class TangentEngine : public CircuitEngine<V> {
     for (const PlannedFactor& varied : term.factors) {
       if (&varied == left_out || !call_.has_tangent(varied.factor->input)) continue;
       V* out = fourth_scratch_.data();
-      team_.for_range(dimension_, [&](Index begin, Index end) { write_pauli(out, in, term.word, begin, end); });
+      team_.for_range(dimension_, [&](Index begin, Index end) { write_pauli(out, in, term.pauli_word, begin, end); });
       for (const PlannedFactor& factor : term.factors) {
         if (&factor == &varied) {
           apply_factor_tangent(out, factor);
@@ -347,7 +349,7 @@ class TangentEngine : public CircuitEngine<V> {
   // --- derivatives of results ----------------------------------------------------------------------------------------
 
   void measure(const Results<T>& results) {
-    measure_words(results);
+    measure_pauli_words(results);
     for (const PlannedMeasurement& m : plan_.measurements) {
       switch (m.measurement->kind) {
         case MeasurementKind::expval: measure_expval(m, results); break;
@@ -359,22 +361,22 @@ class TangentEngine : public CircuitEngine<V> {
     }
   }
 
-  // Of each word 2 Re<psi|P|dpsi>, and <psi|P|psi> where a coefficient has a tangent or is requested; else zeros.
-  void find_word_overlaps() {
-    this->words_.overlaps(this->scalars(psi_), this->scalars(dpsi_), word_tangents_);
-    for (double& overlap : word_tangents_) overlap *= 2;
+  // Of each Pauli word 2 Re<psi|P|dpsi>, and <psi|P|psi> where a coefficient has a tangent or is requested; else zeros.
+  void find_pauli_word_overlaps() {
+    this->pauli_words_.overlaps(this->scalars(psi_), this->scalars(dpsi_), pauli_word_tangents_);
+    for (double& overlap : pauli_word_tangents_) overlap *= 2;
     bool needed = false;
-    this->words_.for_each_member([&](const WordGroup::Member& m, Index) {
+    this->pauli_words_.for_each_member([&](const PauliGroup::Member& m, Index) {
       for (const Slot& s : m.term->coefficients) needed |= call_.has_tangent(s.input) || this->requests(s.input);
     });
-    if (needed) return this->words_.overlaps(this->scalars(psi_), this->scalars(psi_), this->pauli_sums_);
-    this->pauli_sums_.assign(word_tangents_.size(), 0.0);
+    if (needed) return this->pauli_words_.overlaps(this->scalars(psi_), this->scalars(psi_), this->pauli_sums_);
+    this->pauli_sums_.assign(pauli_word_tangents_.size(), 0.0);
   }
 
-  void measure_words(const Results<T>& results) {
-    find_word_overlaps();
-    this->write_word_sums(results, [&](const WordGroup::Member& m, Index at, int l) {
-      const Dual overlap(this->pauli_sums_[at * width + l], word_tangents_[at * width + l]);
+  void measure_pauli_words(const Results<T>& results) {
+    find_pauli_word_overlaps();
+    this->write_pauli_word_sums(results, [&](const PauliGroup::Member& m, Index at, int l) {
+      const Dual overlap(this->pauli_sums_[at * width + l], pauli_word_tangents_[at * width + l]);
       return (coefficient(*m.term, this->sample(l)) * overlap).tangent;
     });
   }
@@ -419,7 +421,7 @@ class TangentEngine : public CircuitEngine<V> {
   void add_bras(const Directional<T>& directional) {
     const Cotangents<T>& c = directional.cotangents;
     const Cotangents<T> dc = directional.cotangents_tangent();
-    add_words_bras(c, dc);
+    add_pauli_words_bras(c, dc);
     for (const PlannedMeasurement& m : plan_.measurements) {
       switch (m.measurement->kind) {
         case MeasurementKind::expval: add_expval_bras(m, c, dc); break;
@@ -447,16 +449,16 @@ class TangentEngine : public CircuitEngine<V> {
     return {static_cast<double>(c.real[at]), dc.real == nullptr ? 0 : static_cast<double>(dc.real[at])};
   }
 
-  void add_words_bras(const Cotangents<T>& c, const Cotangents<T>& dc) {
-    if (this->words_.count() == 0) {
+  void add_pauli_words_bras(const Cotangents<T>& c, const Cotangents<T>& dc) {
+    if (this->pauli_words_.count() == 0) {
       this->fill_zero(lambda_);
       return this->fill_zero(dlambda_);
     }
-    std::vector<double> weights(this->words_.count() * width, 0.0);
+    std::vector<double> weights(this->pauli_words_.count() * width, 0.0);
     std::vector<double> d_values(weights.size(), 0.0);
     bool some_tangent = dc.real != nullptr;
     bool requested = false;
-    this->words_.for_each_member([&](const WordGroup::Member& m, Index at) {
+    this->pauli_words_.for_each_member([&](const PauliGroup::Member& m, Index at) {
       some_tangent |= has_tangent(call_, *m.term);
       for (const Slot& s : m.term->coefficients) requested |= this->requests(s.input);
       for (int l = 0; l < count_; ++l) {
@@ -465,13 +467,13 @@ class TangentEngine : public CircuitEngine<V> {
         d_values[at * width + l] = weight.tangent;
       }
     });
-    this->words_.write_bra(this->scalars(psi_), this->scalars(lambda_), weights, false);
-    this->words_.write_bra(this->scalars(dpsi_), this->scalars(dlambda_), weights, false);
-    if (some_tangent) this->words_.write_bra(this->scalars(psi_), this->scalars(dlambda_), d_values, true);
+    this->pauli_words_.write_bra(this->scalars(psi_), this->scalars(lambda_), weights, false);
+    this->pauli_words_.write_bra(this->scalars(dpsi_), this->scalars(dlambda_), weights, false);
+    if (some_tangent) this->pauli_words_.write_bra(this->scalars(psi_), this->scalars(dlambda_), d_values, true);
     if (!requested) return;
-    this->words_.for_each_member([&](const WordGroup::Member& m, Index at) {
+    this->pauli_words_.for_each_member([&](const PauliGroup::Member& m, Index at) {
       for (int l = 0; l < count_; ++l) {
-        const Dual overlap(this->pauli_sums_[at * width + l], word_tangents_[at * width + l]);
+        const Dual overlap(this->pauli_sums_[at * width + l], pauli_word_tangents_[at * width + l]);
         add_coefficient_tangents(*m.term, this->sample(l), cotangent(c, dc, m.result, l) * overlap);
       }
     });
@@ -597,7 +599,7 @@ class TangentEngine : public CircuitEngine<V> {
   std::optional<TangentRunner<V>> forward_rotations_;
   std::optional<TangentRunner<V>> backward_rotations_;
   LaneVector<V> tangents_;
-  std::vector<double> word_tangents_;
+  std::vector<double> pauli_word_tangents_;
   HugePageBuffer<V> third_scratch_;
   HugePageBuffer<V> fourth_scratch_;
 };

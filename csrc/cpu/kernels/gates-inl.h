@@ -327,14 +327,15 @@ void exchange(V* psi, const IndexMap& groups, const std::vector<Index>& offsets,
   });
 }
 
-// A word enters its rotation as -i P |j> = f (-1)^popcount(j & z) |j ^ x> with f = -i i^y: real for an odd number of Y,
-// else imaginary.
+// A Pauli word enters its rotation as -i P |j> = f (-1)^popcount(j & z) |j ^ x> with f = -i i^y: real for an odd number
+// of Y, else imaginary.
 struct RotationPhase {
   bool real;
   bool negative;
 
-  explicit RotationPhase(const PauliWord& word)
-      : real((word.y_count & 1) != 0), negative((word.y_count % 4 == 0 || word.y_count % 4 == 3) != word.negative) {}
+  explicit RotationPhase(const PauliWord& pauli_word)
+      : real((pauli_word.y_count & 1) != 0),
+        negative((pauli_word.y_count % 4 == 0 || pauli_word.y_count % 4 == 3) != pauli_word.negative) {}
 };
 
 // f (-1)^parity times an amplitude.
@@ -350,13 +351,13 @@ void rotated(const V* amplitude, const RotationPhase& phase, bool odd, V& re, V&
   }
 }
 
-// psi' = c psi + s (-i P) psi on the pairs (i, i ^ x), or on single amplitudes where the word is diagonal. With W, adds
-// Im<lambda|P|psi> = Re<lambda|-i P|psi>, which is the same before and after, as P commutes with its rotation.
+// psi' = c psi + s (-i P) psi on the pairs (i, i ^ x), or on single amplitudes where the Pauli word is diagonal. With
+// W, adds Im<lambda|P|psi> = Re<lambda|-i P|psi>, which is the same before and after, as P commutes with its rotation.
 template <bool W, bool two, class V, class C>
-void rotate_pauli(V* psi, V* lambda, const IndexMap& groups, const PauliWord& word, C c, C s, Index begin, Index end,
-                  V* w) {
-  const RotationPhase phase(word);
-  const bool y_odd = (word.y_count & 1) != 0;
+void rotate_pauli(V* psi, V* lambda, const IndexMap& groups, const PauliWord& pauli_word, C c, C s, Index begin,
+                  Index end, V* w) {
+  const RotationPhase phase(pauli_word);
+  const bool y_odd = (pauli_word.y_count & 1) != 0;
   V sum{};
   const auto rotate = [&](V* state, Index i, Index j, bool odd_i, bool odd_j) {
     V from_i_re, from_i_im, from_j_re, from_j_im;
@@ -370,8 +371,8 @@ void rotate_pauli(V* psi, V* lambda, const IndexMap& groups, const PauliWord& wo
   };
   for_each_run(groups, begin, end, [&](Index first, Index length) {
     for (Index i = first; i < first + length; ++i) {
-      const Index j = i ^ static_cast<Index>(word.x);
-      const bool odd_i = odd_parity(static_cast<Mask>(i) & word.z);
+      const Index j = i ^ static_cast<Index>(pauli_word.x);
+      const bool odd_i = odd_parity(static_cast<Mask>(i) & pauli_word.z);
       const bool odd_j = odd_i != y_odd;
       if constexpr (W) {
         V re, im;

@@ -3,10 +3,11 @@
 
 // (P psi)_i = i^y (-1)^popcount(j & z) psi_j, j = i ^ x.
 template <class V>
-void pauli_amplitude(const V* psi, const PauliWord& word, Index i, V& re, V& im) {
-  const Index j = i ^ static_cast<Index>(word.x);
+void pauli_amplitude(const V* psi, const PauliWord& pauli_word, Index i, V& re, V& im) {
+  const Index j = i ^ static_cast<Index>(pauli_word.x);
   const V* a = psi + 2 * j;
-  const int quarter = word.y_count + (odd_parity(static_cast<Mask>(j) & word.z) != word.negative ? 2 : 0);
+  const int quarter =
+      pauli_word.y_count + (odd_parity(static_cast<Mask>(j) & pauli_word.z) != pauli_word.negative ? 2 : 0);
   switch (quarter & 3) {
     case 0: re = a[0], im = a[1]; return;
     case 1: re = -a[1], im = a[0]; return;
@@ -16,27 +17,27 @@ void pauli_amplitude(const V* psi, const PauliWord& word, Index i, V& re, V& im)
 }
 
 template <class V>
-void add_pauli(V* out, const V* psi, const PauliWord& word, const V& coefficient, Index begin, Index end) {
+void add_pauli(V* out, const V* psi, const PauliWord& pauli_word, const V& coefficient, Index begin, Index end) {
   for (Index i = begin; i < end; ++i) {
     V re, im;
-    pauli_amplitude(psi, word, i, re, im);
+    pauli_amplitude(psi, pauli_word, i, re, im);
     out[2 * i] += coefficient * re;
     out[2 * i + 1] += coefficient * im;
   }
 }
 
 template <class V>
-void write_pauli(V* out, const V* psi, const PauliWord& word, Index begin, Index end) {
-  for (Index i = begin; i < end; ++i) pauli_amplitude(psi, word, i, out[2 * i], out[2 * i + 1]);
+void write_pauli(V* out, const V* psi, const PauliWord& pauli_word, Index begin, Index end) {
+  for (Index i = begin; i < end; ++i) pauli_amplitude(psi, pauli_word, i, out[2 * i], out[2 * i + 1]);
 }
 
 // Re<u|P|psi>
 template <class V>
-void overlap_pauli(const V* u, const V* psi, const PauliWord& word, Index begin, Index end, V* sum) {
+void overlap_pauli(const V* u, const V* psi, const PauliWord& pauli_word, Index begin, Index end, V* sum) {
   V total{};
   for (Index i = begin; i < end; ++i) {
     V re, im;
-    pauli_amplitude(psi, word, i, re, im);
+    pauli_amplitude(psi, pauli_word, i, re, im);
     total += u[2 * i] * re + u[2 * i + 1] * im;
   }
   sum[0] += total;
