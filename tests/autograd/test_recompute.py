@@ -13,6 +13,9 @@ from torch import Tensor
 
 import ketgrad as kg
 from ketgrad.autograd import derivative_rule
+from ketgrad.autograd.functions import execute_program
+from ketgrad.execution.batching import group_tapes
+from ketgrad.native import operators
 
 WIRES, BATCH = 5, 6
 
@@ -95,6 +98,31 @@ def test_large_states_are_kept_where_that_is_asked_for(monkeypatch: pytest.Monke
     x, w = torch.rand(BATCH, WIRES, requires_grad=True), torch.rand(WIRES, 3)
     assert kept(by_execute, x, w, None)[0] == 0
     assert kept(by_execute, x, w, False)[0] == BATCH << WIRES
+
+
+def by_id(x: Tensor, w: Tensor, recompute: bool | None) -> Tensor:
+    (group,) = group_tapes([tape(x, w)])
+    return execute_program(group.binding.id, group.inputs, keep_ket=recompute is False)[0][:, 0]
+
+
+@pytest.mark.parametrize("route", [by_execute, by_products, by_compile, by_id], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_states_are_not_kept_where_nothing_is_differentiated(
+    route: Callable[..., Tensor], is_mapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    run = operators.run_execute
+
+    def watched(*arguments: Any) -> Any:
+        found = run(*arguments)
+        sizes.append(found[2].numel())
+        return found
+
+    monkeypatch.setattr(operators, "run_execute", watched)
+    x, w = torch.rand(BATCH, WIRES), torch.rand(WIRES, 3)
+    function = torch.func.vmap(lambda x: route(x[None], w, False)) if is_mapped else lambda x: route(x, w, False)
+    function(x)
+    assert sizes == [0]
 
 
 def test_second_derivatives_come_out_alike() -> None:

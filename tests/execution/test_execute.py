@@ -135,7 +135,7 @@ def test_kets_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPat
     expected, found = mixed_tape(6, 40), mixed_tape(6, 40)
     (results,) = kg.execute([expected])
     wanted = gradients(expected, results)
-    monkeypatch.setattr("ketgrad.execution.jacobian_products.keeps_ket", lambda group, recompute: False)
+    monkeypatch.setattr("ketgrad.autograd.derivative_rule.keeps_state", lambda size, device, recompute: False)
     (results,) = kg.execute([found])
     for a, b in zip(gradients(found, results), wanted, strict=True):
         assert_same(a, b, DOUBLE, "gradient")

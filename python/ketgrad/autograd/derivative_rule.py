@@ -29,7 +29,7 @@ Who differentiates when:
 | another library's `execute_fn` and `jpc` | not at all: its own functions (`_ExternalPass`)    | its own, or refused  |
 
 The nodes of tapes and of compiled functions also pack inputs and split results, so that autograd records nothing else;
-their gradients come from `gradients`, as everywhere. What holds in each of these ways:
+what is between is `forward` and `gradients`. What holds in each of these ways:
 
 - **Saved** are the program, which must live as long as the graph; the inputs, or the tensors that they are packed from,
   so that autograd notices changes in place; and the final states, the ket.
@@ -89,6 +89,23 @@ def keeps_state(size: int, device: torch.device, recompute: bool | None) -> bool
     if torch.compiler.is_compiling():  # a graph for any batch size cannot depend on how much memory is free
         return True
     return size <= _SMALL or device.type != "cpu" or size <= _KET_SHARE * _C.available_memory()
+
+
+def forward(
+    program: int, inputs: Sequence[Tensor], ket_bytes: int, recompute: bool | None, is_differentiated: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The forward pass of a call, for nodes that call `gradients` in their backward pass.
+
+    Args:
+        program, inputs: as in `operators.run_execute`.
+        ket_bytes, recompute: see `keeps_state`.
+        is_differentiated: whether there will be a backward pass.
+
+    Returns:
+        Real results, complex results and the ket to save, as `operators.run_execute` returns them.
+    """
+    keep = is_differentiated and keeps_state(ket_bytes, inputs[0].device, recompute)
+    return operators.run_execute(program, inputs, keep)
 
 
 def apply(function: Any, *args: Any) -> Any:

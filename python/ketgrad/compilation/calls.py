@@ -65,8 +65,8 @@ class _NativeCallNode(torch.autograd.Function):
         with span("pack"):
             inputs = _pack_inputs(call, tensors)
         batch = _batch_size(call, inputs)
-        keep = derivative_rule.keeps_state(batch * call.ket_bytes, call.device, call.recompute)
-        real, complex_, ket = operators.run_execute(call.id, inputs, keep)
+        size = batch * call.ket_bytes
+        real, complex_, ket = derivative_rule.forward(call.id, inputs, size, call.recompute, True)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(ket, *tensors)
         # An empty result serves as its own cotangent. Others must not be kept: they would keep themselves alive.

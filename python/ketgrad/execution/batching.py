@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..autograd.derivative_rule import keeps_state
 from ..circuit.tape import Tape
 from ..circuit.types import Parameter
 from ..native.torch_private import DisableFunctorch
@@ -48,6 +47,11 @@ class Group(NamedTuple):
     inputs: list[Tensor]
     shared: tuple[bool, ...]
     rows: tuple[int, ...]
+
+    @property
+    def ket_bytes(self) -> int:
+        """Of the final states of the call."""
+        return self.batch * (2 * self.inputs[0].element_size() << self.binding.num_wires)
 
     @property
     def batch(self) -> int:
@@ -230,12 +234,6 @@ def _tensors(values: list[Parameter], dtype: torch.dtype, device: torch.device) 
 
 
 # --- unpacking --------------------------------------------------------------------------------------------------------
-
-
-def keeps_ket(group: Group, recompute: bool | None) -> bool:
-    """Whether the final kets of a group are kept for its backward pass; None: by the memory they take."""
-    size = group.batch * (group.inputs[0].element_size() * 2 << group.binding.num_wires)
-    return keeps_state(size, group.inputs[0].device, recompute)
 
 
 def split_results(group: Group, real: Tensor, complex_: Tensor, as_views: bool = False) -> list[tuple[Tensor, ...]]:

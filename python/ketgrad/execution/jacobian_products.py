@@ -23,7 +23,6 @@ from .batching import (
     Group,
     group_tapes,
     join_cotangents,
-    keeps_ket,
     like_parameter,
     result_shape,
     split_gradients,
@@ -168,8 +167,9 @@ class AdjointProducts:
         for group in groups:
             operators.refuse_transforms(group.inputs)
             operators.require_kernels(group.inputs[0].device)
-            keep = needs_ket(group) and keeps_ket(group, self.recompute)
-            real, complex_, ket = operators.run_execute(group.binding.id, group.inputs, keep)
+            real, complex_, ket = derivative_rule.forward(
+                group.binding.id, group.inputs, group.ket_bytes, self.recompute, needs_ket(group)
+            )
             kets.append(ket)
             with span("unpack"):
                 for position, found in zip(group.positions, split_results(group, real, complex_), strict=True):
@@ -189,7 +189,8 @@ class AdjointProducts:
         results: list[TapeResult] = [None] * len(tapes)
         for group in group_tapes(tapes, self.dtype, share_trainable=True):
             operators.require_kernels(group.inputs[0].device)
-            real, complex_ = functions.execute_program(group.binding.id, group.inputs, keeps_ket(group, self.recompute))
+            keep = derivative_rule.keeps_state(group.ket_bytes, group.inputs[0].device, self.recompute)
+            real, complex_ = functions.execute_program(group.binding.id, group.inputs, keep)
             for position, found in zip(group.positions, split_results(group, real, complex_, True), strict=True):
                 results[position] = found if len(found) > 1 else found[0]
         return tuple(results)
