@@ -243,9 +243,9 @@ class ExecuteVjp(torch.autograd.Function):
         operators.refuse_legacy_vmap(tangents)
         g_real, g_complex, *inputs = ctx.saved_tensors
         needed = _positions(ctx.needs_input_grad[5:])
-        shape = _Shape(program, tuple([i for i, _ in pairs]), needed, len(inputs))
+        call = _TangentCall(program, tuple([i for i, _ in pairs]), needed, len(inputs))
         zeros = _no_tangent(g_real), _no_tangent(g_complex)
-        found = apply(ExecuteVjpJvp, shape, *inputs, *tangents, g_real, g_complex, *zeros)
+        found = apply(ExecuteVjpJvp, call, *inputs, *tangents, g_real, g_complex, *zeros)
         return (None, None, None, *found[:2], *_scatter(found[2:], needed, len(inputs)))
 
     @staticmethod
@@ -263,8 +263,8 @@ class ExecuteVjp(torch.autograd.Function):
         tangent_inputs, given = _tangents_of(inputs, tangents)
         pairs = ((g_real, dg_real), (g_complex, dg_complex))
         cotangent_tangents = [_no_tangent(g) if dg is None else _like(dg, g) for g, dg in pairs]
-        shape = _Shape(program, tangent_inputs, requested, len(inputs))
-        found = apply(ExecuteVjpJvp, shape, *inputs, *given, g_real, g_complex, *cotangent_tangents)
+        call = _TangentCall(program, tangent_inputs, requested, len(inputs))
+        found = apply(ExecuteVjpJvp, call, *inputs, *given, g_real, g_complex, *cotangent_tangents)
         return tuple(found[2:])
 
     @staticmethod
@@ -309,9 +309,9 @@ class ExecuteJvp(torch.autograd.Function):
         needed = _positions(ctx.needs_input_grad[2 : 2 + count])
         by_inputs: Sequence[Tensor] = ()
         if needed:
-            shape = _Shape(program, tangent_inputs, needed, count)
+            call = _TangentCall(program, tangent_inputs, needed, count)
             zeros = _no_tangent(g_real), _no_tangent(g_complex)
-            by_inputs = apply(ExecuteVjpJvp, shape, *tensors, g_real, g_complex, *zeros)[2:]
+            by_inputs = apply(ExecuteVjpJvp, call, *tensors, g_real, g_complex, *zeros)[2:]
         no_ket = g_complex.new_empty((g_complex.shape[0], 0))
         by_tangents = program_vjp(program, inputs, no_ket, g_real, g_complex, tangent_inputs)
         return (None, None, *_scatter(by_inputs, needed, count), *by_tangents)
@@ -332,7 +332,7 @@ class ExecuteJvp(torch.autograd.Function):
         return tuple(map(fold.unfold, found)), (0, 0)
 
 
-class _Shape(NamedTuple):
+class _TangentCall(NamedTuple):
     """A call of `ExecuteVjpJvp` without its tensors, which are inputs, tangents, cotangents and their tangents.
 
     Attributes:
@@ -350,22 +350,22 @@ class _Shape(NamedTuple):
 
 @interpreter_levels.not_for_dynamo
 class ExecuteVjpJvp(torch.autograd.Function):
-    """(shape, *inputs, *tangents, g_real, g_complex, dg_real, dg_complex) → derivatives of results and gradients."""
+    """(call, *inputs, *tangents, g_real, g_complex, dg_real, dg_complex) → derivatives of results and gradients."""
 
     @staticmethod
-    def forward(shape: _Shape, *tensors: Tensor) -> tuple[Tensor, ...]:
-        inputs, tangents = tensors[: shape.inputs], tensors[shape.inputs : -4]
-        if not shape.requested:
-            return operators.run_execute_jvp(shape.program, inputs, tangents, shape.tangent_inputs)
+    def forward(call: _TangentCall, *tensors: Tensor) -> tuple[Tensor, ...]:
+        inputs, tangents = tensors[: call.inputs], tensors[call.inputs : -4]
+        if not call.requested:
+            return operators.run_execute_jvp(call.program, inputs, tangents, call.tangent_inputs)
         g_real, g_complex, dg_real, dg_complex = tensors[-4:]
         real, complex_, by_inputs = operators.run_execute_vjp_jvp(
-            shape.program,
+            call.program,
             inputs,
             tangents,
-            shape.tangent_inputs,
+            call.tangent_inputs,
             (g_real, g_complex),
             (dg_real, dg_complex),
-            shape.requested,
+            call.requested,
         )
         return (real, complex_, *by_inputs)
 
@@ -382,13 +382,13 @@ class ExecuteVjpJvp(torch.autograd.Function):
         raise NotImplementedError(THIRD_DERIVATIVE)
 
     @staticmethod
-    def vmap(info: Any, in_dims: _Dims, shape: _Shape, *tensors: Tensor) -> tuple[Any, Any]:
-        dims, count = in_dims[1:], shape.inputs  # in_dims[0] is of the shape, which has no axis
-        mapped = [i for i, dim in zip(shape.tangent_inputs, dims[count:-4], strict=True) if dim is not None]
-        per_sample = (*mapped, *shape.requested)
-        fold = VmapFold(info.batch_size, shape.program, dims[:count], tensors[:count], per_sample)
-        tangents = map(fold.fold_input, shape.tangent_inputs, tensors[count:-4], dims[count:-4])
+    def vmap(info: Any, in_dims: _Dims, call: _TangentCall, *tensors: Tensor) -> tuple[Any, Any]:
+        dims, count = in_dims[1:], call.inputs  # in_dims[0] is of the call, which has no axis
+        mapped = [i for i, dim in zip(call.tangent_inputs, dims[count:-4], strict=True) if dim is not None]
+        per_sample = (*mapped, *call.requested)
+        fold = VmapFold(info.batch_size, call.program, dims[:count], tensors[:count], per_sample)
+        tangents = map(fold.fold_input, call.tangent_inputs, tensors[count:-4], dims[count:-4])
         rows = map(fold.fold_rows, tensors[-4:], dims[-4:])
-        found = apply(ExecuteVjpJvp, shape, *fold.inputs, *tangents, *rows)
-        results = (*map(fold.unfold, found[:2]), *map(fold.unfold_gradient, shape.requested, found[2:]))
+        found = apply(ExecuteVjpJvp, call, *fold.inputs, *tangents, *rows)
+        results = (*map(fold.unfold, found[:2]), *map(fold.unfold_gradient, call.requested, found[2:]))
         return results, (0,) * len(results)

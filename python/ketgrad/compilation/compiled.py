@@ -177,7 +177,7 @@ class Compiled:
         plan = self._plans.find(key)
         if plan is None:
             plan = self._find(Arguments(args, kwargs, static, tensors), key)
-        if plan.sizes is not None:
+        if plan.containers is not None:
             captured = plan.captured_now()
             if captured is None:  # other tensors are there now, or more of them
                 plan, captured = self._renew(Arguments(args, kwargs, static, tensors), key)

@@ -1,7 +1,7 @@
-"""Front ends: libraries in which circuits are written that `kg.compile` takes, and all that it knows of them.
+"""Front ends: what `kg.compile` needs to know of other libraries whose circuits it takes.
 
-A front end is registered under the library's name, and its module is imported when the library has been: nothing here
-imports a library.
+A front end is registered by the library's name. Its module is imported once the library has been imported by someone
+else: nothing here imports a library.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ..circuit.tape import Tape
 
 
 class Circuits(NamedTuple):
-    """What a function stands for.
+    """The circuits that a function returned or queued.
 
     Attributes:
         tapes: to be executed.
-        finish: makes what the function returns of their results.
-        dtype: the precision to compute in, if nothing else is asked for; None: that of the tapes.
+        finish: results of the tapes → what the function returns.
+        dtype: the precision to compute in by default; None: that of the tapes.
     """
 
     tapes: Sequence[Tape]
@@ -32,7 +32,7 @@ class Circuits(NamedTuple):
 
 
 class FrontEnd(Protocol):
-    """What compiled functions ask of a library.
+    """What compiled functions ask of a library's front end.
 
     Attributes:
         title: the library's name as people write it.
@@ -53,19 +53,19 @@ class FrontEnd(Protocol):
         """Whether this is a circuit with a device, which is compiled as such."""
 
     def require_compilable(self, circuit: Any) -> None:
-        """Raise where its results are none of tapes with torch's parameters."""
+        """Raise where a circuit does not stand for exact tapes with torch's parameters."""
 
     def function_of(self, circuit: Any) -> Callable[..., Any]:
         """The function behind a circuit."""
 
     def queue(self) -> AbstractContextManager[Any]:
-        """Takes what a function queues."""
+        """A context that collects what a function queues."""
 
     def has_measurements(self, returned: Any) -> bool:
         """Whether a function returned measurements of the library."""
 
     def circuits_of(self, function: Callable[..., Any], returned: Any, queue: Any) -> Circuits:
-        """What a function or circuit stands for, given what it returned and queued."""
+        """The circuits of a function or circuit, given what it returned and queued."""
 
     def is_operator(self, found: Any) -> bool:
         """Whether this is an operator, whose parameters are its `data`."""
@@ -76,12 +76,12 @@ _loaded: dict[str, FrontEnd] = {}
 
 
 def register(library: str, module: str) -> None:
-    """Name the module that has a library's `FRONT_END`."""
+    """Register the module that has a library's `FRONT_END`."""
     _modules[library] = module
 
 
 def front_ends() -> Sequence[FrontEnd]:
-    """Those of libraries that are imported."""
+    """The front ends of libraries that are imported."""
     for library, module in _modules.items():
         if library not in _loaded and sys.modules.get(library) is not None:
             _loaded[library] = import_module(module).FRONT_END

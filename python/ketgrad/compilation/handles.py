@@ -1,4 +1,4 @@
-"""Objects by names, which is how a graph of `torch.compile` holds what it calls."""
+"""Handles: strings by which a graph of `torch.compile` refers to compiled functions."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import itertools
 import weakref
 from typing import Any
 
-# A graph holds names, no objects (and no numbers, which could become symbols): for as long as somebody else holds what
-# they are of.
+# A graph can hold strings, but no objects; integers could become symbols. The references are weak: a graph does not
+# keep the function alive.
 _by_handle: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _handles = itertools.count()
 
 
 def handle_of(target: Any) -> str:
-    """A new name for an object, which is forgotten with it."""
+    """A new handle for an object, which is dropped with it."""
     handle = str(next(_handles))
     _by_handle[handle] = target
     return handle
 
 
 def of_handle(handle: str) -> Any:
-    """The object of a name."""
+    """The object of a handle."""
     return _by_handle[handle]

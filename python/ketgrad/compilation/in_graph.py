@@ -1,6 +1,6 @@
 """Calls of compiled functions that `torch.compile` and `torch.export` trace.
 
-Importing this module imports Dynamo, and with it sympy: it is imported while they trace, not before.
+This module imports Dynamo and with it sympy, so it is itself imported only when one of them traces.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..execution.programs import Circuit, Result
 from ..native.library import _C
-from .tracing.captures import Sizes
+from .tracing.captures import ContainerGuard
 from .tracing.trace import Captured, guard_of, name_of
 
 
@@ -77,7 +77,7 @@ class CompiledPlan(NamedTuple):
         source, ending: the code of `arithmetic` and of `finish`, and `objects` what the names in it stand for.
         calls: the operator calls, and `circuits` what they ran while tracing.
         captured: the tensors that the function reads from outside.
-        sizes: the containers outside it that the plan depends on.
+        containers: the guard of the containers outside it; None: it depends on none.
         arguments: the tensors among the arguments, in words.
         batched_arguments: the arguments whose first axis is the tapes' batch axis, as far as the trace shows.
         unread: by the position of an argument, its elements (of a row, where it is batched) that no result depends on.
@@ -91,7 +91,7 @@ class CompiledPlan(NamedTuple):
     calls: tuple[NativeCall, ...]
     circuits: tuple[Circuit, ...]
     captured: tuple[Captured, ...]
-    sizes: Sizes | None
+    containers: ContainerGuard | None
     arguments: str
     batched_arguments: tuple[int, ...]
     unread: dict[int, tuple[int, ...]]
@@ -116,7 +116,7 @@ class CompiledPlan(NamedTuple):
             return None
 
     def _read_captured(self) -> tuple[Tensor, ...] | None:
-        if self.sizes is not None and self.sizes.read() != self.sizes.expected:
+        if self.containers is not None and self.containers.read() != self.containers.expected:
             return None
         found = []
         for captured in self.captured:
@@ -132,7 +132,7 @@ class CompiledPlan(NamedTuple):
     @property
     def is_stale(self) -> bool:
         """Whether it is not right any more for what is outside the function now."""
-        return self.sizes is not None and self.captured_now() is None
+        return self.containers is not None and self.captured_now() is None
 
 
 def _described(found: Any) -> str:

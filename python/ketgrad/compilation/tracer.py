@@ -61,8 +61,8 @@ class Tracer(NamedTuple):
         captures = Captures((self.function, *arguments.others))
         run = self._lower(arguments, [alias(tensor) for tensor in arguments.tensors], captures)
         is_polymorphic = bool(run.plan.batched_arguments) and self._is_batch_polymorphic(arguments, run, captures)
-        sizes = captures.sizes([captured.location for captured in run.plan.captured])
-        plan = run.plan._replace(sizes=sizes) if run.plan.captured or sizes.names else run.plan
+        guard = captures.container_guard([captured.location for captured in run.plan.captured])
+        plan = run.plan._replace(containers=guard) if run.plan.captured or guard.names else run.plan
         return Traced(plan, is_polymorphic, captures.modules())
 
     def _is_batch_polymorphic(self, arguments: Arguments, run: _Run, captures: Captures) -> bool:

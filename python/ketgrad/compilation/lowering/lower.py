@@ -119,7 +119,7 @@ class Lowering:
             calls=tuple(self.calls),
             circuits=tuple(self.circuits),
             captured=tuple(self.trace.captured),
-            sizes=None,
+            containers=None,
             arguments="; ".join([describe_tensor(self.trace.values[number].tensor) for number in self.trace.arguments]),
             batched_arguments=self.batched,
             unread=self.writer.unread(self.batched),

@@ -7,13 +7,14 @@ tensor: the elements are gathered first, and the functions are called once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..tracing.trace import Node, Ref, Trace, name_of, names
+from .code_writer import CodeWriter
 
 _ELEMENTWISE = names(
     """
@@ -24,12 +25,12 @@ _ELEMENTWISE = names(
 )
 _CONSTANTS = (int, float, bool, str, type(None))
 
-# Functions in one scalar's arithmetic: beyond, what scalars have in common would be computed too often.
 _MOST_FUNCTIONS = 16
+"""Functions in the arithmetic of one scalar; with more, common subexpressions would be computed too often."""
 
 
 class Use(NamedTuple):
-    """A scalar as scale × an element of a value + offset: element `column` of all, or of each row of a batch."""
+    """A scalar that is scale × an element of a value + offset: element `column` of all, or of each row of a batch."""
 
     root: int
     is_batched: bool
@@ -38,8 +39,8 @@ class Use(NamedTuple):
     offset: float
 
 
-class _Call(NamedTuple):
-    """An elementwise function of scalars; constants among its arguments are as they are."""
+class _Elementwise(NamedTuple):
+    """A scalar that is an elementwise function of scalars and constants; `size` counts the functions."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -47,44 +48,31 @@ class _Call(NamedTuple):
     size: int
 
 
-class _Other(NamedTuple):
-    """A scalar that is computed in some other way."""
+class _Computed(NamedTuple):
+    """A scalar that is computed in any other way."""
 
     number: int
     is_batched: bool
 
 
-_Scalar = Use | _Call | _Other
-
-
-class Writer(Protocol):
-    """Who writes the code."""
-
-    def text(self, value: int, columns: Iterable[int] | None = None) -> str:
-        """The expression for a value of the trace, of which these columns are read; None: all of it."""
-
-    def emit(self, expression: str) -> str:
-        """Compute something; returns its name."""
-
-    def name(self, found: Any) -> str:
-        """A name that stands for an object."""
+_ScalarForm = Use | _Elementwise | _Computed
 
 
 class Vectoriser:
     """Finds scalars of a trace that are computed alike and writes their common arithmetic."""
 
-    def __init__(self, trace: Trace, uses: Callable[[int, bool], Sequence[Use] | None], writer: Writer) -> None:
+    def __init__(self, trace: Trace, uses: Callable[[int, bool], Sequence[Use] | None], writer: CodeWriter) -> None:
         self.trace = trace
         self.uses = uses
         self.writer = writer
-        self.known: dict[int | None, dict[int, _Scalar]] = {}
+        self.known: dict[int | None, dict[int, _ScalarForm]] = {}
 
     def groups(self, numbers: Sequence[int], batch: int | None) -> list[list[int]]:
-        """Positions of the scalars that are computed alike, of at least two different ones."""
-        found: dict[Hashable, dict[_Scalar, list[int]]] = {}
+        """Groups of positions of scalars that are computed alike, each with at least two different scalars."""
+        found: dict[Hashable, dict[_ScalarForm, list[int]]] = {}
         for position, number in enumerate(numbers):
             scalar = self.scalar(number, batch)
-            if isinstance(scalar, _Call):
+            if isinstance(scalar, _Elementwise):
                 found.setdefault(_kind(scalar), {}).setdefault(scalar, []).append(position)
         groups = [same for same in found.values() if len(same) > 1]
         return [[position for positions in same.values() for position in positions] for same in groups]
@@ -96,36 +84,36 @@ class Vectoriser:
         text = self.writer.emit(self._joint(list(column)))
         return text, [column[scalar] for scalar in scalars]
 
-    def scalar(self, number: int, batch: int | None) -> _Scalar:
+    def scalar(self, number: int, batch: int | None) -> _ScalarForm:
         """How a scalar () or a batch (B,) of the trace is computed."""
         if batch not in self.known:
             known = self.known[batch] = {}
-            for node in self.trace.nodes:  # what a node reads was computed before
+            for node in self.trace.nodes:  # in order: the inputs of a node are known
                 if len(node.outputs) == 1 and not node.outputs[0][1]:
                     known[node.outputs[0][0]] = self._scalar(node.outputs[0][0], batch, node)
         found = self.known[batch].get(number)
         return self._scalar(number, batch, None) if found is None else found
 
-    def _scalar(self, number: int, batch: int | None, node: Node | None) -> _Scalar:
+    def _scalar(self, number: int, batch: int | None, node: Node | None) -> _ScalarForm:
         tensor = self.trace.values[number].tensor
         is_batched = tensor.dim() == 1
-        other = _Other(number, is_batched)
+        other = _Computed(number, is_batched)
         if self.trace.mutates or tensor.dim() > 1 or (is_batched and tensor.shape[0] != batch):
             return other
         affine = self.trace.values[number].affine
-        is_call = affine is not None and isinstance(self.known[batch].get(affine.root), _Call)
-        if node is None or (affine is not None and not is_call):
+        is_elementwise = affine is not None and isinstance(self.known[batch].get(affine.root), _Elementwise)
+        if node is None or (affine is not None and not is_elementwise):
             uses = self.uses(number, is_batched)
             return uses[0] if uses is not None and len(uses) == 1 else other
         if name_of(node.function) not in _ELEMENTWISE or not node.has_grad:
             return other
         arguments = [self._argument(argument, batch) for argument in node.args]
         kwargs = tuple(sorted(node.kwargs.items()))
-        size = 1 + sum(argument.size for argument in arguments if isinstance(argument, _Call))
+        size = 1 + sum(argument.size for argument in arguments if isinstance(argument, _Elementwise))
         constant = all(isinstance(value, _CONSTANTS) for _, value in kwargs)
         if size > _MOST_FUNCTIONS or not constant or any(argument is _UNKNOWN for argument in arguments):
             return other
-        return _Call(node.function, tuple(arguments), kwargs, size)
+        return _Elementwise(node.function, tuple(arguments), kwargs, size)
 
     def _argument(self, argument: Any, batch: int | None) -> Any:
         if isinstance(argument, Ref):
@@ -141,7 +129,7 @@ class Vectoriser:
             return repr(first.value)
         if isinstance(first, Use):
             return self._gathered(scalars)
-        if isinstance(first, _Other):
+        if isinstance(first, _Computed):
             return self._stacked(scalars)
         arguments = [self._joint([s.arguments[i] for s in scalars]) for i in range(len(first.arguments))]
         arguments += [f"{key}={value!r}" for key, value in first.kwargs]
@@ -183,7 +171,7 @@ class Vectoriser:
             return repr(values[0])
         return self.writer.name(torch.tensor(values, dtype=root.dtype, device=root.device))
 
-    def _stacked(self, others: Sequence[_Other]) -> str:
+    def _stacked(self, others: Sequence[_Computed]) -> str:
         texts = [self.writer.text(other.number) for other in others]
         if len(set(texts)) == 1:
             return f"{texts[0]}.unsqueeze(-1)"
@@ -204,11 +192,11 @@ _UNKNOWN = _Unknown()
 
 
 def _kind(scalar: Any) -> Hashable:
-    """What scalars have in common that are computed alike."""
-    if isinstance(scalar, _Call):
+    """A key that is equal for scalars that are computed alike."""
+    if isinstance(scalar, _Elementwise):
         return scalar.function, tuple([_kind(a) for a in scalar.arguments]), scalar.kwargs
     if isinstance(scalar, Use):
         return scalar.root, scalar.is_batched
-    if isinstance(scalar, _Other):
+    if isinstance(scalar, _Computed):
         return "other", scalar.is_batched
     return "constant", type(scalar.value), scalar.value

@@ -1,9 +1,9 @@
 """Captures: where a traced function finds tensors that are not its arguments.
 
-A tensor that a traced function uses without being given it is found in what the function refers to: closure, globals,
-`self`, and the containers, modules, classes and objects reached from there. Its places are read anew before each call,
-so that another tensor put there (`self.weight = …`) is noticed, and so is a container that grows, shrinks or gets other
-keys.
+A tensor that a traced function uses, but does not get as an argument, is searched for in what the function refers to:
+closure, globals, `self`, and the containers, modules, classes and objects reachable from there. The places where it is
+found are read before each call, so that another tensor put there (`self.weight = …`) is noticed, and so is a container
+that grows, shrinks or gets other keys.
 """
 
 from __future__ import annotations
@@ -27,26 +27,27 @@ _MOST_OBJECTS = 20_000
 _MOST_ITEMS = 2_000
 
 _NEAR = 4
-"""Steps from a function within which places of nothing (None, or an empty container) are watched: it may fill."""
+"""Within so many steps from the function, places that are empty (None, an empty container) are guarded too."""
 
 _GROWING = (list, dict, deque, set, tuple, MappingProxyType)
 
 _MOST_KEYS = 64
-"""Of a dictionary that are compared one by one; of larger ones the number is."""
+"""Dictionaries of at most so many keys are compared by their keys, larger ones by their size."""
 
 _OF_MODULES = ("_parameters", "_buffers", "_modules")
 """The dictionaries of a torch.nn.Module that a function may loop over."""
 
-# Whose functions refer to nothing that a user could have put there.
+# Libraries whose functions refer to nothing that a user has put there.
 _LIBRARIES = frozenset({"builtins", "functools", "ketgrad", "math", "numpy", "random", "scipy", "torch"})
 
 _Namespace = dict[str, Any]
 
 
 class Location(NamedTuple):
-    """The places of one tensor: `read` gives what is there now, a tuple with one object a place.
+    """The places of one tensor.
 
     Attributes:
+        read: what is there now, one object a place.
         names: the places, as expressions.
         within: the containers that lead there, as expressions.
     """
@@ -56,11 +57,11 @@ class Location(NamedTuple):
     within: tuple[str, ...]
 
 
-class Sizes(NamedTuple):
-    """Containers and modules that a trace depends on.
+class ContainerGuard(NamedTuple):
+    """The guard of the containers and modules that a trace depends on.
 
     Attributes:
-        read: what is there now: the keys of dictionaries, how many objects others have, the modules themselves.
+        read: what is there now: the keys of dictionaries, the sizes of other containers, the modules themselves.
         names: the places, as expressions.
         expected: what was there while tracing.
     """
@@ -76,7 +77,7 @@ class _Place(NamedTuple):
     Attributes:
         within: the containers on the way.
         steps: from the root.
-        may_fill: it is a place of nothing yet, and near.
+        may_fill: whether it is near and empty, so that something may be put there.
     """
 
     text: str
@@ -87,7 +88,7 @@ class _Place(NamedTuple):
 
 
 class Captures:
-    """What is reached from a function and other objects; looked through once, when it is first asked for."""
+    """What is reachable from a function and other objects; searched once, when it is first needed."""
 
     def __init__(self, roots: Sequence[Any]) -> None:
         self._roots = roots
@@ -105,10 +106,10 @@ class Captures:
         return self._found
 
     def locate(self, tensor: Tensor) -> Location | None:
-        """All places at which a tensor is reached, None where there is none."""
+        """All places of a tensor, None where there is none."""
         places = self._places_of(tensor)
         if not places:
-            self._found = None  # it may have been put there by the function itself
+            self._found = None  # the function itself may have put it there since
             places = self._places_of(tensor)
         if not places:
             return None
@@ -121,18 +122,18 @@ class Captures:
         return [place for place in self._tensors.get(id(tensor), ()) if place.found is tensor]
 
     def modules(self) -> list[nn.Module]:
-        """The modules that are reached, on whose training mode a function may depend."""
+        """The reachable modules, on whose training mode the function may depend."""
         return [place.found for place in self._places() if isinstance(place.found, nn.Module)]
 
-    def sizes(self, locations: Iterable[Location]) -> Sizes:
-        """The containers that lead to the locations, places nearby that may fill, and the places of modules."""
+    def container_guard(self, locations: Iterable[Location]) -> ContainerGuard:
+        """The guard of the containers on the way to the locations, of near empty places, and of modules."""
         names = dict.fromkeys(container for location in locations for container in location.within)
         names.update(dict.fromkeys(place.text for place in self._places() if place.may_fill))
         texts = [f"size({name})" for name in names]
-        # What is bound by a name of its own stays.
+        # Modules that the namespace itself holds cannot be replaced.
         texts += [p.text for p in self._places() if isinstance(p.found, nn.Module) and not p.text.isidentifier()]
         read = self._reader(texts)
-        return Sizes(read, tuple(texts), read())
+        return ContainerGuard(read, tuple(texts), read())
 
     def _reader(self, texts: Sequence[str]) -> Callable[[], tuple[Any, ...]]:
         return eval(f"lambda: ({''.join([f'{text}, ' for text in texts])})", self._namespace)  # type: ignore[no-any-return]
@@ -150,7 +151,7 @@ def _is_empty(found: Any) -> bool:
 
 
 def _reachable(roots: Sequence[Any], namespace: _Namespace) -> Iterator[_Place]:
-    """Everything that the roots refer to, nearest first; every place of a tensor, one of anything else."""
+    """Everything that the roots refer to, nearest first: every place of a tensor, one place of anything else."""
     waiting = deque([_Place(_bind(namespace, root), root) for root in roots])
     seen: set[int] = set()
     while waiting and len(seen) < _MOST_OBJECTS:
@@ -159,7 +160,7 @@ def _reachable(roots: Sequence[Any], namespace: _Namespace) -> Iterator[_Place]:
             parts = [] if isinstance(place.found, Tensor) or id(place.found) in seen else list(_parts(place, namespace))
             within = (*place.within, place.text) if isinstance(place.found, _GROWING) else place.within
             may_fill = place.steps <= _NEAR and _is_empty(place.found)
-        except Exception:  # of an object that does not let itself be looked at
+        except Exception:  # an object that raises when it is inspected
             continue
         yield place._replace(may_fill=may_fill)
         if not isinstance(place.found, Tensor):
@@ -206,7 +207,7 @@ def _parts(place: _Place, namespace: _Namespace) -> Iterable[_Place]:
 
 
 def _is_read_otherwise(container: Any) -> bool:
-    """Whether its class says what `container[key]` is."""
+    """Whether its class has a `__getitem__` of its own."""
     own = (dict, list, tuple, deque, MappingProxyType)
     return all(type(container).__getitem__ is not kind.__getitem__ for kind in own)
 
@@ -214,15 +215,15 @@ def _is_read_otherwise(container: Any) -> bool:
 def _object_parts(found: Any, text: str, namespace: _Namespace) -> list[_Place]:
     """An object's attributes, and those of its class."""
     own = list(getattr(found, "__dict__", {}).items())
-    if isinstance(found, nn.Module):  # none of whose own dictionaries of hooks is one to loop over
+    if isinstance(found, nn.Module):  # a function does not loop over the dictionaries of hooks
         own = [(n, value) for n, value in own if n in _OF_MODULES or not (n.startswith("_") and _is_empty(value))]
     return [*_items(f"{text}.__dict__", own, namespace), *_class_parts(type(found), found, text, namespace)]
 
 
 def _class_parts(kind: type, found: Any, text: str, namespace: _Namespace) -> list[_Place]:
-    """What is read of an object (or a class) but stands in its class: attributes, slots, what methods refer to.
+    """What an object (or a class) gets from its class: attributes, slots, and what methods refer to.
 
-    Attributes are looked at where they stand, without running any code, and read later as the function reads them.
+    Attributes are found in the class's dictionary, without running code, and read later as the function reads them.
     """
     parts = []
     hidden = set() if found is kind else set(getattr(found, "__dict__", ()))
@@ -251,7 +252,7 @@ def _attribute(text: str, name: str) -> str:
 
 
 def _function_of(value: Any) -> Any:
-    """The function behind what a class has for a method."""
+    """The function of a method, property or cached property."""
     if isinstance(value, property):
         return value.fget
     if isinstance(value, functools.cached_property):
@@ -265,7 +266,7 @@ def _is_library(module: str | None) -> bool:
 
 
 def _is_of_python(module: str | None) -> bool:
-    """Whether it comes with Python: its functions and classes refer to nothing of a user's, its objects may."""
+    """Whether it is in the standard library, whose functions and classes (not objects) refer to nothing of a user's."""
     return (module or "").split(".")[0] in sys.stdlib_module_names and module != "__main__"
 
 
@@ -296,7 +297,7 @@ def _function_parts(function: FunctionType, namespace: _Namespace) -> list[_Plac
 
 
 def _global_parts(globals_: dict[str, Any], names: set[str], namespace: _Namespace) -> list[_Place]:
-    """The globals that a function names, and what it names of modules among them."""
+    """The globals that a function names, and those attributes that it names of modules among them."""
     parts = []
     own = _bind(namespace, globals_)
     for name in sorted(names & globals_.keys()):
@@ -310,7 +311,7 @@ def _global_parts(globals_: dict[str, Any], names: set[str], namespace: _Namespa
 
 
 def _names(code: CodeType) -> Iterator[str]:
-    """The names that a function's code looks up, its inner functions' included."""
+    """The names that the code of a function and of its inner functions looks up."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

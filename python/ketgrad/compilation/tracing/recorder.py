@@ -48,7 +48,7 @@ _VALUE_SHAPED = names("argwhere masked_select nonzero unique unique_consecutive 
 """Calls whose results have shapes that depend on values."""
 
 
-class _Shape(Sequence[int]):
+class _LoggedShape(Sequence[int]):
     """A shape that logs what is read of it. It is not a tuple: NumPy and others would read one without its methods."""
 
     def __init__(self, sizes: torch.Size, log: list[Any]) -> None:
@@ -71,7 +71,7 @@ class _Shape(Sequence[int]):
         return iter(self.whole())
 
     def __eq__(self, other: object) -> bool:
-        return self.whole() == (other.whole() if isinstance(other, _Shape) else other)
+        return self.whole() == (other.whole() if isinstance(other, _LoggedShape) else other)
 
     def __hash__(self) -> int:
         return hash(self.whole())
@@ -161,7 +161,7 @@ class Recorder(TorchFunctionMode):
                 "return their tapes, or compile them by themselves",
             )
         if isinstance(result, torch.Size):
-            return _Shape(result, self.trace.log)
+            return _LoggedShape(result, self.trace.log)
         self.trace.log.append(result)
         return result
 
@@ -255,7 +255,7 @@ class Recorder(TorchFunctionMode):
         """The arguments of a torch call, with a `Ref` for each tensor."""
         if isinstance(item, Tensor):
             return Ref(self.number(item))
-        if isinstance(item, _Shape):
+        if isinstance(item, _LoggedShape):
             return tuple(item.whole())
         if isinstance(item, (tuple, list)):
             parts = [self._with_refs(part) for part in item]
@@ -328,7 +328,7 @@ def _with_free_rows(name: str, args: tuple[Any, ...], inputs: list[Value]) -> tu
 
 def _plain(item: Any) -> Any:
     """Arguments as torch takes them: shapes are torch's own."""
-    if isinstance(item, _Shape):
+    if isinstance(item, _LoggedShape):
         return item._sizes
     if type(item) in (tuple, list):
         return type(item)([_plain(part) for part in item])
