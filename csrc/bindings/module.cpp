@@ -14,7 +14,6 @@ static constexpr std::uint64_t torch_target_version = TORCH_TARGET_VERSION;  // 
 #include <memory>
 #include <stdexcept>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -93,17 +92,6 @@ void throw_raised() {
 
 // --- programs --------------------------------------------------------------------------------------------------------
 
-using SlotTuple = std::tuple<int, int, double, double>;
-using FactorTuple = std::tuple<std::string, std::vector<int>, int, std::vector<int>, std::vector<std::int64_t>,
-                               std::vector<std::int64_t>>;
-using TermTuple = std::tuple<double, std::vector<SlotTuple>, std::vector<int>, std::string, std::vector<FactorTuple>>;
-
-std::vector<Slot> slots_of(const std::vector<SlotTuple>& tuples) {
-  std::vector<Slot> slots;
-  for (const auto& [input, column, scale, offset] : tuples) slots.push_back({input, column, scale, offset});
-  return slots;
-}
-
 FactorKind factor_kind(const std::string& name) {
   for (std::size_t i = 0; i < std::size(factor_names); ++i) {
     if (name == factor_names[i]) return static_cast<FactorKind>(i);
@@ -117,13 +105,14 @@ MeasurementKind measurement_kind(const std::string& name) {
   return static_cast<MeasurementKind>(found);
 }
 
-Term term_of(const TermTuple& tuple) {
-  const auto& [scale, coefficients, pauli_wires, pauli_word, factors] = tuple;
-  Term term{scale, slots_of(coefficients), pauli_wires, pauli_word, {}};
-  for (const auto& [kind, wires, input, bits, rows, columns] : factors) {
-    term.factors.push_back({factor_kind(kind), wires, input, bits, rows, columns});
-  }
-  return term;
+Factor factor_of(const std::string& kind, std::vector<int> wires, int input, std::vector<int> bits,
+                 std::vector<std::int64_t> rows, std::vector<std::int64_t> columns) {
+  return {factor_kind(kind), std::move(wires), input, std::move(bits), std::move(rows), std::move(columns)};
+}
+
+Term term_of(double scale, std::vector<Slot> coefficients, std::vector<int> wires, std::string pauli_word,
+             std::vector<Factor> factors) {
+  return {scale, std::move(coefficients), std::move(wires), std::move(pauli_word), std::move(factors)};
 }
 
 // Collects a program piece by piece; `build` validates it.
@@ -146,7 +135,7 @@ class ProgramBuilder {
 
   // `wires` are those of the table, the gate's own controls first; `controls` are further ones.
   void gate(const std::string& name, const std::vector<int>& wires, std::vector<int> controls,
-            std::vector<bool> control_values, bool inverse, const std::vector<SlotTuple>& slots, int input,
+            std::vector<bool> control_values, bool inverse, std::vector<Slot> slots, int input,
             std::string pauli_word) {
     const int opcode = find_gate(name);
     if (opcode < 0) throw std::invalid_argument("ketgrad: unknown gate '" + name + "'");
@@ -162,15 +151,13 @@ class ProgramBuilder {
                               {targets, wires.end()},
                               std::move(controls),
                               std::move(control_values),
-                              slots_of(slots),
+                              std::move(slots),
                               input,
                               std::move(pauli_word)});
   }
 
-  void measure(const std::string& kind, std::vector<int> wires, const std::vector<TermTuple>& terms) {
-    Measurement measurement{measurement_kind(kind), std::move(wires), {}};
-    for (const TermTuple& t : terms) measurement.terms.push_back(term_of(t));
-    program_.measurements.push_back(std::move(measurement));
+  void measure(const std::string& kind, std::vector<int> wires, std::vector<Term> terms) {
+    program_.measurements.push_back({measurement_kind(kind), std::move(wires), std::move(terms)});
   }
 
   ProgramHandle build() { return register_program(std::exchange(program_, {})); }
@@ -349,13 +336,22 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("enter_cache", &PlannedProgram::enter_cache)
       .def("leave_cache", &PlannedProgram::leave_cache)
       .def_property_readonly("bytes", &PlannedProgram::bytes, "of memory that it takes, its plans so far included");
+  py::class_<Slot>(m, "Slot", "a scalar of a program: scale * input[column] + offset")
+      .def(py::init<int, int, double, double>(), py::arg("input"), py::arg("column"), py::arg("scale") = 1.0,
+           py::arg("offset") = 0.0);
+  py::class_<Factor>(m, "Factor", "of a term, what is no Pauli word")
+      .def(py::init(&factor_of), py::arg("kind"), py::arg("wires"), py::arg("input"), py::arg("bits"), py::arg("rows"),
+           py::arg("columns"));
+  py::class_<Term>(m, "Term", "of an observable: scale * coefficients * Pauli word * factors")
+      .def(py::init(&term_of), py::arg("scale"), py::arg("coefficients"), py::arg("wires"), py::arg("pauli_word"),
+           py::arg("factors"));
   py::class_<ProgramBuilder>(m, "ProgramBuilder")
       .def(py::init<int>(), py::arg("num_wires"))
       .def("input", &ProgramBuilder::input, py::arg("is_complex"), py::arg("shape"))
       .def("basis_state", &ProgramBuilder::basis_state, py::arg("wires"), py::arg("bits"))
       .def("state", &ProgramBuilder::state, py::arg("wires"), py::arg("input"))
       .def("gate", &ProgramBuilder::gate, py::arg("name"), py::arg("wires"), py::arg("controls"),
-           py::arg("control_values"), py::arg("inverse"), py::arg("slots"), py::arg("input"), py::arg("word"))
+           py::arg("control_values"), py::arg("inverse"), py::arg("slots"), py::arg("input"), py::arg("pauli_word"))
       .def("measure", &ProgramBuilder::measure, py::arg("kind"), py::arg("wires"), py::arg("terms"))
       .def("build", [](ProgramBuilder& b) { return std::const_pointer_cast<PlannedProgram>(b.build()); });
   m.def(
@@ -367,6 +363,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def(
       "registry_address", [] { return reinterpret_cast<std::uintptr_t>(&find_program); },
       "the address of find_program, for other extensions: programs are known to this one alone");
+  m.attr("NO_INPUT") = no_input;
   m.def("measurement_table", &measurement_list,
         "(name, subject, is_complex, axes) of every measurement: an array with so many axes of length 2^k of k wires");
   m.def("gate_table", &gate_list, "(name, wires, controls, parameters) of every gate; -1 wires: any number");

@@ -4,9 +4,31 @@ import builtins
 from collections.abc import Sequence
 from typing import Any, Literal
 
-_Slot = tuple[int, int, float, float]
-_Factor = tuple[str, Sequence[int], int, Sequence[int], Sequence[int], Sequence[int]]
-_Term = tuple[float, Sequence[_Slot], Sequence[int], str, Sequence[_Factor]]
+NO_INPUT: int
+
+class Slot:
+    def __init__(self, input: int, column: int, scale: float = 1.0, offset: float = 0.0) -> None: ...
+
+class Factor:
+    def __init__(
+        self,
+        kind: str,
+        wires: Sequence[int],
+        input: int,
+        bits: Sequence[int],
+        rows: Sequence[int],
+        columns: Sequence[int],
+    ) -> None: ...
+
+class Term:
+    def __init__(
+        self,
+        scale: float,
+        coefficients: Sequence[Slot],
+        wires: Sequence[int],
+        pauli_word: str,
+        factors: Sequence[Factor],
+    ) -> None: ...
 
 class Program:
     @property
@@ -34,11 +56,11 @@ class ProgramBuilder:
         controls: Sequence[int],
         control_values: Sequence[bool],
         inverse: bool,
-        slots: Sequence[_Slot],
+        slots: Sequence[Slot],
         input: int,
-        word: str,
+        pauli_word: str,
     ) -> None: ...
-    def measure(self, kind: str, wires: Sequence[int], terms: Sequence[_Term]) -> None: ...
+    def measure(self, kind: str, wires: Sequence[int], terms: Sequence[Term]) -> None: ...
     def build(self) -> Program: ...
 
 def find_program(id: int) -> Program: ...

@@ -189,7 +189,7 @@ def builder(num_wires: int = 2) -> _C.ProgramBuilder:
     return found
 
 
-SLOT = (0, 0, 1.0, 0.0)
+SLOT = _C.Slot(0, 0)
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,9 @@ SLOT = (0, 0, 1.0, 0.0)
         (("RX", [0], [0], [True], False, [SLOT], -1, ""), ValueError, "wire 0 appears twice"),
         (("CNOT", [0], [], [], False, [], -1, ""), ValueError, "targets|too few wires"),
         (("RX", [0], [], [], False, [], -1, ""), ValueError, "has 0 parameters, needs 1"),
-        (("RX", [0], [], [], False, [(7, 0, 1.0, 0.0)], -1, ""), IndexError, "no input 7"),
-        (("RX", [0], [], [], False, [(0, 5, 1.0, 0.0)], -1, ""), IndexError, "no column 5"),
-        (("RX", [0], [], [], False, [(1, 0, 1.0, 0.0)], -1, ""), ValueError, "not a real vector"),
+        (("RX", [0], [], [], False, [_C.Slot(7, 0)], -1, ""), IndexError, "no input 7"),
+        (("RX", [0], [], [], False, [_C.Slot(0, 5)], -1, ""), IndexError, "no column 5"),
+        (("RX", [0], [], [], False, [_C.Slot(1, 0)], -1, ""), ValueError, "not a real vector"),
         (("RX", [0], [1], [], False, [SLOT], -1, ""), ValueError, "control value"),
         (("QubitUnitary", [0, 1], [], [], False, [], 1, ""), ValueError, "shape"),
         (("QubitUnitary", [0], [], [], False, [], -1, ""), IndexError, "no input -1"),
@@ -227,24 +227,28 @@ def test_malformed_measurements_and_preparations() -> None:
         (lambda b: b.measure("mean", [], []), ValueError, "unknown measurement 'mean'"),
         (lambda b: b.measure("probs", [5], []), IndexError, "wire 5"),
         (lambda b: b.measure("probs", [0, 0], []), ValueError, "appears twice"),
-        (lambda b: b.measure("expval", [], [(1.0, [], [0], "ZZ", [])]), ValueError, "1 letters"),
+        (lambda b: b.measure("expval", [], [_C.Term(1.0, [], [0], "ZZ", [])]), ValueError, "1 letters"),
         (
-            lambda b: b.measure("expval", [], [(1.0, [], [], "", [("odd", [0], 1, [], [], [])])]),
+            lambda b: b.measure("expval", [], [_C.Term(1.0, [], [], "", [_C.Factor("odd", [0], 1, [], [], [])])]),
             ValueError,
             "unknown factor 'odd'",
         ),
         (
-            lambda b: b.measure("expval", [], [(1.0, [], [], "", [("hermitian", [0, 1], 1, [], [], [])])]),
+            lambda b: b.measure(
+                "expval", [], [_C.Term(1.0, [], [], "", [_C.Factor("hermitian", [0, 1], 1, [], [], [])])]
+            ),
             ValueError,
             "shape",
         ),
         (
-            lambda b: b.measure("expval", [], [(1.0, [], [], "", [("sparse", [0], 1, [], [9], [0])])]),
+            lambda b: b.measure("expval", [], [_C.Term(1.0, [], [], "", [_C.Factor("sparse", [0], 1, [], [9], [0])])]),
             IndexError,
             "sparse",
         ),
         (
-            lambda b: b.measure("expval", [], [(1.0, [], [], "", [("projector", [0], 1000000, [1], [], [])])]),
+            lambda b: b.measure(
+                "expval", [], [_C.Term(1.0, [], [], "", [_C.Factor("projector", [0], 1000000, [1], [], [])])]
+            ),
             ValueError,
             "of no use here",
         ),

@@ -27,10 +27,7 @@ from ..native.profiling import span
 SCALAR_KINDS = ("angle", "coefficient")
 VECTOR_KIND = "coefficients"
 
-Slot = tuple[int, int, float, float]
-"""Where a program reads a scalar: (input, column, scale, offset)."""
-
-_NO_INPUT = -1
+_LAYOUTS = {str(layout): layout for layout in ParameterLayout}
 
 
 class InputBinding(NamedTuple):
@@ -232,9 +229,9 @@ def _build(tape: Tape) -> ProgramBinding:
         for column, parameter in enumerate(bound.parameters)
     }
 
-    def slot(parameter: int, column: int) -> Slot:
+    def slot(parameter: int, column: int) -> _C.Slot:
         position, first = place[parameter]
-        return position, first + column, 1.0, 0.0
+        return _C.Slot(position, first + column)
 
     inputs = [(bound.is_complex, _input_shape(bound, tape, layouts)) for bound in bindings]
     written = write_program(tape, inputs, slot, lambda parameter: place[parameter][0])
@@ -263,7 +260,7 @@ class Written(NamedTuple):
 def write_program(
     tape: Tape,
     inputs: Sequence[tuple[bool, tuple[int, ...]]],
-    slot: Callable[[int, int], Slot],
+    slot: Callable[[int, int], _C.Slot],
     input_of: Callable[[int], int],
 ) -> Written:
     """The native program of a tape's structure.
@@ -280,7 +277,7 @@ def write_program(
 class _ProgramWriter:
     """Writes one program."""
 
-    def __init__(self, tape: Tape, slot: Callable[[int, int], Slot], input_of: Callable[[int], int]) -> None:
+    def __init__(self, tape: Tape, slot: Callable[[int, int], _C.Slot], input_of: Callable[[int], int]) -> None:
         self.tape = tape
         self.slot = slot
         self.input_of = input_of
@@ -316,7 +313,7 @@ class _ProgramWriter:
             else:
                 self.builder.basis_state(wires, operation.bits)
             return
-        slots, matrix = [], _NO_INPUT
+        slots, matrix = [], _C.NO_INPUT
         for index, kind in enumerate(operation.parameter_kinds, first):
             if kind in SCALAR_KINDS:
                 slots.append(self.slot(index, 0))
@@ -340,17 +337,19 @@ class _ProgramWriter:
             wires = () if measurement.kind == "state" else measurement.wires or self.tape.wires
             self.builder.measure(measurement.kind, self.bits(wires), [])
 
-    def term(self, term: Term, observable: Observable, first: int) -> Any:
+    def term(self, term: Term, observable: Observable, first: int) -> _C.Term:
         slots = [self.slot(first + parameter, column) for parameter, column in term.coefficients]
         word_wires = self.bits([wire for wire, _ in term.word])
         pauli_word = "".join(letter for _, letter in term.word)
-        return term.scale, slots, word_wires, pauli_word, [self.factor(factor, first) for factor in term.factors]
+        return _C.Term(
+            term.scale, slots, word_wires, pauli_word, [self.factor(factor, first) for factor in term.factors]
+        )
 
-    def factor(self, factor: Factor, first: int) -> Any:
-        position = _NO_INPUT if factor.parameter < 0 else self.input_of(first + factor.parameter)
+    def factor(self, factor: Factor, first: int) -> _C.Factor:
+        position = _C.NO_INPUT if factor.parameter < 0 else self.input_of(first + factor.parameter)
         rows = np.frombuffer(factor.rows, np.int64).tolist()
         columns = np.frombuffer(factor.columns, np.int64).tolist()
-        return factor.kind, self.bits(factor.wires), position, factor.bits, rows, columns
+        return _C.Factor(factor.kind, self.bits(factor.wires), position, factor.bits, rows, columns)
 
 
 def describe_parameters(tape: Tape) -> tuple[list[str], list[str]]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ...circuit.tape import Tape
-from ...execution.programs import SCALAR_KINDS, VECTOR_KIND, Slot
+from ...execution.programs import SCALAR_KINDS, VECTOR_KIND
+from ...native.library import _C
 from ..plan import View
 from .code_writer import CodeWriter
 from .parameters import TracedParameter
@@ -71,13 +72,13 @@ class ProgramInputs:
         """The inputs, in order."""
         return {**self._reals, **self._denses}
 
-    def slots(self) -> tuple[Callable[[int, int], Slot], Callable[[int], int]]:
+    def slots(self) -> tuple[Callable[[int, int], _C.Slot], Callable[[int], int]]:
         """What `write_program` asks: where a column of a parameter is read from, and which input a parameter is."""
         position = {key: i for i, key in enumerate(self.all())}
 
-        def slot(parameter: int, column: int) -> Slot:
+        def slot(parameter: int, column: int) -> _C.Slot:
             key, at, scale, offset = self._slots[parameter, column]
-            return position[key], at, scale, offset
+            return _C.Slot(position[key], at, scale, offset)
 
         return slot, lambda parameter: position[self._sources[parameter]]
 
