@@ -10,7 +10,7 @@ from torch import Tensor
 from .measurements import Measurement
 from .observables import Observable, describe, factor_label
 from .operations import Operation
-from .types import Parameter, Wire
+from .types import Parameter, ParameterLayout, Wire
 
 if TYPE_CHECKING:
     from .tape import Tape
@@ -106,10 +106,11 @@ def _target_texts(op: Operation, label: str, targets: list[int]) -> list[str]:
 def _values(op: Operation, decimals: int | None) -> str:
     if decimals is None:
         return ""
+    batched = [ParameterLayout(letter).is_batched for letter in op.parameter_layout]
     shown = [
-        _angle(value, decimals) if kind == "angle" and letter in "ns" else f"[{len(value)}]"  # type: ignore[arg-type]
-        for value, kind, letter in zip(op.parameters, op.parameter_kinds, op.parameter_layout, strict=True)
-        if kind == "angle" or letter in "bB"
+        f"[{len(value)}]" if is_batched else _angle(value, decimals)  # type: ignore[arg-type]
+        for value, kind, is_batched in zip(op.parameters, op.parameter_kinds, batched, strict=True)
+        if kind == "angle" or is_batched
     ]
     return f"({', '.join(shown)})" if shown else ""
 

@@ -25,7 +25,7 @@ from .parsing import (
     scalar_parameter,
     to_array,
 )
-from .types import Array, Parameter, ParameterLike, Structure, Wire, Wires
+from .types import Array, Parameter, ParameterLayout, ParameterLike, Structure, Wire, Wires
 
 __all__ = [
     "Factor",
@@ -178,7 +178,7 @@ def _fill(
 ) -> None:
     _set(observable, "parameters", parameters)
     _set(observable, "parameter_kinds", kinds)
-    _set(observable, "parameter_layout", layout)
+    _set(observable, "parameter_layout", str(layout))
     _set(observable, "batch_size", batch_size)
     _set(observable, "wires", wires)
     _set(observable, "_products", products)
@@ -202,10 +202,10 @@ class Hermitian(Observable):
 
     def __init__(self, A: ParameterLike, wires: Wires) -> None:
         own_wires = _some_wires(wires, "Hermitian")
-        value, letter, batch_size = dense_parameter(A, "matrix", "Hermitian", own_wires)
+        value, layout, batch_size = dense_parameter(A, "matrix", "Hermitian", own_wires)
         check_values(value, _skewness, place("Hermitian", own_wires), "the matrix must be Hermitian")
         products = (_ONE._replace(factors=(Factor("hermitian", own_wires, 0),)),)
-        _fill(self, (value,), ("matrix",), letter, batch_size, own_wires, products)
+        _fill(self, (value,), ("matrix",), layout, batch_size, own_wires, products)
 
 
 def _skewness(matrix: Tensor) -> Tensor:
@@ -238,10 +238,10 @@ class Projector(Observable):
             factor = Factor("projector", own_wires, bits=parse_bits(state, "Projector", own_wires))
             _fill(self, (), (), "", None, own_wires, (_ONE._replace(factors=(factor,)),))
             return
-        value, letter, batch_size = dense_parameter(state, "state", "Projector", own_wires)
+        value, layout, batch_size = dense_parameter(state, "state", "Projector", own_wires)
         check_normalised(value, "Projector", own_wires)
         products = (_ONE._replace(factors=(Factor("state_projector", own_wires, 0),)),)
-        _fill(self, (value,), ("state",), letter, batch_size, own_wires, products)
+        _fill(self, (value,), ("state",), layout, batch_size, own_wires, products)
 
 
 class SparseHamiltonian(Observable):
@@ -270,8 +270,8 @@ class SparseHamiltonian(Observable):
         mirror = _Mirror(rows, columns, size)
         check_values(values, mirror.skewness, where, "the matrix must be Hermitian")
         factor = Factor("sparse", own_wires, 0, (), rows.tobytes(), columns.tobytes())
-        letter = "s" if isinstance(values, Tensor) else "N"
-        _fill(self, (values,), ("values",), letter, None, own_wires, (_ONE._replace(factors=(factor,)),))
+        layout = ParameterLayout.of(values, False)
+        _fill(self, (values,), ("values",), layout, None, own_wires, (_ONE._replace(factors=(factor,)),))
 
 
 _SPARSE = "the matrix must be a SciPy sparse matrix or a torch COO or CSR tensor"
@@ -452,12 +452,12 @@ class Algebra:
         """The observable times a real scalar, which becomes its first parameter."""
         if isinstance(scalar, (Composable, Operation)):
             raise TypeError("* multiplies an observable by a number or a tensor; of two observables, form a @ b")
-        value, letter, batch_size = _scalar(scalar)
+        value, layout, batch_size = _scalar(scalar)
         base = as_observable(observable)
         return _observable(
             (value, *base.parameters),
             ("coefficient", *base.parameter_kinds),
-            letter + base.parameter_layout,
+            layout + base.parameter_layout,
             join_batches((batch_size, base.batch_size), "observable", base.wires),
             base.wires,
             tuple(_shifted(product, 1, ((0, 0),)) for product in base._products),
@@ -542,7 +542,7 @@ class Hamiltonian(Observable):
             self,
             tuple(value for value, _, _ in head) + tuple(value for part in parts for value in part.parameters),
             ("coefficients",) * len(head) + tuple(kind for part in parts for kind in part.parameter_kinds),
-            "".join([letter for _, letter, _ in head] + [part.parameter_layout for part in parts]),
+            "".join([layout for _, layout, _ in head] + [part.parameter_layout for part in parts]),
             join_batches(sizes, "Hamiltonian", wires),
             wires,
             tuple(
@@ -622,8 +622,8 @@ def _coefficient_vector(value: Array | Tensor, count: int) -> Parsed:
         shape = tuple(vector.shape)
         raise ValueError(f"Hamiltonian: the coefficients must be of shape (T,) or (B, T), not {shape}")
     _require_as_many(vector.shape[-1], count)
-    letters = "sb" if isinstance(vector, Tensor) else "NB"
-    return vector, letters[vector.ndim - 1], vector.shape[0] if vector.ndim == 2 else None
+    is_batched = vector.ndim == 2
+    return vector, ParameterLayout.of(vector, is_batched), vector.shape[0] if is_batched else None
 
 
 def _require_as_many(coefficients: int, observables: int) -> None:
@@ -664,7 +664,7 @@ def _require_hermitian(observable: Observable, products: list[_Product]) -> None
             value = observable.parameters[index]
             if isinstance(value, float):
                 weight *= value
-            elif observable.parameter_layout[index] == "N":
+            elif observable.parameter_layout[index] == ParameterLayout.ARRAY:
                 weight *= float(value[column])
             else:
                 names.append((id(value), column))

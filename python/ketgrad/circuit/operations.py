@@ -278,7 +278,7 @@ class Operation(Immutable):
 
         "n": a number; "s", "b": a tensor without and with a batch axis; "N", "B": an array without and with one.
         """
-        return self.structure[7]  # type: ignore[no-any-return]
+        return str(self.structure[7])
 
     def __repr__(self) -> str:
         shown = [_shown(value) for value in self.parameters]
@@ -356,19 +356,19 @@ class _OneAngle(Operation):
 
     def __init__(self, phi: ParameterLike, wires: Wires, *others: Never) -> None:
         own_wires = _own_wires(self, wires, others)
-        value, letter, batch_size = scalar_parameter(phi, self.name, own_wires)
-        _fill(self, own_wires, (value,), letter, batch_size)
+        value, layout, batch_size = scalar_parameter(phi, self.name, own_wires)
+        _fill(self, own_wires, (value,), layout, batch_size)
 
 
 def _fill_angles(op: Operation, angles: tuple[ParameterLike, ...], wires: Wires, others: Sequence[Any]) -> None:
     own_wires = _own_wires(op, wires, others)
     try:
-        values, letters, sizes = zip(*[scalar_parameter(angle, op.name, own_wires) for angle in angles], strict=True)
+        values, layouts, sizes = zip(*[scalar_parameter(angle, op.name, own_wires) for angle in angles], strict=True)
     except TypeError:
         if any(angle is MISSING for angle in angles):
             _refuse_call(op, angles=angles)
         raise
-    _fill(op, own_wires, values, "".join(letters), join_batches(sizes, op.name, own_wires))
+    _fill(op, own_wires, values, "".join(layouts), join_batches(sizes, op.name, own_wires))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -703,8 +703,8 @@ class MultiRZ(Operation):
 
     def __init__(self, theta: ParameterLike, wires: Wires, *others: Never) -> None:
         own_wires = _some_wires(self, wires, others)
-        value, letter, batch_size = scalar_parameter(theta, self.name, own_wires)
-        _fill(self, own_wires, (value,), letter, batch_size)
+        value, layout, batch_size = scalar_parameter(theta, self.name, own_wires)
+        _fill(self, own_wires, (value,), layout, batch_size)
 
 
 class PauliRot(Operation):
@@ -729,8 +729,8 @@ class PauliRot(Operation):
             raise ValueError(
                 f"{where}: the word {pauli_word!r} has {len(pauli_word)} letters for {len(own_wires)} wires"
             )
-        value, letter, batch_size = scalar_parameter(theta, self.name, own_wires)
-        _fill(self, own_wires, (value,), letter, batch_size, word=pauli_word)
+        value, layout, batch_size = scalar_parameter(theta, self.name, own_wires)
+        _fill(self, own_wires, (value,), layout, batch_size, word=pauli_word)
 
 
 class GlobalPhase(Operation):
@@ -741,8 +741,8 @@ class GlobalPhase(Operation):
 
     def __init__(self, phi: ParameterLike, wires: Wires | None = None, *others: Never) -> None:
         own_wires = () if wires is None and not others else _own_wires(self, wires, others)
-        value, letter, batch_size = scalar_parameter(phi, self.name, own_wires)
-        _fill(self, own_wires, (value,), letter, batch_size)
+        value, layout, batch_size = scalar_parameter(phi, self.name, own_wires)
+        _fill(self, own_wires, (value,), layout, batch_size)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -762,9 +762,9 @@ class QubitUnitary(Operation):
 
     def __init__(self, U: ParameterLike, wires: Wires, *others: Never) -> None:
         own_wires = _some_wires(self, wires, others)
-        value, letter, batch_size = dense_parameter(U, "matrix", self.name, own_wires)
+        value, layout, batch_size = dense_parameter(U, "matrix", self.name, own_wires)
         check_unitary(value, self.name, own_wires)
-        _fill(self, own_wires, (value,), letter, batch_size)
+        _fill(self, own_wires, (value,), layout, batch_size)
 
 
 class DiagonalQubitUnitary(Operation):
@@ -780,9 +780,9 @@ class DiagonalQubitUnitary(Operation):
 
     def __init__(self, D: ParameterLike, wires: Wires, *others: Never) -> None:
         own_wires = _some_wires(self, wires, others)
-        value, letter, batch_size = dense_parameter(D, "diagonal", self.name, own_wires)
+        value, layout, batch_size = dense_parameter(D, "diagonal", self.name, own_wires)
         check_unit_modulus(value, self.name, own_wires)
-        _fill(self, own_wires, (value,), letter, batch_size)
+        _fill(self, own_wires, (value,), layout, batch_size)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -848,9 +848,9 @@ class StatePrep(Operation):
 
     def __init__(self, state: ParameterLike, wires: Wires, *others: Never) -> None:
         own_wires = _some_wires(self, wires, others)
-        value, letter, batch_size = dense_parameter(state, "state", self.name, own_wires)
+        value, layout, batch_size = dense_parameter(state, "state", self.name, own_wires)
         check_normalised(value, self.name, own_wires)
-        _fill(self, own_wires, (value,), letter, batch_size)
+        _fill(self, own_wires, (value,), layout, batch_size)
 
 
 PauliX, PauliY, PauliZ, Hadamard, CPhase = X, Y, Z, H, ControlledPhaseShift

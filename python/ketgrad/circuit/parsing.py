@@ -1,6 +1,6 @@
 """Wires and parameters as constructors are given them, and as operations and observables hold them.
 
-A wire becomes a label, a parameter a value with a layout letter; wrong ones end here, with a message that names the
+A wire becomes a label, a parameter a value with a layout; wrong ones end here, with a message that names the
 operation. Values are checked where that is free (see `check_values`).
 """
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..native.torch_private import DisableTorchFunction, is_functorch_wrapped_tensor, len_dispatch_stack
-from .types import Array, Parameter, Wire, Wires
+from .types import Array, Parameter, ParameterLayout, Wire, Wires
 
 _set = object.__setattr__
 _Immutable = TypeVar("_Immutable", bound="Immutable")
@@ -135,9 +135,9 @@ def place(name: str, wires: tuple[Wire, ...]) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Parameters: a value becomes (value, layout letter, batch size or None)
+# Parameters: a value becomes (value, layout, batch size or None)
 
-Parsed = tuple[Parameter, str, "int | None"]
+Parsed = tuple[Parameter, ParameterLayout, "int | None"]
 
 
 def scalar_parameter(value: Any, name: str, wires: tuple[Wire, ...], noun: str = "angle") -> Parsed:
@@ -148,7 +148,7 @@ def scalar_parameter(value: Any, name: str, wires: tuple[Wire, ...], noun: str =
         ValueError: the value has two axes or more.
     """
     if type(value) is float:
-        return value, "n", None
+        return value, ParameterLayout.NUMBER, None
     if isinstance(value, Tensor):
         if value.is_complex():
             raise TypeError(f"{place(name, wires)}: the {noun} must be real, not of dtype {value.dtype}")
@@ -156,19 +156,19 @@ def scalar_parameter(value: Any, name: str, wires: tuple[Wire, ...], noun: str =
             raise TypeError(f"{place(name, wires)}: the {noun} must be a dense tensor, not {value.layout}")
         axes = value.dim()
         if axes == 0:
-            return value, "s", None
+            return value, ParameterLayout.TENSOR, None
         if axes == 1:
-            return value, "b", value.shape[0]
+            return value, ParameterLayout.BATCHED_TENSOR, value.shape[0]
     elif isinstance(value, numbers.Real):
-        return _as_float(value, name, wires, noun), "n", None
+        return _as_float(value, name, wires, noun), ParameterLayout.NUMBER, None
     else:
         value = to_array(value, name, wires, noun)
         if value.dtype.kind == "c":
             raise TypeError(f"{place(name, wires)}: the {noun} must be real, not of dtype {value.dtype}")
         if value.ndim == 0:
-            return float(value), "n", None
+            return float(value), ParameterLayout.NUMBER, None
         if value.ndim == 1:
-            return value, "B", value.shape[0]
+            return value, ParameterLayout.BATCHED_ARRAY, value.shape[0]
     shape = tuple(value.shape)
     raise ValueError(f"{place(name, wires)}: the {noun} must be a scalar () or a batch (B,), not of shape {shape}")
 
@@ -220,17 +220,15 @@ def dense_parameter(value: Any, kind: str, name: str, wires: tuple[Wire, ...]) -
     if isinstance(value, Tensor):
         if value.layout is not torch.strided:
             raise TypeError(f"{place(name, wires)}: the {kind} must be a dense tensor, not {value.layout}")
-        letters = "sb"
     else:
         value = to_array(value, name, wires, kind)
-        letters = "NB"
     size = 1 << len(wires)
     single = (size, size) if kind == "matrix" else (size,)
     shape = tuple(value.shape)
     if shape == single:
-        return value, letters[0], None
+        return value, ParameterLayout.of(value, False), None
     if len(shape) == len(single) + 1 and shape[1:] == single:
-        return value, letters[1], shape[0]
+        return value, ParameterLayout.of(value, True), shape[0]
     batched = "(B, " + ", ".join(map(str, single)) + ")"
     raise ValueError(f"{place(name, wires)}: the {kind} must have shape {single} or {batched}, not {shape}")
 

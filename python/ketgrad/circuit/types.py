@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from enum import StrEnum
 from typing import Any, SupportsIndex, TypeAlias
 
 import numpy.typing as npt
@@ -21,6 +22,31 @@ Parameter: TypeAlias = float | Array | torch.Tensor
 
 ParameterLike: TypeAlias = float | Array | torch.Tensor | Sequence[Any]
 """What a constructor takes for a parameter."""
+
+
+class ParameterLayout(StrEnum):
+    """As what a parameter was given: a number, a tensor or an array, the latter two with a batch axis or without.
+
+    A layout of several parameters is a string of one letter each; the structure of what has parameters holds it.
+    """
+
+    NUMBER = "n"
+    TENSOR = "s"
+    BATCHED_TENSOR = "b"
+    ARRAY = "N"
+    BATCHED_ARRAY = "B"
+
+    @staticmethod
+    def of(value: torch.Tensor | Array, is_batched: bool) -> ParameterLayout:
+        """The layout of a tensor or an array."""
+        if isinstance(value, torch.Tensor):
+            return ParameterLayout.BATCHED_TENSOR if is_batched else ParameterLayout.TENSOR
+        return ParameterLayout.BATCHED_ARRAY if is_batched else ParameterLayout.ARRAY
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether the first axis is the batch."""
+        return self is ParameterLayout.BATCHED_TENSOR or self is ParameterLayout.BATCHED_ARRAY
 
 
 class Structure(tuple[Any, ...]):

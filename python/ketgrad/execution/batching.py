@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..circuit.tape import Tape
-from ..circuit.types import Parameter
+from ..circuit.types import Parameter, ParameterLayout
 from ..native.torch_private import DisableFunctorch
 from .programs import InputBinding, ProgramBinding, Result, build_program
 
@@ -161,30 +161,30 @@ def _input_tensor(
     first = [tapes[0].parameters[i] for i in bound.parameters]
     if len(tapes) == 1 or (may_share and _is_shared(bound, tapes, first)):
         return _tensor_of_tape(bound, first, dtype, device), True
-    if bound.is_column and bound.layout in "ns":
+    if bound.is_column and not bound.layout.is_batched:
         return _tensor_of_scalars(bound, tapes, rows, dtype, device), False
     packed = []
     for tape, count in zip(tapes, rows, strict=True):
         one = _tensor_of_tape(bound, [tape.parameters[i] for i in bound.parameters], dtype, device)
-        packed.append(one if bound.layout in "bB" else one.expand(count, *one.shape))
+        packed.append(one if bound.layout.is_batched else one.expand(count, *one.shape))
     return torch.cat(packed), False
 
 
 def _is_shared(bound: InputBinding, tapes: list[Tape], first: list[Parameter]) -> bool:
-    if bound.layout in "bB":
+    if bound.layout.is_batched:
         return False
     for tape in tapes[1:]:
         parameters = tape.parameters
         for i, value in zip(bound.parameters, first, strict=True):
             other = parameters[i]
-            if other is not value and not (bound.layout == "n" and other == value):
+            if other is not value and not (bound.layout is ParameterLayout.NUMBER and other == value):
                 return False
     return True
 
 
 def _tensor_of_tape(bound: InputBinding, values: list[Parameter], dtype: torch.dtype, device: torch.device) -> Tensor:
     """One tape's parameters: columns (k,) or (B, k), or the single parameter."""
-    if bound.layout == "n":
+    if bound.layout is ParameterLayout.NUMBER:
         return _numbers(values, dtype, device)
     tensors = _tensors(values, dtype, device)
     if not bound.is_column:
@@ -211,7 +211,7 @@ def _tensor_of_scalars(
 ) -> Tensor:
     """Scalars of several tapes, (B, k), in one stack."""
     values = [tape.parameters[i] for tape in tapes for i in bound.parameters]
-    if bound.layout == "n":
+    if bound.layout is ParameterLayout.NUMBER:
         stacked = torch.tensor(values, dtype=dtype, device=device)
     else:
         stacked = torch.stack(_tensors(values, dtype, device))
@@ -330,12 +330,12 @@ def _assign(bound: InputBinding, tape: Tape, gradient: Tensor, found: dict[int, 
 
 
 def _assign_rows(bound: InputBinding, group: Group, gradient: Tensor, found: list[dict[int, Tensor]]) -> None:
-    if bound.is_column and bound.layout not in "bB" and len(group.tapes) == gradient.shape[0]:
+    if bound.is_column and not bound.layout.is_batched and len(group.tapes) == gradient.shape[0]:
         _assign_scalars(bound, group, gradient, found)
         return
     per_tape = gradient.split(list(group.rows))
     for tape, rows, into in zip(group.tapes, per_tape, found, strict=True):
-        _assign(bound, tape, rows if bound.layout in "bB" else rows.sum(0), into)
+        _assign(bound, tape, rows if bound.layout.is_batched else rows.sum(0), into)
 
 
 def _assign_scalars(bound: InputBinding, group: Group, gradient: Tensor, found: list[dict[int, Tensor]]) -> None:

@@ -520,7 +520,7 @@ def _repeat(group: Group, copies: int) -> Group:
     tape, batch = group.tapes[0], group.batch
     inputs = []
     for bound, tensor in zip(group.binding.inputs, group.inputs, strict=True):
-        if bound.layout in "bB":
+        if bound.layout.is_batched:
             inputs.append(tensor.repeat(copies, *[1] * (tensor.dim() - 1)))
         else:
             inputs.append(tensor.expand(copies * batch, *tensor.shape))
@@ -556,7 +556,7 @@ def _split_rows(group: Group, position: int, gradient: Tensor, tape: Tape, copie
     """Gradients of a repeated group's input, by parameter: (copies, *parameter shape)."""
     bound = group.binding.inputs[position]
     per_copy = gradient.view(copies, -1, *gradient.shape[1:])
-    if bound.layout not in "bB":
+    if not bound.layout.is_batched:
         per_copy = per_copy.sum(1)
     columns = per_copy.unbind(-1) if bound.is_column else (per_copy,)
     return {i: like_parameter(c, tape.parameters[i]) for i, c in zip(bound.parameters, columns, strict=True)}

@@ -20,7 +20,7 @@ from ..circuit.measurements import Measurement
 from ..circuit.observables import Factor, Observable, Term
 from ..circuit.operations import Operation
 from ..circuit.tape import Tape
-from ..circuit.types import Structure, Wire
+from ..circuit.types import ParameterLayout, Structure, Wire
 from ..native.library import _C
 from ..native.profiling import span
 
@@ -41,7 +41,7 @@ class InputBinding(NamedTuple):
         is_complex: a matrix, diagonal, state or the values of a sparse matrix.
     """
 
-    layout: str
+    layout: ParameterLayout
     trainable: bool
     parameters: tuple[int, ...]
     is_column: bool
@@ -239,22 +239,13 @@ def _build(tape: Tape) -> ProgramBinding:
     return ProgramBinding(written.program, written.program.id, tape.num_wires, operations, bindings, *written[1:])
 
 
-def _input_shape(bound: InputBinding, tape: Tape, layouts: list[str]) -> tuple[int, ...]:
+def _input_shape(bound: InputBinding, tape: Tape, layouts: list[ParameterLayout]) -> tuple[int, ...]:
     """The shape without the batch axis."""
     if bound.is_column:
         return (len(bound.parameters),)
     index = bound.parameters[0]
     shape = tuple(np.shape(tape.parameters[index]))
-    return shape[1:] if layouts[index] in "bB" else shape
-
-
-class Written(NamedTuple):
-    """A program, its results, one a measurement, and how many real and complex numbers they are in all."""
-
-    program: _C.Program
-    results: tuple[Result, ...]
-    real_results: int
-    complex_results: int
+    return shape[1:] if layouts[index].is_batched else shape
 
 
 def write_program(
@@ -352,23 +343,25 @@ class _ProgramWriter:
         return _C.Factor(factor.kind, self.bits(factor.wires), position, factor.bits, rows, columns)
 
 
-def describe_parameters(tape: Tape) -> tuple[list[str], list[str]]:
-    """The kind and the layout letter of each parameter of a tape."""
+def describe_parameters(tape: Tape) -> tuple[list[str], list[ParameterLayout]]:
+    """The kind and the layout of each parameter of a tape."""
     kinds: list[str] = []
-    layouts: list[str] = []
+    layouts: list[ParameterLayout] = []
     for operation in tape.operations:
         kinds += operation.parameter_kinds
-        layouts += operation.parameter_layout
+        layouts += map(_LAYOUTS.__getitem__, operation.parameter_layout)
     for measurement in tape.measurements:
         if measurement.observable is not None:
             kinds += measurement.observable.parameter_kinds
-            layouts += measurement.observable.parameter_layout
+            layouts += map(_LAYOUTS.__getitem__, measurement.observable.parameter_layout)
     return kinds, layouts
 
 
-def _bind_inputs(kinds: list[str], layouts: list[str], trainable: frozenset[int]) -> tuple[InputBinding, ...]:
+def _bind_inputs(
+    kinds: list[str], layouts: list[ParameterLayout], trainable: frozenset[int]
+) -> tuple[InputBinding, ...]:
     """Groups scalars that are alike; everything else is an input of its own. Input 0, the numbers, is always there."""
-    columns: dict[tuple[str, bool], list[int]] = {("n", False): []}
+    columns: dict[tuple[ParameterLayout, bool], list[int]] = {(ParameterLayout.NUMBER, False): []}
     single = []
     for index, (kind, layout) in enumerate(zip(kinds, layouts, strict=True)):
         is_trainable = index in trainable

@@ -60,11 +60,11 @@ class ParameterReader:
         kinds, layouts = describe_parameters(tape)
         trainable = frozenset(tape.trainable_params)
         found = []
-        for index, (kind, letter, value) in enumerate(zip(kinds, layouts, tape.parameters, strict=True)):
+        for index, (kind, layout, value) in enumerate(zip(kinds, layouts, tape.parameters, strict=True)):
             if isinstance(value, Tensor):
-                found.append(self.parameter(kind, letter == "b", value, index in trainable))
+                found.append(self.parameter(kind, layout.is_batched, value, index in trainable))
             else:
-                found.append(TracedParameter(kind, letter == "B", value, None))
+                found.append(TracedParameter(kind, layout.is_batched, value, None))
         return found
 
     def parameter(self, kind: str, is_batched: bool, tensor: Tensor, is_trainable: bool) -> TracedParameter:
