@@ -44,8 +44,8 @@ def group_of(batch: int | None = None, dtype: torch.dtype = torch.float64) -> Gr
 
 def cotangents(group: Group) -> tuple[Tensor, Tensor]:
     real = group.inputs[0].dtype
-    g_real = torch.randn(group.batch, group.binding.real_results, dtype=real)
-    return g_real, torch.randn(group.batch, group.binding.complex_results, dtype=real.to_complex())
+    g_real = torch.randn(group.batch, group.binding.result_layout.real_size, dtype=real)
+    return g_real, torch.randn(group.batch, group.binding.result_layout.complex_size, dtype=real.to_complex())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

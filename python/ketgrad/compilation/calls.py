@@ -18,7 +18,6 @@ from ..autograd import derivative_rule, functions, interpreter_levels
 from ..native import operators
 from ..native.profiling import span
 from ..native.torch_private import apply_of
-from .call_results import join, split, split_views
 from .modes import is_watched
 from .plan import CompiledPlan, NativeCall
 
@@ -70,9 +69,10 @@ class _NativeCallNode(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(ket, *tensors)
         # An empty result serves as its own cotangent. Others must not be kept: they would keep themselves alive.
-        ctx.rest = call, batch, real if not call.real_results else complex_ if not call.complex_results else None
+        layout = call.result_layout
+        ctx.rest = call, batch, real if not layout.real_size else complex_ if not layout.complex_size else None
         with span("unpack"):
-            return split(call, batch, real, complex_)
+            return layout.split(real, complex_, _rows(call, batch), call.has_batch)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -85,7 +85,7 @@ class _NativeCallNode(torch.autograd.Function):
             needed[view.input] = is_needed
         with span("pack"):
             inputs = _pack_inputs(call, tensors)
-            joined = join(call, batch, cotangents, inputs[0], empty)
+            joined = call.result_layout.join(cotangents, _rows(call, batch), call.has_batch, inputs[0], empty)
         found = derivative_rule.gradients(call.id, inputs, ket, joined, needed)
         gradients: list[Tensor | None] = [None]
         for view, tensor in zip(call.views, tensors, strict=True):
@@ -115,7 +115,7 @@ def _run_call(call: NativeCall, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ..
         batch = _batch_size(call, inputs)
         real, complex_, _ = operators.run_execute(call.id, inputs, False)
         with span("unpack"):
-            return split(call, batch, real, complex_)
+            return call.result_layout.split(real, complex_, _rows(call, batch), call.has_batch)
 
 
 def _run_in_torch(call: NativeCall, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -123,12 +123,18 @@ def _run_in_torch(call: NativeCall, tensors: tuple[Tensor, ...]) -> tuple[Tensor
     inputs = _pack_inputs(call, tensors)
     batch = _batch_size(call, inputs)
     keep = derivative_rule.keeps_state(batch * call.ket_bytes, call.device, call.recompute)
-    return split_views(call, batch, *functions.execute_program(call.id, inputs, keep))
+    real, complex_ = functions.execute_program(call.id, inputs, keep)
+    return call.result_layout.split_views(real, complex_, _rows(call, batch), call.has_batch)
 
 
 def _batch_size(call: NativeCall, inputs: Sequence[Tensor]) -> int:
     """The number of circuits in a call."""
     return inputs[call.batched].shape[0] if call.batched >= 0 else 1
+
+
+def _rows(call: NativeCall, batch: int) -> Sequence[int]:
+    """The number of circuits of each tape."""
+    return [batch // len(call.tapes)] * len(call.tapes) if call.rows is None else call.rows
 
 
 def _pack_inputs(call: NativeCall, tensors: Sequence[Tensor]) -> list[Any]:

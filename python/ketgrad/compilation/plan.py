@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..execution.programs import Circuit, Result
+from ..execution.programs import Circuit
+from ..execution.results import ResultLayout
 from ..native.library import _C
 from .tracing.captures import ContainerGuard
 from .tracing.trace import Captured, guard_of, name_of
@@ -43,10 +44,8 @@ class NativeCall(NamedTuple):
         ket_bytes: of one final state.
         recompute: whether the backward pass computes final states again; None: by the memory that they take.
         tapes: the positions of its tapes among those that the function returned.
-        results: of one tape, one a measurement.
-        shapes: of these results, without the batch axis.
+        result_layout: of one tape.
         has_batch: whether the tapes are batches.
-        are_scalars: whether there is one tape, and all its results are numbers.
         rows: circuits of each tape; None: all tapes have as many.
     """
 
@@ -59,12 +58,8 @@ class NativeCall(NamedTuple):
     ket_bytes: int
     recompute: bool | None
     tapes: tuple[int, ...]
-    results: tuple[Result, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    real_results: int
-    complex_results: int
+    result_layout: ResultLayout
     has_batch: bool
-    are_scalars: bool
     rows: tuple[int, ...] | None
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..circuit.tape import Tape
 from ..circuit.types import Parameter, ParameterLayout
 from ..native.torch_private import DisableFunctorch
-from .programs import InputBinding, ProgramBinding, Result, build_program
+from .programs import InputBinding, ProgramBinding, build_program
 
 # What computes in complex64 and returns float32 (autocast).
 _HALF = (torch.float16, torch.bfloat16, torch.complex32)
@@ -57,6 +57,11 @@ class Group(NamedTuple):
     def batch(self) -> int:
         """Circuits in the call."""
         return sum(self.rows)
+
+    @property
+    def has_batch(self) -> bool:
+        """Whether its tapes are batches."""
+        return self.tapes[0].batch_size is not None
 
 
 def group_tapes(tapes: Sequence[Tape], dtype: torch.dtype | None = None, share_trainable: bool = False) -> list[Group]:
@@ -241,38 +246,11 @@ def split_results(group: Group, real: Tensor, complex_: Tensor, as_views: bool =
 
     Views are differentiable; otherwise each result is a tensor of its own, and the numbers may be taken for one.
     """
-    found = []
-    first = 0
-    for tape, rows in zip(group.tapes, group.rows, strict=True):
-        found.append(
-            tuple(
-                [
-                    _result(r, tape, complex_ if r.is_complex else real, first, rows, as_views)
-                    for r in group.binding.results
-                ]
-            )
-        )
-        first += rows
-    return found
-
-
-def _result(result: Result, tape: Tape, numbers: Tensor, first: int, rows: int, as_view: bool) -> Tensor:
-    if not as_view and numbers.shape == (rows, result.size):
-        # It is all there is: no copy. Reshaped in place, because a view returned from a Function could not be changed
-        # in place.
-        return numbers.resize_(result_shape(result, tape))
-    block = numbers[first : first + rows, result.first : result.first + result.size]
-    view = block.reshape(result_shape(result, tape))
-    return view if as_view else view.clone()
-
-
-def result_shape(result: Result, tape: Tape) -> tuple[int, ...]:
-    """The shape of a measurement's result."""
-    shape: tuple[int, ...] = () if result.kind in ("expval", "var") else (result.size,)
-    if result.kind == "density_matrix":
-        side = 1 << (result.size.bit_length() - 1) // 2
-        shape = (side, side)
-    return shape if tape.batch_size is None else (tape.batch_size, *shape)
+    layout = group.binding.result_layout
+    split = layout.split_views if as_views else layout.split
+    found = split(real, complex_, group.rows, group.has_batch)
+    width = len(layout.results)
+    return [found[first : first + width] for first in range(0, len(found), width)]
 
 
 def join_cotangents(group: Group, cotangents: Sequence[Sequence[Tensor | None]]) -> tuple[Tensor, Tensor] | None:
@@ -280,30 +258,10 @@ def join_cotangents(group: Group, cotangents: Sequence[Sequence[Tensor | None]])
 
     None where no result of the group was used.
     """
-    if all(c is None for of_tape in cotangents for c in of_tape):
+    flat = [c for of_tape in cotangents for c in of_tape]
+    if all(c is None for c in flat):
         return None
-    real = _join(group, cotangents, False, group.binding.real_results)
-    return real, _join(group, cotangents, True, group.binding.complex_results)
-
-
-def _join(group: Group, cotangents: Sequence[Sequence[Tensor | None]], is_complex: bool, size: int) -> Tensor:
-    carrier = group.inputs[0]
-    dtype = carrier.dtype.to_complex() if is_complex else carrier.dtype
-    chosen = [(i, result) for i, result in enumerate(group.binding.results) if result.is_complex == is_complex]
-    if not chosen:
-        return carrier.new_empty((group.batch, 0), dtype=dtype)
-    blocks = []
-    for of_tape, rows in zip(cotangents, group.rows, strict=True):
-        for i, result in chosen:
-            c = of_tape[i]
-            if c is None:
-                c = carrier.new_zeros(rows * result.size, dtype=dtype)
-            elif c.dtype is not dtype:
-                c = c.to(dtype)
-            blocks.append(c.reshape(rows, result.size))
-    width = len(chosen)
-    lines = blocks if width == 1 else [torch.cat(blocks[i : i + width], dim=1) for i in range(0, len(blocks), width)]
-    return lines[0] if len(lines) == 1 else torch.cat(lines)
+    return group.binding.result_layout.join(flat, group.rows, group.has_batch, group.inputs[0])
 
 
 def split_gradients(group: Group, gradients: Sequence[Tensor | None]) -> list[dict[int, Tensor]]:

@@ -24,11 +24,11 @@ from .batching import (
     group_tapes,
     join_cotangents,
     like_parameter,
-    result_shape,
     split_gradients,
     split_results,
 )
-from .programs import Result, build_program
+from .programs import build_program
+from .results import Result
 from .sampling import draw, exact_tapes
 
 TapeResult = Any
@@ -436,7 +436,7 @@ def _cotangents(value: Any, tape: Tape, position: int) -> list[Tensor | None]:
         return items
     device = next((p.device for p in tape.parameters if isinstance(p, Tensor)), None)
     found: list[Tensor | None] = []
-    for result, item in zip(build_program(tape).results, items, strict=True):
+    for result, item in zip(build_program(tape).result_layout.results, items, strict=True):
         cotangent = None if item is None else _as_double(item, device).conj().resolve_conj()
         if cotangent is not None:
             _require_cotangent(cotangent, result, tape, position)
@@ -450,7 +450,7 @@ def _as_double(value: Any, device: torch.device | None) -> Tensor:
 
 
 def _require_cotangent(cotangent: Tensor, result: Result, tape: Tape, position: int) -> None:
-    shape = result_shape(result, tape)
+    shape = result.batched_shape(tape.batch_size)
     what = f"a cotangent of tape {position}, of its {result.kind},"
     # Axes of size 1 come and go where a scalar is an array of one number.
     fits = [n for n in cotangent.shape if n != 1] == [n for n in shape if n != 1]
@@ -465,9 +465,9 @@ def _copies(cotangents: Sequence[Tensor | None], tape: Tape) -> int | None:
     if tape.shots is not None:
         return None
     counts = set()
-    for cotangent, result in zip(cotangents, build_program(tape).results, strict=True):
+    for cotangent, result in zip(cotangents, build_program(tape).result_layout.results, strict=True):
         if cotangent is not None:
-            shape = result_shape(result, tape)
+            shape = result.batched_shape(tape.batch_size)
             has_axis = cotangent.dim() == len(shape) + 1 and cotangent.shape[1:] == shape
             counts.add(cotangent.shape[0] if has_axis else None)
     if len(counts) > 1:

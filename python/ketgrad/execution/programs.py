@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from ..circuit.tape import Tape
 from ..circuit.types import ParameterLayout, Structure, Wire
 from ..native.library import _C
 from ..native.profiling import span
+from .results import ResultLayout, kind_of
 
 SCALAR_KINDS = ("angle", "coefficient")
 VECTOR_KIND = "coefficients"
@@ -34,7 +35,7 @@ class InputBinding(NamedTuple):
     """One input of a program and the parameters of a tape that it is made of.
 
     Attributes:
-        layout: the parameters' letter (see `Operation.parameter_layout`).
+        layout: as what the parameters were given.
         trainable: whether they are trainable parameters of the tape.
         parameters: their indices among all parameters, in the order of the input's columns.
         is_column: scalars that are stacked to columns; otherwise the one parameter is the input.
@@ -48,27 +49,16 @@ class InputBinding(NamedTuple):
     is_complex: bool
 
 
-class Result(NamedTuple):
-    """Where a measurement's numbers stand: `size` of them from `first` on, in the real or the complex results."""
-
-    kind: str
-    is_complex: bool
-    first: int
-    size: int
-
-
 @dataclass(frozen=True, slots=True)
 class ProgramBinding:
-    """A program, what its inputs are made of, in order, and its results, one a measurement."""
+    """A program, what its inputs are made of, in order, and where its results stand."""
 
     program: _C.Program
     id: int
     num_wires: int
     operations: int
     inputs: tuple[InputBinding, ...]
-    results: tuple[Result, ...]
-    real_results: int
-    complex_results: int
+    result_layout: ResultLayout
 
 
 class StructureCache:
@@ -215,9 +205,9 @@ def require_room(tape: Tape) -> None:
     """Raise MemoryError where the state of a tape, or one of its results, would not fit into the CPU's memory."""
     # Beyond 2^1000 bytes it does not matter how many.
     _C.require_memory(float(8 << min(tape.num_wires, 1000)), f"a state on {tape.num_wires} wires")
-    for measurement in tape.measurements:
-        is_complex, size = _result_size(measurement, tape.num_wires)
-        _C.require_memory(float((8 if is_complex else 4) * size), f"the result of {measurement!r}")
+    layout = ResultLayout.of(tape.measurements, tape.num_wires)
+    for measurement, result in zip(tape.measurements, layout.results, strict=True):
+        _C.require_memory(float((8 if result.is_complex else 4) * result.size), f"the result of {measurement!r}")
 
 
 def _build(tape: Tape) -> ProgramBinding:
@@ -234,9 +224,10 @@ def _build(tape: Tape) -> ProgramBinding:
         return _C.Slot(position, first + column)
 
     inputs = [(bound.is_complex, _input_shape(bound, tape, layouts)) for bound in bindings]
-    written = write_program(tape, inputs, slot, lambda parameter: place[parameter][0])
+    program = write_program(tape, inputs, slot, lambda parameter: place[parameter][0])
     operations = len(tape.operations) + len(tape.measurements)
-    return ProgramBinding(written.program, written.program.id, tape.num_wires, operations, bindings, *written[1:])
+    layout = ResultLayout.of(tape.measurements, tape.num_wires)
+    return ProgramBinding(program, program.id, tape.num_wires, operations, bindings, layout)
 
 
 def _input_shape(bound: InputBinding, tape: Tape, layouts: list[ParameterLayout]) -> tuple[int, ...]:
@@ -253,7 +244,7 @@ def write_program(
     inputs: Sequence[tuple[bool, tuple[int, ...]]],
     slot: Callable[[int, int], _C.Slot],
     input_of: Callable[[int], int],
-) -> Written:
+) -> _C.Program:
     """The native program of a tape's structure.
 
     Args:
@@ -275,22 +266,17 @@ class _ProgramWriter:
         self.builder = _C.ProgramBuilder(tape.num_wires)
         self.bit: dict[Wire, int] = {wire: position for position, wire in enumerate(tape.wires)}
 
-    def run(self, inputs: Sequence[tuple[bool, tuple[int, ...]]]) -> Written:
+    def run(self, inputs: Sequence[tuple[bool, tuple[int, ...]]]) -> _C.Program:
         for is_complex, shape in inputs:
             self.builder.input(is_complex, shape)
         first = 0
         for operation in self.tape.operations:
             self.add_operation(operation, first)
             first += len(operation.parameters)
-        results: list[Result] = []
-        filled = {True: 0, False: 0}
         for measurement in self.tape.measurements:
-            is_complex, size = _result_size(measurement, self.tape.num_wires)
             self.add_measurement(measurement, first)
             first += len(measurement.parameters)
-            results.append(Result(measurement.kind, is_complex, filled[is_complex], size))
-            filled[is_complex] += size
-        return Written(self.builder.build(), tuple(results), filled[False], filled[True])
+        return self.builder.build()
 
     def bits(self, wires: Sequence[Wire]) -> list[int]:
         return [self.bit[wire] for wire in wires]
@@ -325,7 +311,8 @@ class _ProgramWriter:
             terms = [self.term(term, observable, first) for term in observable.terms]
             self.builder.measure(measurement.kind, [], terms)
         else:
-            wires = () if measurement.kind == "state" else measurement.wires or self.tape.wires
+            of_all = kind_of(measurement).subject == "all_wires"
+            wires = () if of_all else measurement.wires or self.tape.wires
             self.builder.measure(measurement.kind, self.bits(wires), [])
 
     def term(self, term: Term, observable: Observable, first: int) -> _C.Term:
@@ -374,17 +361,3 @@ def _bind_inputs(
         for (layout, is_trainable), found in columns.items()
     ]
     return (*stacked, *single)
-
-
-def _result_size(measurement: Measurement, num_wires: int) -> tuple[bool, int]:
-    wires = len(measurement.wires) or num_wires
-    match measurement.kind:
-        case "expval" | "var":
-            return False, 1
-        case "probs":
-            return False, 1 << wires
-        case "state":
-            return True, 1 << num_wires
-        case "density_matrix":
-            return True, 1 << 2 * wires
-    raise ValueError(f"{measurement.kind} is drawn from probabilities, it is no result of a program")

@@ -16,10 +16,9 @@ from ..circuit.tape import Tape
 from ..compilation.compiled import Compiled
 from ..compilation.front_ends import front_end_of
 from ..compilation.plan import CompiledPlan
+from ..execution.results import is_complex_kind
 from ..native.torch_private import DisableTorchFunction
 from .block import Block
-
-_COMPLEX = ("state", "density_matrix")
 
 
 class LayerCircuit:
@@ -104,7 +103,7 @@ class LayerCircuit:
     def _require_joinable(self, tape: Tape) -> None:
         kinds = [measurement.kind for measurement in tape.measurements]
         for kind in kinds:
-            if kind in _COMPLEX and len(kinds) > 1:
+            if is_complex_kind(kind) and len(kinds) > 1:
                 raise ValueError(
                     f"{self.title} measures {', '.join(kinds)}: {kind} is complex and must be a layer's only "
                     "measurement; make two layers that share their weights"

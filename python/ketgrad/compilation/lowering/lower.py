@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ...circuit.tape import Tape
 from ...execution.batching import common_type
-from ...execution.programs import Circuit, Result, describe_circuit, require_room, write_program
+from ...execution.programs import Circuit, describe_circuit, require_room, write_program
+from ...execution.results import Result, ResultLayout
 from ..plan import CompiledPlan, NativeCall, describe_tensor
 from ..tracing.trace import Trace
 from .code_writer import CodeWriter
@@ -67,7 +68,9 @@ class Lowering:
             batch = sum(1 if size is None else size for size in sizes)
             self.circuits.append(describe_circuit(tapes[positions[0]], batch, real))
             for i in positions:
-                results[i] = tuple([self._stand_in(call, m, tapes[i], real) for m in range(len(call.results))])
+                results[i] = tuple(
+                    [self._stand_in(call, found, tapes[i], real) for found in call.result_layout.results]
+                )
         self.batched = self.reader.batched_arguments(tapes, parameters)
         return results
 
@@ -88,11 +91,10 @@ class Lowering:
         inputs.close(len(members) if len(members) > 1 and not varied else None)
         return inputs
 
-    def _stand_in(self, call: NativeCall, measurement: int, tape: Tape, real: torch.dtype) -> Tensor:
+    def _stand_in(self, call: NativeCall, result: Result, tape: Tape, real: torch.dtype) -> Tensor:
         """A tensor without memory of its own in place of a result."""
-        dtype = real.to_complex() if call.results[measurement].is_complex else real
-        batch = () if tape.batch_size is None else (tape.batch_size,)
-        tensor = torch.zeros((), dtype=dtype, device=call.device).expand((*batch, *call.shapes[measurement]))
+        dtype = real.to_complex() if result.is_complex else real
+        tensor = torch.zeros((), dtype=dtype, device=call.device).expand(result.batched_shape(tape.batch_size))
         trained = [p for p in tape.get_parameters() if isinstance(p, Tensor) and p.requires_grad]
         tensor.requires_grad_(bool(trained))
         self.results.append(self.trace.add(tensor).number)
@@ -130,11 +132,11 @@ def _native_call(inputs: ProgramInputs, positions: tuple[int, ...], recompute: b
     """The call with some inputs, for the tapes at some positions."""
     tape = inputs.tapes[0]
     given = list(inputs.all().values())
-    written = write_program(tape, [(each.is_complex, each.shape) for each in given], *inputs.slots())
+    program = write_program(tape, [(each.is_complex, each.shape) for each in given], *inputs.slots())
     sizes = [1 if each.batch_size is None else each.batch_size for each in inputs.tapes]
     return NativeCall(
-        program=written.program,
-        id=written.program.id,
+        program=program,
+        id=program.id,
         device=inputs.device,
         views=inputs.views()[0],
         constants=tuple([each.constant for each in given]),
@@ -142,21 +144,7 @@ def _native_call(inputs: ProgramInputs, positions: tuple[int, ...], recompute: b
         ket_bytes=2 * inputs.real.itemsize << tape.num_wires,
         recompute=recompute,
         tapes=positions,
-        results=written.results,
-        shapes=tuple([_result_shape(result) for result in written.results]),
-        real_results=written.real_results,
-        complex_results=written.complex_results,
+        result_layout=ResultLayout.of(tape.measurements, tape.num_wires),
         has_batch=inputs.has_batch,
-        are_scalars=len(positions) == 1 and all(result.kind in ("expval", "var") for result in written.results),
         rows=tuple(sizes) if len(set(sizes)) > 1 else None,
     )
-
-
-def _result_shape(result: Result) -> tuple[int, ...]:
-    """The shape of a measurement's result without the batch axis."""
-    if result.kind in ("expval", "var"):
-        return ()
-    if result.kind == "density_matrix":
-        side = 1 << (result.size.bit_length() - 1) // 2
-        return (side, side)
-    return (result.size,)
