@@ -77,7 +77,8 @@ struct EngineSet {
 };
 
 EngineSet portable_engines();
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+// KETGRAD_PORTABLE: without them, for builds that must be quick.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(KETGRAD_PORTABLE)
 #define KETGRAD_X86_LEVELS 1
 EngineSet avx2_engines();
 EngineSet avx512_engines();

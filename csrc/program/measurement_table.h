@@ -8,7 +8,13 @@
 
 namespace ketgrad {
 
-enum class MeasurementKind : std::uint8_t { expval, var, probs, state, density_matrix };
+enum class MeasurementKind : std::uint8_t {
+  expval,
+  var,
+  probs,
+  state,
+  density_matrix,
+};
 
 // What a measurement is of.
 enum class Subject : std::uint8_t {
@@ -18,6 +24,7 @@ enum class Subject : std::uint8_t {
 };
 
 struct MeasurementInfo {
+  MeasurementKind kind;
   std::string_view name;
   Subject subject;
   bool is_complex;  // whether the result is complex
@@ -30,15 +37,22 @@ struct MeasurementInfo {
 
 // In the order of the enumeration.
 inline constexpr MeasurementInfo measurement_table[] = {
-    {"expval", Subject::observable, false, 0},
-    {"var", Subject::observable, false, 0},
-    {"probs", Subject::wires, false, 1},
-    {"state", Subject::all_wires, true, 1},
-    {"density_matrix", Subject::wires, true, 2, true},
+    {MeasurementKind::expval, "expval", Subject::observable, false, 0},
+    {MeasurementKind::var, "var", Subject::observable, false, 0},
+    {MeasurementKind::probs, "probs", Subject::wires, false, 1},
+    {MeasurementKind::state, "state", Subject::all_wires, true, 1},
+    {MeasurementKind::density_matrix, "density_matrix", Subject::wires, true, 2, true},
 };
 
 inline constexpr int num_measurements = static_cast<int>(std::size(measurement_table));
-static_assert(num_measurements == static_cast<int>(MeasurementKind::density_matrix) + 1);
+
+constexpr bool is_in_order() {
+  for (int i = 0; i < num_measurements; ++i) {
+    if (static_cast<int>(measurement_table[i].kind) != i) return false;
+  }
+  return true;
+}
+static_assert(is_in_order());
 
 constexpr const MeasurementInfo& measurement_info(MeasurementKind kind) {
   return measurement_table[static_cast<int>(kind)];

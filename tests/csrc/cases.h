@@ -231,7 +231,7 @@ inline Circuit large_circuit(Random& random, int num_wires) {
     circuit.program.gates.push_back(random_gate(random, circuit, opcode_of(name), 1));
   }
   add_rotations(circuit);
-  for (int kind = 0; kind < 5; ++kind) {
+  for (int kind = 0; kind < num_measurements; ++kind) {
     circuit.program.measurements.push_back(random_measurement(random, circuit, static_cast<MeasurementKind>(kind)));
   }
   std::vector<int> most(num_wires - 1);
@@ -249,7 +249,8 @@ inline Circuit tiled_circuit(Random& random, int opcode) {
   circuit.program.gates.push_back(random_gate(random, circuit, static_cast<Opcode>(opcode), 2));
   add_rotations(circuit);
   circuit.program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
-  circuit.program.measurements.push_back(random_measurement(random, circuit, static_cast<MeasurementKind>(opcode % 5)));
+  circuit.program.measurements.push_back(
+      random_measurement(random, circuit, static_cast<MeasurementKind>(opcode % num_measurements)));
   return circuit;
 }
 
@@ -296,7 +297,7 @@ inline Case pauli_word_case() {
 template <class F>
 void for_each_measurement_case(const F& f) {
   Random random(2);
-  for (int kind = 0; kind < 5; ++kind) {
+  for (int kind = 0; kind < num_measurements; ++kind) {
     for (int n = 1; n <= 5; ++n) {
       Circuit circuit = empty_circuit(n);
       add_rotations(circuit);

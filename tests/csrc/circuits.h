@@ -253,7 +253,7 @@ inline Circuit random_circuit(Random& random, int num_wires, int num_gates) {
   }
   program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
   for (int j = random.below(3); j > 0; --j) {
-    const auto kind = static_cast<MeasurementKind>(random.below(5));
+    const auto kind = static_cast<MeasurementKind>(random.below(num_measurements));
     program.measurements.push_back(random_measurement(random, circuit, kind));
   }
   return circuit;
@@ -333,7 +333,8 @@ inline Circuit layered_circuit(Random& random, int num_wires, int num_layers) {
     for (int w = random.below(2); w + 1 < num_wires; ++w) add(pair, {w, w + 1});
   }
   for (int m = 0; m < 2; ++m)
-    program.measurements.push_back(random_measurement(random, circuit, static_cast<MeasurementKind>(random.below(5))));
+    program.measurements.push_back(
+        random_measurement(random, circuit, static_cast<MeasurementKind>(random.below(num_measurements))));
   return circuit;
 }
 

@@ -119,7 +119,7 @@ void for_each_tangent_case(const F& f) {
     circuit.program.measurements.push_back({MeasurementKind::state, {}, {}});
     run(circuit, 1 + opcode % 3);
   }
-  for (int kind = 0; kind < 5; ++kind) {
+  for (int kind = 0; kind < num_measurements; ++kind) {
     for (int n = 1; n <= 4; ++n) {
       Circuit circuit = empty_circuit(n);
       add_rotations(circuit);

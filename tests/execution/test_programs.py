@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import ketgrad as kg
-from ketgrad.circuit import operations
-from ketgrad.execution import programs
+from ketgrad.circuit import measurements, operations
+from ketgrad.execution import programs, results
 from ketgrad.native.library import _C
 
 TABLE = {name: (wires, controls, parameters) for name, wires, controls, parameters in _C.gate_table()}
@@ -25,6 +25,29 @@ def test_python_and_native_gates_are_the_same() -> None:
         wires, _, parameters = TABLE[name]
         assert gate.num_wires == (None if wires < 0 else wires), name
         assert sum(kind == "angle" for kind in gate.parameter_kinds) == parameters, name
+
+
+def test_python_and_native_measurements_are_the_same() -> None:
+    drawn = {"sample", "counts"}
+    assert [kind for kind in measurements.KINDS if kind not in drawn] == [row[0] for row in _C.measurement_table()]
+    assert drawn <= set(measurements.KINDS)
+
+
+def test_what_a_result_is_comes_from_the_table() -> None:
+    measured = [kg.probs(wires=[0, 2]), kg.state(), kg.var(kg.Z(1)), kg.density_matrix(wires=[1])]
+    layout = results.ResultLayout.of(measured, 3)
+    assert [result.shape for result in layout.results] == [(4,), (8,), (), (2, 2)]
+    assert [(result.is_complex, result.first) for result in layout.results] == [
+        (False, 0),
+        (True, 0),
+        (False, 4),
+        (True, 8),
+    ]
+    assert (layout.real_size, layout.complex_size, layout.are_numbers) == (5, 12, False)
+    program = programs.build_program(kg.Tape([kg.RX(0.1, wires=[w]) for w in range(3)], measured)).program.describe()
+    assert (program["real_results"], program["complex_results"]) == (layout.real_size, layout.complex_size)
+    with pytest.raises(ValueError, match="drawn from probabilities"):
+        results.kind_of(kg.sample())
 
 
 def test_gates_reach_the_program_under_their_own_opcode() -> None:

@@ -21,7 +21,16 @@ __all__ = [
     "var",
 ]
 
-KINDS = ("expval", "var", "probs", "state", "density_matrix", "sample", "counts")
+KINDS = (
+    "expval",
+    "var",
+    "probs",
+    "state",
+    "density_matrix",
+    "sample",
+    "counts",
+)
+"""Those of the native table of measurements, which a program yields, and those that are drawn from probabilities."""
 
 
 class Measurement(Immutable):

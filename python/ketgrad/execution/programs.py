@@ -317,10 +317,10 @@ class _ProgramWriter:
 
     def term(self, term: Term, observable: Observable, first: int) -> _C.Term:
         slots = [self.slot(first + parameter, column) for parameter, column in term.coefficients]
-        word_wires = self.bits([wire for wire, _ in term.word])
+        pauli_wires = self.bits([wire for wire, _ in term.word])
         pauli_word = "".join(letter for _, letter in term.word)
         return _C.Term(
-            term.scale, slots, word_wires, pauli_word, [self.factor(factor, first) for factor in term.factors]
+            term.scale, slots, pauli_wires, pauli_word, [self.factor(factor, first) for factor in term.factors]
         )
 
     def factor(self, factor: Factor, first: int) -> _C.Factor:
