@@ -106,6 +106,14 @@ def test_includes_point_one_way(path: Path):
             assert not (CSRC / folder / name).exists(), f"csrc/{path}: write {folder}/{name}"
 
 
+def test_what_an_instruction_set_compiles_includes_no_other_header():
+    """Functions of a header that is first read behind the choice of the set would be compiled for that set alone."""
+    before = set(includes(CSRC / "cpu" / "headers.h"))
+    for path in (CSRC / "cpu").rglob("*-inl.h"):
+        others = {name for name in includes(path) if not name.endswith("-inl.h")}
+        assert others <= before, f"csrc/cpu/headers.h lacks what {path.name} includes"
+
+
 def test_what_returns_a_pair_cell_is_inlined():
     """Out of line, GCC 12 was seen to return it wrongly (csrc/cpu/kernels/phases-inl.h)."""
     found = [

@@ -1,120 +1,23 @@
-// The engine of a plan, forward and backward, for one instruction set. Included once by each engine_*.cpp, after the
-// instruction set is chosen; everything here lives in an anonymous namespace, so that no linker merges code of
-// different sets.
-//
-// Needs before it: <algorithm>, <bit>, <cmath>, <cstdint>, <memory>, <mutex>, <optional>, <span>, <type_traits>,
-// <utility>, <variant>, <vector>, "math/dual.h", "plan/plan.h", "runtime/buffer.h", "cpu/coefficients.h",
-// "cpu/gradient_sink.h", "cpu/lanes.h", "cpu/profile.h", "cpu/thresholds.h", "cpu/engine.h"; KETGRAD_ROW_BYTES, the
-// size of the set's vectors; and KETGRAD_VECTOR_PERMUTES, if a vector can be permuted by another in one instruction.
+// One circuit after the other, or a sample per lane: forward, and back.
+#pragma once
+
+#include <algorithm>
+#include <initializer_list>
+#include <optional>
+#include <vector>
+
+#include "cpu/coefficients.h"
+#include "cpu/engine.h"
+#include "cpu/engine/pauli_sums-inl.h"
+#include "cpu/engine/products-inl.h"
+#include "cpu/engine/rotation_passes-inl.h"
+#include "cpu/gradient_sink.h"
+#include "cpu/kernels/interleaved-inl.h"
+#include "cpu/kernels/observables-inl.h"
+#include "cpu/profile.h"
 
 namespace ketgrad {
 namespace {
-
-#include "cpu/kernels/loops-inl.h"
-#include "cpu/kernels/sines-inl.h"
-
-// Rows of neighbouring amplitudes.
-#include "cpu/kernels/rotations-inl.h"
-
-// These go over indices.
-#include "cpu/kernels/gates-inl.h"
-
-// These build on the kernels.
-#include "cpu/kernels/interleaved-inl.h"
-#include "cpu/kernels/observables-inl.h"
-#include "cpu/kernels/phases-inl.h"
-
-// Groups of amplitudes that a thread takes at a time. The sums of a pass are taken in this order whatever the number of
-// threads, so they do not depend on it.
-constexpr Index reduction_chunk = 4096;
-
-// Groups, or rows, per partial sum. Where amplitudes are alike each addition is rounded the same way, so that a sum of
-// k is off by up to k/2 units: short enough for float32, long enough that adding up partial sums costs nothing.
-constexpr Index summed_together = 128;
-
-// Multiply-adds between two looks at whether the call is to end: some milliseconds.
-constexpr Index polled_work = Index{1} << 22;
-// Sums per group from which on `summed_together` groups are work enough to look after them.
-constexpr Index many_sums = 512;
-
-// Spreads a pass over the pool, or not. Where the call is to end, what is left of a pass is left out.
-class Team {
- public:
-  Team(ParallelFor parallel, bool enabled, const Cancellation& call)
-      : parallel_(enabled ? parallel : nullptr), call_(call) {}
-
-  // f(begin, end) for ranges of [0, n), of which each takes `work` multiply-adds.
-  template <class F>
-  void for_range(Index n, Index work, const F& f) const {
-    const Index polled = std::max<Index>(1, polled_work / work);
-    const Index chunk = std::min(polled, reduction_chunk);
-    if (parallel_ == nullptr || n <= chunk) return for_chunks(n, polled, f);
-    run_parallel(parallel_, (n + chunk - 1) / chunk, [&](Index c) {
-      if (!call_.should_stop()) f(c * chunk, std::min(n, (c + 1) * chunk));
-    });
-  }
-
-  // Of single amplitudes, or of a few.
-  template <class F>
-  void for_range(Index n, const F& f) const {
-    for_range(n, 1, f);
-  }
-
-  // f(begin, end, V* sums) adds `width` sums over a range; the totals, in double, are added to out[width][lanes].
-  template <class V, class F>
-  void reduce(Index n, Index width, double* out, const F& f) const {
-    const Index chunks = (n + reduction_chunk - 1) / reduction_chunk;
-    const Index totals = width * lane_width<V>;
-    if (chunks == 1) return add_range<V>(0, n, width, out, f);
-    std::vector<double> partial(chunks * totals, 0.0);
-    for_each(chunks, [&](Index chunk) {
-      if ((chunk & 7) == 0 && call_.should_stop()) return;
-      add_range<V>(chunk * reduction_chunk, std::min(n, (chunk + 1) * reduction_chunk), width,
-                   partial.data() + chunk * totals, f);
-    });
-    for (Index chunk = 0; chunk < chunks; ++chunk) {
-      for (Index e = 0; e < totals; ++e) out[e] += partial[chunk * totals + e];
-    }
-  }
-
-  // f(i) for i in [0, n), each a piece of work of its own.
-  template <class F>
-  void for_each(Index n, const F& f) const {
-    if (parallel_ != nullptr && n > 1) return run_parallel(parallel_, n, f);
-    for (Index i = 0; i < n; ++i) f(i);
-  }
-
- private:
-  template <class F>
-  void for_chunks(Index n, Index chunk, const F& f) const {
-    for (Index begin = 0; begin < n; begin += chunk) {
-      if (begin > 0 && call_.should_stop()) return;
-      f(begin, std::min(n, begin + chunk));
-    }
-  }
-
-  // Not inlined: of two copies, for one thread and for several, a compiler may contract either in its own way.
-  template <class V, class F>
-  [[gnu::noinline]] void add_range(Index begin, Index end, Index width, double* out, const F& f) const {
-    LaneVector<V> sums(width);
-    for (; begin < end; begin += summed_together) {
-      if (width >= many_sums && call_.should_stop()) return;
-      std::fill(sums.begin(), sums.end(), V{});
-      f(begin, std::min(end, begin + summed_together), sums.data());
-      add_up(sums.data(), width, out);
-    }
-  }
-
-  template <class V>
-  static void add_up(const V* sums, Index width, double* out) {
-    for (Index e = 0; e < width; ++e) {
-      for (int l = 0; l < lane_width<V>; ++l) out[e * lane_width<V> + l] += static_cast<double>(get_lane(sums[e], l));
-    }
-  }
-
-  ParallelFor parallel_;
-  const Cancellation& call_;
-};
 
 // Multiply-adds for a group of amplitudes.
 inline Index work_of(const GateOp& gate_op) {
@@ -130,13 +33,6 @@ inline Index work_of(const PlannedFactor& f) {
     default: return size;
   }
 }
-
-// These spread over a team.
-#include "cpu/engine/products-inl.h"
-#include "cpu/engine/tiles-inl.h"
-// And these go by tiles.
-#include "cpu/engine/pauli_sums-inl.h"
-#include "cpu/engine/rotation_passes-inl.h"
 
 // Runs the samples of one task, lane_width<V> at a time.
 template <class V>
@@ -923,36 +819,6 @@ class CircuitEngine {
   std::vector<double> rotation_overlaps_;
   std::vector<char> requested_rotations_;
 };
-
-#include "cpu/engine/tangent_passes-inl.h"
-// And this sweeps with them.
-#include "cpu/engine/tangents-inl.h"
-
-template <class V>
-void forward(const Call<Scalar<V>>& call, const Plan& plan, const SharedGateOps<Scalar<V>>& shared,
-             const Results<Scalar<V>>& results, const Task& task) {
-  CircuitEngine<V>(call, plan, shared, task).forward(task, results);
-}
-
-template <class V>
-void backward(const Call<Scalar<V>>& call, const Plan& plan, const SharedGateOps<Scalar<V>>& shared,
-              const Cotangents<Scalar<V>>& cotangents, const Task& task, TaskGradients<Scalar<V>>& gradients) {
-  CircuitEngine<V>(call, plan, shared, task).backward(task, cotangents, gradients);
-}
-
-template <class V>
-void tangents(const Call<Scalar<V>>& call, const Plan& plan, const SharedGateOps<Scalar<V>>& shared,
-              const Directional<Scalar<V>>& directional, const Task& task, TaskGradients<Scalar<V>>& gradients) {
-  TangentEngine<V>(call, plan, shared, task).run(task, directional, gradients);
-}
-
-template <class T>
-Engine<T> engine_of() {
-  using V = Row<T>;
-  return {forward<T>, forward<V>, backward<T>, backward<V>, tangents<T>, tangents<V>};
-}
-
-EngineSet these_engines() { return {row_bytes, engine_of<float>(), engine_of<double>()}; }
 
 }  // namespace
 }  // namespace ketgrad

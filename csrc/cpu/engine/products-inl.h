@@ -1,8 +1,18 @@
 // Products of large matrices with the groups of a single state: out[a][b] += sum over groups of left_a conj(right_b),
-// as density matrices and the derivatives by matrices are. Included by circuit-inl.h.
+// as density matrices and the derivatives by matrices are.
 //
 // By tiles of entries, each over all groups: of so many groups the amplitudes of a tile's rows and columns are packed,
 // which the second-level cache holds; inside, the sums of four rows and a vector of columns stay in registers.
+#pragma once
+
+#include <algorithm>
+
+#include "cpu/engine/team-inl.h"
+#include "cpu/kernels/simd-inl.h"
+#include "runtime/buffer.h"
+
+namespace ketgrad {
+namespace {
 
 constexpr Index product_side = 128;
 // Below it a tile's sums fit the first-level cache as they are.
@@ -95,3 +105,6 @@ void add_matrix_product(const Team& team, const T* left, const T* right, const I
     }
   });
 }
+
+}  // namespace
+}  // namespace ketgrad

@@ -1,4 +1,22 @@
-// Runs the rotations of a plan. Included by circuit-inl.h after tiles-inl.h.
+// Runs the rotations of a plan.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "cpu/engine.h"
+#include "cpu/engine/tiles-inl.h"
+#include "cpu/kernels/rotations-inl.h"
+#include "cpu/kernels/sines-inl.h"
+#include "cpu/thresholds.h"
+#include "plan/plan.h"
+
+namespace ketgrad {
+namespace {
 
 // The samples that go through the engine together.
 struct SampleGroup {
@@ -608,3 +626,6 @@ class PassRunner {
   std::vector<int> rotations_;  // of a pass
   std::vector<double> sums_;
 };
+
+}  // namespace
+}  // namespace ketgrad

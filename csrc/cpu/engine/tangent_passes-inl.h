@@ -1,5 +1,16 @@
-// Runs the rotations of a plan on states and their tangents (see tangents-inl.h). Included by circuit-inl.h after
+// Runs the rotations of a plan on states and their tangents (see tangents-inl.h). after
 // CircuitEngine.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "cpu/engine/rotation_passes-inl.h"
+
+namespace ketgrad {
+namespace {
 
 // --- rotations -------------------------------------------------------------------------------------------------------
 //
@@ -360,3 +371,6 @@ class TangentRunner : public PassRunner<V> {
   LaneVector<Row<T>> weights_;
   mutable std::vector<LaneVector<T>> shared_functions_;  // per operation, of what lanes share
 };
+
+}  // namespace
+}  // namespace ketgrad

@@ -1,10 +1,22 @@
 // The engine with tangents: ket and bra, and their derivatives along one direction of the inputs, go through the
 // circuit together. Forward that gives the derivatives of results, and back those of gradients (forward over reverse):
-// a Hessian-vector product in four states. Included by circuit-inl.h after tangent_passes-inl.h.
+// a Hessian-vector product in four states.
 //
 // A rotation U = exp(-i angle/2 P) takes (psi, dpsi) to (U psi, U dpsi + dangle/2 (-i P) U psi), and overlaps have the
 // product rule: d Im<bra|P|ket> = Im<dbra|P|ket> + Im<bra|P|dket>. So states and tangents go by the kernels of the
 // plain engine, the bra's tangent with the ket and the ket's with the bra, and what is added here are the generators.
+#pragma once
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "cpu/engine/circuit-inl.h"
+#include "cpu/engine/tangent_passes-inl.h"
+#include "math/dual.h"
+
+namespace ketgrad {
+namespace {
 
 // --- unfused gates ---------------------------------------------------------------------------------------------------
 
@@ -603,3 +615,6 @@ class TangentEngine : public CircuitEngine<V> {
   HugePageBuffer<V> third_scratch_;
   HugePageBuffer<V> fourth_scratch_;
 };
+
+}  // namespace
+}  // namespace ketgrad

@@ -1,4 +1,17 @@
-// Goes over a state tile by tile. Included by circuit-inl.h after phases-inl.h.
+// Goes over a state tile by tile.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <type_traits>
+#include <vector>
+
+#include "cpu/engine/team-inl.h"
+#include "cpu/kernels/phases-inl.h"
+
+namespace ketgrad {
+namespace {
 
 // The rows of a tile. `place` is that of HugePageBuffer.
 template <class T>
@@ -180,3 +193,6 @@ class TileRunner {
   unsigned asked_ = 0;
   Index version_ = 0;
 };
+
+}  // namespace
+}  // namespace ketgrad

@@ -1,8 +1,20 @@
-// Kernels over a range of groups of amplitudes. Included by circuit-inl.h, inside an anonymous namespace, once per
+// Kernels over a range of groups of amplitudes. inside an anonymous namespace, once per
 // instruction set.
 //
 // V is the lane type of the state, C that of the coefficients: V where samples have their own, the scalar where all
 // share them. A group is the amplitudes at groups[r] ^ offsets; [begin, end) are values of r (see IndexMap).
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "cpu/kernels/loops-inl.h"
+#include "cpu/kernels/simd-inl.h"
+#include "math/pauli_word.h"
+#include "runtime/buffer.h"
+
+namespace ketgrad {
+namespace {
 
 // The matrix of a small block is copied to locals: stores to the state could otherwise alias it, and it would be
 // reloaded each time.
@@ -389,3 +401,6 @@ void rotate_pauli(V* psi, V* lambda, const IndexMap& groups, const PauliWord& pa
   });
   if constexpr (W) w[0] += sum;
 }
+
+}  // namespace
+}  // namespace ketgrad

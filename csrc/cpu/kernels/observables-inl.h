@@ -1,5 +1,14 @@
 // Kernels of observables: O psi, <u|O|psi> and the gradients of what an observable is made of. Included by
 // circuit-inl.h.
+#pragma once
+
+#include <algorithm>
+
+#include "cpu/kernels/gates-inl.h"
+#include "plan/plan.h"
+
+namespace ketgrad {
+namespace {
 
 // (P psi)_i = i^y (-1)^popcount(j & z) psi_j, j = i ^ x.
 template <class V>
@@ -257,3 +266,6 @@ void add_weighted(V* out, const V* psi, const IndexMap& groups, const Offsets& o
     }
   });
 }
+
+}  // namespace
+}  // namespace ketgrad
