@@ -4,13 +4,13 @@
 #include <vector>
 
 #include "check.h"
+#include "cpu/kernels/loops-inl.h"
 #include "circuits.h"
 #include "math/bits.h"
 
 namespace ketgrad::testing {
 namespace {
 
-#include "cpu/kernels/loops-inl.h"
 
 Mask random_mask(Random& random, int bits) { return static_cast<Mask>(random.below(1 << bits)); }
 
