@@ -4,13 +4,12 @@
 #include <vector>
 
 #include "check.h"
-#include "cpu/kernels/loops-inl.h"
 #include "circuits.h"
+#include "cpu/kernels/loops-inl.h"
 #include "math/bits.h"
 
 namespace ketgrad::testing {
 namespace {
-
 
 Mask random_mask(Random& random, int bits) { return static_cast<Mask>(random.below(1 << bits)); }
 

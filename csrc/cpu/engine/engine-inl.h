@@ -13,19 +13,19 @@ namespace {
 template <class V>
 void forward(const Call<Scalar<V>>& call, const Plan& plan, const SharedGateOps<Scalar<V>>& shared,
              const Results<Scalar<V>>& results, const Task& task) {
-  CircuitEngine<V>(call, plan, shared, task).forward(task, results);
+  CircuitEngine<V>(call, plan, shared, task).forward(results);
 }
 
 template <class V>
 void backward(const Call<Scalar<V>>& call, const Plan& plan, const SharedGateOps<Scalar<V>>& shared,
               const Cotangents<Scalar<V>>& cotangents, const Task& task, TaskGradients<Scalar<V>>& gradients) {
-  CircuitEngine<V>(call, plan, shared, task).backward(task, cotangents, gradients);
+  CircuitEngine<V>(call, plan, shared, task).backward(cotangents, gradients);
 }
 
 template <class V>
 void tangents(const Call<Scalar<V>>& call, const Plan& plan, const SharedGateOps<Scalar<V>>& shared,
               const Directional<Scalar<V>>& directional, const Task& task, TaskGradients<Scalar<V>>& gradients) {
-  TangentEngine<V>(call, plan, shared, task).run(task, directional, gradients);
+  TangentEngine<V>(call, plan, shared, task).run(directional, gradients);
 }
 
 template <class T>

@@ -1,5 +1,4 @@
-// Pauli words of expectation values: their overlaps, and what they add to a bra. after
-// tiles-inl.h.
+// Pauli words of expectation values: their overlaps, and what they add to a bra.
 //
 // Pauli words that flip the same bits differ by signs only: <u|P|psi> = i^quarter sum_q (-1)^parity conj(u_(q^flip))
 // psi_q. So the products of a group are formed once, and the sums for all its members are one Walsh-Hadamard transform

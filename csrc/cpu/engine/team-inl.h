@@ -47,16 +47,16 @@ class Team {
     for_range(n, 1, f);
   }
 
-  // f(begin, end, V* sums) adds `width` sums over a range; the totals, in double, are added to out[width][lanes].
-  template <class V, class F>
-  void reduce(Index n, Index width, double* out, const F& f) const {
+  // f(begin, end, N* sums) adds `width` sums over a range; their totals are added to out[width][lanes].
+  template <class N, class F>
+  void reduce(Index n, Index width, Total<N>* out, const F& f) const {
     const Index chunks = (n + reduction_chunk - 1) / reduction_chunk;
-    const Index totals = width * lane_width<V>;
-    if (chunks == 1) return add_range<V>(0, n, width, out, f);
-    std::vector<double> partial(chunks * totals, 0.0);
+    const Index totals = width * lane_width<N>;
+    if (chunks == 1) return add_range<N>(0, n, width, out, f);
+    std::vector<Total<N>> partial(chunks * totals, Total<N>(0));
     for_each(chunks, [&](Index chunk) {
       if ((chunk & 7) == 0 && call_.should_stop()) return;
-      add_range<V>(chunk * reduction_chunk, std::min(n, (chunk + 1) * reduction_chunk), width,
+      add_range<N>(chunk * reduction_chunk, std::min(n, (chunk + 1) * reduction_chunk), width,
                    partial.data() + chunk * totals, f);
     });
     for (Index chunk = 0; chunk < chunks; ++chunk) {
@@ -81,21 +81,21 @@ class Team {
   }
 
   // Not inlined: of two copies, for one thread and for several, a compiler may contract either in its own way.
-  template <class V, class F>
-  [[gnu::noinline]] void add_range(Index begin, Index end, Index width, double* out, const F& f) const {
-    LaneVector<V> sums(width);
+  template <class N, class F>
+  [[gnu::noinline]] void add_range(Index begin, Index end, Index width, Total<N>* out, const F& f) const {
+    LaneVector<N> sums(width);
     for (; begin < end; begin += summed_together) {
       if (width >= many_sums && call_.should_stop()) return;
-      std::fill(sums.begin(), sums.end(), V{});
+      std::fill(sums.begin(), sums.end(), N{});
       f(begin, std::min(end, begin + summed_together), sums.data());
       add_up(sums.data(), width, out);
     }
   }
 
-  template <class V>
-  static void add_up(const V* sums, Index width, double* out) {
+  template <class N>
+  static void add_up(const N* sums, Index width, Total<N>* out) {
     for (Index e = 0; e < width; ++e) {
-      for (int l = 0; l < lane_width<V>; ++l) out[e * lane_width<V> + l] += static_cast<double>(get_lane(sums[e], l));
+      for (int l = 0; l < lane_width<N>; ++l) out[e * lane_width<N> + l] += static_cast<Total<N>>(get_lane(sums[e], l));
     }
   }
 

@@ -107,10 +107,7 @@ class TileRunner {
     }
   }
 
-  // What is kept in workspaces is of some version of the numbers behind it; they outlive a sample.
-  Index next_version() { return ++version_; }
-
-  // For those who stay in one tile for long; asks now and then only, as asking takes the time of a small operation.
+  // For long work on one tile: asks now and then only, because asking takes the time of a small operation.
   bool should_stop() { return (++asked_ & 7) == 0 && call_.should_stop(); }
 
   // Ends early where the call is to end. f(tile, workspace, sums) for tiles [0, count); the sums, `size` numbers, are
@@ -191,7 +188,6 @@ class TileRunner {
   const Team& team_;
   Workshop<V> workshop_;
   unsigned asked_ = 0;
-  Index version_ = 0;
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Loops over indices. so that they are compiled for the instruction set of their bodies: a
-// body can only be inlined into a loop of the same set.
+// Loops over indices. They are compiled for the instruction set of their bodies: a body can only be inlined into a loop
+// of the same set.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// Sines and cosines of many angles at once. so that the loop is one of the instruction set's
-// vectors: one after the other, from the C library, those of a small batch take as long as all else.
+// Sines and cosines of many angles at once, in a loop over vectors of the instruction set: one after the other, from
+// the C library, those of a small batch take as long as all else.
 //
 // x = q pi/2 + y with |y| <= pi/4: sin x and cos x are those of y, by Taylor's series as far as doubles see them, in an
 // order and with signs that q settles.
