@@ -135,10 +135,17 @@ def test_recipes_have_edits_of_every_part() -> None:
     )
     assert [part for part in parts if not any(file.startswith(part) for file in files)] == []
     assert len(edits()) > 30
-    count = RECIPES.read_text(encoding="utf-8").count("```cpp\n") + RECIPES.read_text(encoding="utf-8").count(
-        "```python\n"
-    )
+    text = RECIPES.read_text(encoding="utf-8")
+    count = text.count("```cpp\n") + text.count("```py\n")
     assert len(edits()) == count  # none is written in a way that `edits` does not see
+
+
+def test_files_that_recipes_name_exist() -> None:
+    spans = set(re.findall(r"`([^`\n]+)`", RECIPES.read_text(encoding="utf-8")))
+    files = [span for span in spans if re.fullmatch(r"[\w./-]+\.(py|pyi|cpp|cu|h|md|rst)", span)]
+    assert len(files) > 20
+    bases = [ROOT, ROOT / "csrc", ROOT / "python" / "ketgrad", ROOT / "cuda" / "kernels"]
+    assert [file for file in files if not any((base / file).is_file() for base in bases)] == []
 
 
 @pytest.mark.parametrize("edit", edits(), ids=lambda edit: f"{edit.file} {edit.side} {edit.anchor[:30]}")
