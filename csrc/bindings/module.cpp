@@ -339,10 +339,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   py::class_<Slot>(m, "Slot", "a scalar of a program: scale * input[column] + offset")
       .def(py::init<int, int, double, double>(), py::arg("input"), py::arg("column"), py::arg("scale") = 1.0,
            py::arg("offset") = 0.0);
-  py::class_<Factor>(m, "Factor", "of a term, what is no Pauli word")
+  py::class_<Factor>(m, "ProgramFactor", "of a term, what is no Pauli word")
       .def(py::init(&factor_of), py::arg("kind"), py::arg("wires"), py::arg("input"), py::arg("bits"), py::arg("rows"),
            py::arg("columns"));
-  py::class_<Term>(m, "Term", "of an observable: scale * coefficients * Pauli word * factors")
+  py::class_<Term>(m, "ProgramTerm", "of an observable: scale * coefficients * Pauli word * factors")
       .def(py::init(&term_of), py::arg("scale"), py::arg("coefficients"), py::arg("wires"), py::arg("pauli_word"),
            py::arg("factors"));
   py::class_<ProgramBuilder>(m, "ProgramBuilder")

@@ -9,7 +9,7 @@ NO_INPUT: int
 class Slot:
     def __init__(self, input: int, column: int, scale: float = 1.0, offset: float = 0.0) -> None: ...
 
-class Factor:
+class ProgramFactor:
     def __init__(
         self,
         kind: str,
@@ -20,14 +20,14 @@ class Factor:
         columns: Sequence[int],
     ) -> None: ...
 
-class Term:
+class ProgramTerm:
     def __init__(
         self,
         scale: float,
         coefficients: Sequence[Slot],
         wires: Sequence[int],
         pauli_word: str,
-        factors: Sequence[Factor],
+        factors: Sequence[ProgramFactor],
     ) -> None: ...
 
 class Program:
@@ -60,7 +60,7 @@ class ProgramBuilder:
         input: int,
         pauli_word: str,
     ) -> None: ...
-    def measure(self, kind: str, wires: Sequence[int], terms: Sequence[Term]) -> None: ...
+    def measure(self, kind: str, wires: Sequence[int], terms: Sequence[ProgramTerm]) -> None: ...
     def build(self) -> Program: ...
 
 def find_program(id: int) -> Program: ...

@@ -105,7 +105,8 @@ def main() -> None:
     columns = torch.cat([old(inputs)[:, :2], old(inputs)[:, 5:6]], 1)
     compare("layer", [new(inputs)], [columns])
     one = tape(torch.tensor(0.2), torch.tensor(0.4), True)
-    assert "AllZero" in str(one) and "DoubleRX" in str(one)
+    assert "AllZero" in str(one)
+    assert "DoubleRX" in str(one)
     assert copy.deepcopy(one).structure == one.structure
     assert "multiply-adds" in str(kg.explain(one))
     (sampled,) = kg.execute([tape(torch.tensor(0.2), torch.tensor(0.4), True, shots=20_000)])

@@ -315,19 +315,19 @@ class _ProgramWriter:
             wires = () if of_all else measurement.wires or self.tape.wires
             self.builder.measure(measurement.kind, self.bits(wires), [])
 
-    def term(self, term: Term, observable: Observable, first: int) -> _C.Term:
+    def term(self, term: Term, observable: Observable, first: int) -> _C.ProgramTerm:
         slots = [self.slot(first + parameter, column) for parameter, column in term.coefficients]
         pauli_wires = self.bits([wire for wire, _ in term.word])
         pauli_word = "".join(letter for _, letter in term.word)
-        return _C.Term(
+        return _C.ProgramTerm(
             term.scale, slots, pauli_wires, pauli_word, [self.factor(factor, first) for factor in term.factors]
         )
 
-    def factor(self, factor: Factor, first: int) -> _C.Factor:
+    def factor(self, factor: Factor, first: int) -> _C.ProgramFactor:
         position = _C.NO_INPUT if factor.parameter < 0 else self.input_of(first + factor.parameter)
         rows = np.frombuffer(factor.rows, np.int64).tolist()
         columns = np.frombuffer(factor.columns, np.int64).tolist()
-        return _C.Factor(factor.kind, self.bits(factor.wires), position, factor.bits, rows, columns)
+        return _C.ProgramFactor(factor.kind, self.bits(factor.wires), position, factor.bits, rows, columns)
 
 
 def describe_parameters(tape: Tape) -> tuple[list[str], list[ParameterLayout]]:
