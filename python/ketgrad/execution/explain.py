@@ -24,7 +24,7 @@ class PassReport:
     Attributes:
         what: what the pass does, in words.
         tiles: into how many tiles the state is cut; 1: it stays in the caches.
-        active_tiles: how many of them are visited; the others are zero still.
+        active_tiles: how many of them are visited; the others are outside the support of the state: zero.
         rotations: how many rotations it has.
         blocks: how many blocks they form, of up to three rotations that are done in registers together.
         phases: how many tables of merged phases it has.
