@@ -32,6 +32,7 @@ HOST = ROOT / "tests" / "cuda" / "host"
 BUILD = ROOT / "build" / "emulated"
 # Registered by `HOST / "registration.cpp"` instead.
 NOT_HERE = {"cuda/ops/registration.cpp"}
+CORE = ("csrc/runtime/", "csrc/program/", "csrc/plan/")
 TIMEOUT = 60
 """Seconds that a thread may take for a small circuit."""
 
@@ -56,7 +57,7 @@ def as_cpp(source: str) -> str:
 def extension() -> ModuleType:
     """Built once, into `build/emulated`; from then on what has changed."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    core = [source for source in listed("csrc/sources.txt") if source.startswith("csrc/core/")]
+    core = [source for source in listed("csrc/sources.txt") if source.startswith(CORE)]
     cuda = [source for source in listed("cuda/sources.txt") if source not in NOT_HERE]
     kernels = [as_cpp(source) for source in cuda if source.endswith(".cu")]
     others = [*core, *(source for source in cuda if source.endswith(".cpp")), "cuda/emulation/emulation.cpp"]

@@ -30,6 +30,8 @@ def tape(x: Tensor, y: Tensor, is_new: bool, shots: int | None = None) -> kg.Tap
         kg.ctrl(gate(y, 2), [0, 1], control_values=[1, 0]),
         kg.adjoint(kg.ctrl(gate(x, 1), 0)),
         kg.adjoint(gate(y, 2)),
+        kg.X(0),
+        kg.SWAP(wires=[0, 2]),
     ]
     found = [kg.all_zero(wires=[2, 0]), kg.all_zero()] if is_new else [kg.probs(wires=[2, 0]), kg.probs()]
     return kg.Tape(gates, [kg.expval(kg.Z(2)), *found], shots=shots)
