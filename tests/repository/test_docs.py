@@ -282,6 +282,8 @@ def test_readmes_of_folders_name_what_is_there(document: Path) -> None:
     parents = [p for p in document.parents if p.is_relative_to(ROOT)]
     bases = [*parents, ROOT / "csrc", ROOT / "python" / "ketgrad", ROOT / "tests"]
     assert missing_files(prose_of(document), bases) == []
+    if "examples" not in document.parts:  # which names what other libraries have
+        assert missing_names(prose_of(document)) == []
 
 
 CODE_FOLDERS = [
