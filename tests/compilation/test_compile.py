@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 import cases
 import ketgrad as kg
+from ketgrad.native import operators
 from ketgrad.native.library import _C
 
 DOUBLE = 1e-12
@@ -1378,6 +1379,18 @@ def test_results_that_are_not_used() -> None:
         expected = torch.autograd.grad(executed(ansatz, x, w)[i].sum(), (x, w))
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other)
+
+
+def test_gradients_of_inputs_that_need_none_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    requested: list[tuple[int, ...]] = []
+    run = operators.run_execute_vjp
+    monkeypatch.setattr(operators, "run_execute_vjp", lambda *a: requested.append(a[-1]) or run(*a))
+    compiled = kg.compile(lambda x, w: kg.Tape([kg.RX(x, wires=0), kg.RY(w, wires=0)], [kg.expval(kg.Z(0))]))
+    x, w = (torch.tensor(angle, requires_grad=True) for angle in (0.3, 0.4))
+    compiled(x.detach(), w).backward()
+    compiled(x, w.detach()).backward()
+    compiled(x, w).backward()
+    assert requested == [(1,), (0,), (0, 1)]
 
 
 def test_only_what_needs_gradients_is_walked() -> None:
