@@ -599,7 +599,7 @@ def positional(inputs: Tensor, weights: Tensor, /) -> kg.Tape:
         (lambda tape: None, {"tape": 3}, ValueError, "weight 'tape': the layer has an attribute of this name"),
         (lambda half: None, {"half": 3}, ValueError, "weight 'half': the layer has an attribute of this name"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__qualname__", str(value)),
 )
 def test_refused_functions_and_weights(function: Any, weights: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
