@@ -7,6 +7,7 @@ CXX ?= c++
 CONSTRAINTS ?= constraints.txt
 ARGS ?=
 PYTEST_ARGS ?=
+PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 SANITIZE ?= address,undefined
 
 VENV := .venv
@@ -22,6 +23,8 @@ COMPILED := build/.compiled
 
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 CMAKE := $(BIN)/cmake
+# Some circuits are spread over two threads. One that waits leaves its core to the other processes.
+PYTEST = OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 CPP_FILES = $(shell find csrc cuda tests/csrc tests/cuda benchmarks/csrc \
 	-name '*.cpp' -o -name '*.cu' -o -name '*.h')
 LIBRARY_FILES := $(shell find csrc cuda -type f ! -name '*.py' 2>/dev/null)
@@ -32,8 +35,8 @@ export CXX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help check build demo docs bench accuracy peers count test test-cpp test-python lint oldest-check cuda-check \
-	ptx-check gpu-check format sanitize fuzz sweep clean
+.PHONY: help check build demo docs bench accuracy peers count test test-cpp test-fast test-python lint \
+	oldest-check cuda-check ptx-check gpu-check format sanitize fuzz sweep clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1:/p' $(MAKEFILE_LIST) | awk -F: '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -64,8 +67,11 @@ test-cpp: $(HAVE_DEV)  ## run the C++ tests
 	$(CMAKE) --build build/cmake
 	$(BIN)/ctest --test-dir build/cmake --output-on-failure
 
-test-python: build $(HAVE_DEV)  ## run the Python tests (PYTEST_ARGS="-k name" selects)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test-python: build $(HAVE_DEV)  ## run the Python tests (PYTEST_ARGS="-k name" selects; PROCESSES=0 for a debugger)
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-fast: build $(HAVE_DEV)  ## run the Python tests that are not marked slow, for the inner loop; C++ has none here
+	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
 
 docs: build $(HAVE_DEV)  ## build the documents and the reference as a website, in build/docs
 	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs

@@ -133,6 +133,7 @@ def _is_scalar(tape: kg.Tape, index: int) -> bool:
     return cases.parameter_kinds(tape)[index] in ("angle", "coefficient")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases.CASES, ids=str)
 def test_case_by_arguments(case: cases.Case) -> None:
     function, tensors = cases.as_function(case.tape())

@@ -30,12 +30,14 @@ def test_case_in_single(case: cases.Case) -> None:
 
 # A third of the cases, another one each day.
 @pytest.mark.parametrize("case", cases.CASES[FRESH_SEED % 3 :: 3], ids=str)
+@pytest.mark.slow
 def test_case_at_angles_of_every_kind(case: cases.Case) -> None:
     check(case.tape(seed=FRESH_SEED, mixture="mixed"))
     single = case.tape(dtype=torch.float32, seed=FRESH_SEED, mixture="mixed")
     check(single, SINGLE, cases.in_double(single))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases.TABLE, ids=str)
 def test_operation_with_every_measurement(case: cases.Case) -> None:
     check(case.tape())
@@ -44,6 +46,7 @@ def test_operation_with_every_measurement(case: cases.Case) -> None:
 # --- regimes: a sample per lane, one after the other whole or in tiles, one pass spread over the pool ----------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_cases_as_single_states(part: int) -> None:
     for case in cases.CASES[part::4]:

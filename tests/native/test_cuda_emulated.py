@@ -82,7 +82,7 @@ def emulated(extension: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(operators, f"_{name}", getattr(torch.ops.ketgrad_emulated, name).default)
 
 
-pytestmark = [pytestmark, pytest.mark.usefixtures("emulated")]
+pytestmark = [pytestmark, pytest.mark.slow, pytest.mark.usefixtures("emulated")]
 
 
 @pytest.mark.parametrize("case", cases.CASES[::20], ids=str)

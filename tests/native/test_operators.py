@@ -355,6 +355,7 @@ except IndexError:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LONG_CALLS)
 def test_ctrl_c_ends_a_long_call(name: str) -> None:
     script = LONG_CALL.format(name=name, call=LONG_CALLS[name])

@@ -376,6 +376,7 @@ def blocks_layer() -> kg.nn.CircuitLayer:
     return kg.nn.CircuitLayer.from_blocks(blocks, dtype=torch.float64)
 
 
+@pytest.mark.slow
 def test_pickle_into_a_fresh_process(tmp_path: Path) -> None:
     layers, inputs = [layer_of(), blocks_layer()], rows(2, 3, 2)
     saved = {"layers": layers, "inputs": inputs, "results": [layer(inputs) for layer in layers]}
@@ -456,6 +457,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available() or not torch.distributed.is_gloo_available(), reason="no gloo")
 def test_distributed_data_parallel(tmp_path: Path) -> None:
     """Each of two processes has half of the batch; gradients are averaged."""
