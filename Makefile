@@ -23,6 +23,9 @@ COMPILED := build/.compiled
 
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 CMAKE := $(BIN)/cmake
+# The kernels are those of the extension, not compiled anew: what is tested and counted is what ships.
+CONFIGURE = $(CMAKE) -S . -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	-DKETGRAD_EXTENSION_OBJECTS=$(CURDIR)/build/ext-$(shell $(BIN)/python -c 'import sys; print(sys.implementation.cache_tag)')
 # Some circuits are spread over two threads. One that waits leaves its core to the other processes.
 PYTEST = OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 CPP_FILES = $(shell find csrc cuda tests/csrc tests/cuda benchmarks/csrc \
@@ -62,10 +65,10 @@ demo: build $(HAVE_EXAMPLES)  ## train the digits classifier (ARGS=--help lists 
 
 test: test-cpp test-python  ## run every test
 
-test-cpp: $(HAVE_DEV)  ## run the C++ tests
-	$(CMAKE) -S . -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
+test-cpp: build $(HAVE_DEV)  ## run the C++ tests
+	$(CONFIGURE)
 	$(CMAKE) --build build/cmake
-	$(BIN)/ctest --test-dir build/cmake --output-on-failure
+	$(BIN)/ctest --test-dir build/cmake --parallel $(PROCESSES) --output-on-failure
 
 test-python: build $(HAVE_DEV)  ## run the Python tests (PYTEST_ARGS="-k name" selects; PROCESSES=0 for a debugger)
 	$(PYTEST) $(PYTEST_ARGS)
@@ -79,8 +82,8 @@ docs: build $(HAVE_DEV)  ## build the documents and the reference as a website, 
 bench: build $(HAVE_EXAMPLES)  ## time ketgrad beside the libraries of make peers (ARGS=--quick takes minutes)
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-count: $(HAVE_DEV)  ## compare instruction counts with those on file (ARGS=--update writes them anew); needs valgrind
-	$(CMAKE) -S . -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
+count: build $(HAVE_DEV)  ## compare instruction counts with those on file (ARGS=--update writes them anew); needs valgrind
+	$(CONFIGURE)
 	$(CMAKE) --build build/cmake --target driver
 	$(BIN)/python benchmarks/count.py build/cmake/driver $(ARGS)
 
@@ -104,7 +107,8 @@ oldest-check: $(HAVE_BUILD)  ## compile against the headers of the oldest torch,
 cuda-check: $(HAVE_BUILD)  ## compile the CUDA sources and list what their kernels take; needs nvcc, no GPU
 	$(BIN)/python cuda/compile_check.py $(ARGS)
 
-ptx-check: $(HAVE_DEV)  ## run the CUDA engine's tests on nvcc's PTX (ARGS=--barriers takes each out); needs nvcc, no GPU
+ptx-check: build $(HAVE_DEV)  ## run the CUDA engine's tests on nvcc's PTX (ARGS=--barriers takes each out); needs nvcc, no GPU
+	$(CONFIGURE)
 	$(BIN)/python cuda/ptx_check.py $(ARGS)
 
 # With the Python that has the CUDA build of PyTorch, not with .venv: nothing is installed for it.
@@ -119,10 +123,10 @@ format: $(HAVE_DEV)  ## rewrite the files as `make lint` wants them
 sanitize: $(HAVE_DEV)  ## run the C++ tests under sanitizers (SANITIZE=thread for the other kind)
 	$(CMAKE) -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKETGRAD_SANITIZE=$(SANITIZE)
 	$(CMAKE) --build build/sanitize
-	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
+	$(BIN)/ctest --test-dir build/sanitize --parallel $(PROCESSES) --output-on-failure
 
-fuzz: $(HAVE_DEV)  ## compare random circuits with a dense simulator for SECONDS, from SEED on (by default the time)
-	$(CMAKE) -S . -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
+fuzz: build $(HAVE_DEV)  ## compare random circuits with a dense simulator for SECONDS, from SEED on (by default the time)
+	$(CONFIGURE)
 	$(CMAKE) --build build/cmake --target test_random
 	build/cmake/test_random $(or $(SECONDS),60) $(or $(SEED),$(shell date +%s))
 
