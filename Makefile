@@ -38,7 +38,7 @@ export CXX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help check build demo docs bench accuracy peers count test test-cpp test-fast test-python lint \
+.PHONY: help check environment build demo docs bench accuracy peers count test test-cpp test-fast test-python lint \
 	oldest-check cuda-check ptx-check gpu-check format sanitize fuzz sweep clean
 
 help:  ## list the targets
@@ -59,6 +59,8 @@ check:  ## say in one line what this machine lacks
 	if [ -n "$$missing" ]; then echo "ketgrad needs$${missing#,}" >&2; exit 1; fi
 
 build: $(INSTALLED) $(COMPILED)  ## install ketgrad into .venv, editable, and compile what has changed
+
+environment: $(HAVE_DEV)  ## make .venv, with all that work on a checkout needs
 
 demo: build $(HAVE_EXAMPLES)  ## train the digits classifier (ARGS=--help lists its options)
 	$(BIN)/python examples/digits.py $(ARGS)
