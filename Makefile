@@ -7,6 +7,7 @@ CXX ?= c++
 CONSTRAINTS ?= constraints.txt
 ARGS ?=
 PYTEST_ARGS ?=
+PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 SANITIZE ?= address,undefined
 
 VENV := .venv
@@ -22,6 +23,11 @@ COMPILED := build/.compiled
 
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 CMAKE := $(BIN)/cmake
+# The kernels are those of the extension, not compiled anew: what is tested and counted is what ships.
+CONFIGURE = $(CMAKE) -S . -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	-DKETGRAD_EXTENSION_OBJECTS=$(CURDIR)/build/ext-$(shell $(BIN)/python -c 'import sys; print(sys.implementation.cache_tag)')
+# Some circuits are spread over two threads. One that waits leaves its core to the other processes.
+PYTEST = OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 CPP_FILES = $(shell find csrc cuda tests/csrc tests/cuda benchmarks/csrc \
 	-name '*.cpp' -o -name '*.cu' -o -name '*.h')
 LIBRARY_FILES := $(shell find csrc cuda -type f ! -name '*.py' 2>/dev/null)
@@ -32,8 +38,8 @@ export CXX
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help check build demo docs bench accuracy peers count test test-cpp test-python lint oldest-check cuda-check \
-	ptx-check gpu-check format sanitize fuzz sweep clean
+.PHONY: help check environment build demo docs bench accuracy peers count test test-cpp test-fast test-python lint \
+	oldest-check cuda-check ptx-check gpu-check format sanitize fuzz sweep clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1:/p' $(MAKEFILE_LIST) | awk -F: '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -54,18 +60,23 @@ check:  ## say in one line what this machine lacks
 
 build: $(INSTALLED) $(COMPILED)  ## install ketgrad into .venv, editable, and compile what has changed
 
+environment: $(HAVE_DEV)  ## make .venv, with all that work on a checkout needs
+
 demo: build $(HAVE_EXAMPLES)  ## train the digits classifier (ARGS=--help lists its options)
 	$(BIN)/python examples/digits.py $(ARGS)
 
 test: test-cpp test-python  ## run every test
 
-test-cpp: $(HAVE_DEV)  ## run the C++ tests
-	$(CMAKE) -S . -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
+test-cpp: build $(HAVE_DEV)  ## run the C++ tests
+	$(CONFIGURE)
 	$(CMAKE) --build build/cmake
-	$(BIN)/ctest --test-dir build/cmake --output-on-failure
+	$(BIN)/ctest --test-dir build/cmake --parallel $(PROCESSES) --output-on-failure
 
-test-python: build $(HAVE_DEV)  ## run the Python tests (PYTEST_ARGS="-k name" selects)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test-python: build $(HAVE_DEV)  ## run the Python tests (PYTEST_ARGS="-k name" selects; PROCESSES=0 for a debugger)
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-fast: build $(HAVE_DEV)  ## run the Python tests that are not marked slow, for the inner loop; C++ has none here
+	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
 
 docs: build $(HAVE_DEV)  ## build the documents and the reference as a website, in build/docs
 	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
@@ -73,8 +84,8 @@ docs: build $(HAVE_DEV)  ## build the documents and the reference as a website, 
 bench: build $(HAVE_EXAMPLES)  ## time ketgrad beside the libraries of make peers (ARGS=--quick takes minutes)
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-count: $(HAVE_DEV)  ## compare instruction counts with those on file (ARGS=--update writes them anew); needs valgrind
-	$(CMAKE) -S . -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
+count: build $(HAVE_DEV)  ## compare instruction counts with those on file (ARGS=--update writes them anew); needs valgrind
+	$(CONFIGURE)
 	$(CMAKE) --build build/cmake --target driver
 	$(BIN)/python benchmarks/count.py build/cmake/driver $(ARGS)
 
@@ -98,7 +109,8 @@ oldest-check: $(HAVE_BUILD)  ## compile against the headers of the oldest torch,
 cuda-check: $(HAVE_BUILD)  ## compile the CUDA sources and list what their kernels take; needs nvcc, no GPU
 	$(BIN)/python cuda/compile_check.py $(ARGS)
 
-ptx-check: $(HAVE_DEV)  ## run the CUDA engine's tests on nvcc's PTX (ARGS=--barriers takes each out); needs nvcc, no GPU
+ptx-check: build $(HAVE_DEV)  ## run the CUDA engine's tests on nvcc's PTX (ARGS=--barriers takes each out); needs nvcc, no GPU
+	$(CONFIGURE)
 	$(BIN)/python cuda/ptx_check.py $(ARGS)
 
 # With the Python that has the CUDA build of PyTorch, not with .venv: nothing is installed for it.
@@ -113,10 +125,10 @@ format: $(HAVE_DEV)  ## rewrite the files as `make lint` wants them
 sanitize: $(HAVE_DEV)  ## run the C++ tests under sanitizers (SANITIZE=thread for the other kind)
 	$(CMAKE) -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKETGRAD_SANITIZE=$(SANITIZE)
 	$(CMAKE) --build build/sanitize
-	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
+	$(BIN)/ctest --test-dir build/sanitize --parallel $(PROCESSES) --output-on-failure
 
-fuzz: $(HAVE_DEV)  ## compare random circuits with a dense simulator for SECONDS, from SEED on (by default the time)
-	$(CMAKE) -S . -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
+fuzz: build $(HAVE_DEV)  ## compare random circuits with a dense simulator for SECONDS, from SEED on (by default the time)
+	$(CONFIGURE)
 	$(CMAKE) --build build/cmake --target test_random
 	build/cmake/test_random $(or $(SECONDS),60) $(or $(SEED),$(shell date +%s))
 

@@ -33,7 +33,8 @@ myst_heading_anchors = 3
 
 def _name_what_is_elsewhere(app: Any, name: str, source: list[str]) -> None:
     """Files outside of docs/ are not on the site: links to them become their names."""
-    source[0] = re.sub(r"\[`?([^\]`]+)`?\]\(\.\./([^)]+)\)", r"`\2`", source[0])
+    above = re.escape("../" * (name.count("/") + 1))
+    source[0] = re.sub(rf"\[`?([^\]`]+)`?\]\({above}([^)]+)\)", r"`\2`", source[0])
 
 
 def _read_formulas(app: Any, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:

@@ -8,15 +8,18 @@ a hundred times its own rounding. Circuits of huge angles are allowed what their
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+import hooks
 import ketgrad as kg
 import oracle
 from cases import Case, angle_rounding, contract, direction, inner, is_hermitian
+from hooks import Setting
 
 DOUBLE = 1e-10
 SINGLE = 1e-4
@@ -38,16 +41,26 @@ def assert_same(found: Tensor, expected: Tensor, tolerance: float, what: str) ->
     assert ((found - expected).abs() / expected.abs().clamp(min=1)).max().item() <= tolerance, what
 
 
-def check(tape: kg.Tape, tolerance: float = DOUBLE, expected: kg.Tape | None = None) -> None:
+def check(
+    tape: kg.Tape,
+    tolerance: float = DOUBLE,
+    expected: kg.Tape | None = None,
+    under: Mapping[str, Setting] = hooks.AS_IT_IS,
+) -> None:
     """Compare a tape's results and gradients with those of the oracle, on the same tape or on its twin in double
-    precision."""
+    precision; under each of some settings, for which the oracle runs once."""
     twin = expected or tape
     tolerance += angle_rounding(twin)
-    (found,), (wanted,) = kg.execute([tape]), oracle.execute([twin])
-    for i, (a, b) in enumerate(zip(tree_leaves(found), tree_leaves(wanted), strict=True)):
-        assert_same(a.detach(), b.detach(), tolerance, f"result {i}")
-    for i, (a, b) in enumerate(zip(gradients(tape, found), gradients(twin, wanted), strict=True)):
-        assert_same(a, b, tolerance, f"gradient {i}")
+    (wanted,) = oracle.execute([twin])
+    wanted_gradients = gradients(twin, wanted)
+    for name, setting in under.items():
+        with setting():
+            (found,) = kg.execute([tape])
+            found_gradients = gradients(tape, found)
+        for i, (a, b) in enumerate(zip(tree_leaves(found), tree_leaves(wanted), strict=True)):
+            assert_same(a.detach(), b.detach(), tolerance, f"result {i} {name}")
+        for i, (a, b) in enumerate(zip(found_gradients, wanted_gradients, strict=True)):
+            assert_same(a, b, tolerance, f"gradient {i} {name}")
 
 
 # --- second derivatives ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -14,6 +15,12 @@ from ketgrad.native.library import NO_CUDA
 from ketgrad.native.operators import has_kernels
 
 pytest.register_assert_rewrite("comparisons")  # no test file, and its assertions are the tests'
+
+
+# Processes that begin after midnight belong to the day of the first.
+os.environ["KETGRAD_TEST_SEED"] = str(FRESH_SEED)
+# Half of the time of tests with JAX is XLA's compiler.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 def pytest_report_header() -> str:
@@ -33,9 +40,9 @@ def level(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-@pytest.fixture(params=[4, 5, 0], ids=["tiles of 16", "tiles of 32", "whole states"])
+@pytest.fixture(params=hooks.TILE_BITS, ids=["tiles of 16", "tiles of 32", "whole states"])
 def tile_bits(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Sizes of tiles so small that a state of a few wires is cut into many, and the default."""
+    """Each size of tiles, in use for the length of a test."""
     with hooks.thresholds(tile_bits=request.param):
         yield request.param
 
@@ -71,6 +78,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "on_gpu: runs on a GPU; every test that takes the fixture `cuda` has it")
     config.stash[RAN_ON_A_GPU] = 0
     config.pluginmanager.register(Counter(config))
+
+
+def pytest_collection_finish() -> None:
+    """What the tests are and import lives as long as the run: no collection of garbage need walk through it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

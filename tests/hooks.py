@@ -7,15 +7,19 @@ Every border inside the library lies where real circuits cross it: at 2^-24 of a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from ketgrad.native.library import _C
 
 LEVELS: list[str] = _C.available_simd_levels()
+
+# Sizes of tiles so small that a state of a few wires is cut into many, and the default.
+TILE_BITS = (4, 5, 0)
 
 # Values for ``thresholds``, the default first.
 THRESHOLDS: dict[str, tuple[Any, ...]] = {
@@ -63,6 +67,29 @@ def thresholds(**values: Any) -> Iterator[None]:
         yield
     finally:
         _C.set_thresholds()
+
+
+Setting: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""What is in force from its ``with`` to the end of it."""
+
+AS_IT_IS: dict[str, Setting] = {"": nullcontext}
+EVERY_LEVEL: dict[str, Setting] = {f"on {name}": partial(level, name) for name in LEVELS}
+
+
+def in_tiles(tile_bits: int, name: str) -> Setting:
+    """Tiles of this size, on an instruction set."""
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with thresholds(tile_bits=tile_bits), level(name):
+            yield
+
+    return both
+
+
+IN_TILES_ON_EVERY_LEVEL: dict[str, Setting] = {
+    f"in tiles of {bits} bits on {name}": in_tiles(bits, name) for bits in TILE_BITS for name in LEVELS
+}
 
 
 def random_thresholds(random: Random) -> dict[str, Any]:

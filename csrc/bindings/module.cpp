@@ -233,21 +233,21 @@ py::dict describe_passes(const Plan& plan, const Traffic& traffic) {
   return d;
 }
 
-CallPlan make_plan(const PlannedProgram& p, Index batch, bool twice, int threads) {
-  return twice ? plan_call<double>(p, batch, threads) : plan_call<float>(p, batch, threads);
+CallPlan make_plan(const PlannedProgram& p, Index batch, bool is_double, int threads) {
+  return is_double ? plan_call<double>(p, batch, threads) : plan_call<float>(p, batch, threads);
 }
 
-py::dict describe_plan(const PlannedProgram& p, Index batch, bool twice, int threads) {
-  const CallPlan call = make_plan(p, batch, twice, threads);
-  py::dict d = describe_passes(*call.plan, {.number_bytes = twice ? 8 : 4, .moves_zeros = true});
+py::dict describe_plan(const PlannedProgram& p, Index batch, bool is_double, int threads) {
+  const CallPlan call = make_plan(p, batch, is_double, threads);
+  py::dict d = describe_passes(*call.plan, {.number_bytes = is_double ? 8 : 4, .moves_zeros = true});
   d["lanes"] = call.lanes;
   d["parallel_passes"] = call.parallel_passes;
   d["tasks"] = call.tasks;
   return d;
 }
 
-py::dict describe_gpu_plan(const PlannedProgram& p, bool twice, std::size_t shared_bytes) {
-  const int number_bytes = twice ? 8 : 4;
+py::dict describe_gpu_plan(const PlannedProgram& p, bool is_double, std::size_t shared_bytes) {
+  const int number_bytes = is_double ? 8 : 4;
   const Plan& plan = p.plan(gpu_layout(p.program.num_wires, number_bytes, shared_bytes));
   return describe_passes(plan, {.number_bytes = number_bytes, .moves_zeros = false});
 }
@@ -327,10 +327,12 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("describe", &describe)
       .def(
           "make_plan",
-          [](const PlannedProgram& p, Index batch, bool twice, int threads) { make_plan(p, batch, twice, threads); },
-          py::arg("batch"), py::arg("twice"), py::arg("threads"), "now, so that the first call finds it made")
-      .def("describe_plan", &describe_plan, py::arg("batch"), py::arg("twice"), py::arg("threads"))
-      .def("describe_gpu_plan", &describe_gpu_plan, py::arg("twice"), py::arg("shared_bytes"))
+          [](const PlannedProgram& p, Index batch, bool is_double, int threads) {
+            make_plan(p, batch, is_double, threads);
+          },
+          py::arg("batch"), py::arg("is_double"), py::arg("threads"), "now, so that the first call finds it made")
+      .def("describe_plan", &describe_plan, py::arg("batch"), py::arg("is_double"), py::arg("threads"))
+      .def("describe_gpu_plan", &describe_gpu_plan, py::arg("is_double"), py::arg("shared_bytes"))
       .def("input_axes", &input_axes)
       .def("serialise", [](const PlannedProgram& p) { return py::bytes(p.content); })
       .def("enter_cache", &PlannedProgram::enter_cache)
@@ -339,10 +341,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   py::class_<Slot>(m, "Slot", "a scalar of a program: scale * input[column] + offset")
       .def(py::init<int, int, double, double>(), py::arg("input"), py::arg("column"), py::arg("scale") = 1.0,
            py::arg("offset") = 0.0);
-  py::class_<Factor>(m, "Factor", "of a term, what is no Pauli word")
+  py::class_<Factor>(m, "ProgramFactor", "of a term, what is no Pauli word")
       .def(py::init(&factor_of), py::arg("kind"), py::arg("wires"), py::arg("input"), py::arg("bits"), py::arg("rows"),
            py::arg("columns"));
-  py::class_<Term>(m, "Term", "of an observable: scale * coefficients * Pauli word * factors")
+  py::class_<Term>(m, "ProgramTerm", "of an observable: scale * coefficients * Pauli word * factors")
       .def(py::init(&term_of), py::arg("scale"), py::arg("coefficients"), py::arg("wires"), py::arg("pauli_word"),
            py::arg("factors"));
   py::class_<ProgramBuilder>(m, "ProgramBuilder")

@@ -17,7 +17,7 @@ template <class T>
 void execute_tangents(const Call<T>& call, const Directional<T>& directional);
 
 // Bytes of working memory that a call takes besides inputs and results. Not an integer: a circuit on 48 wires has an
-// output_part too. `keeps_ket`: the final states are counted among the results.
+// answer too. `keeps_ket`: the final states are counted among the results.
 template <class T>
 double workspace_bytes(const Call<T>& call, bool backward, bool keeps_ket = false);
 

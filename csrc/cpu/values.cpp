@@ -19,7 +19,7 @@ namespace {
 template <class T>
 constexpr double tolerance = sizeof(T) == sizeof(float) ? 2e-2 : 1e-4;
 
-// OpParameters that a task sums up.
+// Numbers that a task sums up.
 constexpr Index chunk = Index{1} << 16;
 
 // Squares of neighbouring numbers. Eight sums, so that the compiler keeps them in a vector.

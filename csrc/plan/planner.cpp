@@ -576,7 +576,7 @@ PauliWordsByFlip plan_measurements(Plan& plan, const WireMap& wire_map) {
   return by_flip;
 }
 
-// OpParameters per circuit that a measurement has beside the states: its sums, its cotangent, the gradients of its
+// Numbers per circuit that a measurement has beside the states: its sums, its cotangent, the gradients of its
 // matrices.
 Index sum_size(const Measurement& m, const Program& program) {
   Index size = result_size(m, program.num_wires) * (measurement_info(m.kind).is_complex ? 2 : 1);

@@ -111,7 +111,7 @@ struct Program {
   Index complex_results() const;  // and of all complex ones
 };
 
-// OpParameters of one measurement's result, complex ones counted once.
+// Numbers of one measurement's result, complex ones counted once.
 Index result_size(const Measurement& measurement, int num_wires);
 
 // Indices into more than this many wires overflow; memory ends long before.

@@ -35,11 +35,13 @@ def no_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oracle, "execute", refuse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_hessian_products_agree_with_the_oracle(case: Case) -> None:
     assert_hessian_product(case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES[::17], ids=str)
 def test_hessian_products_on_every_level(level: str, case: Case) -> None:
     assert_hessian_product(case)

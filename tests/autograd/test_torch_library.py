@@ -13,6 +13,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import ketgrad as kg
 
+pytestmark = pytest.mark.slow
+
 F64 = torch.float64
 
 

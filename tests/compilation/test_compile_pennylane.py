@@ -505,6 +505,7 @@ def test_a_plain_circuit_is_one_native_call_and_nothing_else() -> None:
     assert len(structure.calls) == 1
 
 
+@pytest.mark.slow
 def test_ketgrad_does_not_import_pennylane() -> None:
     script = (
         "import sys, torch, ketgrad as kg\n"

@@ -25,6 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import ketgrad as kg
 from hooks import setting
 
+pytestmark = pytest.mark.slow
+
 F64 = torch.float64
 X = torch.rand(4, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
 W = torch.tensor([0.5, 0.6, 0.7], dtype=F64)

@@ -34,7 +34,7 @@ struct Case {
       expected_gradients;  // per input and row, the tangent of the loss along the direction
 };
 
-// The inputs of one sample, moving along the direction of input `moved`.
+// The inputs of one sample, displaced along the direction of input `moved`.
 inline SampleInputs<Dual> sample_inputs(const Case& c, Index sample, std::size_t moved) {
   SampleInputs<Dual> inputs;
   for (std::size_t i = 0; i < c.values.size(); ++i) {

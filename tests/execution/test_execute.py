@@ -19,45 +19,43 @@ from ketgrad.native.library import _C
 
 @pytest.mark.parametrize("case", cases.CASES, ids=str)
 def test_case_in_double(case: cases.Case) -> None:
-    check(case.tape())
+    check(case.tape(), under=hooks.EVERY_LEVEL)
 
 
 @pytest.mark.parametrize("case", cases.CASES, ids=str)
 def test_case_in_single(case: cases.Case) -> None:
-    check(case.tape(dtype=torch.float32), SINGLE, case.tape(dtype=torch.float64))
+    levels = hooks.EVERY_LEVEL if case in cases.CASES[::7] else hooks.AS_IT_IS
+    check(case.tape(dtype=torch.float32), SINGLE, case.tape(dtype=torch.float64), levels)
 
 
 # A third of the cases, another one each day.
 @pytest.mark.parametrize("case", cases.CASES[FRESH_SEED % 3 :: 3], ids=str)
+@pytest.mark.slow
 def test_case_at_angles_of_every_kind(case: cases.Case) -> None:
     check(case.tape(seed=FRESH_SEED, mixture="mixed"))
     single = case.tape(dtype=torch.float32, seed=FRESH_SEED, mixture="mixed")
     check(single, SINGLE, cases.in_double(single))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases.TABLE, ids=str)
 def test_operation_with_every_measurement(case: cases.Case) -> None:
     check(case.tape())
 
 
-def test_every_level_agrees_with_the_oracle(level: str) -> None:
-    for case in cases.CASES:
-        check(case.tape())
-    for case in cases.CASES[::7]:
-        check(case.tape(dtype=torch.float32), SINGLE, case.tape(dtype=torch.float64))
-
-
 # --- regimes: a sample per lane, one after the other whole or in tiles, one pass spread over the pool ----------------
 
 
-def test_cases_as_single_states(tile_bits: int, level: str) -> None:
-    for case in cases.CASES:
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_cases_as_single_states(part: int) -> None:
+    for case in cases.CASES[part::4]:
         if case.tape().batch_size is None:
-            check(on_more_wires(case.tape(), 6))
-    for case in cases.CASES[::5]:
+            check(on_more_wires(case.tape(), 6), under=hooks.IN_TILES_ON_EVERY_LEVEL)
+    for case in cases.CASES[5 * part :: 20]:
         if case.tape().batch_size is None:
             single, double = case.tape(dtype=torch.float32), case.tape(dtype=torch.float64)
-            check(on_more_wires(single, 6), SINGLE, on_more_wires(double, 6))
+            check(on_more_wires(single, 6), SINGLE, on_more_wires(double, 6), hooks.IN_TILES_ON_EVERY_LEVEL)
 
 
 @pytest.mark.parametrize("batch", [None, 3])

@@ -28,6 +28,8 @@ from cases import (
 )
 from strategies import tapes
 
+pytestmark = pytest.mark.slow
+
 try:
     import pennylane as qml
 except ImportError:  # optional: what the oracle promises by itself is tested all the same

@@ -97,6 +97,7 @@ NAME = (
 )
 
 
+@pytest.mark.slow
 def test_a_program_has_the_same_name_in_every_process() -> None:
     names = {
         subprocess.run(

@@ -24,6 +24,8 @@ import ketgrad as kg
 from angles import Angles
 from sweep import bound, error, gradient, gradient_by_jacobian, mean, product, product_by_jvp, tangents, tangents_of
 
+pytestmark = pytest.mark.slow
+
 DTYPES = [torch.float64, torch.float32]
 SIZES = (4, 5, 6, 6, 7, 8, 9, 10, 6, 7, 8, 13)
 BATCHES = (None, None, None, 1, 2, 17, 33)

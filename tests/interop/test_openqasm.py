@@ -107,6 +107,7 @@ def matrix_of(operations: Sequence[kg.Operation], wires: int) -> Tensor:
     return kg.matrix(kg.Tape([kg.Identity(order), *operations], [kg.state()]), wire_order=order).detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", CONTROLLED)
 def test_controlled_gates_come_back(name: str, version: str) -> None:

@@ -73,6 +73,7 @@ BEYOND_PENNYLANE = {f"GlobalPhase{k}-{b}" for k in ("", "-2") for b in ("batch",
 INEXACT = ("hamiltonian-vector", "hamiltonian-matrices", "nested", "sparse", "only-a-coefficient-trainable")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CONVERTIBLE if case.name not in BEYOND_PENNYLANE], ids=str)
 def test_case_runs_alike_in_pennylane(case: Case) -> None:
     tape = case.tape()
@@ -80,6 +81,7 @@ def test_case_runs_alike_in_pennylane(case: Case) -> None:
     assert_equal(run_reference(tape), run_pennylane(tape.to_pennylane()), VARIANCE_TOLERANCE if variance else TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CONVERTIBLE, ids=str)
 def test_case_comes_back(case: Case) -> None:
     tape = case.tape()

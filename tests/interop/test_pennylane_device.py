@@ -475,6 +475,7 @@ def test_case(name: str) -> None:
     compare(CASES[name].function, *CASES[name].args)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:__array_wrap__ must accept context:DeprecationWarning", "ignore:Casting complex values"
 )
@@ -965,6 +966,7 @@ def test_first_derivatives_beside_other_variables_are_not_refused() -> None:
     assert outer == pytest.approx(-np.sin(0.3) * np.cos(0.5))
 
 
+@pytest.mark.slow
 def test_jax_transforms(jax: Any) -> None:
     x = jax.numpy.array(numbers(3))
     function = measured(lambda: (z(), qml.probs(wires=[0, 1])))

@@ -17,6 +17,8 @@ qml = pytest.importorskip("pennylane")
 
 from jax import numpy as jnp  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("ketgrad.interop.pennylane.device")
 
 TOLERANCE = 1e-9

@@ -14,6 +14,8 @@ pytest.importorskip("pytest_mock")
 
 from pennylane.devices.tests import get_device_tests
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("shots", ["None", "10000"])
 def test_pennylanes_tests_of_a_device(shots: str) -> None:

@@ -121,6 +121,7 @@ def test_each_gate_keeps_zeros(name: str, regime: str, tile_bits: int) -> None:
             check(circuit, angles, num_wires)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [None, 5], ids=str)
 @pytest.mark.parametrize("num_wires", [3, 5, 6, 8, 10, 12])
 def test_circuits_keep_zeros(num_wires: int, batch: int | None, seeds: list[int], level: str) -> None:

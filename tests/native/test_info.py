@@ -15,6 +15,8 @@ import ketgrad as kg
 from ketgrad import __main__
 from ketgrad.native import library
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ketgrad", *arguments]

@@ -227,27 +227,33 @@ def test_malformed_measurements_and_preparations() -> None:
         (lambda b: b.measure("mean", [], []), ValueError, "unknown measurement 'mean'"),
         (lambda b: b.measure("probs", [5], []), IndexError, "wire 5"),
         (lambda b: b.measure("probs", [0, 0], []), ValueError, "appears twice"),
-        (lambda b: b.measure("expval", [], [_C.Term(1.0, [], [0], "ZZ", [])]), ValueError, "1 letters"),
+        (lambda b: b.measure("expval", [], [_C.ProgramTerm(1.0, [], [0], "ZZ", [])]), ValueError, "1 letters"),
         (
-            lambda b: b.measure("expval", [], [_C.Term(1.0, [], [], "", [_C.Factor("odd", [0], 1, [], [], [])])]),
+            lambda b: b.measure(
+                "expval", [], [_C.ProgramTerm(1.0, [], [], "", [_C.ProgramFactor("odd", [0], 1, [], [], [])])]
+            ),
             ValueError,
             "unknown factor 'odd'",
         ),
         (
             lambda b: b.measure(
-                "expval", [], [_C.Term(1.0, [], [], "", [_C.Factor("hermitian", [0, 1], 1, [], [], [])])]
+                "expval", [], [_C.ProgramTerm(1.0, [], [], "", [_C.ProgramFactor("hermitian", [0, 1], 1, [], [], [])])]
             ),
             ValueError,
             "shape",
         ),
         (
-            lambda b: b.measure("expval", [], [_C.Term(1.0, [], [], "", [_C.Factor("sparse", [0], 1, [], [9], [0])])]),
+            lambda b: b.measure(
+                "expval", [], [_C.ProgramTerm(1.0, [], [], "", [_C.ProgramFactor("sparse", [0], 1, [], [9], [0])])]
+            ),
             IndexError,
             "sparse",
         ),
         (
             lambda b: b.measure(
-                "expval", [], [_C.Term(1.0, [], [], "", [_C.Factor("projector", [0], 1000000, [1], [], [])])]
+                "expval",
+                [],
+                [_C.ProgramTerm(1.0, [], [], "", [_C.ProgramFactor("projector", [0], 1000000, [1], [], [])])],
             ),
             ValueError,
             "of no use here",
@@ -349,6 +355,7 @@ except IndexError:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LONG_CALLS)
 def test_ctrl_c_ends_a_long_call(name: str) -> None:
     script = LONG_CALL.format(name=name, call=LONG_CALLS[name])

@@ -246,6 +246,7 @@ assert seen and "Tensor" not in seen, seen
 """
 
 
+@pytest.mark.slow
 def test_dynamo() -> None:
     """`private.skip_in_dynamo` and `private.nonstrict_trace`, where Dynamo is new."""
     run = subprocess.run([sys.executable, "-c", DYNAMO], capture_output=True, text=True, check=False)

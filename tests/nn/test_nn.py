@@ -376,6 +376,7 @@ def blocks_layer() -> kg.nn.CircuitLayer:
     return kg.nn.CircuitLayer.from_blocks(blocks, dtype=torch.float64)
 
 
+@pytest.mark.slow
 def test_pickle_into_a_fresh_process(tmp_path: Path) -> None:
     layers, inputs = [layer_of(), blocks_layer()], rows(2, 3, 2)
     saved = {"layers": layers, "inputs": inputs, "results": [layer(inputs) for layer in layers]}
@@ -456,6 +457,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available() or not torch.distributed.is_gloo_available(), reason="no gloo")
 def test_distributed_data_parallel(tmp_path: Path) -> None:
     """Each of two processes has half of the batch; gradients are averaged."""
@@ -599,7 +601,7 @@ def positional(inputs: Tensor, weights: Tensor, /) -> kg.Tape:
         (lambda tape: None, {"tape": 3}, ValueError, "weight 'tape': the layer has an attribute of this name"),
         (lambda half: None, {"half": 3}, ValueError, "weight 'half': the layer has an attribute of this name"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__qualname__", str(value)),
 )
 def test_refused_functions_and_weights(function: Any, weights: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):

@@ -30,6 +30,8 @@ def tape(x: Tensor, y: Tensor, is_new: bool, shots: int | None = None) -> kg.Tap
         kg.ctrl(gate(y, 2), [0, 1], control_values=[1, 0]),
         kg.adjoint(kg.ctrl(gate(x, 1), 0)),
         kg.adjoint(gate(y, 2)),
+        kg.X(0),
+        kg.SWAP(wires=[0, 2]),
     ]
     found = [kg.all_zero(wires=[2, 0]), kg.all_zero()] if is_new else [kg.probs(wires=[2, 0]), kg.probs()]
     return kg.Tape(gates, [kg.expval(kg.Z(2)), *found], shots=shots)
@@ -105,7 +107,8 @@ def main() -> None:
     columns = torch.cat([old(inputs)[:, :2], old(inputs)[:, 5:6]], 1)
     compare("layer", [new(inputs)], [columns])
     one = tape(torch.tensor(0.2), torch.tensor(0.4), True)
-    assert "AllZero" in str(one) and "DoubleRX" in str(one)
+    assert "AllZero" in str(one)
+    assert "DoubleRX" in str(one)
     assert copy.deepcopy(one).structure == one.structure
     assert "multiply-adds" in str(kg.explain(one))
     (sampled,) = kg.execute([tape(torch.tensor(0.2), torch.tensor(0.4), True, shots=20_000)])

@@ -56,14 +56,18 @@ def is_tensors(found: Any) -> bool:
 
 
 @pytest.mark.parametrize("way", ["execute", "compile"])
-def test_each_folder_is_entered_once(way: str) -> None:
-    x, w = torch.rand(4, requires_grad=True), torch.rand(3, requires_grad=True)
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_each_folder_is_entered_once(way: str, is_trained: bool) -> None:
+    x, w = torch.rand(4), torch.rand(3, requires_grad=is_trained)
     tape, compiled = tape_of(x, w), kg.compile(tape_of)
     run = (lambda: kg.execute([tape])[0]) if way == "execute" else lambda: compiled(x, w)
     run()
     down, (z, p) = folders_entered(run)
     outermost = "execution" if way == "execute" else "compilation"
-    assert [folder for folder in down if folder != "circuit"] == [outermost, "autograd", "native"]
+    results = [] if way == "execute" else ["execution"]  # whose layout of results compiled functions use
+    assert [folder for folder in down if folder != "circuit"] == [outermost, "autograd", "native", *results]
+    if not is_trained:
+        return
     with torch.autograd.set_multithreading_enabled(False):  # a profile function is that of a thread
         back, _ = folders_entered(lambda: (z.sum() + p[:, 0].sum()).backward())
-    assert back == [outermost, "autograd", "native"]
+    assert back == [outermost, *results, "autograd", "native"]

@@ -15,9 +15,13 @@ from ketgrad.circuit import measurements, operations
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-DOCUMENTS = [*GUIDES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "examples").glob("*.md")]
+RECIPES = ROOT / "docs" / "recipes.md"  # its code is applied by test_recipes.py
+INTERNALS = sorted((ROOT / "docs" / "internals").glob("*.md"))
+READMES = sorted(p for top in ("csrc", "cuda", "python", "tests", "examples") for p in (ROOT / top).rglob("README.md"))
+DOCUMENTS = [*GUIDES, *INTERNALS, *READMES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 CONCEPTS = ROOT / "docs" / "concepts.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+GLOSSARY = ROOT / "docs" / "glossary.md"
 
 # What a first version was to have, by the names that users know.
 PROMISED_OPERATIONS = """
@@ -48,6 +52,8 @@ def prose_of(document: Path) -> str:
 
 
 def python_blocks(document: Path) -> list[str]:
+    if document == RECIPES:
+        return []
     return re.findall(r"^```python\n(.*?)^```$", text_of(document), flags=re.DOTALL | re.MULTILINE)
 
 
@@ -214,11 +220,16 @@ def test_every_page_is_on_the_site() -> None:
     assert [f.name for f in (ROOT / "examples").glob("*.py") if f"../examples/{f.name}" not in examples] == []
 
 
-# --- architecture.md names what is there ----------------------------------------------------------------------------
+# --- documents about the code name what is there ----------------------------------------------------------------------
 
 
-def spans_of(document: Path) -> set[str]:
-    return set(re.findall(r"`([^`\n]+)`", prose_of(document)))
+ABOUT_CODE = [ARCHITECTURE, *INTERNALS]
+FILE = r"[\w./-]+\.(?:py|pyi|cpp|cu|h|inl|txt|toml|md)"
+NAME = r"\w+(?:(?:::|\.)\w+)*"
+
+
+def spans_of(text: str) -> set[str]:
+    return set(re.findall(r"`([^`\n]+)`", text))
 
 
 @cache
@@ -231,15 +242,60 @@ def sources() -> frozenset[str]:
     return frozenset(word for text in texts for word in re.findall(r"\w+", text))
 
 
-def test_files_that_the_architecture_names_exist() -> None:
-    paths = [s for s in spans_of(ARCHITECTURE) if re.fullmatch(r"[\w./]+\.(py|pyi|cpp|cu|h|inl|txt|toml|md)", s)]
-    assert len(paths) > 30
-    bases = [ROOT, ROOT / "csrc", ROOT / "python" / "ketgrad"]
-    assert [p for p in paths if not any((base / p).is_file() for base in bases)] == []
+def missing_files(text: str, bases: list[Path]) -> list[str]:
+    paths = [s for s in spans_of(text) if re.fullmatch(FILE, s)]
+    return sorted(p for p in paths if not any((base / p).is_file() for base in bases))
 
 
-def test_names_that_the_architecture_uses_exist() -> None:
-    names = [s for s in spans_of(ARCHITECTURE) if re.fullmatch(r"\w+(?:(?:::|\.)\w+)*", s)]
-    names = [s for s in names if not re.search(r"\.(py|pyi|cpp|cu|h|inl|txt|toml|md)$", s)]
-    assert len(names) > 100
-    assert [n for n in names if not set(re.split(r"::|\.", n)) <= sources()] == []
+def missing_names(text: str) -> list[str]:
+    names = [s for s in spans_of(text) if re.fullmatch(NAME, s) and not re.fullmatch(FILE, s)]
+    return sorted(n for n in names if not set(re.split(r"::|\.", n)) <= sources())
+
+
+def test_the_architecture_is_short_and_has_names_to_check() -> None:
+    assert len(text_of(ARCHITECTURE).splitlines()) <= 200
+    spans = [span for document in ABOUT_CODE for span in spans_of(prose_of(document))]
+    assert len([s for s in spans if re.fullmatch(FILE, s)]) > 80
+    assert len([s for s in spans if re.fullmatch(NAME, s)]) > 200
+
+
+@pytest.mark.parametrize("document", ABOUT_CODE, ids=name_of)
+def test_documents_about_the_code_name_what_is_there(document: Path) -> None:
+    package = ROOT / "python" / "ketgrad"
+    here = {"cpu.md": ROOT / "csrc" / "cpu" / "kernels", "compilation.md": package / "compilation"}
+    bases = [ROOT, ROOT / "csrc", package, *([here[document.name]] if document.name in here else [])]
+    assert missing_files(prose_of(document), bases) == []
+    assert missing_names(prose_of(document)) == []
+
+
+def test_the_glossary_names_what_is_there() -> None:
+    """In its definitions; not what other libraries call it, nor what was retired."""
+    definitions = text_of(GLOSSARY).split("## Retired words")[0]
+    cells = [re.split(r"(?<!\\)\|", line)[1:3] for line in re.findall(r"^\|.*\|$", definitions, flags=re.MULTILINE)]
+    ours = "\n".join(" ".join(row) for row in cells)
+    assert missing_files(ours, [ROOT / "csrc", ROOT / "python" / "ketgrad"]) == []
+    assert missing_names(ours) == []
+
+
+@pytest.mark.parametrize("document", READMES, ids=name_of)
+def test_readmes_of_folders_name_what_is_there(document: Path) -> None:
+    parents = [p for p in document.parents if p.is_relative_to(ROOT)]
+    bases = [*parents, ROOT / "csrc", ROOT / "python" / "ketgrad", ROOT / "tests"]
+    assert missing_files(prose_of(document), bases) == []
+    if "examples" not in document.parts:  # which names what other libraries have
+        assert missing_names(prose_of(document)) == []
+
+
+CODE_FOLDERS = [
+    *(f"csrc/{name}" for name in ("math", "runtime", "program", "plan", "cpu", "cpu/engine", "cpu/kernels", "ops")),
+    "csrc/bindings",
+    *(f"python/ketgrad/{name}" for name in ("circuit", "native", "autograd", "execution", "compilation", "nn")),
+    *(f"python/ketgrad/{name}" for name in ("compilation/tracing", "compilation/lowering", "interop")),
+    "python/ketgrad/interop/pennylane",
+]
+
+
+@pytest.mark.parametrize("folder", CODE_FOLDERS)
+def test_folders_say_what_belongs_there(folder: str) -> None:
+    lines = text_of(ROOT / folder / "README.md").splitlines()
+    assert 5 <= len(lines) <= 20

@@ -13,7 +13,10 @@ import torch
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PNG = b"\x89PNG\r\n\x1a\n"
 
-pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the examples are in a checkout only")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the examples are in a checkout only"),
+]
 for module in ("matplotlib", "sklearn", "tqdm"):
     pytest.importorskip(module)
 

@@ -1,1 +1,1 @@
-"""How torch differentiates a circuit: the rule of the operators, and the routes by which torch gets there."""
+"""How torch differentiates a native call: the derivative rule, and the ways in which torch applies it."""

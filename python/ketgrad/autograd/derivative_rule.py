@@ -29,14 +29,14 @@ Who differentiates when:
 | another library's `execute_fn` and `jpc` | not at all: its own functions (`_ExternalPass`)    | its own, or refused  |
 
 The nodes of tapes and of compiled functions also pack inputs and split results, so that autograd records nothing else;
-what is between is `forward` and `gradients`. What holds in each of these ways:
+what is between is `forward` and `gradients`. In each of these ways:
 
 - **Saved** are the program, which must live as long as the graph; the inputs, or the tensors that they are packed from,
-  so that autograd notices changes in place; and the final states, the ket.
+  so that autograd notices changes in place; and the ket, which are the final states.
 - **The ket is a cache**, (B, 2^n), or (B, 0) where it is not kept: then the backward pass computes it again
   (`keeps_state` decides). It is never differentiated, and second derivatives start from the inputs.
-- **Gradients are requested input by input**, for those inputs of which autograd needs one: the backward sweep ends as
-  soon as the others would be next. The gradient of an input that the batch shares is summed natively, in a fixed order.
+- **Gradients are requested input by input**, where autograd needs them; the backward sweep stops once no requested one
+  is left. The gradient of an input that the batch shares is summed natively, in a fixed order.
 - **No derivative is silently zero**: what is not differentiable raises when it is differentiated.
 """
 
@@ -234,9 +234,9 @@ class ExecuteVjp(torch.autograd.Function):
         ctx.save_for_forward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         program, requested = ctx.call[0].id, ctx.call[1]
-        pairs = [(i, v) for i, v in zip(requested, directions, strict=True) if v is not None]
+        pairs = [(i, v) for i, v in zip(requested, cotangents, strict=True) if v is not None]
         if not pairs:
             return (None,) * len(ctx.needs_input_grad)
         tangents = [v for _, v in pairs]

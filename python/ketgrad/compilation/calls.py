@@ -61,18 +61,11 @@ class _NativeCallNode(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: NativeCall, *tensors: Tensor) -> tuple[Tensor, ...]:
-        with span("pack"):
-            inputs = _pack_inputs(call, tensors)
-        batch = _batch_size(call, inputs)
-        size = batch * call.ket_bytes
-        real, complex_, ket = derivative_rule.forward(call.id, inputs, size, call.recompute, True)
+        results, ket, batch, empty = _forward(call, tensors, True)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(ket, *tensors)
-        # An empty result serves as its own cotangent. Others must not be kept: they would keep themselves alive.
-        layout = call.result_layout
-        ctx.rest = call, batch, real if not layout.real_size else complex_ if not layout.complex_size else None
-        with span("unpack"):
-            return layout.split(real, complex_, _rows(call, batch), call.has_batch)
+        ctx.rest = call, batch, empty
+        return results
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -110,12 +103,23 @@ def _run_call(call: NativeCall, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ..
             if tensor.requires_grad:
                 return _apply(call, *tensors)  # type: ignore[no-any-return]
     with torch.no_grad():
-        with span("pack"):
-            inputs = _pack_inputs(call, tensors)
-        batch = _batch_size(call, inputs)
-        real, complex_, _ = operators.run_execute(call.id, inputs, False)
-        with span("unpack"):
-            return call.result_layout.split(real, complex_, _rows(call, batch), call.has_batch)
+        return _forward(call, tensors, False)[0]
+
+
+def _forward(
+    call: NativeCall, tensors: Sequence[Tensor], is_differentiated: bool
+) -> tuple[tuple[Tensor, ...], Tensor, int, Tensor | None]:
+    """The results of a call's tapes, its ket, its batch size, and its real or complex results where there are none."""
+    with span("pack"):
+        inputs = _pack_inputs(call, tensors)
+    batch = _batch_size(call, inputs)
+    size = batch * call.ket_bytes
+    real, complex_, ket = derivative_rule.forward(call.id, inputs, size, call.recompute, is_differentiated)
+    # Empty results serve as their own cotangents. Others must not be kept: they would keep themselves alive.
+    layout = call.result_layout
+    empty = real if not layout.real_size else complex_ if not layout.complex_size else None
+    with span("unpack"):
+        return layout.split(real, complex_, _rows(call, batch), call.has_batch), ket, batch, empty
 
 
 def _run_in_torch(call: NativeCall, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

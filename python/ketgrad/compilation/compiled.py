@@ -313,7 +313,7 @@ def compile(
     Gradients go to the tensors as through `kg.execute`. Also a decorator: `@kg.compile` or `@kg.compile(dtype=…)`.
 
     A trace serves every call with tensors of the same shapes, dtypes, devices and requires_grad, and other arguments
-    that are equal; batches of two and more share one trace where the function does not ask for their size. Tensors from
+    that are equal; batches of two and more share one trace where the function does not read their size. Tensors from
     outside the function (closures, globals, attributes of objects and classes, parameters of modules, also in lists,
     dictionaries and deques) are read anew at each call and get gradients; where a container of them grows, shrinks or
     gets other keys, the function is traced again. All else that the function reads from outside, such as numbers in

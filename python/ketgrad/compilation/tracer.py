@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..execution.jacobian_products import as_tapes
+from ..execution.given_tapes import as_tapes
 from ..native import operators
 from ..native.torch_private import DisableTorchFunction
 from .arguments import Arguments, alias

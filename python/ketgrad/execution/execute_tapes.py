@@ -16,7 +16,8 @@ from ..circuit.parsing import hide_rest
 from ..circuit.tape import Tape
 from ..native import operators
 from ..native.torch_private import apply_of, pytree
-from .jacobian_products import AdjointProducts, Run, TapeResult, as_aligned_tapes, as_tapes
+from .given_tapes import as_aligned_tapes, as_tapes
+from .jacobian_products import AdjointProducts, Run, TapeResult
 
 _DIFF_METHODS = ("adjoint", None)
 

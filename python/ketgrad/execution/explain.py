@@ -24,7 +24,7 @@ class PassReport:
     Attributes:
         what: what the pass does, in words.
         tiles: into how many tiles the state is cut; 1: it stays in the caches.
-        active_tiles: how many of them are visited; the others are zero still.
+        active_tiles: how many of them are visited; the others are outside the support of the state: zero.
         rotations: how many rotations it has.
         blocks: how many blocks they form, of up to three rotations that are done in registers together.
         phases: how many tables of merged phases it has.
@@ -208,12 +208,12 @@ def explain_program(
         device: where it runs.
         times: measured, by part of the program.
     """
-    twice = circuit.dtype is torch.float64
+    is_double = circuit.dtype is torch.float64
     if device.type == "cpu":
-        plan = program.describe_plan(circuit.batch, twice, torch.get_num_threads())
+        plan = program.describe_plan(circuit.batch, is_double, torch.get_num_threads())
         regime = _regime(plan)
     else:
-        plan = program.describe_gpu_plan(twice, _shared_bytes(device))
+        plan = program.describe_gpu_plan(is_double, _shared_bytes(device))
         regime = _gpu_regime(plan)
     passes = [_pass_report(circuit, i, p, times) for i, p in enumerate(plan["passes"])]
     observables = plan["observables"]

@@ -6,7 +6,7 @@ It has the methods of PennyLane's `JacobianProductCalculator`, takes ketgrad's a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -17,16 +17,17 @@ from torch import Tensor
 from ..autograd import derivative_rule, functions
 from ..circuit.tape import Tape
 from ..native import operators
-from ..native.library import _C
 from ..native.profiling import span
+from . import jacobian_rows
 from .batching import (
     Group,
     group_tapes,
     join_cotangents,
-    like_parameter,
     split_gradients,
     split_results,
 )
+from .given_tapes import as_aligned_tapes, as_tapes
+from .jacobian_rows import is_complex, shape_of
 from .programs import build_program
 from .results import Result
 from .sampling import draw, exact_tapes
@@ -52,47 +53,6 @@ class Run(NamedTuple):
     tapes: tuple[Tape, ...]
     groups: list[Group]
     kets: list[Tensor]
-
-
-def as_tapes(tapes: Iterable[Any]) -> tuple[Tape, ...]:
-    """Ketgrad's tapes as they are, PennyLane's converted.
-
-    Raises:
-        TypeError: a single tape instead of a sequence, or items that are no tapes.
-        NotImplementedError: a PennyLane tape with an operation or a measurement that ketgrad does not know.
-    """
-    return tuple([tape if isinstance(tape, Tape) else _convert(tape) for tape in _as_tuple(tapes)])
-
-
-def _as_tuple(tapes: Iterable[Any]) -> tuple[Any, ...]:
-    if isinstance(tapes, Tape):
-        raise TypeError("tapes must be a sequence; put a single tape in a list: [tape]")
-    if not isinstance(tapes, Iterable):
-        raise TypeError(f"tapes must be a sequence of tapes, not {type(tapes).__name__}")
-    return tuple(tapes)
-
-
-def _convert(tape: Any) -> Tape:
-    if not hasattr(tape, "measurements"):
-        raise TypeError(f"expected tapes of ketgrad or PennyLane, found {tape!r} of type {type(tape).__name__}")
-    return Tape.from_pennylane(tape)
-
-
-def as_aligned_tapes(tapes: Iterable[Any]) -> tuple[Tape, ...]:
-    """Tapes as by `as_tapes`, for gradients, which go to trainable parameters by position.
-
-    Raises:
-        ValueError: a PennyLane tape has other trainable parameters than its conversion; and what `as_tapes` raises.
-    """
-    given = _as_tuple(tapes)
-    converted = as_tapes(given)
-    for tape, copy in zip(given, converted, strict=True):
-        if len(tape.trainable_params) != len(copy.trainable_params):
-            raise ValueError(
-                "the bits of a BasisState or a Projector are among the trainable parameters of a PennyLane tape, but "
-                "have no gradient: set script.trainable_params to the others"
-            )
-    return converted
 
 
 class AdjointProducts:
@@ -355,16 +315,18 @@ class AdjointProducts:
         rows = [self._jacobian_rows(tape) for tape in converted]
         products = []
         for of_tape, directions in zip(rows, tangents, strict=True):
-            products.append(_nest([_along(derivatives, directions, like) for derivatives, like in of_tape]))
+            products.append(
+                _nest([jacobian_rows.along(derivatives, directions, like) for derivatives, like in of_tape])
+            )
         return tuple([_results_of(of_tape) for of_tape in rows]), tuple(products)
 
     def _vjp_of_one(self, tape: Tape, cotangents: list[Tensor | None], copies: int | None) -> Any:
         """The gradients of one tape as `compute_vjp` gives them, for `copies` cotangents of each result."""
         _, run = self.run((tape,), lambda group: True)
         rows = _copied(cotangents, tape, copies)
-        found = self._rows(tape, run, rows, copies or 1)
+        found = jacobian_rows.gradient_rows(tape, run.groups[0], run.kets[0], rows, copies or 1)
         gradients = [row if copies is not None else row.squeeze(0) for row in found]
-        are_scalars = all(_shape(tape, index) == () for index in tape.trainable_params)
+        are_scalars = all(shape_of(tape, index) == () for index in tape.trainable_params)
         return torch.stack(gradients, -1) if are_scalars and gradients else tuple(gradients)
 
     def _jacobian_rows(self, tape: Tape) -> list[tuple[list[Tensor], Tensor]]:
@@ -373,30 +335,13 @@ class AdjointProducts:
             raise RuntimeError(_SHOTS)
         result, run = self.run((tape,), lambda group: True)
         results = list(result[0]) if len(tape.measurements) > 1 else [result[0]]
-        if any(r.is_complex() for r in results) and any(_is_complex(p) for p in tape.get_parameters()):
+        if any(r.is_complex() for r in results) and any(is_complex(p) for p in tape.get_parameters()):
             raise NotImplementedError(
                 "the Jacobian of a complex result by a complex parameter is no single complex number: a state depends "
                 "on the real and the imaginary part of a matrix independently; measure real results, or use compute_vjp"
             )
-        sizes = [r.numel() * (2 if r.is_complex() else 1) for r in results]
-        _require_room(run.groups[0], results, sum(sizes))
-        found = self._rows(tape, run, _unit_cotangents(results, sum(sizes)), sum(sizes))
-        rows = [of_parameter.split(sizes) for of_parameter in found]
-        return [([_to_result(of[m], results[m]) for of in rows], results[m]) for m in range(len(results))]
-
-    def _rows(self, tape: Tape, run: Run, cotangents: Sequence[Tensor | None], copies: int) -> list[Tensor]:
-        """For each trainable parameter its gradients for `copies` cotangents, (copies, *parameter shape)."""
-        wide = _repeat(run.groups[0], copies)
-        joined = join_cotangents(wide, [cotangents])
-        requested = [i for i, bound in enumerate(wide.binding.inputs) if bound.trainable]
-        found: dict[int, Tensor] = {}
-        if joined is not None and requested and copies:
-            ket = run.kets[0].repeat(copies, 1)
-            gradients = operators.run_execute_vjp(wide.binding.id, wide.inputs, ket, *joined, requested)
-            for position, gradient in zip(requested, gradients, strict=True):
-                found.update(_split_rows(wide, position, gradient, tape, copies))
-        zeros = wide.inputs[0].new_zeros
-        return [found[i] if i in found else zeros((copies, *_shape(tape, i))) for i in tape.trainable_params]
+        derivatives = jacobian_rows.jacobians(tape, run.groups[0], run.kets[0], results)
+        return list(zip(derivatives, results, strict=True))
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
@@ -484,18 +429,9 @@ def _require_tangents(tangents: Sequence[Any], tape: Tape) -> None:
     if len(tangents) != len(tape.trainable_params):
         raise ValueError(f"{len(tangents)} tangents for {len(tape.trainable_params)} trainable parameters")
     for tangent, index in zip(tangents, tape.trainable_params, strict=True):
-        found, shape = tuple(torch.as_tensor(tangent).shape), _shape(tape, index)
+        found, shape = tuple(torch.as_tensor(tangent).shape), shape_of(tape, index)
         if found != shape:
             raise ValueError(f"a tangent has shape {found}, parameter {index} has {shape}")
-
-
-def _shape(tape: Tape, index: int) -> tuple[int, ...]:
-    value = tape.parameters[index]
-    return () if isinstance(value, float) else tuple(value.shape)
-
-
-def _is_complex(parameter: Any) -> bool:
-    return isinstance(parameter, Tensor) and parameter.is_complex()
 
 
 def _or_zero(gradient: Tensor | None, tape: Tape, index: int, carrier: Tensor) -> Tensor:
@@ -503,7 +439,7 @@ def _or_zero(gradient: Tensor | None, tape: Tape, index: int, carrier: Tensor) -
     if gradient is not None:
         return gradient
     value = tape.parameters[index]
-    return torch.zeros_like(value) if isinstance(value, Tensor) else carrier.new_zeros(_shape(tape, index))
+    return torch.zeros_like(value) if isinstance(value, Tensor) else carrier.new_zeros(shape_of(tape, index))
 
 
 def _nest(items: list[Any]) -> Any:
@@ -513,69 +449,3 @@ def _nest(items: list[Any]) -> Any:
 def _results_of(rows: list[tuple[list[Tensor], Tensor]]) -> TapeResult:
     """A tape's results from its Jacobian's rows."""
     return _nest([result for _, result in rows])
-
-
-def _repeat(group: Group, copies: int) -> Group:
-    """The group's one tape, `copies` times in one batch, nothing shared."""
-    tape, batch = group.tapes[0], group.batch
-    inputs = []
-    for bound, tensor in zip(group.binding.inputs, group.inputs, strict=True):
-        if bound.layout.is_batched:
-            inputs.append(tensor.repeat(copies, *[1] * (tensor.dim() - 1)))
-        else:
-            inputs.append(tensor.expand(copies * batch, *tensor.shape))
-    return group._replace(inputs=inputs, rows=(copies * batch,), tapes=(tape,))
-
-
-def _require_room(group: Group, results: Sequence[Tensor], rows: int) -> None:
-    """Raise MemoryError where kets, cotangents and gradients of so many rows do not fit."""
-    if results[0].is_cuda:  # torch says so there
-        return
-    real = group.inputs[0].itemsize
-    kets = 2 * real * group.batch << group.binding.num_wires
-    cotangents = sum(r.numel() * r.itemsize for r in results)
-    gradients = sum(
-        i.numel() * i.itemsize for i, s in zip(group.inputs, group.binding.inputs, strict=True) if s.trainable
-    )
-    _C.require_memory(float(rows * (kets + cotangents + gradients)), f"a Jacobian of {rows} rows")
-
-
-def _unit_cotangents(results: list[Tensor], copies: int) -> list[Tensor]:
-    """For each measurement its cotangents in all copies: copy after copy one number is 1 (or i), all others 0."""
-    found, first = [], 0
-    for result in results:
-        block = result.new_zeros((copies, result.numel()))
-        for unit in (1, 1j) if result.is_complex() else (1,):
-            block[first : first + result.numel()].fill_diagonal_(unit)
-            first += result.numel()
-        found.append(block)
-    return found
-
-
-def _split_rows(group: Group, position: int, gradient: Tensor, tape: Tape, copies: int) -> dict[int, Tensor]:
-    """Gradients of a repeated group's input, by parameter: (copies, *parameter shape)."""
-    bound = group.binding.inputs[position]
-    per_copy = gradient.view(copies, -1, *gradient.shape[1:])
-    if not bound.layout.is_batched:
-        per_copy = per_copy.sum(1)
-    columns = per_copy.unbind(-1) if bound.is_column else (per_copy,)
-    return {i: like_parameter(c, tape.parameters[i]) for i, c in zip(bound.parameters, columns, strict=True)}
-
-
-def _to_result(rows: Tensor, result: Tensor) -> Tensor:
-    """The derivatives of one result from its rows: with c = 1 the real part's, with c = i the imaginary part's."""
-    shape = (*result.shape, *rows.shape[1:])
-    if not result.is_complex():
-        return rows.reshape(shape)
-    real, imaginary = rows.split(result.numel())
-    return torch.complex(real, imaginary).reshape(shape)
-
-
-def _along(rows: list[Tensor], tangents: Sequence[Any], result: Tensor) -> Tensor:
-    """Σ over parameters of ∂result/∂parameter · tangent; Re(c* t) where the parameter is complex."""
-    total = torch.zeros_like(result)
-    for row, tangent in zip(rows, tangents, strict=True):
-        direction = torch.as_tensor(tangent, dtype=row.dtype, device=row.device)
-        change = (row.conj() * direction).real if _is_complex(row) and not result.is_complex() else row * direction
-        total += change.flatten(result.dim()).sum(-1) if direction.dim() else change
-    return total

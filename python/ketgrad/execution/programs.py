@@ -283,12 +283,14 @@ class _ProgramWriter:
 
     def add_operation(self, operation: Operation, first: int) -> None:
         """Add a gate or the preparation, whose parameters are those from `first` on."""
-        wires = self.bits(operation.base_wires)
+        # Its properties one by one would cost as much as all else here.
+        name, base_wires, controls, values, inverse, pauli_word, basis_bits, _ = operation.structure
+        wires = self.bits(base_wires)
         if operation.is_preparation:
             if operation.parameters:
                 self.builder.state(wires, self.input_of(first))
             else:
-                self.builder.basis_state(wires, operation.bits)
+                self.builder.basis_state(wires, basis_bits)
             return
         slots, matrix = [], _C.NO_INPUT
         for index, kind in enumerate(operation.parameter_kinds, first):
@@ -296,13 +298,11 @@ class _ProgramWriter:
                 slots.append(self.slot(index, 0))
             else:
                 matrix = self.input_of(index)
-        pauli_word = "Z" * len(wires) if operation.name == "MultiRZ" else operation.word
-        controls, values = list(operation.control_wires), list(operation.control_values)
-        if operation.name == "GlobalPhase":
+        if name == "MultiRZ":
+            pauli_word = "Z" * len(wires)
+        elif name == "GlobalPhase":
             wires = []  # it acts on all wires alike, whatever it was written on
-        self.builder.gate(
-            operation.name, wires, self.bits(controls), values, operation.inverse, slots, matrix, pauli_word
-        )
+        self.builder.gate(name, wires, self.bits(controls), values, inverse, slots, matrix, pauli_word)
 
     def add_measurement(self, measurement: Measurement, first: int) -> None:
         """Add a measurement whose observable has the parameters from `first` on."""
@@ -315,19 +315,19 @@ class _ProgramWriter:
             wires = () if of_all else measurement.wires or self.tape.wires
             self.builder.measure(measurement.kind, self.bits(wires), [])
 
-    def term(self, term: Term, observable: Observable, first: int) -> _C.Term:
+    def term(self, term: Term, observable: Observable, first: int) -> _C.ProgramTerm:
         slots = [self.slot(first + parameter, column) for parameter, column in term.coefficients]
         pauli_wires = self.bits([wire for wire, _ in term.word])
         pauli_word = "".join(letter for _, letter in term.word)
-        return _C.Term(
+        return _C.ProgramTerm(
             term.scale, slots, pauli_wires, pauli_word, [self.factor(factor, first) for factor in term.factors]
         )
 
-    def factor(self, factor: Factor, first: int) -> _C.Factor:
+    def factor(self, factor: Factor, first: int) -> _C.ProgramFactor:
         position = _C.NO_INPUT if factor.parameter < 0 else self.input_of(first + factor.parameter)
         rows = np.frombuffer(factor.rows, np.int64).tolist()
         columns = np.frombuffer(factor.columns, np.int64).tolist()
-        return _C.Factor(factor.kind, self.bits(factor.wires), position, factor.bits, rows, columns)
+        return _C.ProgramFactor(factor.kind, self.bits(factor.wires), position, factor.bits, rows, columns)
 
 
 def describe_parameters(tape: Tape) -> tuple[list[str], list[ParameterLayout]]:

@@ -179,9 +179,11 @@ class ResultLayout:
     ) -> Tensor:
         """The cotangents of the real or of the complex results."""
         size = self.complex_size if is_complex else self.real_size
+        if not size and empty is not None:
+            return empty
         dtype = carrier.dtype.to_complex() if is_complex else carrier.dtype
         if not size:
-            return carrier.new_empty((sum(rows), 0), dtype=dtype) if empty is None else empty
+            return carrier.new_empty((sum(rows), 0), dtype=dtype)
         if len(cotangents) == 1 and cotangents[0] is not None:
             joined = cotangents[0].reshape(rows[0], size)
         elif self.are_numbers and len(rows) == 1 and _have_axes(cotangents, int(has_batch)):

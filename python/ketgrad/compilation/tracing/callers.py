@@ -28,16 +28,8 @@ _TRACING = (__file__, os.path.join(os.path.dirname(__file__), "recorder.py"))
 _BUILDING = (f"{_PACKAGE}circuit{os.sep}", f"{_PACKAGE}interop{os.sep}")
 """Files of ketgrad that build circuits: what they read is not logged."""
 
-_EXECUTING = tuple(
-    os.path.join(_PACKAGE, *place.split("/"))
-    for place in (
-        "compilation/",
-        "execution/execute_tapes.py",
-        "execution/jacobian_products.py",
-        "native/operators.py",
-    )
-)
-"""Files of ketgrad that execute circuits, which a traced function cannot do; but for those in `_TRACING`."""
+_EXECUTING = tuple(f"{_PACKAGE}{folder}{os.sep}" for folder in ("compilation", "execution", "native"))
+"""Files of ketgrad that execute circuits, which a traced function cannot do; those in `_TRACING` do not."""
 
 
 class Caller(NamedTuple):

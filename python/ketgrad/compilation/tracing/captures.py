@@ -208,16 +208,18 @@ def _parts(place: _Place, namespace: _Namespace) -> Iterable[_Place]:
 
 def _is_read_otherwise(container: Any) -> bool:
     """Whether its class has a `__getitem__` of its own."""
-    own = (dict, list, tuple, deque, MappingProxyType)
-    return all(type(container).__getitem__ is not kind.__getitem__ for kind in own)
+    standard = (dict, list, tuple, deque, MappingProxyType)
+    return all(type(container).__getitem__ is not kind.__getitem__ for kind in standard)
 
 
 def _object_parts(found: Any, text: str, namespace: _Namespace) -> list[_Place]:
     """An object's attributes, and those of its class."""
-    own = list(getattr(found, "__dict__", {}).items())
+    attributes = list(getattr(found, "__dict__", {}).items())
     if isinstance(found, nn.Module):  # a function does not loop over the dictionaries of hooks
-        own = [(n, value) for n, value in own if n in _OF_MODULES or not (n.startswith("_") and _is_empty(value))]
-    return [*_items(f"{text}.__dict__", own, namespace), *_class_parts(type(found), found, text, namespace)]
+        attributes = [
+            (n, value) for n, value in attributes if n in _OF_MODULES or not (n.startswith("_") and _is_empty(value))
+        ]
+    return [*_items(f"{text}.__dict__", attributes, namespace), *_class_parts(type(found), found, text, namespace)]
 
 
 def _class_parts(kind: type, found: Any, text: str, namespace: _Namespace) -> list[_Place]:
@@ -299,13 +301,13 @@ def _function_parts(function: FunctionType, namespace: _Namespace) -> list[_Plac
 def _global_parts(globals_: dict[str, Any], names: set[str], namespace: _Namespace) -> list[_Place]:
     """The globals that a function names, and those attributes that it names of modules among them."""
     parts = []
-    own = _bind(namespace, globals_)
+    bound = _bind(namespace, globals_)
     for name in sorted(names & globals_.keys()):
         found = globals_[name]
-        parts.append(_Place(f"{own}[{name!r}]", found))
+        parts.append(_Place(f"{bound}[{name!r}]", found))
         if isinstance(found, ModuleType) and not _is_library(found.__name__):
             inner = vars(found)
-            module = f"{own}[{name!r}].__dict__"
+            module = f"{bound}[{name!r}].__dict__"
             parts += [_Place(f"{module}[{n!r}]", inner[n]) for n in sorted(names & inner.keys())]
     return parts
 

@@ -278,7 +278,7 @@ class Recorder(TorchFunctionMode):
             value.version, value.grad_fn, value.is_constant = version(tensor), tensor.grad_fn, False
         elif tensor.grad_fn is not value.grad_fn:
             self._refuse(
-                "a tensor has another derivative than torch's calls explain (a torch.autograd.Function?); ",
+                "the gradient of a tensor does not come from recorded torch calls (a torch.autograd.Function?); ",
                 "do it before the call and pass its result",
             )
         return number
@@ -292,8 +292,8 @@ class Recorder(TorchFunctionMode):
         location = self.captures.locate(tensor)
         if location is None:
             self._refuse(
-                f"a tensor of shape {tuple(tensor.shape)} comes from where kg.compile cannot follow it (not an "
-                "argument, a closure, a global, or reached from one; or not made by a torch call that can be seen); ",
+                f"kg.compile cannot tell where a tensor of shape {tuple(tensor.shape)} comes from (it is not an "
+                "argument, not reachable from a closure or a global, and not the result of a recorded torch call); ",
                 "pass it as an argument, or make it with torch.tensor or torch.as_tensor",
             )
         if tensor.layout is not torch.strided:

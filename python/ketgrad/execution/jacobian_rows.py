@@ -1,0 +1,126 @@
+"""Jacobians of a tape's results, all rows as one native batch: a copy of the circuit for each number of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..autograd import derivative_rule
+from ..circuit.tape import Tape
+from ..native.library import _C
+from .batching import Group, join_cotangents, like_parameter
+from .programs import InputBinding
+
+
+def jacobians(tape: Tape, group: Group, ket: Tensor, results: list[Tensor]) -> list[list[Tensor]]:
+    """For each result its derivatives by each trainable parameter, (*result shape, *parameter shape).
+
+    Args:
+        tape: whose results these are.
+        group: of this tape alone, and `ket` its final states.
+        results: one a measurement.
+
+    Raises:
+        MemoryError: a state for each number of the results does not fit.
+    """
+    sizes = [r.numel() * (2 if r.is_complex() else 1) for r in results]
+    _require_room(group, results, sum(sizes))
+    found = gradient_rows(tape, group, ket, _unit_cotangents(results, sum(sizes)), sum(sizes))
+    rows = [of_parameter.split(sizes) for of_parameter in found]
+    return [[_to_result(of[m], result) for of in rows] for m, result in enumerate(results)]
+
+
+def gradient_rows(
+    tape: Tape, group: Group, ket: Tensor, cotangents: Sequence[Tensor | None], copies: int
+) -> list[Tensor]:
+    """For each trainable parameter its gradients for `copies` cotangents of each result, (copies, *parameter shape)."""
+    wide = _repeat(group, copies)
+    joined = join_cotangents(wide, [cotangents])
+    needed = [bound.trainable for bound in wide.binding.inputs]
+    found: dict[int, Tensor] = {}
+    if joined is not None and copies:
+        gradients = derivative_rule.gradients(wide.binding.id, wide.inputs, ket.repeat(copies, 1), joined, needed)
+        for bound, gradient in zip(wide.binding.inputs, gradients, strict=True):
+            if gradient is not None:
+                found.update(_split_rows(bound, gradient, tape, copies))
+    zeros = wide.inputs[0].new_zeros
+    return [found[i] if i in found else zeros((copies, *shape_of(tape, i))) for i in tape.trainable_params]
+
+
+def along(rows: list[Tensor], tangents: Sequence[Any], result: Tensor) -> Tensor:
+    """Σ over parameters of ∂result/∂parameter · tangent; Re(c* t) where the parameter is complex."""
+    total = torch.zeros_like(result)
+    for row, tangent in zip(rows, tangents, strict=True):
+        direction = torch.as_tensor(tangent, dtype=row.dtype, device=row.device)
+        change = (row.conj() * direction).real if is_complex(row) and not result.is_complex() else row * direction
+        total += change.flatten(result.dim()).sum(-1) if direction.dim() else change
+    return total
+
+
+def shape_of(tape: Tape, index: int) -> tuple[int, ...]:
+    """The shape of a parameter."""
+    value = tape.parameters[index]
+    return () if isinstance(value, float) else tuple(value.shape)
+
+
+def is_complex(parameter: Any) -> bool:
+    """Whether a parameter is a complex tensor."""
+    return isinstance(parameter, Tensor) and parameter.is_complex()
+
+
+def _repeat(group: Group, copies: int) -> Group:
+    """The group's one tape, `copies` times in one batch, nothing shared."""
+    tape, batch = group.tapes[0], group.batch
+    inputs = []
+    for bound, tensor in zip(group.binding.inputs, group.inputs, strict=True):
+        if bound.layout.is_batched:
+            inputs.append(tensor.repeat(copies, *[1] * (tensor.dim() - 1)))
+        else:
+            inputs.append(tensor.expand(copies * batch, *tensor.shape))
+    return group._replace(inputs=inputs, rows=(copies * batch,), tapes=(tape,))
+
+
+def _require_room(group: Group, results: Sequence[Tensor], rows: int) -> None:
+    """Raise MemoryError where kets, cotangents and gradients of so many rows do not fit."""
+    if results[0].is_cuda:  # torch says so there
+        return
+    real = group.inputs[0].itemsize
+    kets = 2 * real * group.batch << group.binding.num_wires
+    cotangents = sum(r.numel() * r.itemsize for r in results)
+    gradients = sum(
+        i.numel() * i.itemsize for i, s in zip(group.inputs, group.binding.inputs, strict=True) if s.trainable
+    )
+    _C.require_memory(float(rows * (kets + cotangents + gradients)), f"a Jacobian of {rows} rows")
+
+
+def _unit_cotangents(results: list[Tensor], copies: int) -> list[Tensor]:
+    """For each measurement its cotangents in all copies: copy after copy one number is 1 (or i), all others 0."""
+    found, first = [], 0
+    for result in results:
+        block = result.new_zeros((copies, result.numel()))
+        for unit in (1, 1j) if result.is_complex() else (1,):
+            block[first : first + result.numel()].fill_diagonal_(unit)
+            first += result.numel()
+        found.append(block)
+    return found
+
+
+def _split_rows(bound: InputBinding, gradient: Tensor, tape: Tape, copies: int) -> dict[int, Tensor]:
+    """The gradient of a repeated group's input as those of its parameters, (copies, *parameter shape) each."""
+    per_copy = gradient.view(copies, -1, *gradient.shape[1:])
+    if not bound.layout.is_batched:
+        per_copy = per_copy.sum(1)
+    columns = per_copy.unbind(-1) if bound.is_column else (per_copy,)
+    return {i: like_parameter(c, tape.parameters[i]) for i, c in zip(bound.parameters, columns, strict=True)}
+
+
+def _to_result(rows: Tensor, result: Tensor) -> Tensor:
+    """The derivatives of one result from its rows: with c = 1 the real part's, with c = i the imaginary part's."""
+    shape = (*result.shape, *rows.shape[1:])
+    if not result.is_complex():
+        return rows.reshape(shape)
+    real, imaginary = rows.split(result.numel())
+    return torch.complex(real, imaginary).reshape(shape)
