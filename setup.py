@@ -176,7 +176,11 @@ def cuda_extension() -> Extension:
 
     if not os.environ.get("TORCH_CUDA_ARCH_LIST") and torch.cuda.device_count() == 0:
         os.environ["TORCH_CUDA_ARCH_LIST"] = DEFAULT_ARCHITECTURES
-    core = [path for path in listed_sources("csrc/sources.txt") if path.startswith(("csrc/runtime/", "csrc/program/", "csrc/plan/"))]
+    core = [
+        path
+        for path in listed_sources("csrc/sources.txt")
+        if path.startswith(("csrc/runtime/", "csrc/program/", "csrc/plan/"))
+    ]
     return CUDAExtension(
         name="ketgrad._C_cuda",
         sources=[*listed_sources("cuda/sources.txt"), *core],

@@ -127,13 +127,15 @@ void GradientSink<T>::contract(const GateOp& gate_op, const double* overlaps, In
 }
 
 template <class T>
-void GradientSink<T>::contract_tangent(const GateOp& gate_op, const double* overlaps, const double* tangents,
-                                       Index sample) {
+void GradientSink<T>::contract(const GateOp& gate_op, const Dual* overlaps, Index sample) {
   const Gate& gate = call_->program().gates[gate_op.gate];
+  if (gate_info(gate.opcode).family == Family::block && gate_op.kind != GateOpKind::pauli_rotation)
+    return contract_block(gate, overlap_matrix<Dual>(gate_op, [&](Index k) { return overlaps[k]; }), gate_op.size(),
+                          sample);
   // What is linear in the overlaps is its own derivative.
-  if (gate_info(gate.opcode).family != Family::block) return contract(gate_op, tangents, sample);
-  const auto overlap = overlap_matrix<Dual>(gate_op, [&](Index k) { return Dual(overlaps[k], tangents[k]); });
-  contract_block(gate, overlap, gate_op.size(), sample);
+  std::vector<double> tangents(overlap_count(gate_op));
+  for (std::size_t e = 0; e < tangents.size(); ++e) tangents[e] = overlaps[e].tangent;
+  contract(gate_op, tangents.data(), sample);
 }
 
 template <class T>

@@ -5,6 +5,7 @@
 
 #include "cpu/call.h"
 #include "cpu/coefficients.h"
+#include "math/dual.h"
 
 namespace ketgrad {
 
@@ -27,8 +28,8 @@ class GradientSink {
   // diagonal (diagonal), Im<lambda|P|psi> (pauli_rotation).
   void contract(const GateOp& gate_op, const double* overlaps, Index sample);
 
-  // The derivative of `contract` along the call's tangents, from the overlaps and their derivatives.
-  void contract_tangent(const GateOp& gate_op, const double* overlaps, const double* tangents, Index sample);
+  // The derivative of `contract` along the call's tangents, of overlaps with their derivatives.
+  void contract(const GateOp& gate_op, const Dual* overlaps, Index sample);
 
   // Adds the shared sums to the gradients themselves; called once per sink, in order.
   void flush();

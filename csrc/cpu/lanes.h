@@ -7,6 +7,8 @@
 
 #include <type_traits>
 
+#include "math/dual.h"
+
 namespace ketgrad {
 
 // A vector of so many bytes; each instruction set has its own.
@@ -34,6 +36,9 @@ struct LaneTraits<double> {
 };
 
 template <class V>
+struct LaneTraits<DualOf<V>> : LaneTraits<V> {};
+
+template <class V>
 inline constexpr int lane_width = LaneTraits<V>::width;
 
 template <class V>
@@ -56,5 +61,20 @@ inline void set_lane(V& v, int lane, Scalar<V> value) {
     v[lane] = value;
   }
 }
+
+template <class V>
+inline DualOf<Scalar<V>> get_lane(const DualOf<V>& v, int lane) {
+  return {get_lane(v.value, lane), get_lane(v.tangent, lane)};
+}
+
+template <class V>
+inline void set_lane(DualOf<V>& v, int lane, const DualOf<Scalar<V>>& x) {
+  set_lane(v.value, lane, x.value);
+  set_lane(v.tangent, lane, x.tangent);
+}
+
+// What sums of numbers of kind N are taken in, a lane at a time: double, or a dual of doubles.
+template <class N>
+using Total = std::conditional_t<is_dual<N>, Dual, double>;
 
 }  // namespace ketgrad

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "math/host_device.h"
 
@@ -44,6 +45,31 @@ struct alignas(sizeof(R) <= sizeof(double) ? 2 * sizeof(R) : alignof(R)) DualOf 
 };
 
 using Dual = DualOf<double>;
+
+template <class N>
+struct IsDual : std::false_type {};
+template <class R>
+struct IsDual<DualOf<R>> : std::true_type {};
+
+template <class N>
+inline constexpr bool is_dual = IsDual<N>::value;
+
+// A vector of numbers, which is neither a class nor a number.
+template <class R>
+concept VectorOfNumbers = !std::is_class_v<R> && !std::is_arithmetic_v<R>;
+
+// A number times a dual of vectors, as a number times a vector.
+template <class S, VectorOfNumbers R>
+  requires std::is_arithmetic_v<S>
+constexpr DualOf<R> operator*(S s, const DualOf<R>& a) {
+  return {s * a.value, s * a.tangent};
+}
+
+template <class S, VectorOfNumbers R>
+  requires std::is_arithmetic_v<S>
+constexpr DualOf<R> operator*(const DualOf<S>& s, const DualOf<R>& a) {
+  return {s.value * a.value, s.value * a.tangent + s.tangent * a.value};
+}
 
 // The part of a number that a call returns: a plain number itself, of a dual its tangent.
 template <class R>

@@ -5,12 +5,11 @@
 
 #include "check.h"
 #include "circuits.h"
+#include "cpu/kernels/loops-inl.h"
 #include "math/bits.h"
 
 namespace ketgrad::testing {
 namespace {
-
-#include "cpu/kernels/loops-inl.h"
 
 Mask random_mask(Random& random, int bits) { return static_cast<Mask>(random.below(1 << bits)); }
 

@@ -8,11 +8,10 @@
 
 #include "check.h"
 #include "circuits.h"
+#include "cpu/kernels/sines-inl.h"
 
 namespace ketgrad::testing {
 namespace {
-
-#include "cpu/kernels/sines-inl.h"
 
 struct Found {
   std::vector<double> sines;

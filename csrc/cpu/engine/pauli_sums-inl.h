@@ -1,11 +1,22 @@
-// Pauli words of expectation values: their overlaps, and what they add to a bra. Included by circuit-inl.h after
-// tiles-inl.h.
+// Pauli words of expectation values: their overlaps, and what they add to a bra.
 //
 // Pauli words that flip the same bits differ by signs only: <u|P|psi> = i^quarter sum_q (-1)^parity conj(u_(q^flip))
 // psi_q. So the products of a group are formed once, and the sums for all its members are one Walsh-Hadamard transform
 // of them; the other way round, the coefficients of all members become one real function of q by the same transform.
 // Where a group has few members of a phase, they are lone Pauli words, and a sweep over the rows serves several of
 // those.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "cpu/engine/tiles-inl.h"
+#include "plan/plan.h"
+
+namespace ketgrad {
+namespace {
 
 template <class V>
 class PauliSums {
@@ -290,3 +301,6 @@ class PauliSums {
   TileRunner<V>& tiles_;
   Index count_ = 0;
 };
+
+}  // namespace
+}  // namespace ketgrad

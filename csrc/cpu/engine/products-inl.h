@@ -1,8 +1,20 @@
 // Products of large matrices with the groups of a single state: out[a][b] += sum over groups of left_a conj(right_b),
-// as density matrices and the derivatives by matrices are. Included by circuit-inl.h.
+// as density matrices and the derivatives by matrices are.
 //
 // By tiles of entries, each over all groups: of so many groups the amplitudes of a tile's rows and columns are packed,
 // which the second-level cache holds; inside, the sums of four rows and a vector of columns stay in registers.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "cpu/engine/team-inl.h"
+#include "cpu/kernels/observables-inl.h"
+#include "cpu/kernels/simd-inl.h"
+#include "runtime/buffer.h"
+
+namespace ketgrad {
+namespace {
 
 constexpr Index product_side = 128;
 // Below it a tile's sums fit the first-level cache as they are.
@@ -95,3 +107,38 @@ void add_matrix_product(const Team& team, const T* left, const T* right, const I
     }
   });
 }
+
+// The product rule, with three products of plain matrices.
+template <class T, class Offsets>
+void add_dual_matrix_product(const Team& team, const DualState<T>& left, const DualState<T>& right,
+                             const IndexMap& groups, const Offsets& offsets, Index size, double sign, Dual* out) {
+  std::vector<double> value(2 * size * size, 0.0);
+  std::vector<double> tangent(2 * size * size, 0.0);
+  add_matrix_product(team, left.value, right.value, groups, offsets, size, sign, value.data());
+  add_matrix_product(team, left.tangent, right.value, groups, offsets, size, sign, tangent.data());
+  add_matrix_product(team, left.value, right.tangent, groups, offsets, size, sign, tangent.data());
+  for (std::size_t e = 0; e < value.size(); ++e) out[e] += Dual(value[e], tangent[e]);
+}
+
+// out[a][b][lane] += sum over the groups of left_a conj(right_b), its imaginary part times `sign`.
+template <class State, class Offsets>
+void add_products(const Team& team, State left, State right, const IndexMap& groups, const Offsets& offsets, Index size,
+                  double sign, Total<Number<State>>* out) {
+  using N = Number<State>;
+  if constexpr (lane_width<N> == 1) {
+    if (size >= smallest_product) {
+      if constexpr (is_dual<N>) {
+        add_dual_matrix_product(team, left, right, groups, offsets, size, sign, out);
+      } else {
+        add_matrix_product(team, left, right, groups, offsets, size, sign, out);
+      }
+      return;
+    }
+  }
+  team.template reduce<N>(groups.size(), 2 * size * size, out, [&](Index begin, Index end, N* g) {
+    add_group_products(left, right, groups, offsets, size, static_cast<Scalar<N>>(sign), begin, end, g);
+  });
+}
+
+}  // namespace
+}  // namespace ketgrad

@@ -1,5 +1,15 @@
-// Runs the rotations of a plan on states and their tangents (see tangents-inl.h). Included by circuit-inl.h after
-// CircuitEngine.
+// The passes of a plan over tiles of states and their tangents (see tangents-inl.h).
+#pragma once
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "cpu/engine/rotation_passes-inl.h"
+
+namespace ketgrad {
+namespace {
 
 // --- rotations -------------------------------------------------------------------------------------------------------
 //
@@ -102,125 +112,39 @@ void generate_phases(const typename Cell::Real* state, typename Cell::Real* tang
 
 // --- passes ----------------------------------------------------------------------------------------------------------
 
+// Half of the angles' tangents, with which the generators of rotations are weighted.
 template <class V>
-class TangentRunner : public PassRunner<V> {
-  using Base = PassRunner<V>;
+class GeneratorWeights {
   using T = Scalar<V>;
-  using typename Base::Cell;
-  using typename Base::OpParameters;
-  using typename Base::Part;
-  using typename Base::Sums;
+  static constexpr bool single = lane_width<V> == 1;
+  using Sums = typename TileRunner<V>::Sums;
+  using Part = typename TileParameters<V>::Part;
 
  public:
-  TangentRunner(const Call<T>& call, const Plan& plan, bool inverse, TileRunner<V>& tiles)
-      : Base(call, plan, inverse, tiles),
-        first_weight_(this->parameters_.size(), -1),
-        shared_functions_(Base::single ? 0 : this->parameters_.size()) {}
+  GeneratorWeights(const Call<T>& call, const Plan& plan, bool inverse, const SampleGroup& group,
+                   const RotationParameters<V>& parameters)
+      : call_(call),
+        plan_(plan),
+        inverse_(inverse),
+        group_(group),
+        parameters_(parameters),
+        first_weight_(parameters.count(), -1),
+        shared_functions_(single ? 0 : parameters.count()) {}
 
-  void start(const SampleGroup& group) {
-    const bool is_known = this->started_ && !this->some_per_sample_;
-    Base::start(group);
-    if (is_known) return;
+  // Computes the weights for the present group of samples, after its parameters.
+  void start() {
     weights_.clear();
     std::size_t at = 0;
-    for (const Pass& pass : this->plan_.passes) {
+    for (const Pass& pass : plan_.passes) {
       for (const TileOp& op : pass.operations) first_weight_[at++] = add_weights(op);
     }
   }
 
-  void forward(int index, T* state, T* tangent) {
-    const Pass& pass = this->plan_.passes[index];
-    this->tiles_.for_each(pass, tiles_to_visit(pass), 0, nullptr, [&](Index tile, Workspace<V>& work, double*) {
-      const Mask base = static_cast<Mask>(pass.tiles[tile]);
-      T* rows = this->tiles_.gather(pass, base, state, work.ket);
-      T* tangents = this->tiles_.gather(pass, base, tangent, work.ket_tangent);
-      for (std::size_t k = 0; k < pass.operations.size(); ++k) {
-        if (pass.tiles.size() == 1 && this->tiles_.should_stop()) return;
-        const int at = this->first_operation_[index] + static_cast<int>(k);
-        apply(pass.operations[k], at, pass, base, rows, tangents, work);
-      }
-      this->tiles_.scatter(pass, base, rows, state);
-      this->tiles_.scatter(pass, base, tangents, tangent);
-    });
-  }
+  // Whether an angle of the operation has a tangent.
+  bool any(int operation) const { return first_weight_[operation] >= 0; }
 
-  using States = TangentStates<T>;
-
-  // Adds to overlaps[rotation][lane] the derivative of what the plain engine adds.
-  void backward(int index, const States& states, bool last, const std::vector<char>& requested,
-                std::vector<double>& overlaps) {
-    constexpr int width = Base::width;
-    const Pass& pass = this->plan_.passes[index];
-    this->rotations_.clear();
-    for (const TileOp& op : pass.operations) Base::append_rotations(op, this->rotations_);
-    this->sums_.assign(this->rotations_.size() * width, 0.0);
-    const Index size = static_cast<Index>(this->sums_.size());
-    this->tiles_.for_each(
-        pass, tiles_to_visit(pass), size, this->sums_.data(), [&](Index tile, Workspace<V>& work, double* sums) {
-          const Mask base = static_cast<Mask>(pass.tiles[tile]);
-          const States rows{this->tiles_.gather(pass, base, states.ket, work.ket),
-                            this->tiles_.gather(pass, base, states.ket_tangent, work.ket_tangent),
-                            this->tiles_.gather(pass, base, states.bra, work.bra),
-                            this->tiles_.gather(pass, base, states.bra_tangent, work.bra_tangent)};
-          double* at = sums + size;
-          for (int k = static_cast<int>(pass.operations.size()) - 1; k >= 0; --k) {
-            if (pass.tiles.size() == 1 && this->tiles_.should_stop()) return;
-            at -= Base::rotation_count(pass.operations[k]) * width;
-            undo(pass.operations[k], this->first_operation_[index] + k, pass, base, rows, work, requested, at);
-          }
-          if (last) return;
-          this->tiles_.scatter(pass, base, rows.ket, states.ket);
-          this->tiles_.scatter(pass, base, rows.ket_tangent, states.ket_tangent);
-          this->tiles_.scatter(pass, base, rows.bra, states.bra);
-          this->tiles_.scatter(pass, base, rows.bra_tangent, states.bra_tangent);
-        });
-    for (std::size_t j = 0; j < this->rotations_.size(); ++j) {
-      for (int l = 0; l < width; ++l) overlaps[this->rotations_[j] * width + l] += this->sums_[j * width + l];
-    }
-  }
-
- private:
-  Index tiles_to_visit(const Pass& pass) const { return this->some_nan_ ? pass.tiles.size() : pass.num_active_tiles; }
-
-  // --- what the generators are weighted with: half the angles' derivatives -------------------------------------------
-
-  bool has_tangent(int rotation) const { return this->call_.has_tangent(this->plan_.rotations[rotation].angle.input); }
-
-  Row<T> weight(int rotation, double sign) const {
-    const Slot& slot = this->plan_.rotations[rotation].angle;
-    Row<T> w{};
-    for (int l = 0; l < batch_lanes<T>; ++l) {
-      const double tangent = this->call_.tangent(slot, this->group_.sample(Base::single ? 0 : l));
-      w[l] = static_cast<T>(0.5 * sign * (this->inverse_ ? -tangent : tangent));
-    }
-    return w;
-  }
-
-  // One weight a rotation of a block, one a string of phases. Returns where they begin, -1 where nothing has a tangent.
-  int add_weights(const TileOp& op) {
-    std::vector<int> rotations;
-    Base::append_rotations(op, rotations);
-    if (std::none_of(rotations.begin(), rotations.end(), [&](int t) { return has_tangent(t); })) return -1;
-    const int first = static_cast<int>(weights_.size());
-    if (const auto* block = std::get_if<RotationBlock>(&op)) {
-      for (std::size_t j = 0; j < block->rotations.size(); ++j) {
-        const int t = block->rotations[j];
-        const Row<T> w = weight(t, Base::sign_of(this->plan_.rotations[t].pauli_word));
-        weights_.push_back(Base::single ? w * lane_signs<T>(block->lane_sign[j]) : w);
-      }
-      return first;
-    }
-    for (const PhaseString& s : std::get<Phases>(op).strings) {
-      Row<T> total{};
-      for (const int t : s.rotations) {
-        if (has_tangent(t)) total += weight(t, this->plan_.rotations[t].pauli_word.negative != s.negative ? -1 : 1);
-      }
-      weights_.push_back(total);
-    }
-    return first;
-  }
-
-  Angles<T> weights_in_tile(const RotationBlock& block, int first, Mask base, const Part& part) const {
+  Angles<T> in_tile(const RotationBlock& block, int operation, Mask base, const Part& part) const {
+    const int first = first_weight_[operation];
     Angles<T> weights{};
     for (std::size_t j = 0; j < block.rotations.size(); ++j) {
       const Row<T>& w = weights_[first + j];
@@ -229,7 +153,60 @@ class TangentRunner : public PassRunner<V> {
     return weights;
   }
 
-  // sum over strings of weight (-1)^parity, at every row.
+  // Calls f with the sum over strings of weight (-1)^parity, a function of the rows, if an angle has a tangent. Where
+  // all lanes share it, it is made once, of numbers.
+  template <class F>
+  void with_phase_function(const Phases& phases, int at, Mask base, Index rows, Workspace<V>& work, const F& f) const {
+    const int first = first_weight_[at];
+    if (first < 0) return;
+    if constexpr (!single) {
+      if (!parameters_[at].per_sample && parameters_.keeps_tables()) {
+        LaneVector<T>& function = shared_functions_[at];
+        if (static_cast<Index>(function.size()) != rows) fill_function(phases, first, rows, function);
+        return f([&](Index r) { return Row<T>{} + function[r]; });
+      }
+    }
+    const Row<T>* function = phase_function(phases, first, base, rows, work);
+    f([&](Index r) { return Sums::function_at(function, r); });
+  }
+
+ private:
+  bool has_tangent(int rotation) const { return call_.has_tangent(plan_.rotations[rotation].angle.input); }
+
+  Row<T> weight(int rotation, double sign) const {
+    const Slot& slot = plan_.rotations[rotation].angle;
+    Row<T> w{};
+    for (int l = 0; l < batch_lanes<T>; ++l) {
+      const double tangent = call_.tangent(slot, group_.sample(single ? 0 : l));
+      w[l] = static_cast<T>(0.5 * sign * (inverse_ ? -tangent : tangent));
+    }
+    return w;
+  }
+
+  // One weight a rotation of a block, one a string of phases. Returns where they begin, -1 where nothing has a tangent.
+  int add_weights(const TileOp& op) {
+    std::vector<int> rotations;
+    append_rotations(op, rotations);
+    if (std::none_of(rotations.begin(), rotations.end(), [&](int t) { return has_tangent(t); })) return -1;
+    const int first = static_cast<int>(weights_.size());
+    if (const auto* block = std::get_if<RotationBlock>(&op)) {
+      for (std::size_t j = 0; j < block->rotations.size(); ++j) {
+        const int t = block->rotations[j];
+        const Row<T> w = weight(t, real_sign(plan_.rotations[t].pauli_word));
+        weights_.push_back(single ? w * lane_signs<T>(block->lane_sign[j]) : w);
+      }
+      return first;
+    }
+    for (const PhaseString& s : std::get<Phases>(op).strings) {
+      Row<T> total{};
+      for (const int t : s.rotations) {
+        if (has_tangent(t)) total += weight(t, plan_.rotations[t].pauli_word.negative != s.negative ? -1 : 1);
+      }
+      weights_.push_back(total);
+    }
+    return first;
+  }
+
   const Row<T>* phase_function(const Phases& phases, int first, Mask base, Index rows, Workspace<V>& work) const {
     work.products.assign(Sums::vectors(rows), Row<T>{});
     for (std::size_t j = 0; j < phases.strings.size(); ++j) {
@@ -242,22 +219,6 @@ class TangentRunner : public PassRunner<V> {
     return work.products.data();
   }
 
-  // Calls f with that function, if anything has a tangent. Where all lanes share it, it is made once, of numbers.
-  template <class F>
-  void with_phase_function(const Phases& phases, int at, Mask base, Index rows, Workspace<V>& work, const F& f) const {
-    const int first = first_weight_[at];
-    if (first < 0) return;
-    if constexpr (!Base::single) {
-      if (!this->parameters_[at].per_sample && this->keeps_tables()) {
-        LaneVector<T>& function = shared_functions_[at];
-        if (static_cast<Index>(function.size()) != rows) fill_function(phases, first, rows, function);
-        return f([&](Index r) { return Row<T>{} + function[r]; });
-      }
-    }
-    const Row<T>* function = phase_function(phases, first, base, rows, work);
-    f([&](Index r) { return Sums::function_at(function, r); });
-  }
-
   void fill_function(const Phases& phases, int first, Index rows, LaneVector<T>& function) const {
     function.assign(rows, T(0));
     for (std::size_t j = 0; j < phases.strings.size(); ++j)
@@ -265,18 +226,101 @@ class TangentRunner : public PassRunner<V> {
     hadamard(function.data(), rows);
   }
 
-  // --- a tile --------------------------------------------------------------------------------------------------------
+  const Call<T>& call_;
+  const Plan& plan_;
+  const bool inverse_;
+  const SampleGroup& group_;
+  const RotationParameters<V>& parameters_;
+  std::vector<int> first_weight_;  // per operation
+  LaneVector<Row<T>> weights_;
+  mutable std::vector<LaneVector<T>> shared_functions_;  // per operation, of what lanes share
+};
 
+// One direction of the sweep with tangents; see RotationPasses.
+template <class V>
+class TangentPasses {
+  using T = Scalar<V>;
+  static constexpr int width = lane_width<V>;
+  using Cell = typename TileRunner<V>::Cell;
+  using Part = typename TileParameters<V>::Part;
+
+ public:
+  using States = TangentStates<T>;
+
+  TangentPasses(const Call<T>& call, const Plan& plan, bool inverse, const SampleGroup& group, TileRunner<V>& tiles)
+      : plan_(plan),
+        tiles_(tiles),
+        parameters_(call, plan, inverse, group),
+        tile_(parameters_),
+        weights_(call, plan, inverse, group, parameters_),
+        overlaps_(plan) {}
+  TangentPasses(const TangentPasses&) = delete;
+  TangentPasses& operator=(const TangentPasses&) = delete;
+
+  // To be called for each group of samples.
+  void start() {
+    if (parameters_.start()) weights_.start();
+  }
+
+  void forward(int index, T* state, T* tangent) {
+    const Pass& pass = plan_.passes[index];
+    tiles_.for_each(pass, tile_.tiles_to_visit(pass), 0, nullptr, [&](Index tile, Workspace<V>& work, double*) {
+      const Mask base = static_cast<Mask>(pass.tiles[tile]);
+      T* rows = tiles_.gather(pass, base, state, work.ket);
+      T* tangents = tiles_.gather(pass, base, tangent, work.ket_tangent);
+      for (std::size_t k = 0; k < pass.operations.size(); ++k) {
+        if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
+        const int at = parameters_.number(index, static_cast<int>(k));
+        apply(pass.operations[k], at, pass, base, rows, tangents, work);
+      }
+      tiles_.scatter(pass, base, rows, state);
+      tiles_.scatter(pass, base, tangents, tangent);
+    });
+  }
+
+  // Adds to overlaps[rotation][lane] the derivative of what the plain engine adds.
+  void backward(int index, const States& states, bool last, const std::vector<char>& requested,
+                std::vector<double>& overlaps) {
+    const Pass& pass = plan_.passes[index];
+    rotations_.clear();
+    for (const TileOp& op : pass.operations) append_rotations(op, rotations_);
+    sums_.assign(rotations_.size() * width, 0.0);
+    const Index size = static_cast<Index>(sums_.size());
+    tiles_.for_each(pass, tile_.tiles_to_visit(pass), size, sums_.data(),
+                    [&](Index tile, Workspace<V>& work, double* sums) {
+                      const Mask base = static_cast<Mask>(pass.tiles[tile]);
+                      const States rows{tiles_.gather(pass, base, states.ket, work.ket),
+                                        tiles_.gather(pass, base, states.ket_tangent, work.ket_tangent),
+                                        tiles_.gather(pass, base, states.bra, work.bra),
+                                        tiles_.gather(pass, base, states.bra_tangent, work.bra_tangent)};
+                      double* at = sums + size;
+                      for (int k = static_cast<int>(pass.operations.size()) - 1; k >= 0; --k) {
+                        if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
+                        at -= rotation_count(pass.operations[k]) * width;
+                        undo(pass.operations[k], parameters_.number(index, k), pass, base, rows, work, requested, at);
+                      }
+                      if (last) return;
+                      tiles_.scatter(pass, base, rows.ket, states.ket);
+                      tiles_.scatter(pass, base, rows.ket_tangent, states.ket_tangent);
+                      tiles_.scatter(pass, base, rows.bra, states.bra);
+                      tiles_.scatter(pass, base, rows.bra_tangent, states.bra_tangent);
+                    });
+    for (std::size_t j = 0; j < rotations_.size(); ++j) {
+      for (int l = 0; l < width; ++l) overlaps[rotations_[j] * width + l] += sums_[j * width + l];
+    }
+  }
+
+ private:
   void apply(const TileOp& op, int at, const Pass& pass, Mask base, T* rows, T* tangents, Workspace<V>& work) const {
-    const OpParameters& n = this->parameters_[at];
+    const OpParameters<V>& n = parameters_[at];
     if (const auto* block = std::get_if<RotationBlock>(&op)) return apply_block(*block, at, base, rows, tangents);
     const Phases& phases = std::get<Phases>(op);
-    const Index visited = this->rows_to_visit(phases);
-    this->for_each_table(phases, n, pass, base, work, [&](const auto* table) {
+    const Index visited = tile_.rows_to_visit(phases);
+    tile_.for_each_table(phases, n, pass, base, work, [&](const auto* table) {
       apply_phases<Cell>(rows, table, phases.rows, visited);
       apply_phases<Cell>(tangents, table, phases.rows, visited);
     });
-    with_phase_function(phases, at, base, visited, work, [&](const auto& function) {
+    weights_.with_phase_function(phases, at, base, visited, work, [&](const auto& function) {
       generate_phases<Cell>(rows, tangents, function, phases.rows, visited);
     });
   }
@@ -288,10 +332,9 @@ class TangentRunner : public PassRunner<V> {
   }
 
   void apply_block(const RotationBlock& block, int at, Mask base, T* rows, T* tangents) const {
-    const int first = first_weight_[at];
-    this->for_each_part(block, this->parameters_[at], base, [&](const Part& part, const Angles<T>& angles) {
-      if (first >= 0) {
-        const Angles<T> weights = weights_in_tile(block, first, base, part);
+    tile_.for_each_part(block, parameters_[at], base, [&](const Part& part, const Angles<T>& angles) {
+      if (weights_.any(at)) {
+        const Angles<T> weights = weights_.in_tile(block, at, base, part);
         return apply_tangent_rotations(rows, tangents, block, angles, weights, part.groups);
       }
       apply_rotations(rows, block, angles, part.groups);
@@ -301,23 +344,21 @@ class TangentRunner : public PassRunner<V> {
 
   void undo_block(const RotationBlock& block, int at, Mask base, const States& rows, const std::vector<char>& requested,
                   double* sums) const {
-    const OpParameters& n = this->parameters_[at];
-    const bool any =
-        std::any_of(block.rotations.begin(), block.rotations.end(), [&](int t) { return requested[t] != 0; });
-    this->for_each_part(block, n, base, [&](const Part& part, const Angles<T>& angles) {
+    const OpParameters<V>& n = parameters_[at];
+    const bool any = requests_any(block, requested);
+    tile_.for_each_part(block, n, base, [&](const Part& part, const Angles<T>& angles) {
       Row<T> found[RotationBlock::most] = {};
       any ? undo_block_as<true>(block, at, base, rows, angles, part, found)
           : undo_block_as<false>(block, at, base, rows, angles, part, found);
-      if (any) this->add_block_sums(block, n, base, part, found, sums);
+      if (any) overlaps_.add_of_block(block, n, base, part, found, sums);
     });
   }
 
   template <bool requested>
   void undo_block_as(const RotationBlock& block, int at, Mask base, const States& rows, const Angles<T>& angles,
                      const Part& part, Row<T>* found) const {
-    const int first = first_weight_[at];
-    if (first >= 0) {
-      const Angles<T> weights = weights_in_tile(block, first, base, part);
+    if (weights_.any(at)) {
+      const Angles<T> weights = weights_.in_tile(block, at, base, part);
       return undo_tangent_rotations<requested>(rows, block, angles, weights, part.groups, found);
     }
     undo_rotations<requested>(rows.ket, rows.bra_tangent, block, angles, part.groups, found);
@@ -326,16 +367,16 @@ class TangentRunner : public PassRunner<V> {
 
   void undo_phases_of(const Phases& phases, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,
                       const std::vector<char>& requested, double* sums) const {
-    const OpParameters& n = this->parameters_[at];
-    const bool any = Base::requests_any(phases, requested);
-    const Index visited = this->rows_to_visit(phases);
+    const OpParameters<V>& n = parameters_[at];
+    const bool any = requests_any(phases, requested);
+    const Index visited = tile_.rows_to_visit(phases);
     const Index products = visited / Cell::packed_together;
     if (any) {
       work.products.resize(products);
       work.more_products.resize(products);
     }
     bool left = any;
-    this->for_each_table(phases, n, pass, base, work, [&](const auto* table) {
+    tile_.for_each_table(phases, n, pass, base, work, [&](const auto* table) {
       Row<T>* first = work.products.data();
       Row<T>* second = work.more_products.data();
       if (std::exchange(left, false)) {
@@ -348,15 +389,23 @@ class TangentRunner : public PassRunner<V> {
     });
     if (any) {
       for (Index i = 0; i < products; ++i) work.products[i] += work.more_products[i];
-      this->add_phase_sums(phases, n, base, visited, work, sums);
+      overlaps_.add_of_phases(phases, n, base, visited, work, sums);
     }
-    with_phase_function(phases, at, base, visited, work, [&](const auto& function) {
+    weights_.with_phase_function(phases, at, base, visited, work, [&](const auto& function) {
       generate_phases<Cell>(rows.ket, rows.ket_tangent, function, phases.rows, visited);
       generate_phases<Cell>(rows.bra, rows.bra_tangent, function, phases.rows, visited);
     });
   }
 
-  std::vector<int> first_weight_;  // per operation
-  LaneVector<Row<T>> weights_;
-  mutable std::vector<LaneVector<T>> shared_functions_;  // per operation, of what lanes share
+  const Plan& plan_;
+  TileRunner<V>& tiles_;
+  RotationParameters<V> parameters_;
+  const TileParameters<V> tile_;
+  GeneratorWeights<V> weights_;
+  const RotationOverlaps<V> overlaps_;
+  std::vector<int> rotations_;  // of a pass
+  std::vector<double> sums_;
 };
+
+}  // namespace
+}  // namespace ketgrad

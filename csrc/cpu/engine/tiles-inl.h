@@ -1,4 +1,17 @@
-// Goes over a state tile by tile. Included by circuit-inl.h after phases-inl.h.
+// Goes over a state tile by tile.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <type_traits>
+#include <vector>
+
+#include "cpu/engine/team-inl.h"
+#include "cpu/kernels/phases-inl.h"
+
+namespace ketgrad {
+namespace {
 
 // The rows of a tile. `place` is that of HugePageBuffer.
 template <class T>
@@ -94,10 +107,7 @@ class TileRunner {
     }
   }
 
-  // What is kept in workspaces is of some version of the numbers behind it; they outlive a sample.
-  Index next_version() { return ++version_; }
-
-  // For those who stay in one tile for long; asks now and then only, as asking takes the time of a small operation.
+  // For long work on one tile: asks now and then only, because asking takes the time of a small operation.
   bool should_stop() { return (++asked_ & 7) == 0 && call_.should_stop(); }
 
   // Ends early where the call is to end. f(tile, workspace, sums) for tiles [0, count); the sums, `size` numbers, are
@@ -178,5 +188,7 @@ class TileRunner {
   const Team& team_;
   Workshop<V> workshop_;
   unsigned asked_ = 0;
-  Index version_ = 0;
 };
+
+}  // namespace
+}  // namespace ketgrad

@@ -1,8 +1,21 @@
-// Kernels over a range of groups of amplitudes. Included by circuit-inl.h, inside an anonymous namespace, once per
-// instruction set.
+// Kernels of unfused gates, over a range of groups of amplitudes.
 //
 // V is the lane type of the state, C that of the coefficients: V where samples have their own, the scalar where all
-// share them. A group is the amplitudes at groups[r] ^ offsets; [begin, end) are values of r (see IndexMap).
+// share them. Where a kernel takes a State, that may have tangents (states-inl.h). A group is the amplitudes at
+// groups[r] ^ offsets; [begin, end) are values of r (see IndexMap).
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "cpu/kernels/loops-inl.h"
+#include "cpu/kernels/simd-inl.h"
+#include "cpu/kernels/states-inl.h"
+#include "math/pauli_word.h"
+#include "runtime/buffer.h"
+
+namespace ketgrad {
+namespace {
 
 // The matrix of a small block is copied to locals: stores to the state could otherwise alias it, and it would be
 // reloaded each time.
@@ -24,14 +37,16 @@ struct Group {
   V re[D];
   V im[D];
 
-  void load(const V* state, Index base, const Index* offsets) {
+  template <class State>
+  void load(State state, Index base, const Index* offsets) {
     for (int a = 0; a < D; ++a) {
       re[a] = state[2 * (base ^ offsets[a])];
       im[a] = state[2 * (base ^ offsets[a]) + 1];
     }
   }
 
-  void store(V* state, Index base, const Index* offsets) const {
+  template <class State>
+  void store(State state, Index base, const Index* offsets) const {
     for (int a = 0; a < D; ++a) {
       state[2 * (base ^ offsets[a])] = re[a];
       state[2 * (base ^ offsets[a]) + 1] = im[a];
@@ -53,12 +68,12 @@ struct Group {
   }
 };
 
-template <int D, class V, class C>
-void apply_block(V* psi, const IndexMap& groups, const Index* offsets, const C* matrix, Index begin, Index end) {
+template <int D, class State, class C>
+void apply_block(State psi, const IndexMap& groups, const Index* offsets, const C* matrix, Index begin, Index end) {
   const LocalMatrix<D, C> m(matrix);
   for_each_run(groups, begin, end, [&](Index first, Index length) {
     for (Index i = first; i < first + length; ++i) {
-      Group<D, V> g;
+      Group<D, Number<State>> g;
       g.load(psi, i, offsets);
       g.times(m).store(psi, i, offsets);
     }
@@ -124,27 +139,37 @@ void times_matrix(const V* in, V* out, const C* m, Index size) {
   }
 }
 
-template <class V, class Offsets>
-void load_group(const V* state, Index base, const Offsets& offsets, Index size, V* group) {
+template <class State, class Offsets, class N>
+void load_group(State state, Index base, const Offsets& offsets, Index size, N* group) {
   for (Index a = 0; a < size; ++a) {
     group[2 * a] = state[2 * (base ^ offsets[a])];
     group[2 * a + 1] = state[2 * (base ^ offsets[a]) + 1];
   }
 }
 
-template <class V, class Offsets>
-void store_group(V* state, Index base, const Offsets& offsets, Index size, const V* group) {
+template <class State, class Offsets, class N>
+void store_group(State state, Index base, const Offsets& offsets, Index size, const N* group) {
   for (Index a = 0; a < size; ++a) {
     state[2 * (base ^ offsets[a])] = group[2 * a];
     state[2 * (base ^ offsets[a]) + 1] = group[2 * a + 1];
   }
 }
 
-// The groups of a single state in lanes, so many at a time, that a matrix is read once for them all.
+template <class N>
+struct InLanes {
+  using type = Row<N>;
+};
+
 template <class T>
+struct InLanes<DualOf<T>> {
+  using type = DualOf<Row<T>>;
+};
+
+// The groups of a single state in lanes, so many at a time, that a matrix is read once for them all.
+template <class N>
 struct GroupsInLanes {
-  using V = Row<T>;
-  static constexpr int most = batch_lanes<T>;
+  using V = typename InLanes<N>::type;
+  static constexpr int most = lane_width<V>;
 
   int count;
   Index bases[most];
@@ -154,11 +179,11 @@ struct GroupsInLanes {
     for (int l = 0; l < count; ++l) bases[l] = groups[begin + l];
   }
 
-  template <class Offsets>
-  void load(const T* state, const Offsets& offsets, Index size, V* lanes) const {
+  template <class State, class Offsets>
+  void load(State state, const Offsets& offsets, Index size, V* lanes) const {
     for (Index a = 0; a < size; ++a) {
       for (int l = 0; l < count; ++l) {
-        const T* amplitude = state + 2 * (bases[l] ^ offsets[a]);
+        const State amplitude = state + 2 * (bases[l] ^ offsets[a]);
         set_lane(lanes[2 * a], l, amplitude[0]);
         set_lane(lanes[2 * a + 1], l, amplitude[1]);
       }
@@ -166,8 +191,8 @@ struct GroupsInLanes {
   }
 
   // f(amplitude, re, im)
-  template <class Offsets, class F>
-  void write(T* state, const Offsets& offsets, Index size, const V* lanes, const F& f) const {
+  template <class State, class Offsets, class F>
+  void write(State state, const Offsets& offsets, Index size, const V* lanes, const F& f) const {
     for (Index a = 0; a < size; ++a) {
       for (int l = 0; l < count; ++l)
         f(state + 2 * (bases[l] ^ offsets[a]), get_lane(lanes[2 * a], l), get_lane(lanes[2 * a + 1], l));
@@ -176,21 +201,23 @@ struct GroupsInLanes {
 };
 
 // Writes m in to `out`, group by group, by f(amplitude, re, im).
-template <class V, class C, class Offsets, class F>
-void multiply_groups(V* out, const V* in, const IndexMap& groups, const Offsets& offsets, Index size, const C* m,
+template <class Out, class In, class C, class Offsets, class F>
+void multiply_groups(Out out, In in, const IndexMap& groups, const Offsets& offsets, Index size, const C* m,
                      Index begin, Index end, const F& f) {
-  if constexpr (lane_width<V> == 1) {
-    LaneVector<Row<V>> from(2 * size);
-    LaneVector<Row<V>> to(2 * size);
-    for (Index r = begin; r < end; r += GroupsInLanes<V>::most) {
-      const GroupsInLanes<V> lanes(groups, r, end);
+  using N = Number<Out>;
+  if constexpr (lane_width<N> == 1) {
+    using Lanes = typename GroupsInLanes<N>::V;
+    LaneVector<Lanes> from(2 * size);
+    LaneVector<Lanes> to(2 * size);
+    for (Index r = begin; r < end; r += GroupsInLanes<N>::most) {
+      const GroupsInLanes<N> lanes(groups, r, end);
       lanes.load(in, offsets, size, from.data());
       times_matrix(from.data(), to.data(), m, size);
       lanes.write(out, offsets, size, to.data(), f);
     }
   } else {
-    LaneVector<V> from(2 * size);
-    LaneVector<V> to(2 * size);
+    LaneVector<N> from(2 * size);
+    LaneVector<N> to(2 * size);
     for (Index r = begin; r < end; ++r) {
       const Index base = groups[r];
       load_group(in, base, offsets, size, from.data());
@@ -200,20 +227,20 @@ void multiply_groups(V* out, const V* in, const IndexMap& groups, const Offsets&
   }
 }
 
-template <class V, class C, class Offsets>
-void apply_large_block(V* psi, const IndexMap& groups, const Offsets& offsets, Index size, const C* m, Index begin,
+template <class State, class C, class Offsets>
+void apply_large_block(State psi, const IndexMap& groups, const Offsets& offsets, Index size, const C* m, Index begin,
                        Index end) {
-  multiply_groups(psi, psi, groups, offsets, size, m, begin, end, [](V* amplitude, const V& re, const V& im) {
+  multiply_groups(psi, psi, groups, offsets, size, m, begin, end, [](auto amplitude, const auto& re, const auto& im) {
     amplitude[0] = re;
     amplitude[1] = im;
   });
 }
 
 // out += m in, on the wires of the offsets.
-template <class V, class Offsets>
-void add_large_block(V* out, const V* in, const IndexMap& groups, const Offsets& offsets, Index size, const V* m,
+template <class Out, class In, class C, class Offsets>
+void add_large_block(Out out, In in, const IndexMap& groups, const Offsets& offsets, Index size, const C* m,
                      Index begin, Index end) {
-  multiply_groups(out, in, groups, offsets, size, m, begin, end, [](V* amplitude, const V& re, const V& im) {
+  multiply_groups(out, in, groups, offsets, size, m, begin, end, [](auto amplitude, const auto& re, const auto& im) {
     amplitude[0] += re;
     amplitude[1] += im;
   });
@@ -267,15 +294,16 @@ void undo_large_block(V* psi, V* lambda, const IndexMap& groups, const Index* of
   }
 }
 
-template <class V, class C>
-void multiply(V* amplitude, const C& re, const C& im) {
-  const V r = amplitude[0];
-  amplitude[0] = re * r - im * amplitude[1];
-  amplitude[1] = re * amplitude[1] + im * r;
+template <class State, class C>
+void multiply(State amplitude, const C& re, const C& im) {
+  const Number<State> x = amplitude[0];
+  const Number<State> y = amplitude[1];
+  amplitude[0] = re * x - im * y;
+  amplitude[1] = re * y + im * x;
 }
 
-template <class V, class C>
-void apply_diagonal(V* psi, const IndexMap& groups, const std::vector<Index>& offsets, const C* d, Index begin,
+template <class State, class C>
+void apply_diagonal(State psi, const IndexMap& groups, const std::vector<Index>& offsets, const C* d, Index begin,
                     Index end) {
   for_each_run(groups, begin, end, [&](Index first, Index length) {
     for (std::size_t a = 0; a < offsets.size(); ++a) {
@@ -284,6 +312,20 @@ void apply_diagonal(V* psi, const IndexMap& groups, const std::vector<Index>& of
       for (Index i = first ^ offsets[a], end_of_run = i + length; i < end_of_run; ++i) multiply(psi + 2 * i, re, im);
     }
   });
+}
+
+// w[a] += conj(bra_a) ket_a
+template <class State, class N>
+void overlap_diagonal(State bra, State ket, const IndexMap& groups, const std::vector<Index>& offsets, Index begin,
+                      Index end, N* w) {
+  for (Index r = begin; r < end; ++r) {
+    const Index base = groups[r];
+    for (std::size_t a = 0; a < offsets.size(); ++a) {
+      const Index i = 2 * (base ^ offsets[a]);
+      w[2 * a] += bra[i] * ket[i] + bra[i + 1] * ket[i + 1];
+      w[2 * a + 1] += bra[i] * ket[i + 1] - bra[i + 1] * ket[i];
+    }
+  }
 }
 
 // `d` is the inverse. With W, adds w[a] += conj(lambda_out[a]) psi_in[a].
@@ -314,13 +356,13 @@ void undo_diagonal(V* psi, V* lambda, const IndexMap& groups, const std::vector<
   });
 }
 
-template <class V>
-void exchange(V* psi, const IndexMap& groups, const std::vector<Index>& offsets, Index begin, Index end) {
+template <class State>
+void exchange(State psi, const IndexMap& groups, const std::vector<Index>& offsets, Index begin, Index end) {
   for_each_run(groups, begin, end, [&](Index first, Index length) {
-    V* a = psi + 2 * (first ^ offsets[0]);
-    V* b = psi + 2 * (first ^ offsets[1]);
+    const State a = psi + 2 * (first ^ offsets[0]);
+    const State b = psi + 2 * (first ^ offsets[1]);
     for (Index i = 0; i < 2 * length; ++i) {
-      const V t = a[i];
+      const Number<State> t = a[i];
       a[i] = b[i];
       b[i] = t;
     }
@@ -339,35 +381,58 @@ struct RotationPhase {
 };
 
 // f (-1)^parity times an amplitude.
-template <class V>
-void rotated(const V* amplitude, const RotationPhase& phase, bool odd, V& re, V& im) {
+template <class State, class N>
+void rotated(State amplitude, const RotationPhase& phase, bool odd, N& re, N& im) {
   const bool minus = phase.negative != odd;
   if (phase.real) {
-    re = minus ? -amplitude[0] : amplitude[0];
-    im = minus ? -amplitude[1] : amplitude[1];
+    re = minus ? N(-amplitude[0]) : N(amplitude[0]);
+    im = minus ? N(-amplitude[1]) : N(amplitude[1]);
   } else {
-    re = minus ? amplitude[1] : -amplitude[1];
-    im = minus ? -amplitude[0] : amplitude[0];
+    re = minus ? N(amplitude[1]) : N(-amplitude[1]);
+    im = minus ? N(-amplitude[0]) : N(amplitude[0]);
   }
+}
+
+// w += Im<bra|P|ket> = Re<bra|-i P|ket> over the pairs (i, i ^ x), or single amplitudes where the Pauli word is
+// diagonal.
+template <class State, class N>
+void overlap_rotation(State bra, State ket, const IndexMap& groups, const PauliWord& pauli_word, Index begin, Index end,
+                      N* w) {
+  const RotationPhase phase(pauli_word);
+  N sum{};
+  const auto add = [&](Index i) {
+    const Index j = i ^ static_cast<Index>(pauli_word.x);
+    N re, im;
+    rotated(ket + 2 * j, phase, odd_parity(static_cast<Mask>(j) & pauli_word.z), re, im);
+    sum += bra[2 * i] * re + bra[2 * i + 1] * im;
+  };
+  for (Index r = begin; r < end; ++r) {
+    add(groups[r]);
+    if (pauli_word.x != 0) add(groups[r] ^ static_cast<Index>(pauli_word.x));
+  }
+  w[0] += sum;
 }
 
 // psi' = c psi + s (-i P) psi on the pairs (i, i ^ x), or on single amplitudes where the Pauli word is diagonal. With
 // W, adds Im<lambda|P|psi> = Re<lambda|-i P|psi>, which is the same before and after, as P commutes with its rotation.
-template <bool W, bool two, class V, class C>
-void rotate_pauli(V* psi, V* lambda, const IndexMap& groups, const PauliWord& pauli_word, C c, C s, Index begin,
-                  Index end, V* w) {
+template <bool W, bool two, class State, class C, class N>
+void rotate_pauli(State psi, State lambda, const IndexMap& groups, const PauliWord& pauli_word, C c, C s, Index begin,
+                  Index end, N* w) {
   const RotationPhase phase(pauli_word);
   const bool y_odd = (pauli_word.y_count & 1) != 0;
-  V sum{};
-  const auto rotate = [&](V* state, Index i, Index j, bool odd_i, bool odd_j) {
-    V from_i_re, from_i_im, from_j_re, from_j_im;
+  N sum{};
+  const auto rotate = [&](State state, Index i, Index j, bool odd_i, bool odd_j) {
+    N from_i_re, from_i_im, from_j_re, from_j_im;
     rotated(state + 2 * i, phase, odd_i, from_i_re, from_i_im);
     rotated(state + 2 * j, phase, odd_j, from_j_re, from_j_im);
-    state[2 * i] = c * state[2 * i] + s * from_j_re;
-    state[2 * i + 1] = c * state[2 * i + 1] + s * from_j_im;
-    if (i == j) return;
-    state[2 * j] = c * state[2 * j] + s * from_i_re;
-    state[2 * j + 1] = c * state[2 * j + 1] + s * from_i_im;
+    const auto write = [&](State amplitude, const N& re, const N& im) {
+      const N x = amplitude[0];
+      const N y = amplitude[1];
+      amplitude[0] = c * x + s * re;
+      amplitude[1] = c * y + s * im;
+    };
+    write(state + 2 * i, from_j_re, from_j_im);
+    if (i != j) write(state + 2 * j, from_i_re, from_i_im);
   };
   for_each_run(groups, begin, end, [&](Index first, Index length) {
     for (Index i = first; i < first + length; ++i) {
@@ -375,7 +440,7 @@ void rotate_pauli(V* psi, V* lambda, const IndexMap& groups, const PauliWord& pa
       const bool odd_i = odd_parity(static_cast<Mask>(i) & pauli_word.z);
       const bool odd_j = odd_i != y_odd;
       if constexpr (W) {
-        V re, im;
+        N re, im;
         rotated(psi + 2 * j, phase, odd_j, re, im);
         sum += lambda[2 * i] * re + lambda[2 * i + 1] * im;
         if (i != j) {
@@ -389,3 +454,6 @@ void rotate_pauli(V* psi, V* lambda, const IndexMap& groups, const PauliWord& pa
   });
   if constexpr (W) w[0] += sum;
 }
+
+}  // namespace
+}  // namespace ketgrad

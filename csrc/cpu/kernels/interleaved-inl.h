@@ -1,5 +1,11 @@
 // Kernels for a single state, whose amplitudes are interleaved (re, im) pairs: runs of neighbours are worked on as
-// vectors of pairs. Included by circuit-inl.h. A complex factor f acts on a vector v of pairs as f.re v + f.im (i v).
+// vectors of pairs. A complex factor f acts on a vector v of pairs as f.re v + f.im (i v).
+#pragma once
+
+#include "cpu/kernels/gates-inl.h"
+
+namespace ketgrad {
+namespace {
 
 // Whether the groups of an unfused gate come in runs that fill vectors of pairs.
 template <class T>
@@ -83,3 +89,6 @@ void undo_block_from_runs(T* psi, T* lambda, const IndexMap& groups, const Index
     }
   }
 }
+
+}  // namespace
+}  // namespace ketgrad

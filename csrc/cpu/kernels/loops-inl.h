@@ -1,5 +1,13 @@
-// Loops over indices. Included by circuit-inl.h, so that they are compiled for the instruction set of their bodies: a
-// body can only be inlined into a loop of the same set.
+// Loops over indices. They are compiled for the instruction set of their bodies: a body can only be inlined into a loop
+// of the same set.
+#pragma once
+
+#include <algorithm>
+
+#include "math/bits.h"
+
+namespace ketgrad {
+namespace {
 
 // For the bodies of inner loops: a call for each row would cost as much as the row.
 #define KETGRAD_ALWAYS_INLINE __attribute__((always_inline))
@@ -35,3 +43,6 @@ KETGRAD_ALWAYS_INLINE inline void for_each_run(const IndexMap& map, Index begin,
     r = stop;
   }
 }
+
+}  // namespace
+}  // namespace ketgrad

@@ -1,11 +1,20 @@
-// Kernels of observables: O psi, <u|O|psi> and the gradients of what an observable is made of. Included by
-// circuit-inl.h.
+// Kernels of observables: O psi, <u|O|psi> and the gradients of what an observable is made of. A State may have
+// tangents (states-inl.h); what comes out then has a derivative.
+#pragma once
+
+#include <algorithm>
+
+#include "cpu/kernels/gates-inl.h"
+#include "plan/plan.h"
+
+namespace ketgrad {
+namespace {
 
 // (P psi)_i = i^y (-1)^popcount(j & z) psi_j, j = i ^ x.
-template <class V>
-void pauli_amplitude(const V* psi, const PauliWord& pauli_word, Index i, V& re, V& im) {
+template <class State, class N>
+void pauli_amplitude(State psi, const PauliWord& pauli_word, Index i, N& re, N& im) {
   const Index j = i ^ static_cast<Index>(pauli_word.x);
-  const V* a = psi + 2 * j;
+  const State a = psi + 2 * j;
   const int quarter =
       pauli_word.y_count + (odd_parity(static_cast<Mask>(j) & pauli_word.z) != pauli_word.negative ? 2 : 0);
   switch (quarter & 3) {
@@ -16,61 +25,66 @@ void pauli_amplitude(const V* psi, const PauliWord& pauli_word, Index i, V& re, 
   }
 }
 
-template <class V>
-void add_pauli(V* out, const V* psi, const PauliWord& pauli_word, const V& coefficient, Index begin, Index end) {
+template <class Out, class In, class N>
+void add_pauli(Out out, In psi, const PauliWord& pauli_word, const N& coefficient, Index begin, Index end) {
   for (Index i = begin; i < end; ++i) {
-    V re, im;
+    N re, im;
     pauli_amplitude(psi, pauli_word, i, re, im);
     out[2 * i] += coefficient * re;
     out[2 * i + 1] += coefficient * im;
   }
 }
 
-template <class V>
-void write_pauli(V* out, const V* psi, const PauliWord& pauli_word, Index begin, Index end) {
-  for (Index i = begin; i < end; ++i) pauli_amplitude(psi, pauli_word, i, out[2 * i], out[2 * i + 1]);
+template <class Out, class In>
+void write_pauli(Out out, In psi, const PauliWord& pauli_word, Index begin, Index end) {
+  for (Index i = begin; i < end; ++i) {
+    Number<Out> re, im;
+    pauli_amplitude(psi, pauli_word, i, re, im);
+    out[2 * i] = re;
+    out[2 * i + 1] = im;
+  }
 }
 
 // Re<u|P|psi>
-template <class V>
-void overlap_pauli(const V* u, const V* psi, const PauliWord& pauli_word, Index begin, Index end, V* sum) {
-  V total{};
+template <class State, class N>
+void overlap_pauli(State u, State psi, const PauliWord& pauli_word, Index begin, Index end, N* sum) {
+  N total{};
   for (Index i = begin; i < end; ++i) {
-    V re, im;
+    N re, im;
     pauli_amplitude(psi, pauli_word, i, re, im);
     total += u[2 * i] * re + u[2 * i + 1] * im;
   }
   sum[0] += total;
 }
 
-template <class V>
-void add_scaled(V* out, const V* in, const V& coefficient, Index begin, Index end) {
+template <class Out, class In, class N>
+void add_scaled(Out out, In in, const N& coefficient, Index begin, Index end) {
   for (Index i = 2 * begin; i < 2 * end; ++i) out[i] += coefficient * in[i];
 }
 
-template <class V>
-void scale(V* state, const V& coefficient, Index begin, Index end) {
+template <class State, class N>
+void scale(State state, const N& coefficient, Index begin, Index end) {
   for (Index i = 2 * begin; i < 2 * end; ++i) state[i] *= coefficient;
 }
 
-template <class V>
-void overlap_real(const V* u, const V* v, Index begin, Index end, V* sum) {
-  V total{};
+template <class State, class N>
+void overlap_real(State u, State v, Index begin, Index end, N* sum) {
+  N total{};
   for (Index i = 2 * begin; i < 2 * end; ++i) total += u[i] * v[i];
   sum[0] += total;
 }
 
 // Factors act in place on a scratch state; `values` are the lanes of the factor's input.
 
-template <class V>
-void project(V* state, const PlannedFactor& f, Index begin, Index end) {
+template <class State>
+void project(State state, const PlannedFactor& f, Index begin, Index end) {
   const Index size = f.offsets.size();
   for (Index r = begin; r < end; ++r) {
     const Index base = f.groups[r];
     for (Index a = 0; a < size; ++a) {
       if (a == f.kept) continue;
-      state[2 * (base ^ f.offsets[a])] = V{};
-      state[2 * (base ^ f.offsets[a]) + 1] = V{};
+      state[2 * (base ^ f.offsets[a])] = Number<State>{};
+      state[2 * (base ^ f.offsets[a]) + 1] = Number<State>{};
     }
   }
 }
@@ -86,8 +100,8 @@ void project_amplitude(const V* phi, const V* group, Index size, V& re, V& im) {
   }
 }
 
-template <class V>
-void project_on_state(V* state, const PlannedFactor& f, const V* phi, Index begin, Index end) {
+template <class State, class V>
+void project_on_state(State state, const PlannedFactor& f, const V* phi, Index begin, Index end) {
   const Index size = f.offsets.size();
   LaneVector<V> group(2 * size);
   for (Index r = begin; r < end; ++r) {
@@ -103,8 +117,8 @@ void project_on_state(V* state, const PlannedFactor& f, const V* phi, Index begi
   }
 }
 
-template <class V>
-void apply_sparse(V* state, const PlannedFactor& f, const V* values, Index begin, Index end) {
+template <class State, class V>
+void apply_sparse(State state, const PlannedFactor& f, const V* values, Index begin, Index end) {
   const Index size = f.offsets.size();
   LaneVector<V> in(2 * size);
   LaneVector<V> out(2 * size);
@@ -122,30 +136,9 @@ void apply_sparse(V* state, const PlannedFactor& f, const V* values, Index begin
   }
 }
 
-// The derivatives of the factors, from those of their inputs.
-
-// (|dphi><phi| + |phi><dphi|) state
-template <class V>
-void project_on_tangent(V* state, const PlannedFactor& f, const V* phi, const V* dphi, Index begin, Index end) {
-  const Index size = f.offsets.size();
-  LaneVector<V> group(2 * size);
-  for (Index r = begin; r < end; ++r) {
-    const Index base = f.groups[r];
-    load_group(state, base, f.offsets, size, group.data());
-    V re, im, d_re, d_im;
-    project_amplitude(phi, group.data(), size, re, im);
-    project_amplitude(dphi, group.data(), size, d_re, d_im);
-    for (Index a = 0; a < size; ++a) {
-      group[2 * a] = dphi[2 * a] * re - dphi[2 * a + 1] * im + phi[2 * a] * d_re - phi[2 * a + 1] * d_im;
-      group[2 * a + 1] = dphi[2 * a] * im + dphi[2 * a + 1] * re + phi[2 * a] * d_im + phi[2 * a + 1] * d_re;
-    }
-    store_group(state, base, f.offsets, size, group.data());
-  }
-}
-
-// (S + S^dagger) / 2 of a sparse matrix with these values.
-template <class V>
-void apply_sparse_hermitian(V* state, const PlannedFactor& f, const V* values, Index begin, Index end) {
+// (S + S^dagger) / 2 of a sparse matrix with these values: a direction of S need not be Hermitian.
+template <class State, class V>
+void apply_sparse_hermitian(State state, const PlannedFactor& f, const V* values, Index begin, Index end) {
   using T = Scalar<V>;
   const Index size = f.offsets.size();
   LaneVector<V> in(2 * size);
@@ -172,8 +165,8 @@ void apply_sparse_hermitian(V* state, const PlannedFactor& f, const V* values, I
 // to the ket.
 
 // The derivative by a matrix: add_outer of each group.
-template <class V, class Offsets>
-void add_group_products(const V* left, const V* right, const IndexMap& groups, const Offsets& offsets, Index size,
+template <class State, class Offsets, class V>
+void add_group_products(State left, State right, const IndexMap& groups, const Offsets& offsets, Index size,
                         Scalar<V> sign, Index begin, Index end, V* g) {
   LaneVector<V> rows(2 * size);
   LaneVector<V> columns(2 * size);
@@ -186,8 +179,8 @@ void add_group_products(const V* left, const V* right, const IndexMap& groups, c
 }
 
 // d/dphi of Re<u|phi><phi|psi>: u_a conj(<phi|psi>) + psi_a conj(<phi|u>)
-template <class V>
-void state_gradient(const V* u, const V* psi, const PlannedFactor& f, const V* phi, Index begin, Index end, V* g) {
+template <class State, class V>
+void state_gradient(State u, State psi, const PlannedFactor& f, const V* phi, Index begin, Index end, V* g) {
   const Index size = f.offsets.size();
   LaneVector<V> left(2 * size);
   LaneVector<V> right(2 * size);
@@ -206,13 +199,13 @@ void state_gradient(const V* u, const V* psi, const PlannedFactor& f, const V* p
 }
 
 // d/dvalue_k: u_row conj(psi_column)
-template <class V>
-void sparse_gradient(const V* u, const V* psi, const PlannedFactor& f, Index begin, Index end, V* g) {
+template <class State, class V>
+void sparse_gradient(State u, State psi, const PlannedFactor& f, Index begin, Index end, V* g) {
   for (Index r = begin; r < end; ++r) {
     const Index base = f.groups[r];
     for (std::size_t k = 0; k < f.factor->rows.size(); ++k) {
-      const V* a = u + 2 * (base ^ f.offsets[f.factor->rows[k]]);
-      const V* b = psi + 2 * (base ^ f.offsets[f.factor->columns[k]]);
+      const State a = u + 2 * (base ^ f.offsets[f.factor->rows[k]]);
+      const State b = psi + 2 * (base ^ f.offsets[f.factor->columns[k]]);
       g[2 * k] += a[0] * b[0] + a[1] * b[1];
       g[2 * k + 1] += a[1] * b[0] - a[0] * b[1];
     }
@@ -220,8 +213,8 @@ void sparse_gradient(const V* u, const V* psi, const PlannedFactor& f, Index beg
 }
 
 // Probabilities over kept wires, Re(conj(u) psi) summed: group r adds to every outcome a.
-template <class V, class Offsets>
-void add_probabilities(const V* u, const V* psi, const IndexMap& groups, const Offsets& offsets, Index begin, Index end,
+template <class State, class Offsets, class V>
+void add_probabilities(State u, State psi, const IndexMap& groups, const Offsets& offsets, Index begin, Index end,
                        V* p) {
   const Index size = offsets.size();
   for_each_run(groups, begin, end, [&](Index first, Index length) {
@@ -235,8 +228,8 @@ void add_probabilities(const V* u, const V* psi, const IndexMap& groups, const O
 }
 
 // The probability of one outcome, over all groups.
-template <class V>
-void add_probability(const V* u, const V* psi, const IndexMap& groups, Index offset, V& p) {
+template <class State, class V>
+void add_probability(State u, State psi, const IndexMap& groups, Index offset, V& p) {
   for_each_run(groups, 0, groups.size(), [&](Index first, Index length) {
     for (Index i = first ^ offset, end_of_run = i + length; i < end_of_run; ++i)
       p += u[2 * i] * psi[2 * i] + u[2 * i + 1] * psi[2 * i + 1];
@@ -244,9 +237,8 @@ void add_probability(const V* u, const V* psi, const IndexMap& groups, Index off
 }
 
 // out_i += g_a psi_i for the outcome a that i belongs to.
-template <class V, class Offsets>
-void add_weighted(V* out, const V* psi, const IndexMap& groups, const Offsets& offsets, const V* g, Index begin,
-                  Index end) {
+template <class Out, class In, class Offsets, class V>
+void add_weighted(Out out, In psi, const IndexMap& groups, const Offsets& offsets, const V* g, Index begin, Index end) {
   const Index size = offsets.size();
   for_each_run(groups, begin, end, [&](Index first, Index length) {
     for (Index a = 0; a < size; ++a) {
@@ -257,3 +249,6 @@ void add_weighted(V* out, const V* psi, const IndexMap& groups, const Offsets& o
     }
   });
 }
+
+}  // namespace
+}  // namespace ketgrad

@@ -1,7 +1,19 @@
-// Cells, phases and sign sums. Included by circuit-inl.h after rows-inl.h.
+// Cells, phases and sign sums.
 //
 // A cell is what one row of a tile holds: neighbouring amplitudes of a single state (one vector of (re, im) pairs), or
 // one amplitude of as many samples as there are lanes (a vector of real and a vector of imaginary parts).
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <span>
+
+#include "cpu/kernels/loops-inl.h"
+#include "cpu/kernels/simd-inl.h"
+#include "runtime/buffer.h"
+
+namespace ketgrad {
+namespace {
 
 // What returns a pair cell must be inlined. Out of line it comes back in a vector register, and GCC 12.2 was seen to
 // clear the upper part of that (vzeroupper) before the return: results were wrong, or not, by what else was inlined.
@@ -337,3 +349,6 @@ struct SignSums {
     }
   }
 };
+
+}  // namespace
+}  // namespace ketgrad

@@ -1,8 +1,16 @@
-// Sines and cosines of many angles at once. Included by circuit-inl.h, so that the loop is one of the instruction set's
-// vectors: one after the other, from the C library, those of a small batch take as long as all else.
+// Sines and cosines of many angles at once, in a loop over vectors of the instruction set: one after the other, from
+// the C library, those of a small batch take as long as all else.
 //
 // x = q pi/2 + y with |y| <= pi/4: sin x and cos x are those of y, by Taylor's series as far as doubles see them, in an
 // order and with signs that q settles.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+namespace ketgrad {
+namespace {
 
 // pi/2 in three parts; the products of the first two with whole numbers below 2^20 are exact.
 constexpr double half_pi[] = {0x1.921fb544p+0, 0x1.0b4611a6p-34, 0x1.3198a2e037073p-69};
@@ -50,3 +58,6 @@ inline void sines_and_cosines(const double* angles, double* sines, double* cosin
     cosines[i] = std::cos(angles[i]);
   }
 }
+
+}  // namespace
+}  // namespace ketgrad

@@ -1,0 +1,126 @@
+// What an operation's parameters are in one tile: the base of a tile negates some angles, and some factors are
+// conjugated.
+#pragma once
+
+#include <bit>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "cpu/engine/rotation_parameters-inl.h"
+
+namespace ketgrad {
+namespace {
+
+template <class V>
+class TileParameters {
+  using T = Scalar<V>;
+  static constexpr bool single = lane_width<V> == 1;
+  using Factor = typename Workspace<V>::Factor;
+  using Lanes = decltype(Row<T>{} < Row<T>{});
+
+ public:
+  explicit TileParameters(const RotationParameters<V>& parameters) : parameters_(parameters) {}
+
+  Index tiles_to_visit(const Pass& pass) const {
+    return parameters_.some_nan() ? pass.tiles.size() : pass.num_active_tiles;
+  }
+
+  // Groups of a block that are gone over together, and the lanes that it rotates there.
+  struct Part {
+    Groups groups;
+    const Lanes* lanes = nullptr;  // all of them
+
+    // The vector at the lanes that are rotated, and a number at the others.
+    Row<T> only(const Row<T>& v, T otherwise) const {
+      return lanes == nullptr ? v : (*lanes ? v : Row<T>{} + otherwise);
+    }
+  };
+
+  // Calls f(part, angles) for what a block rotates in a tile.
+  template <class F>
+  void for_each_part(const RotationBlock& block, const OpParameters<V>& n, Mask base, const F& f) const {
+    const auto visit = [&](const Part& part) { f(part, angles_in_tile(block, n, base, part)); };
+    const Groups groups = groups_to_visit(block.groups, block.num_active);
+    if (!block.half) return visit({groups});
+    const BlockHalf& half = *block.half;
+    const auto visit_half = [&](const Groups& some, bool odd) {
+      const bool is_odd = odd_parity(half.tile_mask & base) != (odd != half.even);
+      if (half.lane_mask == 0) return is_odd ? visit({some}) : void();
+      const Lanes lanes = lanes_of_parity<T>(half.lane_mask, is_odd);
+      visit({some, &lanes});
+    };
+    visit_half(groups, false);
+    if (half.odd_groups) visit_half(groups_to_visit(*half.odd_groups, half.num_odd_active), true);
+  }
+
+  Index rows_to_visit(const Phases& phases) const {
+    return parameters_.some_nan() ? phases.rows.size() : phases.num_active;
+  }
+
+  // Calls f(table) for what a tile is multiplied by: factors that all samples share, and the others.
+  template <class F>
+  void for_each_table(const Phases& phases, const OpParameters<V>& n, const Pass& pass, Mask base, Workspace<V>& work,
+                      const F& f) const {
+    if constexpr (!single) {
+      if (!n.shared_strings.empty()) {
+        if (n.shared_factors.empty()) {
+          parameters_.fill_shared(n, work.exact_factors);
+          parameters_.round_shared(n, work.exact_factors, work.shared_factors);
+        }
+        f((n.shared_factors.empty() ? work.shared_factors : n.shared_factors).data());
+      }
+    }
+    if (n.first_string != n.end_string || n.factor_scale != 1) f(factors(phases, n, pass, base, work));
+  }
+
+ private:
+  // NaN is NaN even where it meets zeros.
+  Groups groups_to_visit(const IndexMap& groups, Index num_active) const {
+    return {groups, parameters_.some_nan() ? groups.size() : num_active};
+  }
+
+  Angles<T> angles_in_tile(const RotationBlock& block, const OpParameters<V>& n, Mask base, const Part& part) const {
+    Angles<T> angles = n.angles;
+    for (std::size_t j = 0; j < block.rotations.size(); ++j) {
+      if (odd_parity(block.tile_sign[j] & base)) angles.b[j] = -angles.b[j];
+      if (part.lanes == nullptr) continue;
+      angles.a[j] = part.only(angles.a[j], 1);
+      angles.b[j] = part.only(angles.b[j], 0);
+    }
+    return angles;
+  }
+
+  // The factors of strings that have factors per sample, for this tile.
+  const Factor* factors(const Phases& phases, const OpParameters<V>& n, const Pass& pass, Mask base,
+                        Workspace<V>& work) const {
+    const bool varies = pass.tiles.size() > 1;
+    const std::span<const PhaseParameters<Row<T>>> own = parameters_.strings(n);
+    if (varies) {
+      work.signs.clear();
+      for (const PhaseString& s : phases.strings) work.signs.push_back(odd_parity(s.tile_mask & base) ? 1 : 0);
+      if (work.filled_for == &n && work.filled_version == parameters_.version() && work.filled_signs == work.signs)
+        return work.factors.data();
+      work.strings.assign(own.begin(), own.end());
+      for (std::size_t m = 0; m < work.signs.size(); ++m) {
+        if (work.signs[m] == 0) continue;
+        work.strings[m].start = conj(work.strings[m].start);
+        work.strings[m].odd = conj(work.strings[m].odd);
+      }
+      work.filled_signs.swap(work.signs);
+    }
+    const Index rows = rows_to_visit(phases);
+    work.factors.resize(rows);
+    const int row_bits = std::countr_zero(static_cast<Mask>(rows));
+    fill_phases(work.factors.data(), row_bits, varies ? std::span<const PhaseParameters<Row<T>>>(work.strings) : own,
+                Row<T>{} + static_cast<T>(n.factor_scale), work.varying);
+    work.filled_for = varies ? &n : nullptr;
+    work.filled_version = parameters_.version();
+    return work.factors.data();
+  }
+
+  const RotationParameters<V>& parameters_;
+};
+
+}  // namespace
+}  // namespace ketgrad
