@@ -75,8 +75,8 @@ test-cpp: build $(HAVE_DEV)  ## run the C++ tests
 test-python: build $(HAVE_DEV)  ## run the Python tests (PYTEST_ARGS="-k name" selects; PROCESSES=0 for a debugger)
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-fast: build $(HAVE_DEV)  ## run the Python tests that are not marked slow, for the inner loop; C++ has none here
-	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
+test-fast: build $(HAVE_DEV)  ## run the Python tests that are neither slow nor on a GPU: the inner loop
+	$(PYTEST) -m 'not slow and not on_gpu' $(PYTEST_ARGS)
 
 docs: build $(HAVE_DEV)  ## build the documents and the reference as a website, in build/docs
 	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs

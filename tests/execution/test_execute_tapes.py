@@ -264,6 +264,20 @@ def test_only_what_needs_a_gradient_is_computed(monkeypatch: pytest.MonkeyPatch)
     assert not kg.execute([rotation(x)], diff_method=None)[0].requires_grad
 
 
+def test_parameters_that_apply_is_given_detached_get_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    requested: list[Any] = []
+    run = operators.run_execute_vjp
+    monkeypatch.setattr(operators, "run_execute_vjp", lambda *a: (requested.append(a[-1]), run(*a))[1])
+    x, unitary = leaf(0.3), torch.eye(2, dtype=torch.complex128, requires_grad=True)
+    tape = kg.Tape([kg.QubitUnitary(unitary, wires=0), kg.RX(x, wires=0)], [kg.expval(kg.Z(0))])
+    jpc = kg.AdjointProducts()
+    (z,) = kg.ExecuteTapes.apply({"tapes": [tape], "execute_fn": jpc.execute, "jpc": jpc}, unitary.detach(), x)
+    z.backward()
+    assert [len(inputs) for inputs in requested] == [1]
+    torch.testing.assert_close(x.grad, -torch.sin(x.detach()))
+    assert unitary.grad is None
+
+
 def test_a_group_whose_results_are_not_used_is_not_walked(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     run = operators.run_execute_vjp

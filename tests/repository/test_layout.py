@@ -272,6 +272,7 @@ CUDA_TORCH = (
 NO_TOOLKIT = "import pathlib; pathlib.Path.is_file = lambda self: False"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "complaint"),
     [(CPU_TORCH, "is a CPU build"), (f"{CUDA_TORCH}; {NO_TOOLKIT}", "no toolkit was found")],
@@ -284,12 +285,14 @@ def test_a_build_that_must_have_cuda_says_in_three_lines_what_is_missing(before:
     assert len(run.stderr.strip().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_a_wish_that_means_nothing_is_refused():
     run = run_setup(CPU_TORCH, KETGRAD_CUDA="yes")
     assert run.returncode == 1
     assert "KETGRAD_CUDA=yes means nothing" in run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "environment"),
     [(CPU_TORCH, {}), (CUDA_TORCH, {"KETGRAD_CUDA": "0"}), (f"{CUDA_TORCH}; {NO_TOOLKIT}", {"KETGRAD_CUDA": "auto"})],
@@ -301,6 +304,7 @@ def test_a_build_without_cuda_has_one_extension(before: str, environment: dict[s
     assert run.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wish", ["auto", "1"])
 def test_a_build_with_cuda_has_two_extensions(wish: str, tmp_path: Path):
     for name in ("bin/nvcc", "include/cuda_runtime.h"):

@@ -95,10 +95,8 @@ class Tree(NamedTuple):
     objects: dict[str, str]
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+def tree_of(root: Path) -> Tree:
     """The sources after the recipes, compiled."""
-    root = tmp_path_factory.mktemp("recipes")
     for folder in ("csrc", "cuda", "python/ketgrad", "tests/csrc", "tests/cuda", "tests/repository"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     for file in ("oracle.py", "cases.py"):
@@ -153,36 +151,28 @@ def test_the_line_of_each_edit_is_there_once(edit: Edit) -> None:
     position((ROOT / edit.file).read_text(encoding="utf-8").splitlines(), edit)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="the emulation switches between threads as Linux does")
-def test_both_engines_run_what_recipes_add(tree: Tree) -> None:
+def check_engines(tree: Tree) -> None:
+    """Run what is native, on the CPU and on the emulated GPU."""
     program = str(tree.root / "recipe_check")
     objects = [o for source, o in tree.objects.items() if not source.startswith(("csrc/ops/", "csrc/bindings/"))]
     run([COMPILER, *objects, "-pthread", "-o", program], tree.root)
     run([program], tree.root)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="linked as Linux does")
-def test_every_route_of_python_runs_what_recipes_add(tree: Tree) -> None:
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    libraries = Path(torch.__file__).parent / "lib"
+def check_routes(tree: Tree) -> None:
+    """Run every route of Python with an extension of the copy."""
+    target = tree.root / "python" / "ketgrad" / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
     objects = [o for source, o in tree.objects.items() if source.startswith("csrc/")]
-    target = tree.root / "python" / "ketgrad" / f"_C{suffix}"
-    run(
-        [
-            COMPILER,
-            "-shared",
-            *objects,
-            f"-L{libraries}",
-            "-lc10",
-            "-ltorch",
-            "-ltorch_cpu",
-            "-ltorch_python",
-            "-o",
-            str(target),
-        ],
-        tree.root,
-    )
+    libraries = [f"-L{Path(torch.__file__).parent / 'lib'}", "-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python"]
+    run([COMPILER, "-shared", *objects, *libraries, "-o", str(target)], tree.root)
     paths = os.pathsep.join([str(tree.root / "python"), str(tree.root / "tests")])
     run([sys.executable, str(HERE / "recipe_routes.py")], tree.root, PYTHONPATH=paths)
+
+
+# One test: what it compiles is not to be compiled once for each process that runs tests.
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="linked, and emulated, as Linux does")
+def test_every_backend_and_route_runs_what_recipes_add(tmp_path: Path) -> None:
+    tree = tree_of(tmp_path)
+    check_engines(tree)
+    check_routes(tree)
