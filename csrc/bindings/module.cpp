@@ -185,19 +185,25 @@ py::tuple costs(const Cost& forward, const Cost& backward) {
 py::dict describe_pass(const Plan& plan, const Pass& pass, const Traffic& traffic) {
   py::dict d;
   int blocks = 0, rotations = 0, phases = 0, strings = 0;
-  for (const TileOp& op : pass.operations) {
-    if (const auto* block = std::get_if<RotationBlock>(&op)) {
-      ++blocks;
-      rotations += static_cast<int>(block->rotations.size());
-    } else {
-      ++phases;
-      strings += static_cast<int>(std::get<Phases>(op).strings.size());
+  if (const auto* gate = std::get_if<GatePass>(&pass)) {
+    d["gate"] = plan.gate_ops[gate->gate_op].gate;
+    d["tiles"] = 1;
+    d["active_tiles"] = 1;
+  } else {
+    const auto& tiles = std::get<TilePass>(pass);
+    for (const TileOp& op : tiles.operations) {
+      if (const auto* block = std::get_if<RotationBlock>(&op)) {
+        ++blocks;
+        rotations += static_cast<int>(block->rotations.size());
+      } else {
+        ++phases;
+        strings += static_cast<int>(std::get<Phases>(op).strings.size());
+      }
     }
+    d["gate"] = py::none();
+    d["tiles"] = tiles.tiles.size();
+    d["active_tiles"] = tiles.num_active_tiles;
   }
-  d["gate"] =
-      pass.gate_op == Element::none ? py::object(py::none()) : py::object(py::int_(plan.gate_ops[pass.gate_op].gate));
-  d["tiles"] = pass.tiles.size();
-  d["active_tiles"] = pass.gate_op == Element::none ? pass.num_active_tiles : pass.tiles.size();
   d["blocks"] = blocks;
   d["rotations"] = rotations;
   d["phases"] = phases;

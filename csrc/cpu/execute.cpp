@@ -192,7 +192,7 @@ std::vector<std::unique_ptr<TaskState<T>>> sweep_back(const Call<T>& call, const
   const Sweep sweep = level.of<T>().*(regime.lanes ? lanes : solo);
   const int first_pass = first_requested_pass(
       call.program().initial.input, static_cast<int>(plan.passes.size()),
-      [&](int p) -> const std::vector<int>& { return plan.passes[p].inputs; },
+      [&](int p) -> const std::vector<int>& { return inputs_of(plan.passes[p]); },
       [&](int input) { return cotangents.gradients[input] != nullptr; });
   std::vector<std::unique_ptr<TaskState<T>>> states;
   for (Index t = 0; t < regime.tasks; ++t)

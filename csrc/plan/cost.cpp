@@ -15,11 +15,11 @@ double moved(const Plan& plan, const IndexMap& tiles, double states, const Traff
 }
 
 // Of the amplitudes, those in tiles that are visited, and those that may be other than zero when the pass begins.
-double visited_share(const Pass& pass) {
+double visited_share(const TilePass& pass) {
   return static_cast<double>(pass.num_active_tiles) / static_cast<double>(pass.tiles.size());
 }
 
-double moved_share(const Plan& plan, const Pass& pass, const Traffic& traffic) {
+double moved_share(const Plan& plan, const TilePass& pass, const Traffic& traffic) {
   if (traffic.moves_zeros || pass.before.everywhere) return visited_share(pass);
   return std::min(visited_share(pass), std::ldexp(1.0, pass.before.span.size() - plan.program->num_wires));
 }
@@ -43,7 +43,7 @@ double share_of(const RotationBlock& block) {
 
 // `per_rotation` for each rotation of a block, `per_phases` for phases as a whole, per amplitude of `states`, which are
 // read and written.
-Cost pass_cost(const Plan& plan, const Pass& pass, double per_rotation, double per_phases, double states,
+Cost pass_cost(const Plan& plan, const TilePass& pass, double per_rotation, double per_phases, double states,
                const Traffic& traffic) {
   const double visited = amplitudes(plan) * visited_share(pass);
   // Going forward, tiles are written as a whole; going back, they are read so, as far as the pass behind has them.
@@ -86,13 +86,15 @@ double pauli_word_work(const Plan& plan, const ObservablePass& pass) {
 }  // namespace
 
 Cost forward_cost(const Plan& plan, const Pass& pass, const Traffic& traffic) {
-  if (pass.gate_op != Element::none) return gate_op_cost(plan, plan.gate_ops[pass.gate_op], 1, 2, traffic);
-  return pass_cost(plan, pass, rotation, 2 * factor, 1, traffic);
+  if (const auto* gate = std::get_if<GatePass>(&pass))
+    return gate_op_cost(plan, plan.gate_ops[gate->gate_op], 1, 2, traffic);
+  return pass_cost(plan, std::get<TilePass>(pass), rotation, 2 * factor, 1, traffic);
 }
 
 Cost backward_cost(const Plan& plan, const Pass& pass, const Traffic& traffic) {
-  if (pass.gate_op != Element::none) return gate_op_cost(plan, plan.gate_ops[pass.gate_op], 3, 4, traffic);
-  return pass_cost(plan, pass, 3 * rotation, 3 * factor + 2 + transform(plan), 2, traffic);
+  if (const auto* gate = std::get_if<GatePass>(&pass))
+    return gate_op_cost(plan, plan.gate_ops[gate->gate_op], 3, 4, traffic);
+  return pass_cost(plan, std::get<TilePass>(pass), 3 * rotation, 3 * factor + 2 + transform(plan), 2, traffic);
 }
 
 Cost forward_cost(const Plan& plan, const ObservablePass& pass, const Traffic& traffic) {

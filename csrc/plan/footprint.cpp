@@ -48,8 +48,12 @@ std::size_t held(const Phases& p) { return held(p.rows) + held(p.strings); }
 std::size_t held(const TileOp& op) {
   return std::visit([](const auto& o) { return held(o); }, op);
 }
-std::size_t held(const Pass& p) {
+std::size_t held(const GatePass& p) { return held(p.inputs); }
+std::size_t held(const TilePass& p) {
   return held(p.before.span.basis()) + held(p.tiles) + held(p.rows) + held(p.operations) + held(p.inputs);
+}
+std::size_t held(const Pass& pass) {
+  return std::visit([](const auto& p) { return held(p); }, pass);
 }
 std::size_t held(const PlannedFactor& f) { return held(f.groups) + held(f.offsets); }
 std::size_t held(const PlannedTerm& t) { return held(t.factors); }

@@ -92,22 +92,30 @@ struct Phases {
 
 using TileOp = std::variant<RotationBlock, Phases>;
 
-// Amplitudes that may be other than zero: origin + span.
+// Amplitudes that may be non-zero: origin + span.
 struct Support {
   bool everywhere = false;
   Mask origin = 0;
   Span span;
 };
 
-struct Pass {
-  int gate_op = Element::none;  // an unfused gate of its own; else:
-  Support before;               // when the pass begins
-  IndexMap tiles;               // the base of each tile
-  Index num_active_tiles = 0;   // the others are outside the support
-  IndexMap rows;                // what a row adds to the base, lanes included
+// An unfused gate, over the whole state.
+struct GatePass {
+  int gate_op = 0;          // index into Plan::gate_ops
+  std::vector<int> inputs;  // that it reads, without repeats
+};
+
+// Rotations and phases, tile by tile.
+struct TilePass {
+  Support before;              // when the pass begins
+  IndexMap tiles;              // the base of each tile
+  Index num_active_tiles = 0;  // the others are outside the support
+  IndexMap rows;               // what a row adds to the base, lanes included
   std::vector<TileOp> operations;
   std::vector<int> inputs;  // that anything here reads, without repeats
 };
+
+using Pass = std::variant<GatePass, TilePass>;
 
 struct PlannedFactor {
   const Factor* factor = nullptr;
@@ -177,15 +185,20 @@ struct Plan {
   int dropped = 0;  // gates outside the light cone of the measurements
 };
 
-// What a call needs beside the states, whatever the layout.
-struct ResourceBounds {
-  int largest_block = 1;       // rows of the largest matrix
-  Index largest_sum = 1;       // numbers in the largest sum over amplitudes: overlaps, outcomes, a density matrix
-  Index work = 0;              // gates and terms
-  bool needs_scratch = false;  // some measurement needs states of its own
-};
+// The operations of all passes over tiles, in order.
+template <class F>
+void for_each_tile_op(const Plan& plan, const F& f) {
+  for (const Pass& pass : plan.passes) {
+    if (const auto* tiles = std::get_if<TilePass>(&pass)) {
+      for (const TileOp& op : tiles->operations) f(op);
+    }
+  }
+}
 
-ResourceBounds resource_bounds(const Program& program);
+// The inputs that a pass reads, without repeats.
+inline const std::vector<int>& inputs_of(const Pass& pass) {
+  return std::visit([](const auto& p) -> const std::vector<int>& { return p.inputs; }, pass);
+}
 
 // The first of `num_passes` passes that reads an input for which `requests` holds, inputs_of(pass) being those that it
 // reads; `num_passes` where none does. A prepared state is read before the first.

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "plan/plan.h"
+#include "plan/resources.h"
 #include "program/program.h"
 
 namespace ketgrad {

@@ -26,9 +26,9 @@ std::tuple<torch::stable::Tensor, torch::stable::Tensor> execute_jvp_cuda(std::i
                                                                           std::vector<std::int64_t> with_tangent);
 
 DirectionalTensors execute_vjp_jvp_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs,
-                            std::vector<torch::stable::Tensor> tangents, std::vector<std::int64_t> with_tangent,
-                            const torch::stable::Tensor& g_real, const torch::stable::Tensor& g_complex,
-                            const torch::stable::Tensor& dg_real, const torch::stable::Tensor& dg_complex,
-                            std::vector<std::int64_t> requested);
+                                        std::vector<torch::stable::Tensor> tangents,
+                                        std::vector<std::int64_t> with_tangent, const torch::stable::Tensor& g_real,
+                                        const torch::stable::Tensor& g_complex, const torch::stable::Tensor& dg_real,
+                                        const torch::stable::Tensor& dg_complex, std::vector<std::int64_t> requested);
 
 }  // namespace ketgrad::cuda

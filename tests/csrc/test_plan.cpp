@@ -43,18 +43,30 @@ Plan plan_of(int num_wires, const std::vector<Gate>& gates, const Layout& layout
   return make_plan(kept.back().program, layout);
 }
 
+std::vector<const TilePass*> tile_passes(const Plan& plan) {
+  std::vector<const TilePass*> found;
+  for (const Pass& pass : plan.passes) {
+    if (const auto* tiles = std::get_if<TilePass>(&pass)) found.push_back(tiles);
+  }
+  return found;
+}
+
 // Per operation: the number of rotations of a block, minus the number of strings of phases.
 std::vector<int> shape(const Plan& plan) {
   std::vector<int> found;
   for (const Pass& pass : plan.passes) {
-    for (const TileOp& op : pass.operations) {
+    const auto* tiles = std::get_if<TilePass>(&pass);
+    if (tiles == nullptr) {
+      found.push_back(0);
+      continue;
+    }
+    for (const TileOp& op : tiles->operations) {
       if (const auto* block = std::get_if<RotationBlock>(&op)) {
         found.push_back(static_cast<int>(block->rotations.size()));
       } else {
         found.push_back(-static_cast<int>(std::get<Phases>(op).strings.size()));
       }
     }
-    if (pass.gate_op != Element::none) found.push_back(0);
   }
   return found;
 }
@@ -258,7 +270,7 @@ TEST(rotations_that_trade_lanes_have_blocks_of_their_own) {
   for (int w = 0; w < 6; ++w) gates.push_back(rotation("RY", w));
   const Plan plan = plan_of(6, gates, single);
   CHECK(shape(plan) == Shape({3, 1, 2}));
-  const RotationBlock& lanes = std::get<RotationBlock>(plan.passes[0].operations[2]);
+  const RotationBlock& lanes = std::get<RotationBlock>(std::get<TilePass>(plan.passes[0]).operations[2]);
   CHECK(lanes.trades_lanes() && lanes.stays_in_rows());
   CHECK(lanes.lane_flip == std::vector<Mask>({0b10, 0b01}));
   CHECK(lanes.groups.size() == 16);
@@ -272,7 +284,7 @@ TEST(rotations_that_trade_rows_and_lanes_share_a_block) {
   for (int w = 0; w < 4; ++w) gates.push_back(rotation("RY", w));
   const Plan plan = plan_of(6, gates, single);
   CHECK(shape(plan) == Shape({3, 1}));
-  const RotationBlock& block = std::get<RotationBlock>(plan.passes[0].operations[0]);
+  const RotationBlock& block = std::get<RotationBlock>(std::get<TilePass>(plan.passes[0]).operations[0]);
   CHECK(block.trades_lanes() && !block.stays_in_rows());
   CHECK(block.lane_flip == std::vector<Mask>({0b10, 0b01, 0b10}));
   CHECK(block.groups.size() == 2);
@@ -319,19 +331,19 @@ TEST(halves_are_gone_over_once) {
       gates.push_back(make_gate(name, random.wires(6, 2), std::vector<Slot>(name[1] == 'N' ? 0 : 1)));
     }
     const Plan plan = plan_of(6, gates, layout);
-    for (const Pass& pass : plan.passes) {
-      for (const TileOp& op : pass.operations) {
+    for (const TilePass* pass : tile_passes(plan)) {
+      for (const TileOp& op : pass->operations) {
         const auto* block = std::get_if<RotationBlock>(&op);
         if (block == nullptr || !block->half) continue;
         cut += block->cuts_groups();
         const Half& half = plan.rotations[block->rotations[0]].half;
         std::vector<int> seen(64, 0);
-        for (Index tile = 0; tile < pass.tiles.size(); ++tile) {
+        for (Index tile = 0; tile < pass->tiles.size(); ++tile) {
           const auto visit = [&](const IndexMap& groups, bool odd) {
             for (Index g = 0; g < groups.size(); ++g) {
               for (Index lane = 0; lane < Index{1} << lane_bits; ++lane) {
-                const Index first = pass.tiles[tile] ^ pass.rows[groups[g]] ^ lane;
-                const bool is_odd = odd_parity(block->half->tile_mask & static_cast<Mask>(pass.tiles[tile])) !=
+                const Index first = pass->tiles[tile] ^ pass->rows[groups[g]] ^ lane;
+                const bool is_odd = odd_parity(block->half->tile_mask & static_cast<Mask>(pass->tiles[tile])) !=
                                     (odd != odd_parity(block->half->lane_mask & static_cast<Mask>(lane)));
                 CHECK(odd_parity(static_cast<Mask>(first) & half.mask) == is_odd);
                 for (Index members = 0; members < Index{1} << block->rotations.size(); ++members) {
@@ -391,8 +403,8 @@ TEST(phases_leave_out_rows_that_are_zero) {
   for (int w = 0; w < 6; ++w) gates.push_back(rotation("RZ", w));
   const Plan plan = plan_of(6, gates, single);
   CHECK(shape(plan) == Shape({-6, 3, -3}));  // those of the other wires have no rotation to wait for
-  CHECK(std::get<Phases>(plan.passes[0].operations[0]).num_active == 2);
-  CHECK(std::get<Phases>(plan.passes[0].operations[2]).num_active == 8);
+  CHECK(std::get<Phases>(std::get<TilePass>(plan.passes[0]).operations[0]).num_active == 2);
+  CHECK(std::get<Phases>(std::get<TilePass>(plan.passes[0]).operations[2]).num_active == 8);
 }
 
 // The order of rows is such that independent strings change with one bit each.
@@ -402,7 +414,7 @@ TEST(phases_tell_strings_apart) {
   for (int w = 0; w < 3; ++w) gates.push_back(make_gate("CNOT", {w, w + 1}));
   for (int w = 0; w < 4; ++w) gates.push_back(rotation("RZ", w));
   const Plan plan = plan_of(6, gates, single);
-  const Phases& phases = std::get<Phases>(plan.passes[0].operations.back());
+  const Phases& phases = std::get<Phases>(std::get<TilePass>(plan.passes[0]).operations.back());
   CHECK(phases.num_active == 16);
   for (const PhaseString& s : phases.strings) CHECK(std::popcount(s.row_mask) == 1);
   std::vector<Index> rows;
@@ -414,16 +426,16 @@ TEST(phases_tell_strings_apart) {
 // The deferred scale of unnormalised rotations is applied by phases, or by the last block.
 TEST(the_last_block_applies_the_scale) {
   const Plan alone = plan_of(4, {rotation("RY", 0), rotation("RY", 1), rotation("RY", 2), rotation("RY", 3)});
-  CHECK(std::get<RotationBlock>(alone.passes[0].operations[0]).applies_scale_backward);
-  CHECK(!std::get<RotationBlock>(alone.passes[0].operations[0]).applies_scale_forward);
-  CHECK(std::get<RotationBlock>(alone.passes[0].operations[1]).applies_scale_forward);
+  CHECK(std::get<RotationBlock>(std::get<TilePass>(alone.passes[0]).operations[0]).applies_scale_backward);
+  CHECK(!std::get<RotationBlock>(std::get<TilePass>(alone.passes[0]).operations[0]).applies_scale_forward);
+  CHECK(std::get<RotationBlock>(std::get<TilePass>(alone.passes[0]).operations[1]).applies_scale_forward);
   const Plan halves = plan_of(3, {rotation("RY", 0), rotation("RY", 1), make_gate("CRY", {0, 2}, {{0, 0, 1, 0}})});
   CHECK(shape(halves) == Shape({2, 1}));  // a rotation of half the amplitudes cannot
-  CHECK(std::get<RotationBlock>(halves.passes[0].operations[0]).applies_scale_forward);
-  CHECK(!std::get<RotationBlock>(halves.passes[0].operations[1]).applies_scale_forward);
+  CHECK(std::get<RotationBlock>(std::get<TilePass>(halves.passes[0]).operations[0]).applies_scale_forward);
+  CHECK(!std::get<RotationBlock>(std::get<TilePass>(halves.passes[0]).operations[1]).applies_scale_forward);
   const Plan followed = plan_of(1, {rotation("RY", 0), rotation("RZ", 0)});
-  CHECK(!std::get<RotationBlock>(followed.passes[0].operations[0]).applies_scale_forward);
-  CHECK(std::get<RotationBlock>(followed.passes[0].operations[0]).applies_scale_backward);
+  CHECK(!std::get<RotationBlock>(std::get<TilePass>(followed.passes[0]).operations[0]).applies_scale_forward);
+  CHECK(std::get<RotationBlock>(std::get<TilePass>(followed.passes[0]).operations[0]).applies_scale_backward);
 }
 
 // --- tiles -----------------------------------------------------------------------------------------------------------
@@ -500,7 +512,7 @@ std::vector<Index> visited_rows(const RotationBlock& block, int part_bits) {
   return rows;
 }
 
-Amplitudes visited(const Plan& plan, const Pass& pass, const TileOp& op) {
+Amplitudes visited(const Plan& plan, const TilePass& pass, const TileOp& op) {
   const int n = plan.program->num_wires;
   Amplitudes found(std::size_t{1} << n, false);
   const auto rows = std::visit([&](const auto& o) { return visited_rows(o, plan.layout.part_bits); }, op);
@@ -526,13 +538,17 @@ void check_support(const Plan& plan) {
   Amplitudes before(std::size_t{1} << plan.program->num_wires, false);
   before[plan.initial.index] = true;
   for (const Pass& pass : plan.passes) {
-    if (pass.gate_op != Element::none) before.assign(before.size(), true);
-    for (const TileOp& op : pass.operations) {
-      const Amplitudes now = visited(plan, pass, op);
+    const auto* tiles = std::get_if<TilePass>(&pass);
+    if (tiles == nullptr) {
+      before.assign(before.size(), true);
+      continue;
+    }
+    for (const TileOp& op : tiles->operations) {
+      const Amplitudes now = visited(plan, *tiles, op);
       CHECK(includes(now, before));
       before = now;
       if (const auto* phases = std::get_if<Phases>(&op))
-        CHECK(plan.layout.part_bits != 0 || pass.rows.size() == 1 || phases->num_active % 2 == 0);
+        CHECK(plan.layout.part_bits != 0 || tiles->rows.size() == 1 || phases->num_active % 2 == 0);
     }
   }
 }
@@ -550,9 +566,9 @@ TEST(supports_only_grow) {
                                  Layout{lane_bits, 0, lane_bits + 2}, Layout{0, 0, 3}}) {
       const Plan plan = make_plan(circuit.program, layout);
       check_support(plan);
-      for (const Pass& pass : plan.passes) {
-        local += pass.num_active_tiles == 1 && pass.tiles.size() > 1;
-        elsewhere += pass.num_active_tiles > 1 && pass.num_active_tiles < pass.tiles.size();
+      for (const TilePass* pass : tile_passes(plan)) {
+        local += pass->num_active_tiles == 1 && pass->tiles.size() > 1;
+        elsewhere += pass->num_active_tiles > 1 && pass->num_active_tiles < pass->tiles.size();
       }
     }
   }
@@ -562,8 +578,8 @@ TEST(supports_only_grow) {
 
 int rotations_planned(const Plan& plan) {
   int count = 0;
-  for (const Pass& pass : plan.passes) {
-    for (const TileOp& op : pass.operations) {
+  for (const TilePass* pass : tile_passes(plan)) {
+    for (const TileOp& op : pass->operations) {
       if (const auto* block = std::get_if<RotationBlock>(&op)) count += static_cast<int>(block->rotations.size());
       if (const auto* phases = std::get_if<Phases>(&op)) {
         for (const PhaseString& s : phases->strings) count += static_cast<int>(s.rotations.size());
@@ -659,9 +675,9 @@ TEST(a_pass_ends_where_there_is_no_end_of_rotations) {
   for (int k = 0; k < 5000; ++k) gates.push_back(rotation(k % 2 == 0 ? "RX" : "RY", k % 4));
   const Plan plan = plan_of(6, gates, layout);
   std::size_t rotations = 0;
-  for (const Pass& pass : plan.passes) {
+  for (const TilePass* pass : tile_passes(plan)) {
     std::size_t of_pass = 0;
-    for (const TileOp& op : pass.operations) {
+    for (const TileOp& op : pass->operations) {
       if (const auto* block = std::get_if<RotationBlock>(&op)) of_pass += block->rotations.size();
     }
     CHECK(of_pass <= 2048);
@@ -687,7 +703,7 @@ TEST(pauli_words_are_measured_in_the_last_pass) {
   layout.measures_in_passes = true;
   const Plan plan = make_plan(program, layout);
   CHECK(plan.observables.at(0).in_last_pass);
-  const Pass& last = plan.passes.back();
+  const auto& last = std::get<TilePass>(plan.passes.back());
   const ObservablePass& with_it = plan.observables.at(0);
   for (Index r = 0; r < last.rows.size(); ++r) CHECK(with_it.rows[r] == last.rows[r]);
   for (Index t = 0; t < last.tiles.size(); ++t) CHECK(with_it.tiles[t] == last.tiles[t]);
@@ -697,7 +713,7 @@ TEST(pauli_words_are_measured_in_the_last_pass) {
     for (const PauliGroup& g : pass.groups) pauli_words += g.members.size();
   }
   CHECK(pauli_words == 20);
-  // Not after a gate_op.
+  // Not after an unfused gate.
   program.gates.push_back(make_gate("SWAP", {0, 1}));
   program.gates.back().controls = {2};
   program.gates.back().control_values = {true};

@@ -63,7 +63,10 @@ void count_regime(const Case& c, int threads) {
   const Thresholds& t = thresholds();
   const CallPlan call = plan_call<float>(*c.program, c.batch, threads);
   const Plan& plan = *call.plan;
-  const bool is_cut = std::ranges::any_of(plan.passes, [](const Pass& p) { return p.tiles.size() > 1; });
+  const bool is_cut = std::ranges::any_of(plan.passes, [](const Pass& p) {
+    const auto* tiles = std::get_if<TilePass>(&p);
+    return tiles != nullptr && tiles->tiles.size() > 1;
+  });
   const auto count = [](const char* what, bool holds) { tally[what] += holds ? 1 : 0; };
   tally[current_simd_level()] += 1;
   count("lanes", call.lanes);
@@ -71,7 +74,8 @@ void count_regime(const Case& c, int threads) {
   count("cut into tiles", is_cut);
   count("passes spread over threads", call.parallel_passes && threads > 1);
   count("several tasks", call.tasks > 1);
-  count("support tracked", t.support && !plan.passes.empty() && !plan.passes[0].before.everywhere);
+  const auto* first = plan.passes.empty() ? nullptr : std::get_if<TilePass>(&plan.passes[0]);
+  count("support tracked", t.support && first != nullptr && !first->before.everywhere);
   count("support not tracked", !t.support);
   count("scale kept above 1/16", t.scale_bits < 4);
   count("scale kept above 2^-24 or less", t.scale_bits >= 24);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <variant>
 #include <vector>
 
 #include "cpu/engine.h"
@@ -97,11 +98,10 @@ class CircuitEngine {
     forward_->start();
     for (int p = 0; p < static_cast<int>(plan_.passes.size()); ++p) {
       if (call_.should_stop()) return false;
-      const int gate_op = plan_.passes[p].gate_op;
-      if (gate_op == Element::none) {
-        forward_->forward(p, scalars(ket));
+      if (const auto* gate = std::get_if<GatePass>(&plan_.passes[p])) {
+        gate_ops_.apply(gate->gate_op, ket);
       } else {
-        gate_ops_.apply(gate_op, ket);
+        forward_->forward(p, scalars(ket));
       }
       watch_.lap(times_.forward[p]);
     }
@@ -119,14 +119,13 @@ class CircuitEngine {
         });
         source = ket;
       }
-      const int gate_op = plan_.passes[p].gate_op;
-      if (gate_op == Element::none) {
+      if (const auto* gate = std::get_if<GatePass>(&plan_.passes[p])) {
+        undo_gate_ops_->undo(gate->gate_op, ket, bra, gradients);
+      } else {
         const bool last = p == gradients.first_pass && !requests_initial_state(gradients);
         backward_->backward(p, scalars(source), scalars(ket), scalars(bra), last, rotation_gradients_->requested,
                             rotation_gradients_->overlaps);
         source = ket;
-      } else {
-        undo_gate_ops_->undo(gate_op, ket, bra, gradients);
       }
       watch_.lap(times_.backward[p]);
     }

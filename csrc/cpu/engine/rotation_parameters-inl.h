@@ -163,21 +163,19 @@ class RotationParameters {
     first_operation_.reserve(plan.passes.size());
     for (const Pass& pass : plan.passes) {
       first_operation_.push_back(operations);
-      operations += static_cast<int>(pass.operations.size());
+      if (const auto* tiles = std::get_if<TilePass>(&pass)) operations += static_cast<int>(tiles->operations.size());
     }
     parameters_.resize(operations);
     auto n = parameters_.begin();
-    for (const Pass& pass : plan.passes) {
-      for (const TileOp& op : pass.operations) {
-        n->per_sample = angles_.reads_batched(op);
-        n->first_string = static_cast<int>(strings_.size());
-        strings_.resize(strings_.size() + angles_.per_sample_strings(op));
-        n->end_string = static_cast<int>(strings_.size());
-        n->first_angle = angles_.add(op, n->lanes());
-        some_per_sample_ |= n->per_sample;
-        ++n;
-      }
-    }
+    for_each_tile_op(plan, [&](const TileOp& op) {
+      n->per_sample = angles_.reads_batched(op);
+      n->first_string = static_cast<int>(strings_.size());
+      strings_.resize(strings_.size() + angles_.per_sample_strings(op));
+      n->end_string = static_cast<int>(strings_.size());
+      n->first_angle = angles_.add(op, n->lanes());
+      some_per_sample_ |= n->per_sample;
+      ++n;
+    });
   }
 
   // Computes the parameters for the present group of samples; those that all samples share, only once. Says whether any
@@ -190,11 +188,11 @@ class RotationParameters {
     const int passes = static_cast<int>(plan_.passes.size());
     for (int i = 0; i < passes; ++i) {
       const int p = inverse_ ? passes - 1 - i : i;
-      const std::vector<TileOp>& operations = plan_.passes[p].operations;
-      const int count = static_cast<int>(operations.size());
+      const auto* tiles = std::get_if<TilePass>(&plan_.passes[p]);
+      const int count = tiles == nullptr ? 0 : static_cast<int>(tiles->operations.size());
       for (int k = 0; k < count; ++k) {
         const int at = inverse_ ? count - 1 - k : k;
-        prepare(operations[at], parameters_[first_operation_[p] + at], scale);
+        prepare(tiles->operations[at], parameters_[first_operation_[p] + at], scale);
       }
     }
     started_ = true;
@@ -243,12 +241,10 @@ class RotationParameters {
  private:
   void find_sines() {
     auto n = parameters_.begin();
-    for (const Pass& pass : plan_.passes) {
-      for (const TileOp& op : pass.operations) {
-        if (!n->ready || n->per_sample) angles_.set(op, n->first_angle, n->lanes());
-        ++n;
-      }
-    }
+    for_each_tile_op(plan_, [&](const TileOp& op) {
+      if (!n->ready || n->per_sample) angles_.set(op, n->first_angle, n->lanes());
+      ++n;
+    });
     angles_.find_sines();
   }
 

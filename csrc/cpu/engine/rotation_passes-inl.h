@@ -107,7 +107,7 @@ class RotationPasses {
   void start() { parameters_.start(); }
 
   void forward(int index, T* state) {
-    const Pass& pass = plan_.passes[index];
+    const auto& pass = std::get<TilePass>(plan_.passes[index]);
     tiles_.for_each(pass, tile_.tiles_to_visit(pass), 0, nullptr, [&](Index tile, Workspace<V>& work, double*) {
       const Mask base = static_cast<Mask>(pass.tiles[tile]);
       T* rows = tiles_.gather(pass, base, state, work.ket);
@@ -121,8 +121,8 @@ class RotationPasses {
 
   // Whether this pass writes every row that it is handed.
   bool covers_state(int index) const {
-    const Pass& pass = plan_.passes[index];
-    return pass.gate_op == Element::none && pass.tiles.size() > 1 && pass.num_active_tiles == pass.tiles.size();
+    const auto* pass = std::get_if<TilePass>(&plan_.passes[index]);
+    return pass != nullptr && pass->tiles.size() > 1 && pass->num_active_tiles == pass->tiles.size();
   }
 
   // The ket is read from `source`, which is `ket` itself or, of a pass that covers the state, something else.
@@ -130,7 +130,7 @@ class RotationPasses {
   // states of the `last` pass.
   void backward(int index, const T* source, T* ket, T* bra, bool last, const std::vector<char>& requested,
                 std::vector<double>& overlaps) {
-    const Pass& pass = plan_.passes[index];
+    const auto& pass = std::get<TilePass>(plan_.passes[index]);
     rotations_.clear();
     for (const TileOp& op : pass.operations) append_rotations(op, rotations_);
     sums_.assign(rotations_.size() * width, 0.0);
@@ -157,7 +157,7 @@ class RotationPasses {
   }
 
  private:
-  void apply(const TileOp& op, const OpParameters<V>& n, const Pass& pass, Mask base, T* rows,
+  void apply(const TileOp& op, const OpParameters<V>& n, const TilePass& pass, Mask base, T* rows,
              Workspace<V>& work) const {
     if (const auto* block = std::get_if<RotationBlock>(&op)) {
       return tile_.for_each_part(*block, n, base, [&](const Part& part, const Angles<T>& angles) {
@@ -170,8 +170,8 @@ class RotationPasses {
     });
   }
 
-  void undo(const TileOp& op, const OpParameters<V>& n, const Pass& pass, Mask base, T* ket, T* bra, Workspace<V>& work,
-            const std::vector<char>& requested, double* sums) const {
+  void undo(const TileOp& op, const OpParameters<V>& n, const TilePass& pass, Mask base, T* ket, T* bra,
+            Workspace<V>& work, const std::vector<char>& requested, double* sums) const {
     if (const auto* block = std::get_if<RotationBlock>(&op))
       return undo_block(*block, n, base, ket, bra, requested, sums);
     undo_phases_of(std::get<Phases>(op), n, pass, base, ket, bra, work, requested, sums);
@@ -188,7 +188,7 @@ class RotationPasses {
     });
   }
 
-  void undo_phases_of(const Phases& phases, const OpParameters<V>& n, const Pass& pass, Mask base, T* ket, T* bra,
+  void undo_phases_of(const Phases& phases, const OpParameters<V>& n, const TilePass& pass, Mask base, T* ket, T* bra,
                       Workspace<V>& work, const std::vector<char>& requested, double* sums) const {
     const bool any = requests_any(phases, requested);
     const Index rows = tile_.rows_to_visit(phases);

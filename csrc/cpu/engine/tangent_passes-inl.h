@@ -135,9 +135,7 @@ class GeneratorWeights {
   void start() {
     weights_.clear();
     std::size_t at = 0;
-    for (const Pass& pass : plan_.passes) {
-      for (const TileOp& op : pass.operations) first_weight_[at++] = add_weights(op);
-    }
+    for_each_tile_op(plan_, [&](const TileOp& op) { first_weight_[at++] = add_weights(op); });
   }
 
   // Whether an angle of the operation has a tangent.
@@ -263,7 +261,7 @@ class TangentPasses {
   }
 
   void forward(int index, T* state, T* tangent) {
-    const Pass& pass = plan_.passes[index];
+    const auto& pass = std::get<TilePass>(plan_.passes[index]);
     tiles_.for_each(pass, tile_.tiles_to_visit(pass), 0, nullptr, [&](Index tile, Workspace<V>& work, double*) {
       const Mask base = static_cast<Mask>(pass.tiles[tile]);
       T* rows = tiles_.gather(pass, base, state, work.ket);
@@ -281,7 +279,7 @@ class TangentPasses {
   // Adds to overlaps[rotation][lane] the derivative of what the plain engine adds.
   void backward(int index, const States& states, bool last, const std::vector<char>& requested,
                 std::vector<double>& overlaps) {
-    const Pass& pass = plan_.passes[index];
+    const auto& pass = std::get<TilePass>(plan_.passes[index]);
     rotations_.clear();
     for (const TileOp& op : pass.operations) append_rotations(op, rotations_);
     sums_.assign(rotations_.size() * width, 0.0);
@@ -311,7 +309,8 @@ class TangentPasses {
   }
 
  private:
-  void apply(const TileOp& op, int at, const Pass& pass, Mask base, T* rows, T* tangents, Workspace<V>& work) const {
+  void apply(const TileOp& op, int at, const TilePass& pass, Mask base, T* rows, T* tangents,
+             Workspace<V>& work) const {
     const OpParameters<V>& n = parameters_[at];
     if (const auto* block = std::get_if<RotationBlock>(&op)) return apply_block(*block, at, base, rows, tangents);
     const Phases& phases = std::get<Phases>(op);
@@ -325,7 +324,7 @@ class TangentPasses {
     });
   }
 
-  void undo(const TileOp& op, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,
+  void undo(const TileOp& op, int at, const TilePass& pass, Mask base, const States& rows, Workspace<V>& work,
             const std::vector<char>& requested, double* sums) const {
     if (const auto* block = std::get_if<RotationBlock>(&op)) return undo_block(*block, at, base, rows, requested, sums);
     undo_phases_of(std::get<Phases>(op), at, pass, base, rows, work, requested, sums);
@@ -365,8 +364,8 @@ class TangentPasses {
     undo_rotations<requested>(rows.ket_tangent, rows.bra, block, angles, part.groups, found);
   }
 
-  void undo_phases_of(const Phases& phases, int at, const Pass& pass, Mask base, const States& rows, Workspace<V>& work,
-                      const std::vector<char>& requested, double* sums) const {
+  void undo_phases_of(const Phases& phases, int at, const TilePass& pass, Mask base, const States& rows,
+                      Workspace<V>& work, const std::vector<char>& requested, double* sums) const {
     const OpParameters<V>& n = parameters_[at];
     const bool any = requests_any(phases, requested);
     const Index visited = tile_.rows_to_visit(phases);

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <optional>
+#include <variant>
 #include <vector>
 
 #include "cpu/engine.h"
@@ -174,11 +175,10 @@ class TangentEngine {
     forward_->start();
     for (int p = 0; p < static_cast<int>(plan_.passes.size()); ++p) {
       if (call_.should_stop()) return false;
-      const int gate_op = plan_.passes[p].gate_op;
-      if (gate_op == Element::none) {
-        forward_->forward(p, scalars(psi.value), scalars(psi.tangent));
+      if (const auto* gate = std::get_if<GatePass>(&plan_.passes[p])) {
+        gate_ops_.apply(gate->gate_op, GateForm::itself, psi);
       } else {
-        gate_ops_.apply(gate_op, GateForm::itself, psi);
+        forward_->forward(p, scalars(psi.value), scalars(psi.tangent));
       }
     }
     return true;
@@ -192,12 +192,11 @@ class TangentEngine {
                                                    scalars(lambda.tangent)};
     for (int p = static_cast<int>(plan_.passes.size()) - 1; p >= gradients.first_pass; --p) {
       if (call_.should_stop()) return false;
-      const int gate_op = plan_.passes[p].gate_op;
-      if (gate_op == Element::none) {
+      if (const auto* gate = std::get_if<GatePass>(&plan_.passes[p])) {
+        gate_ops_.undo(gate->gate_op, psi, lambda, *gradients.sink);
+      } else {
         const bool last = p == gradients.first_pass && !requests_initial_state(gradients);
         backward_->backward(p, states, last, rotation_gradients_.requested, rotation_gradients_.overlaps);
-      } else {
-        gate_ops_.undo(gate_op, psi, lambda, *gradients.sink);
       }
     }
     rotation_gradients_.add_to(*gradients.sink);

@@ -22,7 +22,7 @@ class TileParameters {
  public:
   explicit TileParameters(const RotationParameters<V>& parameters) : parameters_(parameters) {}
 
-  Index tiles_to_visit(const Pass& pass) const {
+  Index tiles_to_visit(const TilePass& pass) const {
     return parameters_.some_nan() ? pass.tiles.size() : pass.num_active_tiles;
   }
 
@@ -60,8 +60,8 @@ class TileParameters {
 
   // Calls f(table) for what a tile is multiplied by: factors that all samples share, and the others.
   template <class F>
-  void for_each_table(const Phases& phases, const OpParameters<V>& n, const Pass& pass, Mask base, Workspace<V>& work,
-                      const F& f) const {
+  void for_each_table(const Phases& phases, const OpParameters<V>& n, const TilePass& pass, Mask base,
+                      Workspace<V>& work, const F& f) const {
     if constexpr (!single) {
       if (!n.shared_strings.empty()) {
         if (n.shared_factors.empty()) {
@@ -92,7 +92,7 @@ class TileParameters {
   }
 
   // The factors of strings that have factors per sample, for this tile.
-  const Factor* factors(const Phases& phases, const OpParameters<V>& n, const Pass& pass, Mask base,
+  const Factor* factors(const Phases& phases, const OpParameters<V>& n, const TilePass& pass, Mask base,
                         Workspace<V>& work) const {
     const bool varies = pass.tiles.size() > 1;
     const std::span<const PhaseParameters<Row<T>>> own = parameters_.strings(n);

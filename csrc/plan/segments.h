@@ -1,0 +1,47 @@
+// Segments: the rotations between two unfused gates become passes over tiles.
+#pragma once
+
+#include <vector>
+
+#include "plan/plan.h"
+#include "plan/tile.h"
+
+namespace ketgrad {
+
+// Plans the passes of one segment, until none of its rotations is left.
+class SegmentPlanner {
+ public:
+  // Adds passes to the plan; `support` is where amplitudes may be non-zero, before and, in the end, after the segment.
+  // `next_flips`: what the last tile, where it has room, shall hold besides.
+  SegmentPlanner(Plan& plan, Support& support, std::vector<int> rotations, std::vector<Mask> next_flips);
+
+  void run();
+
+ private:
+  using Window = std::vector<int>;  // rotations, in order
+
+  const Rotation& rotation(int number) const { return plan_.rotations[number]; }
+  const PauliWord& pauli_word(int rotation) const { return plan_.rotations[rotation].pauli_word; }
+  const Half& half(int rotation) const { return plan_.rotations[rotation].half; }
+
+  void plan_pass();
+  Window choose_tile(TileGeometry& tile) const;
+  std::vector<Window> schedule(const TileGeometry& tile, const Window& window);
+  template <class F>
+  Window take(Window& left, const F& eligible) const;
+  void visit_a_pair(const TileGeometry& tile, const std::vector<Window>& rounds);
+  void visit_all(const TileGeometry& tile);
+  void add_operations(TilePass& pass, const TileGeometry& tile, bool is_local, const Window& round);
+
+  Plan& plan_;
+  Support& support_;
+  // What an operation visits, all that come after it visit too: support_.origin + this, which holds the support. Going
+  // back, amplitudes that one of them left out would lack another scale than the state, and rounding errors of ket and
+  // bra that lie there would come into the overlaps of those before it.
+  Span visited_;
+  std::vector<int> remaining_;
+  const std::vector<Mask> next_flips_;
+  const int num_bits_;
+};
+
+}  // namespace ketgrad

@@ -1,0 +1,215 @@
+#include "plan/tile_ops.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "math/commutant.h"
+
+namespace ketgrad {
+
+namespace {
+
+// Changes a basis into one of the same span on whose vectors few parities are odd: as many parities as are
+// independent are odd on one vector each.
+void tell_apart(std::vector<Mask>& basis, const std::vector<Mask>& parities) {
+  std::size_t told = 0;
+  for (const Mask p : parities) {
+    const auto odd = [&](Mask v) { return odd_parity(v & p); };
+    const auto found = std::find_if(basis.begin() + static_cast<std::ptrdiff_t>(told), basis.end(), odd);
+    if (found == basis.end()) continue;
+    std::swap(basis[told], *found);
+    for (std::size_t k = 0; k < basis.size(); ++k) basis[k] ^= k != told && odd(basis[k]) ? basis[told] : 0;
+    ++told;
+  }
+}
+
+void complete(std::vector<Mask>& basis, int bits) {
+  Span taken;
+  for (const Mask v : basis) taken.add(v);
+  for (int b = 0; b < bits; ++b) {
+    if (taken.add(unit(b))) basis.push_back(unit(b));
+  }
+}
+
+// Takes those at which the half's sign is odd, if there are any, off a block's groups: origin + span of the basis.
+void take_odd_groups(RotationBlock& block, Mask sign, Mask& origin, std::vector<Mask>& basis) {
+  const auto odd = [&](Mask v) { return odd_parity(v & sign); };
+  const auto first = std::find_if(basis.begin(), basis.end(), odd);
+  if (first == basis.end()) return;
+  const Mask shift = *first;
+  const bool splits_active = Index{1} << (first - basis.begin()) < block.num_active;
+  basis.erase(first);
+  for (Mask& v : basis) v ^= odd(v) ? shift : 0;
+  Index num_active[] = {block.num_active, 0};  // of the groups at the origin, and of the others
+  if (splits_active) num_active[0] = num_active[1] = block.num_active / 2;
+  const bool is_odd = odd(origin);
+  if (is_odd) origin ^= shift;
+  block.num_active = num_active[is_odd ? 1 : 0];
+  block.half->num_odd_active = num_active[is_odd ? 0 : 1];
+  block.half->odd_groups = IndexMap(origin ^ shift, basis);
+}
+
+}  // namespace
+
+TileOpBuilder::TileOpBuilder(const Plan& plan, const TilePass& pass, const TileGeometry& tile, const Support& support,
+                             const Span& visited, bool is_local)
+    : plan_(plan),
+      pass_(pass),
+      tile_(tile),
+      support_(support),
+      visited_(visited),
+      is_local_(is_local),
+      num_bits_(plan.program->num_wires) {}
+
+int TileOpBuilder::lane_bits() const { return std::min(plan_.layout.lane_bits, num_bits_); }
+
+// --- phases ----------------------------------------------------------------------------------------------------------
+
+Phases TileOpBuilder::phases(const std::vector<int>& round) const {
+  Phases found;
+  std::vector<Mask> parities;
+  std::map<Mask, std::size_t> position;
+  for (const int t : round) {
+    const Mask z = pauli_word(t).z;
+    const auto [at, is_new] = position.try_emplace(z, found.strings.size());
+    if (is_new) {
+      const Mask local = tile_.parity(z);
+      parities.push_back(local >> lane_bits());
+      found.strings.push_back({0, local & (unit(lane_bits()) - 1), z, false, {}});
+    }
+    found.strings[at->second].rotations.push_back(t);
+  }
+  Rows rows = visited_rows();
+  // Larger states are gone over in the order of memory, which the machine foresees.
+  if (pass_.tiles.size() == 1 && plan_.layout.part_bits == 0) tell_apart(rows.visited, parities);
+  found.num_active = Index{1} << rows.visited.size();
+  std::vector<Mask> basis = rows.visited;
+  complete(basis, row_bits());
+  found.rows = IndexMap(rows.origin, basis);
+  for (std::size_t m = 0; m < parities.size(); ++m) {
+    PhaseString& s = found.strings[m];
+    s.negative = odd_parity(rows.origin & parities[m]);
+    for (std::size_t i = 0; i < basis.size(); ++i) s.row_mask |= Mask{odd_parity(basis[i] & parities[m])} << i;
+  }
+  return found;
+}
+
+TileOpBuilder::Rows TileOpBuilder::visited_rows() const {
+  Rows rows;
+  if (!is_local_) {
+    complete(rows.visited, row_bits());
+    return rows;
+  }
+  rows.origin = tile_.flip(support_.origin ^ static_cast<Mask>(pass_.tiles[0])) >> lane_bits();
+  Span span;
+  for (const Mask v : visited_.basis()) span.add(tile_.flip(v) >> lane_bits());
+  rows.visited = span.basis();
+  std::sort(rows.visited.begin(), rows.visited.end());
+  return rows;
+}
+
+// --- blocks ----------------------------------------------------------------------------------------------------------
+
+TileOpBuilder::Flip TileOpBuilder::flip(int rotation) const {
+  const Mask local = tile_.flip(pauli_word(rotation).x);
+  return {local >> lane_bits(), local & (unit(lane_bits()) - 1)};
+}
+
+// Whether a rotation may join others: pairs that do not meet, rows that are told apart by which rotations they are
+// traded by, the same half of the amplitudes, and the same input, because at a call one may be batched and the other
+// shared.
+bool TileOpBuilder::may_join(const std::vector<int>& block, int t) const {
+  const Flip own = flip(t);
+  if (static_cast<int>(block.size()) == RotationBlock::most || !own.is_like(flip(block[0]))) return false;
+  if (half(t) != half(block[0]) || cuts_groups(t) || cuts_groups(block[0])) return false;
+  Span rows;
+  for (const int b : block) {
+    if (plan_.rotations[b].angle.input != plan_.rotations[t].angle.input) return false;
+    if (odd_parity(pauli_word(b).x & pauli_word(t).z) || odd_parity(pauli_word(b).z & pauli_word(t).x)) return false;
+    rows.add(flip(b).row);
+  }
+  return own.row == 0 || rows.add(own.row);
+}
+
+std::vector<std::vector<int>> TileOpBuilder::blocks(std::vector<int> left) const {
+  std::vector<std::vector<int>> found;
+  while (!left.empty()) {
+    std::vector<int> block{left[0]};
+    std::vector<int> rest;
+    Commutant free(num_bits_);
+    for (std::size_t i = 1; i < left.size(); ++i) {
+      const int t = left[i];
+      if (contains(free, rotation(t)) && may_join(block, t)) {
+        block.push_back(t);
+      } else {
+        narrow(free, rotation(t));
+        rest.push_back(t);
+      }
+    }
+    found.push_back(std::move(block));
+    left = std::move(rest);
+  }
+  return found;
+}
+
+RotationBlock TileOpBuilder::rotation_block(const std::vector<int>& rotations) const {
+  RotationBlock block;
+  block.rotations = rotations;
+  const int parts = plan_.layout.part_bits;
+  for (const int t : rotations) {
+    const Flip traded = flip(t);
+    const Mask parity = tile_.parity(pauli_word(t).z);
+    block.row_flip.push_back(static_cast<Index>(traded.row << parts));
+    block.lane_flip.push_back(traded.lane);
+    block.lane_sign.push_back(parity & (unit(lane_bits()) - 1));
+    block.row_sign.push_back((parity >> lane_bits()) << parts);
+    block.tile_sign.push_back(pauli_word(t).z);
+  }
+  if (const Half& h = half(rotations[0]); !h.is_all())
+    block.half = {h.mask, tile_.parity(h.mask) & (unit(lane_bits()) - 1), h.even, cuts_groups(rotations[0]), {}, 0};
+  enumerate_groups(block);
+  return block;
+}
+
+Mask TileOpBuilder::half_rows(int rotation) const { return tile_.parity(half(rotation).mask) >> lane_bits(); }
+
+// Whether a rotation takes rows to others that have other lanes in its half.
+bool TileOpBuilder::cuts_groups(int rotation) const {
+  return !half(rotation).is_all() && odd_parity(half_rows(rotation) & flip(rotation).row);
+}
+
+// One row of each group, first those that are visited. Of the rows of a group the one is chosen at
+// which all row signs are even, unless lanes have signs that go with them.
+void TileOpBuilder::enumerate_groups(RotationBlock& block) const {
+  const int parts = plan_.layout.part_bits;
+  const Rows rows = visited_rows();
+  Span flips;
+  for (const Index f : block.row_flip) flips.add(static_cast<Mask>(f));
+  Span taken = flips;
+  std::vector<Mask> basis;
+  const auto take = [&](Mask v) {
+    v = flips.reduce(v);
+    if (taken.add(v)) basis.push_back(v);
+  };
+  Mask origin = rows.origin << parts;
+  if (parts != 0) take(1);
+  for (const Mask v : rows.visited) take(v << parts);
+  block.num_active = Index{1} << basis.size();
+  for (int b = 0; b < row_bits() + parts; ++b) take(unit(b));
+  const auto make_even = [&](Mask sign, Index row_flip) {
+    const auto other = static_cast<Mask>(row_flip);
+    for (Mask& v : basis) v ^= odd_parity(v & sign) ? other : 0;
+    origin ^= odd_parity(origin & sign) ? other : 0;
+  };
+  for (std::size_t j = 0; j < block.rotations.size() && !block.trades_lanes(); ++j)
+    make_even(block.row_sign[j], block.row_flip[j]);
+  if (block.half) {
+    const Mask sign = half_rows(block.rotations[0]) << parts;
+    if (block.cuts_groups()) make_even(sign, block.row_flip[0]);
+    take_odd_groups(block, sign, origin, basis);
+  }
+  block.groups = IndexMap(origin, basis);
+}
+
+}  // namespace ketgrad
