@@ -9,7 +9,7 @@
 
 namespace ketgrad::cuda {
 
-using Slopes = std::tuple<torch::stable::Tensor, torch::stable::Tensor, std::vector<torch::stable::Tensor>>;
+using DirectionalTensors = std::tuple<torch::stable::Tensor, torch::stable::Tensor, std::vector<torch::stable::Tensor>>;
 using Executed = std::tuple<torch::stable::Tensor, torch::stable::Tensor, torch::stable::Tensor>;
 
 Executed execute_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs, bool keep_ket);
@@ -25,7 +25,7 @@ std::tuple<torch::stable::Tensor, torch::stable::Tensor> execute_jvp_cuda(std::i
                                                                           std::vector<torch::stable::Tensor> tangents,
                                                                           std::vector<std::int64_t> with_tangent);
 
-Slopes execute_vjp_jvp_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs,
+DirectionalTensors execute_vjp_jvp_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs,
                             std::vector<torch::stable::Tensor> tangents, std::vector<std::int64_t> with_tangent,
                             const torch::stable::Tensor& g_real, const torch::stable::Tensor& g_complex,
                             const torch::stable::Tensor& dg_real, const torch::stable::Tensor& dg_complex,

@@ -37,7 +37,7 @@ REACH = {
 CUDA_REACH = {
     "tables": {"tables", "math", "program", "plan"},
     "kernels": {"tables", "kernels", "emulation", "math", "program", "plan"},
-    "emulation": {"emulation"},
+    "emulation": {"emulation", "kernels", "math"},
     "engine": {"tables", "kernels", "engine", "math", "program", "plan", "runtime"},
     "ops": {"tables", "kernels", "engine", "ops", "math", "program", "plan", "runtime"},
 }
