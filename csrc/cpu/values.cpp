@@ -36,12 +36,12 @@ double sum_of_squares(const T* x, Index count) {
   return total;
 }
 
-using Number = Complex<double>;
+using ComplexDouble = Complex<double>;
 
-double square(const Number& a) { return a.re * a.re + a.im * a.im; }
+double square(const ComplexDouble& a) { return a.re * a.re + a.im * a.im; }
 
 template <class T>
-Number entry(const T* x, Index i) {
+ComplexDouble entry(const T* x, Index i) {
   return {static_cast<double>(x[2 * i]), static_cast<double>(x[2 * i + 1])};
 }
 
@@ -59,11 +59,11 @@ class Worst {
 
 // Two vectors of entries of modulus 1 without structure. Where the first one sees nothing of an overlap of two columns,
 // for their phases are a quarter apart, the second one sees all of it.
-std::array<Number, 2> probes(Index i) {
+std::array<ComplexDouble, 2> probes(Index i) {
   constexpr double golden = 0.6180339887498949;
-  constexpr Number quarters[] = {{1, 0}, {0, 1}, {-1, 0}, {0, -1}};
+  constexpr ComplexDouble quarters[] = {{1, 0}, {0, 1}, {-1, 0}, {0, -1}};
   const double angle = 2 * std::numbers::pi * std::fmod(golden * static_cast<double>(i * (i + 1)), 1.0);
-  const Number one{std::cos(angle), std::sin(angle)};
+  const ComplexDouble one{std::cos(angle), std::sin(angle)};
   return {one, one * quarters[i & 3]};
 }
 
@@ -72,13 +72,13 @@ std::array<Number, 2> probes(Index i) {
 template <class T>
 double unitary_deviation(const T* x, Index size) {
   std::vector<double> columns(size, 0.0);
-  std::vector<std::array<Number, 2>> vectors(size);
+  std::vector<std::array<ComplexDouble, 2>> vectors(size);
   for (Index c = 0; c < size; ++c) vectors[c] = probes(c);
   std::array<double, 2> images{};
   for (Index r = 0; r < size; ++r) {
-    std::array<Number, 2> sums{};
+    std::array<ComplexDouble, 2> sums{};
     for (Index c = 0; c < size; ++c) {
-      const Number u = entry(x, r * size + c);
+      const ComplexDouble u = entry(x, r * size + c);
       columns[c] += square(u);
       for (int v = 0; v < 2; ++v) sums[v] += u * vectors[c][v];
     }
@@ -104,9 +104,9 @@ double hermitian_deviation(const T* x, Index size) {
   Worst worst;
   for (Index r = 0; r < size; ++r) {
     for (Index c = 0; c <= r; ++c) {
-      const Number lower = entry(x, r * size + c);
+      const ComplexDouble lower = entry(x, r * size + c);
       largest = std::max(largest, std::sqrt(square(lower)));
-      const Number skew = lower - conj(entry(x, c * size + r));
+      const ComplexDouble skew = lower - conj(entry(x, c * size + r));
       worst.see(std::hypot(skew.re, skew.im));
     }
   }
