@@ -5,8 +5,9 @@
 #include <vector>
 
 #include "cuda/engine/engine.h"
-#include "cuda/kernels/gate_ops.h"
+#include "cuda/kernels/group_sums.h"
 #include "cuda/kernels/parameters.h"
+#include "cuda/kernels/state_call.h"
 
 namespace ketgrad::cuda {
 
@@ -77,7 +78,7 @@ class Context {
     return states;
   }
 
-  // SampleParameters a sample, likewise.
+  // So many numbers a sample, likewise.
   template <class E>
   E* numbers_of_chunk(E*& numbers, Index each) {
     if (numbers == nullptr) numbers = take<E>(chunk_ * each);
@@ -87,9 +88,9 @@ class Context {
   void zero_states(Complex<T>* states) { device_.zero(states, sizeof(Complex<T>) * samples_.count * dimension_); }
   void zero_numbers(Accum<T>* numbers, Index each) { device_.zero(numbers, sizeof(Accum<T>) * samples_.count * each); }
 
-  // Room for the partial sums of words, for the coefficients of an unfused gate, and for what an unfused gate or a
-  // factor of an observable needs beside the states.
-  Accum<T>* room_for_words(Index count) { return grown(words_, count); }
+  // Room for the partial sums of Pauli words, for the coefficients of an unfused gate, and for what an unfused gate or
+  // a factor of an observable needs beside the states.
+  Accum<T>* room_for_pauli_words(Index count) { return grown(pauli_word_sums_, count); }
   Complex<T>* room_for_coefficients(Index count) { return grown(coefficients_, count); }
   Complex<T>* room_for_factor(Index count) { return grown(factor_, count); }
 
@@ -131,7 +132,7 @@ class Context {
   Samples samples_;
   Room<Complex<Accum<T>>> sums_;
   Room<Complex<Accum<T>>> partials_;
-  Room<Accum<T>> words_;
+  Room<Accum<T>> pauli_word_sums_;
   Room<Complex<T>> coefficients_;
   Room<Complex<T>> factor_;
 };

@@ -12,7 +12,7 @@ class Observables {
  public:
   explicit Observables(Context<T>& context) : c_(context) {}
 
-  // Results of all measurements, on top of the words.
+  // Results of all measurements, on top of those of Pauli words.
   void measure(const Complex<T>* ket, const Results<Real<T>>& results) {
     ket_ = ket;
     for (const TableMeasurement& m : c_.tables().measurements) measure(m, results);
@@ -28,7 +28,7 @@ class Observables {
     for (const TableMeasurement& m : c_.tables().measurements) add_bra(m);
   }
 
-  // SampleParameters that a factor needs beside the states.
+  // Numbers that a factor needs beside the states.
   Index spare_count(const ObservableFactor& f, Index samples) const {
     const Index numel = f.input == no_input ? 0 : c_.inputs()[f.input].numel;
     return factor_spare_count<T>(f, c_.dimension(), numel, samples);
@@ -104,7 +104,7 @@ class Observables {
 
   static Weight<T> one() { return {}; }
 
-  // SampleParameters of a sample, valid until the next.
+  // Numbers of a sample, valid until the next.
   const Accum<T>* weights(const Weight<T>& weight) {
     set_weights(c_.queue(), c_.state_call(), c_.tables().real_results, weight, c_.numbers_of_chunk(weights_, 1));
     return weights_;
@@ -114,11 +114,11 @@ class Observables {
     return c_.sum_groups(m.groups, Offsets::of(m.offsets), entries, ket_, ket_);
   }
 
-  // The term's word and factors applied to `in`, all but the factor `left_out`.
+  // The term's Pauli word and factors applied to `in`, all but the factor `left_out`.
   Complex<T>* written_term(const Complex<T>* in, const ObservableTerm& term,
                            const ObservableFactor* left_out = nullptr) {
     Complex<T>* out = c_.own(second_scratch_);
-    write_word(c_.queue(), c_.state_call(), term.pauli_word, in, out);
+    write_pauli_word(c_.queue(), c_.state_call(), term.pauli_word, in, out);
     for (const ObservableFactor& f : term.factors) {
       if (&f == left_out) continue;
       const Input<T>* input = f.input == no_input ? nullptr : &c_.inputs()[f.input];

@@ -59,8 +59,8 @@ KETGRAD_DEVICE DualOf<R> shuffle_xor(const DualOf<R>& x, int mask) {
 }
 
 template <class R>
-KETGRAD_DEVICE DualOf<R> shuffle(const DualOf<R>& x, int lane) {
-  return {shuffle(x.value, lane), shuffle(x.tangent, lane)};
+KETGRAD_DEVICE DualOf<R> shuffle(const DualOf<R>& x, int warp_lane) {
+  return {shuffle(x.value, warp_lane), shuffle(x.tangent, warp_lane)};
 }
 
 template <class R>

@@ -54,8 +54,8 @@ KETGRAD_DEVICE T shuffle_xor(T value, int mask) {
 }
 
 template <class T>
-KETGRAD_DEVICE T shuffle(T value, int lane) {
-  return __shfl_sync(0xffffffffu, value, lane);
+KETGRAD_DEVICE T shuffle(T value, int warp_lane) {
+  return __shfl_sync(0xffffffffu, value, warp_lane);
 }
 
 // Additions of one thread to one place are done in its order, so the sum has the same bits each time.

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <bit>
 
+#include "cuda/kernels/gate_ops.h"
 #include "cuda/kernels/grid.h"
+#include "cuda/kernels/group_sums.h"
 
 namespace ketgrad::cuda {
 
@@ -50,7 +52,8 @@ KETGRAD_KERNEL multiply_kernel(Index each, Index samples, const N* weight, const
 // --- states ----------------------------------------------------------------------------------------------------------
 
 template <class T>
-KETGRAD_KERNEL word_kernel(Index each, Index samples, PauliWord pauli_word, const Complex<T>* in, Complex<T>* out) {
+KETGRAD_KERNEL pauli_word_kernel(Index each, Index samples, PauliWord pauli_word, const Complex<T>* in,
+                                 Complex<T>* out) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   const Index from = item.number ^ static_cast<Index>(pauli_word.x);
@@ -328,9 +331,9 @@ void multiply(const Queue& queue, const StateCall<T>& call, const Accum<T>* weig
 }
 
 template <class T>
-void write_word(const Queue& queue, const StateCall<T>& call, const PauliWord& word, const Complex<T>* in,
-                Complex<T>* out) {
-  launch_items(queue, dimension(call), call.samples.count, word_kernel<T>, word, in, out);
+void write_pauli_word(const Queue& queue, const StateCall<T>& call, const PauliWord& pauli_word, const Complex<T>* in,
+                      Complex<T>* out) {
+  launch_items(queue, dimension(call), call.samples.count, pauli_word_kernel<T>, pauli_word, in, out);
 }
 
 template <class T>
@@ -454,7 +457,7 @@ void state_projector_sums(const Queue& queue, const StateCall<T>& call, const Ob
                            Accum<T>*);                                                                                 \
   template void add_to_result(const Queue&, const StateCall<T>&, Index, Index, const Accum<T>*, Real<T>*);             \
   template void multiply(const Queue&, const StateCall<T>&, const Accum<T>*, const Complex<Accum<T>>*, Accum<T>*);     \
-  template void write_word(const Queue&, const StateCall<T>&, const PauliWord&, const Complex<T>*, Complex<T>*);       \
+  template void write_pauli_word(const Queue&, const StateCall<T>&, const PauliWord&, const Complex<T>*, Complex<T>*); \
   template void add_scaled(const Queue&, const StateCall<T>&, const Accum<T>*, const Complex<T>*, const Accum<T>*,     \
                            Complex<T>*);                                                                               \
   template Index factor_spare_count<T>(const ObservableFactor&, Index, Index, Index);                                  \

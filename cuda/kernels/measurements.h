@@ -2,7 +2,7 @@
 // observable is made of. Pauli words of expectation values are in tiles.h.
 #pragma once
 
-#include "cuda/kernels/gate_ops.h"
+#include "cuda/kernels/state_call.h"
 
 namespace ketgrad::cuda {
 
@@ -41,8 +41,8 @@ void multiply(const Queue& queue, const StateCall<T>& call, const Accum<T>* weig
 
 // out = P in
 template <class T>
-void write_word(const Queue& queue, const StateCall<T>& call, const PauliWord& word, const Complex<T>* in,
-                Complex<T>* out);
+void write_pauli_word(const Queue& queue, const StateCall<T>& call, const PauliWord& pauli_word, const Complex<T>* in,
+                      Complex<T>* out);
 
 // out = scale * out + weight * in, scale and weight of each sample; a null scale is 1.
 template <class T>

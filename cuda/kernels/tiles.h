@@ -33,8 +33,8 @@ struct TileGrid {
 
 TileGrid grid_of(int tile_bits, Index tiles, Index samples, int multiprocessors);
 
-// Shared memory that the most demanding launch for these tables asks for: signs of very many words may take more than
-// there is.
+// Shared memory that the most demanding launch for these tables asks for: signs of very many Pauli words may take more
+// than there is.
 template <class T>
 std::size_t most_shared_bytes(const Tables& tables);
 
@@ -46,8 +46,8 @@ struct ForwardTiles {
   InitialAmplitudes initial;
   Complex<T>* ket = nullptr;     // [sample][2^n]; null where nobody needs it and nothing is read
   Complex<T>* into = nullptr;    // where the ket goes; null: nowhere
-  bool measures = false;         // the words of the first word pass, of the same tiles
-  Accum<T>* partials = nullptr;  // [word][sample][partials_each]
+  bool measures = false;         // the Pauli words of the first pass over them, of the same tiles
+  Accum<T>* partials = nullptr;  // [Pauli word][sample][partials_each]
   Index partials_each = 1;
 };
 
@@ -62,8 +62,9 @@ struct BackwardTiles {
   Complex<T>* ket = nullptr;           // and written here, as is the bra; null: nobody needs them
   Complex<T>* bra = nullptr;           // [sample][2^n]
   bool reads_bra = true;               // else it begins as zero
-  const T* weights = nullptr;          // [sample][word]: the words of the first word pass are added to it; null: none
-  Accum<T>* overlaps = nullptr;        // [angle][sample][overlap_partials], to which this adds
+  const T* weights =
+      nullptr;  // [sample][Pauli word]: the Pauli words of the first pass over them are added to it; null: none
+  Accum<T>* overlaps = nullptr;  // [angle][sample][overlap_partials], to which this adds
   Index overlap_partials = 0;
   bool writes_bra = true;
 };
@@ -71,14 +72,15 @@ struct BackwardTiles {
 template <class T>
 void run_backward(const Queue& queue, const Tables& tables, const TileCall<T>& call, const BackwardTiles<T>& b);
 
-// partials[word][sample][partials of the pass's own grid], for the words of one pass over states of several tiles.
+// partials[Pauli word][sample][partials of the pass's own grid], for the Pauli words of one pass over states of several
+// tiles.
 template <class T>
-void measure_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int word_pass,
-                   const Complex<T>* ket, Accum<T>* partials, Index partial_stride);
+void measure_pauli_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int pauli_word_pass,
+                         const Complex<T>* ket, Accum<T>* partials, Index partial_stride);
 
-// bra = or += sum of weight * word psi
+// bra = or += sum of weight * P psi
 template <class T>
-void add_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int word_pass, const Complex<T>* ket,
-               Complex<T>* bra, const T* weights, bool begins);
+void add_pauli_words(const Queue& queue, const Tables& tables, const TileCall<T>& call, int pauli_word_pass,
+                     const Complex<T>* ket, Complex<T>* bra, const T* weights, bool begins);
 
 }  // namespace ketgrad::cuda

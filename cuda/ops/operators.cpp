@@ -60,20 +60,20 @@ class DuringCaptures {
 // --- memory ----------------------------------------------------------------------------------------------------------
 
 // Of torch's caching allocator, on the current stream; given back when this ends.
-class Block {
+class DeviceMemory {
  public:
-  Block(std::size_t bytes, int device) {
+  DeviceMemory(std::size_t bytes, int device) {
     if (aoti_torch_cuda_caching_allocator_raw_alloc(bytes, &memory_) != AOTI_TORCH_SUCCESS)
       throw_failed_allocation(static_cast<double>(bytes), device);
   }
-  Block(Block&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)) {}
-  Block& operator=(Block&& other) noexcept {
+  DeviceMemory(DeviceMemory&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)) {}
+  DeviceMemory& operator=(DeviceMemory&& other) noexcept {
     std::swap(memory_, other.memory_);
     return *this;
   }
-  Block(const Block&) = delete;
-  Block& operator=(const Block&) = delete;
-  ~Block() {
+  DeviceMemory(const DeviceMemory&) = delete;
+  DeviceMemory& operator=(const DeviceMemory&) = delete;
+  ~DeviceMemory() {
     if (memory_ != nullptr) aoti_torch_cuda_caching_allocator_raw_delete(memory_);
   }
 
@@ -114,19 +114,19 @@ class TorchDevice final : public Device {
       throw std::runtime_error("ketgrad: torch has no current stream for cuda:" + std::to_string(index));
   }
 
-  // Small pieces share a block: asking for each would take longer than a small circuit.
+  // Small allocations share one of torch's: an allocation for each would take longer than a small circuit.
   void* allocate(std::size_t bytes) override {
     constexpr std::size_t alignment = 256;
-    constexpr std::size_t small_block = std::size_t{1} << 20;
+    constexpr std::size_t shared_allocation = std::size_t{1} << 20;
     bytes = (bytes + alignment - 1) / alignment * alignment;
     if (bytes > left_) {
-      const std::size_t taken = std::max(bytes, small_block);
-      blocks_.emplace_back(taken, index_);
+      const std::size_t taken = std::max(bytes, shared_allocation);
+      memory_.emplace_back(taken, index_);
       if (taken > bytes || left_ == 0) {
-        next_ = blocks_.back().address();
+        next_ = memory_.back().address();
         left_ = taken;
       } else {
-        return blocks_.back().address();
+        return memory_.back().address();
       }
     }
     left_ -= bytes;
@@ -145,7 +145,7 @@ class TorchDevice final : public Device {
 
  private:
   int index_;
-  std::vector<Block> blocks_;
+  std::vector<DeviceMemory> memory_;
   unsigned char* next_ = nullptr;
   std::size_t left_ = 0;
 };
@@ -232,7 +232,7 @@ class ProgramTables {
   // Other streams may call the program next, so this waits: once for each program and device.
   void upload(Tables tables, const TorchDevice& device) {
     std::vector<unsigned char> bytes(tables.bytes());
-    Block memory(std::max<std::size_t>(bytes.size(), 1), device.index());
+    DeviceMemory memory(std::max<std::size_t>(bytes.size(), 1), device.index());
     tables_.view = tables.place(memory.address(), [&](std::size_t offset, const void* from, std::size_t n) {
       std::memcpy(bytes.data() + offset, from, n);
     });
@@ -246,9 +246,9 @@ class ProgramTables {
   }
 
   const std::weak_ptr<const PlannedProgram> program_;
-  std::mutex mutex_;             // of all below; what is made does not change
-  ProgramHandle captured_;       // a graph that may be replayed at any time reads the tables: they stay for good
-  std::optional<Block> memory_;  // none before the first call
+  std::mutex mutex_;                    // of all below; what is made does not change
+  ProgramHandle captured_;              // a graph that may be replayed at any time reads the tables: they stay for good
+  std::optional<DeviceMemory> memory_;  // none before the first call
   DeviceTables tables_;
   cudaStream_t home_ = nullptr;  // where the memory comes from
   std::map<cudaStream_t, Event> readers_;
@@ -354,7 +354,7 @@ Tensor empty_gradient(Index input, const Tensor& like, TorchDevice& device, Cota
 }
 
 template <class T>
-Executed execute_as(const ProgramHandle& program, const std::vector<Tensor>& inputs, bool keep_ket) {
+ForwardTensors execute_as(const ProgramHandle& program, const std::vector<Tensor>& inputs, bool keep_ket) {
   const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
   TorchDevice device(inputs[0].get_device_index());
   const TableUse use = table_cache().use<T>(arguments.program, device);
@@ -384,9 +384,9 @@ std::vector<Tensor> execute_vjp_as(const ProgramHandle& program, const std::vect
 }
 
 template <class T>
-DirectionalTensors execute_tangents_as(const ProgramHandle& program, const std::vector<Tensor>& inputs,
-                                       const std::vector<Tensor>& tangents, const std::vector<Index>& with_tangent,
-                                       const std::vector<Tensor>& cotangents, const std::vector<Index>& requested) {
+TangentTensors execute_tangents_as(const ProgramHandle& program, const std::vector<Tensor>& inputs,
+                                   const std::vector<Tensor>& tangents, const std::vector<Index>& with_tangent,
+                                   const std::vector<Tensor>& cotangents, const std::vector<Index>& requested) {
   const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
   const ops::CheckedTangents<T> directions(arguments, tangents, with_tangent);
   ops::CheckedDirectional<T> checked(arguments, inputs[0], requested.empty() ? std::vector<Tensor>{} : cotangents);
@@ -422,7 +422,7 @@ class OnDevice {
 
 }  // namespace
 
-Executed execute_cuda(std::int64_t program, std::vector<Tensor> inputs, bool keep_ket) {
+ForwardTensors execute_cuda(std::int64_t program, std::vector<Tensor> inputs, bool keep_ket) {
   const bool single = ops::is_single(inputs);
   const OnDevice guard(inputs[0]);
   const ProgramHandle found = connected_program(program);
@@ -442,9 +442,9 @@ std::vector<Tensor> execute_vjp_cuda(std::int64_t program, std::vector<Tensor> i
 
 namespace {
 
-DirectionalTensors execute_tangents(std::int64_t program, const std::vector<Tensor>& inputs,
-                                    const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& with_tangent,
-                                    const std::vector<Tensor>& cotangents, const std::vector<std::int64_t>& requested) {
+TangentTensors execute_tangents(std::int64_t program, const std::vector<Tensor>& inputs,
+                                const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& with_tangent,
+                                const std::vector<Tensor>& cotangents, const std::vector<std::int64_t>& requested) {
   const bool single = ops::is_single(inputs);
   const OnDevice guard(inputs[0]);
   const ProgramHandle found = connected_program(program);
@@ -459,14 +459,14 @@ DirectionalTensors execute_tangents(std::int64_t program, const std::vector<Tens
 
 std::tuple<Tensor, Tensor> execute_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs,
                                             std::vector<Tensor> tangents, std::vector<std::int64_t> with_tangent) {
-  const DirectionalTensors found = execute_tangents(program, inputs, tangents, with_tangent, {}, {});
+  const TangentTensors found = execute_tangents(program, inputs, tangents, with_tangent, {}, {});
   return {std::get<0>(found), std::get<1>(found)};
 }
 
-DirectionalTensors execute_vjp_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
-                                        std::vector<std::int64_t> with_tangent, const Tensor& g_real,
-                                        const Tensor& g_complex, const Tensor& dg_real, const Tensor& dg_complex,
-                                        std::vector<std::int64_t> requested) {
+TangentTensors execute_vjp_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
+                                    std::vector<std::int64_t> with_tangent, const Tensor& g_real,
+                                    const Tensor& g_complex, const Tensor& dg_real, const Tensor& dg_complex,
+                                    std::vector<std::int64_t> requested) {
   return execute_tangents(program, inputs, tangents, with_tangent, {g_real, g_complex, dg_real, dg_complex}, requested);
 }
 

@@ -104,7 +104,7 @@ TEST(threads_seldom_wait_for_a_bank) {
 
 // Each string of phases has one slot, of one operation.
 TEST(strings_have_a_slot_each) {
-  // Words in which many strings have one pattern, among others.
+  // Rotations by Pauli words of which many strings have one pattern, among others.
   Circuit many = empty_circuit(9);
   many.program.inputs[0].shape = {100};
   int column = 0;
@@ -118,7 +118,7 @@ TEST(strings_have_a_slot_each) {
     std::vector<int> seen(tables.angles.size() - tables.rotations);
     for_each_operation(tables, [&](const TilePass&, const TableOp& op) {
       for (int s = 0; s < op.layers * cuda::layer_strings; ++s) {
-        const int string = tables.strings[op.first_string + s].string;
+        const int string = tables.z_strings[op.first_string + s].string;
         if (string >= 0) ++seen[string];
       }
     });
@@ -127,16 +127,16 @@ TEST(strings_have_a_slot_each) {
   }
 }
 
-TEST(lists_of_words_are_in_the_order_of_their_patterns) {
+TEST(lists_of_pauli_words_are_in_the_order_of_their_patterns) {
   const Tables tables = tables_of(layers(14, 3));
-  CHECK(tables.words.size() == 28);
+  CHECK(tables.pauli_words.size() == 28);
   int listed = 0;
-  for (const cuda::WordPass& pass : tables.word_passes) {
+  for (const cuda::PauliWordPass& pass : tables.pauli_word_passes) {
     for (int g = pass.groups.first; g < pass.groups.first + pass.groups.count; ++g) {
-      for (const cuda::WordList* list : {&tables.flip_groups[g].real, &tables.flip_groups[g].imaginary}) {
-        CHECK(list->words.first == (list->words.count() > 0 ? listed : list->words.first));
-        listed += list->words.count();
-        for (int p = 1; p < cuda::thread_rows; ++p) CHECK(list->words.end(p - 1) <= list->words.end(p));
+      for (const cuda::PauliWordList* list : {&tables.flip_groups[g].real, &tables.flip_groups[g].imaginary}) {
+        CHECK(list->pauli_words.first == (list->pauli_words.count() > 0 ? listed : list->pauli_words.first));
+        listed += list->pauli_words.count();
+        for (int p = 1; p < cuda::thread_rows; ++p) CHECK(list->pauli_words.end(p - 1) <= list->pauli_words.end(p));
       }
     }
   }
