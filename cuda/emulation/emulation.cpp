@@ -36,7 +36,7 @@ class DrawnOrder {
   std::uint64_t state_;
 };
 
-// Where a thread is. In the order of `whereabouts`.
+// In the order of `whereabouts`.
 enum class State { ready, in_shuffle, at_barrier, ended };
 
 constexpr const char* whereabouts[] = {"is ready", "waits in a shuffle", "waits at the barrier", "has ended"};
@@ -73,7 +73,7 @@ class Machine {
   void load(const Array& array, Index i, void* value);
   void store(const Array& array, Index i, const void* value);
 
-  // What a thread does in a block, from its beginning on.
+  // Runs the kernel in one block.
   void live();
 
  private:
@@ -101,12 +101,12 @@ class Machine {
   std::exception_ptr failure_;  // the first one
 
   // The block.
-  std::recursive_mutex mutex_;  // one launch at a time; a kernel that launches comes this far
+  std::recursive_mutex mutex_;  // one launch at a time; recursive, to report a launch within a kernel
   Index block_ = 0;
   Index epoch_ = 0;
   SharedMemory memory_;
   std::vector<std::unique_ptr<Thread>> all_threads_;  // kept; the block has the first grid_.threads of them
-  std::vector<Thread*> ready_;                        // but for the running one
+  std::vector<Thread*> ready_;                        // without the running one
   std::vector<int> in_shuffle_;                       // how many threads wait in one, by warp
   int at_barrier_ = 0;
   int ended_ = 0;
@@ -124,7 +124,7 @@ Machine& machine() {
   for (;;) machine().live();
 }
 
-// What no GPU does is not emulated either.
+// Refuses launches that no GPU makes.
 void require_possible(const Grid& grid) {
   constexpr int most_threads = 1024;
   constexpr Index most_blocks = 0x7fffffff;
@@ -175,7 +175,7 @@ void Machine::make_ready(Thread& thread) {
   ready_.push_back(&thread);
 }
 
-// The running fiber, which has said what it waits for, leaves for one that is ready: maybe itself.
+// Switches from the running fiber, whose state is set, to one that is ready, maybe itself.
 void Machine::go_on() {
   if (ready_.empty() && ended_ < grid_.threads) fail(std::make_exception_ptr(std::logic_error(where() + deadlock())));
   Fiber& from = running_ != nullptr ? running_->fiber : host_;
@@ -202,7 +202,7 @@ void Machine::live() {
   go_on();
 }
 
-// All that wait go on, to their end.
+// Threads that wait are made ready, so that they end.
 void Machine::fail(const std::exception_ptr& error) {
   if (failure_) return;
   failure_ = error;
@@ -216,7 +216,7 @@ void Machine::require(const std::string& error) {
   if (failure_) throw Abandoned{};
 }
 
-// Whom the first thread that waits does so in vain for.
+// Names a thread that waits, and the thread that it waits for in vain.
 std::string Machine::deadlock() const {
   const auto begin = all_threads_.begin();
   const auto end = begin + grid_.threads;
@@ -268,7 +268,7 @@ void Machine::exchange(void* value, std::size_t size, int warp_lane) {
   std::memcpy(value, thread.value, size);
 }
 
-// By the last of the lanes, for all of them: the others may have shuffled again before this one looks.
+// Done by the last lane for all of them: others may have shuffled again before a lane reads its value.
 void Machine::exchange_within_warp(int first) {
   std::byte values[warp_size][shuffle_bytes];
   for (int warp_lane = 0; warp_lane < warp_size; ++warp_lane) {

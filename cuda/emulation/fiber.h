@@ -1,4 +1,4 @@
-// Stacks of their own for the threads of a block, of which one runs at a time.
+// Fibers, each with its own stack, of which one runs at a time.
 #pragma once
 
 #include <setjmp.h>
@@ -25,8 +25,8 @@
 #define KETGRAD_FIBERS_TSAN 1
 #endif
 
-// swapcontext() asks the kernel for the signal mask, which costs most of a switch; a jump does not. Sanitizers and
-// fortified builds take such jumps for broken stacks.
+// swapcontext() makes a system call for the signal mask, which is most of the cost of a switch; a jump does not.
+// Sanitizers and fortified builds take such jumps for broken stacks.
 #if !defined(KETGRAD_FIBERS_ASAN) && !defined(KETGRAD_FIBERS_TSAN) && !(__USE_FORTIFY_LEVEL > 0)
 #define KETGRAD_FIBERS_JUMP 1
 #endif
@@ -37,7 +37,7 @@
 
 namespace ketgrad::cuda::emulation {
 
-// Pages come when they are touched. Below the stack lies what nobody may touch, of whole pages of any size.
+// Pages are allocated on first use. Below the stack is a guard area, of whole pages of any size.
 class Stack {
  public:
   static constexpr std::size_t size = std::size_t{256} << 10;
@@ -61,21 +61,20 @@ class Stack {
   void* pages_;
 };
 
-// What can be left and come back to. `body` never returns: a stack that is begun anew would keep the sanitizer's marks
-// of frames that were never left.
+// `body` never returns: a stack that is started again would keep the sanitizer's marks of frames that were never left.
 class Fiber {
  public:
-  Fiber() = default;  // whoever calls leave_for()
+  Fiber() = default;  // the caller of leave_for()
   explicit Fiber(void (*body)()) : stack_(std::make_unique<Stack>()), body_(body), entered_(false) {
     getcontext(&context_);
     context_.uc_stack.ss_sp = stack_->bottom();
     context_.uc_stack.ss_size = Stack::size;
     context_.uc_link = nullptr;
     makecontext(&context_, &Fiber::begin, 0);
-    context_.uc_stack = {};  // or the address sanitizer wipes its marks of the whole stack at every switch
+    context_.uc_stack = {};  // or the address sanitizer clears its marks of the whole stack at every switch
   }
 
-  // Returns when somebody leaves for this one.
+  // Returns when another fiber leaves for this one.
   void leave_for(Fiber& next) {
     departure = {this, &next};
 #if defined(KETGRAD_FIBERS_JUMP)
@@ -105,7 +104,7 @@ class Fiber {
 
   void arrive() {
 #if defined(KETGRAD_FIBERS_ASAN)
-    // The caller's stack is not ours; this is where we learn about it.
+    // The stack of the host's fiber is known only here.
     __sanitizer_finish_switch_fiber(fake_stack_, &departure.from->bottom_, &departure.from->size_);
 #endif
   }

@@ -1,4 +1,4 @@
-// The shared memory of a block under the emulation, which finds races and reads of what nobody wrote.
+// The shared memory of a block under the emulation, which finds races and uninitialised reads.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,8 @@ namespace ketgrad::cuda::emulation {
 
 inline std::string thread_name(int index) { return "thread " + std::to_string(index); }
 
-// Shared memory of a block, and who accessed it. The epoch is the number of barriers passed: accesses of different
-// epochs have a barrier between them, accesses of the same one have none, in whatever order they came.
+// Shared memory of a block, and which threads accessed it. The epoch is the number of barriers passed: accesses in
+// different epochs have a barrier between them, accesses in the same epoch have none, whatever their order.
 class SharedMemory {
  public:
   void clear(std::size_t bytes) {
@@ -21,7 +21,7 @@ class SharedMemory {
     watched_.assign((bytes + watched_bytes - 1) / watched_bytes, Watched{});
   }
 
-  // These return what is wrong with the access, or nothing.
+  // These return what is wrong with the access, or an empty string.
   std::string load(const Array& array, Index i, int thread, Index epoch, void* value) {
     std::string error = misplaced(array, i, thread);
     if (!error.empty()) return error;

@@ -1,4 +1,4 @@
-// What every part of a call on a GPU needs: its tables and inputs, the chunk of samples at hand, and memory.
+// What every part of a call on a GPU needs: its tables and inputs, the current chunk of samples, and memory.
 #pragma once
 
 #include <algorithm>
@@ -38,7 +38,7 @@ class Context {
 
   bool requests(int input) const { return input != no_input && inputs_[input].gradient != nullptr; }
 
-  // Duals only: whether the input has a direction.
+  // Duals only: whether the input has a tangent.
   bool has_tangent(int input) const { return input != no_input && inputs_[input].data.tangents != nullptr; }
 
   bool requests(const Range& values) const {
@@ -50,7 +50,7 @@ class Context {
 
   // --- chunks --------------------------------------------------------------------------------------------------------
 
-  // As many samples at a time as fit the workspace, of so many bytes each.
+  // Calls f() for chunks of as many samples as fit the workspace, at bytes_each a sample.
   template <class F>
   void for_each_chunk(double bytes_each, const F& f) {
     const auto fit = static_cast<double>(device_.workspace_bytes) / bytes_each;
@@ -72,13 +72,13 @@ class Context {
     return static_cast<E*>(device_.allocate(std::max<Index>(count, 1) * sizeof(E)));
   }
 
-  // A state a sample of a chunk, taken when it is first needed and kept for the next chunks.
+  // A state for each sample of a chunk, allocated on first use and kept for the next chunks.
   Complex<T>* own(Complex<T>*& states) {
     if (states == nullptr) states = take<Complex<T>>(chunk_ * dimension_);
     return states;
   }
 
-  // So many numbers a sample, likewise.
+  // `each` numbers for each sample of a chunk, likewise.
   template <class E>
   E* numbers_of_chunk(E*& numbers, Index each) {
     if (numbers == nullptr) numbers = take<E>(chunk_ * each);
@@ -96,7 +96,7 @@ class Context {
 
   // --- sums over groups ----------------------------------------------------------------------------------------------
 
-  // Room for so many sums, and for so many partial sums.
+  // Room for `count` sums, and for `count` partial sums.
   Complex<Accum<T>>* room_for_sums(Index count) { return grown(sums_, count); }
   Complex<Accum<T>>* room_for_partials(Index count) { return grown(partials_, count); }
 

@@ -1,5 +1,5 @@
-// What the gradients of a call's real inputs are made of: single sources and the terms of coefficients. The overlaps of
-// angles are those of TilePasses.
+// The sums that the gradients of a call's real inputs come from: single sources and the terms of coefficients. The
+// overlaps of angles are those of TilePasses.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// The measurements of a call that are no Pauli words of expectation values: results, bras, and the gradients of what
-// observables are made of. Formulas are those of the CPU's engine.
+// All measurements of a call but the Pauli words of expectation values: results, bras, and gradients of the inputs of
+// observables. Formulas are those of the CPU's engine.
 #pragma once
 
 #include "cuda/engine/context.h"
@@ -18,8 +18,8 @@ class Observables {
     for (const TableMeasurement& m : c_.tables().measurements) measure(m, results);
   }
 
-  // Adds to the bra what the cotangents ask for, to gradients those of factors, and sets terms[coefficient][sample] of
-  // the terms whose coefficients are requested.
+  // Adds the cotangents' bras to the bra and the gradients of factors to the inputs', and sets
+  // terms[coefficient][sample] for the coefficients whose gradients are requested.
   void add_bras(const Complex<T>* ket, const CotangentSources<T>& cotangents, Complex<T>* bra, Accum<T>* terms) {
     ket_ = ket;
     cotangents_ = &cotangents;

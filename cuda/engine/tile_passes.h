@@ -28,7 +28,7 @@ class TilePasses {
     return end;
   }
 
-  // The first of the passes up to `end` that one launch takes on the way back to `stop`.
+  // The first of the passes up to `end` that one launch takes in the sweep back to `stop`.
   int launch_begin(int end, int stop) const {
     int first = end - 1;
     while (whole_ && first > stop && !is_gate_op(first - 1)) --first;

@@ -111,25 +111,25 @@ KETGRAD_KERNEL invert_diagonal_tangents_kernel(Index each, Index rows, const Com
   inverse[item.sample * each + item.number] = with_tangent(a, Complex<R>{-tangent.re, -tangent.im});
 }
 
-// The matrix of a formula. No formula mixes more than two rows: the excitations with a phase on all others have 4 or
-// 16, but rotate two of them as RY does. So a thread holds the block of those two and the phase: the 16 rows of a
-// double excitation would take kilobytes of local memory, which the driver reserves for every thread that a GPU can
-// hold.
+// The matrix of a formula. No formula mixes more than two rows: the excitations with a phase on all others have 4 or 16
+// rows, but rotate two of them as RY does. So a thread holds the 2 x 2 matrix of these two and the phase: the 16 rows
+// of a double excitation would take kilobytes of local memory, which the driver reserves for every thread that fits a
+// GPU.
 template <class R>
 class FormulaMatrix {
  public:
-  KETGRAD_DEVICE FormulaMatrix(Formula formula, int size, const R* p) : block_rows_(size < 2 ? size : 2) {
+  KETGRAD_DEVICE FormulaMatrix(Formula formula, int size, const R* p) : mixed_rows_(size < 2 ? size : 2) {
     switch (formula) {
       case Formula::single_excitation_plus: excite(1, 2, 0.5, p); break;
       case Formula::single_excitation_minus: excite(1, 2, -0.5, p); break;
       case Formula::double_excitation_plus: excite(3, 12, 0.5, p); break;
       case Formula::double_excitation_minus: excite(3, 12, -0.5, p); break;
-      default: block_matrix(formula, p, block_);
+      default: block_matrix(formula, p, mixed_);
     }
   }
 
   KETGRAD_DEVICE Complex<R> at(int a, int b) const {
-    if (mixes(a) && mixes(b)) return block_[(a == high_ ? block_rows_ : 0) + (b == high_ ? 1 : 0)];
+    if (mixes(a) && mixes(b)) return mixed_[(a == high_ ? mixed_rows_ : 0) + (b == high_ ? 1 : 0)];
     return a == b ? others_ : Complex<R>{};
   }
 
@@ -137,15 +137,15 @@ class FormulaMatrix {
   KETGRAD_DEVICE void excite(int low, int high, double phase, const R* p) {
     low_ = low;
     high_ = high;
-    block_matrix(Formula::ry, p, block_);
+    block_matrix(Formula::ry, p, mixed_);
     others_ = formulas::phase(R(phase) * p[0]);
   }
   KETGRAD_DEVICE bool mixes(int a) const { return a == low_ || a == high_; }
 
-  int block_rows_;
+  int mixed_rows_;
   int low_ = 0;
   int high_ = 1;
-  Complex<R> block_[4];
+  Complex<R> mixed_[4];
   Complex<R> others_{};
 };
 
@@ -179,7 +179,7 @@ KETGRAD_KERNEL formula_kernel(Index each, Index rows, StateCall<T> c, TableGateO
 
 // --- application -----------------------------------------------------------------------------------------------------
 
-// A block takes as many groups as have a thread for each amplitude, one at least.
+// A block takes as many groups as it has threads for their amplitudes, at least one.
 template <class T>
 KETGRAD_KERNEL matrix_kernel(StateCall<T> c, Map groups, Offsets offsets, const Complex<T>* matrix, Index stride,
                              Index groups_in_block, Complex<T>* states) {

@@ -8,9 +8,9 @@ namespace ketgrad::cuda {
 
 namespace {
 
-// A sum over so many groups is cut into partial sums, a block for each.
+// A sum over more groups than this is split into partial sums, one for each block.
 constexpr Index groups_in_partial = 4096;
-// With fewer groups than this, a thread takes an entry by itself.
+// With fewer groups than this, one thread sums an entry.
 constexpr Index few_groups = 64;
 
 constexpr Index partials_of(Index groups) {

@@ -116,8 +116,8 @@ struct Sparse {
   Range column_entries;
 };
 
-// A direction of an observable's matrix need not be Hermitian, but results depend on its Hermitian part alone: half of
-// it and of its adjoint.
+// The tangent of an observable's matrix need not be Hermitian, but results depend only on its Hermitian part: half the
+// sum of it and its adjoint.
 template <class R>
 KETGRAD_DEVICE Complex<DualOf<R>> hermitian_part(const Complex<DualOf<R>>& a, const Complex<DualOf<R>>& mirrored) {
   const R half = 0.5;
@@ -287,13 +287,13 @@ KETGRAD_KERNEL projector_gradient_kernel(Index each, Index samples, StateCall<T>
   sums[item.sample * each + item.number] = total;
 }
 
-// A sum over groups is cut so that some ten thousand threads take part, of a few groups each at least.
+// Partial sums of a sum over groups: about ten thousand threads take part, with a few groups each.
 Index projector_partials(const ObservableFactor& f) {
   const Index requested = std::min((Index{1} << 14) / f.offsets.size(), f.groups.size() / 16);
   return std::bit_floor(static_cast<Mask>(std::max<Index>(requested, 1)));
 }
 
-// Of a block that takes one group.
+// Of a block for one group.
 int group_threads(const ObservableFactor& f) { return f.offsets.size() < item_threads ? warp_size : item_threads; }
 
 template <class T>

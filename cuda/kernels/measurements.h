@@ -1,5 +1,5 @@
-// Kernels of measurements over whole states in memory: results, what they add to the bra, and the gradients of what an
-// observable is made of. Pauli words of expectation values are in tiles.h.
+// Kernels of measurements over whole states in memory: results, what they add to the bra, and the gradients of the
+// inputs of observables. Pauli words of expectation values are in tiles.h.
 #pragma once
 
 #include "cuda/kernels/state_call.h"
@@ -32,7 +32,7 @@ template <class T>
 void add_to_result(const Queue& queue, const StateCall<T>& call, Index real_results, Index result,
                    const Accum<T>* value, Real<T>* real);
 
-// out[sample] = weight[sample] * value[sample], of which only the real part counts.
+// out[sample] = weight[sample] * Re value[sample]
 template <class T>
 void multiply(const Queue& queue, const StateCall<T>& call, const Accum<T>* weight, const Complex<Accum<T>>* value,
               Accum<T>* out);

@@ -8,12 +8,12 @@ namespace ketgrad::cuda {
 namespace {
 
 constexpr int threads = 128;
-// Of a block that adds up what a whole batch, or all blocks of a large state, left.
+// Of a block that sums over a whole batch, or over the partial sums of a large state.
 constexpr int many_threads = 256;
 
 constexpr Index blocks_for(Index items) { return (items + threads - 1) / threads; }
 
-// The number of this thread among all of a launch.
+// The number of this thread in its launch.
 KETGRAD_DEVICE Index item() { return block_index() * block_threads() + thread_index(); }
 
 template <class T>
@@ -48,7 +48,7 @@ KETGRAD_KERNEL write_angles(TablesView t, Index angles, const Input<T>* inputs, 
   using std::sin;
   const Accum<T> cosine = cos(0.5 * total);
   const Accum<T> sine = sin(0.5 * total);
-  if (!(plain(total) - plain(total) == 0)) *some_nan = 1;  // whoever comes last, all write the same
+  if (!(plain(total) - plain(total) == 0)) *some_nan = 1;  // a benign race: all write the same
   if (number < t.rotations) {
     rotations[sample * t.rotations + number] = rotation_of<T>(cosine, sine);
   } else {
@@ -99,7 +99,7 @@ KETGRAD_KERNEL write_pauli_word_terms(TablesView t, Index real_results, Samples 
   terms[t.pauli_words[w].term * samples.count + sample] = g * total;
 }
 
-// A coefficient is a product: each of its values sees the product of the others.
+// A coefficient is a product: the derivative by a value is the product of the others.
 template <class T>
 KETGRAD_KERNEL write_coefficient_sources(TablesView t, Index coefficients, const Input<T>* inputs, Samples samples,
                                          const Accum<T>* terms, Accum<T>* single) {

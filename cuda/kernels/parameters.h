@@ -1,19 +1,18 @@
-// Small kernels before and after the engine: the parameters of rotations, Z-strings and Pauli words, results,
-// gradients.
+// Small kernels before and after the passes: parameters of rotations, Z-strings and Pauli words; results; gradients.
 #pragma once
 
 #include "cuda/kernels/arithmetic.h"
 
 namespace ketgrad::cuda {
 
-// Writes `count` inputs, and that no angle is known to be other than a number. Addresses travel as arguments of
-// launches, of which a CUDA graph keeps a copy.
+// Writes `count` inputs, and clears some_nan. Addresses are passed as arguments of launches, of which a CUDA graph
+// keeps a copy.
 inline constexpr int inputs_in_launch = 32;
 template <class T>
 void set_inputs(const Queue& queue, const Input<T>* from, int count, Input<T>* to, std::int32_t* some_nan);
 
-// Of every angle, for every sample: rotations[sample][rotation] and phases[sample][string]. Says so where one is not a
-// number.
+// Of every angle, for every sample: rotations[sample][rotation] and phases[sample][string]. Sets some_nan if an
+// angle is not a number.
 template <class T>
 void set_angles(const Queue& queue, const TablesView& t, Index angles, const Input<T>* inputs, const Samples& samples,
                 ShearRotation<T>* rotations, Complex<Accum<T>>* phases, std::int32_t* some_nan);

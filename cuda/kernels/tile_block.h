@@ -48,7 +48,7 @@ class TileBlock {
         place_.base = place_.tile_mask(tile_sign_bits_.base);
       }
       f();
-      barrier();  // the next tile goes where this one is
+      barrier();  // the next tile overwrites this one
     }
   }
 

@@ -6,7 +6,7 @@
 
 namespace ketgrad::cuda {
 
-// What every tile kernel gets.
+// The arguments of every tile kernel.
 template <class T>
 struct TileCall {
   TablesView t;
@@ -15,14 +15,14 @@ struct TileCall {
   Index strings = 0;
   const ShearRotation<T>* rotations = nullptr;  // [sample][t.rotations]
   const Complex<Accum<T>>* phases = nullptr;    // [sample][strings]: exp(-i angle/2)
-  // Whether some angle is not a number: then amplitudes outside the support are visited too, for it makes them NaN.
+  // Whether some angle is not a number: then amplitudes outside the support are visited too, since they become NaN.
   const std::int32_t* some_nan = nullptr;
   int multiprocessors = 1;
-  Index chunk = 1;  // samples of the largest chunk, by which blocks are shared out: the same for every chunk of a call
+  Index chunk = 1;  // samples of the largest chunk: it sets the grid, so that every chunk of a call has the same
 };
 
-// HugePages that share a sample's tiles, and the partial sums of each of its sums. Block `part` of `parts` takes
-// every parts-th of the tiles that may be other than zero.
+// How many blocks share a sample's tiles, and how many partial sums each of its sums has. Block `part` of `parts` takes
+// every parts-th of the tiles that may be non-zero.
 struct TileGrid {
   Index tiles = 1;
   Index parts = 1;
@@ -44,8 +44,8 @@ struct ForwardTiles {
   int end_pass = 0;
   bool prepares = false;  // begin with `initial`; else with what `ket` holds
   InitialAmplitudes initial;
-  Complex<T>* ket = nullptr;     // [sample][2^n]; null where nobody needs it and nothing is read
-  Complex<T>* into = nullptr;    // where the ket goes; null: nowhere
+  Complex<T>* ket = nullptr;     // [sample][2^n]; null if it is neither read nor needed later
+  Complex<T>* into = nullptr;    // where the ket is written; null: nowhere
   bool measures = false;         // the Pauli words of the first pass over them, of the same tiles
   Accum<T>* partials = nullptr;  // [Pauli word][sample][partials_each]
   Index partials_each = 1;
@@ -59,7 +59,7 @@ struct BackwardTiles {
   int first_pass = 0;  // the passes from end_pass - 1 down to first_pass
   int end_pass = 0;
   const Complex<T>* source = nullptr;  // the ket is read from here
-  Complex<T>* ket = nullptr;           // and written here, as is the bra; null: nobody needs them
+  Complex<T>* ket = nullptr;           // and written here, as is the bra; null: not needed
   Complex<T>* bra = nullptr;           // [sample][2^n]
   bool reads_bra = true;               // else it begins as zero
   const T* weights =
