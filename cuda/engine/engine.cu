@@ -6,11 +6,11 @@
 
 #include "cuda/engine/context.h"
 #include "cuda/engine/gradient_sums.h"
+#include "cuda/engine/memory_budget.h"
 #include "cuda/engine/observables.h"
 #include "cuda/engine/pauli_words.h"
 #include "cuda/engine/tile_passes.h"
 #include "cuda/engine/unfused_gates.h"
-#include "cuda/engine/workspace.h"
 #include "cuda/kernels/gate_ops.h"
 
 namespace ketgrad::cuda {
@@ -28,12 +28,12 @@ class DeviceEngine {
         gates_(c_),
         observables_(c_),
         gradients_(c_),
-        workspace_(c_, observables_, passes_, pauli_words_) {
-    workspace_.require_fit();
+        budget_(c_, observables_, passes_, pauli_words_) {
+    budget_.require_fit();
   }
 
   void forward(const Results<Real<T>>& results) {
-    c_.for_each_chunk(workspace_.bytes_each(false), [&] {
+    c_.for_each_chunk(budget_.bytes_each(false), [&] {
       passes_.begin_chunk();
       ket_ = nullptr;
       if (results.ket != nullptr) {
@@ -53,7 +53,7 @@ class DeviceEngine {
         c_.tables().initial_input, passes_.count(),
         [&](int p) -> const std::vector<int>& { return c_.tables().pass_inputs[p]; },
         [&](int input) { return c_.requests(input); });
-    c_.for_each_chunk(workspace_.bytes_each(true), [&] {
+    c_.for_each_chunk(budget_.bytes_each(true), [&] {
       passes_.begin_chunk();
       passes_.begin_overlaps();
       gradients_.begin_chunk();
@@ -229,7 +229,7 @@ class DeviceEngine {
   UnfusedGates<T> gates_;
   Observables<T> observables_;
   GradientSums<T> gradients_;
-  Workspace<T> workspace_;
+  MemoryBudget<T> budget_;
 
   CotangentSources<T> cotangents_;
   int first_pass_ = 0;                  // where the sweep back ends

@@ -15,10 +15,10 @@
 namespace ketgrad::cuda {
 
 template <class T>
-class Workspace {
+class MemoryBudget {
  public:
-  Workspace(const Context<T>& context, const Observables<T>& observables, const TilePasses<T>& passes,
-            const PauliWords<T>& pauli_words)
+  MemoryBudget(const Context<T>& context, const Observables<T>& observables, const TilePasses<T>& passes,
+               const PauliWords<T>& pauli_words)
       : c_(context), observables_(observables), passes_(passes), pauli_words_(pauli_words) {}
 
   // Throws std::invalid_argument where shared memory cannot hold a matrix, or the signs of an observable.
