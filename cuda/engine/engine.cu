@@ -227,7 +227,7 @@ class DeviceEngine {
   TilePasses<T> passes_;
   PauliWords<T> pauli_words_;
   UnfusedGates<T> gates_;
-  Observables<T> observables_;
+  DeviceObservables<T> observables_;
   GradientSums<T> gradients_;
   MemoryBudget<T> budget_;
 

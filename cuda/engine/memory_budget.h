@@ -17,7 +17,7 @@ namespace ketgrad::cuda {
 template <class T>
 class MemoryBudget {
  public:
-  MemoryBudget(const Context<T>& context, const Observables<T>& observables, const TilePasses<T>& passes,
+  MemoryBudget(const Context<T>& context, const DeviceObservables<T>& observables, const TilePasses<T>& passes,
                const PauliWords<T>& pauli_words)
       : c_(context), observables_(observables), passes_(passes), pauli_words_(pauli_words) {}
 
@@ -92,7 +92,7 @@ class MemoryBudget {
   }
 
   const Context<T>& c_;
-  const Observables<T>& observables_;
+  const DeviceObservables<T>& observables_;
   const TilePasses<T>& passes_;
   const PauliWords<T>& pauli_words_;
 };

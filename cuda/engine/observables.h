@@ -8,9 +8,9 @@
 namespace ketgrad::cuda {
 
 template <class T>
-class Observables {
+class DeviceObservables {
  public:
-  explicit Observables(Context<T>& context) : c_(context) {}
+  explicit DeviceObservables(Context<T>& context) : c_(context) {}
 
   // Results of all measurements, on top of those of Pauli words.
   void measure(const Complex<T>* ket, const Results<Real<T>>& results) {
