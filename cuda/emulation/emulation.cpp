@@ -1,137 +1,24 @@
-#include <setjmp.h>
-#include <sys/mman.h>
-#include <ucontext.h>
-
 #include <algorithm>
 #include <cstring>
 #include <exception>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "cuda/emulation/fiber.h"
+#include "cuda/emulation/shared_memory.h"
 #include "cuda/kernels/device.h"
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define KETGRAD_FIBERS_ASAN 1
-#endif
-#if __has_feature(thread_sanitizer)
-#define KETGRAD_FIBERS_TSAN 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#define KETGRAD_FIBERS_ASAN 1
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define KETGRAD_FIBERS_TSAN 1
-#endif
-
-// swapcontext() asks the kernel for the signal mask, which costs most of a switch; a jump does not. Sanitizers and
-// fortified builds take such jumps for broken stacks.
-#if !defined(KETGRAD_FIBERS_ASAN) && !defined(KETGRAD_FIBERS_TSAN) && !(__USE_FORTIFY_LEVEL > 0)
-#define KETGRAD_FIBERS_JUMP 1
-#endif
-
-#if defined(KETGRAD_FIBERS_ASAN)
-#include <sanitizer/common_interface_defs.h>
-#endif
 
 namespace ketgrad::cuda {
 namespace emulation {
 namespace {
 
-// Pages come when they are touched. Below the stack lies what nobody may touch, of whole pages of any size.
-class Stack {
+class DrawnOrder {
  public:
-  static constexpr std::size_t size = std::size_t{256} << 10;
-
-  Stack() : pages_(mmap(nullptr, guard + size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
-    if (pages_ == MAP_FAILED) throw std::bad_alloc();
-    if (mprotect(bottom(), size, PROT_READ | PROT_WRITE) != 0) {
-      munmap(pages_, guard + size);
-      throw std::bad_alloc();
-    }
-  }
-  Stack(const Stack&) = delete;
-  Stack& operator=(const Stack&) = delete;
-  ~Stack() { munmap(pages_, guard + size); }
-
-  void* bottom() const { return static_cast<char*>(pages_) + guard; }
-
- private:
-  static constexpr std::size_t guard = std::size_t{64} << 10;
-
-  void* pages_;
-};
-
-// What can be left and come back to. `body` never returns: a stack that is begun anew would keep the sanitizer's marks
-// of frames that were never left.
-class Fiber {
- public:
-  Fiber() = default;  // whoever calls leave_for()
-  explicit Fiber(void (*body)()) : stack_(std::make_unique<Stack>()), body_(body), entered_(false) {
-    getcontext(&context_);
-    context_.uc_stack.ss_sp = stack_->bottom();
-    context_.uc_stack.ss_size = Stack::size;
-    context_.uc_link = nullptr;
-    makecontext(&context_, &Fiber::begin, 0);
-    context_.uc_stack = {};  // or the address sanitizer wipes its marks of the whole stack at every switch
-  }
-
-  // Returns when somebody leaves for this one.
-  void leave_for(Fiber& next) {
-    departure = {this, &next};
-#if defined(KETGRAD_FIBERS_JUMP)
-    if (_setjmp(jump_) != 0) return;
-    if (std::exchange(next.entered_, true)) _longjmp(next.jump_, 1);
-    setcontext(&next.context_);
-#else
-#if defined(KETGRAD_FIBERS_ASAN)
-    __sanitizer_start_switch_fiber(&fake_stack_, next.bottom_, next.size_);
-#endif
-    swapcontext(&context_, &next.context_);
-    arrive();
-#endif
-  }
-
- private:
-  struct Departure {
-    Fiber* from;
-    Fiber* to;
-  };
-
-  static void begin() {
-    Fiber& self = *departure.to;
-    self.arrive();
-    self.body_();
-  }
-
-  void arrive() {
-#if defined(KETGRAD_FIBERS_ASAN)
-    // The caller's stack is not ours; this is where we learn about it.
-    __sanitizer_finish_switch_fiber(fake_stack_, &departure.from->bottom_, &departure.from->size_);
-#endif
-  }
-
-  static inline Departure departure{};
-
-  std::unique_ptr<Stack> stack_;
-  void (*body_)() = nullptr;
-  bool entered_ = true;
-  ucontext_t context_{};
-  jmp_buf jump_{};
-  const void* bottom_ = stack_ ? stack_->bottom() : nullptr;
-  std::size_t size_ = Stack::size;
-  void* fake_stack_ = nullptr;
-};
-
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : state_((seed ^ 0x9e3779b97f4a7c15u) * 0xbf58476d1ce4e5b9u) {
+  explicit DrawnOrder(std::uint64_t seed) : state_((seed ^ 0x9e3779b97f4a7c15u) * 0xbf58476d1ce4e5b9u) {
     if (state_ == 0) state_ = 1;  // the one state that xorshift does not leave
     for (int i = 0; i < 8; ++i) next();
   }
@@ -149,7 +36,7 @@ class Random {
   std::uint64_t state_;
 };
 
-// Where a thread is. In the order of `whereabouts`.
+// In the order of `whereabouts`.
 enum class State { ready, in_shuffle, at_barrier, ended };
 
 constexpr const char* whereabouts[] = {"is ready", "waits in a shuffle", "waits at the barrier", "has ended"};
@@ -169,96 +56,12 @@ struct Thread {
   alignas(shuffle_bytes) std::byte value[shuffle_bytes]{};
 };
 
-std::string thread_name(int index) { return "thread " + std::to_string(index); }
-
-// Shared memory of a block, and who accessed it. The epoch is the number of barriers passed: accesses of different
-// epochs have a barrier between them, accesses of the same one have none, in whatever order they came.
-class Memory {
- public:
-  void clear(std::size_t bytes) {
-    bytes_.assign(bytes, std::byte{});
-    words_.assign((bytes + word_bytes - 1) / word_bytes, Word{});
-  }
-
-  // These return what is wrong with the access, or nothing.
-  std::string load(const Array& array, Index i, int thread, Index epoch, void* value) {
-    std::string error = misplaced(array, i, thread);
-    if (!error.empty()) return error;
-    const std::size_t begin = place(array, i);
-    for (std::size_t b = begin; b < begin + array.size; b += word_bytes) {
-      Word& w = words_[b / word_bytes];
-      if (w.written_in == never)
-        return thread_name(thread) + " reads " + name(array, i, b) + ", which no thread of the block has written";
-      if (w.written_in == epoch && w.writer != thread) return race(w.writer, thread, "write and read", array, i, b);
-      if (w.read_in != epoch) w.readers[0] = w.readers[1] = thread;
-      if (w.readers[0] != thread) w.readers[1] = thread;
-      w.read_in = epoch;
-    }
-    std::memcpy(value, &bytes_[begin], array.size);
-    return {};
-  }
-
-  std::string store(const Array& array, Index i, int thread, Index epoch, const void* value) {
-    std::string error = misplaced(array, i, thread);
-    if (!error.empty()) return error;
-    const std::size_t begin = place(array, i);
-    for (std::size_t b = begin; b < begin + array.size; b += word_bytes) {
-      Word& w = words_[b / word_bytes];
-      if (w.written_in == epoch && w.writer != thread) return race(w.writer, thread, "both write", array, i, b);
-      const int reader = w.readers[0] != thread ? w.readers[0] : w.readers[1];
-      if (w.read_in == epoch && reader != thread) return race(reader, thread, "read and write", array, i, b);
-      w.written_in = epoch;
-      w.writer = thread;
-    }
-    std::memcpy(&bytes_[begin], value, array.size);
-    return {};
-  }
-
- private:
-  static constexpr std::size_t word_bytes = 4;
-  static constexpr Index never = -1;
-
-  struct Word {
-    Index written_in = never;  // the last epoch
-    Index read_in = never;
-    int writer = 0;    // in that epoch; a second one is an error
-    int readers[2]{};  // two in that epoch, if there were two: for any thread, one of them is another
-  };
-
-  static std::size_t place(const Array& array, Index i) {
-    return array.byte_offset + static_cast<std::size_t>(i) * array.size;
-  }
-
-  static std::string name(const Array& array, Index i, std::size_t byte) {
-    return "byte " + std::to_string(byte) + " of shared memory (element " + std::to_string(i) + " of the array at " +
-           std::to_string(array.byte_offset) + ")";
-  }
-
-  static std::string race(int first, int second, const char* what, const Array& array, Index i, std::size_t byte) {
-    return "threads " + std::to_string(first) + " and " + std::to_string(second) + " " + what + " " +
-           name(array, i, byte) + " without a barrier between them";
-  }
-
-  std::string misplaced(const Array& array, Index i, int thread) const {
-    const bool inside = i >= 0 && i < array.count;
-    if (inside && place(array, i) + array.size <= bytes_.size() && array.byte_offset % array.alignment == 0) return {};
-    std::string error = thread_name(thread) + " accesses element " + std::to_string(i) + " of the array of " +
-                        std::to_string(array.count) + " at byte " + std::to_string(array.byte_offset);
-    if (!inside) return error + ": out of range";
-    if (array.byte_offset % array.alignment != 0) return error + ", which its type cannot be aligned to";
-    return error + ": the launch asked for " + std::to_string(bytes_.size()) + " bytes of shared memory";
-  }
-
-  std::vector<std::byte> bytes_;
-  std::vector<Word> words_;
-};
-
 // Ends the threads of a block that has failed, from wherever they wait.
 struct Abandoned {};
 
 class Machine {
  public:
-  void seed(std::uint64_t seed) { random_ = Random(seed); }
+  void seed(std::uint64_t seed) { random_ = DrawnOrder(seed); }
   Index launches() const { return launches_; }
   Index block() const { return block_; }
   int threads() const { return grid_.threads; }
@@ -266,11 +69,11 @@ class Machine {
 
   void run(const Grid& grid, const std::function<void()>& kernel);
   void barrier();
-  void exchange(void* value, std::size_t size, int lane);
+  void exchange(void* value, std::size_t size, int warp_lane);
   void load(const Array& array, Index i, void* value);
   void store(const Array& array, Index i, const void* value);
 
-  // What a thread does in a block, from its beginning on.
+  // Runs the kernel in one block.
   void live();
 
  private:
@@ -289,7 +92,7 @@ class Machine {
   void require(const std::string& error);
   std::string deadlock() const;
 
-  Random random_{0};
+  DrawnOrder random_{0};
   Index launches_ = 0;
 
   // The launch.
@@ -298,12 +101,12 @@ class Machine {
   std::exception_ptr failure_;  // the first one
 
   // The block.
-  std::recursive_mutex mutex_;  // one launch at a time; a kernel that launches comes this far
+  std::recursive_mutex mutex_;  // one launch at a time; recursive, to report a launch within a kernel
   Index block_ = 0;
   Index epoch_ = 0;
-  Memory memory_;
+  SharedMemory memory_;
   std::vector<std::unique_ptr<Thread>> all_threads_;  // kept; the block has the first grid_.threads of them
-  std::vector<Thread*> ready_;                        // but for the running one
+  std::vector<Thread*> ready_;                        // without the running one
   std::vector<int> in_shuffle_;                       // how many threads wait in one, by warp
   int at_barrier_ = 0;
   int ended_ = 0;
@@ -321,7 +124,7 @@ Machine& machine() {
   for (;;) machine().live();
 }
 
-// What no GPU does is not emulated either.
+// Refuses launches that no GPU makes.
 void require_possible(const Grid& grid) {
   constexpr int most_threads = 1024;
   constexpr Index most_blocks = 0x7fffffff;
@@ -372,7 +175,7 @@ void Machine::make_ready(Thread& thread) {
   ready_.push_back(&thread);
 }
 
-// The running fiber, which has said what it waits for, leaves for one that is ready: maybe itself.
+// Switches from the running fiber, whose state is set, to one that is ready, maybe itself.
 void Machine::go_on() {
   if (ready_.empty() && ended_ < grid_.threads) fail(std::make_exception_ptr(std::logic_error(where() + deadlock())));
   Fiber& from = running_ != nullptr ? running_->fiber : host_;
@@ -399,7 +202,7 @@ void Machine::live() {
   go_on();
 }
 
-// All that wait go on, to their end.
+// Threads that wait are made ready, so that they end.
 void Machine::fail(const std::exception_ptr& error) {
   if (failure_) return;
   failure_ = error;
@@ -413,7 +216,7 @@ void Machine::require(const std::string& error) {
   if (failure_) throw Abandoned{};
 }
 
-// Whom the first thread that waits does so in vain for.
+// Names a thread that waits, and the thread that it waits for in vain.
 std::string Machine::deadlock() const {
   const auto begin = all_threads_.begin();
   const auto end = begin + grid_.threads;
@@ -446,14 +249,14 @@ void Machine::barrier() {
   wait(State::ready);
 }
 
-void Machine::exchange(void* value, std::size_t size, int lane) {
+void Machine::exchange(void* value, std::size_t size, int warp_lane) {
   Thread& thread = self();
   require({});
-  if (lane < 0 || lane >= warp_size)
-    require(thread_name(thread.index) + " shuffles with lane " + std::to_string(lane) + ", beyond its warp");
+  if (warp_lane < 0 || warp_lane >= warp_size)
+    require(thread_name(thread.index) + " shuffles with lane " + std::to_string(warp_lane) + ", beyond its warp");
   std::memcpy(thread.value, value, size);
   thread.size = size;
-  thread.source = lane;
+  thread.source = warp_lane;
   const int warp = thread.index / warp_size;
   if (++in_shuffle_[warp] < warp_size) {
     wait(State::in_shuffle);
@@ -465,20 +268,20 @@ void Machine::exchange(void* value, std::size_t size, int lane) {
   std::memcpy(value, thread.value, size);
 }
 
-// By the last of the lanes, for all of them: the others may have shuffled again before this one looks.
+// Done by the last lane for all of them: others may have shuffled again before a lane reads its value.
 void Machine::exchange_within_warp(int first) {
   std::byte values[warp_size][shuffle_bytes];
-  for (int lane = 0; lane < warp_size; ++lane) {
-    const Thread& thread = *all_threads_[first + lane];
+  for (int warp_lane = 0; warp_lane < warp_size; ++warp_lane) {
+    const Thread& thread = *all_threads_[first + warp_lane];
     const Thread& other = *all_threads_[first + thread.source];
     if (thread.size != other.size)
       require("threads " + std::to_string(thread.index) + " and " + std::to_string(other.index) +
               " meet in shuffles of different types");
-    std::memcpy(values[lane], other.value, shuffle_bytes);
+    std::memcpy(values[warp_lane], other.value, shuffle_bytes);
   }
-  for (int lane = 0; lane < warp_size; ++lane) {
-    Thread& thread = *all_threads_[first + lane];
-    std::memcpy(thread.value, values[lane], shuffle_bytes);
+  for (int warp_lane = 0; warp_lane < warp_size; ++warp_lane) {
+    Thread& thread = *all_threads_[first + warp_lane];
+    std::memcpy(thread.value, values[warp_lane], shuffle_bytes);
     make_ready(thread);
   }
 }
@@ -496,7 +299,7 @@ void Machine::store(const Array& array, Index i, const void* value) {
 void run(const Grid& grid, const std::function<void()>& kernel) { machine().run(grid, kernel); }
 void load(const Array& array, Index i, void* value) { machine().load(array, i, value); }
 void store(const Array& array, Index i, const void* value) { machine().store(array, i, value); }
-void exchange(void* value, std::size_t size, int lane) { machine().exchange(value, size, lane); }
+void exchange(void* value, std::size_t size, int warp_lane) { machine().exchange(value, size, warp_lane); }
 
 }  // namespace emulation
 

@@ -1,14 +1,14 @@
-// A CUDA device on the host, for compilers other than nvcc: what kernels are tested with where there is no GPU. Only
-// device.h includes this; what the words mean is said there.
+// A CUDA device on the host, for compilers other than nvcc, on which kernels are tested where there is no GPU. Only
+// device.h includes this; it documents the functions.
 //
-// HugePages run one after the other, the threads of a block as fibers of which one runs at a time. The next block is
-// drawn at random and so is the next fiber, whenever one waits or ends: code that leans on an order soon shows. The
-// errors that a GPU answers with garbage or not at all end the launch with a std::logic_error that names them:
+// Blocks run one after the other, the threads of a block as fibers of which one runs at a time. The next block is
+// drawn at random, and so is the next fiber whenever one waits or ends, so code that depends on an order soon fails.
+// Errors that a GPU answers with garbage or a hang end the launch with a std::logic_error that names them:
 //   - two threads at the same bytes of shared memory, one of them writing, without a barrier between them; this does
 //     not depend on the order that was drawn
-//   - shared memory read that nobody wrote, or accessed beyond its array or beyond what the launch asked for
-//   - a barrier or a shuffle that some thread does not come to
-// Global memory is the host's, and is left to the host's sanitizers; races there are not seen.
+//   - shared memory read before it is written, or accessed beyond its array or beyond what the launch asked for
+//   - a barrier or a shuffle that some thread does not reach
+// Global memory is the host's, checked by the host's sanitizers; races there are not found.
 #pragma once
 
 #include <bit>
@@ -17,6 +17,7 @@
 #include <functional>
 #include <type_traits>
 
+#include "cuda/kernels/device.h"
 #include "math/bits.h"
 
 #define KETGRAD_KERNEL [[maybe_unused]] static void
@@ -46,8 +47,8 @@ void store(const Array& array, Index i, const void* value);
 
 inline constexpr std::size_t shuffle_bytes = 16;
 
-// Replaces `value` by that of a lane of the warp.
-void exchange(void* value, std::size_t size, int lane);
+// Replaces `value` with that of a lane of the warp.
+void exchange(void* value, std::size_t size, int warp_lane);
 
 }  // namespace emulation
 
@@ -56,16 +57,16 @@ int block_threads();
 Index block_index();
 void barrier();
 
-// From here on the orders are those of this seed.
+// The orders from here on are drawn from this seed.
 void seed_emulation(std::uint64_t seed);
 
-// Since the program started. As on a GPU, one without blocks is none.
+// Since the program started, without launches of no blocks.
 Index launch_count();
 
 template <class T>
-T shuffle(T value, int lane) {
+T shuffle(T value, int warp_lane) {
   static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= emulation::shuffle_bytes);
-  emulation::exchange(&value, sizeof value, lane);
+  emulation::exchange(&value, sizeof value, warp_lane);
   return value;
 }
 
@@ -79,7 +80,7 @@ inline void add_alone(double* sum, double value) { *sum += value; }
 template <class T>
 class Shared {
   static_assert(std::is_trivially_copyable_v<T>);
-  static_assert(sizeof(T) % 4 == 0 && alignof(T) % 4 == 0, "accesses are watched in words of 4 bytes");
+  static_assert(sizeof(T) % 4 == 0 && alignof(T) % 4 == 0, "accesses are watched in units of 4 bytes");
 
  public:
   Shared(std::size_t byte_offset, Index count) : array_{byte_offset, count, sizeof(T), alignof(T)} {}

@@ -1,12 +1,13 @@
-// What every part of a call on a GPU needs: its tables and inputs, the chunk of samples at hand, and memory.
+// What every part of a call on a GPU needs: its tables and inputs, the current chunk of samples, and memory.
 #pragma once
 
 #include <algorithm>
 #include <vector>
 
 #include "cuda/engine/engine.h"
-#include "cuda/kernels/gate_ops.h"
+#include "cuda/kernels/group_sums.h"
 #include "cuda/kernels/parameters.h"
+#include "cuda/kernels/state_call.h"
 
 namespace ketgrad::cuda {
 
@@ -37,7 +38,7 @@ class Context {
 
   bool requests(int input) const { return input != no_input && inputs_[input].gradient != nullptr; }
 
-  // Duals only: whether the input has a direction.
+  // Duals only: whether the input has a tangent.
   bool has_tangent(int input) const { return input != no_input && inputs_[input].data.tangents != nullptr; }
 
   bool requests(const Range& values) const {
@@ -49,7 +50,7 @@ class Context {
 
   // --- chunks --------------------------------------------------------------------------------------------------------
 
-  // As many samples at a time as fit the workspace, of so many bytes each.
+  // Calls f() for chunks of as many samples as fit the workspace, at bytes_each a sample.
   template <class F>
   void for_each_chunk(double bytes_each, const F& f) {
     const auto fit = static_cast<double>(device_.workspace_bytes) / bytes_each;
@@ -71,13 +72,13 @@ class Context {
     return static_cast<E*>(device_.allocate(std::max<Index>(count, 1) * sizeof(E)));
   }
 
-  // A state a sample of a chunk, taken when it is first needed and kept for the next chunks.
+  // A state for each sample of a chunk, allocated on first use and kept for the next chunks.
   Complex<T>* own(Complex<T>*& states) {
     if (states == nullptr) states = take<Complex<T>>(chunk_ * dimension_);
     return states;
   }
 
-  // SampleParameters a sample, likewise.
+  // `each` numbers for each sample of a chunk, likewise.
   template <class E>
   E* numbers_of_chunk(E*& numbers, Index each) {
     if (numbers == nullptr) numbers = take<E>(chunk_ * each);
@@ -87,15 +88,15 @@ class Context {
   void zero_states(Complex<T>* states) { device_.zero(states, sizeof(Complex<T>) * samples_.count * dimension_); }
   void zero_numbers(Accum<T>* numbers, Index each) { device_.zero(numbers, sizeof(Accum<T>) * samples_.count * each); }
 
-  // Room for the partial sums of words, for the coefficients of an unfused gate, and for what an unfused gate or a
-  // factor of an observable needs beside the states.
-  Accum<T>* room_for_words(Index count) { return grown(words_, count); }
+  // Room for the partial sums of Pauli words, for the coefficients of an unfused gate, and for what an unfused gate or
+  // a factor of an observable needs beside the states.
+  Accum<T>* room_for_pauli_words(Index count) { return grown(pauli_word_sums_, count); }
   Complex<T>* room_for_coefficients(Index count) { return grown(coefficients_, count); }
   Complex<T>* room_for_factor(Index count) { return grown(factor_, count); }
 
   // --- sums over groups ----------------------------------------------------------------------------------------------
 
-  // Room for so many sums, and for so many partial sums.
+  // Room for `count` sums, and for `count` partial sums.
   Complex<Accum<T>>* room_for_sums(Index count) { return grown(sums_, count); }
   Complex<Accum<T>>* room_for_partials(Index count) { return grown(partials_, count); }
 
@@ -131,7 +132,7 @@ class Context {
   Samples samples_;
   Room<Complex<Accum<T>>> sums_;
   Room<Complex<Accum<T>>> partials_;
-  Room<Accum<T>> words_;
+  Room<Accum<T>> pauli_word_sums_;
   Room<Complex<T>> coefficients_;
   Room<Complex<T>> factor_;
 };

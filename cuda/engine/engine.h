@@ -15,15 +15,15 @@ class Device {
  public:
   virtual ~Device() = default;
 
-  // Memory of the device that lives as long as this object; on a multiple of 256 bytes.
+  // Device memory that lives as long as this object, aligned to 256 bytes.
   virtual void* allocate(std::size_t bytes) = 0;
   virtual void zero(void* memory, std::size_t bytes) = 0;
   virtual void copy(void* to, const void* from, std::size_t bytes) = 0;
 
   Queue queue;
   int multiprocessors = 1;
-  std::size_t shared_bytes = 0;     // that a block can have
-  std::size_t workspace_bytes = 0;  // that a call may take; more samples than fit go in chunks
+  std::size_t shared_bytes = 0;     // of a thread block
+  std::size_t workspace_bytes = 0;  // of a call; samples that do not fit go in chunks
 };
 
 // Tables and their copy on the device.
@@ -37,7 +37,7 @@ struct DeviceCall {
   const DeviceTables* tables = nullptr;
   Index batch = 0;
   std::vector<InputView<T>> inputs;  // addresses on the device
-  std::vector<const T*> tangents;    // of the inputs, null where one has no tangent; empty where none has one
+  std::vector<const T*> tangents;    // of the inputs: null where one has no tangent, empty if none has one
 };
 
 // Throws std::invalid_argument where a matrix is larger than a block's shared memory.
@@ -47,8 +47,8 @@ void execute(Device& device, const DeviceCall<T>& call, const Results<T>& result
 template <class T>
 void execute_vjp(Device& device, const DeviceCall<T>& call, const Cotangents<T>& cotangents);
 
-// Derivatives of both along the call's tangents; of execute_vjp only where a gradient is requested. It sweeps on duals,
-// which take twice the bytes: the call's tables are those of a plan for such numbers.
+// Derivatives of both along the call's tangents; of execute_vjp only if a gradient is requested. It computes with
+// duals, which take twice the bytes: the call's tables are those of a plan for numbers of that size.
 template <class T>
 void execute_tangents(Device& device, const DeviceCall<T>& call, const Directional<T>& directional);
 

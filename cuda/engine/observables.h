@@ -1,5 +1,5 @@
-// The measurements of a call that are no Pauli words of expectation values: results, bras, and the gradients of what
-// observables are made of. Formulas are those of the CPU's engine.
+// All measurements of a call but the Pauli words of expectation values: results, bras, and gradients of the inputs of
+// observables. Formulas are those of the CPU's engine.
 #pragma once
 
 #include "cuda/engine/context.h"
@@ -8,18 +8,18 @@
 namespace ketgrad::cuda {
 
 template <class T>
-class Observables {
+class DeviceObservables {
  public:
-  explicit Observables(Context<T>& context) : c_(context) {}
+  explicit DeviceObservables(Context<T>& context) : c_(context) {}
 
-  // Results of all measurements, on top of the words.
+  // Results of all measurements, on top of those of Pauli words.
   void measure(const Complex<T>* ket, const Results<Real<T>>& results) {
     ket_ = ket;
     for (const TableMeasurement& m : c_.tables().measurements) measure(m, results);
   }
 
-  // Adds to the bra what the cotangents ask for, to gradients those of factors, and sets terms[coefficient][sample] of
-  // the terms whose coefficients are requested.
+  // Adds the cotangents' bras to the bra and the gradients of factors to the inputs', and sets
+  // terms[coefficient][sample] for the coefficients whose gradients are requested.
   void add_bras(const Complex<T>* ket, const CotangentSources<T>& cotangents, Complex<T>* bra, Accum<T>* terms) {
     ket_ = ket;
     cotangents_ = &cotangents;
@@ -28,7 +28,7 @@ class Observables {
     for (const TableMeasurement& m : c_.tables().measurements) add_bra(m);
   }
 
-  // SampleParameters that a factor needs beside the states.
+  // Numbers that a factor needs beside the states.
   Index spare_count(const ObservableFactor& f, Index samples) const {
     const Index numel = f.input == no_input ? 0 : c_.inputs()[f.input].numel;
     return factor_spare_count<T>(f, c_.dimension(), numel, samples);
@@ -104,7 +104,7 @@ class Observables {
 
   static Weight<T> one() { return {}; }
 
-  // SampleParameters of a sample, valid until the next.
+  // Numbers of a sample, valid until the next.
   const Accum<T>* weights(const Weight<T>& weight) {
     set_weights(c_.queue(), c_.state_call(), c_.tables().real_results, weight, c_.numbers_of_chunk(weights_, 1));
     return weights_;
@@ -114,11 +114,11 @@ class Observables {
     return c_.sum_groups(m.groups, Offsets::of(m.offsets), entries, ket_, ket_);
   }
 
-  // The term's word and factors applied to `in`, all but the factor `left_out`.
+  // The term's Pauli word and factors applied to `in`, all but the factor `left_out`.
   Complex<T>* written_term(const Complex<T>* in, const ObservableTerm& term,
                            const ObservableFactor* left_out = nullptr) {
     Complex<T>* out = c_.own(second_scratch_);
-    write_word(c_.queue(), c_.state_call(), term.pauli_word, in, out);
+    write_pauli_word(c_.queue(), c_.state_call(), term.pauli_word, in, out);
     for (const ObservableFactor& f : term.factors) {
       if (&f == left_out) continue;
       const Input<T>* input = f.input == no_input ? nullptr : &c_.inputs()[f.input];

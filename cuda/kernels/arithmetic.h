@@ -11,13 +11,13 @@ namespace ketgrad::cuda {
 
 // --- numbers ---------------------------------------------------------------------------------------------------------
 //
-// Kernels are written once for numbers of any kind T: float and double, and duals of them. On duals they give the
-// derivatives of results and gradients along one direction of the inputs, forward over reverse.
+// Kernels are written once for any number type T: float, double, and duals of them. On duals they give the derivatives
+// of results and gradients along a tangent of the inputs, forward over reverse.
 
 template <class T>
 struct NumberOf {
-  using Real = T;        // what is in memory outside of a call
-  using Accum = double;  // what sums are taken in
+  using Real = T;        // of inputs and results in memory
+  using Accum = double;  // of sums
 };
 template <class R>
 struct NumberOf<DualOf<R>> {
@@ -30,13 +30,13 @@ using Real = typename NumberOf<T>::Real;
 template <class T>
 using Accum = typename NumberOf<T>::Accum;
 
-// Calls a macro for each kind of number that kernels are there for.
+// Calls a macro for each number type that kernels are compiled for.
 #define KETGRAD_FOR_NUMBERS(macro) macro(float) macro(double) macro(DualOf<float>) macro(Dual)
 
 template <class T>
 inline constexpr bool is_dual = !std::is_same_v<T, Real<T>>;
 
-// An array that a call brings: its values, and those of duals their tangents, null where they have no tangent.
+// An array of a call: its values and, for duals, their tangents, null where there are none.
 template <class T>
 struct Source {
   const Real<T>* values = nullptr;
@@ -59,8 +59,8 @@ KETGRAD_DEVICE DualOf<R> shuffle_xor(const DualOf<R>& x, int mask) {
 }
 
 template <class R>
-KETGRAD_DEVICE DualOf<R> shuffle(const DualOf<R>& x, int lane) {
-  return {shuffle(x.value, lane), shuffle(x.tangent, lane)};
+KETGRAD_DEVICE DualOf<R> shuffle(const DualOf<R>& x, int warp_lane) {
+  return {shuffle(x.value, warp_lane), shuffle(x.tangent, warp_lane)};
 }
 
 template <class R>
@@ -85,7 +85,7 @@ KETGRAD_DEVICE Real<T> plain(const T& x) {
 
 // --- indices ---------------------------------------------------------------------------------------------------------
 
-// Sum of vectors[j] over the bits j of r, of `count` bits: no branches, so that loads do not wait for each other.
+// The sum of vectors[j] over the bits j of r, which has `count` bits. Without branches, so that loads overlap.
 template <class V, class R>
 KETGRAD_DEVICE V combine(const V* vectors, int count, R r) {
   V sum = 0;
@@ -128,15 +128,15 @@ KETGRAD_DEVICE Complex<T> narrowed(const Complex<Accum<T>>& a) {
 
 // --- sums ------------------------------------------------------------------------------------------------------------
 
-// In the same order on every lane, so that all have the same sum.
+// In the same order on every lane of the warp, so that all have the same sum.
 template <class T>
 KETGRAD_DEVICE T warp_sum(T value) {
   for (int mask = warp_size / 2; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
   return value;
 }
 
-// Of all threads of a block, which has shared memory for a number of each warp. Between two sums goes a barrier: the
-// threads have read the earlier one then.
+// Over all threads of a block, which has shared memory for a number of each warp. Between two sums there must be a
+// barrier, so that all threads have read the first.
 template <class N>
 KETGRAD_DEVICE N block_sum(const N& value) {
   const N of_warp = warp_sum(value);
@@ -157,7 +157,8 @@ KETGRAD_DEVICE Complex<N> block_sum(const Complex<N>& value) {
   return {re, block_sum(value.im)};
 }
 
-// --- what a call brings ----------------------------------------------------------------------------------------------
+// --- inputs of a call
+// -------------------------------------------------------------------------------------------------
 
 template <class T>
 struct Input {
@@ -170,7 +171,7 @@ struct Input {
   KETGRAD_DEVICE Index row(Index sample) const { return batched != 0 ? sample * numel : 0; }
 };
 
-// Of no input it is the offset.
+// The offset if it reads no input.
 template <class T>
 KETGRAD_DEVICE Accum<T> value_of(const Slot& v, const Input<T>* inputs, Index sample) {
   if (v.input == no_input) return v.offset;
@@ -193,13 +194,13 @@ KETGRAD_DEVICE Accum<T> coefficient_of(const TablesView& t, const Coefficient& c
 
 // A rotation exp(-i angle/2 P) = c + s (-i P), c and s being cosine and sine of half the angle, takes pairs (a, b) to
 // (c a - s b, c b + s a). With t = s / (1 + c) that is three shears: a -= t b, b += s a, a -= t b, six multiply-adds
-// where the formula has eight operations. Of a negative c, (-c, -s) is rotated by, which leaves out a sign for all
-// amplitudes.
+// where the formula has eight operations. For a negative c it rotates by (-c, -s), which defers a sign of all
+// amplitudes: an unnormalised rotation.
 template <class T>
 struct ShearRotation {
   T shear;  // t, at most 1
   T sine;
-  Real<T> sign;  // left out
+  Real<T> sign;  // deferred
 };
 
 // A chunk of samples: those from `first` on.

@@ -1,15 +1,15 @@
-// The words that kernels are written in. For nvcc they mean the GPU; for any other compiler they mean the emulation of
-// one on the host (emulation.h), under which the same kernels are tested and sanitized where there is no GPU. Nothing
-// else differs between the two builds.
+// The functions and macros that kernels are written in. For nvcc they are those of the GPU; for any other compiler,
+// those of the emulation of one on the host (emulation.h), which tests and sanitizes the same kernels where there is no
+// GPU. Nothing else differs between the two builds.
 //
-//   KETGRAD_KERNEL, KETGRAD_DEVICE                what a kernel, and a function that kernels call, is declared with
-//   KETGRAD_BOUNDS(threads, blocks)               most threads of a block, and blocks a multiprocessor shall hold
+//   KETGRAD_KERNEL, KETGRAD_DEVICE                declare a kernel, and a function that kernels call
+//   KETGRAD_BOUNDS(threads, blocks)               most threads of a block, and the least blocks of a multiprocessor
 //   thread_index(), block_threads()               this thread within its block, and how many those are
 //   block_index()                                 this block within the launch
-//   barrier()                                     all threads of the block
+//   barrier()                                     of all threads of the block
 //   shuffle_xor(value, mask)                      the value of lane (this ^ mask) of the warp; all 32 lanes take part
 //   shuffle(value, lane)                          the value of that lane of the warp; likewise
-//   add_alone(sum, value)                         *sum += value, where no other thread adds: nobody waits for the sum
+//   add_alone(sum, value)                         *sum += value, where no other thread adds; does not wait
 //   with_sign(x, signs)                           -x where the highest bit of signs is set, else x
 //   Shared<T>(byte_offset, count)                 an array in the block's shared memory: get(i), set(i, value)
 //   launch(queue, blocks, threads, shared_bytes, kernel, arguments...)
@@ -54,8 +54,8 @@ KETGRAD_DEVICE T shuffle_xor(T value, int mask) {
 }
 
 template <class T>
-KETGRAD_DEVICE T shuffle(T value, int lane) {
-  return __shfl_sync(0xffffffffu, value, lane);
+KETGRAD_DEVICE T shuffle(T value, int warp_lane) {
+  return __shfl_sync(0xffffffffu, value, warp_lane);
 }
 
 // Additions of one thread to one place are done in its order, so the sum has the same bits each time.
@@ -86,12 +86,12 @@ KETGRAD_DEVICE double with_sign(double x, std::uint32_t signs) {
 
 inline constexpr Index most_blocks = 0x7fffffff;
 
-// A block has this much shared memory without asking.
-inline constexpr std::size_t shared_without_asking = std::size_t{48} << 10;
+// The shared memory that a block has by default.
+inline constexpr std::size_t default_shared_bytes = std::size_t{48} << 10;
 
-// Lets a kernel have as much shared memory as a block of the current device can have. This is a property of the
-// function on the device, the same for all threads and for graphs that are instantiated later: it is set to the most
-// there is, once. Were it what a launch takes, another thread could ask for less before that launch is made.
+// Allows a kernel as much shared memory as a block of the current device can have. The limit is a property of the
+// function on the device, shared by all threads and by graphs that are instantiated later, so it is set to the maximum,
+// once. With the limit of a launch, another thread could lower it before the launch is made.
 inline void allow_all_shared_memory(const void* kernel) {
   static std::mutex mutex;
   static std::set<std::pair<int, const void*>> allowed;
@@ -113,7 +113,7 @@ void launch(const Queue& queue, Index blocks, int threads, std::size_t shared_by
   if (blocks == 0) return;
   if (blocks > most_blocks)
     throw std::runtime_error("ketgrad: more work than one launch can take; use a smaller batch");
-  if (shared_bytes > shared_without_asking) allow_all_shared_memory(reinterpret_cast<const void*>(kernel));
+  if (shared_bytes > default_shared_bytes) allow_all_shared_memory(reinterpret_cast<const void*>(kernel));
   kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes,
            static_cast<cudaStream_t>(queue.stream)>>>(arguments...);
   require_success(cudaGetLastError(), "a launch");

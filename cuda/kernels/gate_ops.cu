@@ -10,10 +10,6 @@ namespace ketgrad::cuda {
 
 namespace {
 
-KETGRAD_DEVICE Index offset_at(const TablesView& t, const Offsets& offsets, Index a) {
-  return offsets.is_list != 0 ? static_cast<Index>(t.vectors[offsets.list.first + a]) : at(t, offsets.map, a);
-}
-
 // --- beginnings ------------------------------------------------------------------------------------------------------
 
 template <class T>
@@ -115,25 +111,25 @@ KETGRAD_KERNEL invert_diagonal_tangents_kernel(Index each, Index rows, const Com
   inverse[item.sample * each + item.number] = with_tangent(a, Complex<R>{-tangent.re, -tangent.im});
 }
 
-// The matrix of a formula. No formula mixes more than two rows: the excitations with a phase on all others have 4 or
-// 16, but rotate two of them as RY does. So a thread holds the block of those two and the phase: the 16 rows of a
-// double excitation would take kilobytes of local memory, which the driver reserves for every thread that a GPU can
-// hold.
+// The matrix of a formula. No formula mixes more than two rows: the excitations with a phase on all others have 4 or 16
+// rows, but rotate two of them as RY does. So a thread holds the 2 x 2 matrix of these two and the phase: the 16 rows
+// of a double excitation would take kilobytes of local memory, which the driver reserves for every thread that fits a
+// GPU.
 template <class R>
 class FormulaMatrix {
  public:
-  KETGRAD_DEVICE FormulaMatrix(Formula formula, int size, const R* p) : block_rows_(size < 2 ? size : 2) {
+  KETGRAD_DEVICE FormulaMatrix(Formula formula, int size, const R* p) : mixed_rows_(size < 2 ? size : 2) {
     switch (formula) {
       case Formula::single_excitation_plus: excite(1, 2, 0.5, p); break;
       case Formula::single_excitation_minus: excite(1, 2, -0.5, p); break;
       case Formula::double_excitation_plus: excite(3, 12, 0.5, p); break;
       case Formula::double_excitation_minus: excite(3, 12, -0.5, p); break;
-      default: block_matrix(formula, p, block_);
+      default: block_matrix(formula, p, mixed_);
     }
   }
 
   KETGRAD_DEVICE Complex<R> at(int a, int b) const {
-    if (mixes(a) && mixes(b)) return block_[(a == high_ ? block_rows_ : 0) + (b == high_ ? 1 : 0)];
+    if (mixes(a) && mixes(b)) return mixed_[(a == high_ ? mixed_rows_ : 0) + (b == high_ ? 1 : 0)];
     return a == b ? others_ : Complex<R>{};
   }
 
@@ -141,15 +137,15 @@ class FormulaMatrix {
   KETGRAD_DEVICE void excite(int low, int high, double phase, const R* p) {
     low_ = low;
     high_ = high;
-    block_matrix(Formula::ry, p, block_);
+    block_matrix(Formula::ry, p, mixed_);
     others_ = formulas::phase(R(phase) * p[0]);
   }
   KETGRAD_DEVICE bool mixes(int a) const { return a == low_ || a == high_; }
 
-  int block_rows_;
+  int mixed_rows_;
   int low_ = 0;
   int high_ = 1;
-  Complex<R> block_[4];
+  Complex<R> mixed_[4];
   Complex<R> others_{};
 };
 
@@ -183,7 +179,7 @@ KETGRAD_KERNEL formula_kernel(Index each, Index rows, StateCall<T> c, TableGateO
 
 // --- application -----------------------------------------------------------------------------------------------------
 
-// A block takes as many groups as have a thread for each amplitude, one at least.
+// A block takes as many groups as it has threads for their amplitudes, at least one.
 template <class T>
 KETGRAD_KERNEL matrix_kernel(StateCall<T> c, Map groups, Offsets offsets, const Complex<T>* matrix, Index stride,
                              Index groups_in_block, Complex<T>* states) {
@@ -232,14 +228,6 @@ KETGRAD_KERNEL exchange_kernel(Index each, Index samples, StateCall<T> c, Map gr
   b = before;
 }
 
-// -i P |j> = i^quarter (-1)^parity(j) |j ^ x>: what it brings to row i from its partner.
-template <class T>
-KETGRAD_DEVICE Complex<T> generated(const PauliWord& pauli_word, Index from, const Complex<T>& amplitude) {
-  const int quarter =
-      pauli_word.y_count + 3 + (odd(static_cast<Mask>(from) & pauli_word.z) != pauli_word.negative ? 2 : 0);
-  return times_quarter(amplitude, quarter);
-}
-
 template <class T>
 KETGRAD_KERNEL rotation_kernel(Index each, Index samples, StateCall<T> c, Map groups, PauliWord pauli_word,
                                const Complex<T>* coefficients, Index stride, Complex<T>* states) {
@@ -253,96 +241,6 @@ KETGRAD_KERNEL rotation_kernel(Index each, Index samples, StateCall<T> c, Map gr
   const Complex<T> at_j = state[j];
   state[i] = cs.re * at_i + cs.im * generated(pauli_word, j, at_j);
   if (i != j) state[j] = cs.re * at_j + cs.im * generated(pauli_word, i, at_i);
-}
-
-// --- sums ------------------------------------------------------------------------------------------------------------
-
-// A sum over so many groups is cut into partial sums, a block for each.
-constexpr Index groups_in_partial = 4096;
-// With fewer groups than this, a thread takes an entry by itself.
-constexpr Index few_groups = 64;
-
-constexpr Index partials_of(Index groups) {
-  return std::min<Index>(std::max<Index>(groups / groups_in_partial, 1), 256);
-}
-
-struct Entry {
-  Index a = 0;
-  Index b = 0;
-};
-
-KETGRAD_DEVICE Entry entry_at(const TablesView& t, const Entries& entries, const Offsets& offsets, Index e) {
-  switch (entries.kind) {
-    case Entries::Kind::all: return {offset_at(t, offsets, e / offsets.size), offset_at(t, offsets, e % offsets.size)};
-    case Entries::Kind::diagonal: return {offset_at(t, offsets, e), offset_at(t, offsets, e)};
-    default:
-      return {offset_at(t, offsets, t.entries[entries.rows.first + e]),
-              offset_at(t, offsets, t.entries[entries.columns.first + e])};
-  }
-}
-
-template <class T>
-KETGRAD_DEVICE Complex<Accum<T>> sum_of_groups(const StateCall<T>& c, const Map& groups, const Entry& entry,
-                                               const Complex<T>* x, const Complex<T>* y, Index first, Index stride,
-                                               Index end) {
-  Complex<Accum<T>> sum{};
-  for (Index r = first; r < end; r += stride) {
-    const Index base = at(c.t, groups, r);
-    sum += widened(inner(x[base ^ entry.a], y[base ^ entry.b]));
-  }
-  return sum;
-}
-
-template <class T>
-KETGRAD_KERNEL few_sums_kernel(Index each, Index samples, StateCall<T> c, Map groups, Offsets offsets, Entries entries,
-                               const Complex<T>* x, const Complex<T>* y, Complex<Accum<T>>* sums) {
-  const Item item = Item::of(each, samples);
-  if (!item.exists) return;
-  const Index state = item.sample << c.num_bits;
-  const Entry entry = entry_at(c.t, entries, offsets, item.number);
-  sums[item.sample * each + item.number] = sum_of_groups(c, groups, entry, x + state, y + state, 0, 1, groups.size());
-}
-
-// Block (sample, entry, partial).
-template <class T>
-KETGRAD_KERNEL sums_kernel(StateCall<T> c, Map groups, Offsets offsets, Entries entries, Index partials,
-                           const Complex<T>* x, const Complex<T>* y, Complex<Accum<T>>* sums) {
-  const Index partial = block_index() % partials;
-  const Index number = block_index() / partials % entries.count;
-  const Index state = (block_index() / partials / entries.count) << c.num_bits;
-  const Entry entry = entry_at(c.t, entries, offsets, number);
-  const Index length = groups.size() / partials;
-  const Complex<Accum<T>> sum =
-      block_sum(sum_of_groups(c, groups, entry, x + state, y + state, partial * length + thread_index(),
-                              block_threads(), (partial + 1) * length));
-  if (thread_index() == 0) sums[block_index()] = sum;
-}
-
-template <class T>
-KETGRAD_KERNEL rotation_sums_kernel(StateCall<T> c, Map groups, PauliWord pauli_word, Index partials,
-                                    const Complex<T>* bra, const Complex<T>* ket, Complex<Accum<T>>* sums) {
-  const Index partial = block_index() % partials;
-  const Index state = (block_index() / partials) << c.num_bits;
-  const Index length = groups.size() / partials;
-  Accum<T> sum = 0;
-  for (Index r = partial * length + thread_index(); r < (partial + 1) * length; r += block_threads()) {
-    const Index i = at(c.t, groups, r);
-    const Index j = i ^ static_cast<Index>(pauli_word.x);
-    sum += inner(widened(bra[state + i]), widened(generated(pauli_word, j, ket[state + j]))).re;
-    if (i != j) sum += inner(widened(bra[state + j]), widened(generated(pauli_word, i, ket[state + i]))).re;
-  }
-  sum = block_sum(sum);
-  if (thread_index() == 0) sums[block_index()] = {sum, 0};
-}
-
-template <class N>
-KETGRAD_KERNEL fold_kernel(Index each, Index samples, Index partials, const Complex<N>* from, Complex<N>* to) {
-  const Item item = Item::of(each, samples);
-  if (!item.exists) return;
-  const Index e = item.sample * each + item.number;
-  Complex<N> total{};
-  for (Index p = 0; p < partials; ++p) total += from[e * partials + p];
-  to[e] = total;
 }
 
 // --- gradients -------------------------------------------------------------------------------------------------------
@@ -507,43 +405,7 @@ void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const Tab
                gate_op, batched, sums);
 }
 
-template <class N>
-void fold_sums(const Queue& queue, Index count, Index samples, Index partials, const Complex<N>* from, Complex<N>* to) {
-  launch_items(queue, count, samples, fold_kernel<N>, partials, from, to);
-}
-
-Index sum_scratch_count(Index groups, Index entries, Index samples) {
-  const Index partials = partials_of(groups);
-  return partials == 1 ? 0 : partials * entries * samples;
-}
-
-template <class T>
-void sum_over_groups(const Queue& queue, const StateCall<T>& call, const Map& groups, const Offsets& offsets,
-                     const Entries& entries, const Complex<T>* x, const Complex<T>* y, Complex<Accum<T>>* sums,
-                     Complex<Accum<T>>* scratch) {
-  if (entries.count == 0) return;
-  if (groups.size() < few_groups) {
-    return launch_items(queue, entries.count, call.samples.count, few_sums_kernel<T>, call, groups, offsets, entries, x,
-                        y, sums);
-  }
-  const Index partials = partials_of(groups.size());
-  launch(queue, call.samples.count * entries.count * partials, item_threads,
-         item_threads / warp_size * sizeof(Accum<T>), sums_kernel<T>, call, groups, offsets, entries, partials, x, y,
-         partials == 1 ? sums : scratch);
-  if (partials > 1) fold_sums<Accum<T>>(queue, entries.count, call.samples.count, partials, scratch, sums);
-}
-
-template <class T>
-void sum_rotation(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, const Complex<T>* bra,
-                  const Complex<T>* ket, Complex<Accum<T>>* sums, Complex<Accum<T>>* scratch) {
-  const Index partials = partials_of(gate_op.groups.size());
-  launch(queue, call.samples.count * partials, item_threads, item_threads / warp_size * sizeof(Accum<T>),
-         rotation_sums_kernel<T>, call, gate_op.groups, gate_op.pauli_word, partials, bra, ket,
-         partials == 1 ? sums : scratch);
-  if (partials > 1) fold_sums<Accum<T>>(queue, 1, call.samples.count, partials, scratch, sums);
-}
-
-#define KETGRAD_STEPS(T)                                                                                             \
+#define KETGRAD_GATE_OPS(T)                                                                                          \
   template void begin_states(const Queue&, const StateCall<T>&, const InitialAmplitudes&, Complex<T>*);              \
   template void load_initial_state(const Queue&, const StateCall<T>&, int, const Map&, Complex<T>*);                 \
   template void add_initial_gradient(const Queue&, const StateCall<T>&, const Input<T>&, int, const Map&,            \
@@ -556,20 +418,13 @@ void sum_rotation(const Queue& queue, const StateCall<T>& call, const TableGateO
   template void set_gate_op_sources(const Queue&, const StateCall<T>&, const TableGateOp&, const Complex<Accum<T>>*, \
                                     Accum<T>*);                                                                      \
   template void add_matrix_gradient(const Queue&, const StateCall<T>&, const TableGateOp&, bool,                     \
-                                    const Complex<Accum<T>>*);                                                       \
-  template void sum_over_groups(const Queue&, const StateCall<T>&, const Map&, const Offsets&, const Entries&,       \
-                                const Complex<T>*, const Complex<T>*, Complex<Accum<T>>*, Complex<Accum<T>>*);       \
-  template void sum_rotation(const Queue&, const StateCall<T>&, const TableGateOp&, const Complex<T>*,               \
-                             const Complex<T>*, Complex<Accum<T>>*, Complex<Accum<T>>*);
-KETGRAD_FOR_NUMBERS(KETGRAD_STEPS)
-#undef KETGRAD_STEPS
+                                    const Complex<Accum<T>>*);
+KETGRAD_FOR_NUMBERS(KETGRAD_GATE_OPS)
+#undef KETGRAD_GATE_OPS
 
 template void invert_tangents(const Queue&, const TableGateOp&, Index, const Complex<DualOf<float>>*,
                               Complex<DualOf<float>>*, Complex<DualOf<float>>*);
 template void invert_tangents(const Queue&, const TableGateOp&, Index, const Complex<Dual>*, Complex<Dual>*,
                               Complex<Dual>*);
-
-template void fold_sums(const Queue&, Index, Index, Index, const Complex<double>*, Complex<double>*);
-template void fold_sums(const Queue&, Index, Index, Index, const Complex<Dual>*, Complex<Dual>*);
 
 }  // namespace ketgrad::cuda

@@ -1,19 +1,10 @@
-// Kernels over whole states in memory: how a state begins, the gates that are passes of their own, and sums over groups
-// of amplitudes, from which their gradients come.
+// Kernels over whole states in memory: how a state begins, and unfused gates. The sums that their gradients come from
+// are in group_sums.h.
 #pragma once
 
-#include "cuda/kernels/arithmetic.h"
+#include "cuda/kernels/state_call.h"
 
 namespace ketgrad::cuda {
-
-// States of a chunk of samples, [sample][2^num_bits].
-template <class T>
-struct StateCall {
-  TablesView t;
-  Samples samples;
-  int num_bits = 0;
-  const Input<T>* inputs = nullptr;
-};
 
 // |index>
 template <class T>
@@ -63,43 +54,5 @@ void set_gate_op_sources(const Queue& queue, const StateCall<T>& call, const Tab
 template <class T>
 void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, bool batched,
                          const Complex<Accum<T>>* sums);
-
-// --- sums over groups ------------------------------------------------------------------------------------------------
-
-// Which entries (a, b) of sum over groups r of conj(x[r, a]) y[r, b] are requested: all, those of the diagonal, or a
-// list.
-struct Entries {
-  enum class Kind : std::int32_t { all, diagonal, listed } kind = Kind::all;
-  Index count = 0;
-  Range rows;  // of a list: where a, and b, are in TablesView::entries
-  Range columns;
-};
-
-// Where a group's amplitudes are: a map, or (of a gate_op) a list among TablesView::vectors.
-struct Offsets {
-  Map map;
-  Range list;
-  std::int32_t is_list = 0;
-  Index size = 0;
-
-  static Offsets of(const Map& map) { return {map, {}, 0, map.size()}; }
-  static Offsets of(const Range& list) { return {{}, list, 1, list.count}; }
-};
-
-// sums[sample][entry]; `scratch` has room for sum_scratch_count numbers.
-template <class T>
-void sum_over_groups(const Queue& queue, const StateCall<T>& call, const Map& groups, const Offsets& offsets,
-                     const Entries& entries, const Complex<T>* x, const Complex<T>* y, Complex<Accum<T>>* sums,
-                     Complex<Accum<T>>* scratch);
-Index sum_scratch_count(Index groups, Index entries, Index samples);
-
-// to[sample][e] = sum over p of from[sample][e][p]
-template <class N>
-void fold_sums(const Queue& queue, Index count, Index samples, Index partials, const Complex<N>* from, Complex<N>* to);
-
-// sums[sample][0] = Re<bra| -i P |ket> over the unfused gate's groups.
-template <class T>
-void sum_rotation(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, const Complex<T>* bra,
-                  const Complex<T>* ket, Complex<Accum<T>>* sums, Complex<Accum<T>>* scratch);
 
 }  // namespace ketgrad::cuda

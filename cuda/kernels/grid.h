@@ -1,4 +1,4 @@
-// Launches of one thread for each item of work of each sample.
+// Launches with one thread for each item of each sample.
 #pragma once
 
 #include "cuda/kernels/arithmetic.h"
@@ -7,7 +7,7 @@ namespace ketgrad::cuda {
 
 inline constexpr int item_threads = 256;
 
-// Which item of work this thread has.
+// The item of this thread.
 struct Item {
   Index sample = 0;
   Index number = 0;
@@ -26,7 +26,7 @@ void launch_items(const Queue& queue, Index each, Index samples, void (*kernel)(
   launch(queue, blocks, item_threads, 0, kernel, each, samples, arguments...);
 }
 
-// Adds of_sample(s) to element item.number of a complex input's gradient. Of a shared input one thread adds up all
+// Adds of_sample(s) to element item.number of a complex input's gradient. For a shared input one thread sums all
 // samples, in order.
 template <class T, class F>
 KETGRAD_DEVICE void add_complex_gradient(const Input<T>& input, const Samples& samples, const Item& item, bool batched,

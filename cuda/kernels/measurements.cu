@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <bit>
 
+#include "cuda/kernels/gate_ops.h"
 #include "cuda/kernels/grid.h"
+#include "cuda/kernels/group_sums.h"
 
 namespace ketgrad::cuda {
 
@@ -50,7 +52,8 @@ KETGRAD_KERNEL multiply_kernel(Index each, Index samples, const N* weight, const
 // --- states ----------------------------------------------------------------------------------------------------------
 
 template <class T>
-KETGRAD_KERNEL word_kernel(Index each, Index samples, PauliWord pauli_word, const Complex<T>* in, Complex<T>* out) {
+KETGRAD_KERNEL pauli_word_kernel(Index each, Index samples, PauliWord pauli_word, const Complex<T>* in,
+                                 Complex<T>* out) {
   const Item item = Item::of(each, samples);
   if (!item.exists) return;
   const Index from = item.number ^ static_cast<Index>(pauli_word.x);
@@ -113,8 +116,8 @@ struct Sparse {
   Range column_entries;
 };
 
-// A direction of an observable's matrix need not be Hermitian, but results depend on its Hermitian part alone: half of
-// it and of its adjoint.
+// The tangent of an observable's matrix need not be Hermitian, but results depend only on its Hermitian part: half the
+// sum of it and its adjoint.
 template <class R>
 KETGRAD_DEVICE Complex<DualOf<R>> hermitian_part(const Complex<DualOf<R>>& a, const Complex<DualOf<R>>& mirrored) {
   const R half = 0.5;
@@ -284,13 +287,13 @@ KETGRAD_KERNEL projector_gradient_kernel(Index each, Index samples, StateCall<T>
   sums[item.sample * each + item.number] = total;
 }
 
-// A sum over groups is cut so that some ten thousand threads take part, of a few groups each at least.
+// Partial sums of a sum over groups: about ten thousand threads take part, with a few groups each.
 Index projector_partials(const ObservableFactor& f) {
   const Index requested = std::min((Index{1} << 14) / f.offsets.size(), f.groups.size() / 16);
   return std::bit_floor(static_cast<Mask>(std::max<Index>(requested, 1)));
 }
 
-// Of a block that takes one group.
+// Of a block for one group.
 int group_threads(const ObservableFactor& f) { return f.offsets.size() < item_threads ? warp_size : item_threads; }
 
 template <class T>
@@ -328,9 +331,9 @@ void multiply(const Queue& queue, const StateCall<T>& call, const Accum<T>* weig
 }
 
 template <class T>
-void write_word(const Queue& queue, const StateCall<T>& call, const PauliWord& word, const Complex<T>* in,
-                Complex<T>* out) {
-  launch_items(queue, dimension(call), call.samples.count, word_kernel<T>, word, in, out);
+void write_pauli_word(const Queue& queue, const StateCall<T>& call, const PauliWord& pauli_word, const Complex<T>* in,
+                      Complex<T>* out) {
+  launch_items(queue, dimension(call), call.samples.count, pauli_word_kernel<T>, pauli_word, in, out);
 }
 
 template <class T>
@@ -454,7 +457,7 @@ void state_projector_sums(const Queue& queue, const StateCall<T>& call, const Ob
                            Accum<T>*);                                                                                 \
   template void add_to_result(const Queue&, const StateCall<T>&, Index, Index, const Accum<T>*, Real<T>*);             \
   template void multiply(const Queue&, const StateCall<T>&, const Accum<T>*, const Complex<Accum<T>>*, Accum<T>*);     \
-  template void write_word(const Queue&, const StateCall<T>&, const PauliWord&, const Complex<T>*, Complex<T>*);       \
+  template void write_pauli_word(const Queue&, const StateCall<T>&, const PauliWord&, const Complex<T>*, Complex<T>*); \
   template void add_scaled(const Queue&, const StateCall<T>&, const Accum<T>*, const Complex<T>*, const Accum<T>*,     \
                            Complex<T>*);                                                                               \
   template Index factor_spare_count<T>(const ObservableFactor&, Index, Index, Index);                                  \

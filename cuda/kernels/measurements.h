@@ -1,8 +1,8 @@
-// Kernels of measurements over whole states in memory: results, what they add to the bra, and the gradients of what an
-// observable is made of. Pauli words of expectation values are in tiles.h.
+// Kernels of measurements over whole states in memory: results, what they add to the bra, and the gradients of the
+// inputs of observables. Pauli words of expectation values are in tiles.h.
 #pragma once
 
-#include "cuda/kernels/gate_ops.h"
+#include "cuda/kernels/state_call.h"
 
 namespace ketgrad::cuda {
 
@@ -32,7 +32,7 @@ template <class T>
 void add_to_result(const Queue& queue, const StateCall<T>& call, Index real_results, Index result,
                    const Accum<T>* value, Real<T>* real);
 
-// out[sample] = weight[sample] * value[sample], of which only the real part counts.
+// out[sample] = weight[sample] * Re value[sample]
 template <class T>
 void multiply(const Queue& queue, const StateCall<T>& call, const Accum<T>* weight, const Complex<Accum<T>>* value,
               Accum<T>* out);
@@ -41,8 +41,8 @@ void multiply(const Queue& queue, const StateCall<T>& call, const Accum<T>* weig
 
 // out = P in
 template <class T>
-void write_word(const Queue& queue, const StateCall<T>& call, const PauliWord& word, const Complex<T>* in,
-                Complex<T>* out);
+void write_pauli_word(const Queue& queue, const StateCall<T>& call, const PauliWord& pauli_word, const Complex<T>* in,
+                      Complex<T>* out);
 
 // out = scale * out + weight * in, scale and weight of each sample; a null scale is 1.
 template <class T>

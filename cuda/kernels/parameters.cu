@@ -8,12 +8,12 @@ namespace ketgrad::cuda {
 namespace {
 
 constexpr int threads = 128;
-// Of a block that adds up what a whole batch, or all blocks of a large state, left.
+// Of a block that sums over a whole batch, or over the partial sums of a large state.
 constexpr int many_threads = 256;
 
 constexpr Index blocks_for(Index items) { return (items + threads - 1) / threads; }
 
-// The number of this thread among all of a launch.
+// The number of this thread in its launch.
 KETGRAD_DEVICE Index item() { return block_index() * block_threads() + thread_index(); }
 
 template <class T>
@@ -48,7 +48,7 @@ KETGRAD_KERNEL write_angles(TablesView t, Index angles, const Input<T>* inputs, 
   using std::sin;
   const Accum<T> cosine = cos(0.5 * total);
   const Accum<T> sine = sin(0.5 * total);
-  if (!(plain(total) - plain(total) == 0)) *some_nan = 1;  // whoever comes last, all write the same
+  if (!(plain(total) - plain(total) == 0)) *some_nan = 1;  // a benign race: all write the same
   if (number < t.rotations) {
     rotations[sample * t.rotations + number] = rotation_of<T>(cosine, sine);
   } else {
@@ -57,25 +57,25 @@ KETGRAD_KERNEL write_angles(TablesView t, Index angles, const Input<T>* inputs, 
 }
 
 template <class T>
-KETGRAD_KERNEL write_word_weights(TablesView t, Index words, Index real_results, const Input<T>* inputs,
-                                  Samples samples, Source<T> cotangents, T* weights) {
-  if (item() >= words * samples.count) return;
-  const Index sample = samples.first + item() / words;
-  const Word& word = t.words[item() % words];
-  const auto g = static_cast<Accum<T>>(cotangents.at(sample * real_results + word.result));
-  weights[item()] = static_cast<T>(g * coefficient_of(t, t.coefficients[word.term], inputs, sample));
+KETGRAD_KERNEL write_pauli_word_weights(TablesView t, Index pauli_words, Index real_results, const Input<T>* inputs,
+                                        Samples samples, Source<T> cotangents, T* weights) {
+  if (item() >= pauli_words * samples.count) return;
+  const Index sample = samples.first + item() / pauli_words;
+  const TablePauliWord& pauli_word = t.pauli_words[item() % pauli_words];
+  const auto g = static_cast<Accum<T>>(cotangents.at(sample * real_results + pauli_word.result));
+  weights[item()] = static_cast<T>(g * coefficient_of(t, t.coefficients[pauli_word.term], inputs, sample));
 }
 
 // A block for each result of each sample.
 template <class T>
-KETGRAD_KERNEL write_word_results(TablesView t, Index real_results, const Input<T>* inputs, Samples samples,
-                                  const Accum<T>* partials, Index partials_each, Real<T>* real) {
-  const WordResult& result = t.word_results[block_index() / samples.count];
+KETGRAD_KERNEL write_pauli_word_results(TablesView t, Index real_results, const Input<T>* inputs, Samples samples,
+                                        const Accum<T>* partials, Index partials_each, Real<T>* real) {
+  const PauliWordResult& result = t.pauli_word_results[block_index() / samples.count];
   const Index sample = block_index() % samples.count;
   Accum<T> total = 0;
-  for (Index p = thread_index(); p < result.words.count * partials_each; p += block_threads()) {
-    const int w = t.word_lists[result.words.first + p / partials_each];
-    total += coefficient_of(t, t.coefficients[t.words[w].term], inputs, samples.first + sample) *
+  for (Index p = thread_index(); p < result.pauli_words.count * partials_each; p += block_threads()) {
+    const int w = t.pauli_word_lists[result.pauli_words.first + p / partials_each];
+    total += coefficient_of(t, t.coefficients[t.pauli_words[w].term], inputs, samples.first + sample) *
              partials[(w * samples.count + sample) * partials_each + p % partials_each];
   }
   total = block_sum(total);
@@ -83,10 +83,10 @@ KETGRAD_KERNEL write_word_results(TablesView t, Index real_results, const Input<
     real[(samples.first + sample) * real_results + result.result] = output_part(static_cast<T>(total));
 }
 
-// A warp for each word of each sample.
+// A warp for each Pauli word of each sample.
 template <class T>
-KETGRAD_KERNEL write_word_terms(TablesView t, Index real_results, Samples samples, const Accum<T>* partials,
-                                Index partials_each, Source<T> cotangents, Accum<T>* terms) {
+KETGRAD_KERNEL write_pauli_word_terms(TablesView t, Index real_results, Samples samples, const Accum<T>* partials,
+                                      Index partials_each, Source<T> cotangents, Accum<T>* terms) {
   const Index w = block_index() / samples.count;
   const Index sample = block_index() % samples.count;
   Accum<T> total = 0;
@@ -94,11 +94,12 @@ KETGRAD_KERNEL write_word_terms(TablesView t, Index real_results, Samples sample
     total += partials[block_index() * partials_each + p];
   total = warp_sum(total);
   if (thread_index() != 0) return;
-  const auto g = static_cast<Accum<T>>(cotangents.at((samples.first + sample) * real_results + t.words[w].result));
-  terms[t.words[w].term * samples.count + sample] = g * total;
+  const auto g =
+      static_cast<Accum<T>>(cotangents.at((samples.first + sample) * real_results + t.pauli_words[w].result));
+  terms[t.pauli_words[w].term * samples.count + sample] = g * total;
 }
 
-// A coefficient is a product: each of its values sees the product of the others.
+// A coefficient is a product: the derivative by a value is the product of the others.
 template <class T>
 KETGRAD_KERNEL write_coefficient_sources(TablesView t, Index coefficients, const Input<T>* inputs, Samples samples,
                                          const Accum<T>* terms, Accum<T>* single) {
@@ -183,25 +184,27 @@ void set_angles(const Queue& queue, const TablesView& t, Index angles, const Inp
 }
 
 template <class T>
-void set_word_weights(const Queue& queue, const TablesView& t, Index words, Index real_results, const Input<T>* inputs,
-                      const Samples& samples, const Source<T>& cotangents, T* weights) {
-  launch(queue, blocks_for(words * samples.count), threads, 0, write_word_weights<T>, t, words, real_results, inputs,
-         samples, cotangents, weights);
+void set_pauli_word_weights(const Queue& queue, const TablesView& t, Index pauli_words, Index real_results,
+                            const Input<T>* inputs, const Samples& samples, const Source<T>& cotangents, T* weights) {
+  launch(queue, blocks_for(pauli_words * samples.count), threads, 0, write_pauli_word_weights<T>, t, pauli_words,
+         real_results, inputs, samples, cotangents, weights);
 }
 
 template <class T>
-void finish_words(const Queue& queue, const TablesView& t, Index results, Index real_results, const Input<T>* inputs,
-                  const Samples& samples, const Accum<T>* partials, Index partials_each, Real<T>* real) {
+void finish_pauli_words(const Queue& queue, const TablesView& t, Index results, Index real_results,
+                        const Input<T>* inputs, const Samples& samples, const Accum<T>* partials, Index partials_each,
+                        Real<T>* real) {
   const int block = partials_each < warp_size ? warp_size : many_threads;
-  launch(queue, results * samples.count, block, many_threads / warp_size * sizeof(Accum<T>), write_word_results<T>, t,
-         real_results, inputs, samples, partials, partials_each, real);
+  launch(queue, results * samples.count, block, many_threads / warp_size * sizeof(Accum<T>),
+         write_pauli_word_results<T>, t, real_results, inputs, samples, partials, partials_each, real);
 }
 
 template <class T>
-void set_word_terms(const Queue& queue, const TablesView& t, Index words, Index real_results, const Samples& samples,
-                    const Accum<T>* partials, Index partials_each, const Source<T>& cotangents, Accum<T>* terms) {
-  launch(queue, words * samples.count, warp_size, 0, write_word_terms<T>, t, real_results, samples, partials,
-         partials_each, cotangents, terms);
+void set_pauli_word_terms(const Queue& queue, const TablesView& t, Index pauli_words, Index real_results,
+                          const Samples& samples, const Accum<T>* partials, Index partials_each,
+                          const Source<T>& cotangents, Accum<T>* terms) {
+  launch(queue, pauli_words * samples.count, warp_size, 0, write_pauli_word_terms<T>, t, real_results, samples,
+         partials, partials_each, cotangents, terms);
 }
 
 template <class T>
@@ -236,12 +239,12 @@ void collect_gradients(const Queue& queue, const TablesView& t, const std::vecto
   template void set_inputs(const Queue&, const Input<T>*, int, Input<T>*, std::int32_t*);                              \
   template void set_angles(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&, ShearRotation<T>*, \
                            Complex<Accum<T>>*, std::int32_t*);                                                         \
-  template void set_word_weights(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,       \
-                                 const Source<T>&, T*);                                                                \
-  template void finish_words(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,           \
-                             const Accum<T>*, Index, Real<T>*);                                                        \
-  template void set_word_terms(const Queue&, const TablesView&, Index, Index, const Samples&, const Accum<T>*, Index,  \
-                               const Source<T>&, Accum<T>*);                                                           \
+  template void set_pauli_word_weights(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&, \
+                                       const Source<T>&, T*);                                                          \
+  template void finish_pauli_words(const Queue&, const TablesView&, Index, Index, const Input<T>*, const Samples&,     \
+                                   const Accum<T>*, Index, Real<T>*);                                                  \
+  template void set_pauli_word_terms(const Queue&, const TablesView&, Index, Index, const Samples&, const Accum<T>*,   \
+                                     Index, const Source<T>&, Accum<T>*);                                              \
   template void set_coefficient_sources(const Queue&, const TablesView&, Index, const Input<T>*, const Samples&,       \
                                         const Accum<T>*, Accum<T>*);                                                   \
   template void collect_gradients(const Queue&, const TablesView&, const std::vector<GradientElement>&, Index,         \

@@ -1,4 +1,4 @@
-// Where launches go, one after the other.
+// A stream: launches run one after the other.
 #pragma once
 
 namespace ketgrad::cuda {

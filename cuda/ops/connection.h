@@ -9,7 +9,7 @@ using FindProgram = ProgramHandle (*)(std::int64_t);
 
 void connect(FindProgram find);
 
-// Throws std::logic_error where nobody connected, std::out_of_range for an unknown id.
+// Throws std::logic_error before connect(), std::out_of_range for an unknown id.
 ProgramHandle connected_program(std::int64_t id);
 
 }  // namespace ketgrad::cuda

@@ -34,8 +34,8 @@ using ops::real_type;
 using ops::ScalarType;
 using torch::stable::Tensor;
 
-// torch says no more than that an allocation failed. Where CUDA has another error than that memory is short, such as
-// one of an earlier launch, it is that; else in Python torch.OutOfMemoryError, which people's retry code knows.
+// torch only reports that an allocation failed. Throws CUDA's own error if it has one other than out of memory, such as
+// one of an earlier launch; otherwise what is torch.OutOfMemoryError in Python, which retry code catches.
 [[noreturn]] void throw_failed_allocation(double bytes, int device) {
   const cudaError_t error = cudaPeekAtLastError();
   if (error != cudaErrorMemoryAllocation) require_success(error, "an allocation");
@@ -43,9 +43,9 @@ using torch::stable::Tensor;
                     " bytes on cuda:" + std::to_string(device));
 }
 
-// As long as this lives, its thread may do what CUDA forbids to all threads while one of them captures a graph, and
-// what would make that capture invalid: take memory, ask about events, wait for a stream. None of it touches the stream
-// that is captured.
+// While this lives, its thread may make calls that CUDA forbids to all threads while one of them captures a graph,
+// since they could invalidate the capture: allocate, query events, wait for a stream. Ours do not touch the captured
+// stream.
 class DuringCaptures {
  public:
   DuringCaptures() { require_success(cudaThreadExchangeStreamCaptureMode(&other_mode_), "setting the capture mode"); }
@@ -59,21 +59,21 @@ class DuringCaptures {
 
 // --- memory ----------------------------------------------------------------------------------------------------------
 
-// Of torch's caching allocator, on the current stream; given back when this ends.
-class Block {
+// Memory of torch's caching allocator, on the current stream; freed by the destructor.
+class DeviceMemory {
  public:
-  Block(std::size_t bytes, int device) {
+  DeviceMemory(std::size_t bytes, int device) {
     if (aoti_torch_cuda_caching_allocator_raw_alloc(bytes, &memory_) != AOTI_TORCH_SUCCESS)
       throw_failed_allocation(static_cast<double>(bytes), device);
   }
-  Block(Block&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)) {}
-  Block& operator=(Block&& other) noexcept {
+  DeviceMemory(DeviceMemory&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)) {}
+  DeviceMemory& operator=(DeviceMemory&& other) noexcept {
     std::swap(memory_, other.memory_);
     return *this;
   }
-  Block(const Block&) = delete;
-  Block& operator=(const Block&) = delete;
-  ~Block() {
+  DeviceMemory(const DeviceMemory&) = delete;
+  DeviceMemory& operator=(const DeviceMemory&) = delete;
+  ~DeviceMemory() {
     if (memory_ != nullptr) aoti_torch_cuda_caching_allocator_raw_delete(memory_);
   }
 
@@ -89,7 +89,7 @@ struct Limits {
   std::size_t memory_bytes = 0;
 };
 
-// Asked once for each device.
+// Queried once for each device.
 Limits limits_of(int device) {
   static std::mutex mutex;
   static std::map<int, Limits> known;
@@ -114,19 +114,19 @@ class TorchDevice final : public Device {
       throw std::runtime_error("ketgrad: torch has no current stream for cuda:" + std::to_string(index));
   }
 
-  // Small pieces share a block: asking for each would take longer than a small circuit.
+  // Small allocations share one of torch's: an allocation for each would take longer than a small circuit.
   void* allocate(std::size_t bytes) override {
     constexpr std::size_t alignment = 256;
-    constexpr std::size_t small_block = std::size_t{1} << 20;
+    constexpr std::size_t shared_allocation = std::size_t{1} << 20;
     bytes = (bytes + alignment - 1) / alignment * alignment;
     if (bytes > left_) {
-      const std::size_t taken = std::max(bytes, small_block);
-      blocks_.emplace_back(taken, index_);
+      const std::size_t taken = std::max(bytes, shared_allocation);
+      memory_.emplace_back(taken, index_);
       if (taken > bytes || left_ == 0) {
-        next_ = blocks_.back().address();
+        next_ = memory_.back().address();
         left_ = taken;
       } else {
-        return blocks_.back().address();
+        return memory_.back().address();
       }
     }
     left_ -= bytes;
@@ -145,14 +145,14 @@ class TorchDevice final : public Device {
 
  private:
   int index_;
-  std::vector<Block> blocks_;
+  std::vector<DeviceMemory> memory_;
   unsigned char* next_ = nullptr;
   std::size_t left_ = 0;
 };
 
 // --- tables ----------------------------------------------------------------------------------------------------------
 
-// A point in the work of a stream.
+// A point in a stream of work.
 class Event {
  public:
   Event() { require_success(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "creating an event"); }
@@ -169,10 +169,10 @@ class Event {
 
   void record(cudaStream_t stream) { require_success(cudaEventRecord(event_, stream), "recording an event"); }
 
-  // Not where CUDA reports a failure either: then nobody knows.
+  // False also where CUDA reports a failure: then it is unknown.
   bool has_passed() const {
     const cudaError_t error = cudaEventQuery(event_);
-    if (error == cudaErrorNotReady) cudaGetLastError();  // no failure, and the next launch must not find it
+    if (error == cudaErrorNotReady) cudaGetLastError();  // not a failure: the next launch must not report it
     return error == cudaSuccess;
   }
 
@@ -186,13 +186,14 @@ bool is_capturing(cudaStream_t stream) {
   return status != cudaStreamCaptureStatusNone;
 }
 
-// A program's tables on a device, for numbers of one size. Their memory comes from the stream of the first call and
-// goes back to it, which does not wait for what other streams read: that is known by an event for each.
+// A program's tables on a device, for numbers of one size. Their memory is allocated on the stream of the first call
+// and freed there, which does not wait for reads by other streams: an event for each of these says when they have
+// ended.
 class ProgramTables {
  public:
   explicit ProgramTables(const ProgramHandle& program) : program_(program) {}
 
-  // Before a call's launches. Threads that want the same tables wait while the first one makes them.
+  // Before a call's launches. Threads that need the same tables wait while the first one makes them.
   const DeviceTables& begin_use(const ProgramHandle& program, TorchDevice& device, std::size_t number_bytes) {
     const std::lock_guard lock(mutex_);
     const bool captures = is_capturing(device.stream());
@@ -221,7 +222,7 @@ class ProgramTables {
 
   bool is_expired() const { return program_.expired(); }
 
-  // Whether the memory can go back, once the program has gone.
+  // Whether the memory may be freed, once the program is gone.
   bool is_unread() {
     const std::lock_guard lock(mutex_);
     std::erase_if(readers_, [](const auto& reader) { return reader.second.has_passed(); });
@@ -229,10 +230,10 @@ class ProgramTables {
   }
 
  private:
-  // Other streams may call the program next, so this waits: once for each program and device.
+  // Waits for the copy, since other streams may call the program next: once for each program and device.
   void upload(Tables tables, const TorchDevice& device) {
     std::vector<unsigned char> bytes(tables.bytes());
-    Block memory(std::max<std::size_t>(bytes.size(), 1), device.index());
+    DeviceMemory memory(std::max<std::size_t>(bytes.size(), 1), device.index());
     tables_.view = tables.place(memory.address(), [&](std::size_t offset, const void* from, std::size_t n) {
       std::memcpy(bytes.data() + offset, from, n);
     });
@@ -246,16 +247,16 @@ class ProgramTables {
   }
 
   const std::weak_ptr<const PlannedProgram> program_;
-  std::mutex mutex_;             // of all below; what is made does not change
-  ProgramHandle captured_;       // a graph that may be replayed at any time reads the tables: they stay for good
-  std::optional<Block> memory_;  // none before the first call
+  std::mutex mutex_;        // guards all below; tables do not change once they are made
+  ProgramHandle captured_;  // a graph may be replayed at any time and reads the tables: they are never freed
+  std::optional<DeviceMemory> memory_;  // none before the first call
   DeviceTables tables_;
-  cudaStream_t home_ = nullptr;  // where the memory comes from
+  cudaStream_t home_ = nullptr;  // the stream of the memory
   std::map<cudaStream_t, Event> readers_;
-  bool is_lost_ = false;  // a reader has no event, so the memory stays
+  bool is_lost_ = false;  // a reader has no event, so the memory is not freed
 };
 
-// The tables of a call, for as long as it launches. It ends before the call lets go of the program.
+// Holds a call's tables while it launches. Destroyed before the call releases the program.
 class TableUse {
  public:
   TableUse(std::shared_ptr<ProgramTables> program_tables, const ProgramHandle& program, TorchDevice& device,
@@ -275,11 +276,11 @@ class TableUse {
   const DeviceTables& tables_;
 };
 
-// Tables are made at a program's first call on a device. After the program has gone, they go with the first call of
-// another one that finds nobody reading them; nothing waits for that.
+// Tables are made at a program's first call on a device. Once the program is gone, the first call of another program
+// that finds them unread frees them, without waiting.
 class TableCache {
  public:
-  // For an engine on numbers of kind N.
+  // For an engine on numbers of type N.
   template <class N>
   TableUse use(const ProgramHandle& program, TorchDevice& device) {
     return TableUse(find({program->id, device.index(), sizeof(N)}, program), program, device, sizeof(N));
@@ -293,7 +294,7 @@ class TableCache {
     friend auto operator<=>(const Key&, const Key&) = default;
   };
 
-  // This lock is held by nobody who plans, copies or waits.
+  // The lock is never held while planning, copying or waiting.
   std::shared_ptr<ProgramTables> find(const Key& key, const ProgramHandle& program) {
     const std::lock_guard lock(mutex_);
     const auto at = entries_.find(key);
@@ -302,7 +303,7 @@ class TableCache {
     return entries_[key] = std::make_shared<ProgramTables>(program);
   }
 
-  // A program of the same name may come back before the tables of the one that has gone are unread.
+  // An equal program may be registered again before the tables of the expired one are unread.
   void forget_expired() {
     std::erase_if(entries_, [this](const auto& entry) {
       if (!entry.second->is_expired()) return false;
@@ -317,7 +318,7 @@ class TableCache {
   std::vector<std::shared_ptr<ProgramTables>> expired_;
 };
 
-// Never destroyed: at exit the allocator may be gone already.
+// Never destroyed: at exit the allocator may already be gone.
 TableCache& table_cache() {
   static auto* cache = new TableCache;
   return *cache;
@@ -342,7 +343,7 @@ DeviceCall<T> device_call(const Arguments<T>& arguments, const TableUse& use) {
   return {&use.tables(), arguments.batch, arguments.views, {}};
 }
 
-// A gradient of zeros, known to the call as the place of the input's.
+// A gradient of zeros, to which the call adds the input's.
 template <class T>
 Tensor empty_gradient(Index input, const Tensor& like, TorchDevice& device, Cotangents<T>& cotangents) {
   Tensor gradient = empty(ops::shape_of(like), like.scalar_type(), like);
@@ -354,7 +355,7 @@ Tensor empty_gradient(Index input, const Tensor& like, TorchDevice& device, Cota
 }
 
 template <class T>
-Executed execute_as(const ProgramHandle& program, const std::vector<Tensor>& inputs, bool keep_ket) {
+ForwardTensors execute_as(const ProgramHandle& program, const std::vector<Tensor>& inputs, bool keep_ket) {
   const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
   TorchDevice device(inputs[0].get_device_index());
   const TableUse use = table_cache().use<T>(arguments.program, device);
@@ -384,9 +385,9 @@ std::vector<Tensor> execute_vjp_as(const ProgramHandle& program, const std::vect
 }
 
 template <class T>
-DirectionalTensors execute_tangents_as(const ProgramHandle& program, const std::vector<Tensor>& inputs,
-                                       const std::vector<Tensor>& tangents, const std::vector<Index>& with_tangent,
-                                       const std::vector<Tensor>& cotangents, const std::vector<Index>& requested) {
+TangentTensors execute_tangents_as(const ProgramHandle& program, const std::vector<Tensor>& inputs,
+                                   const std::vector<Tensor>& tangents, const std::vector<Index>& with_tangent,
+                                   const std::vector<Tensor>& cotangents, const std::vector<Index>& requested) {
   const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
   const ops::CheckedTangents<T> directions(arguments, tangents, with_tangent);
   ops::CheckedDirectional<T> checked(arguments, inputs[0], requested.empty() ? std::vector<Tensor>{} : cotangents);
@@ -407,8 +408,8 @@ DirectionalTensors execute_tangents_as(const ProgramHandle& program, const std::
   return {real, complex, gradients};
 }
 
-// How an operator runs: the first input's device is the current one. Where that is the CPU, the arguments are refused
-// by name later on.
+// An operator runs with the first input's device as the current one. If that is the CPU, the checks of arguments refuse
+// it later, by name.
 class OnDevice {
  public:
   explicit OnDevice(const Tensor& first) {
@@ -422,7 +423,7 @@ class OnDevice {
 
 }  // namespace
 
-Executed execute_cuda(std::int64_t program, std::vector<Tensor> inputs, bool keep_ket) {
+ForwardTensors execute_cuda(std::int64_t program, std::vector<Tensor> inputs, bool keep_ket) {
   const bool single = ops::is_single(inputs);
   const OnDevice guard(inputs[0]);
   const ProgramHandle found = connected_program(program);
@@ -442,9 +443,9 @@ std::vector<Tensor> execute_vjp_cuda(std::int64_t program, std::vector<Tensor> i
 
 namespace {
 
-DirectionalTensors execute_tangents(std::int64_t program, const std::vector<Tensor>& inputs,
-                                    const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& with_tangent,
-                                    const std::vector<Tensor>& cotangents, const std::vector<std::int64_t>& requested) {
+TangentTensors execute_tangents(std::int64_t program, const std::vector<Tensor>& inputs,
+                                const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& with_tangent,
+                                const std::vector<Tensor>& cotangents, const std::vector<std::int64_t>& requested) {
   const bool single = ops::is_single(inputs);
   const OnDevice guard(inputs[0]);
   const ProgramHandle found = connected_program(program);
@@ -459,14 +460,14 @@ DirectionalTensors execute_tangents(std::int64_t program, const std::vector<Tens
 
 std::tuple<Tensor, Tensor> execute_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs,
                                             std::vector<Tensor> tangents, std::vector<std::int64_t> with_tangent) {
-  const DirectionalTensors found = execute_tangents(program, inputs, tangents, with_tangent, {}, {});
+  const TangentTensors found = execute_tangents(program, inputs, tangents, with_tangent, {}, {});
   return {std::get<0>(found), std::get<1>(found)};
 }
 
-DirectionalTensors execute_vjp_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
-                                        std::vector<std::int64_t> with_tangent, const Tensor& g_real,
-                                        const Tensor& g_complex, const Tensor& dg_real, const Tensor& dg_complex,
-                                        std::vector<std::int64_t> requested) {
+TangentTensors execute_vjp_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
+                                    std::vector<std::int64_t> with_tangent, const Tensor& g_real,
+                                    const Tensor& g_complex, const Tensor& dg_real, const Tensor& dg_complex,
+                                    std::vector<std::int64_t> requested) {
   return execute_tangents(program, inputs, tangents, with_tangent, {g_real, g_complex, dg_real, dg_complex}, requested);
 }
 

@@ -9,10 +9,10 @@
 
 namespace ketgrad::cuda {
 
-using DirectionalTensors = std::tuple<torch::stable::Tensor, torch::stable::Tensor, std::vector<torch::stable::Tensor>>;
-using Executed = std::tuple<torch::stable::Tensor, torch::stable::Tensor, torch::stable::Tensor>;
+using TangentTensors = std::tuple<torch::stable::Tensor, torch::stable::Tensor, std::vector<torch::stable::Tensor>>;
+using ForwardTensors = std::tuple<torch::stable::Tensor, torch::stable::Tensor, torch::stable::Tensor>;
 
-Executed execute_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs, bool keep_ket);
+ForwardTensors execute_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs, bool keep_ket);
 
 std::vector<torch::stable::Tensor> execute_vjp_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs,
                                                     const torch::stable::Tensor& ket,
@@ -25,10 +25,10 @@ std::tuple<torch::stable::Tensor, torch::stable::Tensor> execute_jvp_cuda(std::i
                                                                           std::vector<torch::stable::Tensor> tangents,
                                                                           std::vector<std::int64_t> with_tangent);
 
-DirectionalTensors execute_vjp_jvp_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs,
-                                        std::vector<torch::stable::Tensor> tangents,
-                                        std::vector<std::int64_t> with_tangent, const torch::stable::Tensor& g_real,
-                                        const torch::stable::Tensor& g_complex, const torch::stable::Tensor& dg_real,
-                                        const torch::stable::Tensor& dg_complex, std::vector<std::int64_t> requested);
+TangentTensors execute_vjp_jvp_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs,
+                                    std::vector<torch::stable::Tensor> tangents, std::vector<std::int64_t> with_tangent,
+                                    const torch::stable::Tensor& g_real, const torch::stable::Tensor& g_complex,
+                                    const torch::stable::Tensor& dg_real, const torch::stable::Tensor& dg_complex,
+                                    std::vector<std::int64_t> requested);
 
 }  // namespace ketgrad::cuda

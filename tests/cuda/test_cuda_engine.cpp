@@ -66,7 +66,7 @@ TEST(no_wires_and_no_gates) {
   check_case(make_case(random, circuit, 2), {2, 0});
   circuit.program.measurements.pop_back();
   check_case(make_case(random, circuit, 2));
-  // Words in tiles, and not a rotation that would say so.
+  // Pauli words in tiles, and not a rotation that would say so.
   for (int round = 0; round < 10; ++round) {
     circuit = empty_circuit(6);
     circuit.program.initial = random_initial(random, circuit);
@@ -112,8 +112,8 @@ TEST(rotations_by_any_angle) {
   }
 }
 
-// More words of one flip, and more strings between two rotations, than are looked after at once.
-TEST(many_words_and_strings_of_a_kind) {
+// More Pauli words of one flip, and more strings between two rotations, than one operation takes.
+TEST(many_pauli_words_and_strings_of_a_kind) {
   Random random(31);
   Circuit circuit = empty_circuit(6);
   add_rotations(circuit);
@@ -133,9 +133,9 @@ TEST(many_words_and_strings_of_a_kind) {
   for (const char letter : {'Z', 'X', 'Y'}) {
     Measurement sum{MeasurementKind::expval, {}, {}};
     for (int number = 1; number < 64; ++number) {
-      std::string word(bits_of(number).size(), 'Z');
-      if (number % 2 != 0) word[0] = letter;
-      sum.terms.push_back({1, {{0, number % 4, 1, 0}}, bits_of(number), word, {}});
+      std::string pauli_word(bits_of(number).size(), 'Z');
+      if (number % 2 != 0) pauli_word[0] = letter;
+      sum.terms.push_back({1, {{0, number % 4, 1, 0}}, bits_of(number), pauli_word, {}});
     }
     circuit.program.measurements.push_back(std::move(sum));
   }
@@ -157,7 +157,7 @@ void check_like_cpu(const Case& c, const Setting& setting) {
   check_alike<T>(c, found, expected);
 }
 
-// HugePages of 256 threads that go through a tile once and several times.
+// Blocks of 256 threads that go through a tile once and several times.
 TEST(large_tiles_agree_with_the_cpu) {
   Random random(23);
   for (const int n : {11, 12}) {
@@ -272,8 +272,8 @@ TEST(whole_circuits_take_few_launches) {
   check_gradients(c, run.gradients);
 }
 
-// Signs of words lie beside the tile, and there may be more than there is room for.
-TEST(too_many_words_for_a_gpu_are_refused) {
+// The signs of Pauli words lie beside the tile, and there may be more than there is room for.
+TEST(too_many_pauli_words_for_a_gpu_are_refused) {
   Random random(14);
   const Case c = make_case(random, pauli_word_circuit(random, 6, 20), 1);
   constexpr std::size_t tiles_and_tables = (2 * 256 + 512) * sizeof(Complex<float>);
@@ -283,8 +283,8 @@ TEST(too_many_words_for_a_gpu_are_refused) {
   CHECK_THROWS(std::invalid_argument, run.forward(), "more shared memory than this GPU has");
 }
 
-// Of a state in tiles a launch for each pass, where the last one's tiles hold all words.
-TEST(words_in_the_last_tiles_take_no_launch) {
+// Of a state in tiles a launch for each pass, where the last one's tiles hold all Pauli words.
+TEST(pauli_words_in_the_last_tiles_take_no_launch) {
   Random random(13);
   Circuit circuit = empty_circuit(7);
   for (int w = 0; w < 7; ++w) circuit.program.gates.push_back(make_gate("RY", {w}, {{0, w % 4, 1, 0}}));

@@ -35,8 +35,8 @@ void check_tangents_like_cpu(const Case& c, const Tangents& t, const Setting& se
 
 // --- many partial sums and many warps --------------------------------------------------------------------------------
 
-// Rotations, phases and CNOT, and words of Z and X whose coefficients are inputs (`trains`), or numbers.
-Circuit circuit_of_words(Random& random, int num_wires, bool trains) {
+// Rotations, phases and CNOT, and Pauli words of Z and X whose coefficients are inputs (`trains`), or numbers.
+Circuit circuit_of_pauli_words(Random& random, int num_wires, bool trains) {
   Circuit circuit = empty_circuit(num_wires);
   for (int layer = 0; layer < 2; ++layer) {
     add_rotations(circuit);
@@ -66,7 +66,7 @@ TEST(sums_in_many_partials) {
     CHECK(grid.partials() >= cuda::warp_size);
     for (const bool trains : {false, true}) {
       Random random(23);
-      const Circuit circuit = circuit_of_words(random, size.wires, trains);
+      const Circuit circuit = circuit_of_pauli_words(random, size.wires, trains);
       const Case c = unsolved_case(random, circuit, 2);
       const Setting hopper{size.tile_bits, 0, hopper_shared_bytes, hopper_multiprocessors};
       check_like_cpu<float>(c, hopper);
@@ -79,7 +79,7 @@ TEST(sums_in_many_partials) {
 // Which of them is first, or which of the warps, does not show in the bits.
 TEST(order_does_not_show_in_the_bits) {
   Random random(24);
-  const Circuit circuit = circuit_of_words(random, 10, true);
+  const Circuit circuit = circuit_of_pauli_words(random, 10, true);
   const Case c = unsolved_case(random, circuit, 1);
   check_any_order(c, {5, 0, hopper_shared_bytes, hopper_multiprocessors}, [&](EmulatedRun<float>& run) {
     run.forward();
@@ -192,8 +192,8 @@ TEST(angles_next_to_multiples_of_half_pi) {
   }
 }
 
-// Sines of angles for which the period must be taken off with care: each rotates by one word alone, so that no sum is
-// rounded. The dense simulator's exponentials are series, which do not reach so far.
+// Sines of angles for which the period must be taken off with care: each rotates by one Pauli word alone, so that no
+// sum is rounded. The dense simulator's exponentials are series, which do not reach so far.
 TEST(huge_angles) {
   Random random(41);
   Circuit circuit = empty_circuit(4);

@@ -35,7 +35,7 @@ TEST(tiles) {
   }
 }
 
-// Words in tiles, and not a rotation that would say so.
+// Pauli words in tiles, and not a rotation that would say so.
 TEST(tiles_without_rotations) {
   Random random(37);
   for (int round = 0; round < 10; ++round) {

@@ -14,8 +14,8 @@ namespace {
 
 using cuda::Local;
 using cuda::TableOp;
+using cuda::TablePass;
 using cuda::Tables;
-using cuda::TilePass;
 
 constexpr std::size_t hopper = std::size_t{227} << 10;
 
@@ -48,14 +48,14 @@ Tables tables_of(const Circuit& circuit) {
 
 template <class F>
 void for_each_operation(const Tables& tables, const F& f) {
-  for (const TilePass& pass : tables.passes) {
+  for (const TablePass& pass : tables.passes) {
     for (int k = pass.operations.first; k < pass.operations.first + pass.operations.count; ++k)
       f(pass, tables.operations[k]);
   }
 }
 
 // The slots of row k of the groups of an operation.
-std::vector<Local> row_slots(const Tables& tables, const TilePass& pass, const TableOp& op, int k) {
+std::vector<Local> row_slots(const Tables& tables, const TablePass& pass, const TableOp& op, int k) {
   Local flip = 0;
   for (int j = 0; j < cuda::thread_row_bits; ++j) flip ^= ((k >> j) & 1) != 0 ? op.flip[j] : 0;
   std::vector<Local> slots;
@@ -67,7 +67,7 @@ std::vector<Local> row_slots(const Tables& tables, const TilePass& pass, const T
 TEST(an_operation_has_each_row_of_a_tile_once) {
   for (const int n : {2, 3, 5, 12, 16}) {
     const Tables tables = tables_of(layers(n, 3));
-    for_each_operation(tables, [&](const TilePass& pass, const TableOp& op) {
+    for_each_operation(tables, [&](const TablePass& pass, const TableOp& op) {
       std::set<Local> seen;
       for (int k = 0; k < cuda::thread_rows; ++k) {
         for (const Local s : row_slots(tables, pass, op, k)) seen.insert(s);
@@ -87,7 +87,7 @@ TEST(threads_seldom_wait_for_a_bank) {
     const Tables tables = tables_of(layers(n, 4));
     double accesses = 0;
     double cycles = 0;
-    for_each_operation(tables, [&](const TilePass& pass, const TableOp& op) {
+    for_each_operation(tables, [&](const TablePass& pass, const TableOp& op) {
       for (int k = 0; k < cuda::thread_rows; ++k) {
         const std::vector<Local> slots = row_slots(tables, pass, op, k);
         for (std::size_t first = 0; first + banks <= slots.size(); first += banks) {
@@ -104,7 +104,7 @@ TEST(threads_seldom_wait_for_a_bank) {
 
 // Each string of phases has one slot, of one operation.
 TEST(strings_have_a_slot_each) {
-  // Words in which many strings have one pattern, among others.
+  // Rotations by Pauli words of which many strings have one pattern, among others.
   Circuit many = empty_circuit(9);
   many.program.inputs[0].shape = {100};
   int column = 0;
@@ -116,9 +116,9 @@ TEST(strings_have_a_slot_each) {
   for (const Circuit& circuit : {layers(14, 3), many}) {
     const Tables tables = tables_of(circuit);
     std::vector<int> seen(tables.angles.size() - tables.rotations);
-    for_each_operation(tables, [&](const TilePass&, const TableOp& op) {
+    for_each_operation(tables, [&](const TablePass&, const TableOp& op) {
       for (int s = 0; s < op.layers * cuda::layer_strings; ++s) {
-        const int string = tables.strings[op.first_string + s].string;
+        const int string = tables.z_strings[op.first_string + s].string;
         if (string >= 0) ++seen[string];
       }
     });
@@ -127,16 +127,16 @@ TEST(strings_have_a_slot_each) {
   }
 }
 
-TEST(lists_of_words_are_in_the_order_of_their_patterns) {
+TEST(lists_of_pauli_words_are_in_the_order_of_their_patterns) {
   const Tables tables = tables_of(layers(14, 3));
-  CHECK(tables.words.size() == 28);
+  CHECK(tables.pauli_words.size() == 28);
   int listed = 0;
-  for (const cuda::WordPass& pass : tables.word_passes) {
+  for (const cuda::PauliWordPass& pass : tables.pauli_word_passes) {
     for (int g = pass.groups.first; g < pass.groups.first + pass.groups.count; ++g) {
-      for (const cuda::WordList* list : {&tables.flip_groups[g].real, &tables.flip_groups[g].imaginary}) {
-        CHECK(list->words.first == (list->words.count() > 0 ? listed : list->words.first));
-        listed += list->words.count();
-        for (int p = 1; p < cuda::thread_rows; ++p) CHECK(list->words.end(p - 1) <= list->words.end(p));
+      for (const cuda::PauliWordList* list : {&tables.flip_groups[g].real, &tables.flip_groups[g].imaginary}) {
+        CHECK(list->pauli_words.first == (list->pauli_words.count() > 0 ? listed : list->pauli_words.first));
+        listed += list->pauli_words.count();
+        for (int p = 1; p < cuda::thread_rows; ++p) CHECK(list->pauli_words.end(p - 1) <= list->pauli_words.end(p));
       }
     }
   }

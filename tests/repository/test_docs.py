@@ -289,6 +289,8 @@ def test_readmes_of_folders_name_what_is_there(document: Path) -> None:
 CODE_FOLDERS = [
     *(f"csrc/{name}" for name in ("math", "runtime", "program", "plan", "cpu", "cpu/engine", "cpu/kernels", "ops")),
     "csrc/bindings",
+    "cuda",
+    *(f"cuda/{name}" for name in ("ops", "engine", "kernels", "tables", "emulation")),
     *(f"python/ketgrad/{name}" for name in ("circuit", "native", "autograd", "execution", "compilation", "nn")),
     *(f"python/ketgrad/{name}" for name in ("compilation/tracing", "compilation/lowering", "interop")),
     "python/ketgrad/interop/pennylane",

@@ -23,11 +23,6 @@ NOT_NATIVE = "tests/cuda/ptx"
 # Type names of which two definitions are no two concepts.
 MIRRORS = {
     "Shared": "what nvcc's word means in device.h, and what it means to the emulation",
-    # To be renamed.
-    "Block": "",
-    "Engine": "",
-    "Executed": "",
-    "Group": "",
 }
 
 

@@ -1,5 +1,5 @@
 // Pauli words whose flips lead to amplitudes of other threads, with coefficients that want no gradient: the launch that
-// undoes the circuit adds such words to the bra itself.
+// undoes the circuit adds such Pauli words to the bra itself.
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,7 +11,7 @@
 namespace ketgrad::testing {
 namespace {
 
-Circuit flipping_words(int n) {
+Circuit flipping_pauli_words(int n) {
   Circuit circuit = empty_circuit(n);
   add_rotations(circuit);
   for (int w = 0; w + 1 < n; ++w) circuit.program.gates.push_back(make_gate("CNOT", {w, w + 1}));
@@ -32,10 +32,10 @@ void check_run(const Case& c, const Tangents& t, const Setting& setting) {
   check_tangents(c, t, run);
 }
 
-TEST(words_are_added_by_the_launch_that_undoes) {
+TEST(pauli_words_are_added_by_the_launch_that_undoes) {
   Random random(43);
   for (const int n : {2, 4, 6}) {
-    const Circuit circuit = flipping_words(n);
+    const Circuit circuit = flipping_pauli_words(n);
     const Case c = make_case(random, circuit, 2);
     const Tangents t = make_tangents(random, circuit, c);
     for (const int tile_bits : {0, 4}) {
