@@ -38,7 +38,7 @@ std::size_t held(const Term& t) {
 std::size_t held(const Measurement& m) { return held(m.wires) + held(m.terms); }
 
 std::size_t held(const GateOp& s) { return held(s.groups) + held(s.offsets) + held(s.pauli_words) + held(s.inputs); }
-std::size_t held(const PhaseString& s) { return held(s.rotations); }
+std::size_t held(const DiagonalRotation& s) { return held(s.rotations); }
 std::size_t held(const std::optional<BlockHalf>& h) { return h && h->odd_groups ? held(*h->odd_groups) : 0; }
 std::size_t held(const RotationBlock& b) {
   return held(b.rotations) + held(b.groups) + held(b.row_flip) + held(b.tile_sign) + held(b.lane_sign) +

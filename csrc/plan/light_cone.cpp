@@ -19,7 +19,7 @@ class Pruning {
   Lowered run() {
     std::vector<Element> inside;
     for (auto e = lowered_.order.rbegin(); e != lowered_.order.rend(); ++e) {
-      if (e->rotation != Element::none ? sees(lowered_.rotations[e->rotation]) : sees(lowered_.gate_ops[e->gate_op]))
+      if (e->is_rotation() ? sees(lowered_.rotations[e->index]) : sees(lowered_.gate_ops[e->index]))
         inside.push_back(*e);
     }
     std::reverse(inside.begin(), inside.end());
@@ -60,7 +60,7 @@ class Pruning {
   std::ptrdiff_t count_gates(const std::vector<Element>& elements) const {
     std::vector<bool> has(program_.gates.size(), false);
     for (const Element& e : elements)
-      has[e.rotation != Element::none ? lowered_.rotations[e.rotation].gate : lowered_.gate_ops[e.gate_op].gate] = true;
+      has[e.is_rotation() ? lowered_.rotations[e.index].gate : lowered_.gate_ops[e.index].gate] = true;
     return std::count(has.begin(), has.end(), true);
   }
 
@@ -68,12 +68,12 @@ class Pruning {
     const auto dropped = static_cast<int>(count_gates(lowered_.order) - count_gates(inside));
     Lowered found{{}, {}, {}, lowered_.wire_map, lowered_.initial, dropped};
     for (const Element& e : inside) {
-      if (e.rotation != Element::none) {
-        found.order.push_back({static_cast<int>(found.rotations.size()), Element::none});
-        found.rotations.push_back(lowered_.rotations[e.rotation]);
+      if (e.is_rotation()) {
+        found.order.push_back({Element::Kind::rotation, static_cast<int>(found.rotations.size())});
+        found.rotations.push_back(lowered_.rotations[e.index]);
       } else {
-        found.order.push_back({Element::none, static_cast<int>(found.gate_ops.size())});
-        found.gate_ops.push_back(std::move(lowered_.gate_ops[e.gate_op]));
+        found.order.push_back({Element::Kind::gate_op, static_cast<int>(found.gate_ops.size())});
+        found.gate_ops.push_back(std::move(lowered_.gate_ops[e.index]));
       }
     }
     return found;

@@ -276,7 +276,7 @@ class Lowering {
       if (gate_info(gate.opcode).family == Family::identity) continue;
       const std::vector<Primitive> list = GateLowering(gate, found_.wire_map.basis()).run();
       if (list.empty()) {
-        found_.order.push_back({Element::none, static_cast<int>(found_.gate_ops.size())});
+        found_.order.push_back({Element::Kind::gate_op, static_cast<int>(found_.gate_ops.size())});
         found_.gate_ops.push_back(gate_op_of(program_, i, found_.wire_map));
       }
       for (const Primitive& p : list) add(p, i);
@@ -305,7 +305,7 @@ class Lowering {
       case Primitive::Kind::cnot: return found_.wire_map.cnot(p.wires[0], p.wires[1]);
       case Primitive::Kind::swap: return found_.wire_map.swap(p.wires[0], p.wires[1]);
       case Primitive::Kind::rotation:
-        found_.order.push_back({static_cast<int>(found_.rotations.size()), Element::none});
+        found_.order.push_back({Element::Kind::rotation, static_cast<int>(found_.rotations.size())});
         found_.rotations.push_back({found_.wire_map.pauli_word(p.letters, p.wires), p.angle, gate, half(p.odd)});
     }
   }
@@ -368,15 +368,15 @@ void split_halves(Lowered& lowered) {
   std::vector<Rotation> rotations;
   std::vector<Element> order;
   for (const Element& e : lowered.order) {
-    if (e.rotation == Element::none) {
+    if (!e.is_rotation()) {
       order.push_back(e);
       continue;
     }
     const auto add = [&](const PauliWord& pauli_word, const Slot& angle) {
-      order.push_back({static_cast<int>(rotations.size()), Element::none});
-      rotations.push_back({pauli_word, angle, lowered.rotations[e.rotation].gate, {}});
+      order.push_back({Element::Kind::rotation, static_cast<int>(rotations.size())});
+      rotations.push_back({pauli_word, angle, lowered.rotations[e.index].gate, {}});
     };
-    const Rotation& rotation = lowered.rotations[e.rotation];
+    const Rotation& rotation = lowered.rotations[e.index];
     add(rotation.pauli_word, rotation.half.is_all() ? rotation.angle : times(0.5, rotation.angle));
     if (!rotation.half.is_all()) add(rotation.other_pauli_word(), times(-0.5, rotation.angle));
   }

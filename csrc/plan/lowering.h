@@ -88,11 +88,14 @@ Index overlap_count(const GateOp& gate_op);
 // Adds an input to those that something reads, once; `no_input` is none.
 void add_input(std::vector<int>& inputs, int input);
 
-// A rotation or an unfused gate, the other being `none`.
+// One of the lowered rotations, or of the unfused gates.
 struct Element {
-  static constexpr int none = -1;
-  int rotation = none;
-  int gate_op = none;
+  enum class Kind : std::uint8_t { rotation, gate_op };
+
+  Kind kind = Kind::rotation;
+  int index = 0;
+
+  bool is_rotation() const { return kind == Kind::rotation; }
 };
 
 struct Lowered {

@@ -73,7 +73,7 @@ struct RotationBlock {
 };
 
 // exp(-i sum_m angle_m/2 (-1)^parity_m) over all strings m.
-struct PhaseString {
+struct DiagonalRotation {
   Mask row_mask = 0;  // over the numbers of the rows
   Mask lane_mask = 0;
   Mask tile_mask = 0;
@@ -85,7 +85,7 @@ struct PhaseString {
 struct Phases {
   IndexMap rows;
   Index num_active = 0;  // the first `num_active` are visited, the others are outside the support
-  std::vector<PhaseString> strings;
+  std::vector<DiagonalRotation> strings;
   bool applies_scale_forward = false;
   bool applies_scale_backward = false;
 };

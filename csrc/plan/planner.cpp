@@ -51,12 +51,12 @@ void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vecto
     rotations.clear();
   };
   for (const Element& e : order) {
-    if (e.rotation != Element::none) {
-      rotations.push_back(e.rotation);
+    if (e.is_rotation()) {
+      rotations.push_back(e.index);
       continue;
     }
     finish_segment({});
-    plan.passes.push_back(GatePass{e.gate_op, plan.gate_ops[e.gate_op].inputs});
+    plan.passes.push_back(GatePass{e.index, plan.gate_ops[e.index].inputs});
     support.everywhere = true;
   }
   finish_segment(pauli_word_flips);

@@ -88,7 +88,7 @@ Phases TileOpBuilder::phases(const std::vector<int>& round) const {
   complete(basis, row_bits());
   found.rows = IndexMap(rows.origin, basis);
   for (std::size_t m = 0; m < parities.size(); ++m) {
-    PhaseString& s = found.strings[m];
+    DiagonalRotation& s = found.strings[m];
     s.negative = odd_parity(rows.origin & parities[m]);
     for (std::size_t i = 0; i < basis.size(); ++i) s.row_mask |= Mask{odd_parity(basis[i] & parities[m])} << i;
   }

@@ -65,7 +65,7 @@ Range OperationBuilder::add_operations(const TilePass& pass) {
       operations.push_back(rotated);
       waiting = std::move(later);
     } else {
-      for (const PhaseString& s : std::get<Phases>(op).strings)
+      for (const DiagonalRotation& s : std::get<Phases>(op).strings)
         waiting.push_back({{parities(s.tile_mask, rows), s.tile_mask}, &s});
     }
   }

@@ -23,7 +23,7 @@ class OperationBuilder {
   // A Z-string that no operation has taken yet.
   struct Waiting {
     SignMask mask;
-    const PhaseString* string = nullptr;
+    const DiagonalRotation* string = nullptr;
   };
 
   TableOp rotations(const RotationBlock& rotation_block, std::vector<Waiting>& waiting, int tile_bits);

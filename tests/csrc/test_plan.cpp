@@ -416,7 +416,7 @@ TEST(phases_tell_strings_apart) {
   const Plan plan = plan_of(6, gates, single);
   const Phases& phases = std::get<Phases>(std::get<TilePass>(plan.passes[0]).operations.back());
   CHECK(phases.num_active == 16);
-  for (const PhaseString& s : phases.strings) CHECK(std::popcount(s.row_mask) == 1);
+  for (const DiagonalRotation& s : phases.strings) CHECK(std::popcount(s.row_mask) == 1);
   std::vector<Index> rows;
   for (Index r = 0; r < 16; ++r) rows.push_back(phases.rows[r]);
   std::sort(rows.begin(), rows.end());
@@ -582,7 +582,7 @@ int rotations_planned(const Plan& plan) {
     for (const TileOp& op : pass->operations) {
       if (const auto* block = std::get_if<RotationBlock>(&op)) count += static_cast<int>(block->rotations.size());
       if (const auto* phases = std::get_if<Phases>(&op)) {
-        for (const PhaseString& s : phases->strings) count += static_cast<int>(s.rotations.size());
+        for (const DiagonalRotation& s : phases->strings) count += static_cast<int>(s.rotations.size());
       }
     }
   }

@@ -80,7 +80,7 @@ class HalfAngles {
     if (const auto* block = std::get_if<RotationBlock>(&op)) {
       for (const int t : block->rotations) write([&](int l) { return of_rotation(t, l); });
     } else {
-      for (const PhaseString& s : std::get<Phases>(op).strings) {
+      for (const DiagonalRotation& s : std::get<Phases>(op).strings) {
         if (is_per_sample(s)) write([&](int l) { return of_string(s, l); });
       }
     }
@@ -106,20 +106,20 @@ class HalfAngles {
     if (const auto* block = std::get_if<RotationBlock>(&op)) return reads_batched(block->rotations);
     const auto& strings = std::get<Phases>(op).strings;
     return std::any_of(strings.begin(), strings.end(),
-                       [&](const PhaseString& s) { return reads_batched(s.rotations); });
+                       [&](const DiagonalRotation& s) { return reads_batched(s.rotations); });
   }
 
-  bool is_per_sample(const PhaseString& s) const { return single || reads_batched(s.rotations); }
+  bool is_per_sample(const DiagonalRotation& s) const { return single || reads_batched(s.rotations); }
 
   std::size_t per_sample_strings(const TileOp& op) const {
     const auto* phases = std::get_if<Phases>(&op);
     if (phases == nullptr) return 0;
     const auto& strings = phases->strings;
-    return std::count_if(strings.begin(), strings.end(), [&](const PhaseString& s) { return is_per_sample(s); });
+    return std::count_if(strings.begin(), strings.end(), [&](const DiagonalRotation& s) { return is_per_sample(s); });
   }
 
   // The whole angle of a Z-string.
-  double of_string(const PhaseString& s, int lane) const {
+  double of_string(const DiagonalRotation& s, int lane) const {
     double total = 0;
     for (const int t : s.rotations)
       total += plan_.rotations[t].pauli_word.negative != s.negative ? -of_rotation(t, lane) : of_rotation(t, lane);
@@ -344,7 +344,7 @@ class RotationParameters {
     int at = n.first_angle;
     PhaseFactor<Row<T>> start{Row<T>{} + 1, Row<T>{}};
     double square = 1;
-    for (const PhaseString& s : phases.strings) {
+    for (const DiagonalRotation& s : phases.strings) {
       if (!angles_.is_per_sample(s)) continue;
       *own = per_sample_parameters(s, at);
       for (int l = 0; l < width; ++l) n.some_nan |= std::isnan(own->start.re[l]);
@@ -363,7 +363,7 @@ class RotationParameters {
 
   // Of lanes, which share a scale.
   void prepare_shared_strings(const Phases& phases, OpParameters<V>& n) {
-    for (const PhaseString& s : phases.strings) {
+    for (const DiagonalRotation& s : phases.strings) {
       if (angles_.is_per_sample(s)) continue;
       const double half = 0.5 * angles_.of_string(s, 0);
       n.shared_strings.push_back(phase_parameters<double>(s.row_mask, std::cos(half), std::sin(half)));
@@ -391,7 +391,7 @@ class RotationParameters {
   }
 
   // `at` is the place of its half angles.
-  PhaseParameters<Row<T>> per_sample_parameters(const PhaseString& s, int at) const {
+  PhaseParameters<Row<T>> per_sample_parameters(const DiagonalRotation& s, int at) const {
     PhaseParameters<Row<T>> n;
     n.row_mask = s.row_mask;
     for (int l = 0; l < batch_lanes<T>; ++l) {

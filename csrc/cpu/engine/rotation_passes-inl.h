@@ -20,7 +20,7 @@ namespace {
 inline Index rotation_count(const TileOp& op) {
   if (const auto* block = std::get_if<RotationBlock>(&op)) return static_cast<Index>(block->rotations.size());
   Index count = 0;
-  for (const PhaseString& s : std::get<Phases>(op).strings) count += static_cast<Index>(s.rotations.size());
+  for (const DiagonalRotation& s : std::get<Phases>(op).strings) count += static_cast<Index>(s.rotations.size());
   return count;
 }
 
@@ -29,7 +29,7 @@ inline void append_rotations(const TileOp& op, std::vector<int>& rotations) {
     rotations.insert(rotations.end(), block->rotations.begin(), block->rotations.end());
     return;
   }
-  for (const PhaseString& s : std::get<Phases>(op).strings)
+  for (const DiagonalRotation& s : std::get<Phases>(op).strings)
     rotations.insert(rotations.end(), s.rotations.begin(), s.rotations.end());
 }
 
@@ -43,7 +43,7 @@ inline bool requests_any(const RotationBlock& block, const std::vector<char>& re
 
 inline bool requests_any(const Phases& phases, const std::vector<char>& requested) {
   return std::any_of(phases.strings.begin(), phases.strings.end(),
-                     [&](const PhaseString& s) { return requests_any(s.rotations, requested); });
+                     [&](const DiagonalRotation& s) { return requests_any(s.rotations, requested); });
 }
 
 // Overlaps of bra and ket as the kernels leave them, in rows and tables of signs, as overlaps of rotations:
@@ -73,7 +73,7 @@ class RotationOverlaps {
                      double* sums) const {
     hadamard(work.products.data(), static_cast<Index>(work.products.size()));
     const double factor = n.scale_before * n.scale_before;
-    for (const PhaseString& s : phases.strings) {
+    for (const DiagonalRotation& s : phases.strings) {
       const Mask place = Sums::place(s.row_mask & static_cast<Mask>(rows - 1), s.lane_mask);
       const Row<T> signs = Sums::signs(place);
       const Row<T>& sum = work.products[Sums::vector(place)];

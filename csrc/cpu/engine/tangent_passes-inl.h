@@ -195,7 +195,7 @@ class GeneratorWeights {
       }
       return first;
     }
-    for (const PhaseString& s : std::get<Phases>(op).strings) {
+    for (const DiagonalRotation& s : std::get<Phases>(op).strings) {
       Row<T> total{};
       for (const int t : s.rotations) {
         if (has_tangent(t)) total += weight(t, plan_.rotations[t].pauli_word.negative != s.negative ? -1 : 1);
@@ -208,7 +208,7 @@ class GeneratorWeights {
   const Row<T>* phase_function(const Phases& phases, int first, Mask base, Index rows, Workspace<V>& work) const {
     work.products.assign(Sums::vectors(rows), Row<T>{});
     for (std::size_t j = 0; j < phases.strings.size(); ++j) {
-      const PhaseString& s = phases.strings[j];
+      const DiagonalRotation& s = phases.strings[j];
       const Mask place = Sums::place(s.row_mask & static_cast<Mask>(rows - 1), s.lane_mask);
       const Row<T> w = weights_[first + j] * Sums::signs(place);
       work.products[Sums::vector(place)] += odd_parity(s.tile_mask & base) ? -w : w;

@@ -98,7 +98,7 @@ class TileParameters {
     const std::span<const PhaseParameters<Row<T>>> own = parameters_.strings(n);
     if (varies) {
       work.signs.clear();
-      for (const PhaseString& s : phases.strings) work.signs.push_back(odd_parity(s.tile_mask & base) ? 1 : 0);
+      for (const DiagonalRotation& s : phases.strings) work.signs.push_back(odd_parity(s.tile_mask & base) ? 1 : 0);
       if (work.filled_for == &n && work.filled_version == parameters_.version() && work.filled_signs == work.signs)
         return work.factors.data();
       work.strings.assign(own.begin(), own.end());
