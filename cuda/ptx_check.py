@@ -2,9 +2,9 @@
 
 The objects and the PTX are those of cuda/compile_check.py. Linked with an interpreter of PTX in place of the CUDA
 runtime (tests/cuda/ptx/), the host code launches the very kernels that a GPU would get. The interpreter ends with the
-kernel and the source line where one goes wrong: a race, a barrier or a shuffle that a thread does not come to, memory
-that nobody allocated or wrote, a misaligned access, an instruction that it does not know. Every test runs in several
-orders of blocks, warps and threads.
+kernel and the source line where one goes wrong: a race, a barrier or a shuffle that a thread does not reach, memory
+that was never allocated or written, a misaligned access, an instruction that it does not know. Every test runs in
+several orders of blocks, warps and threads.
 
     python cuda/ptx_check.py
     python cuda/ptx_check.py --barriers    # takes out each barrier in turn, which the tests must notice
@@ -39,7 +39,7 @@ OWN_TEST = "ptx_test_ptx"
 
 @dataclass(frozen=True)
 class Order:
-    """In which order blocks, warps and threads go on; a quantum of 0 interrupts nobody."""
+    """In which order blocks, warps and threads go on; a quantum of 0 interrupts none."""
 
     seed: int
     quantum: int
@@ -70,11 +70,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its last words, or the complaint with which it failed."""
+    """How a run ended: its last line, or the complaint with which it failed."""
 
     run: Run
     passed: bool
-    words: str
+    last_line: str
     seconds: float
 
 
@@ -185,7 +185,7 @@ def check_all(architectures: Iterable[int]) -> tuple[bool, dict[str, Reached]]:
     passed = True
     reached: dict[str, Reached] = {}
     for outcome in run_all(runs):
-        print(f"{outcome.run.name}: {outcome.words} ({outcome.seconds:.0f} s)", flush=True)
+        print(f"{outcome.run.name}: {outcome.last_line} ({outcome.seconds:.0f} s)", flush=True)
         passed &= outcome.passed
         if outcome.passed:
             add_coverage(reached, outcome.run.coverage)
@@ -240,8 +240,8 @@ def check_barriers(reached: dict[str, Reached], architecture: int) -> bool:
     with ThreadPoolExecutor(PROCESSES) as pool:
         outcomes = pool.map(lambda barrier: missed(barrier, architecture), barriers)
         for (kernel, place), outcome in zip(barriers, outcomes, strict=True):
-            words = f"{outcome.run.name}: {outcome.words}" if outcome else "no test misses it"
-            print(f"  {place} in {kernel}: {words}", flush=True)
+            noticed = f"{outcome.run.name}: {outcome.last_line}" if outcome else "no test misses it"
+            print(f"  {place} in {kernel}: {noticed}", flush=True)
             (seen if outcome else unseen).add(place)
     for place in sorted(unseen - seen):
         print(f"no test misses the barrier at {place}: it is superfluous, or a test is missing")

@@ -18,21 +18,21 @@ namespace ketgrad::testing {
 using cuda::DeviceCall;
 using cuda::DeviceTables;
 
-// Memory that is anything but zero at first, each piece exactly as large as was asked for.
+// Memory that is not zero at first, each allocation exactly as large as requested.
 class EmulatedDevice : public cuda::Device {
  public:
   EmulatedDevice() { workspace_bytes = std::size_t{1} << 30; }
 
   void* allocate(std::size_t bytes) override {
-    pieces_.push_back(std::make_unique<unsigned char[]>(bytes));
-    std::memset(pieces_.back().get(), 0xff, bytes);
-    return pieces_.back().get();
+    allocations_.push_back(std::make_unique<unsigned char[]>(bytes));
+    std::memset(allocations_.back().get(), 0xff, bytes);
+    return allocations_.back().get();
   }
   void zero(void* memory, std::size_t bytes) override { std::memset(memory, 0, bytes); }
   void copy(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
 
  private:
-  std::vector<std::unique_ptr<unsigned char[]>> pieces_;
+  std::vector<std::unique_ptr<unsigned char[]>> allocations_;
 };
 
 // How a case is run: the size of tiles (0: whole states), how many states the workspace may hold (0: all), the shared
@@ -44,7 +44,7 @@ struct Setting {
   int multiprocessors = 2;
 };
 
-// The shared memory of a block, and the multiprocessors, of an H100: so many blocks share a large state there.
+// Shared memory of a block and multiprocessors of an H100, on which that many blocks share a large state.
 inline constexpr std::size_t hopper_shared_bytes = std::size_t{227} << 10;
 inline constexpr int hopper_multiprocessors = 132;
 

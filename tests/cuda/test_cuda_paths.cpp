@@ -54,7 +54,7 @@ Circuit circuit_of_pauli_words(Random& random, int num_wires, bool trains) {
   return circuit;
 }
 
-// Tiles of one warp and of four. Whoever adds up so many partial sums is a block of eight warps.
+// Tiles of one warp and of four. The blocks that add up the partial sums have eight warps.
 TEST(sums_in_many_partials) {
   struct Size {
     int wires;

@@ -294,6 +294,8 @@ CODE_FOLDERS = [
     *(f"python/ketgrad/{name}" for name in ("circuit", "native", "autograd", "execution", "compilation", "nn")),
     *(f"python/ketgrad/{name}" for name in ("compilation/tracing", "compilation/lowering", "interop")),
     "python/ketgrad/interop/pennylane",
+    *(f"tests/{name}" for name in ("circuit", "native", "autograd", "execution", "compilation", "nn", "interop")),
+    *(f"tests/{name}" for name in ("csrc", "cuda", "repository", "upstream")),
 ]
 
 
