@@ -145,7 +145,7 @@ struct Validator {
     if (static_cast<int>(m.kind) >= num_measurements) invalid(where, "unknown measurement");
     const MeasurementInfo& info = measurement_info(m.kind);
     if (info.num_axes * m.wires.size() > max_wires)
-      invalid(where, "a result of " + std::string(info.name) + " of that many wires");
+      invalid(where, std::string(info.name) + " of " + std::to_string(m.wires.size()) + " wires is too large");
     for (const Term& t : m.terms) {
       Mask term_wires = 0;
       wires(where, t.pauli_wires, term_wires);

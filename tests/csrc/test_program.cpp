@@ -164,7 +164,7 @@ TEST(a_density_matrix_has_its_limit) {
   Program program = empty_circuit(30).program;
   program.measurements = {{MeasurementKind::density_matrix, {}, {}}};
   for (int w = 0; w < 25; ++w) program.measurements[0].wires.push_back(w);
-  CHECK_THROWS(std::invalid_argument, program.validate(), "measurement 0: a density matrix");
+  CHECK_THROWS(std::invalid_argument, program.validate(), "measurement 0: density_matrix of 25 wires is too large");
 }
 
 TEST(a_factor_on_every_wire_is_no_shift_too_far) {
