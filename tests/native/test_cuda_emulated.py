@@ -7,6 +7,7 @@ gradients), through the public API, against the oracle. The emulation is slow: a
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import sys
 import threading
 import time
@@ -30,6 +31,10 @@ from ketgrad.native.library import _C
 ROOT = Path(__file__).resolve().parents[2]
 HOST = ROOT / "tests" / "cuda" / "host"
 BUILD = ROOT / "build" / "emulated"
+OF_THE_EXTENSION = ROOT / "build" / f"ext-{sys.implementation.cache_tag}"
+"""Where setup.py's objects are."""
+COMPILED = ROOT / "build" / ".compiled"
+"""The Makefile touches it when they are up to date."""
 # Registered by `HOST / "registration.cpp"` instead.
 NOT_HERE = {"cuda/ops/registration.cpp"}
 CORE = ("csrc/runtime/", "csrc/program/", "csrc/plan/")
@@ -53,20 +58,40 @@ def as_cpp(source: str) -> str:
     return str(wrapper)
 
 
+def objects(sources: list[str]) -> list[str]:
+    """Those of the extension, where `make build` came after the last change of the core; else []."""
+    newest = max(file.stat().st_mtime for folder in CORE for file in (ROOT / folder).iterdir())
+    found = [OF_THE_EXTENSION / Path(source).with_suffix(".o") for source in sources]
+    is_current = COMPILED.is_file() and COMPILED.stat().st_mtime > newest and all(file.is_file() for file in found)
+    return [str(file) for file in found] if is_current else []
+
+
+def stamp(files: list[str]) -> list[str]:
+    """A flag that changes with the files, which ninja does not know: it links again."""
+    times = str([Path(file).stat().st_mtime_ns for file in files])
+    return [f"-Wl,--build-id=0x{hashlib.sha256(times.encode()).hexdigest()}"] if files else []
+
+
 @pytest.fixture(scope="session")
 def extension() -> ModuleType:
     """Built once, into `build/emulated`; from then on what has changed."""
     BUILD.mkdir(parents=True, exist_ok=True)
     core = [source for source in listed("csrc/sources.txt") if source.startswith(CORE)]
+    linked = objects(core)
     cuda = [source for source in listed("cuda/sources.txt") if source not in NOT_HERE]
     kernels = [as_cpp(source) for source in cuda if source.endswith(".cu")]
-    others = [*core, *(source for source in cuda if source.endswith(".cpp")), "cuda/emulation/emulation.cpp"]
+    others = [
+        *([] if linked else core),
+        *(source for source in cuda if source.endswith(".cpp")),
+        "cuda/emulation/emulation.cpp",
+    ]
     flags = ["-std=c++20", "-O1", "-w", "-fvisibility=hidden", "-DTORCH_STABLE_ONLY"]
     found: ModuleType = cpp_extension.load(
         name="ketgrad_emulated",
         sources=[*kernels, *(str(ROOT / source) for source in others), *map(str, sorted(HOST.glob("*.cpp")))],
         extra_cflags=[*flags, "-DTORCH_TARGET_VERSION=0x020b000000000000"],
         extra_include_paths=[str(HOST), str(ROOT), str(ROOT / "csrc")],
+        extra_ldflags=[*linked, *stamp(linked)],
         build_directory=str(BUILD),
         with_cuda=False,
     )

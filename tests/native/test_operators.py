@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -321,9 +322,10 @@ LONG_CALLS = {
     "matrix": "kg.matrix(layer(11), dtype=torch.float32)",
 }
 
-# What follows an interrupt must not find it again.
-LONG_CALL = """
-import signal, warnings
+# A process that makes the calls that it is told, each until it is interrupted. What follows an interrupt must not find
+# it again, nor must the next call.
+CALLER = """
+import signal, sys, warnings
 import numpy as np, torch, ketgrad as kg
 from ketgrad.execution.programs import build_program
 warnings.filterwarnings("ignore")
@@ -332,7 +334,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 def layer(n):
     return [gate for w in range(n) for gate in (kg.RY(0.1 * w, wires=w), kg.CNOT(wires=[w, (w + 1) % n]))]
 
-x = torch.tensor(0.1, requires_grad="gradient" == {name!r})
 def deep():
     return kg.Tape([kg.RX(x, wires=0), *(200 * layer(22))], [kg.expval(kg.Z(0))])
 
@@ -340,34 +341,45 @@ circuit = kg.compile(lambda w: kg.Tape(
     [g for l in range(40) for q in range(22) for g in (kg.RX(w[l, q], q), kg.CNOT([q, (q + 1) % 22]))],
     [kg.expval(kg.Z(0))]))
 compiled = torch.compile(lambda w: circuit(w) * 2, backend="aot_eager")
-if {name!r} == "torch.compile":
-    compiled(torch.rand(40, 22))
-print("ready", flush=True)
-try:
-    while True:
-        {call}
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-try:
-    torch.ops.ketgrad.execute(12345, [torch.zeros(0)], False)
-except IndexError:
-    print("nothing left", flush=True)
+for line in sys.stdin:
+    name, call = line.rstrip().split(": ", 1)
+    x = torch.tensor(0.1, requires_grad=name == "gradient")
+    if name == "torch.compile":
+        compiled(torch.rand(40, 22))
+    try:
+        print("ready", flush=True)
+        while True:
+            exec(call)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    try:
+        torch.ops.ketgrad.execute(12345, [torch.zeros(0)], False)
+    except IndexError:
+        print("nothing left", flush=True)
 """
+
+
+@pytest.fixture(scope="module")
+def caller() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", CALLER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LONG_CALLS)
-def test_ctrl_c_ends_a_long_call(name: str) -> None:
-    script = LONG_CALL.format(name=name, call=LONG_CALLS[name])
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().strip() == "ready"
-        time.sleep(1.5)
-        process.send_signal(signal.SIGINT)
-        begun = time.monotonic()
-        assert process.stdout.readline().strip() == "interrupted"
-        assert time.monotonic() - begun < 5  # within a second, on a machine that does nothing else
-        assert process.stdout.readline().strip() == "nothing left"
+def test_ctrl_c_ends_a_long_call(caller: subprocess.Popen[str], name: str) -> None:
+    assert caller.stdin is not None
+    assert caller.stdout is not None
+    print(f"{name}: {LONG_CALLS[name]}", file=caller.stdin, flush=True)
+    assert caller.stdout.readline().strip() == "ready"
+    time.sleep(1.5)
+    caller.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    assert caller.stdout.readline().strip() == "interrupted"
+    assert time.monotonic() - begun < 5  # within a second, on a machine that does nothing else
+    assert caller.stdout.readline().strip() == "nothing left"
 
 
 def test_the_gil_is_released() -> None:

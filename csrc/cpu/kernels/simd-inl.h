@@ -24,7 +24,7 @@ constexpr int row_bytes = KETGRAD_ROW_BYTES;
 template <class T>
 using Row = typename VectorOf<T, row_bytes>::type;
 
-// OpParameters in a row: lanes of a batch.
+// Numbers in a row: lanes of a batch.
 template <class T>
 constexpr int batch_lanes = row_bytes / static_cast<int>(sizeof(T));
 
