@@ -6,7 +6,9 @@
 // not: a rotation U = exp(-i angle/2 P) takes (psi, dpsi) to (U psi, U dpsi + dangle/2 (-i P) U psi), and overlaps have
 // the product rule, d Im<bra|P|ket> = Im<dbra|P|ket> + Im<bra|P|dket>. So states and tangents go by the kernels of the
 // plain engine, the bra's tangent with the ket and the ket's with the bra, and what is added are the generators
-// (tangent_passes-inl.h).
+// (tangent_passes-inl.h). On dual numbers rotations could not be unnormalised, for a deferred scale would have a
+// tangent of its own: blocks of one, two and three rotations were measured to take 1.07, 1.6 and 2.2 times as long
+// (AVX2, float, rows in the first-level cache, November 2026).
 #pragma once
 
 #include <optional>
