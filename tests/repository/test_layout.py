@@ -106,6 +106,18 @@ def test_includes_point_one_way(path: Path):
             assert not (CSRC / folder / name).exists(), f"csrc/{path}: write {folder}/{name}"
 
 
+@pytest.mark.parametrize("folder", [CSRC, CUDA], ids=["csrc", "cuda"])
+def test_files_and_classes_are_small(folder: Path):
+    """Of tables of data alone may be more."""
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in {".h", ".cpp", ".cu"}):
+        lines = read(path).splitlines()
+        assert len(lines) <= 500 or path.stem.endswith("_table"), f"{path.relative_to(ROOT)} has {len(lines)} lines"
+        begin = 0
+        for number, line in enumerate(lines):
+            begin = number if re.match(r"(class|struct) .*\{$", line) else begin
+            assert line != "};" or number - begin < 300, f"{path.relative_to(ROOT)}:{begin + 1} has a long class"
+
+
 def test_what_an_instruction_set_compiles_includes_no_other_header():
     """Functions of a header that is first read behind the choice of the set would be compiled for that set alone."""
     before = set(includes(CSRC / "cpu" / "headers.h"))

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "cpu/engine/observables-inl.h"
-#include "cpu/engine/pauli_sums-inl.h"
+#include "cpu/engine/pauli_expectations-inl.h"
 
 namespace ketgrad {
 namespace {
@@ -31,18 +31,18 @@ class Measurements {
         complex_stride_(call.program().complex_results()),
         inputs_(call, group),
         observables_(call, team, inputs_),
-        pauli_sums_(plan, tiles) {}
+        pauli_expectations_(plan, team, tiles, real_stride_, inputs_, observables_) {}
 
   // Of dual numbers, derivatives of results. `sink` may be null; it says which sums going back will ask for.
   void measure(State ket, const Results<T>& results, const GradientSink<T>* sink) {
-    measure_pauli_words(ket, results, sink);
+    pauli_expectations_.measure(ket, results, sink);
     for (const PlannedMeasurement& m : plan_.measurements) measure(ket, m, results);
   }
 
   // Writes the bra, and adds the gradients of what observables are made of to the sink. Of dual numbers `measure` has
   // been called for these states.
   void write_bra(State bra, State ket, const ResultCotangents<T>& c, GradientSink<T>& sink) {
-    write_pauli_words_bra(bra, ket, c, sink);
+    pauli_expectations_.write_bra(bra, ket, c, sink);
     for (const PlannedMeasurement& m : plan_.measurements) add_bra(bra, ket, m, c, sink);
   }
 
@@ -151,21 +151,11 @@ class Measurements {
     }
   }
 
-  Sum cotangent(const ResultCotangents<T>& c, Index result, int lane) const {
-    const Index at = inputs_.sample(lane) * real_stride_ + result;
-    const auto value = static_cast<double>(c.real[at]);
-    if constexpr (is_dual<N>) {
-      return {value, c.real_tangent == nullptr ? 0 : static_cast<double>(c.real_tangent[at])};
-    } else {
-      return value;
-    }
-  }
-
   // lambda = g O psi, of the terms that have factors
   void add_expval_bra(State bra, State ket, const PlannedMeasurement& m, const ResultCotangents<T>& c,
                       GradientSink<T>& sink) {
     if (m.terms.empty()) return;
-    const auto g = [&](int l) { return cotangent(c, m.first_result, l); };
+    const auto g = [&](int l) { return real_cotangent<N>(c, inputs_.sample(l) * real_stride_ + m.first_result); };
     observables_.add(bra, ket, m, g);
     observables_.coefficient_gradients(ket, ket, m, sink, g);
     observables_.factor_gradients(ket, ket, m, sink, g);
@@ -174,7 +164,7 @@ class Measurements {
   // lambda = g (O^2 - 2 <O> O) psi; what O is made of sees u = 2 g (O - <O>) psi, from either side of the product O O.
   void add_var_bra(State bra, State ket, const PlannedMeasurement& m, const ResultCotangents<T>& c,
                    GradientSink<T>& sink) {
-    const auto g = [&](int l) { return cotangent(c, m.first_result, l); };
+    const auto g = [&](int l) { return real_cotangent<N>(c, inputs_.sample(l) * real_stride_ + m.first_result); };
     const State v = observables_.applied(ket, m);
     Sum mean[width] = {};
     observables_.real_overlap(ket, v, mean);
@@ -224,93 +214,6 @@ class Measurements {
     return inputs_.row(c.complex, c.complex_tangent, 2 * complex_stride_, 2 * m.first_result, 2 * numel);
   }
 
-  // --- Pauli words of expectation values -----------------------------------------------------------------------------
-  //
-  // They are summed up tile by tile, from values and tangents apart: of real and linear <P>, d<P> = 2 Re<psi|P|dpsi>.
-
-  using Member = PauliGroup::Member;
-
-  // <P> of each Pauli word; of dual numbers the value only if `with_values`, else zero.
-  void find_pauli_sums(State ket, bool with_values) {
-    if constexpr (is_dual<N>) {
-      pauli_sums_.overlaps(scalars(ket.value), scalars(ket.tangent), found_);
-      expectations_.resize(found_.size());
-      for (std::size_t i = 0; i < found_.size(); ++i) expectations_[i] = {0, 2 * found_[i]};
-      if (!with_values) return;
-      pauli_sums_.overlaps(scalars(ket.value), scalars(ket.value), found_);
-      for (std::size_t i = 0; i < found_.size(); ++i) expectations_[i].value = found_[i];
-    } else {
-      static_cast<void>(with_values);
-      pauli_sums_.overlaps(scalars(ket), scalars(ket), expectations_);
-    }
-  }
-
-  // Expectation values begin as the sums of their Pauli words.
-  void measure_pauli_words(State ket, const Results<T>& results, const GradientSink<T>* sink) {
-    find_pauli_sums(ket, any_coefficient([&](const Term& term) {
-                      return inputs_.has_tangent(term) || (sink != nullptr && requests(*sink, term));
-                    }));
-    sums_.assign(real_stride_ * width, Sum(0));
-    pauli_sums_.for_each_member([&](const Member& m, Index at) {
-      for (int l = 0; l < inputs_.count(); ++l)
-        sums_[m.result * width + l] += inputs_.coefficient(*m.term, l) * expectations_[at * width + l];
-    });
-    for (const PlannedMeasurement& m : plan_.measurements) {
-      if (m.measurement->kind != MeasurementKind::expval) continue;
-      for (int l = 0; l < inputs_.count(); ++l) *real_row(results, m, l) = returned(sums_[m.first_result * width + l]);
-    }
-  }
-
-  void write_pauli_words_bra(State bra, State ket, const ResultCotangents<T>& c, GradientSink<T>& sink) {
-    if (pauli_sums_.count() == 0) return fill_zero<N>(team_, bra, dimension_);
-    weights_.assign(pauli_sums_.count() * width, Sum(0));
-    pauli_sums_.for_each_member([&](const Member& m, Index at) {
-      for (int l = 0; l < inputs_.count(); ++l)
-        weights_[at * width + l] = cotangent(c, m.result, l) * inputs_.coefficient(*m.term, l);
-    });
-    write_weighted_pauli_words(bra, ket, c);
-    if (!any_coefficient([&](const Term& term) { return requests(sink, term); })) return;
-    if constexpr (!is_dual<N>) find_pauli_sums(ket, true);
-    pauli_sums_.for_each_member([&](const Member& m, Index at) {
-      for (int l = 0; l < inputs_.count(); ++l)
-        observables_.add_coefficient_gradients(*m.term, l, cotangent(c, m.result, l) * expectations_[at * width + l],
-                                               sink);
-    });
-  }
-
-  // bra = sum of weight P ket
-  void write_weighted_pauli_words(State bra, State ket, const ResultCotangents<T>& c) {
-    if constexpr (is_dual<N>) {
-      const auto write = [&](V* from, V* to, double Dual::* part, bool adds) {
-        found_.resize(weights_.size());
-        for (std::size_t i = 0; i < weights_.size(); ++i) found_[i] = weights_[i].*part;
-        pauli_sums_.write_bra(scalars(from), scalars(to), found_, adds);
-      };
-      write(ket.value, bra.value, &Dual::value, false);
-      write(ket.tangent, bra.tangent, &Dual::value, false);
-      const bool vary =
-          c.real_tangent != nullptr || any_coefficient([&](const Term& term) { return inputs_.has_tangent(term); });
-      if (vary) write(ket.value, bra.tangent, &Dual::tangent, true);
-    } else {
-      static_cast<void>(c);
-      pauli_sums_.write_bra(scalars(ket), scalars(bra), weights_, false);
-    }
-  }
-
-  template <class F>
-  bool any_coefficient(const F& holds) const {
-    bool any = false;
-    pauli_sums_.for_each_member([&](const Member& m, Index) { any |= holds(*m.term); });
-    return any;
-  }
-
-  static bool requests(const GradientSink<T>& sink, const Term& term) {
-    return std::any_of(term.coefficients.begin(), term.coefficients.end(),
-                       [&](const Slot& s) { return s.input != no_input && sink.requests(s.input); });
-  }
-
-  static T* scalars(V* state) { return reinterpret_cast<T*>(state); }
-
   const Plan& plan_;
   const Team& team_;
   const Index dimension_;
@@ -318,11 +221,8 @@ class Measurements {
   const Index complex_stride_;
   SampleInputs<N> inputs_;
   Observables<N> observables_;
-  PauliSums<V> pauli_sums_;
-  std::vector<Sum> expectations_;
-  std::vector<Sum> weights_;
+  PauliExpectations<N> pauli_expectations_;
   std::vector<Sum> sums_;
-  std::vector<double> found_;
 };
 
 }  // namespace

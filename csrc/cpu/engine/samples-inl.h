@@ -126,5 +126,16 @@ struct ResultCotangents {
   const T* complex_tangent = nullptr;
 };
 
+// Of real results, the cotangent at a place, and its tangent if N is dual.
+template <class N>
+Total<N> real_cotangent(const ResultCotangents<Scalar<N>>& c, Index at) {
+  const auto value = static_cast<double>(c.real[at]);
+  if constexpr (is_dual<N>) {
+    return {value, c.real_tangent == nullptr ? 0 : static_cast<double>(c.real_tangent[at])};
+  } else {
+    return value;
+  }
+}
+
 }  // namespace
 }  // namespace ketgrad
