@@ -130,13 +130,13 @@ class IndexMap {
 
   Index size() const { return Index{1} << bits_; }
 
-  // Of memory, beside the map itself.
+  // Memory beside the map itself.
   std::size_t table_bytes() const { return sizeof(Mask) * (low_.size() + high_.size() + beyond_.size()); }
 
-  // As many r as this, from a multiple of it on, have neighbouring indices.
+  // The length of runs: this many consecutive r, from a multiple of it on, have neighbouring indices.
   Index run_length() const { return Index{1} << run_bits_; }
 
-  // For those who add `vector` to the indices of a run and want neighbours still.
+  // Shortens runs so that indices of a run plus `vector` are neighbours too.
   void shorten_runs(Mask vector) {
     if (vector != 0) run_bits_ = std::min(run_bits_, std::countr_zero(vector));
   }

@@ -1,4 +1,4 @@
-// The Pauli words that commute with each of some others.
+// The Pauli words that commute with every one of a set.
 #pragma once
 
 #include <array>
@@ -24,7 +24,7 @@ class Commutant {
     return true;
   }
 
-  // From here on its Pauli words commute with this one too.
+  // Adds a Pauli word to the set.
   void narrow(PauliWord pauli_word) {
     ++count_;
     if (is_trivial()) return;
@@ -32,7 +32,7 @@ class Commutant {
       basis_.push_back(pauli_word);
   }
 
-  // How often it was narrowed.
+  // How many were added.
   int count() const { return count_; }
 
  private:

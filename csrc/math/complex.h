@@ -6,7 +6,7 @@
 
 namespace ketgrad {
 
-// Of plain numbers both parts are on one boundary, so that a GPU moves them as one.
+// Aligned to twice the size of plain numbers, so that a GPU loads and stores both parts at once.
 template <class R>
 struct alignas(sizeof(R) <= sizeof(double) ? 2 * sizeof(R) : alignof(R)) Complex {
   R re{};

@@ -11,7 +11,7 @@
 
 namespace ketgrad {
 
-// Both parts are on one boundary, so that a GPU moves them as one.
+// Aligned so that a GPU loads and stores both parts at once.
 template <class R>
 struct alignas(sizeof(R) <= sizeof(double) ? 2 * sizeof(R) : alignof(R)) DualOf {
   R value{};

@@ -9,12 +9,12 @@ namespace {
 
 double amplitudes(const Plan& plan) { return std::ldexp(1.0, plan.program->num_wires); }
 
-// Of so many states that are read or written.
+// Bytes of reading or writing `states` states.
 double moved(const Plan& plan, const IndexMap& tiles, double states, const Traffic& traffic) {
   return tiles.size() == 1 ? 0 : states * amplitudes(plan) * 2 * traffic.number_bytes;
 }
 
-// Of the amplitudes, those in tiles that are visited, and those that may be other than zero when the pass begins.
+// The share of amplitudes in tiles that are visited, and of those that may be non-zero when the pass begins.
 double visited_share(const TilePass& pass) {
   return static_cast<double>(pass.num_active_tiles) / static_cast<double>(pass.tiles.size());
 }
@@ -32,7 +32,7 @@ double share_of(const IndexMap& groups, Index num_active) {
   return static_cast<double>(num_active) / static_cast<double>(groups.size());
 }
 
-// Of the groups, those that are visited. Rotations of half the amplitudes are in full, which takes twice as much.
+// The share of groups that are visited; twice that for half the amplitudes, whose rotations are not unnormalised.
 double share_of(const RotationBlock& block) {
   const double all = share_of(block.groups, block.num_active);
   if (!block.half) return all;

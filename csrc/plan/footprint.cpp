@@ -12,7 +12,7 @@ namespace {
 // An allocation rounds up and has a header.
 constexpr std::size_t allocation = 16;
 
-// What an object holds beside itself; sizes are those in use, for plans are made once and do not grow.
+// Heap memory of an object. Sizes in use are counted, not capacities: plans are made once and do not grow.
 template <class T>
   requires std::is_trivially_copyable_v<T>
 std::size_t held(const T&) {

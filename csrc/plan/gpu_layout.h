@@ -7,7 +7,7 @@
 
 namespace ketgrad {
 
-// Bytes that tiles of so many states take in shared memory.
+// Bytes in shared memory of one tile each of `states` states.
 constexpr std::size_t gpu_tile_bytes(int tile_bits, int states, int number_bytes) {
   return static_cast<std::size_t>(2 * states * number_bytes) << tile_bits;
 }
@@ -25,7 +25,7 @@ constexpr bool gpu_holds(int tile_bits, int number_bytes, std::size_t shared_byt
 
 // A state is one tile where ket and bra fit into the shared memory of a block: a whole circuit is one launch. A larger
 // one is cut into tiles that leave room for a second block, which loads while the first one computes; 128 neighbouring
-// bytes, which memory hands out at once, stay together.
+// bytes, one memory transaction, stay together.
 Layout gpu_layout(int num_wires, int number_bytes, std::size_t shared_bytes);
 
 }  // namespace ketgrad

@@ -1,4 +1,4 @@
-// The light cone: what of a lowered circuit can change what is measured.
+// The light cone: the part of a lowered circuit that can change what is measured.
 //
 // Backwards from the measurements, a rotation exp(-i angle/2 P) is outside if P commutes with all that is inside: with
 // the Pauli words that are measured and with those of later elements. Then it meets its own inverse in <psi| O |psi>,
@@ -11,7 +11,7 @@
 
 namespace ketgrad {
 
-// Takes out of `lowered` what is outside, and counts the gates of which nothing stays.
+// Removes what is outside from `lowered`, and counts the gates of which nothing is left.
 void keep_light_cone(const Program& program, Lowered& lowered);
 
 }  // namespace ketgrad

@@ -16,7 +16,7 @@ Slot constant(double angle) { return {no_input, 0, 0, angle}; }
 
 Slot times(double factor, const Slot& s) { return {s.input, s.column, factor * s.scale, factor * s.offset}; }
 
-// What a gate is made of.
+// The parts of a gate: rotations and permutations.
 struct Primitive {
   enum class Kind : std::uint8_t { rotation, flip, cnot, swap } kind;
   std::vector<int> wires;
@@ -320,7 +320,7 @@ class Lowering {
   Lowered found_;
 };
 
-// Whether Pauli words are all that is asked of the state.
+// Whether only Pauli words are measured.
 bool needs_pauli_words_only(const Program& program) {
   if (program.initial.kind == Preparation::state) return false;
   return std::all_of(program.measurements.begin(), program.measurements.end(), [](const Measurement& m) {
@@ -329,8 +329,8 @@ bool needs_pauli_words_only(const Program& program) {
   });
 }
 
-// Rotations that mix, each by the share of the amplitudes that may be other than zero: of a state that begins in one
-// place, it doubles with every new flip.
+// The number of rotations that mix amplitudes, each weighted with the share of amplitudes in the support: if the
+// circuit begins in one basis state, it doubles with every new flip.
 double count_mixing(const Lowered& lowered) {
   Span flips;
   int missing = lowered.initial.everywhere != 0 ? 0 : lowered.wire_map.num_wires();
@@ -343,7 +343,7 @@ double count_mixing(const Lowered& lowered) {
   return total;
 }
 
-// By which the rotations must be fewer in the basis of X, for there the first passes too go over all of a state: on 24
+// How many fewer rotations the basis of X must have, because there even the first passes visit all of a state: on 24
 // wires two layers of RX RZ RX, 48 rotations instead of 52, took 1.7 times as long, and on 12 to 20 wires four layers,
 // 0.64 of the rotations, 0.8 to 0.95 times as long.
 constexpr double least_gain = 0.7;

@@ -6,7 +6,7 @@
 // phases; all others are brought to real matrices here, by quarter phases around them: exp(-i angle/2 X) = S^dagger
 // exp(-i angle/2 Y) S. What is no product of a few rotations stays an unfused gate of its own.
 //
-// A rotation may be one of half the amplitudes: exp(-i angle/2 P (1 - Q)/2) with a string Q of Zs that commutes with P.
+// A rotation may act on half the amplitudes: exp(-i angle/2 P (1 - Q)/2) with a string Q of Zs that commutes with P.
 // So are controlled rotations, with the control's Z for Q, and rotations between |01> and |10>, with Z Z. It is the
 // product of rotations by P and by P Q, of half the angle each, but the other half of the amplitudes would come out of
 // these with what rounding leaves of a rotation and its inverse: zeros would not stay zeros.
@@ -85,7 +85,7 @@ struct GateOp {
 Index coefficient_count(const GateOp& gate_op);
 Index overlap_count(const GateOp& gate_op);
 
-// Adds an input to those that something reads, once; `no_input` is none.
+// Adds an input to a list without repeats, unless it is `no_input`.
 void add_input(std::vector<int>& inputs, int input);
 
 // One of the lowered rotations, or of the unfused gates.
@@ -109,7 +109,7 @@ struct Lowered {
 
 Lowered lower(const Program& program);
 
-// Makes two rotations of all amplitudes of each of half of them.
+// Replaces each rotation of half the amplitudes by two of all of them.
 void split_halves(Lowered& lowered);
 
 }  // namespace ketgrad

@@ -107,7 +107,8 @@ PauliWordsByFlip plan_measurements(Plan& plan, const WireMap& wire_map) {
   return by_flip;
 }
 
-// Flips are put into tiles as they come. Without factors beside ket and bra there is room for tiles of twice the size.
+// Greedy: each tile takes the flips that it has room for, in order. Tiles are twice as large as those of other passes,
+// which need room for factors of phases.
 void plan_observables(Plan& plan, const PauliWordsByFlip& pauli_words) {
   const int n = plan.program->num_wires;
   const int tile_bits = plan.layout.tile_bits + 1;

@@ -23,8 +23,8 @@ struct Layout {
   int lane_bits = 0;  // a row holds 2^lane_bits neighbouring amplitudes
   int part_bits = 0;  // and rows of real and imaginary parts alternate, if this is 1
   int tile_bits = 0;  // a tile has at most 2^tile_bits amplitudes; at least one row
-  int run_bits =
-      0;  // 2^run_bits neighbouring rows are in one tile, for memory hands them out faster than scattered ones
+  // 2^run_bits neighbouring rows are in one tile: scattered rows come more slowly from memory.
+  int run_bits = 0;
   bool tracks_support = true;       // amplitudes outside the support are left out
   bool measures_in_passes = false;  // Pauli words whose flips the last pass's tile holds are measured there
   bool splits_halves = false;       // rotations of half the amplitudes are made two of all
@@ -60,9 +60,9 @@ struct RotationBlock {
   std::vector<Index> row_flip;  // per rotation: the partner of a row
   std::vector<Mask> tile_sign;  // per rotation: the parity of (tile's base & this) negates its angle
   std::vector<Mask> lane_sign;  // per rotation: the parity of (lane & this) too
-  std::vector<Mask> lane_flip;  // per rotation: the partner of a lane; of some rotation zero, of all
-  std::vector<Mask>
-      row_sign;  // per rotation: the parity of (row & this) too; even on the first rows, if no lanes are traded
+  std::vector<Mask> lane_flip;  // per rotation: the partner of a lane; zero for all rotations or for none
+  // Per rotation: the parity of (row & this) too; it is even on the first rows if no lanes are traded.
+  std::vector<Mask> row_sign;
   std::optional<BlockHalf> half;  // else all amplitudes
   bool applies_scale_forward = false;
   bool applies_scale_backward = false;
@@ -81,7 +81,7 @@ struct DiagonalRotation {
   std::vector<int> rotations;  // several rotations of one Pauli word, up to the sign
 };
 
-// Rows are gone over in an order in which few strings change with each bit of their numbers.
+// Rows are numbered so that few strings change sign with each bit of a number.
 struct Phases {
   IndexMap rows;
   Index num_active = 0;  // the first `num_active` are visited, the others are outside the support
@@ -144,7 +144,7 @@ struct PauliGroup {
   struct Member {
     const Term* term = nullptr;
     Index result = 0;  // among the real results
-    int quarter = 0;   // 0..3
+    int quarter = 0;   // 0 to 3
     Mask row_mask = 0;
     Mask lane_mask = 0;
     Mask tile_mask = 0;
@@ -164,8 +164,8 @@ struct PauliGroup {
 
 // The Pauli words whose flips one tile holds.
 struct ObservablePass {
-  bool in_last_pass =
-      false;  // its tiles are those of the last pass, which measures them; only the first of a plan's may be
+  // Its tiles are those of the last pass, which measures them. Only the first of a plan may be so.
+  bool in_last_pass = false;
   IndexMap tiles;
   IndexMap rows;
   std::vector<PauliGroup> groups;

@@ -10,11 +10,10 @@ namespace ketgrad {
 
 namespace {
 
-// Looking beyond so many rotations that wait costs more than it finds.
+// The search for rotations of a pass ends when this many have to wait: beyond, it costs more than it finds.
 constexpr int most_waiting = 256;
 
-// A pass of so many rotations that flip gains nothing by more, anywhere, while what a GPU has to know of each takes
-// shared memory.
+// The most flipping rotations of a pass: more gain nothing, and each takes shared memory on a GPU.
 constexpr int most_in_pass = 2048;
 
 }  // namespace
@@ -54,7 +53,8 @@ void SegmentPlanner::plan_pass() {
   plan_.passes.push_back(std::move(pass));
 }
 
-// Rows of a single state go in pairs (PairCell). The second is one that the next rotations trade, or any.
+// Rows of a single state are visited in pairs (PairCell). The second row of the first pair is one that the next
+// rotations trade, or any.
 void SegmentPlanner::visit_a_pair(const TileGeometry& tile, const std::vector<Window>& rounds) {
   if (plan_.layout.part_bits != 0) return;
   const auto has_pair = [&] {
@@ -71,19 +71,20 @@ void SegmentPlanner::visit_a_pair(const TileGeometry& tile, const std::vector<Wi
   if (rows.size() > 1) visit(static_cast<Mask>(rows[1]));
 }
 
-// Tiles are gone over as a whole where there are several.
+// Where there are several tiles, each is visited as a whole.
 void SegmentPlanner::visit_all(const TileGeometry& tile) {
   for (const Mask v : tile.span().basis()) visited_.add(v);
 }
 
-// The flips of the first rotations that can be had, and the rotations that were looked at.
+// Puts the flips of the first rotations into the tile, as many as it has room for; returns the rotations that were
+// considered.
 SegmentPlanner::Window SegmentPlanner::choose_tile(TileGeometry& tile) const {
   if (plan_.layout.tile_bits >= num_bits_) {
     tile.fill();
     return remaining_;
   }
   Window window;
-  Commutant free(num_bits_);  // to go before those that wait
+  Commutant free(num_bits_);  // commutes with all rotations that wait
   int flipping = 0;
   for (const int t : remaining_) {
     if (free.count() > most_waiting || flipping == most_in_pass) break;
@@ -103,7 +104,7 @@ template <class F>
 SegmentPlanner::Window SegmentPlanner::take(Window& left, const F& eligible) const {
   Window taken;
   Window rest;
-  Commutant free(num_bits_);  // to go before those that wait
+  Commutant free(num_bits_);  // commutes with all rotations that wait
   for (const int t : left) {
     if (eligible(pauli_word(t)) && contains(free, rotation(t))) {
       taken.push_back(t);
@@ -116,14 +117,14 @@ SegmentPlanner::Window SegmentPlanner::take(Window& left, const F& eligible) con
   return taken;
 }
 
-// Phases and other rotations in alternation, each round as many as are not held up by others; takes them off the
-// remaining ones.
+// Rounds of phases and of other rotations in alternation, each of all rotations that commute with those left before
+// them; removes them from the remaining ones.
 std::vector<SegmentPlanner::Window> SegmentPlanner::schedule(const TileGeometry& tile, const Window& window) {
   std::vector<Window> rounds;
   Window left = window;
   auto rotations_left =
       std::count_if(remaining_.begin(), remaining_.end(), [&](int t) { return !pauli_word(t).is_diagonal(); });
-  // Phases that are the same all over a tile are left to a pass that sees them change: there they cost nothing.
+  // Phases that are constant on a tile are left to a pass on whose tiles they vary: there they cost nothing.
   const auto phases = [&](const PauliWord& w) {
     return w.is_diagonal() && (w.z == 0 || rotations_left == 0 || tile.parity(w.z) != 0);
   };

@@ -12,7 +12,7 @@ namespace ketgrad {
 class SegmentPlanner {
  public:
   // Adds passes to the plan; `support` is where amplitudes may be non-zero, before and, in the end, after the segment.
-  // `next_flips`: what the last tile, where it has room, shall hold besides.
+  // `next_flips`: flips that the last tile holds too, if it has room.
   SegmentPlanner(Plan& plan, Support& support, std::vector<int> rotations, std::vector<Mask> next_flips);
 
   void run();
@@ -35,9 +35,9 @@ class SegmentPlanner {
 
   Plan& plan_;
   Support& support_;
-  // What an operation visits, all that come after it visit too: support_.origin + this, which holds the support. Going
-  // back, amplitudes that one of them left out would lack another scale than the state, and rounding errors of ket and
-  // bra that lie there would come into the overlaps of those before it.
+  // What an operation visits, all that come after it visit too: support_.origin + this, which holds the support.
+  // Otherwise, going back, amplitudes that one of them left out would have another deferred scale than the rest, and
+  // rounding errors of ket and bra there would enter the overlaps of the operations before it.
   Span visited_;
   std::vector<int> remaining_;
   const std::vector<Mask> next_flips_;

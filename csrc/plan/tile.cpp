@@ -36,15 +36,15 @@ Mask TileGeometry::parity(Mask physical) const {
 
 namespace {
 
-// For functionals on the tile with requested values, a vector of the tile on which as many as possible have them: the
-// first independent ones do.
+// Finds a vector of the tile on which functionals have given values: the first independent ones do, and as many others
+// as follow.
 class Solver {
  public:
   explicit Solver(const std::vector<Mask>& functionals) {
     for (std::size_t m = 0; m < functionals.size(); ++m) add(functionals[m], m);
   }
 
-  // `values[m]` is requested of functional m.
+  // `values[m]`: the value that functional m should have.
   Mask solve(const std::vector<bool>& values) const {
     Mask solution = 0;
     for (const Row& row : rows_) {

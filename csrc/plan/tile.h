@@ -12,11 +12,11 @@ class TileGeometry {
  public:
   TileGeometry(int num_bits, int lane_bits, int tile_bits, int run_bits);
 
-  // Makes room for a flip; false where the tile is full.
+  // Adds a flip to the tile's subspace; false if the tile is full.
   bool reach(Mask flip);
   bool reaches(Mask flip) const { return span_.contains(flip); }
 
-  // Takes the lowest indices for the room that is left. From here on the geometry stays.
+  // Fills the room that is left with the lowest bits; the geometry is final then.
   void fill();
 
   // A flip in the tile and a functional on it, in coordinates.

@@ -32,7 +32,8 @@ void complete(std::vector<Mask>& basis, int bits) {
   }
 }
 
-// Takes those at which the half's sign is odd, if there are any, off a block's groups: origin + span of the basis.
+// Moves the groups at which the half's sign is odd, if there are any, from a block's groups (origin + span of the
+// basis) to its odd groups.
 void take_odd_groups(RotationBlock& block, Mask sign, Mask& origin, std::vector<Mask>& basis) {
   const auto odd = [&](Mask v) { return odd_parity(v & sign); };
   const auto first = std::find_if(basis.begin(), basis.end(), odd);
@@ -81,7 +82,7 @@ Phases TileOpBuilder::phases(const std::vector<int>& round) const {
     found.strings[at->second].rotations.push_back(t);
   }
   Rows rows = visited_rows();
-  // Larger states are gone over in the order of memory, which the machine foresees.
+  // Larger states are visited in the order of memory, which hardware prefetches.
   if (pass_.tiles.size() == 1 && plan_.layout.part_bits == 0) tell_apart(rows.visited, parities);
   found.num_active = Index{1} << rows.visited.size();
   std::vector<Mask> basis = rows.visited;
@@ -116,9 +117,8 @@ TileOpBuilder::Flip TileOpBuilder::flip(int rotation) const {
   return {local >> lane_bits(), local & (unit(lane_bits()) - 1)};
 }
 
-// Whether a rotation may join others: pairs that do not meet, rows that are told apart by which rotations they are
-// traded by, the same half of the amplitudes, and the same input, because at a call one may be batched and the other
-// shared.
+// Whether a rotation may join a block: their generators commute, their row flips are independent, they act on the same
+// half of the amplitudes, and they read the same input, because at a call one input may be batched and another shared.
 bool TileOpBuilder::may_join(const std::vector<int>& block, int t) const {
   const Flip own = flip(t);
   if (static_cast<int>(block.size()) == RotationBlock::most || !own.is_like(flip(block[0]))) return false;
@@ -179,8 +179,8 @@ bool TileOpBuilder::cuts_groups(int rotation) const {
   return !half(rotation).is_all() && odd_parity(half_rows(rotation) & flip(rotation).row);
 }
 
-// One row of each group, first those that are visited. Of the rows of a group the one is chosen at
-// which all row signs are even, unless lanes have signs that go with them.
+// Numbers the groups by one row each, those that are visited first: the row of the group at which all row signs are
+// even, unless lanes are traded too.
 void TileOpBuilder::enumerate_groups(RotationBlock& block) const {
   const int parts = plan_.layout.part_bits;
   const Rows rows = visited_rows();

@@ -11,7 +11,7 @@ namespace ketgrad {
 // Makes the operations of one pass.
 class TileOpBuilder {
  public:
-  // All are looked at in each call. `is_local`: all that is visited lies in the first tile, at support.origin +
+  // All are kept by reference. `is_local`: all that is visited lies in the first tile, at support.origin +
   // visited.
   TileOpBuilder(const Plan& plan, const TilePass& pass, const TileGeometry& tile, const Support& support,
                 const Span& visited, bool is_local);
