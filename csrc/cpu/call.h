@@ -38,7 +38,7 @@ void run_parallel(ParallelFor parallel, Index tasks, const Body& body) {
   if (shared.out_of_memory) throw std::bad_alloc();
 }
 
-// Whether a call is to end early: known to all threads that work on it, asked by the one that made it.
+// Whether a call shall end early. The calling thread polls the hook, all threads see the flag.
 struct Cancellation {
   CancelHook cancelled = nullptr;
   std::thread::id caller = std::this_thread::get_id();
@@ -65,7 +65,7 @@ struct Call : Cancellation {
   const ResourceBounds& resources() const { return planned->resources; }
   Index dimension() const { return Index{1} << program().num_wires; }
 
-  // A parameter of a sample: design's (input, column, scale, offset).
+  // The value of a slot for one sample: scale * input[column] + offset.
   double value(const Slot& slot, Index sample) const {
     return slot.scale * static_cast<double>(inputs[slot.input].of_sample(sample)[slot.column]) + slot.offset;
   }

@@ -85,7 +85,7 @@ Matrix gate_matrix(const Call<T>& call, const Gate& gate, Index sample) {
 
 namespace {
 
-// The derivative of a gate's matrix along the call's tangents, which move something of the gate.
+// The derivative of a gate's matrix along the call's tangents; some input of the gate has one.
 template <class T>
 Matrix gate_tangent(const Call<T>& call, const Gate& gate, Index sample) {
   const GateInfo& info = gate_info(gate.opcode);

@@ -8,18 +8,18 @@
 namespace ketgrad {
 
 // The coefficients of the unfused gates that all samples share, computed once per call; empty for the others. `inverse`
-// is for the way back only.
+// is for backward sweeps only.
 template <class T>
 struct SharedGateOps {
   std::vector<std::vector<T>> forward;
   std::vector<std::vector<T>> inverse;
 };
 
-// Bytes of tables of phases that a task in lanes keeps; more are made anew for each group of samples.
+// Tables of phase factors that a task in lanes keeps, in bytes; beyond, each is computed again for each group of
+// samples.
 inline constexpr Index largest_tables = Index{16} << 20;
 
-// A contiguous range of samples, that one task sweeps. Where `parallel_passes`, the task spreads each pass over the
-// pool instead.
+// A contiguous range of samples, which one task sweeps. With `parallel_passes` each pass is spread over the pool.
 struct Task {
   Index begin = 0;
   Index end = 0;
@@ -77,7 +77,7 @@ struct EngineSet {
 };
 
 EngineSet portable_engines();
-// KETGRAD_PORTABLE: without them, for builds that must be quick.
+// KETGRAD_PORTABLE leaves them out, for quick builds.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(KETGRAD_PORTABLE)
 #define KETGRAD_X86_LEVELS 1
 EngineSet avx2_engines();

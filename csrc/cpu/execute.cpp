@@ -25,20 +25,20 @@ struct Regime {
   Index samples_per_task = 1;
 };
 
-// A lane state beyond this leaves the caches, where single states go by tiles.
+// In bytes. Larger states of a batch in lanes leave the caches, where single states are cut into tiles.
 constexpr Index largest_lane_state = Index{4} << 20;
-// Matrices this large would be multiplied by their own number of lanes.
+// Rows of a matrix beyond which single states are faster: those multiply several groups at once.
 constexpr int largest_lane_block = 32;
-// A single state must fill some rows.
+// Wires below which a single state does not fill a row.
 constexpr int smallest_single = 5;
-// Below this a pass is shorter than waking the pool.
+// Amplitudes below which a pass takes less time than waking the pool.
 constexpr Index smallest_parallel_state = Index{1} << 13;
-// Amplitudes written below which a whole call is.
+// Amplitudes written, in all gates and samples, below which a whole call does.
 constexpr double smallest_parallel_call = 1 << 17;
-// Amplitudes in a tile. Ket, bra and factors of 2^13 fill a few hundred kilobytes, which second-level caches have;
-// while the states themselves are in the third level, twice and four times as many in float are faster, for there are
-// fewer passes. Measured, as are the runs: rows scattered over 24 wires came at a fifth of the rate of copies, and with
-// runs of them a value and gradient there took three quarters of the time.
+// Amplitudes in a tile. Ket, bra and factors of 2^13 fill a few hundred kilobytes, which second-level caches hold;
+// while the states themselves fit the third level, four times as many in float are faster, because there are fewer
+// passes. Measured, as are the runs: on 24 wires scattered rows were read at a fifth of the rate of copies, and with
+// runs a value and gradient took three quarters of the time.
 constexpr int default_tile_bits = 13;
 constexpr int largest_tile_bits = 15;
 constexpr Index smallest_run_state = Index{2} << 20;
@@ -85,7 +85,7 @@ bool prefers_lanes(const Call<T>& call, const EngineSet& level) {
   return lanes < single;
 }
 
-// Whether circuits of so many samples are run a sample per lane, where their states and matrices allow for it.
+// Whether a batch runs a sample per lane, if its states and matrices are small enough.
 template <class T>
 bool chooses_lanes(const Call<T>& call, const EngineSet& level) {
   if (in_use.regime == RegimeChoice::automatic) return prefers_lanes(call, level);

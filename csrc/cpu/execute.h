@@ -21,11 +21,11 @@ void execute_tangents(const Call<T>& call, const Directional<T>& directional);
 template <class T>
 double workspace_bytes(const Call<T>& call, bool backward, bool keeps_ket = false);
 
-// The same of execute_tangents.
+// The same for execute_tangents.
 template <class T>
 double tangents_workspace_bytes(const Call<T>& call, bool backward);
 
-// How a call of so many circuits would be run, in precision T.
+// How a call of `batch` circuits would run, in precision T.
 struct CallPlan {
   const Plan* plan = nullptr;
   bool lanes = false;            // a sample per lane; else one sample after the other

@@ -11,7 +11,7 @@
 
 namespace ketgrad {
 
-// A vector of so many bytes; each instruction set has its own.
+// A vector of `bytes` bytes; instruction sets differ in their size.
 template <class T, int bytes>
 struct VectorOf {
   typedef T type __attribute__((vector_size(bytes)));

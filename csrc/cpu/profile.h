@@ -1,4 +1,4 @@
-// Where the time of calls goes, pass by pass, while somebody asks. Off, it costs one test a pass.
+// Times of calls, pass by pass. While profiling is off it costs one test a pass.
 #pragma once
 
 #include <atomic>
@@ -14,14 +14,14 @@ struct PassTimes {
   std::vector<double> forward;  // per pass
   std::vector<double> backward;
   double measure = 0;  // expectation values and other results
-  double bra = 0;      // what the cotangents make of them
+  double bra = 0;      // writing the bra from cotangents
   int calls = 0;       // forward and backward together
 };
 
-// Starts to collect; what was collected before is gone.
+// Starts to collect, and discards what was collected before.
 void start_profile();
 
-// Ends it; by program id.
+// Stops, and returns the times by program id.
 std::map<std::int64_t, PassTimes> take_profile();
 
 // Adds up one task's times.
@@ -29,7 +29,7 @@ void add_to_profile(std::int64_t program, const PassTimes& times);
 
 extern std::atomic<bool> profiling;
 
-// Measures into a PassTimes where somebody asks.
+// Measures into a PassTimes while profiling is on.
 class Stopwatch {
  public:
   Stopwatch() : on_(profiling.load(std::memory_order_relaxed)) {

@@ -8,7 +8,7 @@
 
 namespace ketgrad {
 
-// Those that this build has and this machine can run, slowest first: "portable", "avx2", "avx512".
+// The levels that this build has and this machine can run, slowest first: "portable", "avx2", "avx512".
 std::vector<std::string> available_simd_levels();
 
 // The one in use: the last of the available, or what KETGRAD_CPU_LEVEL named at first use, or set_simd_level's choice.

@@ -1,4 +1,4 @@
-// What decides, by size, how a call is run. Tests set it so that small circuits cross every border.
+// The sizes that decide how a call runs. Tests set them so that small circuits reach every code path.
 #pragma once
 
 namespace ketgrad {
@@ -15,8 +15,7 @@ struct Thresholds {
   bool spread = false;                            // over the threads, however small passes and batches are
 };
 
-// The deferred scale of ket and bra comes squared into overlaps, and float's exponents must hold it beside the
-// cotangents.
+// Overlaps contain the square of the deferred scale; the exponent of a float must hold it together with the cotangents.
 inline constexpr int most_scale_bits = 40;
 
 // Those in use.

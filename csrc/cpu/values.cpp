@@ -19,7 +19,7 @@ namespace {
 template <class T>
 constexpr double tolerance = sizeof(T) == sizeof(float) ? 2e-2 : 1e-4;
 
-// Numbers that a task sums up.
+// Numbers per task.
 constexpr Index chunk = Index{1} << 16;
 
 // Squares of neighbouring numbers. Eight sums, so that the compiler keeps them in a vector.
@@ -45,7 +45,7 @@ ComplexDouble entry(const T* x, Index i) {
   return {static_cast<double>(x[2 * i]), static_cast<double>(x[2 * i + 1])};
 }
 
-// The largest of some deviations; one that is NaN or infinite is none.
+// The larger of two deviations; NaN and infinities count as none.
 class Worst {
  public:
   void see(double deviation) {
@@ -183,7 +183,7 @@ class Checker {
     throw std::invalid_argument("ketgrad: " + name() + circuit + " must " + must + numbers);
   }
 
-  // Large ones in parallel.
+  // Large inputs in parallel.
   void check_states(int input, const char* name) const {
     const InputView<T>& view = call_.inputs[input];
     const Index rows = view.batched ? call_.batch : 1;

@@ -1,4 +1,4 @@
-// What states and matrices among the inputs of a call must be, looked at before it runs.
+// Checks that states among the inputs of a call are normalised and matrices unitary or Hermitian, before it runs.
 #pragma once
 
 #include "cpu/call.h"

@@ -117,8 +117,9 @@ TileOpBuilder::Flip TileOpBuilder::flip(int rotation) const {
   return {local >> lane_bits(), local & (unit(lane_bits()) - 1)};
 }
 
-// Whether a rotation may join a block: their generators commute, their row flips are independent, they act on the same
-// half of the amplitudes, and they read the same input, because at a call one input may be batched and another shared.
+// Whether a rotation may join a block: neither changes the signs of the other, their row flips are independent, they
+// act on the same half of the amplitudes, and they read the same input, because at a call one input may be batched and
+// another shared.
 bool TileOpBuilder::may_join(const std::vector<int>& block, int t) const {
   const Flip own = flip(t);
   if (static_cast<int>(block.size()) == RotationBlock::most || !own.is_like(flip(block[0]))) return false;

@@ -117,7 +117,7 @@ class GateOps {
   PerSampleCoefficients<V> coefficients_;
 };
 
-// Takes gates back from ket and bra, and their overlaps as they go by.
+// Undoes gates on ket and bra, and takes their overlaps at the same time.
 template <class V>
 class UndoGateOps {
   using T = Scalar<V>;

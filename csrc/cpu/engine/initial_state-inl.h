@@ -14,7 +14,7 @@
 namespace ketgrad {
 namespace {
 
-// With a real amplitude.
+// Sets all amplitudes to a real number.
 template <class V>
 void fill(const Team& team, V* state, Scalar<V> amplitude, Index dimension) {
   team.for_range(dimension, [=](Index begin, Index end) {
@@ -50,7 +50,7 @@ void prepare(const Call<Scalar<N>>& call, const Plan& plan, const Team& team, Sa
   store_group(state, 0, plan.initial_offsets, plan.initial_offsets.size(), amplitudes);
 }
 
-// The gradient of a prepared state is 2 lambda, of the bra where the circuit begins.
+// The gradient of a prepared state is 2 lambda, with the bra at the beginning of the circuit.
 template <class N>
 void add_initial_state_gradient(const Call<Scalar<N>>& call, const Plan& plan, const SampleGroup& group, StateOf<N> bra,
                                 GradientSink<Scalar<N>>& sink) {

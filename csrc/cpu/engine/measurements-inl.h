@@ -22,7 +22,7 @@ class Measurements {
   static constexpr int width = lane_width<N>;
 
  public:
-  // `group` and `tiles` are looked at in each call.
+  // `group` and `tiles` are kept by reference.
   Measurements(const Call<T>& call, const Plan& plan, const Team& team, TileRunner<V>& tiles, const SampleGroup& group)
       : plan_(plan),
         team_(team),
@@ -33,7 +33,7 @@ class Measurements {
         observables_(call, team, inputs_),
         pauli_expectations_(plan, team, tiles, real_stride_, inputs_, observables_) {}
 
-  // Of dual numbers, derivatives of results. `sink` may be null; it says which sums going back will ask for.
+  // Of dual numbers, derivatives of results. `sink` may be null; it says which sums `write_bra` will need.
   void measure(State ket, const Results<T>& results, const GradientSink<T>* sink) {
     pauli_expectations_.measure(ket, results, sink);
     for (const PlannedMeasurement& m : plan_.measurements) measure(ket, m, results);

@@ -22,7 +22,7 @@ class PauliExpectations {
   static constexpr int width = lane_width<N>;
 
  public:
-  // All are looked at in each call; `real_stride` are the real results of a circuit.
+  // All are kept by reference; `real_stride` is the number of real results of a circuit.
   PauliExpectations(const Plan& plan, const Team& team, TileRunner<V>& tiles, Index real_stride,
                     const SampleInputs<N>& inputs, const Observables<N>& observables)
       : plan_(plan),

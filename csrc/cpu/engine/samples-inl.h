@@ -27,7 +27,7 @@ class SampleInputs {
   static constexpr int width = lane_width<N>;
 
  public:
-  // Both are looked at when something is read.
+  // Both are kept by reference.
   SampleInputs(const Call<T>& call, const SampleGroup& group) : call_(call), group_(group) {}
 
   Index sample(int lane) const { return group_.sample(lane); }

@@ -11,20 +11,20 @@
 namespace ketgrad {
 namespace {
 
-// Groups of amplitudes that a thread takes at a time. The sums of a pass are taken in this order whatever the number of
-// threads, so they do not depend on it.
+// Groups of amplitudes per chunk. Sums are taken chunk by chunk, whatever the number of threads, so that they do not
+// depend on it.
 constexpr Index reduction_chunk = 4096;
 
 // Groups, or rows, per partial sum. Where amplitudes are alike each addition is rounded the same way, so that a sum of
 // k is off by up to k/2 units: short enough for float32, long enough that adding up partial sums costs nothing.
 constexpr Index summed_together = 128;
 
-// Multiply-adds between two looks at whether the call is to end: some milliseconds.
+// Multiply-adds between two polls of whether the call shall end: some milliseconds.
 constexpr Index polled_work = Index{1} << 22;
-// Sums per group from which on `summed_together` groups are work enough to look after them.
+// Sums per group above which the call is polled after each partial sum.
 constexpr Index many_sums = 512;
 
-// Spreads a pass over the pool, or not. Where the call is to end, what is left of a pass is left out.
+// Runs the loops of a pass, on the pool or on one thread. When the call shall end, the rest of a loop is skipped.
 class Team {
  public:
   Team(ParallelFor parallel, bool enabled, const Cancellation& call)
@@ -41,7 +41,7 @@ class Team {
     });
   }
 
-  // Of single amplitudes, or of a few.
+  // For bodies of about one multiply-add.
   template <class F>
   void for_range(Index n, const F& f) const {
     for_range(n, 1, f);
@@ -64,7 +64,7 @@ class Team {
     }
   }
 
-  // f(i) for i in [0, n), each a piece of work of its own.
+  // f(i) for i in [0, n), each a task.
   template <class F>
   void for_each(Index n, const F& f) const {
     if (parallel_ != nullptr && n > 1) return run_parallel(parallel_, n, f);
@@ -80,7 +80,8 @@ class Team {
     }
   }
 
-  // Not inlined: of two copies, for one thread and for several, a compiler may contract either in its own way.
+  // Not inlined: a compiler might contract multiply-adds differently in two copies, one for a thread and one for
+  // several.
   template <class N, class F>
   [[gnu::noinline]] void add_range(Index begin, Index end, Index width, Total<N>* out, const F& f) const {
     LaneVector<N> sums(width);

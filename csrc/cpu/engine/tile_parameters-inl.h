@@ -26,7 +26,7 @@ class TileParameters {
     return parameters_.some_nan() ? pass.tiles.size() : pass.num_active_tiles;
   }
 
-  // Groups of a block that are gone over together, and the lanes that it rotates there.
+  // Groups of a block with the same lanes in its half of the amplitudes.
   struct Part {
     Groups groups;
     const Lanes* lanes = nullptr;  // all of them
@@ -58,7 +58,7 @@ class TileParameters {
     return parameters_.some_nan() ? phases.rows.size() : phases.num_active;
   }
 
-  // Calls f(table) for what a tile is multiplied by: factors that all samples share, and the others.
+  // Calls f(table) for each table of factors of a tile: those that all samples share, and those per sample.
   template <class F>
   void for_each_table(const Phases& phases, const OpParameters<V>& n, const TilePass& pass, Mask base,
                       Workspace<V>& work, const F& f) const {
@@ -75,7 +75,7 @@ class TileParameters {
   }
 
  private:
-  // NaN is NaN even where it meets zeros.
+  // With NaN among the parameters, zeros become NaN too.
   Groups groups_to_visit(const IndexMap& groups, Index num_active) const {
     return {groups, parameters_.some_nan() ? groups.size() : num_active};
   }

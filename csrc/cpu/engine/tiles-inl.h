@@ -1,4 +1,4 @@
-// Goes over a state tile by tile.
+// Loops over the tiles of a state: rows are gathered, worked on, and scattered.
 #pragma once
 
 #include <algorithm>
@@ -46,17 +46,17 @@ struct Workspace {
   LaneVector<PhaseFactor<double>> exact_factors;
   LaneVector<Row<T>> products;
   LaneVector<Row<T>> more_products;
-  // Whose factors these are, of which samples, and in tiles of which signs.
+  // What `factors` holds: of which operation, version of its parameters, and signs of the tile.
   const void* filled_for = nullptr;
   Index filled_version = 0;
   std::vector<char> filled_signs;
-  // While they are filled.
+  // Used while factors are computed.
   std::vector<char> signs;
   LaneVector<PhaseParameters<Row<T>>> strings;
   LaneVector<VaryingFactor<Row<T>>> varying;
 };
 
-// As many workspaces as there are threads at work; kept for the next pass.
+// A pool of workspaces, one per thread that works on a pass; kept for the next pass.
 template <class V>
 class Workshop {
  public:
@@ -82,8 +82,8 @@ class Workshop {
   std::vector<Workspace<V>*> free_;
 };
 
-// Tiles are cut into so many chunks, each with partial sums of its own, whatever the number of threads: so sums are the
-// same.
+// The most chunks of tiles. Each has partial sums of its own, whatever the number of threads, so sums do not depend on
+// it.
 constexpr Index max_chunks = 32;
 
 // V is the scalar for a single state, the vector of lanes for a batch, whose states are never cut into tiles.
@@ -107,10 +107,10 @@ class TileRunner {
     }
   }
 
-  // For long work on one tile: asks now and then only, because asking takes the time of a small operation.
+  // For long work on one tile. Polls every eighth time, because polling costs as much as a small operation.
   bool should_stop() { return (++asked_ & 7) == 0 && call_.should_stop(); }
 
-  // Ends early where the call is to end. f(tile, workspace, sums) for tiles [0, count); the sums, `size` numbers, are
+  // Stops early when the call shall end. f(tile, workspace, sums) for tiles [0, count); the sums, `size` numbers, are
   // added to `out`.
   template <class F>
   void for_each(const auto& pass, Index count, Index size, double* out, const F& f) {
@@ -135,7 +135,7 @@ class TileRunner {
     if (pass.tiles.size() == 1) return const_cast<T*>(state);
     T* const first = tile.of_size(pass.rows.size());
     T* out = first;
-    // Rows lie anywhere, so the machine does not foresee the next ones; those of the first table wrap around.
+    // Rows are scattered, so hardware does not prefetch them; the indices of the first table wrap around.
     const Mask* const low = pass.rows.low_table();
     const Index last = std::min<Index>(pass.rows.size(), IndexMap::table_size) - 1;
     Index ahead = rows_ahead;
@@ -160,7 +160,7 @@ class TileRunner {
     }
   }
 
-  // A tile of zeros to add to, where gathering would find zeros.
+  // A tile of zeros, instead of gathering zeros.
   T* zeros(const auto& pass, T* state, TileRows<T>& tile) const {
     const bool is_cut = pass.tiles.size() > 1;
     T* const first = is_cut ? tile.of_size(pass.rows.size()) : state;
@@ -169,7 +169,7 @@ class TileRunner {
   }
 
  private:
-  // States larger than this are in no cache when the next pass comes to them.
+  // In bytes. Larger states are in no cache when the next pass reads them.
   static constexpr Index smallest_streamed_state = Index{64} << 20;
 
   static constexpr Mask lanes = unit(Sums::lane_bits) - 1;

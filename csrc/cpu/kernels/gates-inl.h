@@ -111,8 +111,7 @@ void undo_block(V* psi, V* lambda, const IndexMap& groups, const Index* offsets,
   }
 }
 
-// The same for blocks of any size: out[a] of `rows` rows from the first on, whose sums do not wait for each
-// other.
+// The same for blocks of any size: `rows` rows of out from `first` on, whose sums are independent of each other.
 template <int rows, class V, class C>
 void times_rows(const V* in, V* out, const C* m, Index size, Index first) {
   V re[rows] = {};
@@ -165,7 +164,7 @@ struct InLanes<DualOf<T>> {
   using type = DualOf<Row<T>>;
 };
 
-// The groups of a single state in lanes, so many at a time, that a matrix is read once for them all.
+// Several groups of a single state, one in each lane, so that a matrix is read once for all of them.
 template <class N>
 struct GroupsInLanes {
   using V = typename InLanes<N>::type;

@@ -144,7 +144,7 @@ struct VaryingFactor {
   PhaseFactor<C> even;
 };
 
-// So many factors at a time: their product is formed beforehand for each pattern of parities.
+// Factors that are taken together: their product is formed first, for each pattern of parities.
 constexpr int most_varying = 6;
 
 // table[rows + r] = source[r] * common * the varying factors.
@@ -174,8 +174,8 @@ void multiply_varying(F* table, Index rows, const F* source, const VaryingFactor
   }
 }
 
-// Factors of all 2^row_bits rows, bit by bit: with the bit, each string that has it changes its sign, from what it is
-// on the row without it. That depends on the string's lower bits, if it has some; strings that have the same change
+// Factors of all 2^row_bits rows, bit by bit: a row with the bit differs from the row without it by the strings that
+// contain the bit, with a sign that depends on the lower bits of each. Strings with equal lower bits are taken
 // together.
 template <class F, class C>
 void fill_phases(F* table, int row_bits, std::span<const PhaseParameters<C>> strings, const C& scale,
@@ -241,7 +241,7 @@ inline V odd_lanes(const V& a, const V& b) {
   return shuffled<Strided<1, 2, 1>>(a, b);
 }
 
-// Each of the lower, or upper, half of the lanes twice.
+// Duplicates each lane of the lower, or upper, half.
 template <class V>
 inline V low_pairs(const V& v) {
   return shuffled<Strided<0, 1, 2>>(v, v);

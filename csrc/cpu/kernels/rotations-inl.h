@@ -27,7 +27,7 @@ struct Angles {
   Row<T> b[RotationBlock::most];
 };
 
-// Where the rows of a group stand from its first one, in numbers, to be added by XOR.
+// Offsets of a group's rows from its first one, in numbers, to be added by XOR.
 template <int k, class T>
 struct GroupOffsets {
   Index at[1 << k];
@@ -44,7 +44,7 @@ struct GroupOffsets {
 
 // --- blocks: what is done with the rows of a group -------------------------------------------------------------------
 //
-// Two kinds, with one interface. All numbers are copied: stores to the state could otherwise alias them.
+// Three kinds with one interface. All numbers are copied: stores to the state could otherwise alias them.
 
 // A block that trades rows only. Of the rows of a group, the one is first at which all signs are even.
 template <int k, class T>
