@@ -16,7 +16,7 @@ class GradientSink {
  public:
   GradientSink(const Call<T>& call, const Cotangents<T>& cotangents);
 
-  bool requests(int input) const { return cotangents_->gradients[input] != nullptr; }
+  bool requests(int input) const { return input != no_input && cotangents_->gradients[input] != nullptr; }
   bool requests(const GateOp& gate_op) const;
 
   void add(int input, Index element, Index sample, double value);

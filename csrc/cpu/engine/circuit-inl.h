@@ -87,8 +87,7 @@ class CircuitEngine {
   static T* scalars(V* state) { return reinterpret_cast<T*>(state); }
 
   bool requests_initial_state(const TaskGradients<T>& gradients) const {
-    const int input = call_.program().initial.input;
-    return input != no_input && gradients.sink->requests(input);
+    return gradients.sink->requests(call_.program().initial.input);
   }
 
   // False where the call is to end early.

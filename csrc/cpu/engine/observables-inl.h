@@ -115,7 +115,7 @@ class Observables {
   void factor_gradients(State u, State ket, const PlannedMeasurement& m, GradientSink<T>& sink, const F& weight) {
     for (const PlannedTerm& t : m.terms) {
       for (const PlannedFactor& f : t.factors) {
-        if (f.factor->input != no_input && sink.requests(f.factor->input)) factor_gradient(u, ket, t, f, sink, weight);
+        if (sink.requests(f.factor->input)) factor_gradient(u, ket, t, f, sink, weight);
       }
     }
   }
@@ -132,7 +132,7 @@ class Observables {
   static bool requests_coefficients(const PlannedMeasurement& m, const GradientSink<T>& sink) {
     for (const PlannedTerm& t : m.terms) {
       for (const Slot& s : t.term->coefficients) {
-        if (s.input != no_input && sink.requests(s.input)) return true;
+        if (sink.requests(s.input)) return true;
       }
     }
     return false;

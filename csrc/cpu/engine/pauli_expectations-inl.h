@@ -113,7 +113,7 @@ class PauliExpectations {
 
   static bool requests(const GradientSink<T>& sink, const Term& term) {
     return std::any_of(term.coefficients.begin(), term.coefficients.end(),
-                       [&](const Slot& s) { return s.input != no_input && sink.requests(s.input); });
+                       [&](const Slot& s) { return sink.requests(s.input); });
   }
 
   static T* scalars(V* state) { return reinterpret_cast<T*>(state); }

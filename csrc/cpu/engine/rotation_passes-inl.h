@@ -227,10 +227,7 @@ class RotationGradients {
   void start(const GradientSink<T>& sink) {
     overlaps.assign(plan_.rotations.size() * width, 0.0);
     if (!requested.empty()) return;
-    for (const Rotation& t : plan_.rotations) {
-      const int input = t.angle.input;
-      requested.push_back(input != no_input && sink.requests(input) ? 1 : 0);
-    }
+    for (const Rotation& t : plan_.rotations) requested.push_back(sink.requests(t.angle.input) ? 1 : 0);
   }
 
   // d exp(-i angle/2 P) = -i/2 P: twice the real part with the bra is the overlap itself.
