@@ -84,8 +84,6 @@ class CircuitEngine {
  private:
   void start_group(Index first) { group_ = {first, static_cast<int>(std::min<Index>(width, task_.end - first))}; }
 
-  static T* scalars(V* state) { return reinterpret_cast<T*>(state); }
-
   bool requests_initial_state(const TaskGradients<T>& gradients) const {
     return gradients.sink->requests(call_.program().initial.input);
   }

@@ -116,8 +116,6 @@ class PauliExpectations {
                        [&](const Slot& s) { return sink.requests(s.input); });
   }
 
-  static T* scalars(V* state) { return reinterpret_cast<T*>(state); }
-
   const Plan& plan_;
   const Team& team_;
   const Index real_stride_;

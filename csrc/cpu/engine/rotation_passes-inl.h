@@ -89,6 +89,33 @@ class RotationOverlaps {
   const Plan& plan_;
 };
 
+// The sums of a pass's overlaps, [rotation][lane] in the order of its operations.
+template <class V>
+class PassSums {
+  static constexpr int width = lane_width<V>;
+
+ public:
+  void start(const TilePass& pass) {
+    rotations_.clear();
+    for (const TileOp& op : pass.operations) append_rotations(op, rotations_);
+    sums_.assign(rotations_.size() * width, 0.0);
+  }
+
+  Index size() const { return static_cast<Index>(sums_.size()); }
+  double* data() { return sums_.data(); }
+
+  // overlaps[rotation of the plan][lane]
+  void add_to(std::vector<double>& overlaps) const {
+    for (std::size_t j = 0; j < rotations_.size(); ++j) {
+      for (int l = 0; l < width; ++l) overlaps[rotations_[j] * width + l] += sums_[j * width + l];
+    }
+  }
+
+ private:
+  std::vector<int> rotations_;
+  std::vector<double> sums_;
+};
+
 // One direction of the sweep. V is the scalar for a single state, the vector of lanes for a batch.
 template <class V>
 class RotationPasses {
@@ -131,10 +158,8 @@ class RotationPasses {
   void backward(int index, const T* source, T* ket, T* bra, bool last, const std::vector<char>& requested,
                 std::vector<double>& overlaps) {
     const auto& pass = std::get<TilePass>(plan_.passes[index]);
-    rotations_.clear();
-    for (const TileOp& op : pass.operations) append_rotations(op, rotations_);
-    sums_.assign(rotations_.size() * width, 0.0);
-    const Index size = static_cast<Index>(sums_.size());
+    sums_.start(pass);
+    const Index size = sums_.size();
     tiles_.for_each(pass, tile_.tiles_to_visit(pass), size, sums_.data(),
                     [&](Index tile, Workspace<V>& work, double* sums) {
                       const Mask base = static_cast<Mask>(pass.tiles[tile]);
@@ -151,9 +176,7 @@ class RotationPasses {
                       tiles_.scatter(pass, base, ket_rows, ket);
                       tiles_.scatter(pass, base, bra_rows, bra);
                     });
-    for (std::size_t j = 0; j < rotations_.size(); ++j) {
-      for (int l = 0; l < width; ++l) overlaps[rotations_[j] * width + l] += sums_[j * width + l];
-    }
+    sums_.add_to(overlaps);
   }
 
  private:
@@ -209,8 +232,7 @@ class RotationPasses {
   RotationParameters<V> parameters_;
   const TileParameters<V> tile_;
   const RotationOverlaps<V> overlaps_;
-  std::vector<int> rotations_;  // of a pass
-  std::vector<double> sums_;
+  PassSums<V> sums_;
 };
 
 // Which of a plan's rotations have a requested gradient, and the overlaps that become these gradients.

@@ -117,6 +117,12 @@ class SampleInputs {
   LaneVector<N> values_;
 };
 
+// The numbers of a state without their lanes, as kernels over rows take them.
+template <class V>
+Scalar<V>* scalars(V* state) {
+  return reinterpret_cast<Scalar<V>*>(state);
+}
+
 // The cotangents of a backward sweep and, of dual numbers, their tangents: null where they have none.
 template <class T>
 struct ResultCotangents {

@@ -280,10 +280,8 @@ class TangentPasses {
   void backward(int index, const States& states, bool last, const std::vector<char>& requested,
                 std::vector<double>& overlaps) {
     const auto& pass = std::get<TilePass>(plan_.passes[index]);
-    rotations_.clear();
-    for (const TileOp& op : pass.operations) append_rotations(op, rotations_);
-    sums_.assign(rotations_.size() * width, 0.0);
-    const Index size = static_cast<Index>(sums_.size());
+    sums_.start(pass);
+    const Index size = sums_.size();
     tiles_.for_each(pass, tile_.tiles_to_visit(pass), size, sums_.data(),
                     [&](Index tile, Workspace<V>& work, double* sums) {
                       const Mask base = static_cast<Mask>(pass.tiles[tile]);
@@ -303,9 +301,7 @@ class TangentPasses {
                       tiles_.scatter(pass, base, rows.bra, states.bra);
                       tiles_.scatter(pass, base, rows.bra_tangent, states.bra_tangent);
                     });
-    for (std::size_t j = 0; j < rotations_.size(); ++j) {
-      for (int l = 0; l < width; ++l) overlaps[rotations_[j] * width + l] += sums_[j * width + l];
-    }
+    sums_.add_to(overlaps);
   }
 
  private:
@@ -402,8 +398,7 @@ class TangentPasses {
   const TileParameters<V> tile_;
   GeneratorWeights<V> weights_;
   const RotationOverlaps<V> overlaps_;
-  std::vector<int> rotations_;  // of a pass
-  std::vector<double> sums_;
+  PassSums<V> sums_;
 };
 
 }  // namespace

@@ -163,8 +163,6 @@ class TangentEngine {
   }
 
  private:
-  static T* scalars(V* state) { return reinterpret_cast<T*>(state); }
-
   bool requests_initial_state(const TaskGradients<T>& gradients) const {
     return gradients.sink->requests(call_.program().initial.input);
   }
