@@ -189,6 +189,25 @@ void check_both_ways(const Case& c, R& run) {
   check_gradients(c, run.gradients);
 }
 
+// Gradients of the requested inputs alone are those of all inputs, with a ket that is kept and without one. `make_run`
+// returns a run of the case.
+template <class T, class MakeRun>
+void check_requested(const Case& c, const std::vector<bool>& requested, const MakeRun& make_run) {
+  auto all = make_run();
+  all.forward(false);
+  all.backward(c.g_real, c.g_complex);
+  check_gradients(c, all.gradients);
+  auto some = make_run();
+  some.forward();
+  some.backward(c.g_real, c.g_complex, requested);
+  for (std::size_t i = 0; i < requested.size(); ++i) {
+    if (!requested[i]) continue;
+    for (std::size_t e = 0; e < all.gradients[i].size(); ++e) {
+      check_close<T>(c, some.gradients[i][e], all.gradients[i][e], "gradient of requested input", i);
+    }
+  }
+}
+
 // Two backends at the same case.
 template <class T>
 void check_alike(const Case& c, const CallMemory<T>& found, const CallMemory<T>& expected) {

@@ -12,6 +12,7 @@
 #include "cuda/kernels/device.h"
 #include "math/dual.h"
 #include "plan/gpu_layout.h"
+#include "tangents.h"
 
 namespace ketgrad::testing {
 
@@ -119,6 +120,27 @@ class EmulatedRun : public CallMemory<T> {
   PlacedTables dual_;
   DeviceCall<T> call_;
 };
+
+// The emulated GPU against the kernels of the CPU.
+template <class T>
+void check_like_cpu(const Case& c, const Setting& setting) {
+  Run<T> expected(c.program, c.values, c.batch, 1);
+  expected.forward();
+  expected.backward(c.g_real, c.g_complex);
+  EmulatedRun<T> found(c.program, c.values, c.batch, setting);
+  found.forward();
+  found.backward(c.g_real, c.g_complex);
+  check_alike<T>(c, found, expected);
+}
+
+template <class T>
+void check_tangents_like_cpu(const Case& c, const Tangents& t, const Setting& setting) {
+  Run<T> expected(c.program, c.values, c.batch, 1);
+  expected.tangents(c.g_real, c.g_complex, t.inputs, t.g_real, t.g_complex, true);
+  EmulatedRun<T> found(c.program, c.values, c.batch, setting);
+  found.tangents(c.g_real, c.g_complex, t.inputs, t.g_real, t.g_complex, true);
+  check_alike<T>(c, found, expected);
+}
 
 // Whatever runs first, the bits are the same: no sum depends on the order of threads or blocks.
 template <class F>

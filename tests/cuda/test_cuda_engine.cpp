@@ -146,17 +146,6 @@ TEST(many_pauli_words_and_strings_of_a_kind) {
 
 // --- tiles of many warps, against the kernels of the CPU -------------------------------------------------------------
 
-template <class T>
-void check_like_cpu(const Case& c, const Setting& setting) {
-  Run<T> expected(c.program, c.values, c.batch, 1);
-  expected.forward();
-  expected.backward(c.g_real, c.g_complex);
-  EmulatedRun<T> found(c.program, c.values, c.batch, setting);
-  found.forward();
-  found.backward(c.g_real, c.g_complex);
-  check_alike<T>(c, found, expected);
-}
-
 // Blocks of 256 threads that go through a tile once and several times.
 TEST(large_tiles_agree_with_the_cpu) {
   Random random(23);
@@ -188,31 +177,15 @@ TEST(large_states_agree_with_the_cpu) {
 
 // --- what a call may leave out ---------------------------------------------------------------------------------------
 
-template <class T>
-void check_requested(const Case& c, const std::vector<bool>& requested, const Setting& setting) {
-  EmulatedRun<T> all(c.program, c.values, c.batch, setting);
-  all.forward(false);
-  all.backward(c.g_real, c.g_complex);
-  check_gradients(c, all.gradients);
-  EmulatedRun<T> some(c.program, c.values, c.batch, setting);
-  some.forward();
-  some.backward(c.g_real, c.g_complex, requested);
-  for (std::size_t i = 0; i < requested.size(); ++i) {
-    if (!requested[i]) continue;
-    for (std::size_t e = 0; e < all.gradients[i].size(); ++e) {
-      check_close<T>(c, some.gradients[i][e], all.gradients[i][e], "gradient of requested input", i);
-    }
-  }
-}
-
 TEST(only_what_is_requested_and_without_a_ket) {
   Random random(6);
   for (int round = 0; round < 8; ++round) {
     const Case c = make_case(random, random_circuit(random, 4, 8), 1 + 2 * (round % 2));
     std::vector<bool> requested;
     for (std::size_t i = 0; i < c.values.size(); ++i) requested.push_back(random.chance(0.4));
-    check_requested<float>(c, requested, {round % 3 == 0 ? 3 : 0, 0});
-    check_requested<double>(c, requested, {round % 3 == 0 ? 3 : 0, 0});
+    const Setting setting{round % 3 == 0 ? 3 : 0, 0};
+    check_requested<float>(c, requested, [&] { return EmulatedRun<float>(c.program, c.values, c.batch, setting); });
+    check_requested<double>(c, requested, [&] { return EmulatedRun<double>(c.program, c.values, c.batch, setting); });
   }
 }
 

@@ -13,26 +13,6 @@
 namespace ketgrad::testing {
 namespace {
 
-template <class T>
-void check_like_cpu(const Case& c, const Setting& setting) {
-  Run<T> expected(c.program, c.values, c.batch, 1);
-  expected.forward();
-  expected.backward(c.g_real, c.g_complex);
-  EmulatedRun<T> found(c.program, c.values, c.batch, setting);
-  found.forward();
-  found.backward(c.g_real, c.g_complex);
-  check_alike<T>(c, found, expected);
-}
-
-template <class T>
-void check_tangents_like_cpu(const Case& c, const Tangents& t, const Setting& setting) {
-  Run<T> expected(c.program, c.values, c.batch, 1);
-  expected.tangents(c.g_real, c.g_complex, t.inputs, t.g_real, t.g_complex, true);
-  EmulatedRun<T> found(c.program, c.values, c.batch, setting);
-  found.tangents(c.g_real, c.g_complex, t.inputs, t.g_real, t.g_complex, true);
-  check_alike<T>(c, found, expected);
-}
-
 // --- many partial sums and many warps --------------------------------------------------------------------------------
 
 // Rotations, phases and CNOT, and Pauli words of Z and X whose coefficients are inputs (`trains`), or numbers.

@@ -48,21 +48,12 @@ TEST(tiles_without_rotations) {
   }
 }
 
-template <class T>
-void check_like_cpu(const Case& c, const Tangents& t, const Setting& setting) {
-  Run<T> expected(c.program, c.values, c.batch, 1);
-  expected.tangents(c.g_real, c.g_complex, t.inputs, t.g_real, t.g_complex, true);
-  EmulatedRun<T> found(c.program, c.values, c.batch, setting);
-  found.tangents(c.g_real, c.g_complex, t.inputs, t.g_real, t.g_complex, true);
-  check_alike<T>(c, found, expected);
-}
-
 // Every kind of unfused gate and measurement on states of several tiles, which several blocks share.
 TEST(large_states_agree_with_the_cpu) {
   Random random(34);
   const Circuit circuit = large_circuit(random, 12);
   const Case c = unsolved_case(random, circuit, 1);
-  check_like_cpu<double>(c, unsolved_tangents(random, circuit, c), {});
+  check_tangents_like_cpu<double>(c, unsolved_tangents(random, circuit, c), {});
 }
 
 // Directions that leave the Hermitian matrices: results depend on their Hermitian parts, as on the CPU.
@@ -77,7 +68,7 @@ TEST(any_direction_of_an_observable) {
     const Case c = unsolved_case(random, circuit, 1 + round % 3);
     Tangents t;
     for (const Values& v : c.values) t.inputs.push_back(random_numbers(random, static_cast<Index>(v.rows.size())));
-    check_like_cpu<double>(c, t, {});
+    check_tangents_like_cpu<double>(c, t, {});
   }
 }
 
