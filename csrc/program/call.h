@@ -1,4 +1,4 @@
-// What an operator call brings, for any backend: where its inputs are, and where results and gradients go.
+// The buffers of an operator call, for any engine: inputs, results, cotangents and gradients.
 #pragma once
 
 #include <vector>
@@ -22,24 +22,24 @@ template <class T>
 struct Results {
   T* real = nullptr;     // [B, R]
   T* complex = nullptr;  // [B, C] complex
-  T* ket = nullptr;      // [B, 2^n] complex, or null where nobody needs it
+  T* ket = nullptr;      // [B, 2^n] complex, or null if the ket is not kept
 };
 
 template <class T>
 struct Cotangents {
-  const T* ket = nullptr;  // as the forward pass left it, or null: it is computed again
-  const T* real = nullptr;
-  const T* complex = nullptr;
-  std::vector<T*> gradients;  // per input, zeroed, in the input's shape; null where it is not requested
+  const T* ket = nullptr;      // [B, 2^n] complex, from the forward pass; null: it is recomputed
+  const T* real = nullptr;     // [B, R]
+  const T* complex = nullptr;  // [B, C] complex
+  std::vector<T*> gradients;   // per input, zero-initialised, in the input's shape; null if not requested
 };
 
-// Derivatives along one direction of the inputs: of the results, and of the gradients.
+// A call along tangents of the inputs: derivatives of the results and of the gradients.
 template <class T>
 struct Directional {
   Results<T> results;
-  // `gradients` receive the derivatives of the gradients; the ket is computed again.
+  // `gradients` receive the derivatives of the gradients; the ket is recomputed.
   Cotangents<T> cotangents;
-  const T* real_tangent = nullptr;  // of the cotangents; null where they have no tangent
+  const T* real_tangent = nullptr;  // of the cotangents; null: zero
   const T* complex_tangent = nullptr;
 
   bool requests_gradients() const {

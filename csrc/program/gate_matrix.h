@@ -1,4 +1,4 @@
-// The matrices of the table's formulas, written once for any kind of number: double, or Dual, which has a derivative.
+// The matrices of the gate table's formulas, generic in the number type: double, or Dual for a derivative.
 // Conventions and parameter order are PennyLane's: R_P(theta) = exp(-i theta P / 2).
 #pragma once
 
@@ -41,7 +41,7 @@ KETGRAD_HOST_DEVICE void fill2(Complex<R>* m, Complex<R> a, Complex<R> b, Comple
   m[3] = d;
 }
 
-// Plane rotation by theta/2 between the local states `low` and `high`, a common phase exp(+-i theta/2) on all others.
+// RY(theta) on the span of the local states `low` and `high`, the phase exp(sign * i theta/2) on all others.
 template <class R>
 KETGRAD_HOST_DEVICE void excitation(Complex<R>* m, R theta, int size, int low, int high, double sign) {
   const Complex<R> other = phase(R(0.5 * sign) * theta);

@@ -1,5 +1,5 @@
-// The gate table: the single source of what a gate is called, how many wires and parameters it has and how it acts.
-// Kernels, planner, CUDA and Python all read it.
+// The gate table: name, wires, parameters and action of each gate, in one place. Validation, planner, engines and
+// Python read it.
 #pragma once
 
 #include <cstdint>
@@ -7,16 +7,16 @@
 
 namespace ketgrad {
 
-// How a gate reaches a kernel.
+// How a gate acts on its wires.
 enum class Family : std::uint8_t {
   identity,        // does nothing
   block,           // a small matrix (gate_matrix.h) on a subspace of the local basis states
-  pauli_rotation,  // exp(-i theta P / 2), P a Pauli word: no matrix is ever formed
+  pauli_rotation,  // exp(-i theta P / 2), P a Pauli word: no matrix is formed
   matrix,          // the matrix is an input
   diagonal,        // the diagonal is an input
 };
 
-// The formulas of gate_matrix.h. CNOT, Toffoli and SWAP share X's: they differ in controls and in the subspace.
+// The formulas of gate_matrix.h. CNOT, Toffoli and SWAP use that of X, with other controls or another subspace.
 enum class Formula : std::uint8_t {
   none,
   x,
@@ -43,9 +43,9 @@ enum class Formula : std::uint8_t {
   double_excitation_minus,
 };
 
-// The local basis states of the targets that a block mixes.
+// The basis states of the targets on which a block acts; it is the identity on the others.
 enum class Subspace : std::uint8_t {
-  all,          // every one
+  all,
   swap,         // |01>, |10>
   double_swap,  // |0011>, |1100>
 };
@@ -54,13 +54,13 @@ inline constexpr int any_wires = -1;
 
 struct GateInfo {
   std::string_view name;
-  std::int16_t num_wires;     // controls included; any_wires: as many as the circuit says
+  std::int16_t num_wires;     // controls included; any_wires: any number
   std::int16_t num_controls;  // leading wires that are controls on |1>
   std::int16_t num_parameters;
   Family family;
   Formula formula = Formula::none;
   Subspace subspace = Subspace::all;
-  std::string_view pauli_word = {};  // of a Pauli rotation; empty where the circuit gives it
+  std::string_view pauli_word = {};  // of a Pauli rotation; empty if the circuit gives it
 };
 
 using Opcode = std::uint8_t;
@@ -118,7 +118,7 @@ inline constexpr int num_gates = static_cast<int>(sizeof(gate_table) / sizeof(ga
 
 constexpr const GateInfo& gate_info(Opcode opcode) { return gate_table[opcode]; }
 
-// The opcode of a name, or -1.
+// The opcode of a gate name, or -1.
 constexpr int find_gate(std::string_view name) {
   for (int i = 0; i < num_gates; ++i) {
     if (gate_table[i].name == name) return i;
@@ -126,7 +126,7 @@ constexpr int find_gate(std::string_view name) {
   return -1;
 }
 
-// A diagonal formula touches each amplitude once, whatever the size of its matrix.
+// Whether the matrix is diagonal for all parameters.
 constexpr bool is_diagonal(Formula f) {
   return f == Formula::z || f == Formula::s || f == Formula::t || f == Formula::rz || f == Formula::phase ||
          f == Formula::global_phase;

@@ -1,5 +1,5 @@
-// The measurement table: the single source of what a measurement is called, what it is of and what its result is. The
-// planner, validation and Python all read it, as they read the table of gates.
+// The measurement table: name, subject and result of each measurement, in one place. Validation, planner and Python
+// read it.
 #pragma once
 
 #include <cstdint>
@@ -16,11 +16,11 @@ enum class MeasurementKind : std::uint8_t {
   density_matrix,
 };
 
-// What a measurement is of.
+// What is measured.
 enum class Subject : std::uint8_t {
   observable,  // terms
-  wires,       // the wires that the circuit says, the first the most significant
-  all_wires,   // all wires, and their phases: every gate is in the light cone
+  wires,       // the wires that the circuit lists, the first the most significant
+  all_wires,   // all wires, phases included: every gate is in the light cone
 };
 
 struct MeasurementInfo {
@@ -28,10 +28,9 @@ struct MeasurementInfo {
   std::string_view name;
   Subject subject;
   bool is_complex;  // whether the result is complex
-  // The result is an array with so many axes of length 2^k, k being the number of measured wires: 0 is a number, 1 a
-  // vector, 2 a square matrix.
+  // Axes of the result, each of length 2^k for k measured wires: 0 is a number, 1 a vector, 2 a square matrix.
   std::uint8_t num_axes;
-  // Of Subject::wires: whether it depends on more than the diagonal of the density matrix of the wires.
+  // Of Subject::wires: whether it depends on off-diagonal entries of the wires' reduced density matrix.
   bool beyond_diagonal = false;
 };
 
@@ -58,7 +57,7 @@ constexpr const MeasurementInfo& measurement_info(MeasurementKind kind) {
   return measurement_table[static_cast<int>(kind)];
 }
 
-// The position in the table of a name, or -1.
+// The position of a name in the table, or -1.
 constexpr int find_measurement(std::string_view name) {
   for (int i = 0; i < num_measurements; ++i) {
     if (measurement_table[i].name == name) return i;

@@ -47,10 +47,10 @@ struct Validator {
       outside(where, "no input " + std::to_string(input));
     const InputSpec& spec = program.inputs[input];
     if (!spec.is_complex || spec.shape != shape)
-      invalid(where, "input " + std::to_string(input) + " has not the shape that it needs");
+      invalid(where, "input " + std::to_string(input) + " is not complex, or not of the shape that is needed");
   }
 
-  // Plan and engine look at the field whatever the kind.
+  // Plan and engine read this field whatever the kind.
   static void unused_input(const std::string& where, int input) {
     if (input != no_input) invalid(where, "input " + std::to_string(input) + " is of no use here");
   }
@@ -129,7 +129,7 @@ struct Validator {
         if (f.rows.size() != f.columns.size()) invalid(where, "rows and columns of a sparse matrix differ in number");
         for (std::size_t k = 0; k < f.rows.size(); ++k) {
           if (f.rows[k] < 0 || f.rows[k] >= size || f.columns[k] < 0 || f.columns[k] >= size)
-            outside(where, "an entry of a sparse matrix");
+            outside(where, "an entry of a sparse matrix is outside the matrix");
         }
         return complex_input(where, f.input, {static_cast<Index>(f.rows.size())});
       }
@@ -167,10 +167,10 @@ struct Validator {
     for (const InputSpec& spec : program.inputs) {
       double numel = 1;
       for (const Index s : spec.shape) {
-        if (s < 0 || s > (Index{1} << max_wires)) invalid("inputs", "a size that is impossible");
+        if (s < 0 || s > (Index{1} << max_wires)) invalid("inputs", "an axis has an impossible length");
         numel *= static_cast<double>(s);
       }
-      if (numel > 0x1p60) invalid("inputs", "more numbers than are possible");
+      if (numel > 0x1p60) invalid("inputs", "an input has more elements than are possible");
     }
     initial();
     for (std::size_t i = 0; i < program.gates.size(); ++i) gate(i);
@@ -178,7 +178,7 @@ struct Validator {
   }
 };
 
-// A program as bytes, and back: `transfer` goes over it in either direction.
+// Serialisation: `transfer` visits the fields of a program, with a Writer or a Reader.
 class Writer {
  public:
   template <class T>
@@ -247,7 +247,7 @@ class Reader {
     if (size > bytes_.size()) throw std::invalid_argument("ketgrad: these bytes are no program, they end too early");
   }
 
-  // Of things that take a byte at least.
+  // The length of a list. Each element takes at least one byte, so a corrupt length cannot make it allocate too much.
   std::size_t count() {
     std::uint64_t found = 0;
     number(found);

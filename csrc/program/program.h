@@ -1,8 +1,7 @@
-// A program: the structure of one circuit, flat. It holds no parameter value; a call brings those as inputs.
+// A program: the structure of one circuit as flat data, without parameter values. Those are the inputs of a call.
 //
-// Inputs are the leaves of the computation. Input 0 is real and always there (it settles dtype and device of a call);
-// the others are real vectors, complex vectors or square matrices. At a call each may carry a leading batch axis or
-// not.
+// Input 0 is real and always present: it determines dtype and device of a call. The others are real vectors, complex
+// vectors or complex square matrices. In a call each may have a leading batch axis.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +40,7 @@ inline constexpr int no_input = -1;
 struct Gate {
   Opcode opcode = 0;
   bool inverse = false;
-  std::vector<int> targets;   // wires, without any control
+  std::vector<int> targets;   // wires, controls excluded
   std::vector<int> controls;  // wires, the gate's own controls included
   std::vector<bool> control_values;
   std::vector<Slot> slots;
@@ -97,24 +96,24 @@ struct Program {
   std::vector<Gate> gates;
   std::vector<Measurement> measurements;
 
-  // Throws std::invalid_argument or std::out_of_range, naming what is wrong. A validated program cannot make a kernel
-  // leave its buffers.
+  // Throws std::invalid_argument or std::out_of_range, naming what is wrong. Kernels do not access memory out of bounds
+  // with a validated program.
   void validate() const;
 
-  // The content, byte for byte: equal strings, equal programs.
+  // The content as bytes: programs are equal if and only if their bytes are.
   std::string serialise() const;
 
-  // And back, unvalidated. Throws std::invalid_argument where the bytes are no program.
+  // The inverse, without validation. Throws std::invalid_argument if the bytes are no program.
   static Program deserialise(std::string_view bytes);
 
-  Index real_results() const;     // numbers per circuit of all real results
-  Index complex_results() const;  // and of all complex ones
+  Index real_results() const;     // elements of all real results of one circuit
+  Index complex_results() const;  // elements of all complex ones
 };
 
-// Numbers of one measurement's result, complex ones counted once.
+// Elements of one measurement's result, complex ones counted once.
 Index result_size(const Measurement& measurement, int num_wires);
 
-// Indices into more than this many wires overflow; memory ends long before.
+// With more wires, index arithmetic could overflow; memory runs out long before.
 inline constexpr int max_wires = 48;
 
 }  // namespace ketgrad
