@@ -1,7 +1,7 @@
-// Index arithmetic on basis states. Wire 0 is the most significant bit, so wire w of n lives at bit position n - 1 - w.
+// Index arithmetic on basis states. Wire 0 is the most significant bit: wire w of n is bit n - 1 - w of an index.
 //
-// Sets of amplitudes are affine subspaces over GF(2): bit masks are vectors, their sum is XOR, and the parity of
-// (a & b) is the product of a functional with a vector.
+// Sets of amplitudes are affine subspaces over GF(2): masks are vectors, addition is XOR, and the parity of (a & b) is
+// the inner product.
 #pragma once
 
 #include <algorithm>
@@ -20,7 +20,7 @@ constexpr int bit_of_wire(int wire, int num_wires) { return num_wires - 1 - wire
 
 constexpr Mask unit(int bit) { return Mask{1} << bit; }
 
-// A linear subspace, kept as a basis in which every vector has a lowest bit (its pivot) that no other has.
+// A linear subspace, as a reduced basis: the lowest bit of each vector (its pivot) is set in no other.
 class Span {
  public:
   Span() = default;
@@ -28,7 +28,7 @@ class Span {
     for (const Mask v : vectors) add(v);
   }
 
-  // The one vector of v + span without any pivot.
+  // The representative of the coset v + span that has no pivot bit.
   Mask reduce(Mask v) const {
     for (const Mask b : basis_) {
       if (v & (b & -b)) v ^= b;
@@ -38,7 +38,7 @@ class Span {
 
   bool contains(Mask v) const { return reduce(v) == 0; }
 
-  // False where v was in the span already.
+  // False if v is in the span already.
   bool add(Mask v) {
     v = reduce(v);
     if (v == 0) return false;
@@ -53,7 +53,7 @@ class Span {
   int size() const { return static_cast<int>(basis_.size()); }
   const std::vector<Mask>& basis() const { return basis_; }
 
-  // The pivots of all basis vectors.
+  // The mask of all pivot bits.
   Mask pivots() const {
     Mask all = 0;
     for (const Mask b : basis_) all |= b & -b;
@@ -64,10 +64,10 @@ class Span {
   std::vector<Mask> basis_;
 };
 
-// Coordinates in the basis that is added vector by vector.
+// Coordinates of vectors with respect to a basis that is added vector by vector.
 class Coordinates {
  public:
-  // False, and nothing added, where v depends on the vectors before it.
+  // False, and v is not added, if it is linearly dependent on the vectors before it.
   bool add(Mask v) {
     Mask own = unit(static_cast<int>(reduced_.size()));
     own ^= eliminate(v);
@@ -76,16 +76,16 @@ class Coordinates {
     return true;
   }
 
-  // Bit j of the result: whether the j-th basis vector takes part in v, which must be in the span.
+  // Bit j of the result is the coefficient of basis vector j in v, which must be in the span.
   Mask of(Mask v) const { return eliminate(v); }
 
  private:
   struct Reduced {
     Mask vector;
-    Mask combination;  // of the basis as it was added
+    Mask combination;  // its coordinates in the basis as added
   };
 
-  // Takes multiples of the basis off v; returns which.
+  // Reduces v by the basis; returns the coordinates of what was subtracted.
   Mask eliminate(Mask& v) const {
     Mask taken = 0;
     for (const Reduced& r : reduced_) {
@@ -100,7 +100,7 @@ class Coordinates {
   std::vector<Reduced> reduced_;
 };
 
-// The index of r + sum of basis[j] over the bits j of r, by tables of at most 2^12 entries.
+// The affine map r -> origin XOR the sum of basis[j] over the set bits j of r, by two tables of at most 2^12 entries.
 class IndexMap {
  public:
   IndexMap() = default;
@@ -110,7 +110,7 @@ class IndexMap {
         high_(combinations(origin, basis, table_bits)),
         beyond_(basis.begin() + std::min(bits_, 2 * table_bits), basis.end()) {
     while (run_bits_ < bits_ && basis[run_bits_] == unit(run_bits_)) ++run_bits_;
-    // A run is neighbours in memory only if nothing else touches its bits.
+    // The indices of a run are consecutive only if no other basis vector and not the origin has one of its bits.
     for (int j = run_bits_; j < bits_; ++j) shorten_runs(basis[j]);
     shorten_runs(origin);
   }
@@ -120,7 +120,7 @@ class IndexMap {
 
   Index operator[](Index r) const { return static_cast<Index>(high_part(r) ^ low_[r & (table_size - 1)]); }
 
-  // The two parts of an index: of the bits of r above and below the table's.
+  // An index is high_part(r) ^ low_table()[r mod table_size].
   Mask high_part(Index r) const {
     Mask index = high_[(r >> table_bits) & (table_size - 1)];
     for (std::size_t j = 0; j < beyond_.size(); ++j) index ^= (r >> (2 * table_bits + j)) & 1 ? beyond_[j] : 0;
@@ -130,13 +130,13 @@ class IndexMap {
 
   Index size() const { return Index{1} << bits_; }
 
-  // Memory beside the map itself.
+  // Heap memory of the tables, in bytes.
   std::size_t table_bytes() const { return sizeof(Mask) * (low_.size() + high_.size() + beyond_.size()); }
 
-  // The length of runs: this many consecutive r, from a multiple of it on, have neighbouring indices.
+  // The length of runs: r from k * run_length() to (k + 1) * run_length() - 1 have consecutive indices.
   Index run_length() const { return Index{1} << run_bits_; }
 
-  // Shortens runs so that indices of a run plus `vector` are neighbours too.
+  // Shortens runs so that the indices of a run stay consecutive when `vector` is added to them.
   void shorten_runs(Mask vector) {
     if (vector != 0) run_bits_ = std::min(run_bits_, std::countr_zero(vector));
   }

@@ -1,4 +1,4 @@
-// The Pauli words that commute with every one of a set.
+// The Pauli words that commute with all of a set.
 #pragma once
 
 #include <array>
@@ -10,8 +10,8 @@
 
 namespace ketgrad {
 
-// Commuting is linear in a Pauli word, so that a basis of the others is enough. When it spans all Pauli words, none but
-// the identity is left. Planning asks for this more often than for anything else.
+// Two Pauli words commute if their symplectic product over GF(2) is 0, so a basis of the set is enough. If it spans all
+// Pauli words, only the identity commutes. The hottest query of the planner.
 class Commutant {
  public:
   explicit Commutant(int num_bits) : most_(2 * num_bits) {}
@@ -32,11 +32,11 @@ class Commutant {
       basis_.push_back(pauli_word);
   }
 
-  // How many were added.
+  // How many Pauli words were added.
   int count() const { return count_; }
 
  private:
-  // Basis Pauli words by their lowest bits; a bit of `bits` says whether there is one.
+  // Positions in the basis by pivot bit; `bits` is the mask of pivots.
   struct Pivots {
     Mask bits = 0;
     std::array<std::uint8_t, 64> at{};
@@ -44,8 +44,8 @@ class Commutant {
 
   bool is_trivial() const { return static_cast<int>(basis_.size()) == most_; }
 
-  // Clears bits from the lowest on, which changes higher ones only. True where the Pauli word is none of the span; its
-  // lowest bit is a pivot then.
+  // Clears bits from the lowest up, which changes only higher bits. True if the Pauli word is not in the span; its
+  // lowest bit becomes a pivot.
   bool reduce(PauliWord& pauli_word, Mask PauliWord::* part, Pivots& pivots) const {
     while (pauli_word.*part != 0) {
       const int lowest = std::countr_zero(pauli_word.*part);

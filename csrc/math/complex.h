@@ -1,12 +1,12 @@
-// A complex number with the plain product formula.
+// A complex number whose product is (ac - bd) + i (ad + bc).
 //
-// std::complex follows Annex G: its product tests for NaN and calls into libgcc. The engine needs neither; NaN still
-// propagates.
+// std::complex follows Annex G of the C standard: its product tests for NaN and may call libgcc to recover infinities.
+// That is not needed here, and NaN propagates all the same.
 #pragma once
 
 namespace ketgrad {
 
-// Aligned to twice the size of plain numbers, so that a GPU loads and stores both parts at once.
+// Aligned to twice the size of R if that is a float or double, so that a GPU loads and stores both parts at once.
 template <class R>
 struct alignas(sizeof(R) <= sizeof(double) ? 2 * sizeof(R) : alignof(R)) Complex {
   R re{};

@@ -1,7 +1,7 @@
 // Dual numbers: a value and one directional derivative.
 //
-// What is written once for any kind of number gives its derivative too when it is evaluated on duals, so the two cannot
-// disagree: a gate's matrix (gate_matrix.h), or a whole sweep on a GPU (cuda/). Duals of duals have second derivatives.
+// Code that is generic in the number type computes derivatives when it is instantiated with duals: a gate's matrix
+// (gate_matrix.h), or a whole sweep on a GPU (cuda/). Duals of duals give second derivatives.
 #pragma once
 
 #include <cmath>
@@ -11,7 +11,7 @@
 
 namespace ketgrad {
 
-// Aligned so that a GPU loads and stores both parts at once.
+// Aligned like Complex, so that a GPU loads and stores both parts at once.
 template <class R>
 struct alignas(sizeof(R) <= sizeof(double) ? 2 * sizeof(R) : alignof(R)) DualOf {
   R value{};
@@ -54,11 +54,11 @@ struct IsDual<DualOf<R>> : std::true_type {};
 template <class N>
 inline constexpr bool is_dual = IsDual<N>::value;
 
-// A vector of numbers, which is neither a class nor a number.
+// A vector of lanes: a compiler's vector type, which is neither a class nor arithmetic.
 template <class R>
 concept VectorOfNumbers = !std::is_class_v<R> && !std::is_arithmetic_v<R>;
 
-// A number times a dual of vectors, as a number times a vector.
+// A scalar times a dual of vectors.
 template <class S, VectorOfNumbers R>
   requires std::is_arithmetic_v<S>
 constexpr DualOf<R> operator*(S s, const DualOf<R>& a) {
@@ -71,7 +71,7 @@ constexpr DualOf<R> operator*(const DualOf<S>& s, const DualOf<R>& a) {
   return {s.value * a.value, s.value * a.tangent + s.tangent * a.value};
 }
 
-// The part of a number that a call returns: a plain number itself, of a dual its tangent.
+// The part of a number that a call returns: of a dual its tangent, of a plain number the number itself.
 template <class R>
 KETGRAD_HOST_DEVICE constexpr R output_part(const R& x) {
   return x;

@@ -1,4 +1,4 @@
-// Functions that kernels call too are declared with this.
+// KETGRAD_HOST_DEVICE marks functions that CUDA kernels call too.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -1,4 +1,4 @@
-// Pauli words, as masks on indices.
+// Pauli words.
 #pragma once
 
 #include "math/bits.h"
