@@ -1,4 +1,4 @@
-// Memory for lanes: aligned to a cache line, which a vector of lanes fills.
+// Memory for vectors of lanes, aligned to a cache line: the size of the longest vector.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 
 namespace ketgrad {
 
-// std::allocator does not see the alignment of a vector type once it is a template argument.
+// A vector type loses its alignment attribute as a template argument, so std::allocator would not align to it.
 template <class V>
 struct LineAllocator {
   using value_type = V;
@@ -29,8 +29,8 @@ using LaneVector = std::vector<V, LineAllocator<V>>;
 
 inline constexpr int place_bytes = 16 * static_cast<int>(line_bytes);
 
-// A state, left uninitialised. `place` counts the states that are gone over together: the rows of a group are powers of
-// two apart and meet in one set of a cache, so that those of the next state should meet in another.
+// Uninitialised memory for a state. `place` numbers the states that a sweep uses together and shifts each by some cache
+// lines: rows of a group are powers of two apart and share a cache set, and those of ket and bra would share it too.
 template <class V>
 class HugePageBuffer {
  public:

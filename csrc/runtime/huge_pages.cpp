@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::size_t large_page = std::size_t{2} << 20;
 
-// What is really taken: sizes that are nearly the same are the same, or little would be found again.
+// The size that is allocated, rounded up so that calls of similar size find each other's buffers.
 std::size_t rounded(std::size_t bytes) {
   const std::size_t unit = bytes < smallest_large_buffer ? smallest_kept_buffer : large_page;
   return (bytes + unit - 1) / unit * unit;
@@ -28,7 +28,7 @@ std::align_val_t alignment(std::size_t bytes) {
   return std::align_val_t{bytes < smallest_large_buffer ? line_bytes : large_page};
 }
 
-// Tiles gather rows from all over a state: with small pages each would miss the translation of its address.
+// Tiles gather rows from all over a state: with small pages each row would be a TLB miss.
 void ask_for_large_pages(void* buffer, std::size_t bytes) {
 #if defined(__linux__)
   if (bytes >= smallest_large_buffer) madvise(buffer, bytes, MADV_HUGEPAGE);
@@ -80,11 +80,11 @@ struct HugePages {
     }
   }
 
-  // More would take longer to search than they save.
+  // With more, the search would take longer than an allocation.
   static constexpr std::size_t most_kept = 64;
 };
 
-// Small ones by their size, a power of two: aligned memory of the standard library is slow to be had.
+// Small buffers, in size classes of powers of two: aligned allocation of the standard library is slow.
 struct SmallBuffers {
   static constexpr int sizes = std::bit_width(smallest_kept_buffer / line_bytes);
   static constexpr std::size_t most_kept = 64;
@@ -119,7 +119,7 @@ struct SmallBuffers {
   }
 };
 
-// Never destroyed: tensors may outlive static objects.
+// Never destroyed, because tensors may outlive static objects.
 HugePages& huge_pages() {
   static auto* instance = new HugePages();
   return *instance;

@@ -1,25 +1,25 @@
-// Ctrl-C: long calls ask a hook between passes whether the user wants them to end.
+// Ctrl-C: long calls poll a hook, and end early when it returns true.
 #pragma once
 
 #include <stdexcept>
 
 namespace ketgrad {
 
-// Asked on the thread that made the call; true: end it.
+// Polled on the calling thread; true: end the call.
 using CancelHook = bool (*)();
-// Throws what the host wants an ended call to throw; called on that thread, after the hook said so.
+// Throws the host's exception for an interrupted call; called on the same thread after the hook returned true.
 using ThrowHook = void (*)();
 
-// The hook that new calls use; null at first. Set once, by whoever hosts the library.
+// The hook that new calls poll; null by default. The host of the library (bindings/) sets it once.
 CancelHook cancel_hook();
 void set_cancel_hook(CancelHook hook, ThrowHook thrower = nullptr);
 
-// The user ended the call; results are incomplete and must not be used.
+// The user interrupted the call; its results are incomplete.
 struct Interrupted : std::runtime_error {
   Interrupted() : std::runtime_error("ketgrad: interrupted") {}
 };
 
-// The host's exception, or Interrupted where it has none.
+// Throws the host's exception, or Interrupted without a host.
 [[noreturn]] void throw_interrupted();
 
 }  // namespace ketgrad

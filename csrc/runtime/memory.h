@@ -1,5 +1,5 @@
-// Does it fit? Asked before anything is allocated, so that a circuit on too many wires gets an answer instead of a
-// swapping machine.
+// Checks of free memory before anything is allocated, so that a circuit on too many wires raises an error instead of
+// making the machine swap.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace ketgrad {
 
-// A std::bad_alloc (MemoryError in Python) that says how much was asked for.
+// A std::bad_alloc (MemoryError in Python) whose message has the bytes.
 class OutOfMemory : public std::bad_alloc {
  public:
   explicit OutOfMemory(std::string message) : message_(std::move(message)) {}
@@ -18,13 +18,13 @@ class OutOfMemory : public std::bad_alloc {
   std::string message_;
 };
 
-// Bytes that this process could still take; the largest integer where the system does not tell.
+// Bytes that this process could still allocate (on macOS: all memory); the largest integer if the system does not say.
 std::int64_t available_memory();
 
-// Asking the system costs more than a small call; what is this small fits anywhere. Bytes.
+// Bytes up to which memory is not checked: asking the system takes longer than a small call.
 inline constexpr double always_fits = 64.0 * (1 << 20);
 
-// Throws OutOfMemory, naming `what` (which "needs" them), where `bytes` are more than there are.
+// Throws OutOfMemory ("`what` needs `bytes`, … are available") if `bytes` exceed the available memory.
 void require_memory(double bytes, const std::string& what);
 
 }  // namespace ketgrad
