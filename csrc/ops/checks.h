@@ -1,4 +1,4 @@
-// What the operators check before anything runs, whatever the device: inputs and cotangents against the program.
+// The checks of all operators, on any device: inputs, cotangents and tangents against the program.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -40,13 +40,13 @@ inline std::vector<Index> shape_of(const Tensor& tensor) {
   return {sizes.begin(), sizes.end()};
 }
 
-// `message` is a function: to put the text together would take longer than a small circuit.
+// `message` is a function, called on failure only: composing the text takes longer than a small circuit.
 template <class F>
 void require(bool condition, const F& message) {
   if (!condition) throw std::invalid_argument("ketgrad: " + message());
 }
 
-// What a message calls a tensor.
+// The name of an input in messages.
 inline std::string input_name(std::size_t position) { return "input " + std::to_string(position); }
 
 inline std::string device_text(const Tensor& tensor) {
@@ -67,7 +67,7 @@ void require_device(const Tensor& tensor, const Tensor& first, const F& name) {
   });
 }
 
-// The tensor itself where it is contiguous already, without asking torch for it.
+// The tensor itself if it is contiguous already: that saves a call of torch.
 inline Tensor as_contiguous(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
@@ -81,7 +81,7 @@ inline std::int32_t type_number(ScalarType type) {
   }
 }
 
-// Past the dispatcher, in which a tensor takes as long as a small circuit.
+// Not through the dispatcher, where an allocation takes as long as a small circuit.
 inline Tensor empty_on(const torch::stable::Device& device, const std::vector<Index>& shape, ScalarType type) {
   std::vector<Index> strides(shape.size(), 1);
   for (std::size_t d = shape.size(); d-- > 1;) strides[d - 1] = strides[d] * std::max<Index>(shape[d], 1);
@@ -89,7 +89,7 @@ inline Tensor empty_on(const torch::stable::Device& device, const std::vector<In
   const AOTITorchError error =
       aoti_torch_empty_strided(static_cast<Index>(shape.size()), shape.data(), strides.data(), type_number(type),
                                static_cast<std::int32_t>(device.type()), device.index(), &tensor);
-  // Shapes come from programs and tensors: nothing but memory can be missing.
+  // Shapes come from programs and tensors, so that only memory can be the cause.
   if (error != 0) throw OutOfMemory("ketgrad: a result of shape " + shape_text(shape) + " does not fit");
   return Tensor(tensor);
 }
@@ -99,7 +99,7 @@ T* data(const Tensor& tensor) {
   return static_cast<T*>(tensor.data_ptr());
 }
 
-// The inputs of a call, and what keeps them alive.
+// The inputs of a call: tensors, which own the memory, and views of it.
 template <class T>
 struct Arguments {
   ProgramHandle program;
@@ -107,19 +107,19 @@ struct Arguments {
   std::vector<InputView<T>> views;
   Index batch = -1;
 
-  // The batch axis is there or not: shape, or (B,) + shape.
+  // The tensor's shape is that of the spec, or (B,) + that.
   void add(const Tensor& tensor, const InputSpec& spec, const Tensor& first, std::size_t position) {
     require_device(tensor, first, [&] { return input_name(position); });
     const ScalarType type = spec.is_complex ? complex_type<T> : real_type<T>;
     require(tensor.scalar_type() == type,
-            [&] { return input_name(position) + " has another dtype than the first input's precision asks for"; });
+            [&] { return input_name(position) + " has another dtype than one of the first input's precision"; });
     const auto shape = tensor.sizes();
     const bool batched = shape.size() == spec.shape.size() + 1;
     const bool fits = (batched || shape.size() == spec.shape.size()) &&
                       std::equal(spec.shape.begin(), spec.shape.end(), shape.begin() + (batched ? 1 : 0));
     require(fits, [&] {
       return input_name(position) + " has shape " + shape_text(shape_of(tensor)) + ", the program needs " +
-             shape_text(spec.shape) + " or that behind a batch axis";
+             shape_text(spec.shape) + ", with or without a leading batch axis";
     });
     if (batched) {
       require(batch < 0 || batch == shape[0], [&] {
@@ -157,7 +157,7 @@ inline Tensor check_cotangent(const Tensor& tensor, const Tensor& first, const s
   return as_contiguous(tensor);
 }
 
-// The tensors of a call of execute_vjp beside its inputs, contiguous.
+// The ket and cotangents of a call of execute_vjp, contiguous.
 template <class T>
 struct CheckedCotangents {
   bool has_ket = false;
@@ -193,7 +193,7 @@ inline void check_requested(const std::vector<Index>& requested, std::size_t num
   }
 }
 
-// Memory of no elements has no address; nothing is written there, but null would read as "not requested".
+// A tensor without elements has a null address, which would mean "not requested": it gets another, never written to.
 template <class T>
 T* gradient_address(const Tensor& gradient) {
   static T nothing[2];
@@ -201,11 +201,11 @@ T* gradient_address(const Tensor& gradient) {
   return address == nullptr ? nothing : address;
 }
 
-// The directions of a call's inputs, contiguous.
+// The tangents of a call's inputs, contiguous.
 template <class T>
 struct CheckedTangents {
   std::vector<Tensor> kept;
-  std::vector<const T*> of_inputs;  // null where one has no tangent
+  std::vector<const T*> of_inputs;  // null for an input without a tangent
 
   CheckedTangents(const Arguments<T>& arguments, const std::vector<Tensor>& tangents,
                   const std::vector<Index>& with_tangent) {
@@ -224,8 +224,8 @@ struct CheckedTangents {
   }
 };
 
-// What a call along tangents brings beside them, contiguous: the cotangents of real and complex results, and their
-// directions, without elements where they have no tangent; nothing where no gradients are requested.
+// The cotangents of a call along tangents, contiguous: of real and complex results, then their own tangents, which have
+// no elements if they are zero. Empty if no gradients are requested.
 template <class T>
 struct CheckedDirectional {
   std::vector<Tensor> kept;
@@ -251,7 +251,8 @@ struct CheckedDirectional {
 };
 
 inline bool is_single(const std::vector<Tensor>& inputs) {
-  require(!inputs.empty(), [] { return std::string("a call needs its first input, which settles dtype and device"); });
+  require(!inputs.empty(),
+          [] { return std::string("a call needs its first input, which determines dtype and device"); });
   const ScalarType type = inputs[0].scalar_type();
   require(type == ScalarType::Float || type == ScalarType::Double,
           [] { return std::string("the first input must be float32 or float64"); });

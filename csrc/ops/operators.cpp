@@ -1,4 +1,4 @@
-// The operators on the CPU: checks what torch hands over, allocates results, calls the engine.
+// The operators on the CPU: check the tensors, allocate the results, call the engine.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -20,7 +20,7 @@ Tensor empty(const std::vector<Index>& shape, ScalarType type) {
   return empty_on(torch::stable::Device(torch::headeronly::DeviceType::CPU), shape, type);
 }
 
-// Kets of a large state lie in memory that the next call uses again.
+// A large ket, in memory from the pool, which the next call reuses.
 template <class T>
 Tensor empty_ket(Index batch, Index size) {
   const std::size_t bytes = 2 * sizeof(T) * static_cast<std::size_t>(batch * size);
@@ -38,7 +38,7 @@ void parallel(Index tasks, void (*body)(void*, Index), void* context) {
   });
 }
 
-// A call and what keeps its memory alive.
+// A call and the tensors that own its memory.
 template <class T>
 struct PreparedCall {
   Arguments<T> arguments;
@@ -87,7 +87,7 @@ Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bo
   return {real, complex, ket};
 }
 
-// Of the gradients of some inputs.
+// Bytes of the gradients of the requested inputs.
 template <class T>
 double gradient_bytes(const Call<T>& call, const std::vector<Index>& requested) {
   double numbers = 0;
@@ -99,7 +99,7 @@ double gradient_bytes(const Call<T>& call, const std::vector<Index>& requested) 
   return numbers * sizeof(T);
 }
 
-// A gradient of zeros, known to the call as the place of the input's.
+// A gradient of zeros, whose address is set in `cotangents`.
 template <class T>
 Tensor empty_gradient(const Call<T>& call, Index input, const Tensor& like, Cotangents<T>& cotangents) {
   Tensor gradient = empty(shape_of(like), like.scalar_type());

@@ -1,19 +1,19 @@
-// The operators' schemas. Registrations for a device live beside that device's kernels.
+// The operators' schemas. Implementations are registered in operators.cpp and, for CUDA, in cuda/.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(ketgrad, m) {
-  // real [B, R], complex [B, C], ket [B, 2^n] (or [B, 0] where it is not kept).
+  // real [B, R], complex [B, C], ket [B, 2^n], or [B, 0] if it is not kept.
   m.def("execute(int program, Tensor[] inputs, bool keep_ket) -> (Tensor real, Tensor complex, Tensor ket)");
-  // Gradients of the requested inputs, in their shapes. A ket of [B, 0] is computed again.
+  // Gradients of the requested inputs, in their shapes. A ket of [B, 0] is recomputed.
   m.def(
       "execute_vjp(int program, Tensor[] inputs, Tensor ket, Tensor g_real, Tensor g_complex, int[] requested) -> "
       "Tensor[]");
-  // Derivatives of real and complex along `tangents`, the directions of the inputs that are `with_tangent`.
+  // Derivatives of real and complex along `tangents`: those of the inputs `with_tangent`, in their shapes.
   m.def(
       "execute_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] with_tangent) -> (Tensor real, Tensor "
       "complex)");
-  // The same, and the derivatives of what execute_vjp returns, which depends on the cotangents too: dg_real, dg_complex
-  // are their directions, without elements where they have no tangent.
+  // The same, and the derivatives of the gradients of execute_vjp, along the tangents of the inputs and dg_real and
+  // dg_complex, the tangents of the cotangents, which have no elements if they are zero.
   m.def(
       "execute_vjp_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] with_tangent, Tensor g_real, Tensor "
       "g_complex, "
