@@ -1,8 +1,8 @@
-// The Python module ketgrad._C: everything that is not a tensor. Importing it also registers the operators.
+// The Python module ketgrad._C: what takes or returns no tensors. Importing it registers the operators.
 #include <cstdint>
 
-// The copy of pybind11 that comes with some versions of torch refuses to be included beside the stable ABI, of which
-// nothing here makes use.
+// The pybind11 of some versions of torch cannot be included while the macros of the stable ABI are defined. This file
+// does not use the stable ABI.
 static constexpr std::uint64_t torch_target_version = TORCH_TARGET_VERSION;  // 0x020b…: 2.11
 #undef TORCH_TARGET_VERSION
 #undef TORCH_STABLE_ONLY
@@ -41,7 +41,7 @@ RegimeChoice regime_of(const std::string& name) {
   if (name == "auto") return RegimeChoice::automatic;
   if (name == "lanes") return RegimeChoice::lanes;
   if (name == "single") return RegimeChoice::single;
-  throw std::invalid_argument("ketgrad: regime '" + name + "'; 'auto', 'lanes' and 'single' are possible");
+  throw std::invalid_argument("ketgrad: unknown regime '" + name + "'; 'auto', 'lanes' and 'single' are possible");
 }
 
 void set_thresholds_of(int tile_bits, int scale_bits, bool support, const std::string& regime, bool spread) {
@@ -50,11 +50,11 @@ void set_thresholds_of(int tile_bits, int scale_bits, bool support, const std::s
 
 // --- Ctrl-C ----------------------------------------------------------------------------------------------------------
 
-// Taking the GIL between all passes would cost more than many passes do.
+// The GIL is taken at most this often: taking it takes longer than many passes.
 constexpr auto signal_interval = std::chrono::milliseconds(20);
 
-// What a signal handler raised, on its way through C++ into Python: pybind11, torch's copy included, lets subclasses of
-// this class say what they are there.
+// Carries the exception that a signal handler raised through C++ back to Python. pybind11, torch's copy included, calls
+// set_error of subclasses of py::builtin_exception.
 class RaisedByHandler : public py::builtin_exception {
  public:
   explicit RaisedByHandler(py::object raised)
@@ -69,10 +69,10 @@ class RaisedByHandler : public py::builtin_exception {
   std::shared_ptr<py::object> raised_;  // copied and destroyed without the GIL
 };
 
-// From the hook that was told to the end of its call.
+// Set by signal_raised, taken by throw_raised when the call has ended.
 thread_local PyObject* raised_by_handler = nullptr;
 
-// Runs Python's signal handlers, which only do something on the main thread.
+// Runs Python's signal handlers, which are only called on the main thread. True if one raised.
 bool signal_raised() {
   thread_local auto last = std::chrono::steady_clock::now();
   const auto now = std::chrono::steady_clock::now();
@@ -115,7 +115,7 @@ Term term_of(double scale, std::vector<Slot> coefficients, std::vector<int> wire
   return {scale, std::move(coefficients), std::move(wires), std::move(pauli_word), std::move(factors)};
 }
 
-// Collects a program piece by piece; `build` validates it.
+// Builds a program piece by piece; `build` validates and registers it.
 class ProgramBuilder {
  public:
   explicit ProgramBuilder(int num_wires) { program_.num_wires = num_wires; }
@@ -176,7 +176,7 @@ py::dict describe(const PlannedProgram& p) {
   return d;
 }
 
-// --- plans, for people to read ---------------------------------------------------------------------------------------
+// --- descriptions of plans, for `explain` ----------------------------------------------------------------------------
 
 py::tuple costs(const Cost& forward, const Cost& backward) {
   return py::make_tuple(forward.multiply_adds, forward.bytes, backward.multiply_adds, backward.bytes);
@@ -224,7 +224,6 @@ py::dict describe_observables(const Plan& plan, const ObservablePass& pass, cons
   return d;
 }
 
-// Passes and observables.
 py::dict describe_passes(const Plan& plan, const Traffic& traffic) {
   py::list passes;
   for (const Pass& pass : plan.passes) passes.append(describe_pass(plan, pass, traffic));
@@ -270,7 +269,7 @@ py::dict profile_of(std::int64_t id) {
   return d;
 }
 
-// The number of axes of each input without the batch axis.
+// The number of axes of each input, the batch axis excluded.
 std::vector<std::size_t> input_axes(const PlannedProgram& p) {
   std::vector<std::size_t> axes;
   for (const InputSpec& spec : p.program.inputs) axes.push_back(spec.shape.size());
@@ -294,7 +293,7 @@ py::list measurement_list() {
   return measurements;
 }
 
-// The compiler and what it was told, as far as the code can see it.
+// The compiler and its options, as far as predefined macros show them.
 std::string build_flags() {
 #if defined(__clang__)
   std::string text = "clang " __clang_version__;
@@ -336,21 +335,21 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
           [](const PlannedProgram& p, Index batch, bool is_double, int threads) {
             make_plan(p, batch, is_double, threads);
           },
-          py::arg("batch"), py::arg("is_double"), py::arg("threads"), "now, so that the first call finds it made")
+          py::arg("batch"), py::arg("is_double"), py::arg("threads"), "make the plan now, ahead of the first call")
       .def("describe_plan", &describe_plan, py::arg("batch"), py::arg("is_double"), py::arg("threads"))
       .def("describe_gpu_plan", &describe_gpu_plan, py::arg("is_double"), py::arg("shared_bytes"))
       .def("input_axes", &input_axes)
       .def("serialise", [](const PlannedProgram& p) { return py::bytes(p.content); })
       .def("enter_cache", &PlannedProgram::enter_cache)
       .def("leave_cache", &PlannedProgram::leave_cache)
-      .def_property_readonly("bytes", &PlannedProgram::bytes, "of memory that it takes, its plans so far included");
+      .def_property_readonly("bytes", &PlannedProgram::bytes, "memory in bytes, plans made so far included");
   py::class_<Slot>(m, "Slot", "a scalar of a program: scale * input[column] + offset")
       .def(py::init<int, int, double, double>(), py::arg("input"), py::arg("column"), py::arg("scale") = 1.0,
            py::arg("offset") = 0.0);
-  py::class_<Factor>(m, "ProgramFactor", "of a term, what is no Pauli word")
+  py::class_<Factor>(m, "ProgramFactor", "a factor of a term that is no Pauli word")
       .def(py::init(&factor_of), py::arg("kind"), py::arg("wires"), py::arg("input"), py::arg("bits"), py::arg("rows"),
            py::arg("columns"));
-  py::class_<Term>(m, "ProgramTerm", "of an observable: scale * coefficients * Pauli word * factors")
+  py::class_<Term>(m, "ProgramTerm", "a term of an observable: scale * coefficients * Pauli word * factors")
       .def(py::init(&term_of), py::arg("scale"), py::arg("coefficients"), py::arg("wires"), py::arg("pauli_word"),
            py::arg("factors"));
   py::class_<ProgramBuilder>(m, "ProgramBuilder")
@@ -365,17 +364,17 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def(
       "find_program", [](std::int64_t id) { return std::const_pointer_cast<PlannedProgram>(find_program(id)); },
       py::arg("id"));
-  m.def("cached_bytes", &cached_bytes, "of the programs that have entered a cache and have not left it");
-  m.def("load_program", &load_program, py::arg("bytes"), "of Program.serialise, validated");
+  m.def("cached_bytes", &cached_bytes, "bytes of the programs in caches");
+  m.def("load_program", &load_program, py::arg("bytes"), "the program of Program.serialise(), validated");
   m.def("pin_program", &pin_program, py::arg("id"));
   m.def(
       "registry_address", [] { return reinterpret_cast<std::uintptr_t>(&find_program); },
-      "the address of find_program, for other extensions: programs are known to this one alone");
+      "the address of find_program, for other extensions: the registry is in this one");
   m.attr("NO_INPUT") = no_input;
   m.def("measurement_table", &measurement_list,
-        "(name, subject, is_complex, axes) of every measurement: an array with so many axes of length 2^k of k wires");
-  m.def("gate_table", &gate_list, "(name, wires, controls, parameters) of every gate; -1 wires: any number");
-  m.def("available_memory", &available_memory, "bytes");
+        "(name, subject, is_complex, axes) of each measurement; an axis has length 2^k for k measured wires");
+  m.def("gate_table", &gate_list, "(name, wires, controls, parameters) of each gate; -1 wires: any number");
+  m.def("available_memory", &available_memory, "in bytes");
   m.def("require_memory", &require_memory, py::arg("bytes"), py::arg("what"));
   m.def("available_simd_levels", &available_simd_levels);
   m.def("current_simd_level", &current_simd_level);
