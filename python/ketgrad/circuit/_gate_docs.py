@@ -1,4 +1,4 @@
-"""What `help` says of a gate beyond its formula: its arguments and an example, alike for all of them."""
+"""Docstrings of gates: adds arguments and an example to the formula, in one form for all gates."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 __all__ = ["document"]
 
 _DENSE = "a list, an array or a tensor"
-# By the name of an argument, or of the gate and the argument: what it is, its value in the example, how that is shown.
+# By the name of an argument, or `gate.argument`: the description, the value in the example, and the repr of that value.
 _ARGUMENTS: dict[str, tuple[str, str, str]] = {
-    "phi": ("An angle: a real number, or an array or a tensor `()` or `(B,)`, a batch.", "0.5", "0.5"),
-    "theta": ("An angle: a real number, or an array or a tensor `()` or `(B,)`, a batch.", "0.25", "0.25"),
+    "phi": ("An angle: a real number, or an array or tensor `()`, or `(B,)` for a batch.", "0.5", "0.5"),
+    "theta": ("An angle: a real number, or an array or tensor `()`, or `(B,)` for a batch.", "0.25", "0.25"),
     "omega": ("An angle, like the others.", "0.125", "0.125"),
     "delta": ("An angle, like the others.", "0.125", "0.125"),
     "pauli_word": ("A letter I, X, Y or Z for each wire.", "'XZ'", "'XZ'"),
@@ -23,7 +23,7 @@ _ARGUMENTS: dict[str, tuple[str, str, str]] = {
 
 
 def document(gate: Any) -> None:
-    """Complete the docstring of a gate, which says what it is, and what it raises where that is not the usual."""
+    """Complete the docstring of a gate, which has the formula and, if there is anything special, what is raised."""
     if gate.__doc__ is None:  # under python -OO
         return
     formula, _, raises = cleandoc(gate.__doc__).partition("\n\nRaises:")
@@ -53,4 +53,4 @@ def _described(count: int | None) -> str:
         return "A wire, or a list of wires: integers, strings or other labels."
     if count == 1:
         return "A wire: an integer, a string or another label."
-    return f"A list of {count} wires, in the order that is meant above: integers, strings or other labels."
+    return f"A list of {count} wires, in the order of the formula: integers, strings or other labels."

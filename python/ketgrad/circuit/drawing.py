@@ -1,4 +1,4 @@
-"""Circuits as text: one line a wire, time from left to right, measurements at the end."""
+"""Circuits as text: one line per wire, time from left to right, measurements at the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LABELS = {"CNOT": "X", "CY": "Y", "CZ": "Z", "CH": "H", "CSWAP": "×", "Toffoli
 _LABELS |= {"CRX": "RX", "CRY": "RY", "CRZ": "RZ", "CRot": "Rot", "ControlledPhaseShift": "P", "PhaseShift": "P"}
 _LABELS |= {"Identity": "I", "QubitUnitary": "U", "DiagonalQubitUnitary": "D", "StatePrep": "|ψ⟩"}
 
-# Gates on several wires to which the order of the wires does not matter.
+# Gates on several wires that are symmetric in them.
 _SYMMETRIC = {"SWAP", "ISWAP", "PSWAP", "IsingXX", "IsingYY", "IsingZZ", "IsingXY", "MultiRZ", "GlobalPhase"}
 
 _MEASUREMENTS = {"probs": "Probs", "state": "State", "density_matrix": "DensityMatrix", "var": "Var"}
@@ -30,14 +30,14 @@ _MEASUREMENTS |= {"sample": "Sample", "counts": "Counts"}
 
 
 class _Item(NamedTuple):
-    """What is drawn of one operation or measurement: a text on some of the rows, joined by a vertical line or not."""
+    """One operation or measurement: texts by row, and whether a vertical line joins them."""
 
     texts: dict[int, str]
     joined: bool
 
 
 class _Column(NamedTuple):
-    """One time step: for each row a joint ("╭", "├", "│", "╰" or "") and a text."""
+    """One time step: by row a joint ("╭", "├", "│" or "╰") and a text."""
 
     joints: dict[int, str]
     texts: dict[int, str]
@@ -47,15 +47,14 @@ class _Column(NamedTuple):
 def draw(tape: Tape, decimals: int | None = 2, width: int = 100) -> str:
     """The tape as text.
 
-    Angles are shown with the given number of decimals (None: not at all), a batch by its size, such as RX([32]), and an
-    angle without a value, such as one on the meta device, as "?". Controls are ● (at 1) and ○ (at 0). Gates whose wires
-    are not in order say which of their wires is where, as in U[0], U[1]. Observables that are not one plain product get
-    a name and a line below the circuit.
+    A batch of angles is shown by its size, such as RX([32]), and an angle without a value, such as one on the meta
+    device, as "?". Controls are ● (on 1) and ○ (on 0). A gate whose wires are not in the order of the rows numbers
+    them, as in U[0], U[1]. An observable that is not one plain product has a name and a line below the circuit.
 
     Args:
         tape: the circuit.
-        decimals: how many decimals of an angle to show.
-        width: how many characters a line may have before the circuit goes on in a new block.
+        decimals: the decimals of an angle; None shows no angles.
+        width: the most characters of a line; longer circuits continue in a new block.
     """
     rows = {wire: row for row, wire in enumerate(tape.wires)}
     names = _named_observables(tape.measurements)
@@ -85,7 +84,7 @@ def _operation(op: Operation, rows: dict[Wire, int], decimals: int | None) -> _I
     for row, text in zip(targets, _target_texts(op, label, targets), strict=True):
         texts[row] = text + (values if row == min(targets) else "")
     if not targets:
-        # A phase on no wire belongs to the controls, or to the circuit as a whole.
+        # A global phase is drawn on its first control, or on the first row.
         first = min(texts, default=0)
         texts[first] = texts.get(first, "") + label + values
     return _Item(texts, len(texts) > 1)
@@ -118,7 +117,7 @@ def _values(op: Operation, decimals: int | None) -> str:
 def _angle(value: Parameter, decimals: int) -> str:
     try:
         return f"{float(value.detach() if isinstance(value, Tensor) else value):.{decimals}f}"
-    except RuntimeError:  # a tensor without a value: on the meta device, or while torch traces or transforms
+    except RuntimeError:  # a tensor without a value: on the meta device, or under tracing or a transform
         return "?"
 
 
@@ -127,7 +126,7 @@ def _angle(value: Parameter, decimals: int) -> str:
 
 
 def _named_observables(measurements: Iterable[Measurement]) -> dict[int, tuple[Observable, str]]:
-    """A name for each observable that is not one plain product, by the identity of the object."""
+    """A name for each observable that is not one plain product, by its `id`."""
     found: dict[int, tuple[Observable, str]] = {}
     for measurement in measurements:
         observable = measurement.observable
@@ -167,7 +166,7 @@ def _bracketed(kind: str, text: str) -> str:
 
 
 def _packed(items: Iterable[_Item], measured: bool) -> list[_Column]:
-    """The items in columns, each as early as the ones before it on its rows allow."""
+    """The items in columns, each in the first column where its rows are free."""
     columns: list[_Column] = []
     free: dict[int, int] = {}
     for texts, joined in items:
@@ -185,7 +184,7 @@ def _packed(items: Iterable[_Item], measured: bool) -> list[_Column]:
 
 
 def _rendered(column: _Column, count: int) -> tuple[list[str], bool]:
-    """The column's text for each row, all of one width."""
+    """The column's text for each row, padded to one width, and whether it is measured."""
     fill = " " if column.measured else "─"
     blank = fill if column.joints else ""
     cells = [column.joints.get(row, blank) + column.texts.get(row, "") for row in range(count)]
@@ -201,7 +200,7 @@ _Cells = tuple[list[str], bool]
 
 
 def _blocks(columns: list[_Cells], head: int, width: int) -> list[list[_Cells]]:
-    """The columns in blocks of at most the given width, at least one column in each."""
+    """The columns in blocks of at most the given width, with at least one column each."""
     blocks: list[list[_Cells]] = [[]]
     room = width - head - 11  # for "···──" before, "┤ " and " ···" after the columns
     used = 0

@@ -30,7 +30,7 @@ KINDS = (
     "sample",
     "counts",
 )
-"""Those of the native table of measurements, which a program yields, and those that are drawn from probabilities."""
+"""The kinds of the native measurement table, which programs compute, then those that are sampled."""
 
 
 class Measurement(Immutable):
@@ -39,7 +39,7 @@ class Measurement(Immutable):
     Attributes:
         kind: the name of the function that built it.
         observable: what is measured, None for a measurement of wires.
-        wires: the measured wires; `()` without an observable stands for all of the tape's.
+        wires: the measured wires; `()` without an observable means all wires of the tape.
     """
 
     __slots__ = ("_structure", "kind", "observable", "wires")
@@ -70,7 +70,7 @@ class Measurement(Immutable):
 
     @property
     def structure(self) -> Structure:
-        """All but the parameters' values: kind, wires, the observable's structure or None."""
+        """Everything but the parameters' values: kind, wires, the observable's structure or None."""
         if self._structure is None:
             observable = None if self.observable is None else self.observable.structure
             _set(self, "_structure", Structure((self.kind, self.wires, observable)))
@@ -91,7 +91,7 @@ def _hermitian(observable: Any, kind: str) -> Observable:
         found = as_observable(observable)
     except TypeError as error:
         raise TypeError(f"{kind}: {error}") from None
-    found.terms  # noqa: B018  (raises where the product is not Hermitian)
+    found.terms  # noqa: B018  (raises if it is not Hermitian)
     return found
 
 
@@ -161,9 +161,9 @@ def sample(op: Composable | None = None, wires: Wires | None = None) -> Measurem
 
 
 def counts(op: Composable | None = None, wires: Wires | None = None) -> Measurement:
-    """How often each basis state of the given wires (default: all), or each eigenvalue of an observable, was drawn.
+    """The number of shots of each basis state of the given wires (default: all), or eigenvalue of an observable.
 
-    A dictionary from strings of bits, or from eigenvalues, to numbers of shots; with a batch a list of B dictionaries.
+    The result is a dictionary from bit strings, or eigenvalues, to numbers of shots; with a batch, a list of B of them.
     The tape must have shots.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Observables, kept in one normal form: a linear combination of products of Pauli letters and matrix factors."""
+"""Observables, in one normal form: a real linear combination of products of Pauli letters and matrix factors."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ __all__ = [
 
 
 class Factor(NamedTuple):
-    """A factor of a product that is no Pauli letter.
+    """A factor of a term that is no Pauli word.
 
     Attributes:
-        kind: "hermitian", "projector" (on basis bits), "state_projector" or "sparse".
+        kind: "hermitian", "projector" (on a basis state), "state_projector" or "sparse".
         wires: the wires it acts on.
-        parameter: the index of its matrix, state or values among the observable's parameters, -1 for "projector".
+        parameter: the index of its matrix, state or values among the observable's parameters; −1 for a "projector".
         bits: the basis state of a "projector".
-        rows: of a "sparse" matrix, the row of each of its values in row-major order, as the bytes of int64
-            (`numpy.frombuffer(rows, numpy.int64)`), which hash once and compare fast.
-        columns: the columns likewise.
+        rows: the row of each value of a "sparse" matrix, in row-major order, as the bytes of an int64 array
+            (`numpy.frombuffer(rows, numpy.int64)`): bytes cache their hash and compare fast.
+        columns: the column of each value, likewise.
     """
 
     kind: str
@@ -64,9 +64,9 @@ class Term(NamedTuple):
 
     Attributes:
         scale: a constant.
-        coefficients: parameters to multiply by, as (index of the parameter, column); column 0 for a scalar.
-        word: the Pauli word, (wire, "X" | "Y" | "Z") on distinct wires.
-        factors: on wires that are disjoint from the Pauli word's and from each other's.
+        coefficients: the parameters that multiply it, as (index of the parameter, column); column 0 for a scalar.
+        word: the Pauli word, as (wire, "X" | "Y" | "Z") on distinct wires.
+        factors: on wires disjoint from those of the Pauli word and of each other.
     """
 
     scale: float
@@ -76,7 +76,7 @@ class Term(NamedTuple):
 
 
 class _Product(NamedTuple):
-    """A term whose scale may still be complex: X·Y = iZ is no observable, (X·Y)⊗(X·Y) = −Z⊗Z is one."""
+    """A term with a complex scale, while products are formed: X·Y = iZ is no observable, (X·Y)⊗(X·Y) = −Z⊗Z is one."""
 
     scale: complex
     coefficients: tuple[tuple[int, int], ...]
@@ -102,13 +102,13 @@ class Observable(Composable):
     """A real linear combination of products of Pauli letters and matrix factors; built by composition.
 
     Attributes:
-        parameters: every coefficient (numbers too), matrix, state and sparse value, left to right; the factor of a
-            scaled observable comes before the observable's own.
-        parameter_kinds: for each "coefficient" `()` or `(B,)`, "coefficients" `(T,)` or `(B, T)`, "matrix", "state" or
-            "values" `(nnz,)`.
-        parameter_layout: a letter for each, as for operations.
+        parameters: all coefficients (numbers too), matrices, states and sparse values, from left to right; the
+            coefficient of a scaled observable comes before the observable's own parameters.
+        parameter_kinds: of each parameter "coefficient" `()` or `(B,)`, "coefficients" `(T,)` or `(B, T)`, "matrix",
+            "state" or "values" `(nnz,)`.
+        parameter_layout: a letter for each parameter, as for operations.
         batch_size: B if a parameter has a leading batch axis, else None.
-        wires: all wires by first appearance.
+        wires: all wires, in order of first appearance.
     """
 
     __slots__ = (
@@ -132,14 +132,14 @@ class Observable(Composable):
     _terms: tuple[Term, ...] | None
 
     def __init__(self, *arguments: object) -> None:
-        raise TypeError(f"an observable is not built by its class but composed of {_ALLOWED}")
+        raise TypeError(f"Observable has no public constructor: compose observables of {_ALLOWED}")
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """The linear combination, like products merged.
+        """The linear combination, with like products merged.
 
         Raises:
-            ValueError: the product of Pauli letters leaves an imaginary part, so that this is not Hermitian.
+            ValueError: a product of Pauli letters has an imaginary coefficient: the observable is not Hermitian.
         """
         if self._terms is None:
             _set(self, "_terms", _real_terms(self))
@@ -147,7 +147,7 @@ class Observable(Composable):
 
     @property
     def structure(self) -> Structure:
-        """All but the parameters' values: terms, wires, parameter kinds and layout."""
+        """Everything but the parameters' values: terms, wires, parameter kinds and layout."""
         if self._structure is None:
             found = Structure((self.terms, self.wires, self.parameter_kinds, self.parameter_layout))
             _set(self, "_structure", found)
@@ -195,7 +195,7 @@ class Hermitian(Observable):
 
     Raises:
         TypeError: the matrix is no dense array or tensor of numbers.
-        ValueError: its shape does not fit the wires, or (read on the CPU, outside tracing) it is not Hermitian.
+        ValueError: its shape does not match the wires, or it is not Hermitian (checked on the CPU, outside tracing).
     """
 
     __slots__ = ()
@@ -214,15 +214,15 @@ def _skewness(matrix: Tensor) -> Tensor:
 
 
 class Projector(Observable):
-    r"""$|s\rangle\langle s|$ for a basis state (one bit a wire) or for a state vector.
+    r"""$|s\rangle\langle s|$ for a basis state (one bit per wire) or for a state vector.
 
-    A list, array or tensor of k entries on k wires is read as bits, one of shape `(2^k,)` or `(B, 2^k)` as a state,
-    which is a parameter.
+    On k wires, a list, array or tensor of k entries is read as bits, one of shape `(2^k,)` or `(B, 2^k)` as a state
+    vector, which is a parameter.
 
     Raises:
         TypeError: the bits are no integers, or the state is no dense array or tensor of numbers.
-        ValueError: the shape does not fit the wires, a bit is neither 0 nor 1, or (read on the CPU, outside tracing)
-            the norm of the state is not 1.
+        ValueError: the shape does not match the wires, a bit is neither 0 nor 1, or the norm of the state is not 1
+            (checked on the CPU, outside tracing).
     """
 
     __slots__ = ()
@@ -247,13 +247,14 @@ class Projector(Observable):
 class SparseHamiltonian(Observable):
     """A sparse Hermitian matrix `(2^k, 2^k)` on k wires, from SciPy (any sparse format) or torch (COO or CSR).
 
-    Duplicate entries are summed; of a CSR tensor, the columns must be in order and without duplicates. The values
-    `(nnz,)` in row-major order are a parameter: a constant from SciPy, a tensor that carries gradients to the matrix
-    from torch.
+    Duplicate entries are summed, except in CSR tensors, whose columns must be sorted and without duplicates. The values
+    `(nnz,)`, in row-major order, are a parameter: a constant for SciPy, a tensor through which gradients reach the
+    matrix for torch.
 
     Raises:
         TypeError: the matrix is not sparse.
-        ValueError: its shape does not fit the wires, or (read on the CPU, outside tracing) it is not Hermitian.
+        ValueError: its shape does not match the wires, the columns of a CSR tensor are not sorted or not distinct, or
+            it is not Hermitian (checked on the CPU, outside tracing).
     """
 
     __slots__ = ()
@@ -288,7 +289,7 @@ def _torch_coordinates(matrix: Tensor, where: str) -> tuple[Array, Array, Tensor
 
 
 def _csr_coordinates(matrix: Tensor, where: str) -> tuple[Array, Array, Tensor]:
-    # Not by way of COO: torch has no gradient for that conversion of complex matrices.
+    # Not through COO: torch has no gradient for the conversion of complex CSR tensors.
     starts, columns = (part.detach().cpu().numpy() for part in (matrix.crow_indices(), matrix.col_indices()))
     rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     if (np.diff(rows * matrix.shape[1] + columns) <= 0).any():
@@ -307,7 +308,7 @@ def _scipy_coordinates(matrix: Any, where: str) -> tuple[Array, Array, Array]:
 
 
 class _Mirror:
-    """Where the transposed entry of each entry of a sparse matrix is."""
+    """The position of the transposed entry of each entry of a sparse matrix."""
 
     def __init__(self, rows: Array, columns: Array, size: int) -> None:
         keys, mirrored = rows * size + columns, columns * size + rows
@@ -339,12 +340,12 @@ def _pauli(gate: Operation) -> tuple[_Product, ...]:
 
 
 def pauli_word(letters: tuple[tuple[Wire, str], ...]) -> Observable:
-    """The product of Pauli letters on distinct wires: ((0, "X"), (2, "Z")) is what `X(0) @ Z(2)` is, only faster."""
+    """The product of Pauli letters on distinct wires; a faster `X(0) @ Z(2)` is ((0, "X"), (2, "Z"))."""
     return _observable((), (), "", None, tuple(wire for wire, _ in letters), (_Product(1.0, (), letters, ()),))
 
 
 def as_observable(value: Any) -> Observable:
-    """The observable that a gate X, Y, Z, H or Identity stands for; observables come back as they are.
+    """A gate X, Y, Z, H or Identity as an observable; observables are returned as they are.
 
     Raises:
         TypeError: the value is no observable: another gate, a controlled gate or something else.
@@ -358,7 +359,7 @@ def as_observable(value: Any) -> Observable:
     elif isinstance(value, Operation):
         found = f"the gate {place(value.name, value.wires)}"
     elif isinstance(value, type) and issubclass(value, Composable):
-        raise TypeError(f"{value.__name__} is no observable before it has wires: {value.__name__}(wires=…)")
+        raise TypeError(f"{value.__name__} is no observable without wires: write {value.__name__}(wires=…)")
     else:
         found = f"{value!r} of type {type(value).__name__}"
     raise TypeError(f"{found} is no observable; observables are {_ALLOWED}")
@@ -369,7 +370,7 @@ def as_observable(value: Any) -> Observable:
 
 
 def _shifted(product: _Product, offset: int, prefix: tuple[tuple[int, int], ...] = ()) -> _Product:
-    """The same product where its observable's parameters come after `offset` others."""
+    """The product with the indices of its parameters shifted by `offset`, and `prefix` before its coefficients."""
     if not offset and not prefix:
         return product
     coefficients = prefix + tuple((index + offset, column) for index, column in product.coefficients)
@@ -393,7 +394,7 @@ def _multiplied(left: _Product, right: _Product) -> _Product:
 
 
 def _require_disjoint(left: Observable, right: Observable) -> None:
-    """Matrix factors are kept as they are: they may not share a wire with anything."""
+    """Raise ValueError if a factor of one has a wire on which the other acts: factors are not multiplied."""
     common = set(left.wires) & set(right.wires)
     if not common:
         return
@@ -416,7 +417,7 @@ def _used_wires(product: _Product) -> Iterable[Wire]:
 
 
 def _joined(left: Observable, right: Observable, products: tuple[_Product, ...]) -> Observable:
-    """An observable with the parameters of both."""
+    """An observable of the given products, with the parameters of both."""
     wires = tuple(dict.fromkeys(left.wires + right.wires))
     return _observable(
         left.parameters + right.parameters,
@@ -435,7 +436,7 @@ def _scalar(value: Any) -> Parsed:
 
 
 class Algebra:
-    """What the operators of `Composable` mean."""
+    """The operators of `Composable`."""
 
     @staticmethod
     def product(left: Any, right: Any) -> Observable:
@@ -481,7 +482,7 @@ class Algebra:
 
     @staticmethod
     def total(left: Any, right: Any) -> Observable:
-        """`left + right`; a number stands for that multiple of the identity."""
+        """`left + right`; a number is that multiple of the identity."""
         left, right = _summand(left, right), _summand(right, left)
         if left is None or right is None:
             return as_observable(right if left is None else left)
@@ -490,7 +491,7 @@ class Algebra:
 
 
 def _summand(value: Any, other: Any) -> Observable | None:
-    """The value as an observable: a number is that multiple of the identity, a plain 0 is None."""
+    """The value as an observable: a number is that multiple of the identity; None for a plain 0."""
     if isinstance(value, (Composable, Operation)):
         return as_observable(value)
     if isinstance(value, (str, bytes)) or value is None:
@@ -508,13 +509,13 @@ Composable._algebra = Algebra
 
 
 class Hamiltonian(Observable):
-    """The linear combination of observables with the given coefficients.
+    """The linear combination of T observables with the given coefficients.
 
-    A list of coefficients (numbers, 0-d tensors, batches `(B,)`) makes one parameter of each; an array or tensor `(T,)`
-    or `(B, T)` is one parameter. Either way the coefficients need not be distinct from each other.
+    Each entry of a list of coefficients (a number, a 0-d tensor, a batch `(B,)`) is a parameter of its own; an array or
+    tensor `(T,)` or `(B, T)` is one parameter.
 
     Raises:
-        TypeError: a coefficient is not real, or an observable is none.
+        TypeError: a coefficient is not real, or one of the observables is no observable.
         ValueError: coefficients and observables differ in number, or there are none.
     """
 
@@ -522,7 +523,7 @@ class Hamiltonian(Observable):
 
     def __init__(self, coefficients: Sequence[Any] | Array | Tensor, observables: Sequence[Composable]) -> None:
         if isinstance(observables, Composable) or not isinstance(coefficients, (Iterable, Tensor, np.ndarray)):
-            raise TypeError("Hamiltonian takes a list of coefficients and a list of observables, also of one term")
+            raise TypeError("Hamiltonian takes a list of coefficients and a list of observables, even for one term")
         parts = [as_observable(observable) for observable in observables]
         if not parts:
             raise ValueError("Hamiltonian needs at least one observable")
@@ -554,16 +555,16 @@ class Hamiltonian(Observable):
 
     @staticmethod
     def from_pennylane(op: Any) -> Observable:
-        """The observable that an operator of PennyLane is: one of Pauli operators, matrices, projectors and their sums.
+        """The observable of a PennyLane operator: Pauli operators, matrices, projectors, and their products and sums.
 
-        Of a sum of Pauli words, like words are merged, and the coefficients become one parameter; tensors among them
-        become a parameter each, and keep their gradients.
+        In a sum of Pauli words, equal words are merged and the coefficients are one parameter; coefficients that are
+        tensors are a parameter each and keep their gradients.
 
         Raises:
             ImportError: PennyLane is not installed.
             TypeError: the argument is no operator of PennyLane, or a tensor is not real.
             ValueError: a coefficient is not real.
-            NotImplementedError: it is no observable that ketgrad has.
+            NotImplementedError: ketgrad has no such observable.
 
         >>> import ketgrad as kg, pennylane as qml
         >>> kg.Hamiltonian.from_pennylane(0.5 * qml.Z(0) @ qml.Z(1) - qml.X(0))
@@ -579,12 +580,12 @@ class Hamiltonian(Observable):
 
         Args:
             op: with T terms and real coefficients.
-            coefficients: in place of the operator's own, as the constructor takes them, in the order of the terms: a
-                tensor `(T,)` or `(B, T)` that requires grad makes them trainable.
+            coefficients: used instead of the operator's own, in the order of its terms, as for the constructor: with a
+                tensor `(T,)` or `(B, T)` that requires grad they are trainable.
 
         Raises:
             ImportError: Qiskit is not installed.
-            TypeError: the argument is no `SparsePauliOp`, or has parameters as coefficients.
+            TypeError: the argument is no `SparsePauliOp`, or has symbolic coefficients.
             ValueError: a coefficient is not real, or coefficients and terms differ in number.
 
         >>> import ketgrad as kg
@@ -605,8 +606,8 @@ class Hamiltonian(Observable):
             coefficients: as in `from_qiskit`, in the order of `op.terms`.
 
         Raises:
-            TypeError: the argument is no `QubitOperator` (fermions have to be mapped to qubits first), or has symbols
-                as coefficients.
+            TypeError: the argument is no `QubitOperator` (map fermionic operators to qubits first), or has symbolic
+                coefficients.
             ValueError: a coefficient is not real, or coefficients and terms differ in number.
         """
         from ..interop.openfermion import hamiltonian_from_openfermion
@@ -636,10 +637,10 @@ def _require_as_many(coefficients: int, observables: int) -> None:
 
 
 def _real_terms(observable: Observable) -> tuple[Term, ...]:
-    """The products with like ones merged and their imaginary parts, which must cancel, left out."""
+    """The products with like ones merged; imaginary parts of the scales must cancel and are dropped."""
     if len(observable._products) == 1 and isinstance(observable._products[0].scale, float):
         return (_real(observable._products[0]),)
-    # Before merging: what is left of a sum is judged against the size of its summands.
+    # Before merging, because the tolerance is relative to the summands.
     _require_hermitian(observable, [product for product in observable._products if complex(product.scale).imag])
     merged: dict[Any, _Product] = {}
     for product in observable._products:
@@ -655,7 +656,7 @@ def _real(product: _Product) -> Term:
 
 
 def _require_hermitian(observable: Observable, products: list[_Product]) -> None:
-    """The imaginary parts must cancel whatever the values of the parameters that are no constants."""
+    """Raise ValueError unless imaginary parts cancel for all values of the parameters that are not constants."""
     sums: dict[Any, complex] = {}
     largest = 0.0
     for product in products:
@@ -675,7 +676,7 @@ def _require_hermitian(observable: Observable, products: list[_Product]) -> None
     for (letters, _, _), total in sums.items():
         if abs(total) > 1e-12 * largest:
             shown = " ".join(f"{letter}({wire!r})" for wire, letter in letters) or "the identity"
-            raise ValueError(f"the product of observables is not Hermitian: {shown} is left with an imaginary factor")
+            raise ValueError(f"the product of observables is not Hermitian: {shown} has an imaginary coefficient")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -683,7 +684,7 @@ def _require_hermitian(observable: Observable, products: list[_Product]) -> None
 
 
 def describe(observable: Observable, most: int = 6) -> str:
-    """The linear combination in one line, at most so many terms of it."""
+    """The linear combination in one line, truncated to `most` terms."""
     shown = [_described(product, observable) for product in observable._products[:most]]
     left_out = len(observable._products) - len(shown)
     return " + ".join([*shown, f"… ({left_out} more)"] if left_out else shown).replace("+ -", "- ")

@@ -103,40 +103,40 @@ _Args = ParamSpec("_Args")
 
 
 class Watcher(Protocol):
-    """Who wants to know of gates that end up in no tape: the conversion from PennyLane, whose QNodes ignore ours."""
+    """Is notified of gates and tapes: the conversion from PennyLane refuses gates of ketgrad that a QNode ignores."""
 
     def on_gate(self, gate: Operation) -> None:
-        """A gate was made."""
+        """A gate was constructed."""
 
     def on_tape(self) -> None:
-        """A tape was made of gates."""
+        """A tape was constructed."""
 
 
 _watchers: list[Watcher] = []
 
 
 def tell_watchers_of_a_tape() -> None:
-    """For `Tape`, when it is made."""
+    """Notify the watchers that a tape was constructed."""
     for watcher in _watchers:
         watcher.on_tape()
 
 
 class Composable(Immutable):
-    """What can be measured: the gates X, Y, Z, H, Identity, and every `Observable`.
+    """The base class of what can be measured: the gates X, Y, Z, H, Identity, and every `Observable`.
 
     `a @ b` is a product, `a + b` and `a - b` are sums, `c * a`, `a * c` and `a / c` scale by a number, a 0-d tensor or
-    a batch `(B,)`. A number added to an observable stands for that multiple of the identity.
+    a batch `(B,)`. A number added to an observable is that multiple of the identity.
 
     Raises:
-        TypeError: the other operand is no observable and no real number or tensor, or the wrong one of the two.
-        ValueError: a scalar of another shape, batches that differ, or a product of a matrix factor with anything else
-            on one of its wires.
+        TypeError: the other operand is no observable (`@`), no real number or tensor (`*`, `/`), or neither (`+`, `-`).
+        ValueError: a scalar has another shape, batch sizes differ, or a matrix factor is multiplied with something that
+            acts on one of its wires.
     """
 
     __slots__ = ()
     __array_ufunc__ = None  # so that NumPy leaves `array * observable` to __rmul__
 
-    # The meaning of the operators: `observables`, which this module must not import, fills it in.
+    # Implements the operators; set by `observables`, which imports this module.
     _algebra: ClassVar[type[Algebra]]
 
     def __matmul__(self, other: Composable) -> Observable:
@@ -167,10 +167,10 @@ class Composable(Immutable):
 
 
 def _own_constructor(cls: type[Operation]) -> Any:
-    """The constructor of a class under the class's name, which is called with MISSING for arguments that are not given.
+    """A copy of a class's `__init__`, qualified by the class's name, with MISSING as default of required arguments.
 
-    Python's own refusals do not say what to write, and to catch them would cost every call. What `help` shows, and what
-    a type checker sees, are the arguments as they are written.
+    So `__init__` itself refuses missing arguments, with a message that says what to write. Python's own message does
+    not, and catching it would slow down every call. `help` and type checkers see the signature as written.
     """
     function: Any = cls.__init__
     optional = function.__defaults__ or ()
@@ -204,16 +204,16 @@ class Operation(Immutable):
     """A gate or a preparation on wires, with its parameters.
 
     Attributes:
-        parameters: the values, in the order of the constructor; `parameter_kinds` says what each one is.
-        structure: all else that matters to a program: name, own wires, added controls, their values, inverse,
+        parameters: the values, in the order of the constructor; `parameter_kinds` has the kind of each.
+        structure: everything else that a program depends on: name, own wires, added controls, their values, inverse,
             Pauli word, bits and parameter layout.
         batch_size: B if a parameter has a leading batch axis, else None.
         wires: the added control wires, then the operation's own.
 
     Raises:
-        TypeError: a wire is no label, or an angle is complex or no number, array or tensor.
-        ValueError: another number of wires, a repeated wire, an angle that is neither `()` nor `(B,)`, or parameters
-            whose batches differ.
+        TypeError: a wire is no valid label, or an angle is complex, or no number, array or tensor.
+        ValueError: the number of wires is wrong, a wire is repeated, an angle is neither `()` nor `(B,)`, or batch
+            sizes differ.
     """
 
     __slots__ = ("batch_size", "parameters", "structure", "wires")
@@ -221,11 +221,11 @@ class Operation(Immutable):
     name: ClassVar[str]
     """The name of the class."""
     num_wires: ClassVar[int | None] = None
-    """How many wires of its own the operation has, built-in controls included, or None for any number."""
+    """The number of the operation's own wires, built-in controls included; None for any number."""
     parameter_kinds: ClassVar[tuple[str, ...]] = ()
     """For each parameter "angle", "matrix", "diagonal" or "state"."""
     is_preparation: ClassVar[bool] = False
-    """Whether it prepares a state, and so can only be the first operation of a tape."""
+    """Whether it prepares a state, which only the first operation of a tape may do."""
     is_self_inverse: ClassVar[bool] = False
     """Whether the gate is its own inverse."""
 
@@ -235,7 +235,7 @@ class Operation(Immutable):
     wires: tuple[Wire, ...]
 
     def __init__(self, *arguments: Any) -> None:
-        raise TypeError(f"{type(self).__name__} is what gates have in common: build one of them, RX(0.5, wires=0)")
+        raise TypeError(f"{type(self).__name__} is a base class: build one of the gates, such as RX(0.5, wires=0)")
 
     def __init_subclass__(cls) -> None:
         cls.name = cls.__name__
@@ -259,7 +259,7 @@ class Operation(Immutable):
 
     @property
     def inverse(self) -> bool:
-        """Whether the gate is the inverse of what its name says."""
+        """Whether this is the inverse of the named gate."""
         return self.structure[4]  # type: ignore[no-any-return]
 
     @property
@@ -274,7 +274,7 @@ class Operation(Immutable):
 
     @property
     def parameter_layout(self) -> str:
-        """One letter a parameter.
+        """One letter per parameter.
 
         "n": a number; "s", "b": a tensor without and with a batch axis; "N", "B": an array without and with one.
         """
@@ -348,7 +348,7 @@ class _Fixed(Operation):
 
 
 class _OneAngle(Operation):
-    """A gate of one angle, `()` or `(B,)`."""
+    """A gate with one angle, `()` or `(B,)`."""
 
     __slots__ = ()
     num_wires = 1
@@ -376,7 +376,7 @@ def _fill_angles(op: Operation, angles: tuple[ParameterLike, ...], wires: Wires,
 
 
 class Identity(_Fixed, Composable):
-    """The identity on any number of wires, also on none. A gate and an observable."""
+    """The identity on any number of wires, including none. A gate and an observable."""
 
     __slots__ = ()
     num_wires = None
@@ -504,7 +504,7 @@ class CSWAP(_Fixed):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Gates of angles. Every angle is () or (B,).
+# Gates with angles. Every angle is () or (B,).
 
 
 class RX(_OneAngle):
@@ -696,7 +696,7 @@ class DoubleExcitationMinus(_OneAngle):
 
 
 class MultiRZ(Operation):
-    """exp(−iθ Z⊗…⊗Z/2) on one wire or more."""
+    """exp(−iθ Z⊗…⊗Z/2) on one or more wires."""
 
     __slots__ = ()
     parameter_kinds = ("angle",)
@@ -708,11 +708,11 @@ class MultiRZ(Operation):
 
 
 class PauliRot(Operation):
-    """exp(−iθP/2) for a Pauli word P such as "XIZ", one letter of IXYZ a wire.
+    """exp(−iθP/2) for a Pauli word P such as "XIZ", with one letter I, X, Y or Z per wire.
 
     Raises:
-        TypeError: the word is no string.
-        ValueError: the word has another length than the wires, or another letter than I, X, Y, Z.
+        TypeError: the Pauli word is no string.
+        ValueError: the Pauli word has other letters, or more or fewer letters than there are wires.
     """
 
     __slots__ = ()
@@ -754,7 +754,7 @@ class QubitUnitary(Operation):
 
     Raises:
         TypeError: the matrix is no dense array or tensor of numbers.
-        ValueError: its shape does not fit the wires, or (read on the CPU, outside tracing) it is not unitary.
+        ValueError: its shape does not match the wires, or it is not unitary (checked on the CPU, outside tracing).
     """
 
     __slots__ = ()
@@ -772,7 +772,7 @@ class DiagonalQubitUnitary(Operation):
 
     Raises:
         TypeError: the diagonal is no dense array or tensor of numbers.
-        ValueError: its shape does not fit the wires, or (read on the CPU, outside tracing) a modulus is not 1.
+        ValueError: its shape does not match the wires, or a modulus is not 1 (checked on the CPU, outside tracing).
     """
 
     __slots__ = ()
@@ -790,10 +790,10 @@ class DiagonalQubitUnitary(Operation):
 
 
 def parse_bits(state: Any, name: str, wires: tuple[Wire, ...]) -> tuple[int, ...]:
-    """One bit a wire, from a list, an integer array or tensor `(k,)`, or an integer in big-endian order.
+    """One bit per wire, from a list, an integer array or tensor `(k,)`, or an integer in big-endian order.
 
     Raises:
-        TypeError: the state is not made of integers.
+        TypeError: the state is neither an integer nor a list of integers.
         ValueError: the number of bits is not that of the wires, or a bit is neither 0 nor 1.
     """
     where, count = place(name, wires), len(wires)
@@ -819,7 +819,7 @@ def parse_bits(state: Any, name: str, wires: tuple[Wire, ...]) -> tuple[int, ...
 
 
 class BasisState(Operation):
-    r"""Prepares a basis state: one bit a wire, or an integer in big-endian order. Only as a tape's first operation.
+    r"""Prepares a basis state: one bit per wire, or an integer in big-endian order. Only as a tape's first operation.
 
     Raises:
         TypeError: the bits are no integers.
@@ -839,7 +839,7 @@ class StatePrep(Operation):
 
     Raises:
         TypeError: the state is no dense array or tensor of numbers.
-        ValueError: its shape does not fit the wires, or (read on the CPU, outside tracing) its norm is not 1.
+        ValueError: its shape does not match the wires, or its norm is not 1 (checked on the CPU, outside tracing).
     """
 
     __slots__ = ()
@@ -881,10 +881,10 @@ def adjoint(operation: Callable[_Args, Any]) -> Callable[_Args, Any]: ...
 
 
 def adjoint(operation: Any) -> Any:
-    """The inverse of a unitary operation; gates that are their own inverse come back as they are.
+    """The inverse of a unitary operation; gates that are their own inverse are returned as they are.
 
-    Of a list of operations it is the list of the inverses in reverse order; of a function that returns operations (a
-    gate's class is one) the function that returns the inverse of what that returns.
+    For a list of operations, the list of their inverses in reverse order. For a function that returns operations (such
+    as a gate's class), the function that returns the inverse of its result.
 
     Raises:
         TypeError: the argument is none of these.
@@ -918,10 +918,10 @@ def ctrl(
 
 
 def ctrl(operation: Any, control: Wires, control_values: int | Sequence[int] | None = None) -> Any:
-    """The operation where every control wire has its control value (default: 1), the identity elsewhere.
+    """The operation if every control wire has its control value (default: 1), else the identity.
 
-    Controls of a controlled operation are merged, the new ones first. Of a list of operations it is the list of the
-    controlled ones; of a function that returns operations the function that returns those.
+    The controls of a controlled operation are merged, the new ones first. For a list of operations, the list of the
+    controlled ones. For a function that returns operations, the function that returns its result, controlled.
 
     Raises:
         TypeError: the first argument is none of these, or a control is no wire.
@@ -981,7 +981,7 @@ def _require_unitary(operation: Any, function: str) -> None:
 
 
 def gates_instead(preparation: Operation) -> str:
-    """What to write where a preparation cannot stand."""
+    """A hint for messages: the gates to write instead of a preparation."""
     if isinstance(preparation, BasisState):
         found = [X(wire) for wire, bit in zip(preparation.wires, preparation.bits, strict=True) if bit]
         return f"write {found or 'nothing'}"

@@ -1,7 +1,7 @@
-"""Wires and parameters as constructors are given them, and as operations and observables hold them.
+"""Parsing of the wires and parameters that constructors of operations and observables are given.
 
-A wire becomes a label, a parameter a value with a layout; wrong ones end here, with a message that names the
-operation. Values are checked where that is free (see `check_values`).
+A wire becomes a label, a parameter a value with a layout. Invalid ones raise an error that names the operation. Values
+are checked if that needs no synchronisation (see `check_values`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Immutable = TypeVar("_Immutable", bound="Immutable")
 
 
 class Immutable:
-    """A base whose attributes are set once, by the constructor."""
+    """A base class whose attributes are set only by the constructor."""
 
     __slots__ = ()
 
@@ -35,7 +35,7 @@ class Immutable:
 
 
 def restore(cls: type[_Immutable], values: dict[str, Any]) -> _Immutable:
-    """An object with the given attributes and nothing checked again: the way back from pickle, copy and `ctrl`."""
+    """An object with the given attributes, without calling the constructor: for pickle, copy and `ctrl`."""
     found = cls.__new__(cls)
     for name, value in values.items():
         _set(found, name, value)
@@ -43,7 +43,7 @@ def restore(cls: type[_Immutable], values: dict[str, Any]) -> _Immutable:
 
 
 class Missing:
-    """The type of `MISSING`, what a constructor sees in place of an argument that was not given."""
+    """The type of `MISSING`, the default of required arguments, so that constructors raise their own message."""
 
     def __repr__(self) -> str:
         return "MISSING"
@@ -56,7 +56,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def hide_rest(function: _Function) -> _Function:
-    """Leave out of the signature that `help` shows what only catches arguments that are too many."""
+    """Hide `*args` and `**kwargs`, which only catch surplus arguments, from the signature that `help` shows."""
     written = signature(function)
     shown = [each for each in written.parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
     function.__signature__ = written.replace(parameters=shown)  # type: ignore[attr-defined]
@@ -128,14 +128,14 @@ def _hashable(value: Any) -> bool:
 
 
 def place(name: str, wires: tuple[Wire, ...]) -> str:
-    """How messages call an operation: 'RX on wire 0', 'CNOT on wires [0, 1]'."""
+    """The name of an operation in messages: 'RX on wire 0', 'CNOT on wires [0, 1]'."""
     if len(wires) == 1:
         return f"{name} on wire {wires[0]!r}"
     return f"{name} on wires {list(wires)}" if wires else name
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Parameters: a value becomes (value, layout, batch size or None)
+# Parameters as (value, layout, batch size or None)
 
 Parsed = tuple[Parameter, ParameterLayout, "int | None"]
 
@@ -144,7 +144,7 @@ def scalar_parameter(value: Any, name: str, wires: tuple[Wire, ...], noun: str =
     """A real scalar `()` or a batch `(B,)` of them.
 
     Raises:
-        TypeError: the value is complex, or is no number, array or tensor.
+        TypeError: the value is complex, or no number, array or dense tensor.
         ValueError: the value has two axes or more.
     """
     if type(value) is float:
@@ -181,9 +181,13 @@ def _as_float(value: Any, name: str, wires: tuple[Wire, ...], noun: str) -> floa
 
 
 def to_array(value: Any, name: str, wires: tuple[Wire, ...], noun: str) -> Array:
-    """A private copy of a list or an array in a dtype that torch knows; integers become float64.
+    """A copy of a list or an array in a dtype that torch has; integers become float64.
 
-    The copy is what makes a later change of the caller's array harmless.
+    It is a copy so that the caller may change the array later.
+
+    Raises:
+        TypeError: the value is missing, or no number, list of numbers or array.
+        ValueError: a list is ragged, or an integer is larger than the largest float64.
     """
     if value is MISSING:
         raise TypeError(f"{place(name, wires)}: the {noun} is missing")
@@ -215,7 +219,7 @@ def dense_parameter(value: Any, kind: str, name: str, wires: tuple[Wire, ...]) -
 
     Raises:
         TypeError: the value is no dense array or tensor of numbers.
-        ValueError: the shape does not fit the wires.
+        ValueError: the shape does not match the wires.
     """
     if isinstance(value, Tensor):
         if value.layout is not torch.strided:
@@ -234,7 +238,11 @@ def dense_parameter(value: Any, kind: str, name: str, wires: tuple[Wire, ...]) -
 
 
 def join_batches(sizes: Iterable[int | None], name: str, wires: tuple[Wire, ...]) -> int | None:
-    """The one batch size among the parameters of something, None where no parameter is batched."""
+    """The batch size that all batched parameters have; None if no parameter is batched.
+
+    Raises:
+        ValueError: two batch sizes differ.
+    """
     found: int | None = None
     for size in sizes:
         if size is not None:
@@ -248,16 +256,16 @@ def join_batches(sizes: Iterable[int | None], name: str, wires: tuple[Wire, ...]
 # ---------------------------------------------------------------------------------------------------------------------
 # Checks of values
 
-# Wide enough for gradcheck, which moves entries by 1e-6 in float64, and for matrices that were rounded to their dtype.
+# Large enough for gradcheck, which perturbs entries by 1e-6 in float64, and for matrices rounded to their dtype.
 _TOLERANCES = {torch.float16: 2e-2, torch.bfloat16: 1e-1, torch.float32: 1e-4, torch.complex64: 1e-4}
 _HALF = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.complex32: torch.complex64}
 
 
 def check_values(value: Parameter, deviation: Callable[[Tensor], Tensor], where: str, must: str) -> None:
-    """Raise ValueError where the deviation of a readable value (one number per batch entry) is beyond its tolerance.
+    """Raise ValueError if the deviation of a readable value (one number per sample) exceeds the dtype's tolerance.
 
-    Values that cannot be read for free are not checked: on another device than the CPU, or while torch traces or
-    transforms the program. NaN and infinities pass, so that they propagate as they do in torch. No graph is built.
+    Values on other devices than the CPU, and under tracing or transforms of torch, are not read and not checked. NaN
+    and infinities pass, so that they propagate as they do in torch. Nothing is recorded by autograd.
     """
     if isinstance(value, Tensor):
         if not _readable(value):
@@ -270,7 +278,7 @@ def check_values(value: Parameter, deviation: Callable[[Tensor], Tensor], where:
         tensor = tensor.to(_HALF[tensor.dtype])
     elif not (tensor.is_floating_point() or tensor.is_complex()):
         tensor = tensor.to(torch.float64)
-    # Nor is it recorded: a function that is being traced does not depend on the outcome.
+    # Not recorded by a trace of kg.compile either: what the traced function computes does not depend on the check.
     with torch.no_grad(), DisableTorchFunction():
         found = deviation(tensor)
         wrong = (found > tolerance) & torch.isfinite(found)
@@ -288,7 +296,7 @@ def _readable(value: Tensor) -> bool:
 
 
 def check_unitary(value: Parameter, name: str, wires: tuple[Wire, ...]) -> None:
-    """Raise ValueError where a matrix that can be read is not unitary."""
+    """Raise ValueError if a readable matrix is not unitary."""
 
     def deviation(matrix: Tensor) -> Tensor:
         product = matrix @ matrix.mH
@@ -298,7 +306,7 @@ def check_unitary(value: Parameter, name: str, wires: tuple[Wire, ...]) -> None:
 
 
 def check_unit_modulus(value: Parameter, name: str, wires: tuple[Wire, ...]) -> None:
-    """Raise ValueError where an entry of a diagonal that can be read is not of modulus 1."""
+    """Raise ValueError if an entry of a readable diagonal does not have modulus 1."""
 
     def deviation(diagonal: Tensor) -> Tensor:
         return (diagonal.abs() - 1).abs().amax(-1)
@@ -307,7 +315,7 @@ def check_unit_modulus(value: Parameter, name: str, wires: tuple[Wire, ...]) -> 
 
 
 def check_normalised(value: Parameter, name: str, wires: tuple[Wire, ...]) -> None:
-    """Raise ValueError where a state that can be read is not of norm 1."""
+    """Raise ValueError if a readable state does not have norm 1."""
 
     def deviation(state: Tensor) -> Tensor:
         norm: Tensor = torch.linalg.vector_norm(state, dim=-1)

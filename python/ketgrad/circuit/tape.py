@@ -24,23 +24,24 @@ class Tape(Immutable):
     """Operations and measurements, immutable.
 
     Args:
-        operations: gates in the order in which they act; a preparation only as the first one.
+        operations: gates in the order in which they act; a preparation may only be the first.
         measurements: at least one.
-        shots: how many samples to draw, None for exact results.
-        trainable_params: which parameters are trainable, as indices into all of them; default: the torch tensors that
-            require grad.
+        shots: the number of shots; None (the default) for exact results.
+        trainable_params: indices of the trainable parameters in `parameters`; by default those of the torch tensors
+            that require grad.
 
     Attributes:
-        wires: all wires in the order of their bits, most significant first: integers that are exactly 0…n−1 by value,
-            any other set by first appearance, operations first.
+        wires: all wires, the most significant first: if the labels are exactly 0…n−1, in that order, otherwise in order
+            of first appearance, in operations, then in measurements.
         batch_size: B if a parameter has a leading batch axis, else None.
-        has_default_trainable: whether `trainable_params` was left to its default.
+        has_default_trainable: whether `trainable_params` was not given.
         parameters: all parameters, trainable or not: the operations' in order, then the measured observables'.
 
     Raises:
-        TypeError: an item of a list is no operation or no measurement, or shots or trainable_params are no integers.
-        ValueError: no measurements, no wires, a preparation after other operations, batches that differ, samples
-            without shots, states with shots, more than 2^40 shots, an index that is out of range.
+        TypeError: an item is no operation or no measurement, or shots or trainable_params are no integers.
+        ValueError: there are no measurements or no wires, a preparation is not the first operation, batch sizes differ,
+            `sample` or `counts` has no shots, `state` or `density_matrix` has shots, there are less than 1 or more than
+            2^40 shots, or an index of a trainable parameter is out of range.
 
     >>> import ketgrad as kg
     >>> tape = kg.Tape([kg.RX(0.5, wires=0), kg.CNOT(wires=[0, 1])], [kg.expval(kg.Z(0) @ kg.Z(1)), kg.probs(wires=1)])
@@ -98,7 +99,7 @@ class Tape(Immutable):
 
     @property
     def structure(self) -> Structure:
-        """All but the values of the parameters, hashable: tapes of equal structure run the same program."""
+        """Everything but the values of the parameters, hashable: tapes of equal structure run the same program."""
         if self._structure is None:
             found = Structure(
                 (
@@ -122,11 +123,11 @@ class Tape(Immutable):
         """The circuit as text.
 
         Args:
-            decimals: how many decimals of an angle to show, None to show none of the angles.
-            width: how many characters a line may have before the circuit goes on in a new block.
+            decimals: the decimals of an angle; None shows no angles.
+            width: the most characters of a line; longer circuits continue in a new block.
 
         Raises:
-            TypeError: decimals or width is no such integer.
+            TypeError: decimals is no non-negative integer and not None, or width is no integer.
         """
         if decimals is not None and (not _is_integer(decimals) or decimals < 0):
             raise TypeError(f"decimals must be 0, 1, 2, … or None, not {decimals!r}")
@@ -136,13 +137,13 @@ class Tape(Immutable):
 
     @classmethod
     def from_pennylane(cls, script: Any) -> Tape:
-        """The tape of a PennyLane `QuantumScript`: its parameters are the script's, the same objects in the same order.
+        """The tape of a PennyLane `QuantumScript`, with the script's parameters: the same objects in the same order.
 
         Raises:
             ImportError: PennyLane is not installed.
-            TypeError: the argument is no script, or a parameter is of a library other than torch and NumPy.
-            ValueError: trainable parameters out of order, and whatever `Tape` and the operations refuse.
-            NotImplementedError: an operation, an observable or a measurement that ketgrad does not have; shot vectors.
+            TypeError: the argument is no script, or a parameter is neither a number nor of torch or NumPy.
+            ValueError: trainable parameters are not in order, or as for `Tape` and the operations.
+            NotImplementedError: ketgrad does not have an operation, observable or measurement, or shots are a vector.
         """
         from ..interop.pennylane import tape_from_pennylane
 
@@ -160,20 +161,20 @@ class Tape(Immutable):
         return tape_to_pennylane(self)
 
     def to_openqasm(self, version: str = "3.0", precision: int | None = None) -> str:
-        """The circuit as OpenQASM text, in gates of stdgates.inc (3.0) or qelib1.inc (2.0).
+        """The circuit as OpenQASM text, with the gates of stdgates.inc (3.0) or qelib1.inc (2.0).
 
-        Other gates are expanded, matrices, diagonals and states by Qiskit. The first of the tape's wires is `q[0]`, and
-        so on; tensors are written as their values. Wires that `probs`, `sample` or `counts` measure are measured into
-        `c`, in their order. OpenQASM has no observables: other measurements are not in the text, nor is the number of
-        shots.
+        Other gates are decomposed; matrices, diagonals and states by Qiskit. Wire i of the tape is `q[i]`; tensors are
+        written as their values. Wires that `probs`, `sample` or `counts` measure are measured into `c`, in their order.
+        OpenQASM has no observables: other measurements are left out, and so is the number of shots.
 
         Args:
-            version: "3.0" or "2.0". OpenQASM 2 knows no global phase, and the text is the circuit up to one.
-            precision: significant digits of the angles; default: as many as it takes to read the same numbers.
+            version: "3.0" (the default) or "2.0". OpenQASM 2 has no global phase: the text is the circuit up to one.
+            precision: significant digits of the angles; by default enough to read back the same numbers.
 
         Raises:
             ImportError: Qiskit is not installed.
-            ValueError: another version, a precision below 1, or a parameter that has a batch axis or is not finite.
+            ValueError: the version is another, the precision is below 1, or a parameter has a batch axis or is not
+                finite.
 
         >>> import ketgrad as kg
         >>> print(kg.Tape([kg.RX(0.5, wires=0), kg.CNOT(wires=[0, 1])], [kg.probs(wires=1)]).to_openqasm())
@@ -236,7 +237,7 @@ def _measurements(measurements: Iterable[Measurement]) -> tuple[Measurement, ...
 
 
 def _hint(item: Any) -> str:
-    """What to write for a constructor, or something of another library."""
+    """A hint for messages: what to write instead of a class, or of an object of PennyLane."""
     if isinstance(item, type):
         return f"; it needs arguments, such as {item.__name__}(wires=0)"
     kind = type(item)
@@ -268,7 +269,7 @@ def _shots(shots: Any, measurements: tuple[Measurement, ...]) -> int | None:
     if shots < 1:
         raise ValueError(f"shots must be a positive integer or None, not {shots}")
     if shots > _MOST_SHOTS:
-        raise ValueError(f"shots must be at most {_MOST_SHOTS}, and are {shots}: each is a number in memory")
+        raise ValueError(f"shots must be at most {_MOST_SHOTS}, not {shots}: each is a number in memory")
     return int(shots)
 
 

@@ -1,4 +1,4 @@
-"""Types that the whole package shares, and the hashable description of a structure."""
+"""Types that the whole package shares: wires, parameters and their layout, hashable structures."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Wires: TypeAlias = Wire | Sequence[Wire]
 Array: TypeAlias = npt.NDArray[Any]
 
 Parameter: TypeAlias = float | Array | torch.Tensor
-"""A stored parameter: Python and 0-d NumPy numbers become floats, lists become arrays, tensors stay as they came."""
+"""A stored parameter: Python and 0-d NumPy numbers are stored as floats, lists as arrays, tensors as they are."""
 
 ParameterLike: TypeAlias = float | Array | torch.Tensor | Sequence[Any]
-"""What a constructor takes for a parameter."""
+"""A parameter as constructors take it."""
 
 
 class ParameterLayout(StrEnum):
-    """As what a parameter was given: a number, a tensor or an array, the latter two with a batch axis or without.
+    """The form of a parameter: a number, a tensor or an array, the latter two with or without a batch axis.
 
-    A layout of several parameters is a string of one letter each; the structure of what has parameters holds it.
+    The layout of several parameters is a string with a letter for each, part of the structure of their owner.
     """
 
     NUMBER = "n"
@@ -45,12 +45,12 @@ class ParameterLayout(StrEnum):
 
     @property
     def is_batched(self) -> bool:
-        """Whether the first axis is the batch."""
+        """Whether the first axis is the batch axis."""
         return self is ParameterLayout.BATCHED_TENSOR or self is ParameterLayout.BATCHED_ARRAY
 
 
 class Structure(tuple[Any, ...]):
-    """A tuple whose hash is computed once, so that a long description stays cheap as a dictionary key."""
+    """A tuple that caches its hash, so that long ones are cheap dictionary keys."""
 
     _hash: int
 
@@ -62,5 +62,5 @@ class Structure(tuple[Any, ...]):
             return self._hash
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
-        # The hash of a string differs between processes: a cached one must not be pickled.
+        # Hashes of strings differ between processes, so the cached one is not pickled.
         return Structure, (tuple(self),)
