@@ -1,7 +1,7 @@
-"""Batching: tapes of equal structure go down in one native call.
+"""Batching: tapes of equal structure are executed in one native call.
 
-A `Group` is such tapes with the inputs of their call. A parameter that all of them share (the very same tensor) stays
-shared, so that its gradient is summed natively; others are stacked along the batch axis.
+A `Group` is such tapes with the inputs of their call. A parameter that is the same tensor in all of them stays shared,
+so that its gradient is summed natively; others are stacked along the batch axis.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from ..circuit.types import Parameter, ParameterLayout
 from ..native.torch_private import DisableFunctorch
 from .programs import InputBinding, ProgramBinding, build_program
 
-# What computes in complex64 and returns float32 (autocast).
+# Dtypes that compute in complex64 and return float32 (autocast).
 _HALF = (torch.float16, torch.bfloat16, torch.complex32)
 _DOUBLE = (torch.float64, torch.complex128)
 
-# Batches of tapes hold tens of thousands of parameters: what is asked of each is asked without a Python loop.
+# Batches of tapes have tens of thousands of parameters, so their attributes are read by `map`, not in a Python loop.
 _dtype_of = attrgetter("dtype")
 _device_of = attrgetter("device")
 
 
 class Group(NamedTuple):
-    """Tapes of equal structure, by their positions in the batch, and the inputs of their one call.
+    """A tape group: tapes of equal structure, dtype and device, and the inputs of their one native call.
 
     Attributes:
-        binding: of the structure they have in common.
-        positions: of the tapes among all.
-        tapes: themselves.
+        binding: of their common structure.
+        positions: of the tapes in the executed sequence.
+        tapes: the tapes.
         inputs: the inputs of the call.
-        shared: per input, whether all tapes hold the same tensors there.
-        rows: how many circuits each tape stands for.
+        shared: for each input, whether all tapes share it.
+        rows: the batch size of each tape, 1 without a batch.
     """
 
     binding: ProgramBinding
@@ -50,32 +50,32 @@ class Group(NamedTuple):
 
     @property
     def ket_bytes(self) -> int:
-        """Of the final states of the call."""
+        """Bytes of the final states of the call."""
         return self.batch * (2 * self.inputs[0].element_size() << self.binding.num_wires)
 
     @property
     def batch(self) -> int:
-        """Circuits in the call."""
+        """The number of circuits in the call."""
         return sum(self.rows)
 
     @property
     def has_batch(self) -> bool:
-        """Whether its tapes are batches."""
+        """Whether the tapes have a batch axis."""
         return self.tapes[0].batch_size is not None
 
 
 def group_tapes(tapes: Sequence[Tape], dtype: torch.dtype | None = None, share_trainable: bool = False) -> list[Group]:
-    """The groups of a batch, in the order in which they appear: tapes of equal structure, precision and device.
+    """The groups of tapes of equal structure, precision and device, in order of first appearance.
 
     Args:
-        tapes: to be executed.
+        tapes: the tapes to execute.
         dtype: torch.float32 or torch.float64, the precision to compute in; None: that of each tape's parameters.
-        share_trainable: whether a trainable tensor that all tapes of a group hold stays shared. Its gradient is then
-            the sum over the tapes and goes to the first of them.
+        share_trainable: whether a trainable tensor that all tapes of a group have stays shared. Its gradient is then
+            the sum over the tapes and is returned for the first of them.
 
     Raises:
-        ValueError: tensors of a tape on different devices, or of different precisions without a dtype.
-        MemoryError: a state that would fit no memory.
+        ValueError: tensors of a tape are on different devices, or of different precisions without a dtype.
+        MemoryError: a state does not fit.
     """
     found: dict[Any, list[int]] = {}
     for position, tape in enumerate(tapes):
@@ -97,7 +97,7 @@ def _group(
         packed, is_shared = _input_tensor(bound, tapes, rows, real, device, may_share)
         inputs.append(packed)
         shared.append(is_shared)
-    if len(tapes) > 1 and all(shared):  # the same circuit several times: something has to carry the batch
+    if len(tapes) > 1 and all(shared):  # the same circuit several times: one input must have the batch axis
         inputs[0] = inputs[0].expand(sum(rows), -1)
         shared[0] = False
     return Group(binding, tuple(positions), tuple(tapes), inputs, tuple(shared), rows)
@@ -109,11 +109,13 @@ def _group(
 def common_type(tape: Tape, dtype: torch.dtype | None) -> tuple[torch.dtype, torch.device]:
     """The real dtype and the device of a tape's computation.
 
-    Tensors decide: float64 and complex128 compute in double, everything else in single precision. Numbers, NumPy arrays
-    and integer tensors have no say; without any tensor it is float64 on the CPU.
+    They are those of the tensors: float64 and complex128 compute in double precision, other floating dtypes in single.
+    Numbers and NumPy arrays have no influence, and of integer tensors only the device has. The default is float64 on
+    the CPU.
 
     Raises:
-        ValueError: tensors on different devices; float32 beside float64 without a dtype; a dtype other than these two.
+        ValueError: tensors are on different devices, single and double precision are mixed without a dtype, or dtype
+            is neither float32, float64 nor None.
     """
     if dtype not in (None, torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
@@ -121,13 +123,13 @@ def common_type(tape: Tape, dtype: torch.dtype | None) -> tuple[torch.dtype, tor
         (found,), (device,) = set(map(_dtype_of, tape.parameters)), set(map(_device_of, tape.parameters))
         if found in (torch.float32, torch.float64) and isinstance(device, torch.device):
             return dtype or found, device
-    except (AttributeError, ValueError):  # not tensors only, or not alike
+    except (AttributeError, ValueError):  # not only tensors, or of several dtypes or devices
         pass
     return _common_type(tape, dtype)
 
 
 def _common_type(tape: Tape, dtype: torch.dtype | None) -> tuple[torch.dtype, torch.device]:
-    """The same, parameter by parameter."""
+    """The general case: parameter by parameter."""
     real, device = dtype, None
     decided: torch.dtype | None = None
     for parameter in tape.parameters:
@@ -188,7 +190,7 @@ def _is_shared(bound: InputBinding, tapes: list[Tape], first: list[Parameter]) -
 
 
 def _tensor_of_tape(bound: InputBinding, values: list[Parameter], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """One tape's parameters: columns (k,) or (B, k), or the single parameter."""
+    """One tape's parameters of an input: scalars stacked to (k,) or (B, k), or the single parameter."""
     if bound.layout is ParameterLayout.NUMBER:
         return _numbers(values, dtype, device)
     tensors = _tensors(values, dtype, device)
@@ -203,10 +205,11 @@ def _numbers(values: list[Parameter], dtype: torch.dtype, device: torch.device) 
     return _kept_numbers(tuple(values), dtype, device)
 
 
-# To copy numbers to another device is to wait for it, and no CUDA graph can capture it.
+# A copy of numbers to another device synchronises with it, and CUDA graphs cannot capture it.
 @lru_cache(maxsize=1024)
 def _kept_numbers(values: tuple[Parameter, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    # It outlives the transforms that are active, whose levels would wrap it, and is saved for backward passes.
+    # The cached tensor outlives active functorch transforms, so it must not be wrapped by them, nor be an inference
+    # tensor, which autograd cannot save.
     with DisableFunctorch(), torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device)
 
@@ -214,7 +217,7 @@ def _kept_numbers(values: tuple[Parameter, ...], dtype: torch.dtype, device: tor
 def _tensor_of_scalars(
     bound: InputBinding, tapes: list[Tape], rows: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Scalars of several tapes, (B, k), in one stack."""
+    """Scalars of several tapes, (B, k), by one call of stack."""
     values = [tape.parameters[i] for tape in tapes for i in bound.parameters]
     if bound.layout is ParameterLayout.NUMBER:
         stacked = torch.tensor(values, dtype=dtype, device=device)
@@ -224,7 +227,7 @@ def _tensor_of_scalars(
     if all(count == 1 for count in rows):
         return stacked
     counts = _numbers(list(rows), torch.int64, device)
-    return stacked.repeat_interleave(counts, dim=0, output_size=sum(rows))  # without the size a GPU is asked for it
+    return stacked.repeat_interleave(counts, dim=0, output_size=sum(rows))  # without output_size a GPU synchronises
 
 
 def _tensors(values: list[Parameter], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
@@ -242,9 +245,9 @@ def _tensors(values: list[Parameter], dtype: torch.dtype, device: torch.device) 
 
 
 def split_results(group: Group, real: Tensor, complex_: Tensor, as_views: bool = False) -> list[tuple[Tensor, ...]]:
-    """The results of each tape of a group, one a measurement, the batch axis leading where the tape has one.
+    """The results of each tape of a group, one per measurement, with a leading batch axis if the tape has one.
 
-    Views are differentiable; otherwise each result is a tensor of its own, and the numbers may be taken for one.
+    Views are differentiable. Otherwise each result has memory of its own, which may be that of `real` or `complex_`.
     """
     layout = group.binding.result_layout
     split = layout.split_views if as_views else layout.split
@@ -254,9 +257,9 @@ def split_results(group: Group, real: Tensor, complex_: Tensor, as_views: bool =
 
 
 def join_cotangents(group: Group, cotangents: Sequence[Sequence[Tensor | None]]) -> tuple[Tensor, Tensor] | None:
-    """Cotangents of a group's results, one list a tape, as the operator takes them: (B, R) and (B, C).
+    """Cotangents of a group's results, one list per tape, as the operator takes them: (B, R) and (B, C).
 
-    None where no result of the group was used.
+    None if no result of the group was used.
     """
     flat = [c for of_tape in cotangents for c in of_tape]
     if all(c is None for c in flat):
@@ -265,9 +268,9 @@ def join_cotangents(group: Group, cotangents: Sequence[Sequence[Tensor | None]])
 
 
 def split_gradients(group: Group, gradients: Sequence[Tensor | None]) -> list[dict[int, Tensor]]:
-    """Gradients of a group's inputs, None where none is needed, as those of each tape's parameters, by their index.
+    """Gradients of a group's inputs (None if not requested), split into those of each tape's parameters, by index.
 
-    A parameter that the tapes share (see `group_tapes`) has its whole gradient with the first of them.
+    The gradient of a parameter that the tapes share (see `group_tapes`) is with the first of them.
     """
     found: list[dict[int, Tensor]] = [{} for _ in group.tapes]
     for bound, is_shared, gradient in zip(group.binding.inputs, group.shared, gradients, strict=True):
@@ -281,7 +284,7 @@ def split_gradients(group: Group, gradients: Sequence[Tensor | None]) -> list[di
 
 
 def _assign(bound: InputBinding, tape: Tape, gradient: Tensor, found: dict[int, Tensor]) -> None:
-    """Gradients of one tape's parameters, from one in the shape of `_pack_one`."""
+    """Store the gradients of one tape's parameters, from one in the shape of `_tensor_of_tape`."""
     columns = gradient.unbind(-1) if bound.is_column else (gradient,)
     for index, column in zip(bound.parameters, columns, strict=True):
         found[index] = like_parameter(column, tape.parameters[index])
@@ -297,7 +300,7 @@ def _assign_rows(bound: InputBinding, group: Group, gradient: Tensor, found: lis
 
 
 def _assign_scalars(bound: InputBinding, group: Group, gradient: Tensor, found: list[dict[int, Tensor]]) -> None:
-    """Gradients of scalars of many tapes, one row (k,) each, taken apart at once."""
+    """Store the gradients of scalars of many tapes, one row (k,) per tape, by one call of unbind."""
     indices = bound.parameters
     columns, width = gradient.reshape(-1).unbind(), len(indices)
     for first, tape, into in zip(range(0, len(columns) or 1, width or 1), group.tapes, found, strict=True):
@@ -308,7 +311,7 @@ def _assign_scalars(bound: InputBinding, group: Group, gradient: Tensor, found: 
 
 
 def like_parameter(gradient: Tensor, parameter: Parameter) -> Tensor:
-    """A gradient in its parameter's dtype; the real part where the parameter is real."""
+    """A gradient in its parameter's dtype; its real part if the parameter is real."""
     if not isinstance(parameter, Tensor) or gradient.dtype is parameter.dtype:
         return gradient
     if gradient.is_complex() and not parameter.is_complex():

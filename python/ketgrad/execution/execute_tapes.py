@@ -24,25 +24,25 @@ _DIFF_METHODS = ("adjoint", None)
 
 @interpreter_levels.not_for_dynamo
 class ExecuteTapes(torch.autograd.Function):
-    """Executes tapes so that torch can differentiate the results.
+    """Executes tapes as an autograd function, so that torch can differentiate the results.
 
     `ExecuteTapes.apply(kwargs, *parameters)` has the contract of PennyLane's function of the same name: `kwargs`
-    holds "tapes" (of ketgrad or PennyLane), "execute_fn" (tapes → results) and "jpc" (with `compute_vjp(tapes, dy)`),
-    `parameters` are the trainable ones, `[p for t in tapes for p in t.get_parameters()]`. Results nest as
-    `execute_fn` nests them.
+    has "tapes" (of ketgrad or PennyLane), "execute_fn" (tapes → results) and "jpc" (with `compute_vjp(tapes, dy)`),
+    `parameters` are the trainable ones, `[p for t in tapes for p in t.get_parameters()]`. Results have the nesting of
+    `execute_fn`.
 
-    With an `AdjointProducts` and its `execute`, tapes of equal structure take one native call forward and one back,
-    whose memory autograd owns: a parameter that is changed in place before the backward pass is an error or harmless,
-    `retain_graph` works, and the gradient can be differentiated once more. Any other `execute_fn` and `jpc` are called
-    as PennyLane calls them. Differentiating a gradient of theirs again raises, unless torch can (PennyLane's with
-    `max_diff=2`).
+    With an `AdjointProducts` and its `execute`, tapes of equal structure take one native call forward and one backward.
+    Their inputs are saved tensors of autograd: a parameter that is changed in place before the backward pass either
+    raises or has no effect, `retain_graph` works, and gradients can be differentiated once more. Any other `execute_fn`
+    and `jpc` are called as PennyLane calls them. Differentiating their gradients raises, unless the jpc's gradients are
+    differentiable (PennyLane's with `max_diff=2`).
 
     Raises:
-        TypeError: `kwargs` is no dictionary, or an entry is of a wrong kind.
-        ValueError: it lacks an entry; the parameters are not as many as the tapes' trainable ones; mixed devices or
-            precisions.
-        NotImplementedError: on third derivatives; with a jpc of somebody else's under `torch.func` or forward-mode
-            differentiation, and on second derivatives that it does not give.
+        TypeError: `kwargs` is no dictionary, or an entry is of a wrong type.
+        ValueError: an entry is missing, the number of parameters is not that of the tapes' trainable ones, or devices
+            or precisions are mixed.
+        NotImplementedError: third derivatives; with another jpc than `AdjointProducts` also `torch.func`, forward-mode
+            differentiation, and second derivatives that it does not support.
 
     Example:
         >>> import torch, ketgrad as kg
@@ -58,16 +58,16 @@ class ExecuteTapes(torch.autograd.Function):
 
     @classmethod
     def apply(cls, kwargs: dict[str, Any], *parameters: Any) -> Any:
-        """Results of the tapes, nested as `execute_fn` nests them; see the class."""
-        if torch.compiler.is_compiling():  # tapes are no graph: what is compiled breaks here and goes on behind
+        """The results of the tapes, with the nesting of `execute_fn`; see the class."""
+        if torch.compiler.is_compiling():  # Dynamo cannot trace tapes: a graph break
             return torch.compiler.disable(interpreter_levels.run_behind_break)(cls._apply, kwargs, *parameters)
         return cls._apply(kwargs, *parameters)
 
     @classmethod
     def _apply(cls, kwargs: dict[str, Any], *parameters: Any) -> Any:
         _require_kwargs(kwargs)
-        # Inside `forward` torch hides tangents, so they are looked for here, in everything that a tape holds. Without
-        # any transform it is enough that the native route looks at the inputs of its calls.
+        # `forward` does not see tangents and functorch wrappers, so all tensors of the tapes are checked for them here.
+        # With AdjointProducts and no active transform, checking the inputs of the native calls is enough.
         if not _is_adjoint(kwargs):
             operators.refuse_transforms(_tensors_of(kwargs["tapes"]))
         elif operators.is_transforming():
@@ -76,13 +76,13 @@ class ExecuteTapes(torch.autograd.Function):
             _require_held(tapes, parameters)
             return kwargs["jpc"].run_transformed(tapes)
         out_struct_holder: list[pytree.TreeSpec] = []
-        # Past the `apply` of `Function`, which looks at each parameter and adds functorch transforms, refused above.
+        # Not `Function.apply`, which checks each parameter for functorch transforms: those were refused above.
         flat = apply_of(cls)(out_struct_holder, kwargs, *parameters)
         return _unflatten(flat, out_struct_holder[0])
 
     @staticmethod
     def forward(ctx: Any, out_struct_holder: list[pytree.TreeSpec], *inp: Any) -> tuple[Any, ...]:
-        """Execute; `inp` is kwargs and the parameters."""
+        """Execute the tapes; `inp` is (kwargs, *parameters)."""
         kwargs, *parameters = inp
         tapes, execute_fn, jpc = kwargs["tapes"], kwargs["execute_fn"], kwargs["jpc"]
         ctx.set_materialize_grads(False)
@@ -92,7 +92,7 @@ class ExecuteTapes(torch.autograd.Function):
         else:
             ctx.tape_pass = _ExternalPass(ctx, tapes, execute_fn, jpc, parameters)
         flat, out_struct = _flatten(ctx.tape_pass.results)
-        del ctx.tape_pass.results  # they would keep themselves alive through their graph
+        del ctx.tape_pass.results  # a reference cycle: results → graph → ctx → results
         out_struct_holder.append(out_struct)
         ctx.out_struct = out_struct
         integers = [r for r in flat if isinstance(r, Tensor) and not (r.is_floating_point() or r.is_complex())]
@@ -101,9 +101,9 @@ class ExecuteTapes(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *flat_grad_outputs: Tensor | None) -> tuple[Any, ...]:
-        """Gradients of the parameters, one each; None for the two arguments before them."""
+        """Gradients of the parameters; None for the two arguments before them."""
         needed = ctx.needs_input_grad[2:]
-        # None is a node without leaves to pytree; the cotangents are unflattened with a box around each.
+        # To pytree None is a node without leaves, so each cotangent is boxed in a tuple.
         cotangents = _unflatten([(c,) for c in flat_grad_outputs], ctx.out_struct)
         tape_pass = ctx.tape_pass
         found = tape_pass.gradients(ctx, cotangents, needed)
@@ -114,7 +114,7 @@ class ExecuteTapes(torch.autograd.Function):
 
 
 def _flatten(results: tuple[TapeResult, ...]) -> tuple[list[Any], pytree.TreeSpec]:
-    """The leaves of results and their structure; faster than pytree where each tape has one tensor."""
+    """The leaves of results and their structure; faster than pytree if each tape has one tensor."""
     if all(isinstance(result, Tensor) for result in results):
         return list(results), _flat_struct(len(results))
     return pytree.tree_flatten(results)
@@ -126,7 +126,7 @@ def _flat_struct(count: int) -> pytree.TreeSpec:
 
 
 def _unflatten(flat: Sequence[Any], struct: pytree.TreeSpec) -> Any:
-    """The way back from `_flatten`."""
+    """The inverse of `_flatten`."""
     is_flat = struct.type is tuple and struct.num_nodes == struct.num_leaves + 1
     return tuple(flat) if is_flat else pytree.tree_unflatten(flat, struct)
 
@@ -150,13 +150,13 @@ def _require_kwargs(kwargs: Any) -> None:
 
 
 def _is_adjoint(kwargs: dict[str, Any]) -> bool:
-    """Whether `AdjointProducts` itself executes; a subclass may do something else in any method."""
+    """Whether `AdjointProducts` itself executes, not a subclass, which may override any method."""
     jpc = kwargs["jpc"]
     return type(jpc) is AdjointProducts and bool(kwargs["execute_fn"] == jpc.execute)
 
 
 def _tensors_of(tapes: Sequence[Any]) -> list[Tensor]:
-    """Every tensor that the tapes hold, trainable or not."""
+    """All tensors among the tapes' parameters, trainable or not."""
     return [p for tape in tapes for p in tape.get_parameters(trainable_only=False) if isinstance(p, Tensor)]
 
 
@@ -170,12 +170,12 @@ def _require_count(tapes: Sequence[Any], parameters: Sequence[Any]) -> None:
 
 
 def _are_held(tapes: Sequence[Tape], parameters: Sequence[Any]) -> bool:
-    """Whether the parameters are the very objects that the tapes hold."""
+    """Whether the parameters are the same objects as the tapes' trainable parameters."""
     return all(map(operator.is_, parameters, [p for tape in tapes for p in tape.get_parameters()]))
 
 
 def _require_held(tapes: Sequence[Tape], parameters: Sequence[Any]) -> None:
-    """Raise where a transform would take derivatives by tensors that no tape holds: they would be zero in silence."""
+    """Raise if a transform would differentiate by tensors that are in no tape: derivatives would silently be zero."""
     if not _are_held(tapes, parameters):
         raise NotImplementedError(
             "under torch.func transforms and forward mode, ExecuteTapes differentiates by the tensors that the tapes "
@@ -184,13 +184,13 @@ def _require_held(tapes: Sequence[Tape], parameters: Sequence[Any]) -> None:
 
 
 class _AdjointPass:
-    """Forward and backward by `AdjointProducts`, with its inputs and kets in autograd's keeping."""
+    """Forward and backward by `AdjointProducts`, whose inputs and kets are saved tensors of autograd."""
 
     def __init__(self, ctx: Any, tapes: Sequence[Any], jpc: AdjointProducts, parameters: Sequence[Any]) -> None:
         self.jpc = jpc
         self.tapes = as_aligned_tapes(tapes)
         trainable = any(ctx.needs_input_grad[2:])
-        # Autograd adds up what a tensor gets at its several places, if it is that tensor at all of them.
+        # If the parameters are the tapes' own tensors, autograd sums over the occurrences of each, so one sum will do.
         as_held = _are_held(self.tapes, parameters)
         self.results, run = jpc.run(
             self.tapes, lambda group: trainable and any(s.trainable for s in group.binding.inputs), as_held
@@ -202,15 +202,15 @@ class _AdjointPass:
             ctx.save_for_backward(*run.kets, *[tensor for group in run.groups for tensor in group.inputs])
 
     def parameters(self) -> list[Tensor]:
-        """What the gradients depend on."""
+        """The tensors that the gradients depend on."""
         return [*_tensors_of(self.tapes), *self.others]
 
     def is_differentiable(self, gradients: Sequence[Tensor | None], cotangents: Sequence[Tensor | None]) -> bool:
-        """Whether the gradients can be differentiated again: where they go to the tensors that the tapes hold."""
+        """Whether the gradients can be differentiated: if the parameters are the tapes' own tensors."""
         return self.as_held
 
     def gradients(self, ctx: Any, cotangents: Sequence[Any], needed: Sequence[bool]) -> list[Tensor | None]:
-        """Gradients of the parameters, None where they are not needed."""
+        """Gradients of the parameters, None for those that are not needed."""
         saved = iter(ctx.saved_tensors)
         kets = [next(saved) for _ in self.groups]
         groups = [group._replace(inputs=[next(saved) for _ in group.binding.inputs]) for group in self.groups]
@@ -222,7 +222,7 @@ class _AdjointPass:
 
 def _unbox(cotangents: Any, tape: Tape) -> list[Tensor | None]:
     """The cotangents of a tape's measurements, from boxes (see `ExecuteTapes.backward`)."""
-    if tape.shots is not None:  # their nesting differs (counts are dictionaries); only whether there is one matters
+    if tape.shots is not None:  # counts nest as dictionaries; it only matters whether there is any cotangent
         boxes = pytree.tree_leaves(cotangents)
         return [next((c for c in boxes if c is not None), None)]
     if len(tape.measurements) == 1:
@@ -243,8 +243,8 @@ class _ExternalPass:
         if len(self.results) != len(tapes):
             raise ValueError(f"execute_fn returned {len(self.results)} results for {len(tapes)} tapes")
         self.positions = [i for i, p in enumerate(parameters) if isinstance(p, Tensor)]
-        # The tapes' tensors are not used but looked at: the jpc reads them from the tapes in the backward pass, and one
-        # that was changed in place since is an error.
+        # The jpc reads the tapes' tensors from the tapes. They are saved too, so that autograd raises if one was
+        # changed in place before the backward pass.
         ctx.save_for_backward(*[parameters[i] for i in self.positions], *_tensors_of(tapes))
         self.zeros = [torch.zeros_like(r) if isinstance(r, Tensor) else r for r in pytree.tree_leaves(self.results)]
         self.saved: tuple[Tensor, ...] = ()
@@ -257,13 +257,14 @@ class _ExternalPass:
         return torch.as_tensor(result, device=next(iter(self.devices), None))
 
     def parameters(self) -> Sequence[Tensor]:
-        """What the gradients depend on."""
+        """The tensors that the gradients depend on."""
         return self.saved
 
     def is_differentiable(self, gradients: Sequence[Tensor | None], cotangents: Sequence[Tensor | None]) -> bool:
-        """Whether the gradients are functions of the parameters to torch, as PennyLane's with `max_diff=2` are.
+        """Whether the gradients' graph leads to the parameters, as that of PennyLane's with `max_diff=2` does.
 
-        To depend on the cotangents is not enough: half of the second derivative would be missing in silence.
+        A graph that leads only to the cotangents is not enough: a part of the second derivative would silently be
+        missing.
         """
         parameters = {get_gradient_edge(p).node for p in self.saved if p.requires_grad}
         waiting = [get_gradient_edge(g).node for g in gradients if g is not None and g.requires_grad]
@@ -279,7 +280,7 @@ class _ExternalPass:
         return False
 
     def gradients(self, ctx: Any, cotangents: Sequence[Any], needed: Sequence[bool]) -> list[Tensor | None]:
-        """Gradients of the parameters, None where they are not needed; with their graph where that is asked for."""
+        """Gradients of the parameters, None for those that are not needed; with a graph under `create_graph`."""
         self.saved = ctx.saved_tensors
         boxes = pytree.tree_leaves(cotangents, is_leaf=lambda c: c is None)
         filled = [zero if c is None else c.conj().resolve_conj() for c, zero in zip(boxes, self.zeros, strict=True)]
@@ -298,7 +299,7 @@ class _ExternalPass:
 
 
 def _as_known_to(function: Any, tapes: Sequence[Any]) -> Sequence[Any]:
-    """The tapes as an execute_fn or a jpc takes them: PennyLane's own know PennyLane's tapes only."""
+    """The tapes as an execute_fn or a jpc takes them: PennyLane's take PennyLane's tapes only."""
     modules = (getattr(function, "__module__", None) or "", type(function).__module__)
     if not any(module.startswith("pennylane") for module in modules):
         return tapes
@@ -314,7 +315,7 @@ def _as_known_to(function: Any, tapes: Sequence[Any]) -> Sequence[Any]:
 
 
 def _gradient_list(of_tape: Any, count: int) -> list[Any]:
-    """The gradients of one tape's parameters from what a JPC returned: a tuple, an array of rows, or None."""
+    """The gradients of one tape's parameters from what a jpc returned: a tuple, an array of rows, or None."""
     if of_tape is None or count == 0:
         return [None] * count
     found = list(of_tape) if getattr(of_tape, "ndim", 1) else [of_tape]
@@ -324,7 +325,7 @@ def _gradient_list(of_tape: Any, count: int) -> list[Any]:
 
 
 def _like(gradient: Any, parameter: Tensor) -> Tensor:
-    """A gradient as torch wants it: the parameter's device, dtype and shape."""
+    """A gradient with the parameter's device, dtype and shape, as autograd needs it."""
     tensor = torch.as_tensor(gradient, device=parameter.device)
     if tensor.numel() != parameter.numel():
         shapes = f"{tuple(tensor.shape)} for a parameter of shape {tuple(parameter.shape)}"
@@ -335,7 +336,7 @@ def _like(gradient: Any, parameter: Tensor) -> Tensor:
 
 
 def _require_current(tape: Tape) -> None:
-    """Raise where a parameter began to require grad after the tape was built: it would get no gradient in silence."""
+    """Raise if a parameter requires grad only since the tape was built: it would silently get no gradient."""
     if tape.has_default_trainable and len(tape.trainable_params) < len(tape.parameters):
         trainable = tape.trainable_params
         for index, p in enumerate(tape.parameters):
@@ -346,7 +347,7 @@ def _require_current(tape: Tape) -> None:
                 )
 
 
-# Where to say what people look for among the arguments of `execute`.
+# Hints for arguments that `execute` does not have.
 _ELSEWHERE = {
     "shots": "; shots belong to a tape: kg.Tape(operations, measurements, shots=1000)",
     "seed": "; give a generator: generator=torch.Generator().manual_seed(0)",
@@ -366,24 +367,25 @@ def execute(
     recompute: bool | None = None,
     **unknown: Never,
 ) -> tuple[TapeResult, ...]:
-    """Executes tapes; `ExecuteTapes`, spelled for people.
+    """Executes tapes; a shorthand for `ExecuteTapes` with `AdjointProducts`.
 
     Args:
         tapes: of ketgrad or PennyLane; those of equal structure take one native call.
-        diff_method: "adjoint", or None for results without gradients.
-        dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters (float64 where
-            no tensor is among them).
-        generator: where samples are drawn from; None: torch's default generator.
-        recompute: whether the backward pass computes the final states again (True) or they are kept for it (False);
-            None: they are kept while they take at most 64 MiB, or a quarter of the free memory.
+        diff_method: "adjoint" (the default), or None for results without gradients.
+        dtype: torch.float32 or torch.float64, the precision to compute in; None (the default): that of the parameters,
+            float64 without tensors.
+        generator: of the random numbers for shots; None (the default): torch's default generator.
+        recompute: whether the backward pass recomputes the final states (True) or they are kept for it (False); None
+            (the default): they are kept if they take at most 64 MiB or a quarter of the free memory.
 
     Returns:
-        A tuple over tapes. A tape with one measurement gives its result, with several a tuple; the batch axis leads.
-        Expectation values, variances and probabilities are real, states and density matrices complex.
+        For each tape its result, or a tuple of results if it has several measurements; with a leading batch axis if the
+        tape has one. Expectation values, variances and probabilities are real, states and density matrices complex.
 
     Raises:
-        TypeError: `tapes` is no sequence of tapes; `recompute` is not True, False or None.
-        ValueError: an unknown diff_method; mixed devices, or mixed precisions without a dtype.
+        TypeError: `tapes` is no sequence of tapes, or `recompute` is not True, False or None.
+        ValueError: diff_method is unknown, devices are mixed, precisions are mixed without a dtype, or a parameter
+            requires grad only since its tape was built.
         MemoryError: a state does not fit; the message has the bytes.
 
     Example:

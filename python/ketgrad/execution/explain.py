@@ -1,4 +1,4 @@
-"""What the planner makes of a tape, for people to read."""
+"""`explain`: the plan of a tape as text."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _BINARY = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"
 
 @dataclass(frozen=True)
 class PassReport:
-    """One pass over the state, of one circuit.
+    """One pass over the state of one circuit.
 
     Attributes:
         what: what the pass does, in words.
-        tiles: into how many tiles the state is cut; 1: it stays in the caches.
-        active_tiles: how many of them are visited; the others are outside the support of the state: zero.
-        rotations: how many rotations it has.
-        blocks: how many blocks they form, of up to three rotations that are done in registers together.
-        phases: how many tables of merged phases it has.
-        strings: how many Z-strings these are made of.
-        multiply_adds: of real numbers, expected, forward and backward.
-        bytes: that move between the caches and memory, expected, forward and backward.
-        seconds: measured, forward and backward, over all circuits and threads; None without `measure=True`.
+        tiles: the number of tiles of the state; 1 if it fits the cache.
+        active_tiles: the number of tiles in the support of the state; the others are zero and not visited.
+        rotations: the number of rotations.
+        blocks: the number of blocks of up to three rotations that are applied together in registers.
+        phases: the number of tables of merged diagonal rotations.
+        strings: the number of Z-strings in these tables.
+        multiply_adds: expected multiply-adds of real numbers, forward and backward.
+        bytes: expected bytes between cache and memory, forward and backward.
+        seconds: measured, forward and backward, summed over all circuits and threads; None without `measure=True`.
     """
 
     what: str
@@ -48,19 +48,19 @@ class PassReport:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The plan of a tape; `str` and `print` give it as text.
+    """The plan of a tape; `str` gives it as text.
 
     Attributes:
-        wires: how many the circuit has.
-        gates: how many operations it has.
-        dropped: how many of the gates are outside the light cone of what is measured, and are not run.
-        basis: "Z" or "X", that of the amplitudes: the one in which more of the rotations are phases. "Z" unless nothing
-            but Pauli words is measured.
-        batch: how many circuits are run.
+        wires: the number of wires.
+        gates: the number of operations.
+        dropped: the number of gates outside the light cone of the measurements, which are not run.
+        basis: "Z" or "X", the basis of the amplitudes: the one in which more rotations are diagonal; "Z" unless only
+            Pauli words are measured.
+        batch: the number of circuits.
         dtype: torch.complex64 or torch.complex128, of the state.
         regime: how the batch is run, in words.
-        tile_bits: amplitudes in a tile, as a power of two.
-        passes: over the state, in the order of the circuit; the observables' passes are the last.
+        tile_bits: a tile has 2^tile_bits amplitudes.
+        passes: the passes over the state, in order; those of the observables are the last.
     """
 
     wires: int
@@ -75,12 +75,12 @@ class Explanation:
 
     @property
     def multiply_adds(self) -> tuple[float, float]:
-        """Of all passes of one circuit, forward and backward."""
+        """Expected multiply-adds of all passes of one circuit, forward and backward."""
         return sum(p.multiply_adds[0] for p in self.passes), sum(p.multiply_adds[1] for p in self.passes)
 
     @property
     def bytes(self) -> tuple[float, float]:
-        """Moved by all passes of one circuit, forward and backward."""
+        """Expected bytes between cache and memory in all passes of one circuit, forward and backward."""
         return sum(p.bytes[0] for p in self.passes), sum(p.bytes[1] for p in self.passes)
 
     def __str__(self) -> str:
@@ -108,13 +108,13 @@ class Explanation:
 
 @dataclass(frozen=True)
 class StructureExplanation:
-    """What a call of a compiled function does for arguments of one structure.
+    """The compiled plan of a function for one structure of its arguments.
 
     Attributes:
         arguments: the structure, in words.
-        before: what torch computes for the native calls, as code; empty where there is nothing.
+        before: the code that torch runs before the native calls; may be empty.
         calls: the plan of each native call.
-        after: what torch computes of their results, as code; empty where there is nothing.
+        after: the code that torch runs on their results; may be empty.
     """
 
     arguments: str
@@ -130,11 +130,11 @@ class StructureExplanation:
 
 @dataclass(frozen=True)
 class CompiledExplanation:
-    """What the calls of a compiled function do; `str` and `print` give it as text.
+    """The compiled plans of a function; `str` gives them as text.
 
     Attributes:
         name: of the function.
-        structures: of its arguments, one a trace.
+        structures: one for each traced structure of its arguments.
     """
 
     name: str
@@ -144,7 +144,7 @@ class CompiledExplanation:
         return "\n\n".join([f"{self.name}, {_counted(len(self.structures), 'structure')}", *map(str, self.structures)])
 
 
-# Bytes of shared memory that a block can have on an H100, for which a plan is made where no GPU is there to ask.
+# The most shared memory of a thread block on an H100, in bytes; used if no GPU is visible.
 _H100_SHARED_BYTES = 227 * 1024
 
 
@@ -154,19 +154,20 @@ def explain(
     measure: bool = False,
     device: torch.device | str | None = None,
 ) -> Explanation:
-    """The plan of a tape: passes over the state, tiles, fused gates, and what they are expected to cost.
+    """The plan of a tape: passes over the state, tiles, rotations, and their expected cost.
 
     Args:
-        tape: a circuit without shots, of ketgrad.
-        dtype: torch.float32 or torch.float64, the precision to plan for; default: that of the tape's parameters.
-        measure: also run the tape forward and backward, by every parameter, and measure the time of each pass.
-        device: "cpu" or "cuda", what to plan for; default: where the tape's parameters are. The plan for a GPU is that
-            of an H100 where none is visible.
+        tape: a tape of ketgrad, without shots.
+        dtype: torch.float32 or torch.float64, the precision to plan for; by default that of the tape's parameters.
+        measure: whether to run the tape forward and backward, by every parameter, and measure the time of each pass;
+            by default not.
+        device: "cpu" or "cuda", the device to plan for; by default that of the tape's parameters. If no GPU is visible,
+            a plan for "cuda" is that of an H100.
 
     Raises:
-        TypeError: not a tape of ketgrad.
-        ValueError: a tape with shots, another kind of device, or what `execute` raises for the tape's parameters.
-        NotImplementedError: `measure` on a GPU (`torch.profiler` shows the kernels there).
+        TypeError: the argument is no tape of ketgrad.
+        ValueError: the tape has shots, the device is of another type, or as `execute` for the tape's parameters.
+        NotImplementedError: `measure` on a GPU; `torch.profiler` shows the kernels there.
 
     >>> import ketgrad as kg
     >>> layer = [kg.RY(0.1 * w, wires=w) for w in range(6)] + [kg.CNOT(wires=[w, w + 1]) for w in range(5)]
@@ -203,10 +204,10 @@ def explain_program(
     """The plan of a program.
 
     Args:
-        program: of a tape.
-        circuit: what the program runs.
-        device: where it runs.
-        times: measured, by part of the program.
+        program: the program.
+        circuit: a description of the circuits that it runs.
+        device: the device to plan for.
+        times: measured times, as `_C.take_profile` returns them; None: not measured.
     """
     is_double = circuit.dtype is torch.float64
     if device.type == "cpu":
@@ -218,7 +219,7 @@ def explain_program(
     passes = [_pass_report(circuit, i, p, times) for i, p in enumerate(plan["passes"])]
     observables = plan["observables"]
     for i, p in enumerate(observables):
-        # Measured as a whole.
+        # The time of all observables is measured together, and shown with the last of their passes.
         seconds = (times["measure"], times["bra"]) if times and i == len(observables) - 1 else None
         passes.append(_observable_report(p, seconds or ((0.0, 0.0) if times else None)))
     return Explanation(
@@ -235,7 +236,7 @@ def explain_program(
 
 
 def _measure(group: Group) -> dict[str, Any]:
-    """Seconds per pass of one forward and one backward walk, after one that warms up."""
+    """Seconds per pass of one forward and one backward sweep, after a warm-up."""
     program = group.binding.id
     requested = list(range(len(group.inputs)))
     for _ in range(2):

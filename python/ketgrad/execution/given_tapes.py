@@ -1,4 +1,4 @@
-"""The tapes that callers give: ketgrad's as they are, PennyLane's converted."""
+"""Tapes as callers give them: ketgrad's are taken as they are, PennyLane's converted."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def as_tapes(tapes: Iterable[Any]) -> tuple[Tape, ...]:
     """Ketgrad's tapes as they are, PennyLane's converted.
 
     Raises:
-        TypeError: a single tape instead of a sequence, or items that are no tapes.
-        NotImplementedError: a PennyLane tape with an operation or a measurement that ketgrad does not know.
+        TypeError: the argument is a single tape, or no sequence of tapes.
+        NotImplementedError: a PennyLane tape has an operation or a measurement that ketgrad does not have.
     """
     return tuple([tape if isinstance(tape, Tape) else _convert(tape) for tape in _as_tuple(tapes)])
 
@@ -33,10 +33,11 @@ def _convert(tape: Any) -> Tape:
 
 
 def as_aligned_tapes(tapes: Iterable[Any]) -> tuple[Tape, ...]:
-    """Tapes as by `as_tapes`, for gradients, which go to trainable parameters by position.
+    """The tapes of `as_tapes`, checked for gradients, which are matched to trainable parameters by position.
 
     Raises:
-        ValueError: a PennyLane tape has other trainable parameters than its conversion; and what `as_tapes` raises.
+        ValueError: a PennyLane tape has more trainable parameters than its conversion.
+        TypeError, NotImplementedError: as `as_tapes`.
     """
     given = _as_tuple(tapes)
     converted = as_tapes(given)

@@ -1,7 +1,7 @@
 """`AdjointProducts`: results and products with the Jacobian by the native adjoint method.
 
-It has the methods of PennyLane's `JacobianProductCalculator`, takes ketgrad's and PennyLane's tapes, and serves
-`ExecuteTapes`, which keeps the kets of the forward pass for it.
+It has the methods of PennyLane's `JacobianProductCalculator` and takes tapes of ketgrad and PennyLane. `ExecuteTapes`
+uses it, and saves the kets of its forward pass for the backward pass.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .results import Result
 from .sampling import draw, exact_tapes
 
 TapeResult = Any
-"""A tensor, or a tuple of tensors, one a measurement."""
+"""A tensor, or a tuple of tensors, one per measurement."""
 
 _SHOTS = (
     "the gradient of a tape with shots was asked for; the adjoint method differentiates exact results: "
@@ -42,12 +42,12 @@ _SHOTS = (
 
 
 class Run(NamedTuple):
-    """What a forward pass leaves for the backward pass.
+    """What a forward pass saves for the backward pass.
 
     Attributes:
-        tapes: ketgrad's tapes, in order.
-        groups: of the exact tapes, with their inputs.
-        kets: one a group, (B, 0) where it is not kept.
+        tapes: the tapes, as ketgrad's.
+        groups: the groups of the tapes without shots, with their inputs.
+        kets: the final states of each group, (B, 2^n), or (B, 0) if they are not kept.
     """
 
     tapes: tuple[Tape, ...]
@@ -56,17 +56,17 @@ class Run(NamedTuple):
 
 
 class AdjointProducts:
-    """Executes tapes and multiplies with their Jacobians, natively.
+    """Executes tapes and computes products with their Jacobians by the native adjoint method.
 
     Args:
-        dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters.
-        generator: where samples are drawn from; None: torch's default generator.
-        recompute: whether the backward pass computes the final states again (True) or `ExecuteTapes` keeps them for it
-            (False); None: it keeps them while they take at most 64 MiB, or a quarter of the free memory.
+        dtype: torch.float32 or torch.float64, the precision to compute in; None (the default): that of the parameters.
+        generator: of the random numbers for shots; None (the default): torch's default generator.
+        recompute: whether the backward pass recomputes the final states (True) or `ExecuteTapes` keeps them for it
+            (False); None (the default): they are kept if they take at most 64 MiB or a quarter of the free memory.
 
     Raises:
-        TypeError: the generator is none of torch's, or `recompute` is not True, False or None.
-        ValueError: another dtype.
+        TypeError: the generator is no `torch.Generator`, or `recompute` is not True, False or None.
+        ValueError: the dtype is another.
 
     Example:
         >>> import torch, ketgrad as kg
@@ -101,12 +101,16 @@ class AdjointProducts:
     def execute(self, tapes: Sequence[Any]) -> tuple[TapeResult, ...]:
         """The results of the tapes, without gradients.
 
+        Args:
+            tapes: of ketgrad or PennyLane.
+
         Returns:
-            A tuple over tapes; a tape with several measurements has a tuple of tensors, the batch axis leads.
+            For each tape its result, or a tuple of results if it has several measurements; with a leading batch axis if
+            the tape has one.
 
         Raises:
             TypeError: `tapes` is no sequence of tapes.
-            ValueError: mixed devices or precisions.
+            ValueError: devices or precisions are mixed.
             MemoryError: a state does not fit.
         """
         return self.run(as_tapes(tapes), lambda group: False)[0]
@@ -114,10 +118,10 @@ class AdjointProducts:
     def run(
         self, tapes: tuple[Tape, ...], needs_ket: Callable[[Group], bool], share_trainable: bool = False
     ) -> tuple[tuple[TapeResult, ...], Run]:
-        """Results, and what the backward pass needs of the groups for which `needs_ket(group)` holds.
+        """Results, and what the backward pass needs, with kets of the groups for which `needs_ket(group)` is true.
 
-        With `share_trainable`, the gradient of a tensor that several tapes hold may be given as one sum, to one of
-        them: right where autograd adds it up anyway, wrong for gradients tape by tape.
+        With `share_trainable`, the gradient of a tensor that several tapes have may be returned as a sum, for one of
+        them: right if autograd accumulates it anyway, wrong for gradients per tape.
         """
         results: list[TapeResult] = [None] * len(tapes)
         exact = [position for position, tape in enumerate(tapes) if tape.shots is None]
@@ -139,7 +143,7 @@ class AdjointProducts:
         return tuple(results), Run(tapes, groups, kets)
 
     def run_transformed(self, tapes: tuple[Tape, ...]) -> tuple[TapeResult, ...]:
-        """Results by operations that torch.func transforms, and forward-mode differentiation, go through.
+        """Results by operations that torch.func transforms and forward-mode differentiation support.
 
         Raises:
             NotImplementedError: a tape with shots.
@@ -156,10 +160,10 @@ class AdjointProducts:
         return tuple(results)
 
     def pack_again(self, tapes: tuple[Tape, ...], groups: list[Group]) -> list[Group]:
-        """The groups of a run with inputs that autograd knows as functions of the tapes' parameters.
+        """The groups of a run with inputs packed again under autograd, as functions of the tapes' parameters.
 
         Raises:
-            RuntimeError: a parameter has been changed since the run.
+            RuntimeError: a parameter was changed in place since the run.
         """
         again = []
         for group in groups:
@@ -192,11 +196,14 @@ class AdjointProducts:
 
         Args:
             run: of the forward pass.
-            cotangents: for each tape one per measurement, in torch's convention; None: the result was not used.
+            cotangents: for each tape one per measurement, in torch's convention; None if the result was not used.
             needed: for each trainable parameter, tape after tape, whether its gradient is needed.
 
         Returns:
-            One gradient per trainable parameter, None where it is not needed or nothing depends on it.
+            One gradient per trainable parameter; None if it is not needed, or no result with a cotangent depends on it.
+
+        Raises:
+            RuntimeError: a tape with shots has cotangents.
         """
         firsts = _first_parameters(run.tapes)
         found: list[Tensor | None] = [None] * len(needed)
@@ -227,15 +234,15 @@ class AdjointProducts:
         Args:
             tapes: of ketgrad or PennyLane.
             dy: for each tape the cotangent of its result, nested as the results are; complex ones in PennyLane's
-                convention, ∂L/∂Re z − i ∂L/∂Im z. Cotangents may have one axis more, which leads: that many products
-                with the same Jacobian, taken as one native batch.
+                convention, ∂L/∂Re z − i ∂L/∂Im z. Cotangents may have an additional leading axis, for several products
+                with the same Jacobian in one native batch.
 
         Returns:
-            For each tape the gradients of its trainable parameters: one tensor (P,) where they are scalars, otherwise a
-            tuple of tensors in the shapes of the parameters; behind the additional axis, if there is one.
+            For each tape the gradients of its trainable parameters: one tensor (P,) if all are scalars, otherwise a
+            tuple of tensors in the shapes of the parameters. An additional axis of the cotangents comes first.
 
         Raises:
-            ValueError: cotangents that do not fit the results.
+            ValueError: cotangents do not match the results.
             RuntimeError: a tape has shots.
         """
         converted = as_aligned_tapes(tapes)
@@ -263,27 +270,34 @@ class AdjointProducts:
 
     @torch.no_grad()
     def compute_jacobian(self, tapes: Sequence[Any]) -> tuple[Any, ...]:
-        """The Jacobians of the tapes, all bras of a tape as one native batch.
+        """The Jacobians of the tapes, with all bras of a tape in one native batch.
+
+        Args:
+            tapes: of ketgrad or PennyLane.
 
         Returns:
             For each tape the derivative of each result by each trainable parameter, of shape result.shape +
-            parameter.shape; a tuple over the parameters where there are several, in a tuple over the measurements where
-            there are several. By a complex parameter it is torch's gradient of each result.
+            parameter.shape: if there are several parameters a tuple over them, and if there are several measurements a
+            tuple over these. For a complex parameter it is torch's gradient of each element of the result.
 
         Raises:
             RuntimeError: a tape has shots.
-            NotImplementedError: complex results of complex parameters.
-            MemoryError: a state for each number of the results does not fit.
+            NotImplementedError: a complex result depends on complex parameters.
+            MemoryError: a copy of the state for each element of the results does not fit.
         """
         return self.execute_and_compute_jacobian(tapes)[1]
 
     @torch.no_grad()
     def execute_and_compute_jacobian(self, tapes: Sequence[Any]) -> tuple[tuple[TapeResult, ...], tuple[Any, ...]]:
-        """The results as `execute` gives them, and the Jacobians as `compute_jacobian` does, from one forward pass.
+        """The results of `execute` and the Jacobians of `compute_jacobian`, from one forward pass.
+
+        Args:
+            tapes: of ketgrad or PennyLane.
 
         Raises:
             RuntimeError: a tape has shots.
-            NotImplementedError: complex results of complex parameters.
+            NotImplementedError: a complex result depends on complex parameters.
+            MemoryError: a copy of the state for each element of the results does not fit.
         """
         rows = [self._jacobian_rows(tape) for tape in as_aligned_tapes(tapes)]
         results = tuple([_results_of(of_tape) for of_tape in rows])
@@ -300,12 +314,13 @@ class AdjointProducts:
             tangents: for each tape one per trainable parameter, in its shape.
 
         Returns:
-            The results, and the products in the results' nesting and shapes.
+            The results, and the products with the nesting and shapes of the results.
 
         Raises:
             RuntimeError: a tape has shots.
-            ValueError: other tangents than trainable parameters, in number or in shape.
-            NotImplementedError: complex results of complex parameters.
+            ValueError: tangents differ from the trainable parameters in number or in shape.
+            NotImplementedError: a complex result depends on complex parameters.
+            MemoryError: a copy of the state for each element of the results does not fit.
         """
         converted = as_aligned_tapes(tapes)
         if len(tangents) != len(converted):
@@ -321,7 +336,7 @@ class AdjointProducts:
         return tuple([_results_of(of_tape) for of_tape in rows]), tuple(products)
 
     def _vjp_of_one(self, tape: Tape, cotangents: list[Tensor | None], copies: int | None) -> Any:
-        """The gradients of one tape as `compute_vjp` gives them, for `copies` cotangents of each result."""
+        """The gradients of one tape as `compute_vjp` returns them, for `copies` cotangents of each result."""
         _, run = self.run((tape,), lambda group: True)
         rows = _copied(cotangents, tape, copies)
         found = jacobian_rows.gradient_rows(tape, run.groups[0], run.kets[0], rows, copies or 1)
@@ -348,7 +363,7 @@ class AdjointProducts:
 
 
 def _first_parameters(tapes: Sequence[Tape]) -> list[int]:
-    """Where each tape's trainable parameters begin among all."""
+    """The position of each tape's first trainable parameter among those of all tapes."""
     firsts, total = [], 0
     for tape in tapes:
         firsts.append(total)
@@ -357,9 +372,9 @@ def _first_parameters(tapes: Sequence[Tape]) -> list[int]:
 
 
 def _needed_inputs(group: Group, tapes: Sequence[Tape], firsts: Sequence[int], needed: Sequence[bool]) -> list[bool]:
-    """For each input of a group, whether it holds a parameter whose gradient is needed."""
+    """For each input of a group, whether it has a parameter whose gradient is needed."""
     if all(needed):
-        indices = set(group.tapes[0].trainable_params)  # the same for all of the group
+        indices = set(group.tapes[0].trainable_params)  # equal for all tapes of the group
     else:
         indices = {
             index
@@ -371,7 +386,7 @@ def _needed_inputs(group: Group, tapes: Sequence[Tape], firsts: Sequence[int], n
 
 
 def _cotangents(value: Any, tape: Tape, position: int) -> list[Tensor | None]:
-    """A tape's cotangents in torch's convention, one a measurement, from what nests like its results."""
+    """A tape's cotangents in torch's convention, one per measurement, from PennyLane's, nested like the results."""
     count = len(tape.measurements)
     single = count == 1 and not (isinstance(value, (tuple, list)) and len(value) == 1)
     items = [value] if single else list(value)
@@ -390,14 +405,14 @@ def _cotangents(value: Any, tape: Tape, position: int) -> list[Tensor | None]:
 
 
 def _as_double(value: Any, device: torch.device | None) -> Tensor:
-    """A tensor as it is; a number in double precision, whatever torch's default is."""
+    """A tensor as it is; numbers in float64, whatever torch's default dtype."""
     return torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value), device=device)
 
 
 def _require_cotangent(cotangent: Tensor, result: Result, tape: Tape, position: int) -> None:
     shape = result.batched_shape(tape.batch_size)
     what = f"a cotangent of tape {position}, of its {result.kind},"
-    # Axes of size 1 come and go where a scalar is an array of one number.
+    # Axes of length 1 are ignored: a scalar may come as an array of one element.
     fits = [n for n in cotangent.shape if n != 1] == [n for n in shape if n != 1]
     if not fits and cotangent.shape[1:] != shape:
         raise ValueError(f"{what} has shape {tuple(cotangent.shape)}, the result has {shape}")
@@ -406,7 +421,7 @@ def _require_cotangent(cotangent: Tensor, result: Result, tape: Tape, position: 
 
 
 def _copies(cotangents: Sequence[Tensor | None], tape: Tape) -> int | None:
-    """How many cotangents there are for each result; None where they have no axis for that."""
+    """The length of the cotangents' additional axis; None if they have none."""
     if tape.shots is not None:
         return None
     counts = set()
@@ -421,7 +436,7 @@ def _copies(cotangents: Sequence[Tensor | None], tape: Tape) -> int | None:
 
 
 def _copied(cotangents: Sequence[Tensor | None], tape: Tape, copies: int | None) -> list[Tensor | None]:
-    """Cotangents with an axis for copies, as `_repeat` orders them."""
+    """Cotangents with a leading axis of copies."""
     return [c if c is None or copies is not None else c[None] for c in cotangents]
 
 
@@ -435,7 +450,7 @@ def _require_tangents(tangents: Sequence[Any], tape: Tape) -> None:
 
 
 def _or_zero(gradient: Tensor | None, tape: Tape, index: int, carrier: Tensor) -> Tensor:
-    """A gradient, or zeros in the parameter's shape; numbers have the carrier's dtype."""
+    """A gradient, or zeros in the parameter's shape; for a number with the carrier's dtype and device."""
     if gradient is not None:
         return gradient
     value = tape.parameters[index]
@@ -447,5 +462,5 @@ def _nest(items: list[Any]) -> Any:
 
 
 def _results_of(rows: list[tuple[list[Tensor], Tensor]]) -> TapeResult:
-    """A tape's results from its Jacobian's rows."""
+    """A tape's results, from the output of `_jacobian_rows`."""
     return _nest([result for _, result in rows])

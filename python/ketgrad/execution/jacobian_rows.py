@@ -1,4 +1,4 @@
-"""Jacobians of a tape's results, all rows as one native batch: a copy of the circuit for each number of the results."""
+"""Jacobians of a tape's results, all rows in one native batch: a copy of the circuit for each element of a result."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from .programs import InputBinding
 
 
 def jacobians(tape: Tape, group: Group, ket: Tensor, results: list[Tensor]) -> list[list[Tensor]]:
-    """For each result its derivatives by each trainable parameter, (*result shape, *parameter shape).
+    """For each result its derivative by each trainable parameter, (*result shape, *parameter shape).
 
     Args:
-        tape: whose results these are.
-        group: of this tape alone, and `ket` its final states.
-        results: one a measurement.
+        tape: the tape.
+        group: the group of this tape alone.
+        ket: the final states of the group, `(B, 2^n)`.
+        results: the results of the tape, one per measurement.
 
     Raises:
-        MemoryError: a state for each number of the results does not fit.
+        MemoryError: a copy of the state for each element of the results does not fit.
     """
     sizes = [r.numel() * (2 if r.is_complex() else 1) for r in results]
     _require_room(group, results, sum(sizes))
@@ -36,7 +37,7 @@ def jacobians(tape: Tape, group: Group, ket: Tensor, results: list[Tensor]) -> l
 def gradient_rows(
     tape: Tape, group: Group, ket: Tensor, cotangents: Sequence[Tensor | None], copies: int
 ) -> list[Tensor]:
-    """For each trainable parameter its gradients for `copies` cotangents of each result, (copies, *parameter shape)."""
+    """For each trainable parameter its gradients for `copies` sets of cotangents, (copies, *parameter shape)."""
     wide = _repeat(group, copies)
     joined = join_cotangents(wide, [cotangents])
     needed = [bound.trainable for bound in wide.binding.inputs]
@@ -51,7 +52,7 @@ def gradient_rows(
 
 
 def along(rows: list[Tensor], tangents: Sequence[Any], result: Tensor) -> Tensor:
-    """Σ over parameters of ∂result/∂parameter · tangent; Re(c* t) where the parameter is complex."""
+    """Σ over parameters of ∂result/∂parameter · tangent; Re(c* t) if the parameter is complex and the result real."""
     total = torch.zeros_like(result)
     for row, tangent in zip(rows, tangents, strict=True):
         direction = torch.as_tensor(tangent, dtype=row.dtype, device=row.device)
@@ -72,7 +73,7 @@ def is_complex(parameter: Any) -> bool:
 
 
 def _repeat(group: Group, copies: int) -> Group:
-    """The group's one tape, `copies` times in one batch, nothing shared."""
+    """The group's one tape `copies` times in one batch, without shared inputs."""
     tape, batch = group.tapes[0], group.batch
     inputs = []
     for bound, tensor in zip(group.binding.inputs, group.inputs, strict=True):
@@ -84,8 +85,8 @@ def _repeat(group: Group, copies: int) -> Group:
 
 
 def _require_room(group: Group, results: Sequence[Tensor], rows: int) -> None:
-    """Raise MemoryError where kets, cotangents and gradients of so many rows do not fit."""
-    if results[0].is_cuda:  # torch says so there
+    """Raise MemoryError if kets, cotangents and gradients of so many rows do not fit."""
+    if results[0].is_cuda:  # there torch's allocator raises
         return
     real = group.inputs[0].itemsize
     kets = 2 * real * group.batch << group.binding.num_wires
@@ -97,7 +98,7 @@ def _require_room(group: Group, results: Sequence[Tensor], rows: int) -> None:
 
 
 def _unit_cotangents(results: list[Tensor], copies: int) -> list[Tensor]:
-    """For each measurement its cotangents in all copies: copy after copy one number is 1 (or i), all others 0."""
+    """For each measurement its cotangents in all copies: in each copy another element is 1 (or i), all others are 0."""
     found, first = [], 0
     for result in results:
         block = result.new_zeros((copies, result.numel()))
@@ -109,7 +110,7 @@ def _unit_cotangents(results: list[Tensor], copies: int) -> list[Tensor]:
 
 
 def _split_rows(bound: InputBinding, gradient: Tensor, tape: Tape, copies: int) -> dict[int, Tensor]:
-    """The gradient of a repeated group's input as those of its parameters, (copies, *parameter shape) each."""
+    """The gradient of a repeated group's input, split into those of its parameters, (copies, *parameter shape)."""
     per_copy = gradient.view(copies, -1, *gradient.shape[1:])
     if not bound.layout.is_batched:
         per_copy = per_copy.sum(1)
@@ -118,7 +119,7 @@ def _split_rows(bound: InputBinding, gradient: Tensor, tape: Tape, copies: int) 
 
 
 def _to_result(rows: Tensor, result: Tensor) -> Tensor:
-    """The derivatives of one result from its rows: with c = 1 the real part's, with c = i the imaginary part's."""
+    """The derivatives of one result from its rows: those of cotangents 1 are its real part's, of i its imaginary's."""
     shape = (*result.shape, *rows.shape[1:])
     if not result.is_complex():
         return rows.reshape(shape)

@@ -1,8 +1,8 @@
-"""Programs: the structure of a tape becomes a native program, once; parameters stay as they come.
+"""Programs: the structure of a tape is built into a native program, once.
 
-A program reads its parameters from a few inputs. A `ProgramBinding` says which parameter of a tape goes to which input,
-so that a call only stacks tensors. Scalars share an input where they are alike: numbers, 0-d tensors, batches, each
-trainable or not, because gradients are computed input by input.
+A program reads parameters from a few inputs. A `ProgramBinding` says which parameters of a tape make up which input, so
+that a call only stacks tensors. Scalars of one layout (numbers, 0-d tensors, batches) share an input, trainable ones
+apart from others, because gradients are requested per input.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _LAYOUTS = {str(layout): layout for layout in ParameterLayout}
 
 
 class InputBinding(NamedTuple):
-    """One input of a program and the parameters of a tape that it is made of.
+    """One input of a program and the parameters of a tape that it consists of.
 
     Attributes:
-        layout: as what the parameters were given.
+        layout: the layout of the parameters.
         trainable: whether they are trainable parameters of the tape.
-        parameters: their indices among all parameters, in the order of the input's columns.
-        is_column: scalars that are stacked to columns; otherwise the one parameter is the input.
-        is_complex: a matrix, diagonal, state or the values of a sparse matrix.
+        parameters: their indices in `Tape.parameters`, in the order of the input's columns.
+        is_column: whether they are scalars, each a column of the input; otherwise the input is a single parameter.
+        is_complex: whether it is a matrix, diagonal, state or the values of a sparse matrix.
     """
 
     layout: ParameterLayout
@@ -51,7 +51,15 @@ class InputBinding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProgramBinding:
-    """A program, what its inputs are made of, in order, and where its results stand."""
+    """A program with the bindings of its inputs and the layout of its results.
+
+    Attributes:
+        program: the native program, and `id` its id.
+        num_wires: of the tape.
+        operations: the number of operations and measurements.
+        inputs: the bindings, in the order of the program's inputs.
+        result_layout: of the tape's measurements.
+    """
 
     program: _C.Program
     id: int
@@ -62,11 +70,11 @@ class ProgramBinding:
 
 
 class StructureCache:
-    """The programs of structures that ran before, so that equal ones are neither written nor planned again.
+    """A cache of the programs and plans of tapes that were executed, by structure.
 
-    Those that came first go first, where all take more than `limit`. What compiled functions, layers and graphs hold is
-    theirs: it neither counts nor goes. Each compiled function forgets those that it did not use for longest, where its
-    own take more than `limit`.
+    The oldest are evicted while all take more than `limit` bytes. Programs that compiled functions, layers and graphs
+    hold are not in the cache and do not count. Each compiled function has a cache of its own, with the same limit,
+    which evicts the least recently used.
 
     Example:
         >>> import ketgrad as kg
@@ -79,21 +87,21 @@ class StructureCache:
         >>> kg.structure_cache.limit = 2**30
     """
 
-    # Of a structure and its binding, which are Python's, for an operation: some of what was measured is shared.
+    # Python objects of a structure and its binding, per operation: an upper estimate of what was measured.
     _BYTES_PER_OPERATION = 256
 
     def __init__(self, limit: int = 2**30) -> None:
         self._kept: OrderedDict[Structure, ProgramBinding] = OrderedDict()
-        self._lock = threading.Lock()  # of all that adds and drops
+        self._lock = threading.Lock()  # held while entries are added or evicted
         self._operations = 0
         self._limit = limit
 
     @property
     def limit(self) -> int:
-        """Bytes that the programs may take in all, by default 1 GiB; the latest one stays whatever it takes.
+        """The bytes that all entries may take together, by default 1 GiB; the newest entry is kept whatever its size.
 
         Raises:
-            ValueError: it is set to a negative number, or to none.
+            ValueError: it is set to something other than a non-negative integer.
         """
         return self._limit
 
@@ -107,7 +115,7 @@ class StructureCache:
 
     @property
     def bytes(self) -> int:
-        """About so much memory is taken."""
+        """The memory of all entries in bytes, approximately."""
         return _C.cached_bytes() + self._BYTES_PER_OPERATION * self._operations
 
     def __len__(self) -> int:
@@ -118,19 +126,19 @@ class StructureCache:
         return f"<{len(self)} structures in {self.bytes / mib:.1f} MiB of at most {self._limit / mib:.0f} MiB>"
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Evict all entries."""
         with self._lock:
             while self._kept:
                 self._drop_first()
 
     def find(self, structure: Structure) -> ProgramBinding | None:
-        """What was kept for an equal structure."""
+        """The binding of an equal structure, None if there is none."""
         return self._kept.get(structure)
 
     def keep(self, structure: Structure, binding: ProgramBinding) -> None:
-        """Keep a binding, as the latest one."""
+        """Add a binding as the newest entry, and evict the oldest beyond the limit."""
         with self._lock:
-            if structure not in self._kept:  # another thread may have been as fast
+            if structure not in self._kept:  # another thread may have added it
                 self._kept[structure] = binding
                 self._operations += binding.operations
                 binding.program.enter_cache()
@@ -150,12 +158,12 @@ structure_cache = StructureCache()
 
 
 class Circuit(NamedTuple):
-    """What a call runs, for people to read.
+    """A description of the circuits of a call, for `explain`.
 
     Attributes:
         wires, operations: their numbers.
-        gates: one text for each operation that is no preparation, as the program numbers them.
-        batch: circuits in the call.
+        gates: a text for each gate of the program, in its order.
+        batch: the number of circuits in the call.
         dtype: torch.float32 or torch.float64.
     """
 
@@ -167,14 +175,14 @@ class Circuit(NamedTuple):
 
 
 def describe_circuit(tape: Tape, batch: int, dtype: torch.dtype) -> Circuit:
-    """What a call of tapes of one structure runs."""
+    """The description of a call of tapes of one structure."""
     gates = [f"{op.name} on {', '.join(map(str, op.wires))}" for op in tape.operations if not op.is_preparation]
     return Circuit(tape.num_wires, len(tape.operations), tuple(gates), batch, dtype)
 
 
 @dataclass(slots=True)
 class Statistics:
-    """How many programs were built since the import."""
+    """The number of programs built since the import."""
 
     built: int = field(default=0)
 
@@ -183,11 +191,11 @@ statistics = Statistics()
 
 
 def build_program(tape: Tape, device_type: str = "cpu") -> ProgramBinding:
-    """The binding of a tape's structure, from `structure_cache` where an equal one was built before.
+    """The binding of a tape's structure, from `structure_cache` if it has one.
 
     Raises:
-        MemoryError: the state or a result would not fit into the memory of the CPU, if that is the device; elsewhere
-            the device's allocator says so.
+        MemoryError: the device is the CPU, and the state or a result does not fit its memory. On other devices the
+            allocator raises.
     """
     structure = tape.structure
     found = structure_cache.find(structure)
@@ -202,8 +210,8 @@ def build_program(tape: Tape, device_type: str = "cpu") -> ProgramBinding:
 
 
 def require_room(tape: Tape) -> None:
-    """Raise MemoryError where the state of a tape, or one of its results, would not fit into the CPU's memory."""
-    # Beyond 2^1000 bytes it does not matter how many.
+    """Raise MemoryError if the state of a tape, or one of its results, does not fit the CPU's memory."""
+    # Capped, so that the bytes do not overflow a float.
     _C.require_memory(float(8 << min(tape.num_wires, 1000)), f"a state on {tape.num_wires} wires")
     layout = ResultLayout.of(tape.measurements, tape.num_wires)
     for measurement, result in zip(tape.measurements, layout.results, strict=True):
@@ -248,10 +256,10 @@ def write_program(
     """The native program of a tape's structure.
 
     Args:
-        tape: its parameters' values are not looked at.
+        tape: the values of its parameters are not read.
         inputs: for each input whether it is complex, and its shape without the batch axis.
-        slot: (parameter, column) → where a scalar, or a column of a vector of coefficients, is read from.
-        input_of: parameter → the input that is a matrix, a diagonal, a state or the values of a sparse matrix.
+        slot: (parameter, column) → the slot of a scalar, or of a column of a vector of coefficients.
+        input_of: parameter → the input of a matrix, a diagonal, a state or the values of a sparse matrix.
     """
     return _ProgramWriter(tape, slot, input_of).run(inputs)
 
@@ -282,8 +290,8 @@ class _ProgramWriter:
         return [self.bit[wire] for wire in wires]
 
     def add_operation(self, operation: Operation, first: int) -> None:
-        """Add a gate or the preparation, whose parameters are those from `first` on."""
-        # Its properties one by one would cost as much as all else here.
+        """Add a gate or the preparation, whose parameters begin at index `first`."""
+        # The structure is unpacked because reading properties one by one would double the time of this function.
         name, base_wires, controls, values, inverse, pauli_word, basis_bits, _ = operation.structure
         wires = self.bits(base_wires)
         if operation.is_preparation:
@@ -301,11 +309,11 @@ class _ProgramWriter:
         if name == "MultiRZ":
             pauli_word = "Z" * len(wires)
         elif name == "GlobalPhase":
-            wires = []  # it acts on all wires alike, whatever it was written on
+            wires = []  # the same operation, whatever its wires
         self.builder.gate(name, wires, self.bits(controls), values, inverse, slots, matrix, pauli_word)
 
     def add_measurement(self, measurement: Measurement, first: int) -> None:
-        """Add a measurement whose observable has the parameters from `first` on."""
+        """Add a measurement; the parameters of its observable begin at index `first`."""
         observable = measurement.observable
         if observable is not None:
             terms = [self.term(term, observable, first) for term in observable.terms]
@@ -347,7 +355,7 @@ def describe_parameters(tape: Tape) -> tuple[list[str], list[ParameterLayout]]:
 def _bind_inputs(
     kinds: list[str], layouts: list[ParameterLayout], trainable: frozenset[int]
 ) -> tuple[InputBinding, ...]:
-    """Groups scalars that are alike; everything else is an input of its own. Input 0, the numbers, is always there."""
+    """Bind scalars of one layout to one input, everything else to an input of its own. Input 0 has the numbers."""
     columns: dict[tuple[ParameterLayout, bool], list[int]] = {(ParameterLayout.NUMBER, False): []}
     single = []
     for index, (kind, layout) in enumerate(zip(kinds, layouts, strict=True)):

@@ -1,8 +1,8 @@
-"""Results: what a measurement yields, where its numbers stand, and how they are taken apart and joined.
+"""Results: shapes and positions of the measurements' results, splitting of results and joining of cotangents.
 
-An operator call has two arrays of results: real numbers (B, R) and complex numbers (B, C), of each circuit those of one
-measurement after the other. What a kind of measurement yields is said by the native table of measurements alone; a
-`ResultLayout` says it of the measurements of a tape, for whoever splits results or joins their cotangents.
+An operator call returns two arrays: real results (B, R) and complex results (B, C), with the measurements of a circuit
+one after the other in each row. The native measurement table has the result of each kind of measurement; a
+`ResultLayout` has those of the measurements of a tape.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch import Tensor
 from ..circuit.measurements import Measurement
 from ..native.library import _C
 
-# They are declared to return nothing.
+# `Any`, because torch declares that they return None.
 _split_copy: Any = torch.split_with_sizes_copy
 _unbind_copy: Any = torch.unbind_copy
 
 
 class ResultKind(NamedTuple):
-    """What a kind of measurement yields: a row of the native table.
+    """The result of a kind of measurement: a row of the native measurement table.
 
     Attributes:
         name: of the measurement.
-        subject: what it is of: "observable", "wires" (those that it names, or all), "all_wires".
-        is_complex: whether the numbers are complex.
-        axes: the result is an array with so many axes of length 2^k, of k measured wires.
+        subject: what is measured: "observable", "wires" (those that it lists, or all) or "all_wires".
+        is_complex: whether the result is complex.
+        axes: the number of axes of the result, each of length 2^k for k measured wires.
     """
 
     name: str
@@ -39,15 +39,18 @@ class ResultKind(NamedTuple):
 
 
 RESULT_KINDS = {row[0]: ResultKind(*row) for row in _C.measurement_table()}
-"""By the names of measurements; those that are drawn from probabilities are none of them."""
+"""By the names of measurements, without those that are sampled."""
 
 
 class Result(NamedTuple):
-    """Where a measurement's numbers stand: `size` of them from `first` on, in the real or the complex results.
+    """The position of a measurement's result in the rows of an operator's results.
 
     Attributes:
         kind: the name of the measurement.
-        shape: without the batch axis.
+        is_complex: whether it is in the complex results.
+        first: its first column there.
+        size: its number of columns.
+        shape: its shape, without the batch axis.
     """
 
     kind: str
@@ -57,17 +60,17 @@ class Result(NamedTuple):
     shape: tuple[int, ...]
 
     def batched_shape(self, batch_size: int | None) -> tuple[int, ...]:
-        """The shape, the batch axis leading where there is one."""
+        """The shape, with a leading batch axis unless `batch_size` is None."""
         return self.shape if batch_size is None else (batch_size, *self.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class ResultLayout:
-    """The results of one circuit, one a measurement.
+    """The results of one circuit, one per measurement.
 
     Attributes:
         results: in the order of the measurements.
-        real_size, complex_size: numbers in all real results, and in all complex ones.
+        real_size, complex_size: columns of the real results (R), and of the complex ones (C).
         are_numbers: whether each result is one real number.
     """
 
@@ -78,10 +81,10 @@ class ResultLayout:
 
     @staticmethod
     def of(measurements: Sequence[Measurement], num_wires: int) -> ResultLayout:
-        """The layout of what is measured on so many wires.
+        """The layout of the results of measurements on `num_wires` wires.
 
         Raises:
-            ValueError: a measurement is drawn from probabilities.
+            ValueError: a measurement is sampled, and so no result of a program.
         """
         results: list[Result] = []
         filled = {False: 0, True: 0}
@@ -97,12 +100,12 @@ class ResultLayout:
     # --- results, as the operators return them ------------------------------------------------------------------------
 
     def split(self, real: Tensor, complex_: Tensor, rows: Sequence[int], has_batch: bool) -> tuple[Tensor, ...]:
-        """The results of each tape, tape after tape: fresh tensors, no views, so that they may be changed in place.
+        """The results of each tape, tape after tape: no views, so that users may change them in place.
 
         Args:
-            real, complex_: (B, R) and (B, C); they may be taken for results.
-            rows: how many circuits each tape stands for.
-            has_batch: whether tapes are batches, whose results have a batch axis.
+            real, complex_: (B, R) and (B, C); their memory may be reused for a result.
+            rows: the batch size of each tape, 1 without a batch.
+            has_batch: whether results have a batch axis.
         """
         if len(rows) == 1 and len(self.results) == 1:
             result = self.results[0]
@@ -120,7 +123,7 @@ class ResultLayout:
         return tuple([_shaped(result, block[t], has_batch) for t in range(len(rows)) for result, block in pairs])
 
     def split_views(self, real: Tensor, complex_: Tensor, rows: Sequence[int], has_batch: bool) -> tuple[Tensor, ...]:
-        """The same by operations that torch differentiates and transforms."""
+        """The same as differentiable views, by operations that functorch can transform."""
         if self.are_numbers and len(rows) == 1:
             return real.unbind(1) if has_batch else real.squeeze(0).unbind(0)
         columns = []
@@ -138,7 +141,7 @@ class ResultLayout:
         )
 
     def _columns(self, real: Tensor, complex_: Tensor) -> list[Tensor]:
-        """The results of all tapes, one block (B, size) a measurement."""
+        """The results of all tapes, one block (B, size) per measurement."""
         parts: dict[bool, list[Tensor]] = {}
         for is_complex, numbers in ((False, real), (True, complex_)):
             sizes = [result.size for result in self.results if result.is_complex == is_complex]
@@ -158,10 +161,11 @@ class ResultLayout:
         """The cotangents of all results as the operators take them, (B, R) and (B, C).
 
         Args:
-            cotangents: one for each result, tape after tape, as `split` orders them; None: the result was not used.
-            rows, has_batch: as in `split`; a cotangent may have further axes if its numbers are as many.
-            carrier: a real tensor of the call's precision and device.
-            empty: for a side without numbers, if it is at hand.
+            cotangents: one per result, in the order of `split`; None if the result was not used. Other shapes with the
+                same number of elements are allowed.
+            rows, has_batch: as in `split`.
+            carrier: a real tensor with the call's dtype and device.
+            empty: returned instead of a new tensor if there are no real, or no complex, results.
         """
         return (
             self._join_side(False, cotangents, rows, has_batch, carrier, empty),
@@ -201,7 +205,7 @@ class ResultLayout:
         carrier: Tensor,
         dtype: torch.dtype,
     ) -> Tensor:
-        """Block by block, each (rows of a tape, size of a result)."""
+        """The general case: block by block, each (rows of a tape, size of a result)."""
         chosen = [(m, result.size) for m, result in enumerate(self.results) if result.is_complex == is_complex]
         width = len(self.results)
         lines = []
@@ -218,10 +222,10 @@ class ResultLayout:
 
 
 def kind_of(measurement: Measurement) -> ResultKind:
-    """What a measurement yields.
+    """The kind of a measurement's result.
 
     Raises:
-        ValueError: it is drawn from probabilities.
+        ValueError: the measurement is sampled, and so no result of a program.
     """
     try:
         return RESULT_KINDS[measurement.kind]
@@ -230,7 +234,7 @@ def kind_of(measurement: Measurement) -> ResultKind:
 
 
 def is_complex_kind(kind: str) -> bool:
-    """Whether a kind of measurement yields complex numbers; those that are drawn from probabilities do not."""
+    """Whether a kind of measurement, sampled ones included, has a complex result."""
     return kind in RESULT_KINDS and RESULT_KINDS[kind].is_complex
 
 
@@ -240,15 +244,15 @@ def _shape(kind: ResultKind, measurement: Measurement, num_wires: int) -> tuple[
 
 
 def _shaped(result: Result, numbers: Tensor, has_batch: bool) -> Tensor:
-    """A block of results (B, size) as the measurement has them; in place, because a view could not be changed later."""
+    """A block of results (B, size) in the shape of the result; resized in place, because results must not be views."""
     if not has_batch:
         return numbers.resize_(result.shape)
     return numbers if len(result.shape) == 1 else numbers.resize_((numbers.shape[0], *result.shape))
 
 
 def _have_axes(cotangents: Sequence[Tensor | None], axes: int) -> bool:
-    """Whether all cotangents are there, with so many axes each."""
-    for cotangent in cotangents:  # noqa: SIM110  (a generator costs more than all else here)
+    """Whether no cotangent is None and each has so many axes."""
+    for cotangent in cotangents:  # noqa: SIM110  (a generator is slower)
         if cotangent is None or cotangent.dim() != axes:
             return False
     return True

@@ -1,19 +1,19 @@
-"""Finite shots: results are drawn from exact probabilities.
+"""Finite shots: results are sampled from exact probabilities.
 
-`exact_tapes` says which probabilities are needed and `draw` draws from them. Both divide what a tape measures into
-groups that share their shots, one a measurement basis: all measurements of wires, Pauli words that commute wire by
-wire, and matrices that are the very same object on the same wires.
+`exact_tapes` makes tapes of the probabilities that are needed, and `draw` samples from them. Both partition the
+measurements of a tape into groups that share their shots, one group per measurement basis: measurements of wires,
+qubit-wise commuting Pauli words, and matrices that are the same object on the same wires.
 
 - `sample`, `counts` and `probs` of wires read bits; with an observable, `sample` and `counts` read its eigenvalues.
   `expval` and `var` are the mean and the variance of eigenvalues.
-- An observable whose terms fit into one basis is measured in it. The `expval` of any other is the sum of its terms,
-  each from the shots of its own group. `sample`, `counts` and `var` of such a sum, and everything of one that acts on a
-  single wire, such as `H`, are drawn in its own eigenbasis, which is found on few wires.
-- Eigenvalues that differ by no more than rounding count as one.
+- An observable whose terms are diagonal in one product basis is measured in it. The `expval` of any other is the sum of
+  its terms, each from the shots of its group. `sample`, `counts` and `var` of such a sum, and all measurements of a sum
+  on a single wire, such as `H`, are sampled in its eigenbasis, which is computed on few wires only.
+- Eigenvalues that differ only by rounding errors count as one.
 
-Shapes are PennyLane's, the batch axis first, also where B = 1: samples of wires `(shots, k)` in int64, of observables
-`(shots,)`, probabilities `(2^k,)`, means and variances `()`. Counts are a dictionary in the order of its keys, which
-are strings of bits or eigenvalues; for a batch, a list of B dictionaries.
+Shapes are PennyLane's, with a leading batch axis for a batch, even if B = 1: samples of wires `(shots, k)` in int64, of
+observables `(shots,)`, probabilities `(2^k,)`, means and variances `()`. Counts are a dictionary, sorted by its keys:
+bit strings or eigenvalues; for a batch, a list of B dictionaries.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from ..circuit.tape import Tape
 from ..circuit.types import Parameter, Wire
 
 _MOST_WIRES = 10
-"""On how many wires a dense matrix is made only to find its eigenvectors; it takes 16 MiB there."""
+"""The most wires on which a dense matrix (then 16 MiB) is formed to compute its eigenvectors."""
 
-# The matrix of an eigenbasis that is kept has at most 64 KiB.
+# Eigenbases of matrices with at most so many entries (64 KiB) are cached.
 _MOST_KEPT_ENTRIES = 4096
 
-# Relative to the largest eigenvalue: what rounding does to the entries of a matrix and to sums of coefficients.
+# Rounding errors of matrix entries and sums of coefficients, relative to the largest eigenvalue.
 _ROUNDING = {torch.float32: 2e-6, torch.float64: 1e-12}
 
-# Matrices are made on the CPU, whatever the default device is.
+# Matrices are on the CPU, whatever torch's default device.
 _CPU = torch.device("cpu")
 
-# Rows, columns and values of the entries that are not zero.
+# Rows, columns and values of the nonzero entries.
 _Entries = tuple[Tensor, Tensor, Tensor]
 _BITS = torch.tensor([0, 1], device=_CPU)
 _LETTERS: dict[str, _Entries] = {
@@ -59,14 +59,14 @@ _LETTERS: dict[str, _Entries] = {
 
 @torch.no_grad()
 def exact_tapes(tape: Tape) -> tuple[Tape, ...]:
-    """Tapes from which the results of a tape with shots can be drawn, one a measurement basis.
+    """Tapes with exact results from which those of a tape with shots are sampled, one per measurement basis.
 
-    Each has the tape's operations, then the gates that turn its basis into the computational one, and measures the
-    probabilities of the wires that are read in it. None has trainable parameters.
+    Each has the tape's operations and the gates that change its basis to the computational one, and measures the
+    probabilities of the wires of its group. None has trainable parameters.
 
     Raises:
-        NotImplementedError: the eigenvectors of an observable on too many wires are needed.
-        ValueError: a matrix whose eigenvectors are needed has NaN or infinite entries.
+        NotImplementedError: the eigenbasis of an observable on more than 10 wires is needed.
+        ValueError: a matrix whose eigenbasis is needed has NaN or infinite entries.
     """
     shared = _SharedShots(tape)
     operations = [*tape.operations, *_carriers(tape)]
@@ -85,9 +85,9 @@ def draw(
 
     Args:
         tape: one with shots.
-        probabilities: the results of its `exact_tapes`; the results have their dtype and device.
-        generator: where random numbers come from, on any device; None: the default one of the probabilities' device.
-        copies: draw the shots of a tape without a batch so many times; the results are those of a batch of that size.
+        probabilities: the results of its `exact_tapes`, `(2^k,)` or `(B, 2^k)`; results have their dtype and device.
+        generator: of the random numbers, on any device; None: the default one of the probabilities' device.
+        copies: how many times to draw the shots of a tape without a batch; the results are those of a batch of so many.
 
     Returns:
         The result of the one measurement, or a tuple of results.
@@ -108,17 +108,17 @@ def draw(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is measured in which basis
+# Measurement bases
 
 
 @dataclass(frozen=True, slots=True)
 class _Basis:
-    """A basis that some wires are measured in: of a Pauli letter on one wire, or of the eigenvectors of a matrix.
+    """A measurement basis of some wires: the eigenbasis of a Pauli letter on one wire, or of a matrix.
 
     Attributes:
-        wires: of which it is a basis.
-        name: the letter, or what tells the matrix from others.
-        matrix: makes the matrix, `(2^k, 2^k)` or `(B, 2^k, 2^k)`, complex128 on the CPU; None for a letter.
+        wires: the wires that are measured in it.
+        name: the letter, or a key that identifies the matrix.
+        matrix: computes the matrix, `(2^k, 2^k)` or `(B, 2^k, 2^k)`, complex128 on the CPU; None for a letter.
     """
 
     wires: tuple[Wire, ...]
@@ -127,15 +127,15 @@ class _Basis:
 
 
 _Group = dict[Wire, _Basis]
-"""The bases of all wires that are measured together."""
+"""The basis of each wire that is measured in a group."""
 
 
 class _Part(NamedTuple):
     """What is read from the shots of one group: a measurement, or one term of its observable.
 
     Attributes:
-        bases: of the wires that are read.
-        terms: whose sum is read; none: the bits of wires, or the eigenvalues that belong to the one basis.
+        bases: the bases of the wires that are read.
+        terms: the terms whose sum is read; `()`: the bits of wires, or the eigenvalues of the single basis.
     """
 
     bases: tuple[_Basis, ...]
@@ -143,11 +143,11 @@ class _Part(NamedTuple):
 
 
 class _SharedShots:
-    """How the measurements of a tape are read from groups of shots; the same each time for the same tape.
+    """The partition of a tape's measurements into groups that share their shots; deterministic.
 
     Attributes:
         parts: for each measurement its parts, each with the number of its group.
-        groups: that share their shots.
+        groups: the bases of each group.
     """
 
     def __init__(self, tape: Tape) -> None:
@@ -155,13 +155,13 @@ class _SharedShots:
         self.groups: list[_Group] = []
         self.parts: list[list[tuple[_Part, int]]] = [[] for _ in tape.measurements]
         self._solved: dict[_Basis, _Eigenbasis] = {}
-        # Wires first: they share their shots whatever else there is. Then long Pauli words, which makes fewer groups.
+        # Wires first, so that they are always in one group. Then long Pauli words first, which needs fewer groups.
         parts.sort(key=lambda each: (tape.measurements[each[0]].observable is not None, -len(each[1].bases)))
         for m, part in parts:
             self.parts[m].append((part, self._group(part)))
 
     def _group(self, part: _Part) -> int:
-        """The first group that a part fits into, which may be a new one."""
+        """Add a part to the first group that it is compatible with, or to a new one; its number."""
         for number, group in enumerate(self.groups):
             if _join(group, part.bases):
                 return number
@@ -170,14 +170,14 @@ class _SharedShots:
         return len(self.groups) - 1
 
     def solve(self, basis: _Basis) -> _Eigenbasis:
-        """The eigenbasis of the matrix of a basis."""
+        """The eigenbasis of the matrix of a basis, computed once."""
         if basis not in self._solved:
             assert basis.matrix is not None
             self._solved[basis] = _eigenbasis(basis.matrix(), basis.wires)
         return self._solved[basis]
 
     def change(self, basis: _Basis) -> list[Operation]:
-        """The gates that turn a basis into the computational one."""
+        """The gates that change a basis to the computational one."""
         if basis.matrix is not None:
             return [self.solve(basis).change]
         if basis.name == "X":
@@ -189,9 +189,9 @@ class _Eigenbasis(NamedTuple):
     """The eigenbasis of a matrix.
 
     Attributes:
-        values: the eigenvalues in ascending order, in double precision on the CPU.
-        change: the gate that turns it into the computational basis, of an array, because arrays leave the choice of
-            precision and device to the rest of the tape.
+        values: the eigenvalues in ascending order, `(2^k,)` or `(B, 2^k)`, float64 on the CPU.
+        change: the gate that changes it to the computational basis. Its matrix is an array, because arrays do not
+            determine precision and device of a tape.
     """
 
     values: Tensor
@@ -199,7 +199,7 @@ class _Eigenbasis(NamedTuple):
 
 
 def _eigenbasis(matrix: Tensor, wires: tuple[Wire, ...]) -> _Eigenbasis:
-    """The same few matrices come back with every circuit: what is found of small ones is kept, by their entries."""
+    """The eigenbasis of a matrix; cached by the entries of small ones, because circuits use the same few again."""
     if matrix.numel() > _MOST_KEPT_ENTRIES:
         return _new_eigenbasis(matrix, wires)
     return _kept_eigenbasis(matrix.numpy().tobytes(), matrix.shape, wires)
@@ -213,13 +213,13 @@ def _kept_eigenbasis(entries: bytes, shape: torch.Size, wires: tuple[Wire, ...])
 def _new_eigenbasis(matrix: Tensor, wires: tuple[Wire, ...]) -> _Eigenbasis:
     if not torch.isfinite(matrix).all():
         where = place("an observable", wires)
-        raise ValueError(f"{where} has NaN or infinite entries: there is no eigenbasis to draw samples in")
+        raise ValueError(f"{where} has NaN or infinite entries: there is no eigenbasis to sample in")
     values, vectors = torch.linalg.eigh(matrix)
     return _Eigenbasis(values, QubitUnitary(vectors.mH.resolve_conj().numpy(), wires=wires))
 
 
 def _join(group: _Group, bases: Iterable[_Basis]) -> bool:
-    """Adds bases to a group, if each of their wires is free in it or measured in the same basis."""
+    """Add bases to a group if each of their wires is free in it or measured in the same basis; whether they were."""
     added = {wire: basis for basis in bases for wire in basis.wires}
     if any(group.get(wire, basis) != basis for wire, basis in added.items()):
         return False
@@ -228,7 +228,7 @@ def _join(group: _Group, bases: Iterable[_Basis]) -> bool:
 
 
 def _read_wires(group: _Group, tape: Tape) -> tuple[Wire, ...]:
-    """The wires whose probabilities a group needs; any one where it reads nothing but constants."""
+    """The wires whose probabilities a group needs; the tape's first wire if it reads only constants."""
     return tuple([wire for wire in tape.wires if wire in group]) or tape.wires[:1]
 
 
@@ -275,10 +275,10 @@ def _identity(value: Parameter) -> Hashable:
 
 
 def _carriers(tape: Tape) -> list[Operation]:
-    """Phases of angle 0 that have the dtypes and the devices of the observables' tensors.
+    """Global phases of angle 0 with the dtypes and devices of the observables' tensors, which exact tapes lack.
 
-    The exact tapes do not have those tensors. With the phases, all that a tape is made of decides about the precision
-    of its results, and a mix of devices or precisions is the error that it is without shots.
+    With them, precision and device are determined by all tensors of the tape, and mixed devices or precisions raise the
+    same error as without shots.
     """
     known = {_kind(value) for op in tape.operations for value in op.parameters if isinstance(value, Tensor)}
     found = {_kind(value): value for m in tape.measurements for value in m.parameters if isinstance(value, Tensor)}
@@ -290,7 +290,7 @@ def _kind(value: Tensor) -> tuple[torch.device, torch.dtype]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Matrices, complex128 on the CPU
+# Matrices of observables, complex128 on the CPU
 
 
 def _factor_matrix(factor: Factor, observable: Observable) -> Tensor:
@@ -303,7 +303,7 @@ def _factor_matrix(factor: Factor, observable: Observable) -> Tensor:
 
 
 def _whole_matrix(observable: Observable, wires: tuple[Wire, ...]) -> Tensor:
-    """The matrix of an observable on the wires that its terms act on."""
+    """The matrix of an observable on the given wires, `(2^k, 2^k)` or `(B, 2^k, 2^k)`."""
     _require_few("a sum of observables that do not fit into one measurement basis", wires)
     return _matrix(observable.terms, observable, wires)
 
@@ -319,7 +319,7 @@ def _matrix(terms: Iterable[Term], observable: Observable, wires: tuple[Wire, ..
 
 
 def _entries(term: Term, observable: Observable, wires: tuple[Wire, ...]) -> tuple[Tensor, Tensor]:
-    """The entries of a term's matrix: their places in the flattened matrix `(nnz,)`, their values `(…, nnz)`."""
+    """The nonzero entries of a term's matrix: positions in the flattened matrix `(nnz,)`, and values `(…, nnz)`."""
     operators: list[tuple[tuple[Wire, ...], _Entries]] = [((wire,), _LETTERS[letter]) for wire, letter in term.word]
     operators += [(factor.wires, _factor_entries(factor, observable)) for factor in term.factors]
     acted = {wire for factor_wires, _ in operators for wire in factor_wires}
@@ -351,7 +351,7 @@ def _indices(data: bytes) -> Tensor:
 
 
 def _spread(states: Tensor, factor_wires: tuple[Wire, ...], wires: tuple[Wire, ...]) -> Tensor:
-    """Basis states of some wires as basis states of all, the other wires being 0."""
+    """Basis states of some wires as basis states of all, with the other wires 0."""
     found = torch.zeros_like(states)
     for shift, wire in enumerate(reversed(factor_wires)):
         found |= (states >> shift & 1) << (len(wires) - 1 - wires.index(wire))
@@ -384,9 +384,9 @@ def _number(bits: Iterable[int]) -> int:
 
 
 def _outcomes(probabilities: Tensor, tape: Tape, copies: int | None, generator: torch.Generator | None) -> Tensor:
-    """Basis states drawn with probabilities `(2^k,)` or `(B, 2^k)`: int64, `(shots,)` or `(B, shots)`.
+    """Basis states sampled with probabilities `(2^k,)` or `(B, 2^k)`: int64, `(shots,)` or `(B, shots)`.
 
-    Not by torch.multinomial, which is slower and stops at 2^24 basis states.
+    By inverting the cumulative distribution: torch.multinomial is slower and limited to 2^24 basis states.
     """
     assert tape.shots is not None
     batch = tape.batch_size if copies is None else copies
@@ -399,7 +399,7 @@ def _outcomes(probabilities: Tensor, tape: Tape, copies: int | None, generator: 
         raise ValueError(f"no samples can be drawn from the tape: {found}; look for NaN among its parameters")
     source = probabilities.device if generator is None else generator.device
     uniform = torch.rand(shape, generator=generator, device=source, dtype=torch.float64)
-    # To the right of what is equal: a basis state of probability 0 is never drawn.
+    # With right=True, a basis state of probability 0 is never drawn.
     return torch.searchsorted(cumulative, uniform.to(probabilities.device) * total, right=True)
 
 
@@ -407,7 +407,7 @@ class _Shots:
     """The shots of a group.
 
     Attributes:
-        bits: of each wire that the group measures, bool, `(shots,)` or `(B, shots)`.
+        bits: the bits of each wire of the group, bool, `(shots,)` or `(B, shots)`.
     """
 
     def __init__(self, outcomes: Tensor, wires: tuple[Wire, ...]) -> None:
@@ -416,18 +416,18 @@ class _Shots:
 
     @property
     def device(self) -> torch.device:
-        """Where the shots are."""
+        """The device of the shots."""
         return self._none.device
 
     def basis_state(self, wires: Iterable[Wire]) -> Tensor:
-        """The number of the basis state of some wires, int64."""
+        """The index of the basis state of some wires, int64."""
         found = self._none.to(torch.int64)
         for wire in wires:
             found = 2 * found + self.bits[wire]
         return found
 
     def sign(self, wires: Iterable[Wire]) -> Tensor:
-        """−1 where an odd number of the wires is 1, otherwise 1; double precision."""
+        """−1 if an odd number of the wires is 1, otherwise 1; float64."""
         is_odd = self._none
         for wire in wires:
             is_odd = is_odd ^ self.bits[wire]
@@ -439,7 +439,7 @@ class _Shots:
 
 
 class _ShotReader:
-    """Reads one measurement from shots, with real results of the given dtype."""
+    """Computes the result of one measurement from shots; real results have the given dtype."""
 
     def __init__(self, shared: _SharedShots, measurement: Measurement, dtype: torch.dtype) -> None:
         self.shared = shared
@@ -448,7 +448,7 @@ class _ShotReader:
         self.dtype = dtype
 
     def result(self, parts: list[tuple[_Part, _Shots]]) -> Any:
-        """A tensor, a dictionary or a list of dictionaries."""
+        """The result: a tensor, a dictionary or a list of dictionaries."""
         part, shots = parts[0]
         if self.observable is None:
             return self._of_wires([basis.wires[0] for basis in part.bases], shots)
@@ -461,7 +461,7 @@ class _ShotReader:
         return merged.to(self.dtype) if self.kind == "sample" else _counted(merged, lambda value: value)
 
     def _of_wires(self, wires: list[Wire], shots: _Shots) -> Any:
-        """Bits, counts or frequencies."""
+        """Bits, counts or relative frequencies."""
         if self.kind == "sample":
             return torch.stack([shots.bits[wire] for wire in wires], -1).to(torch.int64)
         found = shots.basis_state(wires)
@@ -470,7 +470,7 @@ class _ShotReader:
         return _frequencies(found, 1 << len(wires)).to(self.dtype)
 
     def _values(self, part: _Part, shots: _Shots) -> Tensor:
-        """What each shot says of a part of the observable: double precision, `(shots,)` or `(B, shots)`."""
+        """The value of a part of the observable in each shot: float64, `(shots,)` or `(B, shots)`."""
         if not part.terms:
             return self._eigenvalues(part.bases[0], shots)
         return reduce(torch.add, (self._term_values(term, shots) for term in part.terms))
@@ -496,7 +496,7 @@ class _ShotReader:
 
 
 def _diagonal(factor: Factor, observable: Observable, device: torch.device) -> Tensor:
-    """The diagonal of a sparse matrix that has no other entries, `(2^k,)`."""
+    """The diagonal of a diagonal sparse matrix, `(2^k,)`."""
     rows, _, values = _factor_entries(factor, observable)
     found = torch.zeros(1 << len(factor.wires), dtype=torch.float64, device=_CPU)
     found[rows] = values.real
@@ -504,12 +504,12 @@ def _diagonal(factor: Factor, observable: Observable, device: torch.device) -> T
 
 
 def _merged(values: Tensor, tolerance: float) -> Tensor:
-    """Values of which those are equal that differ by rounding only; whole where they are but for rounding."""
+    """The values with those that differ only by rounding made equal, and rounded to integers if within rounding."""
     distinct, position = values.unique(return_inverse=True)
     if not len(distinct):
         return values
     gap = tolerance * distinct.nan_to_num(0, 0, 0).abs().max()
-    # So written that NaN stays by itself.
+    # `~(… <= gap)`, not `> gap`, so that NaN stays a value of its own.
     is_new = ~(distinct.diff(prepend=distinct[:1] - 2 * gap - 1) <= gap)
     kept = distinct[is_new]
     kept = torch.where((kept - kept.round()).abs() <= gap, kept.round(), kept)
@@ -517,7 +517,7 @@ def _merged(values: Tensor, tolerance: float) -> Tensor:
 
 
 def _counted(values: Tensor, name: Callable[[Any], Any]) -> Any:
-    """How often each value occurs, by its name: a dictionary, for `(B, shots)` a list of them."""
+    """The number of occurrences of each value, by its name: a dictionary, or for `(B, shots)` a list of B of them."""
     if values.dim() == 2:
         return [_counted(row, name) for row in values]
     distinct, counts = values.unique(return_counts=True)
@@ -525,6 +525,6 @@ def _counted(values: Tensor, name: Callable[[Any], Any]) -> Any:
 
 
 def _frequencies(found: Tensor, size: int) -> Tensor:
-    """In which share of the shots each of `size` basis states was found: `(size,)` or `(B, size)`."""
+    """The relative frequency of each of `size` basis states among the shots: `(size,)` or `(B, size)`."""
     total = torch.zeros(*found.shape[:-1], size, dtype=torch.float64, device=found.device)
     return total.scatter_add_(-1, found, torch.ones_like(found, dtype=torch.float64)) / found.shape[-1]
