@@ -1,1 +1,1 @@
-"""How torch differentiates a native call: the derivative rule, and the ways in which torch applies it."""
+"""Differentiation of native calls: the derivative rule, and its registration with autograd, functorch and graphs."""

@@ -29,14 +29,14 @@ Who differentiates when:
 | another library's `execute_fn` and `jpc` | not at all: its own functions (`_ExternalPass`)    | its own, or refused  |
 
 The nodes of tapes and of compiled functions also pack inputs and split results, so that autograd records nothing else;
-what is between is `forward` and `gradients`. In each of these ways:
+in between they call `forward` and `gradients`. For all of them:
 
 - **Saved** are the program, which must live as long as the graph; the inputs, or the tensors that they are packed from,
-  so that autograd notices changes in place; and the ket, which are the final states.
-- **The ket is a cache**, (B, 2^n), or (B, 0) where it is not kept: then the backward pass computes it again
-  (`keeps_state` decides). It is never differentiated, and second derivatives start from the inputs.
-- **Gradients are requested input by input**, where autograd needs them; the backward sweep stops once no requested one
-  is left. The gradient of an input that the batch shares is summed natively, in a fixed order.
+  so that autograd notices changes in place; and the ket, the final states.
+- **The ket is a cache**, (B, 2^n), or (B, 0) if it is not kept (see `keeps_state`): then the backward pass recomputes
+  it. It is never differentiated; second derivatives start from the inputs.
+- **Gradients are requested per input**, for inputs that autograd needs; the backward sweep stops once no requested
+  gradient is left. The gradient of an input that the batch shares is summed natively, in a fixed order.
 - **No derivative is silently zero**: what is not differentiable raises when it is differentiated.
 """
 
@@ -64,29 +64,29 @@ THIRD_DERIVATIVE = (
 )
 
 _KET_SHARE = 0.25
-"""Kets are kept while they take at most this share of the free memory."""
+"""Kets are kept if they take at most this share of the free memory."""
 
 _SMALL = 1 << 26
-"""Kets of so many bytes are kept without asking for the free memory, which costs more than a small call."""
+"""Kets of at most so many bytes are kept without a query of the free memory, which takes longer than a small call."""
 
 _Dims = tuple[Any, ...]
 _Vjp = Callable[[int, Sequence[Tensor], Tensor, Tensor, Tensor, Sequence[int]], Sequence[Tensor]]
 
 
-# --- what every way has in common -------------------------------------------------------------------------------------
+# --- common to all paths ----------------------------------------------------------------------------------------------
 
 
 def require_recompute(recompute: Any) -> None:
-    """Raise TypeError where the option `recompute` is not True, False or None."""
+    """Raise TypeError if the option `recompute` is not True, False or None."""
     if recompute is not None and not isinstance(recompute, bool):
         raise TypeError(f"recompute must be True, False or None, not {recompute!r}")
 
 
 def keeps_state(size: int, device: torch.device, recompute: bool | None) -> bool:
-    """Whether final states of so many bytes are kept for the backward pass; recompute=None: by their size."""
+    """Whether final states of `size` bytes are kept for the backward pass; recompute=None: depends on their size."""
     if recompute is not None:
         return not recompute
-    if torch.compiler.is_compiling():  # a graph for any batch size cannot depend on how much memory is free
+    if torch.compiler.is_compiling():  # a graph for all batch sizes cannot depend on the free memory
         return True
     return size <= _SMALL or device.type != "cpu" or size <= _KET_SHARE * _C.available_memory()
 
@@ -109,7 +109,7 @@ def forward(
 
 
 def apply(function: Any, *args: Any) -> Any:
-    """Apply one of the functions below by what differentiates it now: transforms, autograd, or nothing."""
+    """Apply one of the functions below, recorded by transforms and autograd if they are active."""
     is_recorded = operators.is_transforming() or (
         torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
     )
@@ -132,12 +132,12 @@ def gradients(
     needed: Sequence[bool],
     vjp: _Vjp = program_vjp,
 ) -> list[Tensor | None]:
-    """The gradients of a call's inputs; None where they are not needed.
+    """The gradients of a call's inputs; None for those that are not needed.
 
     Args:
         program, inputs, ket, cotangents: as in `operators.run_execute_vjp`.
         needed: for each input, whether its gradient is needed.
-        vjp: the operator as it is to be differentiated again: in graphs the operator itself.
+        vjp: the function that computes them; by default one that is differentiable, in graphs the operator itself.
     """
     requested = _positions(needed)
     if not requested:
@@ -150,7 +150,7 @@ def _positions(flags: Sequence[bool]) -> tuple[int, ...]:
 
 
 def _scatter(found: Sequence[Tensor], requested: Sequence[int], count: int) -> list[Tensor | None]:
-    """The gradients of the requested inputs among those of all, None for the others."""
+    """The gradients of the requested inputs at their positions among all inputs, None at the others."""
     scattered: list[Tensor | None] = [None] * count
     for i, gradient in zip(requested, found, strict=True):
         scattered[i] = gradient
@@ -158,7 +158,7 @@ def _scatter(found: Sequence[Tensor], requested: Sequence[int], count: int) -> l
 
 
 def _tangents_of(primals: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> tuple[tuple[int, ...], list[Tensor]]:
-    """Which primals have a tangent, and these tangents."""
+    """The positions of the primals that have a tangent, and these tangents."""
     pairs = [(i, _like(t, primals[i])) for i, t in enumerate(tangents) if t is not None]
     return tuple([i for i, _ in pairs]), [tangent for _, tangent in pairs]
 
@@ -169,7 +169,7 @@ def _like(tangent: Tensor, primal: Tensor) -> Tensor:
 
 
 def _no_tangent(tensor: Tensor) -> Tensor:
-    """How operators are given a tangent that is zero."""
+    """A tangent that is zero, as operators take it: (0,)."""
     return tensor.new_empty(0)
 
 
@@ -187,7 +187,7 @@ class Execute(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
         program, _, *tensors = inputs
-        ctx.program = _C.find_program(program)  # which lives as long as the graph
+        ctx.program = _C.find_program(program)  # keeps it alive as long as the graph
         ctx.set_materialize_grads(True)
         ctx.mark_non_differentiable(output[2])
         ctx.save_for_backward(output[2], *tensors)
@@ -216,7 +216,7 @@ class Execute(torch.autograd.Function):
 class ExecuteVjp(torch.autograd.Function):
     """(program, requested, ket, g_real, g_complex, *inputs) → gradients of the requested inputs.
 
-    The ket has no derivative of its own: derivatives by the inputs include what they change in it.
+    The ket has no derivative of its own: derivatives by the inputs include its dependence on them.
     """
 
     @staticmethod
@@ -338,7 +338,7 @@ class _TangentCall(NamedTuple):
     Attributes:
         program: the id of the program.
         tangent_inputs: the inputs that have tangents.
-        requested: the inputs, the derivatives of whose gradients are computed.
+        requested: the inputs whose gradients' derivatives are computed.
         inputs: the number of inputs.
     """
 
@@ -371,7 +371,7 @@ class ExecuteVjpJvp(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Nothing is saved: it is not differentiable."""
+        """Saves nothing, because this function is not differentiable."""
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Entry to differentiable calls of programs, and the refusal of derivatives that do not exist.
+"""Differentiable calls of programs, and errors for derivatives that do not exist.
 
 The rule itself, and who differentiates when, are in `derivative_rule`.
 """
@@ -28,13 +28,13 @@ def execute_program(program: int, inputs: Sequence[Tensor], keep_ket: bool = Tru
     Args:
         program: the id of a program.
         inputs: see `operators.run_execute`.
-        keep_ket: keep the final states for the backward pass (B · 2^n complex numbers) rather than compute them again.
+        keep_ket: whether the final states (B, 2^n) are kept for the backward pass (the default) or recomputed there.
 
     Returns:
         Real results (B, R) and complex results (B, C).
 
     Raises:
-        NotImplementedError: on the third derivative; on the second under torch.compile.
+        NotImplementedError: third derivatives, and second ones under torch.compile.
         ValueError, MemoryError, IndexError: see `operators.run_execute`.
     """
     if torch.compiler.is_compiling():
@@ -47,7 +47,7 @@ def execute_program(program: int, inputs: Sequence[Tensor], keep_ket: bool = Tru
 
 @interpreter_levels.not_for_dynamo
 class _Refuse(torch.autograd.Function):
-    """Passes tensors on and raises when they are differentiated."""
+    """The identity; its backward raises."""
 
     @staticmethod
     def forward(ctx: Any, message: str, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -63,9 +63,9 @@ class _Refuse(torch.autograd.Function):
 def refuse_derivative(
     tensors: Sequence[Tensor | None], parameters: Sequence[Tensor], message: str
 ) -> list[Tensor | None]:
-    """Under `create_graph=True`, tie tensors to what they depend on, so that differentiating them raises.
+    """Under `create_graph=True`, make tensors depend on parameters by a node that raises in its backward.
 
-    Without this, torch would treat them as constants and their derivative as zero. None stays None.
+    Without it, torch would treat them as constants, and their derivative would silently be zero. None stays None.
     """
     present = [tensor for tensor in tensors if tensor is not None]
     if not torch.is_grad_enabled() or not present:

@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 
 
 def not_for_dynamo(decorated: _T) -> _T:
-    """Have torch.compile skip a function, or all functions of a class, with whatever they call."""
+    """Make torch.compile skip a function, or all functions of a class, and what they call."""
     functions = vars(decorated).values() if isinstance(decorated, type) else (decorated,)
     for function in functions:
         code = getattr(getattr(function, "__func__", function), "__code__", None)

@@ -27,7 +27,7 @@ _execute_vjp = torch.ops.ketgrad.execute_vjp.default
 
 
 def execute_in_graph(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple[Tensor, Tensor]:
-    """Real and complex results (see `functions.execute_program`), by an operator that a graph can hold."""
+    """Real and complex results (see `functions.execute_program`), by an operator that can be in a graph."""
     if torch.compiler.is_exporting():
         return _execute_exported(_content(program), list(inputs))  # type: ignore[no-any-return]
     real, complex_, _ = _execute(program, list(inputs), keep_ket)
@@ -39,7 +39,7 @@ def execute_in_graph(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> 
 
 @torch.library.register_fake("ketgrad::execute")  # type: ignore[untyped-decorator]
 def _execute_fake(program: int, inputs: list[Tensor], keep_ket: bool) -> tuple[Tensor, Tensor, Tensor]:
-    _C.pin_program(program)  # a traced graph keeps the id as a constant, which is no reference to the program
+    _C.pin_program(program)  # the graph holds the id as a constant, which does not keep the program alive
     _require_one_device(inputs)
     found = _C.find_program(program)
     shape = found.describe()
@@ -52,7 +52,7 @@ def _execute_fake(program: int, inputs: list[Tensor], keep_ket: bool) -> tuple[T
 
 
 def _require_one_device(tensors: Sequence[Tensor]) -> None:
-    """Raise for meta tensors beside others, which torch sends to fake kernels; real kernels refuse other mixtures."""
+    """Raise for meta tensors beside others, which torch dispatches to fake kernels; real kernels check the rest."""
     devices = {tensor.device for tensor in tensors}
     if len(devices) > 1:
         raise ValueError(f"ketgrad: inputs are on {', '.join(sorted(map(str, devices)))}; all must be on one device")
@@ -93,7 +93,7 @@ def _refuse_compiled(ctx: Any, *cotangents: Any) -> None:
 
 
 def _no_context(ctx: Any, inputs: Any, output: Any) -> None:
-    """Nothing is saved for a backward pass that raises."""
+    """Saves nothing, because the backward pass raises."""
 
 
 @torch.library.register_fake("ketgrad::execute_jvp")  # type: ignore[untyped-decorator]
@@ -122,7 +122,7 @@ def _execute_vjp_jvp_fake(
 
 # --- under torch.export -----------------------------------------------------------------------------------------------
 
-# An exported graph runs in other processes, where a program's id means nothing: the graph holds the program itself.
+# An exported graph runs in other processes, where the registry does not have the program: the graph holds its content.
 
 _FORMAT = "ketgrad1:"
 

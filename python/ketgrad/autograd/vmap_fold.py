@@ -20,7 +20,7 @@ class VmapFold:
             and those whose gradients are requested, since the gradient of a shared input is summed over the batch.
 
     Attributes:
-        inputs: the inputs of the folded call, each (N · B, …), or as it was where it stays shared.
+        inputs: the inputs of the folded call, each (N · B, …), or unchanged if it stays shared.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class VmapFold:
         self.inputs = [self.fold_input(i, t, dim) for i, (t, dim) in enumerate(zip(inputs, dims, strict=True))]
 
     def fold_input(self, index: int, tensor: Tensor, dim: int | None) -> Tensor:
-        """An input of the call, or a tangent of that input: (N · B, …), or as it is where the input stays shared."""
+        """An input of the call, or a tangent of that input: (N · B, …), or unchanged if the input stays shared."""
         if not self.has_rows[index]:
             return tensor
         tensor = _to_front(tensor, dim)
