@@ -111,8 +111,9 @@ struct Arguments {
   void add(const Tensor& tensor, const InputSpec& spec, const Tensor& first, std::size_t position) {
     require_device(tensor, first, [&] { return input_name(position); });
     const ScalarType type = spec.is_complex ? complex_type<T> : real_type<T>;
-    require(tensor.scalar_type() == type,
-            [&] { return input_name(position) + " has another dtype than one of the first input's precision"; });
+    require(tensor.scalar_type() == type, [&] {
+      return input_name(position) + " has another dtype than the program needs in the first input's precision";
+    });
     const auto shape = tensor.sizes();
     const bool batched = shape.size() == spec.shape.size() + 1;
     const bool fits = (batched || shape.size() == spec.shape.size()) &&
