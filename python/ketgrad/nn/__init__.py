@@ -1,4 +1,4 @@
-"""Circuits as layers of torch.nn, and blocks of gates to make them of."""
+"""Circuits as layers of torch.nn, and blocks of gates to build them from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Block`: what all ready-made blocks of gates have in common."""
+"""`Block`: the base class of ready-made blocks of gates."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ ROTATIONS: dict[str, type[RX | RY | RZ]] = {"X": RX, "Y": RY, "Z": RZ}
 
 
 class Block(Immutable):
-    """Gates on some wires, made of features, of weights, or of both. Immutable; it holds no tensors.
+    """Gates on some wires with angles from features, weights or both. Immutable and without tensors.
 
-    Calling a block gives a list of operations. It takes what it needs, `block(inputs)`, `block(weights)` or
-    `block(inputs, weights)`: features `(num_features,)` or a batch of them `(B, num_features)`, and weights of the
-    shape in `weight_shapes`, which may have a leading batch axis as well.
+    A call of a block returns a list of operations: `block(inputs)`, `block(weights)` or `block(inputs, weights)`, with
+    features `(num_features,)` or a batch of them `(B, num_features)`, and weights of the shape in `weight_shapes`,
+    which may have a leading batch axis too.
 
     Attributes:
         wires: the wires, in order. Blocks take a number n, for the wires 0…n−1, or a sequence of labels.
-        num_features: how many features a block takes, 0 if it takes no inputs.
+        num_features: the number of features; 0 if the block takes no inputs.
 
     Raises:
-        TypeError: at a call, inputs or weights are no tensor.
-        ValueError: at a call, they have another shape.
+        TypeError: in a call, inputs or weights are no tensor.
+        ValueError: in a call, they have another shape.
     """
 
     wires: tuple[Wire, ...]
@@ -45,12 +45,12 @@ class Block(Immutable):
 
     @property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of the weights under the name "weights", or an empty dictionary if the block takes none."""
+        """The shape of the weights by the name "weights"; empty if the block has no weights."""
         return {} if self._shape is None else {"weights": self._shape}
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers the weights have."""
+        """The number of elements of the weights."""
         return 0 if self._shape is None else prod(self._shape)
 
     def __call__(self, *args: Any, **kwargs: Any) -> list[Operation]:
@@ -61,7 +61,7 @@ class Block(Immutable):
         """The gates as text, without angles.
 
         Args:
-            width: how many characters a line may have before the gates go on in a new block.
+            width: the most characters of a line; longer circuits continue in a new block.
         """
         inputs = [torch.empty(self.num_features, device="meta")] if self.num_features else []
         weights = [torch.empty(shape, device="meta") for shape in self.weight_shapes.values()]
@@ -73,7 +73,7 @@ class Block(Immutable):
         return f"{type(self).__name__}({options})"
 
     def _features(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """The features one by one, `()` or `(B,)` each."""
+        """The features as separate tensors, `()` or `(B,)` each."""
         self._require_features(inputs)
         return inputs.unbind(-1)
 
@@ -111,8 +111,8 @@ def wires_of(wires: int | Sequence[Wire], name: str) -> tuple[Wire, ...]:
     """The wires of a block: 0…n−1 for a number n.
 
     Raises:
-        TypeError: a label is none.
-        ValueError: there are no wires, or one is repeated.
+        TypeError: an item is no valid label of a wire.
+        ValueError: there are no wires, more than 1000, or one is repeated.
     """
     is_number = isinstance(wires, int) and not isinstance(wires, bool)
     if is_number and wires > _MOST_WIRES:  # type: ignore[operator]
@@ -138,7 +138,7 @@ def rotation_of(axis: str, name: str) -> type[RX | RY | RZ]:
     """The rotation about an axis.
 
     Raises:
-        ValueError: the axis is none of "X", "Y", "Z".
+        ValueError: the axis is not "X", "Y" or "Z".
     """
     if axis not in ("X", "Y", "Z"):
         raise ValueError(f'{name} must be "X", "Y" or "Z", not {axis!r}')
@@ -146,11 +146,11 @@ def rotation_of(axis: str, name: str) -> type[RX | RY | RZ]:
 
 
 def ring(wires: Sequence[Wire], distance: int = 1) -> list[tuple[Wire, Wire]]:
-    """Each wire with the one at some distance behind it, around the ring of all wires."""
+    """The pairs (wire i, wire i + distance modulo n)."""
     count = len(wires)
     return [(wires[i], wires[(i + distance) % count]) for i in range(count)]
 
 
 def neighbours(wires: Sequence[Wire]) -> list[tuple[Wire, Wire]]:
-    """The pairs of neighbours on the ring of all wires: one for two wires, none for one."""
+    """The pairs of neighbours on the ring of all wires; one pair for two wires, none for one."""
     return ring(wires)[: len(wires) if len(wires) > 2 else len(wires) - 1]

@@ -1,4 +1,4 @@
-"""What a layer compiles: its function, called with tensors in a fixed order, and what blocks become."""
+"""What a layer compiles: its function, with tensors in a fixed order, or a function made of blocks."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .block import Block
 
 
 class LayerCircuit:
-    """A layer's function as a function of its tensors in order: the inputs, where it takes them, then the weights.
+    """A layer's function, called with tensors in order: the inputs, if it takes inputs, then the weights.
 
-    `kg.compile` calls it while it traces only, and so are its checks made.
+    A compiled function calls it only while tracing, so its checks are made once per trace.
 
     Attributes:
-        function: the layer's.
-        title: what messages call it.
+        function: the layer's function.
+        title: its name in messages.
         takes_inputs: whether it takes inputs.
 
     Raises:
@@ -43,7 +43,7 @@ class LayerCircuit:
         parameter = _input_parameter(function, self.title, weights)
         self.takes_inputs = parameter is not None
         self._names = (*([] if parameter is None else [parameter]), *weights)
-        self.__wrapped__ = function  # where the tensors are looked for that it reads from outside
+        self.__wrapped__ = function  # captures are searched from here
 
     def __repr__(self) -> str:
         return self.title
@@ -58,7 +58,7 @@ class LayerCircuit:
         return tape
 
     def _on_plan(self, plan: CompiledPlan) -> None:
-        """Warn of features that have no effect; called with the plan of a trace."""
+        """Warn of features that have no effect; called with the compiled plan of each trace."""
         unread = plan.unread.get(0) if self.takes_inputs else None
         if unread:
             shown = ", ".join(map(str, unread[:8])) + (", …" if len(unread) > 8 else "")
@@ -70,11 +70,11 @@ class LayerCircuit:
             )
 
     def tape(self, tensors: Sequence[Tensor]) -> Tape:
-        """What the function returns.
+        """The tape that the function returns.
 
         Raises:
-            TypeError: it is no tape.
-            ValueError: it reads features that the inputs do not have.
+            TypeError: it returns no tape.
+            ValueError: it reads elements that inputs or weights do not have.
         """
         try:
             tape = self.function(**dict(zip(self._names, tensors, strict=True)))
@@ -112,7 +112,7 @@ class LayerCircuit:
     def _require_batch(self, tape: Tape, tensors: Sequence[Tensor]) -> None:
         expected = None
         if self.takes_inputs:
-            # Out of sight of the trace, which would be one for each batch size if this depended on it.
+            # Not recorded: if the trace depended on the batch size, it would not be batch-polymorphic.
             with DisableTorchFunction():
                 expected = tensors[0].shape[0] if tensors[0].dim() == 2 else None
         if tape.batch_size != expected:
@@ -135,7 +135,7 @@ def _input_parameter(function: Callable[..., Tape], title: str, weights: Sequenc
     """The name of the function's parameter that takes the inputs, if it has one.
 
     Raises:
-        ValueError: parameters and weights do not fit.
+        ValueError: parameters and weights do not match.
     """
     parameters = inspect.signature(function).parameters
     kinds = {name: parameter.kind for name, parameter in parameters.items()}
@@ -159,15 +159,15 @@ def _input_parameter(function: Callable[..., Tape], title: str, weights: Sequenc
 
 
 class BlockCircuit:
-    """Blocks one after the other, and measurements, as a function of inputs and weights.
+    """A sequence of blocks with measurements, as a function of inputs and weights that returns a tape.
 
     Attributes:
-        num_features: how many features the blocks take, 0 if none takes inputs.
-        weight_shapes: by the name of each weight.
+        num_features: the number of features; 0 if no block takes inputs.
+        weight_shapes: the shape of each weight, by name.
 
     Raises:
         TypeError: a block is no `Block`.
-        ValueError: no blocks, or blocks of different numbers of features.
+        ValueError: there are no blocks, or blocks take different numbers of features.
     """
 
     def __init__(self, blocks: Iterable[Block], measurements: Iterable[Measurement] | None = None) -> None:
@@ -181,7 +181,7 @@ class BlockCircuit:
         self.measurements = _z_of_each(wires) if measurements is None else tuple(measurements)
         self.__qualname__ = " + ".join(type(block).__name__ for block in self.blocks)
         self.__signature__ = _signature(self.num_features, self._names)
-        self.__wrapped__ = self.measurements  # whose observables may have coefficients that are tensors
+        self.__wrapped__ = self.measurements  # captures: tensors in their observables
 
     @property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -190,7 +190,7 @@ class BlockCircuit:
         return dict(zip([name for name in self._names if name], shapes, strict=True))
 
     def __call__(self, inputs: Tensor | None = None, **weights: Tensor) -> Tape:
-        """The tape."""
+        """The tape for inputs `(num_features,)` or `(B, num_features)` and weights."""
         operations = []
         for block, name in zip(self.blocks, self._names, strict=True):
             taken = [*([inputs] if block.num_features else []), *([weights[name]] if name else [])]
@@ -213,14 +213,14 @@ def _num_features(blocks: Sequence[Block]) -> int:
 
 
 def _names(blocks: Sequence[Block]) -> list[str]:
-    """The name of each block's weight, "" where there is none."""
+    """The name of each block's weight, "" for a block without weights."""
     has_weights = [bool(block.weight_shapes) for block in blocks]
     is_only = sum(has_weights) == 1
     return [("weights" if is_only else f"weights_{i}") if has else "" for i, has in enumerate(has_weights)]
 
 
 def _z_of_each(wires: Iterable[Any]) -> tuple[Measurement, ...]:
-    """⟨Z⟩ of each wire, in the order that a tape gives them."""
+    """⟨Z⟩ of each wire, in the order of `Tape.wires`."""
     tape = Tape([Identity(wires=list(dict.fromkeys(wires)))], [probs()])
     return tuple([expval(Z(wire)) for wire in tape.wires])
 

@@ -1,4 +1,4 @@
-"""Embeddings: blocks that bring features into a state."""
+"""Embeddings: blocks that encode features in a state."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .block import Block, positive, rotation_of, wires_of
 
 
 class AngleEmbedding(Block):
-    """A rotation of each wire by a feature, as PennyLane's `AngleEmbedding`. It takes one feature a wire.
+    """A rotation of each wire by a feature, as PennyLane's `AngleEmbedding`. It takes one feature per wire.
 
     Args:
         wires: a number n, for the wires 0…n−1, or a sequence of labels.
-        rotation: the axis, "X", "Y" or "Z".
+        rotation: the axis, "X" (the default), "Y" or "Z".
 
     Raises:
-        ValueError: another rotation, or no wires.
+        ValueError: the axis is another, or there are no wires.
 
     >>> import torch, ketgrad as kg
     >>> embedding = kg.nn.AngleEmbedding(2)
@@ -48,17 +48,17 @@ class AngleEmbedding(Block):
 class AmplitudeEmbedding(Block):
     """Features as the amplitudes of a state, as PennyLane's `AmplitudeEmbedding`. Only as the first block.
 
-    Features that are neither of norm 1 nor normalised are an error where a tape is built of values on the CPU: in
-    `kg.execute`, and at the first call of a compiled function or layer. Later calls do not look.
+    Without `normalize`, the norm of the features must be 1. This is checked if a tape is built from values on the CPU:
+    in `kg.execute`, and in the first call of a compiled function or layer, but not in later calls.
 
     Args:
         wires: a number n, for the wires 0…n−1, or a sequence of labels.
-        features: how many features, default 2^n.
-        pad_with: the amplitude of the basis states for which there are no features.
-        normalize: whether to divide by the norm (of the padded vector), through which gradients go.
+        features: the number of features; by default 2^n.
+        pad_with: the amplitude of the basis states without a feature.
+        normalize: whether to divide the padded vector by its norm, differentiably; by default not.
 
     Raises:
-        ValueError: more than 2^n features, fewer without `pad_with`, or no wires.
+        ValueError: there are more than 2^n features, fewer without `pad_with`, or no wires.
 
     >>> import torch, ketgrad as kg
     >>> embedding = kg.nn.AmplitudeEmbedding(2, features=3, pad_with=0.0, normalize=True)
@@ -102,15 +102,15 @@ class AmplitudeEmbedding(Block):
 
 
 class IQPEmbedding(Block):
-    """Hadamards, a phase for each feature and for products of two, as PennyLane's `IQPEmbedding`.
+    """Hadamards, then diagonal rotations by features and products of two features, as PennyLane's `IQPEmbedding`.
 
     Args:
-        wires: a number n, for the wires 0…n−1, or a sequence of labels. There is one feature a wire.
-        repeats: how often the block is repeated.
-        pattern: the pairs of wires whose features are multiplied; default: all pairs, in order.
+        wires: a number n, for the wires 0…n−1, or a sequence of labels. It takes one feature per wire.
+        repeats: how often the gates are repeated; by default once.
+        pattern: the pairs of wires whose features are multiplied; by default all pairs, in order.
 
     Raises:
-        ValueError: a pair that is none of two of the wires, repeats below 1, or no wires.
+        ValueError: an item of the pattern is no pair of the wires, repeats is below 1, or there are no wires.
 
     >>> import torch, ketgrad as kg
     >>> print(kg.nn.IQPEmbedding(2).draw())

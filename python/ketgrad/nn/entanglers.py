@@ -1,4 +1,4 @@
-"""Entanglers: blocks of trainable rotations and gates between wires."""
+"""Entanglers: blocks of trainable rotations and two-wire gates."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .block import Block, neighbours, positive, ring, rotation_of, wires_of
 
 
 class BasicEntangler(Block):
-    """Layers of one rotation a wire and a ring of CNOTs, as PennyLane's `BasicEntanglerLayers`.
+    """Layers of one rotation per wire and a ring of CNOTs, as PennyLane's `BasicEntanglerLayers`.
 
-    Two wires have one CNOT a layer, one wire has none.
+    On two wires a layer has one CNOT, on one wire none.
 
     Args:
         wires: a number n, for the wires 0…n−1, or a sequence of labels.
-        layers: how many layers L; weights are `(L, n)`.
-        rotation: the axis, "X", "Y" or "Z".
+        layers: the number of layers L, by default 1; weights are `(L, n)`.
+        rotation: the axis, "X" (the default), "Y" or "Z".
 
     Raises:
-        ValueError: another rotation, layers below 1, or no wires.
+        ValueError: the axis is another, layers is below 1, or there are no wires.
 
     >>> import torch, ketgrad as kg
     >>> block = kg.nn.BasicEntangler(3, layers=2)
@@ -59,17 +59,18 @@ class BasicEntangler(Block):
 
 
 class StronglyEntangling(Block):
-    """Layers of one `Rot` a wire and a ring of gates, as PennyLane's `StronglyEntanglingLayers`.
+    """Layers of one `Rot` per wire and a ring of two-wire gates, as PennyLane's `StronglyEntanglingLayers`.
 
     Args:
         wires: a number n, for the wires 0…n−1, or a sequence of labels.
-        layers: how many layers L; weights are `(L, n, 3)`.
-        ranges: for each layer, how far a wire's gate reaches; default: 1, 2, …, n−1, and again from 1.
-        imprimitive: the gate between two wires, one without parameters; none on a single wire.
+        layers: the number of layers L, by default 1; weights are `(L, n, 3)`.
+        ranges: for each layer the distance r of its gates, on wires i and i + r modulo n; by default 1, 2, …, n−1,
+            repeated.
+        imprimitive: the two-wire gate, without parameters; by default `CNOT`. A single wire has none.
 
     Raises:
-        TypeError: `imprimitive` is no gate on two wires without parameters.
-        ValueError: a range that is a multiple of n, another number of ranges, layers below 1, or no wires.
+        TypeError: `imprimitive` is no two-wire gate without parameters.
+        ValueError: a range is a multiple of n, there are not L ranges, layers is below 1, or there are no wires.
 
     >>> import torch, ketgrad as kg
     >>> block = kg.nn.StronglyEntangling(3, layers=2)
@@ -137,18 +138,18 @@ def _ranges(given: Any, layers: int, wires: int) -> tuple[int, ...]:
 
 
 class HardwareEfficient(Block):
-    """Rotations of every wire and a chain of CNOTs, as Qiskit's `efficient_su2` by default.
+    """Rotations of all wires and a chain of CNOTs, as Qiskit's `efficient_su2` with its defaults.
 
-    Each layer has a rotation of every wire about each axis, then CNOTs between neighbours, those of the last pair
-    first; the rotations come once more at the end.
+    Each layer has a rotation of every wire about each axis, then a CNOT on each pair of neighbours, the last pair
+    first. After the last layer, the rotations are repeated.
 
     Args:
         wires: a number n, for the wires 0…n−1, or a sequence of labels.
-        layers: how many layers L; weights are `(L + 1, len(rotations), n)`.
-        rotations: axes of the rotations in order, letters of "XYZ".
+        layers: the number of layers L, by default 1; weights are `(L + 1, len(rotations), n)`.
+        rotations: the axes of the rotations in order, as letters X, Y, Z; by default "YZ".
 
     Raises:
-        ValueError: no axes or another one, layers below 1, or no wires.
+        ValueError: there are no axes, an axis is another, layers is below 1, or there are no wires.
 
     >>> import torch, ketgrad as kg
     >>> print(kg.nn.HardwareEfficient(3).draw())

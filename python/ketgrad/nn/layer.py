@@ -16,10 +16,10 @@ from .block import Block
 from .circuit import BlockCircuit, LayerCircuit
 
 Weights: TypeAlias = Mapping[str, int | Sequence[int] | Tensor]
-"""What a layer takes for its weights: a shape or a tensor for each name."""
+"""The weights of a layer: a shape or a tensor for each name."""
 
 Init: TypeAlias = Callable[[Tensor], Any]
-"""Fills a tensor in place."""
+"""Fills a tensor in place; what it returns is ignored."""
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -27,37 +27,38 @@ _HALF = (torch.float16, torch.bfloat16)
 class CircuitLayer(nn.Module):
     """A circuit as a layer: a function of inputs and weights that returns a `Tape`, compiled by `compile`.
 
-    The weights are parameters of the layer, under their names. The function gets a sample `(features,)` or a batch
-    `(B, features)` and indexes it as `inputs[..., i]`; the layer takes inputs of shape `(..., features)`. What is
-    returned depends on the measurements:
+    The weights are parameters of the layer, under their names. The layer takes inputs `(..., features)`; the function
+    gets a sample `(features,)` or a batch `(B, features)`, and indexes it as `inputs[..., i]`. The output depends on
+    the measurements:
 
-    - expectation values, variances (one number each) and probabilities (2^k): real, one after the other along the last
+    - expectation values and variances (one number each) and probabilities (2^k): real, concatenated along the last
       axis, `(..., total)`;
-    - `state()` alone: complex, `(..., 2^n)`; `density_matrix` alone: complex, `(..., 2^k, 2^k)`.
+    - only `state()`: complex, `(..., 2^n)`; only `density_matrix`: complex, `(..., 2^k, 2^k)`.
 
-    Results have the precision of the weights and inputs, which must agree. float16 and bfloat16, of inputs and of
-    weights, are computed in float32, and so is everything under autocast; the result is float32 then.
+    Results have the precision of weights and inputs, which must agree. float16 and bfloat16 inputs and weights are
+    converted to float32, and under autocast everything is computed in float32; then results are float32.
 
     Args:
         function: returns a tape. Its parameters are the weights, by name, and at most one other without a default, the
-            inputs; without one the layer is called without inputs: `layer()`. What `compile` refuses is refused.
-        weights: for each name a shape, or a tensor that is the initial value (copied, but a `torch.nn.Parameter` is
-            taken as it is, so that layers may share it).
-        init: fills a weight that is given by its shape in place, such as `torch.nn.init.normal_`; or a dictionary with
-            such a function for some names. Default: uniform on [0, 2π).
-        device, dtype: of the weights, as in torch's layers; default: torch's defaults, or what a tensor has.
-        recompute: whether the backward pass computes the final states again, or they are kept for it; as of `compile`.
+            inputs; if there is none, the layer is called without inputs, `layer()`. It must be one that `compile` can
+            trace.
+        weights: for each name a shape, or a tensor with the initial values. A tensor is copied, a `torch.nn.Parameter`
+            is used itself, so that layers can share it.
+        init: a function that fills a weight given by its shape in place, such as `torch.nn.init.normal_`, or a
+            dictionary of such functions by name. By default weights are uniform on [0, 2π).
+        device, dtype: of the weights, as in torch's layers; by default torch's defaults, or those of a given tensor.
+        recompute: whether the backward pass recomputes the final states or they are kept for it; as for `compile`.
 
     Attributes:
-        circuit: the compiled function, with `traces` and `explain`; it takes the inputs and then all weights.
+        circuit: the compiled function, with `traces` and `explain`; it takes the inputs, then all weights.
 
     Raises:
-        TypeError: the function is not callable, is compiled already or a QNode; a weight is no shape and no tensor of
-            floating-point numbers; `recompute` is not True, False or None; at a call, inputs that are not a
-            floating-point tensor, or that are missing or not expected.
-        ValueError: weights and parameters of the function do not fit; at a call, inputs without an axis of features,
-            inputs and weights of different precision or device, a state beside other measurements, results that are no
-            batch of the inputs' size.
+        TypeError: the function is not callable, compiled already, or a QNode; a weight is neither a shape nor a
+            floating-point tensor; `recompute` is not True, False or None. In a call: inputs are no floating-point
+            tensor, missing or not expected.
+        ValueError: weights and parameters of the function do not match. In a call: inputs have no axis of features,
+            inputs and weights differ in precision or device, a state is measured beside other measurements, or the
+            tape's batch size is not that of the inputs.
 
     >>> import torch, ketgrad as kg
     >>> def circuit(inputs, weights):
@@ -114,19 +115,18 @@ class CircuitLayer(nn.Module):
         dtype: torch.dtype | None = None,
         recompute: bool | None = None,
     ) -> CircuitLayer:
-        """A layer of blocks, one after the other; all that take inputs take the same.
+        """A layer of a sequence of blocks; all blocks that take inputs get the same.
+
+        If one block has weights, they are named `weights`; if several have, `weights_i` for block i of the list.
 
         Args:
-            blocks: at least one; those that take inputs take equally many features.
-            measurements: default: the expectation value of Z on each wire, in the order of the tape's wires.
+            blocks: at least one; those that take inputs take the same number of features.
+            measurements: by default the expectation value of Z on each wire, in the order of the tape's wires.
             init, device, dtype, recompute: as for the class.
-
-        The weights of the only block that has any are called `weights`; if several have, they are called `weights_0`,
-        `weights_1`, … by the block's place in the list.
 
         Raises:
             TypeError: a block is no `Block`.
-            ValueError: no blocks, or blocks of different numbers of features.
+            ValueError: there are no blocks, or blocks take different numbers of features.
 
         >>> import torch, ketgrad as kg
         >>> layer = kg.nn.CircuitLayer.from_blocks([kg.nn.AngleEmbedding(4), kg.nn.StronglyEntangling(4, layers=2)])
@@ -140,11 +140,11 @@ class CircuitLayer(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers the weights have."""
+        """The number of elements of all weights."""
         return sum(getattr(self, name).numel() for name in self._names)
 
     def forward(self, inputs: Tensor | None = None) -> Tensor:
-        """The results for inputs `(..., features)`, or of the circuit without inputs."""
+        """The results for inputs `(..., features)`, or without inputs; shapes and errors are those of the class."""
         if not self._takes_inputs:
             if inputs is not None:
                 raise TypeError(f"{self._title} takes no inputs: call layer()")
@@ -157,10 +157,10 @@ class CircuitLayer(nn.Module):
         return results.reshape(*inputs.shape[:-1], *results.shape[1:])
 
     def tape(self, inputs: Tensor | None = None) -> Tape:
-        """The circuit of a sample `(features,)` or a batch `(B, features)`, such as for `kg.explain` or `kg.execute`.
+        """The tape for a sample `(features,)` or a batch `(B, features)`, for `kg.explain` or `kg.execute`.
 
         Raises:
-            TypeError: inputs that are missing, not expected, or no tensor.
+            TypeError: inputs are missing, not expected, or no tensor.
         """
         if self._takes_inputs != isinstance(inputs, Tensor):
             raise TypeError(f"{self._title} takes {'a tensor as' if self._takes_inputs else 'no'} inputs")
@@ -168,12 +168,12 @@ class CircuitLayer(nn.Module):
         return self._circuit.tape((*taken, *[getattr(self, name) for name in self._names]))
 
     def draw(self, inputs: Tensor | None = None, decimals: int | None = 2, width: int = 100) -> str:
-        """The circuit as text, as `Tape.draw` draws it.
+        """The circuit as text, as by `Tape.draw`.
 
         Args:
-            inputs: a sample or a batch; a layer of blocks also draws without, features being shown as "?".
-            decimals: how many decimals of an angle to show, None to show none of the angles.
-            width: how many characters a line may have before the circuit goes on in a new block.
+            inputs: a sample or a batch; optional for a layer of blocks, where missing features are shown as "?".
+            decimals: the decimals of an angle; None shows no angles.
+            width: the most characters of a line; longer circuits continue in a new block.
 
         >>> import ketgrad as kg
         >>> blocks = [kg.nn.AngleEmbedding(2), kg.nn.BasicEntangler(2)]
@@ -195,10 +195,10 @@ class CircuitLayer(nn.Module):
         return f"CircuitLayer of {self._circuit.title}"
 
     def _run(self, inputs: tuple[Tensor, ...], axes: int) -> Tensor:
-        """The results for a sample (0) or a batch (1 axis), joined along the last axis."""
+        """The results for a sample (axes = 0) or a batch (axes = 1), joined along the last axis."""
         tensors = [_widened(t) for t in (*inputs, *[getattr(self, name) for name in self._names])]
         kind = tensors[0].device.type if tensors else "cpu"
-        if kind != "meta" and torch.is_autocast_enabled(kind):  # meta is no kind that autocast knows
+        if kind != "meta" and torch.is_autocast_enabled(kind):  # it raises for "meta"
             with torch.autocast(kind, enabled=False):
                 return _joined(self.circuit(*tensors), axes)
         return _joined(self.circuit(*tensors), axes)
@@ -216,7 +216,7 @@ def _widened(tensor: Tensor) -> Tensor:
 
 
 def _joined(results: Any, axes: int) -> Tensor:
-    """The results of all measurements along the last axis, behind so many batch axes."""
+    """The results of all measurements, concatenated along the last axis, after `axes` batch axes."""
     if isinstance(results, Tensor):
         return results.unsqueeze(-1) if results.dim() == axes else results
     if all(r.dim() == axes for r in results):
@@ -225,7 +225,7 @@ def _joined(results: Any, axes: int) -> Tensor:
 
 
 def _refused(inputs: Any, title: str) -> Exception:
-    """The error for inputs that a layer does not take."""
+    """The error for invalid inputs."""
     what = f"{title}: inputs must be a floating-point tensor of shape (..., features)"
     if inputs is None:
         return TypeError(f"{what}; none are given")
@@ -241,7 +241,7 @@ def _refused(inputs: Any, title: str) -> Exception:
 
 
 def _initialisers(init: Any, weights: Weights) -> dict[str, Init]:
-    """For each weight that is given by its shape, what fills it."""
+    """For each weight that is given by its shape, the function that fills it."""
     shaped = [name for name, given in weights.items() if not isinstance(given, Tensor)]
     if isinstance(init, Mapping):
         for name in init:
@@ -276,7 +276,7 @@ def _parameter(name: str, given: Any, fill: Init | None, device: Any, dtype: tor
 
 
 def _adopted(name: str, given: Tensor, device: Any, dtype: torch.dtype | None) -> nn.Parameter:
-    """A parameter of a tensor's values; a `Parameter` itself, unless it has to move."""
+    """A parameter with a tensor's values; a `Parameter` itself, unless device or dtype differ."""
     moved = given.to(device=device, dtype=dtype)
     _require_real(name, moved)
     if isinstance(given, nn.Parameter):

@@ -1,4 +1,4 @@
-"""Blocks that bring the features in again before each trainable layer."""
+"""Data re-uploading: blocks that encode the features again before each trainable layer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class DataReuploading(Block):
     """An `AngleEmbedding` before each layer of a `StronglyEntangling`.
 
     Args:
-        wires: a number n, for the wires 0…n−1, or a sequence of labels. There is one feature a wire.
-        layers: how many layers L; weights are `(L, n, 3)`.
-        rotation: the axis of the embedding, "X", "Y" or "Z".
+        wires: a number n, for the wires 0…n−1, or a sequence of labels. It takes one feature per wire.
+        layers: the number of layers L, by default 1; weights are `(L, n, 3)`.
+        rotation: the axis of the embedding, "X" (the default), "Y" or "Z".
 
     Raises:
-        ValueError: another rotation, layers below 1, or no wires.
+        ValueError: the axis is another, layers is below 1, or there are no wires.
 
     >>> import torch, ketgrad as kg
     >>> block = kg.nn.DataReuploading(2, layers=2)
@@ -59,21 +59,21 @@ class DataReuploading(Block):
 
 
 class QAOA(Block):
-    """Features in layers like those of QAOA, as PennyLane's `QAOAEmbedding`: an embedding, no ansatz of a cost.
+    """An embedding with layers like those of QAOA, as PennyLane's `QAOAEmbedding`; not the ansatz of a cost function.
 
-    Each layer rotates the wires by RX of their features, with H on the wires without one, and then has a `MultiRZ` a
-    pair of neighbours on the ring (one on two wires, none on one) and a rotation a wire, all by weights. The features
-    come once more at the end.
+    Each layer encodes the features by RX, with H on wires without a feature, then applies weights: a `MultiRZ` per pair
+    of neighbours on the ring (one pair on two wires, none on one) and a rotation per wire. After the last layer, the
+    features are encoded once more.
 
     Args:
         wires: a number n, for the wires 0…n−1, or a sequence of labels.
-        layers: how many layers L; weights are `(L, 2n)`, those of the pairs first; `(L, 3)` for two wires, `(L, 1)` for
-            one.
-        features: how many features, for the first of the wires; default n.
-        local_field: the axis of the rotations by weights, "X", "Y" or "Z".
+        layers: the number of layers L, by default 1; weights are `(L, 2n)`, those of the pairs first: `(L, 3)` for two
+            wires, `(L, 1)` for one.
+        features: the number of features, of the first wires; by default n.
+        local_field: the axis of the rotations by weights, "X", "Y" (the default) or "Z".
 
     Raises:
-        ValueError: more features than wires, another axis, layers below 1, or no wires.
+        ValueError: there are more features than wires, the axis is another, layers is below 1, or there are no wires.
 
     >>> import torch, ketgrad as kg
     >>> block = kg.nn.QAOA(2, features=1)
@@ -101,7 +101,7 @@ class QAOA(Block):
         _set(self, "local_field", local_field)
 
     def __call__(self, inputs: Tensor, weights: Tensor) -> list[Operation]:
-        """The operations for inputs `(features,)` or `(B, features)` and weights `(L, 2n)`."""
+        """The operations for inputs `(features,)` or `(B, features)` and weights as in `weight_shapes`."""
         features = self._features(inputs)
         self._require_weights(weights)
         embedding: list[Operation] = [RX(x, wires=wire) for x, wire in zip(features, self.wires, strict=False)]
