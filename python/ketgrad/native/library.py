@@ -23,9 +23,9 @@ except ImportError as error:
 
 
 def _load_cuda() -> str:
-    """Load the operators for CUDA; why there are none, or "".
+    """Load the operators for CUDA; returns why there are none, or "".
 
-    No error and no warning: everything else works, and a call with parameters on CUDA says what is missing.
+    Without them there is no warning: everything else works, and calls with parameters on CUDA raise.
     """
     if torch.version.cuda is None:
         return "PyTorch is a CPU build"
@@ -40,6 +40,6 @@ def _load_cuda() -> str:
 
 
 NO_CUDA = _load_cuda()
-"""Why there are no operators for CUDA; "" where there are."""
+"""Why there are no operators for CUDA; "" if there are."""
 
 __all__ = ["NO_CUDA", "_C"]

@@ -1,4 +1,4 @@
-"""The operators `torch.ops.ketgrad.*` as typed functions, without autograd, and what every route to them asks."""
+"""The operators `torch.ops.ketgrad.*` as typed functions, without autograd, and checks that all callers need."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _execute_jvp = torch.ops.ketgrad.execute_jvp.default
 _execute_vjp_jvp = torch.ops.ketgrad.execute_vjp_jvp.default
 
 
-# What autograd would do with an operator is Python, and slow; where there is nothing for it to do it is left out.
+# The autograd kernels of the operators are Python, and slow: calls that need no derivatives skip them.
 
 
 def _native(operator: Any, program: int, inputs: Sequence[Tensor], *others: Any) -> Any:
-    """Call an operator without autograd; a GPU's lack of memory is raised as torch raises it."""
+    """Call an operator below autograd; MemoryError on a GPU becomes torch.OutOfMemoryError."""
     if is_profiling():
         _plan_by_name(program, inputs)
     try:
@@ -42,16 +42,16 @@ def _native(operator: Any, program: int, inputs: Sequence[Tensor], *others: Any)
 
 
 def _plan_by_name(program: int, inputs: Sequence[Tensor]) -> None:
-    """Have the plan of a call made now, under a name of its own; otherwise the operator's first call makes it."""
+    """Make the plan of a call now, so that a profiler shows it by name; otherwise the operator's first call does."""
     found = _C.find_program(program)
-    is_well_formed = len(inputs) == len(found.input_axes())  # if it is not, the operator says so
+    is_well_formed = len(inputs) == len(found.input_axes())  # otherwise the operator raises
     if is_well_formed and inputs[0].device.type == "cpu":
         with span("plan"):
             found.make_plan(batch_size(found, inputs), inputs[0].dtype is torch.float64, torch.get_num_threads())
 
 
 def batch_size(program: _C.Program, inputs: Sequence[Tensor]) -> Any:
-    """B, in graphs a symbolic integer perhaps: of the first input that has one axis more than the program says."""
+    """The batch size B: that of the first input with a batch axis, else 1. In graphs it may be a symbolic integer."""
     for tensor, axes in zip(inputs, program.input_axes(), strict=True):
         if tensor.dim() > axes:
             return tensor.shape[0]
@@ -59,15 +59,15 @@ def batch_size(program: _C.Program, inputs: Sequence[Tensor]) -> Any:
 
 
 def has_kernels(device_type: str) -> bool:
-    """Whether this build has the operators for a kind of device, "cpu" or "cuda"."""
+    """Whether this build has the operators for a device type, "cpu" or "cuda"."""
     return has_kernel_for_dispatch_key("ketgrad::execute", device_type.upper())
 
 
 def require_kernels(device: torch.device) -> None:
-    """Raise where a device has no kernels in this build.
+    """Check that this build has kernels for a device.
 
     Raises:
-        NotImplementedError: names the device and what would be right.
+        NotImplementedError: it has none.
     """
     if device.type not in ("cpu", "meta") and not has_kernels(device.type):
         raise NotImplementedError(
@@ -81,14 +81,15 @@ def run_execute(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple
 
     Args:
         program: the id of a program.
-        inputs: one tensor per input of the program, each in the program's shape or behind a batch axis (B, …).
-        keep_ket: whether to return the final states, which `run_execute_vjp` otherwise computes again.
+        inputs: one tensor per input of the program, in the input's shape or with a leading batch axis (B, …). The first
+            is float32 or float64, the others of that precision, real or complex.
+        keep_ket: whether to return the final states, which `run_execute_vjp` otherwise recomputes.
 
     Returns:
-        Real results (B, R), complex results (B, C) and the kets (B, 2^n), or (B, 0) where they are not kept.
+        Real results (B, R), complex results (B, C) and the ket (B, 2^n), or (B, 0) if it is not kept.
 
     Raises:
-        ValueError: an input of a wrong shape, dtype or device.
+        ValueError: an input has a wrong shape, dtype or device.
         MemoryError: states and results do not fit; the message has the bytes. On a GPU it is torch.OutOfMemoryError.
         IndexError: no such program.
     """
@@ -102,10 +103,10 @@ def run_execute_vjp(
 
     Args:
         program, inputs: as in `run_execute`.
-        ket: what `run_execute` returned; it is not written to. (B, 0): it is computed again.
+        ket: that of `run_execute`, not modified; (B, 0): it is recomputed.
         g_real: cotangents (B, R) of the real results.
         g_complex: cotangents (B, C) of the complex results, ∂L/∂Re z + i ∂L/∂Im z.
-        requested: the inputs whose gradients are computed; the backward sweep ends where they need no more.
+        requested: the inputs whose gradients are computed; the backward sweep stops once none of them is left.
 
     Returns:
         The gradients of the requested inputs, each in its input's shape; of a shared input summed over the batch.
@@ -119,7 +120,7 @@ def run_execute_vjp(
 def run_execute_jvp(
     program: int, inputs: Sequence[Tensor], tangents: Sequence[Tensor], tangent_inputs: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Derivatives of the results along a direction, without autograd.
+    """Derivatives of the results along tangents of the inputs, without autograd.
 
     Args:
         program, inputs: as in `run_execute`.
@@ -144,16 +145,16 @@ def run_execute_vjp_jvp(
     cotangent_tangents: tuple[Tensor, Tensor],
     requested: Sequence[int],
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Derivatives of results and gradients along a direction (forward over reverse), without autograd.
+    """Derivatives of results and gradients along tangents (forward over reverse), without autograd.
 
     Args:
         program, inputs, tangents, tangent_inputs: as in `run_execute_jvp`.
         cotangents: of the real and of the complex results, as in `run_execute_vjp`.
-        cotangent_tangents: their tangents; without elements where they have none.
-        requested: the inputs, the derivatives of whose gradients are computed.
+        cotangent_tangents: the tangents of the cotangents; (0,) for a zero tangent.
+        requested: the inputs whose gradients' derivatives are computed.
 
     Returns:
-        What `run_execute_jvp` returns, and the derivatives of what `run_execute_vjp` returns.
+        The derivatives of `run_execute_jvp`, and those of the gradients of `run_execute_vjp`.
 
     Raises:
         ValueError, MemoryError, IndexError: as in `run_execute`.
@@ -168,10 +169,10 @@ def is_transforming() -> bool:
 
 
 def refuse_transforms(tensors: Sequence[Tensor]) -> None:
-    """Raise where a derivative would be taken by a route that has none: it would be zero in silence.
+    """Check that no derivative is taken on a path that does not support it, where it would silently be zero.
 
     Raises:
-        NotImplementedError: a functorch transform is active, or a tensor carries a tangent.
+        NotImplementedError: a functorch transform is active, or a tensor has a tangent.
     """
     if maybe_current_level() is not None:
         raise NotImplementedError(
@@ -187,7 +188,7 @@ def refuse_transforms(tensors: Sequence[Tensor]) -> None:
 
 
 def refuse_legacy_vmap(tensors: Sequence[Tensor]) -> None:
-    """Raise under `is_grads_batched` and `vectorize` of torch.autograd, which use a vmap of their own.
+    """Check for the legacy vmap, which `is_grads_batched` and `vectorize` of torch.autograd use.
 
     Raises:
         NotImplementedError: a tensor is batched by it.

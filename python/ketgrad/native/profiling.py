@@ -1,4 +1,4 @@
-"""Names in `torch.profiler` for what is done around the operators."""
+"""Spans in `torch.profiler` for the work around the operators."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ _NOTHING = nullcontext()
 
 
 def span(name: str) -> AbstractContextManager[Any]:
-    """Gives what is done inside a name; costs a fifth of a microsecond while nobody profiles."""
+    """A context whose time a profiler shows as `ketgrad::name`; takes 0.2 µs without a profiler."""
     return torch.profiler.record_function(f"ketgrad::{name}") if is_profiling() else _NOTHING

@@ -1,7 +1,7 @@
-"""Every private name of torch that ketgrad uses; nothing else may use one.
+"""All private names of torch that ketgrad uses; no other module may use one.
 
-Checked with torch 2.11, 2.12 and 2.13. What each name must do is in `tests/native/test_torch_private.py`, which the
-workflows run with the oldest torch and with the newest.
+Checked with torch 2.11, 2.12 and 2.13. `tests/native/test_torch_private.py` tests what each must do; the workflows run
+it with the oldest and the newest torch.
 """
 
 from __future__ import annotations
@@ -110,30 +110,30 @@ _SKIP = eval_frame._FrameExecStrategy(eval_frame._FrameAction.SKIP, eval_frame._
 
 
 def skip_in_dynamo(code: CodeType) -> None:
-    """Have torch.compile leave frames of this code alone, with all that they call.
+    """Make torch.compile skip frames of this code and what they call.
 
-    `torch.compiler.disable` does that by a wrapper, and by importing Dynamo.
+    `torch.compiler.disable` would add a wrapper, and import Dynamo.
     """
     eval_frame.set_code_exec_strategy(code, _SKIP)
 
 
 def nonstrict_trace(function: Callable[..., Any]) -> Any:
-    """`torch._dynamo.nonstrict_trace`; it imports Dynamo, which takes as long as all of torch."""
+    """`torch._dynamo.nonstrict_trace`; imports Dynamo, which takes as long as the rest of torch."""
     import torch._dynamo
 
     return torch._dynamo.nonstrict_trace(function)
 
 
 def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
-    """`function.apply` without what it adds for transforms: the cheapest, where none is active."""
+    """`function.apply` without its support for transforms: faster if none is active."""
     return torch._C._FunctionBase.__dict__["apply"].__get__(None, function)  # type: ignore[no-any-return]
 
 
 def forward_mode_level() -> int:
-    """The level of forward-mode differentiation, −1 outside of any."""
+    """The level of forward-mode differentiation, −1 outside of it."""
     return forward_ad._current_level
 
 
 def version_of(tensor: Tensor) -> int:
-    """How often a tensor was changed in place; not of an inference tensor, which has no such count."""
+    """The version counter of a tensor, which changes in place increment; inference tensors have none."""
     return tensor._version
