@@ -1,1 +1,1 @@
-"""Functions that return tapes become native calls: traced once per structure, without Python in later calls."""
+"""`kg.compile`: functions that return tapes are traced once per structure; later calls do not run their Python."""

@@ -1,4 +1,4 @@
-"""The arguments of a compiled function: the tensors among them, and the key by which a plan is found for them."""
+"""The arguments of a compiled function: the tensors among them, and the key of their compiled plan."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..native.torch_private import (
 from .front_ends import operators_front_end
 
 WITHOUT_VALUES = (FakeTensor, FunctionalTensor)
-"""The tensors with which torch.compile and torch.export trace."""
+"""The tensor subclasses with which torch.compile and torch.export trace."""
 
 Key = tuple[Any, ...]
 
@@ -33,7 +33,7 @@ class Arguments(NamedTuple):
 
     Attributes:
         args, kwargs: as they were passed.
-        static: all but the tensors, in a hashable form; None: there are only tensors, none of them nested.
+        static: everything but the tensors, in a hashable form; None: there are only tensors, not nested.
         tensors: the tensors among them, in order.
     """
 
@@ -44,18 +44,18 @@ class Arguments(NamedTuple):
 
     @property
     def others(self) -> list[Any]:
-        """The objects that are no tensors."""
+        """The leaves that are no tensors."""
         leaves = pytree.tree_leaves((self.args, self.kwargs))
         return [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Args and kwargs with other tensors in place of these."""
+        """Args and kwargs with these tensors replaced by others, in order."""
         args, kwargs = replace_tensors((self.args, self.kwargs), iter(tensors))
         return args, kwargs
 
 
 def tensors_key(tensors: Sequence[Any]) -> Key | None:
-    """The guards of tensors; None where something else is among them."""
+    """The guards of tensors; None if an item is no tensor."""
     try:
         return tuple([(t.shape, t.dtype, t.requires_grad, t.device, t.layout) for t in tensors])
     except AttributeError:
@@ -63,10 +63,11 @@ def tensors_key(tensors: Sequence[Any]) -> Key | None:
 
 
 def flatten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Hashable, tuple[Tensor, ...]]:
-    """All but the tensors among the arguments in a hashable form, and the tensors.
+    """The arguments without their tensors in a hashable form, and the tensors.
 
     Raises:
-        TypeError: an argument is neither a tensor nor hashable, or is an operator of a library that holds tensors.
+        TypeError: an argument is neither a tensor nor hashable, or is an operator of a library with tensors as
+            parameters.
     """
     tensors: list[Tensor] = []
     return _static_part((args, kwargs), tensors), tuple(tensors)
@@ -99,7 +100,7 @@ def _static_part(item: Any, tensors: list[Tensor]) -> Hashable:
 
 
 def replace_tensors(item: Any, tensors: Iterator[Tensor]) -> Any:
-    """Nested arguments with other tensors in place of theirs, in order."""
+    """Nested arguments with their tensors replaced by others, in order."""
     if isinstance(item, Tensor):
         return next(tensors)
     if isinstance(item, (tuple, list)):
@@ -114,8 +115,8 @@ def replace_tensors(item: Any, tensors: Iterator[Tensor]) -> Any:
 
 
 def plain_tensor(tensor: Tensor) -> Tensor:
-    """A tensor without functorch's wrappers and tangents, in the shape that transforms show; fake ones become real."""
-    axes = []  # axes of outer levels count among the axes that inner levels show
+    """A tensor without functorch's wrappers and tangents, of the wrapper's shape; fake tensors become real ones."""
+    axes = []  # each is an axis of what its wrapper wraps, where axes of deeper wrappers do not show: those go first
     while is_functorch_wrapped_tensor(tensor):
         if is_batchedtensor(tensor):
             axes.append(maybe_get_bdim(tensor))
@@ -131,7 +132,7 @@ def plain_tensor(tensor: Tensor) -> Tensor:
 
 
 def _real_example(tensor: Tensor) -> Tensor:
-    """A tensor of NaN like a fake one; a symbolic size becomes the present one."""
+    """A real tensor of NaN like a fake one; of a symbolic size the hint is taken."""
     sizes = [getattr(getattr(size, "node", None), "hint", size) for size in tensor.shape]
     value = float("nan") if tensor.is_floating_point() or tensor.is_complex() else 0
     example = torch.full(sizes, value, dtype=tensor.dtype, device=tensor.device)
@@ -139,7 +140,7 @@ def _real_example(tensor: Tensor) -> Tensor:
 
 
 def alias(tensor: Tensor, rows: int | None = None) -> Tensor:
-    """A tensor object for one place among the arguments of a trace; with `rows`, so many rows that repeat its own."""
+    """A new tensor object for an argument of a trace, with the same values; with `rows`, rows repeated to so many."""
     with torch.no_grad():
         if rows is not None:
             made = tensor.index_select(0, torch.arange(rows, device=tensor.device) % tensor.shape[0])

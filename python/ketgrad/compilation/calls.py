@@ -1,8 +1,8 @@
-"""A plan at run time: its arithmetic, and its native calls under autograd.
+"""A compiled plan at run time: its arithmetic, and its native calls under autograd.
 
-Each native call is one node of autograd: the views of its inputs, the split into results and the join of their
-cotangents happen inside it. The node saves the tensors of the call, not their views, and packs them again in the
-backward pass. What it saves besides, and its gradients, are those of `autograd/derivative_rule`.
+Each native call is one autograd node, which also reshapes inputs, splits results and joins cotangents. It saves the
+tensors of the call, not the packed inputs, and packs them again in the backward pass; otherwise it follows
+`autograd/derivative_rule`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def run_plan(plan: CompiledPlan, tensors: Sequence[Tensor]) -> Any:
 
 
 def with_visible_constants(plan: CompiledPlan) -> CompiledPlan:
-    """The plan with its constants as active modes see tensors: as fake tensors, or as constants of a graph."""
+    """The plan with its constants lifted for active modes: to fake tensors, or to constants of a graph."""
     lift = torch.ops.aten.lift_fresh_copy.default
     objects = {name: lift(found) if isinstance(found, Tensor) else found for name, found in plan.objects.items()}
     calls = [
@@ -109,13 +109,13 @@ def _run_call(call: NativeCall, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ..
 def _forward(
     call: NativeCall, tensors: Sequence[Tensor], is_differentiated: bool
 ) -> tuple[tuple[Tensor, ...], Tensor, int, Tensor | None]:
-    """The results of a call's tapes, its ket, its batch size, and its real or complex results where there are none."""
+    """The results of a call's tapes, its ket, its batch size, and an empty tensor if real or complex ones are empty."""
     with span("pack"):
         inputs = _pack_inputs(call, tensors)
     batch = _batch_size(call, inputs)
     size = batch * call.ket_bytes
     real, complex_, ket = derivative_rule.forward(call.id, inputs, size, call.recompute, is_differentiated)
-    # Empty results serve as their own cotangents. Others must not be kept: they would keep themselves alive.
+    # Empty results serve as their own cotangents. Others must not be saved on the node: a reference cycle.
     layout = call.result_layout
     empty = real if not layout.real_size else complex_ if not layout.complex_size else None
     with span("unpack"):
@@ -123,7 +123,7 @@ def _forward(
 
 
 def _run_in_torch(call: NativeCall, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The same by operations that torch can differentiate, transform and put into graphs."""
+    """The same by operations that torch can differentiate, transform and trace."""
     inputs = _pack_inputs(call, tensors)
     batch = _batch_size(call, inputs)
     keep = derivative_rule.keeps_state(batch * call.ket_bytes, call.device, call.recompute)

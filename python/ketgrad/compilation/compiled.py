@@ -1,4 +1,4 @@
-"""`compile`: a function that returns tapes, or a QNode, becomes native calls, traced once per structure."""
+"""`compile`: a function that returns tapes, or a QNode, is traced once per structure and replaced by native calls."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Compiled:
     Attributes:
         function: the function or QNode itself.
         dtype: the precision to compute in, or None for that of the parameters.
-        recompute: whether the backward pass computes final states again, or None.
+        recompute: whether the backward pass recomputes the final states; None: decided by their size.
     """
 
     function: Callable[..., Any]
@@ -69,7 +69,7 @@ class Compiled:
 
     @property
     def traces(self) -> int:
-        """How many structures have been traced."""
+        """The number of structures traced."""
         return self._traces
 
     @property
@@ -81,23 +81,23 @@ class Compiled:
         return f"<compiled {self._name}{precision}: {self._traces} trace{'' if self._traces == 1 else 's'}>"
 
     def __getattr__(self, name: str) -> Any:
-        """Attributes of another library's circuit are those of the circuit: code that takes it also takes this."""
+        """Attributes of a wrapped circuit of another library, so that code for such circuits also takes this object."""
         function = vars(self).get("function")
         if name.startswith("__") or front_end_of(function) is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(function, name)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """The method of an instance: compiled by itself and kept with the instance."""
+        """The method of an instance: compiled for it, and stored in its `__dict__`."""
         if instance is None or not isinstance(self.function, FunctionType):
             return self
         bound = self.function.__get__(instance, owner)
         kept: dict[str, Any] | None = getattr(instance, "__dict__", None)
-        if not isinstance(kept, dict):  # nowhere to keep it: the instance is an argument like others
+        if not isinstance(kept, dict):  # without a `__dict__`, the instance is an argument like others
             return MethodType(self, instance)
         methods = kept.setdefault("_ketgrad_compiled", _Methods())
         found = methods.get(self.function)
-        if found is not None and found.function.__self__ is not instance:  # of what the instance was copied from
+        if found is not None and found.function.__self__ is not instance:  # from a shallow copy of another instance
             methods = kept["_ketgrad_compiled"] = _Methods()
             found = None
         if found is None:
@@ -105,22 +105,22 @@ class Compiled:
         return found
 
     def __reduce__(self) -> Any:
-        """Pickled and copied by name where it stands for its function (a decorator), otherwise without its traces."""
+        """By its qualified name if it replaced its function there (as a decorator), otherwise without its traces."""
         if _by_name(self.function) is self:
             return self.function.__qualname__
         return Compiled, (self.function, self.dtype, self.recompute)
 
-    # A call.
+    # Calls.
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The result of the tape that the function returns, a tuple for several, or what the QNode returns."""
+        """The result of the tape that the function returns, a tuple for several tapes, or what the QNode returns."""
         if torch.compiler.is_compiling():
-            if self._has_captures:  # they are no arguments of the graph, which breaks here and goes on behind the call
+            if self._has_captures:  # captures are no inputs of the graph: a graph break
                 return torch.compiler.disable(interpreter_levels.run_behind_break)(self._call, args, kwargs)
-            from .in_graph import call_in_graph  # here, where Dynamo is: it takes as long to import as all of torch
+            from .in_graph import call_in_graph  # not at the top: it imports Dynamo
 
             result = call_in_graph(self._handle, args, kwargs)
-            for module in self._modules:  # known after the call; Dynamo guards the graph by what it sees read here
+            for module in self._modules:  # known after the call; Dynamo guards on what it sees read here
                 if module.training:
                     continue
             return result
@@ -147,7 +147,7 @@ class Compiled:
         return self._call_watched(args, kwargs, may_capture=False)
 
     def _call_watched(self, args: tuple[Any, ...], kwargs: dict[str, Any], may_capture: bool = True) -> Any:
-        """A call that dispatch modes see: with fake tensors, or on its way into a graph."""
+        """A call under dispatch modes: with fake tensors, or while a graph is traced."""
         _, tensors = flatten(args, kwargs)
         with outside_of_modes():
             plan, known = self._plan(*replace_tensors((args, kwargs), map(plain_tensor, tensors)))
@@ -159,15 +159,15 @@ class Compiled:
         return run_plan(with_visible_constants(plan), (*tensors, *known[len(tensors) :]))
 
     def _guard_sizes(self, plan: CompiledPlan, tensors: Sequence[Tensor]) -> None:
-        """Have the graph made for the present sizes, but for the batch size of a batch-polymorphic plan."""
+        """Specialise the graph to the present sizes, except for the batch size of a batch-polymorphic plan."""
         is_polymorphic = self._polymorphic.has(plan)
         for i, tensor in enumerate(tensors):
             for axis, size in enumerate(tensor.shape):
                 if not (is_polymorphic and axis == 0 and i in plan.batched_arguments):
-                    int(size)  # of a symbol, this is a guard
+                    int(size)  # adds a guard if it is symbolic
 
     def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[CompiledPlan, tuple[Tensor, ...]]:
-        """The plan for some arguments, and the tensors that it takes: those of the arguments and the captured ones."""
+        """The plan for some arguments, and the tensors that it takes: the arguments', then the captured ones."""
         static: Hashable = None
         tensors, key = args, None if kwargs else tensors_key(args)
         if key is None:
@@ -185,9 +185,9 @@ class Compiled:
         return plan, tensors
 
     def explain(self, *args: Any, **kwargs: Any) -> CompiledExplanation:
-        """What a call does: native calls with the passes of each (see `explain`), and torch's arithmetic around them.
+        """The compiled plan: native calls with the passes of each (see `kg.explain`), and torch's arithmetic.
 
-        With arguments, what a call with them does; without, what was traced so far.
+        With arguments, the plan of a call with them; without, all plans traced so far.
 
         Raises:
             ValueError: there are no arguments, and nothing was traced.
@@ -213,9 +213,9 @@ class Compiled:
     # Plans.
 
     def _find(self, arguments: Arguments, key: Key) -> CompiledPlan:
-        """The plan for arguments of a structure that is new, or that is known with another batch size."""
+        """The plan for a key that is not cached: a batch-polymorphic one, or that of a new trace."""
         with self._lock:
-            known = self._plans.find(key)  # traced by another thread in the meantime
+            known = self._plans.find(key)  # another thread may have traced it
             if known is not None:
                 return known
             for (batched, pattern), plan in self._polymorphic.items():
@@ -239,18 +239,18 @@ class Compiled:
         return plan
 
     def _key(self, arguments: Arguments) -> Key:
-        """The key of a call, with the modules that are known now."""
+        """The key of a call after its trace, with the modules found by it."""
         key = tensors_key(arguments.tensors)
         return self._with_modes(key if arguments.static is None else (arguments.static, key))
 
     def _with_modes(self, key: Any) -> Key:
-        """A key with what else a plan depends on: whether modules are training, and autocast where it is on."""
+        """A key with the other state that a plan depends on: the training mode of modules, and autocast if it is on."""
         if self._modules:
             key = (key, *[module.training for module in self._modules])
         return (key, autocast_state()) if is_autocast() else key
 
     def _pattern(self, arguments: Arguments, batched: tuple[int, ...]) -> Key | None:
-        """A key without the size of the batch axis, which some arguments share; None where they do not."""
+        """A key without the batch size; None if the batched arguments do not have a common one of at least 2."""
         sizes = {arguments.tensors[i].shape[:1] for i in batched if i < len(arguments.tensors)}
         if len(sizes) != 1 or (size := next(iter(sizes)).numel()) < 2:
             return None
@@ -258,7 +258,7 @@ class Compiled:
         return self._with_modes((arguments.static, tensors_key(tensors)))
 
     def _renew(self, arguments: Arguments, key: Key) -> tuple[CompiledPlan, tuple[Tensor, ...]]:
-        """Another plan where the captured tensors are others than before."""
+        """A new plan after a guard of captured tensors or containers failed; stale plans are dropped."""
         with self._lock:
             self._plans.drop(lambda plan: plan.is_stale)
             self._polymorphic.drop(lambda plan: plan.is_stale)
@@ -273,7 +273,7 @@ class Compiled:
 
 
 class _Methods(dict[Any, Compiled]):
-    """The compiled methods of an object, which its copies do not take over."""
+    """The compiled methods of an object; copies of the object start with none."""
 
     def __deepcopy__(self, memo: Any) -> _Methods:
         return _Methods()
@@ -283,7 +283,7 @@ class _Methods(dict[Any, Compiled]):
 
 
 def _by_name(function: Any) -> Any:
-    """What is found under a function's name."""
+    """The object with a function's qualified name in its module."""
     found: Any = sys.modules.get(getattr(function, "__module__", ""))
     for name in getattr(function, "__qualname__", "").split("."):
         found = getattr(found, name, None)
@@ -307,42 +307,42 @@ def compile(
 ) -> Any:
     """Compile a function that returns tapes, or a QNode, into one that returns results without building tapes.
 
-    The function is traced at the first call for arguments of a structure: what it does with its tensors is recorded
-    while it runs. Slices of tensors, multiplied by and added to numbers (`2 * x[..., 0] + 1`), are read by the native
-    program from the tensors themselves; other arithmetic (`torch.sin`, layers of torch.nn) is repeated at each call.
-    Gradients go to the tensors as through `kg.execute`. Also a decorator: `@kg.compile` or `@kg.compile(dtype=…)`.
+    The function is traced in the first call with arguments of a structure: what it does with tensors is recorded while
+    it runs. Slices of tensors, multiplied by and added to numbers (`2 * x[..., 0] + 1`), are read by the native program
+    from the tensors themselves; other arithmetic (`torch.sin`, layers of torch.nn) is repeated in each call. Gradients
+    reach the tensors as with `kg.execute`. Also a decorator: `@kg.compile` or `@kg.compile(dtype=…)`.
 
-    A trace serves every call with tensors of the same shapes, dtypes, devices and requires_grad, and other arguments
-    that are equal; batches of two and more share one trace where the function does not read their size. Tensors from
-    outside the function (closures, globals, attributes of objects and classes, parameters of modules, also in lists,
-    dictionaries and deques) are read anew at each call and get gradients; where a container of them grows, shrinks or
-    gets other keys, the function is traced again. All else that the function reads from outside, such as numbers in
-    attributes, is as it was when the function was traced. Matrices and states are checked for being unitary and
-    normalised while tracing and, on the CPU, less closely in every call: to 2e-2 in single precision, 1e-4 in double.
+    A trace is used again for tensors of the same shapes, dtypes, devices and requires_grad, and other arguments that
+    are equal. All batch sizes from two on share one trace, if the function does not read them. Tensors from outside the
+    function (closures, globals, attributes of objects and classes, parameters of modules, also in lists, dictionaries
+    and deques) are read anew in each call and get gradients; if a container of them grows, shrinks or gets other keys,
+    the function is traced again. Everything else that the function reads from outside, such as numbers in attributes,
+    is a constant of the trace. Matrices and states are checked for being unitary and normalised while tracing and, on
+    the CPU, with larger tolerances in every call: 2e-2 in single precision, 1e-4 in double.
 
     Args:
         function: takes tensors, also in tuples, lists and dictionaries, and hashable arguments; returns a `Tape`, or a
-            list or tuple of tapes. It must have no side effects: it runs twice where there is a batch, and not at all
-            once it has been traced. Also a QNode, whatever its device, or a quantum function, which queues PennyLane's
-            operations and returns its measurements.
-        dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters.
-        recompute: whether the backward pass computes the final states again (True) or they are kept for it (False);
-            None: they are kept while they take at most 64 MiB, or a quarter of the free memory, and always in the
+            list or tuple of tapes. It must have no side effects: with a batch it runs twice, and once traced it does
+            not run again. Or a QNode, whatever its device, or a quantum function, which queues PennyLane's operations
+            and returns its measurements.
+        dtype: torch.float32 or torch.float64, the precision to compute in; None (the default): that of the parameters.
+        recompute: whether the backward pass recomputes the final states (True) or they are kept for it (False); None
+            (the default): they are kept if they take at most 64 MiB or a quarter of the free memory, and always in
             graphs of torch.compile.
 
     Returns:
-        A callable with the function's signature. For a tape it returns its result, `kg.execute([tape])[0]`, for several
-        a tuple of results; for a QNode what the QNode returns. Tapes of equal structure take one native call. `traces`
-        counts the structures traced, `explain` shows what a call does.
+        A callable with the function's signature. For a tape it returns the result, `kg.execute([tape])[0]`, for several
+        tapes a tuple of results, and for a QNode what the QNode returns. Tapes of equal structure take one native call.
+        `traces` is the number of structures traced, `explain` shows the compiled plans.
 
     Raises:
-        TypeError: `function` is not callable, `recompute` not True, False or None; at a call, an argument that is
+        TypeError: `function` is not callable, or `recompute` is not True, False or None. In a call: an argument is
             neither a tensor nor hashable.
-        ValueError: another dtype, a QNode of another interface than torch's; at a call, mixed devices or precisions, a
-            state or matrix that is not what it must be.
-        NotImplementedError: a QNode with shots, or with a transform that makes more than circuits; at a call, a
-            structure that depends on the values of tensors (the message has the line or the operation), a tape with
-            shots, a tensor that the trace cannot follow; on the third derivative.
+        ValueError: the dtype is another, or the interface of a QNode is not torch's. In a call: devices or precisions
+            are mixed, or a matrix or state is not unitary, Hermitian or normalised.
+        NotImplementedError: a QNode has shots, or a transform that does more than expand circuits. In a call: the
+            structure depends on values of tensors (the message has the line or the operation), a tape has shots, or the
+            trace cannot follow a tensor. In derivatives: the third.
         MemoryError: a state does not fit.
 
     Example:

@@ -35,12 +35,12 @@ class FrontEnd(Protocol):
     """What compiled functions ask of a library's front end.
 
     Attributes:
-        title: the library's name as people write it.
+        title: the library's name in messages.
         libraries: top-level modules, the library's own first; what they read of tensors is not logged.
         proxies: prefixes of the names of modules that read tensors on behalf of their callers.
         checks: functions (module:qualified name) in which a value decides only whether they raise.
-        simplifications: functions that take a shortcut for special values, and the outcome of their test with which
-            they do not: the general way is right for all values.
+        simplifications: functions that treat special values separately, with the outcome of their test for general
+            values, whose code is right for all values.
     """
 
     title: str
@@ -53,7 +53,7 @@ class FrontEnd(Protocol):
         """Whether this is a circuit with a device, which is compiled as such."""
 
     def require_compilable(self, circuit: Any) -> None:
-        """Raise where a circuit does not stand for exact tapes with torch's parameters."""
+        """Raise if the circuit's results are not those of exact tapes with parameters of torch."""
 
     def function_of(self, circuit: Any) -> Callable[..., Any]:
         """The function behind a circuit."""

@@ -1,7 +1,7 @@
 """Modes of torch: which are active around a call, and how a function is traced outside of them.
 
-Two modes decide what is computed, and are part of a trace: autocast, and the default device. All others (fake tensors,
-graphs, counters, transforms) only watch or replace tensors, and the same plan serves calls with and without them.
+Autocast and the default device change what is computed, and are part of a trace. All others (fake tensors, graphs,
+counters, transforms) only observe or replace tensors: plans do not depend on them.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ _HAS_CUDA = torch.version.cuda is not None
 
 
 def is_watched() -> bool:
-    """Whether a dispatch mode sees each operation: fake tensors, a graph being made, counters."""
+    """Whether a dispatch mode is active: fake tensors, tracing of a graph, counters."""
     return len_dispatch_stack() > 0
 
 
 def is_autocast() -> bool:
-    """Whether autocast is on, for any kind of device that there is."""
+    """Whether autocast is on for a device type of this build of torch."""
     return torch.is_autocast_enabled("cpu") or (_HAS_CUDA and torch.is_autocast_enabled("cuda"))
 
 
 def autocast_state() -> tuple[Any, ...]:
-    """Whether autocast is on, and with which dtype, for each kind of device that there is."""
+    """Whether autocast is on, and its dtype, for each device type of this build of torch."""
     kinds = ("cpu", "cuda") if _HAS_CUDA else ("cpu",)
     return tuple([(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds])
 
 
 @contextlib.contextmanager
 def outside_of_modes() -> Iterator[None]:
-    """Run as if no mode were active but autocast and the default device: with plain tensors and gradients on."""
+    """Run with plain tensors and gradients on, without any active mode but autocast and the default device."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(temporarily_clear_interpreter_stack())  # transforms
         stack.enter_context(without_dispatch_modes())
@@ -56,7 +56,7 @@ def outside_of_modes() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if saved_tensors_hooks_enabled():
-            stack.enter_context(saved_tensors_hooks(_identity, _identity))  # those of a checkpoint count tensors
+            stack.enter_context(saved_tensors_hooks(_identity, _identity))  # checkpointing counts saved tensors
         yield
 
 

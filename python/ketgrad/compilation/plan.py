@@ -1,4 +1,4 @@
-"""`CompiledPlan`: what is left of a traced function in later calls, and when two plans do the same."""
+"""`CompiledPlan`: what runs in place of a traced function, and the comparison of two plans."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class View(NamedTuple):
 
     Attributes:
         input: its position among the inputs of the program.
-        shape: what the tensor is reshaped to; None where it has the program's shape already.
+        shape: the shape that the tensor is reshaped to; None if it needs none.
         dtype: of the input.
-        is_real: whether it is a real tensor for a complex input.
+        is_real: whether the tensor is real and the input complex.
     """
 
     input: int
@@ -39,14 +39,14 @@ class NativeCall(NamedTuple):
     Attributes:
         program: keeps the program alive; `id` is its id.
         views: one for each tensor that the plan's code passes to the call.
-        constants: the inputs of the program, None where a view goes.
-        batched: an input with a batch axis, -1 where there is none.
+        constants: the inputs of the program, None for those that are views.
+        batched: the position of an input with a batch axis, −1 if there is none.
         ket_bytes: of one final state.
-        recompute: whether the backward pass computes final states again; None: by the memory that they take.
+        recompute: whether the backward pass recomputes the final states; None: decided by their size.
         tapes: the positions of its tapes among those that the function returned.
         result_layout: of one tape.
-        has_batch: whether the tapes are batches.
-        rows: circuits of each tape; None: all tapes have as many.
+        has_batch: whether the tapes have a batch axis.
+        rows: the number of circuits of each tape; None: equal for all tapes.
     """
 
     program: _C.Program
@@ -64,18 +64,21 @@ class NativeCall(NamedTuple):
 
 
 class CompiledPlan(NamedTuple):
-    """What is left of a function for arguments of one structure.
+    """What runs in place of a function for arguments of one structure.
 
     Attributes:
-        arithmetic: (arguments, captured tensors) → for each call the tensors of its views, then what `finish` takes.
-        finish: (tensors of `arithmetic`, then the results of the calls) → what the function returns.
-        source, ending: the code of `arithmetic` and of `finish`, and `objects` what the names in it stand for.
-        calls: the operator calls, and `circuits` what they ran while tracing.
+        arithmetic: (arguments, captured tensors) → for each call the tensors of its views, then those that `finish`
+            takes.
+        finish: (tensors from `arithmetic`, then the results of the calls) → what the function returns.
+        source, ending: the code of `arithmetic` and of `finish`.
+        objects: the objects of the names in the code.
+        calls: the operator calls.
+        circuits: the circuits of each call while tracing.
         captured: the tensors that the function reads from outside.
         containers: the guard of the containers outside it; None: it depends on none.
         arguments: the tensors among the arguments, in words.
-        batched_arguments: the arguments whose first axis is the tapes' batch axis, as far as the trace shows.
-        unread: by the position of an argument, its elements (of a row, where it is batched) that no result depends on.
+        batched_arguments: the arguments whose first axis is the tapes' batch axis, according to the trace.
+        unread: by the position of an argument, its elements that no result depends on (of each row, if it is batched).
     """
 
     arithmetic: Callable[..., tuple[tuple[Tensor, ...], ...]]
@@ -93,21 +96,21 @@ class CompiledPlan(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Approximately the memory that it takes, with its programs and their native plans so far."""
+        """The approximate memory, with that of its programs and their native plans made so far."""
         operations = sum(circuit.operations for circuit in self.circuits)
-        return 4096 + 256 * operations + sum(call.program.bytes for call in self.calls)  # measured: a little less
+        return 4096 + 256 * operations + sum(call.program.bytes for call in self.calls)  # slightly more than measured
 
     def describe(self, source: str) -> str:
-        """Its code for people to read, empty where it computes nothing."""
+        """Its code with objects written out, for `explain`; empty if it computes nothing."""
         if source.count("\n") == 1:
             return ""
         return re.sub(r"\bk\d+\b", lambda found: _described(self.objects[found[0]]), source)
 
     def captured_now(self) -> tuple[Tensor, ...] | None:
-        """The captured tensors as they are now; None where a guard, or a container on the way, has changed."""
+        """The present captured tensors; None if a guard of a tensor or of a container fails."""
         try:
             return self._read_captured()
-        except Exception:  # a place is gone, or holds something of another kind
+        except Exception:  # a place is gone, or has an object of another type
             return None
 
     def _read_captured(self) -> tuple[Tensor, ...] | None:
@@ -126,12 +129,12 @@ class CompiledPlan(NamedTuple):
 
     @property
     def is_stale(self) -> bool:
-        """Whether it is not right any more for what is outside the function now."""
+        """Whether a guard of what is outside the function fails now."""
         return self.containers is not None and self.captured_now() is None
 
 
 def _described(found: Any) -> str:
-    """What stands for an object in code that is read by people."""
+    """The text of an object in the code that `explain` shows."""
     if isinstance(found, Tensor):
         return f"<{describe_tensor(found)}>"
     return name_of(found) or repr(found)
@@ -144,7 +147,7 @@ def describe_tensor(tensor: Tensor) -> str:
 
 
 def are_same_plans(one: CompiledPlan, other: CompiledPlan) -> bool:
-    """Whether two plans do the same."""
+    """Whether two plans compute the same."""
     if (one.source, one.ending) != (other.source, other.ending) or one.objects.keys() != other.objects.keys():
         return False
     if not all(are_same(found, other.objects[name]) for name, found in one.objects.items()):

@@ -1,4 +1,4 @@
-"""`PlanCache`: the plans that a compiled function keeps."""
+"""`PlanCache`: the compiled plans of a function."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .plan import CompiledPlan
 
 
 class PlanCache:
-    """Plans by their keys; the least recently used are dropped where they take more than `structure_cache.limit`."""
+    """Plans by key; the least recently used are evicted while all take more than `structure_cache.limit` bytes."""
 
     _OF_KEY = 1024
     """Approximate bytes that a key takes."""
@@ -31,11 +31,11 @@ class PlanCache:
             return self._plans()
 
     def has(self, plan: CompiledPlan) -> bool:
-        """Whether a plan is kept, under any key."""
+        """Whether a plan is cached under any key."""
         return any(plan is kept for kept in self.values())
 
     def find(self, key: Key) -> CompiledPlan | None:
-        """The plan of a key."""
+        """The plan of a key, None if there is none; it becomes the most recently used."""
         with self._lock:
             plan = self._kept.get(key)
             if plan is not None:
@@ -48,7 +48,7 @@ class PlanCache:
             return list(self._kept.items())
 
     def keep(self, key: Key, plan: CompiledPlan) -> CompiledPlan:
-        """Keep a plan, as the most recent one. The sizes are added up whenever there is an eighth more than before."""
+        """Add a plan as the most recently used. The limit is checked whenever the number of plans grew by an eighth."""
         with self._lock:
             self._kept[key] = plan
             if len(self._kept) >= self._next_check:
@@ -59,7 +59,7 @@ class PlanCache:
         return plan
 
     def drop(self, is_dropped: Callable[[CompiledPlan], bool]) -> None:
-        """Drop the plans for which a condition holds."""
+        """Remove the plans that satisfy a condition."""
         for key, plan in self.items():
             if is_dropped(plan):
                 with self._lock:

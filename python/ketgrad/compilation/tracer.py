@@ -1,4 +1,4 @@
-"""Tracing a function for arguments of one structure: run it, record it, lower it; twice where there is a batch."""
+"""Tracing a function for arguments of one structure: it is run, recorded and lowered; with a batch, twice."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .tracing.captures import Captures
 from .tracing.recorder import Recorder
 
 _LARGEST_TRIAL = 1 << 24
-"""Numbers in an argument of the second trace, which is made to see whether the batch size matters."""
+"""The most elements in the batched arguments of the second trace, which tests dependence on the batch size."""
 
 
 class Traced(NamedTuple):
     """The outcome of tracing.
 
     Attributes:
-        plan: for the arguments.
-        is_polymorphic: whether it is batch-polymorphic: right for every batch size from 2 on.
-        modules: those that the function refers to, on whose training mode the plan may depend.
+        plan: the plan for the arguments.
+        is_polymorphic: whether it is batch-polymorphic: right for all batch sizes from 2 on.
+        modules: the modules that the function refers to, on whose training mode the plan may depend.
     """
 
     plan: CompiledPlan
@@ -44,7 +44,7 @@ class Tracer(NamedTuple):
     Attributes:
         function: returns tapes, or is a circuit of a front end.
         dtype: the precision to compute in; None: that of the parameters.
-        recompute: whether the backward pass computes final states again, or None.
+        recompute: whether the backward pass recomputes the final states; None: decided by their size.
     """
 
     function: Callable[..., Any]
@@ -52,11 +52,11 @@ class Tracer(NamedTuple):
     recompute: bool | None
 
     def trace(self, arguments: Arguments) -> Traced:
-        """The plan for arguments whose tensors are plain ones, outside of all modes.
+        """The plan for arguments with plain tensors, outside of all modes.
 
         Raises:
             TypeError: the function returned no tapes.
-            NotImplementedError: the structure depends on values of tensors, or cannot be followed.
+            NotImplementedError: the structure depends on values of tensors, or the trace cannot follow a tensor.
         """
         captures = Captures((self.function, *arguments.others))
         run = self._lower(arguments, [alias(tensor) for tensor in arguments.tensors], captures)
@@ -68,8 +68,8 @@ class Tracer(NamedTuple):
     def _is_batch_polymorphic(self, arguments: Arguments, run: _Run, captures: Captures) -> bool:
         """Whether the function does not depend on the batch size.
 
-        It runs once more, with a batch larger than any integer that it uses. If it makes the same calls and reads the
-        same of its tensors, the batch size was not among what it read.
+        It is run again with a batch larger than any integer that it used. If it makes the same calls and reads the same
+        properties of tensors, it did not read the batch size.
         """
         batched = run.plan.batched_arguments
         size = arguments.tensors[batched[0]].shape[0]
@@ -80,17 +80,17 @@ class Tracer(NamedTuple):
         tensors = [alias(t, trial if i in batched else None) for i, t in enumerate(arguments.tensors)]
         try:
             other = self._lower(arguments, tensors, captures)
-        except Exception:  # whatever it is, it comes from the size
+        except Exception:  # any error is due to the batch size
             return False
         return run.log == other.log and are_same_plans(run.plan, other.plan)
 
     def _lower(self, arguments: Arguments, tensors: list[Tensor], captures: Captures) -> _Run:
-        """Run the function on tensors in place of its own, and lower what it did."""
+        """Run the function with the given tensors as arguments, and lower its trace."""
         args, kwargs = arguments.with_tensors(tensors)
         recorder = Recorder(tensors, captures)
         circuits = recorder.run(lambda: self._circuits(args, kwargs))
         lowering = Lowering(recorder.trace, recorder.number)
-        with DisableTorchFunction():  # the default device applies to what the function makes, not to this
+        with DisableTorchFunction():  # the default device applies to tensors of the function, not to those made here
             results = lowering.calls_of(circuits.tapes, self.dtype or circuits.dtype, self.recompute)
         boundary = len(recorder.trace.nodes)
         returned = recorder.run(lambda: circuits.finish([r[0] if len(r) == 1 else r for r in results]))

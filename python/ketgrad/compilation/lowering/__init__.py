@@ -1,1 +1,1 @@
-"""The trace of a function that returns tapes becomes a plan: native calls and the Python code around them."""
+"""Lowering of the trace of a function that returns tapes to a plan: native calls, and the Python code around them."""

@@ -1,4 +1,4 @@
-"""The Python code of a plan: the torch calls of a trace on which its native calls and its results depend."""
+"""The Python code of a plan: the torch calls of a trace on which native calls and returned values depend."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..tracing.trace import Node, Ref, Trace
 
 
 class Ending(NamedTuple):
-    """The code of `CompiledPlan.finish`, and the values that it takes from before the calls."""
+    """The code of `CompiledPlan.finish`, and the values that it takes from `arithmetic`."""
 
     source: str
     kept: tuple[int, ...]
@@ -24,14 +24,14 @@ class Ending(NamedTuple):
 class CodeWriter:
     """Writes the code of a plan.
 
-    Values of the trace are named v0, v1, …, objects k0, k1, …, and what `emit` adds w0, w1, ….
+    Values of the trace are named v0, v1, …, objects k0, k1, …, and the targets of `emit` w0, w1, ….
 
     Args:
         trace: of the function.
         number: a tensor → its number in the trace.
 
     Attributes:
-        objects: what the names of objects stand for.
+        objects: the objects, by name.
     """
 
     def __init__(self, trace: Trace, number: Callable[[Tensor], int]) -> None:
@@ -44,7 +44,7 @@ class CodeWriter:
         self._tail: list[str] = []
 
     def text(self, value: int | float | Array | Tensor, columns: Iterable[int] | None = None) -> str:
-        """The expression for a parameter's tensor, of which these columns are read; None: all of it."""
+        """The expression of a parameter's tensor; `columns` are the elements that are read, None: all."""
         if not isinstance(value, int):
             return self.name(torch.as_tensor(value))
         self._needed.add(value)
@@ -66,13 +66,13 @@ class CodeWriter:
         return {position: columns for position, columns in found.items() if columns}
 
     def emit(self, expression: str) -> str:
-        """Add an assignment after the function's own arithmetic; returns the name of its target."""
+        """Append an assignment to the function's own arithmetic; returns the name of its target."""
         name = f"w{len(self._tail)}"
         self._tail.append(f"    {name} = {expression}")
         return name
 
     def name(self, found: Any) -> str:
-        """A name that stands for an object."""
+        """A new name for an object."""
         name = f"k{len(self.objects)}"
         self.objects[name] = found
         return name
@@ -81,9 +81,9 @@ class CodeWriter:
         """The code of `CompiledPlan.arithmetic`.
 
         Args:
-            boundary: the number of nodes before the results were available.
+            boundary: the number of nodes before the native calls.
             passed: for each call the expressions of the tensors that it takes.
-            kept: values that `finish` takes.
+            kept: the values that `finish` takes.
         """
         numbers = [*self.trace.arguments, *[captured.number for captured in self.trace.captured]]
         self._needed.update(kept)
@@ -96,7 +96,7 @@ class CodeWriter:
         return "\n".join(lines)
 
     def ending(self, returned: Any, boundary: int, results: Sequence[int]) -> Ending:
-        """The code that computes what the function returns, made of the values that stand for results."""
+        """The code that computes what the function returns from the values of the results."""
         leaves: list[int] = []
         text = self.returned_text(returned, leaves)
         nodes = self.needed_nodes(self.trace.nodes[boundary:], set(leaves))
@@ -108,7 +108,7 @@ class CodeWriter:
         return Ending("\n".join(lines), kept)
 
     def returned_text(self, item: Any, leaves: list[int]) -> str:
-        """The expression of what the function returns; its tensors are added to the leaves."""
+        """The expression of what the function returns; the numbers of its tensors are appended to `leaves`."""
         if isinstance(item, Tensor):
             leaves.append(self.number(item))
             return f"v{leaves[-1]}"
@@ -127,7 +127,7 @@ class CodeWriter:
         )
 
     def needed_nodes(self, nodes: Sequence[Node], values: set[int]) -> Sequence[Node]:
-        """The nodes on which some values depend; all nodes, where tensors are changed in place."""
+        """The nodes on which some values depend; all nodes if the trace changes tensors in place."""
         if self.trace.mutates:
             return nodes
         needed, kept = set(values), []

@@ -1,8 +1,8 @@
-"""Lowering: the trace of a function that returns tapes becomes a `CompiledPlan`.
+"""Lowering of the trace of a function that returns tapes to a `CompiledPlan`.
 
-A scalar of a tape that is scale × an element of a tensor + offset is a slot of the native program, which reads it from
-that tensor itself. What else was computed becomes Python code that makes the same torch calls. So a call is that code
-and one native call for each distinct structure among the tapes.
+A scalar of a tape that is scale × an element of a tensor + offset becomes a slot of the native program, which reads it
+from that tensor. Other arithmetic becomes Python code that makes the same torch calls. A call runs that code, and one
+native call for each distinct structure among the tapes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _Member = tuple[Tape, list[TracedParameter]]
 
 
 class Lowering:
-    """Makes the plan of a trace: first the calls, `calls_of`, then what becomes of their results, `plan`.
+    """Makes the plan of a trace: `calls_of` prepares the native calls, then `plan` adds the use of their results.
 
     Args:
         trace: of the function.
@@ -87,12 +87,12 @@ class Lowering:
         SharedInputs(inputs, self.vectoriser, outside).place(shared)
         if varied:
             VariedInputs(inputs).place(varied)
-        # The same circuit several times: the numbers carry the batch, for nothing else does.
+        # The same circuit several times: the input of numbers must have the batch axis, because no other input has it.
         inputs.close(len(members) if len(members) > 1 and not varied else None)
         return inputs
 
     def _stand_in(self, call: NativeCall, result: Result, tape: Tape, real: torch.dtype) -> Tensor:
-        """A tensor without memory of its own in place of a result."""
+        """A tensor with the shape and dtype of a result, expanded from one element."""
         dtype = real.to_complex() if result.is_complex else real
         tensor = torch.zeros((), dtype=dtype, device=call.device).expand(result.batched_shape(tape.batch_size))
         trained = [p for p in tape.get_parameters() if isinstance(p, Tensor) and p.requires_grad]
@@ -104,8 +104,8 @@ class Lowering:
         """The plan.
 
         Args:
-            returned: what the function returns, made of stand-ins for the results.
-            boundary: the number of nodes of the trace before anything was done with them.
+            returned: what the function returned for the stand-ins of the results.
+            boundary: the number of nodes of the trace before the native calls.
         """
         ending = self.writer.ending(returned, boundary, self.results)
         source = self.writer.arithmetic(boundary, self.passed, ending.kept)
@@ -129,7 +129,7 @@ class Lowering:
 
 
 def _native_call(inputs: ProgramInputs, positions: tuple[int, ...], recompute: bool | None) -> NativeCall:
-    """The call with some inputs, for the tapes at some positions."""
+    """The call with the given inputs, for the tapes at the given positions."""
     tape = inputs.tapes[0]
     given = list(inputs.all().values())
     program = write_program(tape, [(each.is_complex, each.shape) for each in given], *inputs.slots())

@@ -1,4 +1,4 @@
-"""What the parameters of a tape are in a trace: constants, elements of tensors that slots read, or computed values."""
+"""Classification of a tape's parameters in a trace: constants, elements of tensors that slots read, computed values."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class TracedParameter(NamedTuple):
     Attributes:
         kind: see `Operation.parameter_kinds`.
         is_batched: whether it has a batch axis.
-        value: the number of its value in the trace, or a number or an array where it is constant.
-        uses: of a scalar or a vector of coefficients, one a column, where it can be read by slots; otherwise None.
+        value: the number of its value in the trace; for a constant its value, a float, array or tensor.
+        uses: of a scalar or a vector of coefficients, one per column, if slots can read it; otherwise None.
     """
 
     kind: str
@@ -37,14 +37,14 @@ class TracedParameter(NamedTuple):
         return type(self.value) is not int
 
     def same(self, other: TracedParameter) -> bool:
-        """Whether it is the same as another tape's parameter, in every call."""
+        """Whether it is equal to another tape's parameter in every call."""
         if self.uses is not None or other.uses is not None:
             return self.uses == other.uses
         return are_same(self.value, other.value)
 
 
 class ParameterReader:
-    """Reads the parameters of tapes off a trace.
+    """Finds the parameters of tapes in a trace.
 
     Args:
         trace: of the function that returned the tapes.
@@ -56,7 +56,7 @@ class ParameterReader:
         self.number = number
 
     def parameters(self, tape: Tape) -> list[TracedParameter]:
-        """What each parameter of a tape is."""
+        """The parameters of a tape, in order."""
         kinds, layouts = describe_parameters(tape)
         trainable = frozenset(tape.trainable_params)
         found = []
@@ -68,14 +68,14 @@ class ParameterReader:
         return found
 
     def parameter(self, kind: str, is_batched: bool, tensor: Tensor, is_trainable: bool) -> TracedParameter:
-        """What a tensor is as a parameter."""
+        """A parameter that is a tensor."""
         number = self.number(tensor)
         value = self.trace.values[number]
         if value.is_constant and not self.trace.mutates:
             plain = tensor.detach().clone()
             is_number = kind in SCALAR_KINDS and not is_batched
             return TracedParameter(kind, is_batched, float(plain) if is_number else plain, None)
-        if tensor.requires_grad and not is_trainable:  # the tape's trainable_params leave it out
+        if tensor.requires_grad and not is_trainable:  # excluded by the tape's trainable_params
             detached = self.trace.add(tensor.detach())
             self.trace.nodes.append(Node(Tensor.detach, (Ref(number),), {}, [(detached.number, ())], True))
             number = detached.number
@@ -83,7 +83,7 @@ class ParameterReader:
         return TracedParameter(kind, is_batched, number, self.uses(number, is_batched) if is_real else None)
 
     def uses(self, number: int, is_batched: bool) -> tuple[Use, ...] | None:
-        """How a scalar or a vector, behind a batch axis or not, is read by slots; None where it cannot be."""
+        """How slots read a scalar or a vector, with or without a batch axis; None if they cannot."""
         root, index, scale, offset = self.trace.affine(number)
         tensor = self.trace.values[root].tensor
         if not is_batched:
@@ -98,7 +98,7 @@ class ParameterReader:
         return tuple([Use(root, True, column, scale, offset) for column in rows[0].tolist()])
 
     def batched_arguments(self, tapes: Sequence[Tape], parameters: Sequence[list[TracedParameter]]) -> tuple[int, ...]:
-        """The arguments on which batched parameters depend and which have as many rows as the batch."""
+        """The arguments on which batched parameters depend and whose first axis has the length of the batch."""
         sizes = {tape.batch_size for tape in tapes}
         if len(sizes) != 1 or sizes == {None}:
             return ()
@@ -113,7 +113,7 @@ class ParameterReader:
         return tuple(found)
 
     def reached(self, numbers: set[int]) -> set[int]:
-        """The values on which some values depend, and they themselves."""
+        """Some values and all values on which they depend."""
         found = set(numbers)
         for node in reversed(self.trace.nodes):
             if any(number in found for number, _ in node.outputs):

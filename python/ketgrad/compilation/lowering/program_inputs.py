@@ -1,4 +1,4 @@
-"""The inputs of a native call while they are put together, and where in them each parameter of its tapes is."""
+"""The inputs of a native call under construction, and the position of each parameter of its tapes in them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ProgramInput(NamedTuple):
 
     Attributes:
         text: the expression of its tensor in the plan's code; None for a constant.
-        constant: the tensor that it is.
+        constant: the tensor of a constant; None otherwise.
         shape: without the batch axis.
-        view: what the tensor is reshaped to, None where it has the shape already.
-        is_real: it is complex, but its tensor is real.
+        view: the shape that the tensor is reshaped to; None if it needs none.
+        is_real: whether the input is complex and its tensor real.
     """
 
     text: str | None
@@ -38,13 +38,13 @@ class ProgramInput(NamedTuple):
 
 
 class ProgramInputs:
-    """The inputs of a call by keys. Real inputs come first, because input 0 settles the precision.
+    """The inputs of a call, by key. Real inputs come first, because input 0 determines the precision.
 
     Args:
         writer: of the plan's code.
         members: the tapes of the call, with their parameters.
-        real: the precision of the call.
-        device: where it runs.
+        real: the real dtype of the call.
+        device: the device of the call.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class ProgramInputs:
         self._slots: dict[tuple[int, int], tuple[Any, int, float, float]] = {}
         self._sources: dict[int, Any] = {}
 
-    # What is in them.
+    # Queries.
 
     def all(self) -> dict[Any, ProgramInput]:
         """The inputs, in order."""
         return {**self._reals, **self._denses}
 
     def slots(self) -> tuple[Callable[[int, int], _C.Slot], Callable[[int], int]]:
-        """What `write_program` asks: where a column of a parameter is read from, and which input a parameter is."""
+        """The arguments `slot` and `input_of` of `write_program`."""
         position = {key: i for i, key in enumerate(self.all())}
 
         def slot(parameter: int, column: int) -> _C.Slot:
@@ -139,7 +139,7 @@ class ProgramInputs:
         return key in self._reals
 
     def put(self, parameter: int, column: int, key: Any, at: int, factors: tuple[float, float] = (1.0, 0.0)) -> None:
-        """Say that a column of a parameter is scale × column `at` of an input + offset."""
+        """Set a column of a parameter to scale × column `at` of an input + offset; `factors` are (scale, offset)."""
         self._slots[parameter, column] = (key, at, *factors)
 
     def add_columns(self, indices: Sequence[int], key: Any, given: ProgramInput) -> None:
@@ -149,7 +149,7 @@ class ProgramInputs:
             self.put(index, 0, key, column)
 
     def add_whole(self, index: int, key: Any, given: ProgramInput) -> None:
-        """Add an input that is one parameter: a vector of coefficients, or what is dense."""
+        """Add an input that is one parameter: a vector of coefficients, or a dense one (see `is_dense`)."""
         if given.is_complex:
             self._denses[key] = given
             self._sources[index] = key
@@ -167,7 +167,7 @@ class ProgramInputs:
         """Add the input of numbers.
 
         Args:
-            batch: how many rows it has, if it is what carries the batch; None: it has no batch axis.
+            batch: the length of its batch axis; None: it has none.
         """
         if self._numbers or batch is not None or not self._reals:
             values = torch.tensor(self._numbers, dtype=self.real, device=self.device)

@@ -1,4 +1,4 @@
-"""Inputs of a native call for parameters that all its tapes share, or for those of its one tape."""
+"""Inputs of a native call for parameters that its tapes share, or for all parameters if it has one tape."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class SharedInputs:
     """Adds inputs for shared parameters.
 
     Args:
-        inputs: where they are added.
+        inputs: the inputs that they are added to.
         vectoriser: of the trace.
         outside: the values that are arguments or captured tensors.
     """
@@ -26,7 +26,7 @@ class SharedInputs:
         self.outside = outside
 
     def place(self, indices: Sequence[int]) -> None:
-        """Place some parameters, scalars first."""
+        """Add inputs for some parameters, scalars first."""
         self._place_scalars([i for i in indices if self.inputs.is_scalar(i)])
         for index in indices:
             if not self.inputs.is_scalar(index):
@@ -52,9 +52,9 @@ class SharedInputs:
                 self._place_stacked(rest, is_batched)
 
     def _is_read_directly(self, root: int, columns: dict[int, set[int]]) -> bool:
-        """Whether slots read a root itself: an argument, a captured tensor, or one that several parameters read.
+        """Whether slots read a root itself: an argument, a captured tensor, or one of which several elements are read.
 
-        The other scalars are stacked, so that they are one input.
+        Other scalars are stacked to one input.
         """
         return root in self.outside or len(columns[root]) > 1
 
@@ -82,7 +82,7 @@ class SharedInputs:
         return ProgramInput(text, None, (row,), True, view=None if axes == 2 else (-1, row))
 
     def _place_alike(self, indices: Sequence[int], is_batched: bool) -> list[int]:
-        """Compute those scalars together that are computed alike; returns the others."""
+        """Vectorise scalars that are computed alike; returns the others."""
         batch = self.inputs.tapes[0].batch_size if is_batched else None
         numbers = [int(self.parameters[i].value) for i in indices]
         left = dict.fromkeys(indices)
@@ -96,7 +96,7 @@ class SharedInputs:
         return list(left)
 
     def _place_stacked(self, indices: Sequence[int], is_batched: bool) -> None:
-        """Stack scalars of which each is a tensor of its own."""
+        """Stack scalars that are separate tensors."""
         different = {parameter.value: parameter for parameter in [self.parameters[i] for i in indices]}
         texts = [self.inputs.real_text(parameter) for parameter in different.values()]
         if len(texts) == 1:
@@ -110,7 +110,7 @@ class SharedInputs:
             self.inputs.put(index, 0, key, column[self.parameters[index].value])
 
     def _place_whole(self, index: int) -> None:
-        """Place a vector of coefficients, or what is dense."""
+        """Add an input for a vector of coefficients or a dense parameter."""
         parameter = self.parameters[index]
         is_dense = self.inputs.is_dense(index)
         if parameter.uses is not None:

@@ -1,4 +1,4 @@
-"""Inputs of a native call for parameters that differ between its tapes, which lie along the batch axis."""
+"""Inputs of a native call for parameters that differ between its tapes: they are stacked along the batch axis."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class VariedInputs:
         self.parameters = inputs.parameters
 
     def place(self, indices: Sequence[int]) -> None:
-        """Place some parameters, scalars first."""
+        """Add inputs for some parameters, scalars first."""
         scalars = [i for i in indices if self.inputs.is_scalar(i)]
         constant = [i for i in scalars if all(isinstance(of_tape[i].value, float) for of_tape in self.parameters)]
         if constant and not self.inputs.has_batch:
@@ -46,7 +46,7 @@ class VariedInputs:
         return f"torch.stack(torch.broadcast_tensors({texts}), -1)"
 
     def _gather(self, indices: Sequence[int]) -> bool:
-        """Read scalars without a batch axis from their roots at once, if all can be."""
+        """Gather scalars without a batch axis from their roots in one operation; False if not all can be."""
         table = [[of_tape[i].uses for i in indices] for of_tape in self.parameters]
         if self.inputs.has_batch or any(uses is None for row in table for uses in row):
             return False
@@ -56,7 +56,7 @@ class VariedInputs:
         sizes = [values[root].tensor.numel() for root in roots]
         first = dict(zip(roots, np.cumsum([0, *sizes]).tolist(), strict=False))
         index = torch.tensor([[first[use.root] + use.column for use in row] for row in flat])
-        # Factors go into the slots where the tapes agree on them.
+        # Scales and offsets go into the slots if they are equal for all tapes.
         factors = torch.tensor([[(use.scale, use.offset) for use in row] for row in flat], dtype=torch.float64)
         in_slots = bool((factors == factors[0]).all())
         for use in chain.from_iterable(flat):
@@ -68,7 +68,7 @@ class VariedInputs:
         return True
 
     def _gathered(self, roots: Sequence[int], index: Tensor, factors: Tensor | None) -> str:
-        """The elements of roots at flat indices (T, k), as (T k,); times a scale and plus an offset each."""
+        """The expression of the elements of roots at flat indices (T, k), as (T k,), each × scale + offset."""
         emit, name = self.writer.emit, self.writer.name
         parts = [f"{self.writer.text(root, ())}.reshape(-1)" for root in roots]
         flat = parts[0] if len(parts) == 1 else f"torch.cat([{', '.join(parts)}])"
@@ -83,7 +83,7 @@ class VariedInputs:
         return emit(text)
 
     def _place_whole(self, index: int) -> None:
-        """Place a vector of coefficients, or what is dense."""
+        """Add an input for a vector of coefficients or a dense parameter."""
         is_dense = self.inputs.is_dense(index)
         is_batched = self.parameters[0][index].is_batched
         shape = self.inputs.shape_of(index)

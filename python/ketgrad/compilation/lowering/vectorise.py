@@ -1,8 +1,8 @@
-"""Arithmetic on many scalars of a trace, done for all of them at once.
+"""Vectorisation of the arithmetic on scalars of a trace.
 
 A circuit that reads `w[l, q] * x[:, q]` in each gate makes hundreds of small torch calls, each with its own backward.
-Scalars that are computed alike, by the same elementwise functions of elements of the same tensors, are columns of one
-tensor: the elements are gathered first, and the functions are called once.
+Scalars that are computed alike, by the same elementwise functions of elements of the same tensors, become columns of
+one tensor: their elements are gathered, and the functions are called once.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Vectoriser:
         self.known: dict[int | None, dict[int, _ScalarForm]] = {}
 
     def groups(self, numbers: Sequence[int], batch: int | None) -> list[list[int]]:
-        """Groups of positions of scalars that are computed alike, each with at least two different scalars."""
+        """The positions of scalars that are computed alike, in groups with at least two different scalars."""
         found: dict[Hashable, dict[_ScalarForm, list[int]]] = {}
         for position, number in enumerate(numbers):
             scalar = self.scalar(number, batch)
@@ -78,7 +78,7 @@ class Vectoriser:
         return [[position for positions in same.values() for position in positions] for same in groups]
 
     def write(self, numbers: Sequence[int], batch: int | None) -> tuple[str, list[int]]:
-        """The expression of (k,) or (B, k) columns of scalars that are computed alike, and the column of each."""
+        """The expression of scalars that are computed alike as columns (k,) or (B, k), and the column of each."""
         scalars = [self.scalar(number, batch) for number in numbers]
         column = {scalar: i for i, scalar in enumerate(dict.fromkeys(scalars))}
         text = self.writer.emit(self._joint(list(column)))
@@ -88,7 +88,7 @@ class Vectoriser:
         """How a scalar () or a batch (B,) of the trace is computed."""
         if batch not in self.known:
             known = self.known[batch] = {}
-            for node in self.trace.nodes:  # in order: the inputs of a node are known
+            for node in self.trace.nodes:  # in order, so that the inputs of each node are known
                 if len(node.outputs) == 1 and not node.outputs[0][1]:
                     known[node.outputs[0][0]] = self._scalar(node.outputs[0][0], batch, node)
         found = self.known[batch].get(number)
@@ -149,7 +149,7 @@ class Vectoriser:
         return self._scaled(text + self._chosen(columns, width, axis, root.device), uses, root)
 
     def _chosen(self, columns: list[int], width: int, axis: int, device: torch.device) -> str:
-        """What picks columns of a tensor that has so many: views where they are one, or neighbours."""
+        """The expression that selects columns of a tensor with `width` columns; a view of equal or consecutive ones."""
         first, count = columns[0], len(columns)
         if columns == list(range(first, first + count)):
             return "" if count == width else f".narrow({axis}, {first}, {count})"
@@ -185,7 +185,7 @@ class _Constant(NamedTuple):
 
 
 class _Unknown:
-    """An argument that no vector of scalars can stand for."""
+    """An argument that cannot be vectorised."""
 
 
 _UNKNOWN = _Unknown()

@@ -1,1 +1,1 @@
-"""What a function does with tensors, recorded while it runs once. It knows nothing of programs."""
+"""Recording of what a function does with tensors in one run; independent of programs."""

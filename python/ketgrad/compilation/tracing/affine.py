@@ -1,6 +1,6 @@
-"""Torch calls whose results are affine in one tensor: slices and views of it, times and plus numbers.
+"""Affine values: results of torch calls that are slices and views of one tensor, times a number plus a number.
 
-The program reads such results from that tensor itself, so the calls are not repeated in a plan.
+Programs read them from that tensor itself, so that plans do not repeat the calls.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOVES = names(
     "permute ravel repeat reshape roll select split split_with_sizes squeeze swapaxes swapdims t tensor_split tile "
     "transpose unbind unflatten unsqueeze view vsplit"
 )
-"""Calls whose results hold elements of their one tensor."""
+"""Calls whose results consist of elements of their tensor."""
 
 _SCALINGS: dict[str, Callable[[float, float, float, bool], tuple[float, float]]] = {
     "add": lambda s, o, c, _: (s, o + c),
@@ -38,7 +38,7 @@ _ALIASES = {
 }  # fmt: skip
 
 _LARGEST_ROOT = 1 << 24
-"""Elements of the largest tensor whose slices are followed."""
+"""The most elements of a tensor whose slices are tracked."""
 
 
 def affine_of(
@@ -49,7 +49,7 @@ def affine_of(
     inputs: list[Value],
     output: tuple[Tensor, tuple[int, ...]],
 ) -> Affine | None:
-    """An output of a torch call as an affine of what the call's one input comes from; None where it is none.
+    """An output of a torch call as an affine value of its input's root; None if it is no affine value.
 
     Args:
         trace: with the values before the call.

@@ -1,8 +1,8 @@
-"""Caller policy: which code reads a property or a value of a tensor while a function is traced, and what it may learn.
+"""Caller policy: which code reads a property or a value of a tensor during a trace, and what it may learn.
 
-What the traced function itself reads can decide about its circuit, so it is logged (shapes, dtypes) or refused
-(values). What ketgrad reads in order to check shapes, and PennyLane in order to build operations, is neither: whatever
-they make of a shape is visible in the circuit, and the places where they read values are listed in `front_ends`.
+The circuit can depend on what the traced function reads, so properties (shapes, dtypes) are logged, and values refused.
+Reads by ketgrad, to check shapes, and by PennyLane, to build operations, are not logged: their effect is visible in the
+circuit, and the functions that read values are listed in the front end (see `front_ends`).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _BUILDING = (f"{_PACKAGE}circuit{os.sep}", f"{_PACKAGE}interop{os.sep}")
 """Files of ketgrad that build circuits: what they read is not logged."""
 
 _EXECUTING = tuple(f"{_PACKAGE}{folder}{os.sep}" for folder in ("compilation", "execution", "native"))
-"""Files of ketgrad that execute circuits, which a traced function cannot do; those in `_TRACING` do not."""
+"""Files of ketgrad that execute circuits, which a traced function must not do; those in `_TRACING` do not."""
 
 
 class Caller(NamedTuple):
-    """The code that reads something of a tensor.
+    """The code that reads a property or a value of a tensor.
 
     Attributes:
-        frame: in which it runs.
-        module: its name.
+        frame: its frame.
+        module: the name of its module.
     """
 
     frame: FrameType
@@ -45,13 +45,13 @@ class Caller(NamedTuple):
 
     @property
     def executes_circuits(self) -> bool:
-        """Whether it is ketgrad's, about to execute circuits."""
+        """Whether it is code of ketgrad that executes circuits."""
         file = self.frame.f_code.co_filename
         return file.startswith(_EXECUTING) and file not in _TRACING
 
     @property
     def builds_circuits(self) -> bool:
-        """Whether it is ketgrad's, building a circuit."""
+        """Whether it is code of ketgrad that builds circuits."""
         return self.frame.f_code.co_filename.startswith(_BUILDING)
 
     @property
@@ -67,19 +67,19 @@ class Caller(NamedTuple):
     @property
     def only_checks(self) -> bool:
         """Whether a value that it reads decides only whether it raises."""
-        # A state that is normalised on demand is left as it is where its norm is 1.
+        # With `normalize`, such a function also decides whether to normalise the state.
         is_check = any(self._place in front_end.checks for front_end in front_ends())
         return is_check and not self.frame.f_locals.get("normalize")
 
     def substitute(self, value: Any) -> Any:
-        """What it is given instead of a value, of the same type, so that what it builds is right for all values.
+        """A substitute for a value, of the same type, with which it builds what is right for all values.
 
-        None where there is no such substitute.
+        None if there is none.
         """
         answers = [front_end.simplifications.get(self._place) for front_end in front_ends()]
         answer = next((answer for answer in answers if answer is not None), None)
         if answer is not None and isinstance(value, np.ndarray):
-            return np.full_like(value, math.nan)  # close to nothing
+            return np.full_like(value, math.nan)  # close to no special value
         return answer if isinstance(value, bool) else None
 
     @property
@@ -88,7 +88,7 @@ class Caller(NamedTuple):
 
 
 def call_traced(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Call the traced function. It is the caller of what it reads even if it is torch's own, such as a module."""
+    """Call the traced function. Its reads are its own even if it is code of torch, such as a module."""
     return function(*args, **kwargs)
 
 
@@ -101,7 +101,7 @@ def direct_caller() -> Caller:
 
 
 def responsible_caller() -> Caller:
-    """The code on whose behalf torch was called: neither torch nor a module that acts for its callers."""
+    """The code on whose behalf torch was called: the innermost that is neither torch nor a proxy."""
     frame = sys._getframe(1)
     proxies = tuple([name for front_end in front_ends() for name in front_end.proxies])
     while frame.f_back is not None and frame.f_code is not call_traced.__code__:

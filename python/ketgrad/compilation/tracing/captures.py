@@ -47,7 +47,7 @@ class Location(NamedTuple):
     """The places of one tensor.
 
     Attributes:
-        read: what is there now, one object a place.
+        read: the present objects, one per place.
         names: the places, as expressions.
         within: the containers that lead there, as expressions.
     """
@@ -61,9 +61,9 @@ class ContainerGuard(NamedTuple):
     """The guard of the containers and modules that a trace depends on.
 
     Attributes:
-        read: what is there now: the keys of dictionaries, the sizes of other containers, the modules themselves.
+        read: the present state: keys of dictionaries, sizes of other containers, the modules themselves.
         names: the places, as expressions.
-        expected: what was there while tracing.
+        expected: the state while tracing.
     """
 
     read: Callable[[], tuple[Any, ...]]
@@ -106,7 +106,7 @@ class Captures:
         return self._found
 
     def locate(self, tensor: Tensor) -> Location | None:
-        """All places of a tensor, None where there is none."""
+        """All places of a tensor, None if there is none."""
         places = self._places_of(tensor)
         if not places:
             self._found = None  # the function itself may have put it there since

@@ -1,8 +1,8 @@
 """Recording: what a function does with tensors, while it runs once.
 
 A `Recorder` is a torch function mode: it sees every torch call of the function, before autograd and dispatch, and adds
-it to a `Trace` as a `Node`. Properties that the function reads of tensors (shapes, dtypes) are logged, and reads of
-values are refused: so the same calls are right for other values.
+it to a `Trace` as a `Node`. Properties of tensors that the function reads (shapes, dtypes) are logged, and reads of
+values are refused, so that the same calls are right for other values.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ _VALUE_SHAPED = names("argwhere masked_select nonzero unique unique_consecutive 
 
 
 class _LoggedShape(Sequence[int]):
-    """A shape that logs what is read of it. It is not a tuple: NumPy and others would read one without its methods."""
+    """A shape that logs reads. It is no tuple, because C code such as NumPy's would read one without its methods."""
 
     def __init__(self, sizes: torch.Size, log: list[Any]) -> None:
         self._sizes, self._log = sizes, log
 
     def whole(self) -> torch.Size:
-        """The whole shape, which is logged."""
+        """The whole shape, logged."""
         self._log.append(tuple(self._sizes))
         return self._sizes
 
@@ -113,12 +113,12 @@ class Recorder(TorchFunctionMode):
         self.autocast = autocast_state()
 
     def run(self, function: Callable[[], Any]) -> Any:
-        """Run a function and record what it does; its result."""
+        """Run a function and record it; returns its result."""
         with self._forked_random_state(), self:
             return function()
 
     def _forked_random_state(self) -> AbstractContextManager[None]:
-        """Tracing leaves the random state as it was: the plan draws the same numbers when it runs."""
+        """Restores the random state after a trace, so that the plan draws the same numbers when it runs."""
         return torch.random.fork_rng(devices=list(set(self.devices)))
 
     def __torch_function__(
@@ -130,7 +130,7 @@ class Recorder(TorchFunctionMode):
         recorded, plain = self._with_refs((args, kwargs)), _plain((args, kwargs))
         inputs = [self.trace.values[number] for number in dict.fromkeys(refs(recorded))]
         result = func(*plain[0], **plain[1])
-        with DisableTorchFunction():  # other modes must not see how it is recorded
+        with DisableTorchFunction():  # other modes must not see the calls of the recorder
             return self._observe(func, name, recorded, inputs, result)
 
     def _observe(self, func: Any, name: str, recorded: Any, inputs: list[Value], result: Any) -> Any:
@@ -146,7 +146,7 @@ class Recorder(TorchFunctionMode):
         self._record(func, name, recorded, inputs, outputs)
         return result
 
-    # What the function reads.
+    # Reads.
 
     def _read_property(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*_plain(args), **_plain(kwargs))
@@ -166,7 +166,7 @@ class Recorder(TorchFunctionMode):
         return result
 
     def _text(self, tensor: Tensor, text: Any) -> Any:
-        """A stand-in for the text of a tensor, by which a library tells operations apart."""
+        """A text for a tensor without its values, for libraries that compare operations by their texts."""
         number = self.trace.number_of(tensor)
         unknown = number is not None and not self.trace.values[number].is_constant
         return f"<tensor {number}>" if unknown and isinstance(text, str) else text
@@ -206,7 +206,7 @@ class Recorder(TorchFunctionMode):
     def _is_mask(self, number: int) -> bool:
         return self.trace.values[number].tensor.dtype in (torch.bool, torch.uint8)
 
-    # What the function computes.
+    # Computation.
 
     def _record(self, func: Any, name: str, recorded: Any, inputs: list[Value], outputs: list[Any]) -> None:
         if autocast_state() != self.autocast:
@@ -233,7 +233,7 @@ class Recorder(TorchFunctionMode):
         return any(version(value.tensor) != value.version for value in inputs)
 
     def _refuse_outer_changes(self, inputs: list[Value], name: str) -> None:
-        """Refuse a change in place of an argument or of a captured tensor."""
+        """Refuse changes in place of arguments and captured tensors."""
         if not self._was_changed(inputs):
             return
         outside = [*self.trace.arguments, *[captured.number for captured in self.trace.captured]]
@@ -269,12 +269,12 @@ class Recorder(TorchFunctionMode):
         return item
 
     def number(self, tensor: Tensor) -> int:
-        """The number of a tensor; a new one comes from outside the function and is captured."""
+        """The number of a tensor; an unknown tensor comes from outside the function and is captured."""
         number = self.trace.number_of(tensor)
         if number is None:
             return self._capture(tensor)
         value = self.trace.values[number]
-        if version(tensor) != value.version:  # a view of something that was changed
+        if version(tensor) != value.version:  # a view of a tensor that was changed in place
             value.version, value.grad_fn, value.is_constant = version(tensor), tensor.grad_fn, False
         elif tensor.grad_fn is not value.grad_fn:
             self._refuse(
@@ -314,7 +314,7 @@ def refuse(what: str, instead: str) -> NoReturn:
 
 
 def _with_free_rows(name: str, args: tuple[Any, ...], inputs: list[Value]) -> tuple[Any, ...]:
-    """The arguments of a reshape that keeps the first axis, with -1 in place of the size that it has while tracing."""
+    """The arguments of a reshape; if it keeps the first axis, with −1 in place of that axis' size while tracing."""
     if name not in ("reshape", "view") or len(args) < 2:
         return args
     source = inputs[0].tensor
@@ -327,7 +327,7 @@ def _with_free_rows(name: str, args: tuple[Any, ...], inputs: list[Value]) -> tu
 
 
 def _plain(item: Any) -> Any:
-    """Arguments as torch takes them: shapes are torch's own."""
+    """Arguments with torch's own shapes in place of logged ones."""
     if isinstance(item, _LoggedShape):
         return item._sizes
     if type(item) in (tuple, list):

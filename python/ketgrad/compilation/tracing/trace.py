@@ -1,6 +1,6 @@
-"""The trace of a function: the tensors that it met, the torch calls that it made, and what it read of tensors.
+"""The trace of a function: its tensors, its torch calls, and the properties of tensors that it read.
 
-`recorder` writes it, `lowering` turns it into a plan.
+`recorder` writes it, `lowering` makes a plan of it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Value:
     """A tensor of a trace.
 
     Attributes:
-        number: its name in the trace.
-        tensor: as it was while tracing.
-        affine: where its elements come from; None: it is a root itself.
-        is_constant: the same in every call: it depends on no argument, no captured tensor and no random numbers.
-        version, grad_fn: the tensor's own when it was recorded.
+        number: its position among the values of the trace.
+        tensor: the tensor in the traced run.
+        affine: the tensor as an affine value of another one; None: it is a root itself.
+        is_constant: whether it is the same in every call: it depends on no argument, captured tensor or random number.
+        version, grad_fn: those of the tensor when it was recorded.
     """
 
     number: int
@@ -51,14 +51,14 @@ class Value:
 
 
 class Ref(NamedTuple):
-    """A tensor among a node's arguments."""
+    """A tensor among a node's arguments, by its number."""
 
     number: int
 
 
 @dataclass(slots=True)
 class Node:
-    """A torch call. Each output is a value's number and the indices that lead to it in the call's result."""
+    """A torch call. An output is the number of a value, and the indices that lead to it in the call's result."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
@@ -67,7 +67,7 @@ class Node:
     has_grad: bool
 
     def inputs(self) -> Iterator[int]:
-        """The values that it reads."""
+        """The numbers of the values that it reads."""
         return refs((self.args, self.kwargs))
 
 
@@ -91,8 +91,8 @@ class Trace:
     Attributes:
         arguments: the values of its tensor arguments.
         captured: the tensors that it reads from outside.
-        mutates: some node changes a tensor in place.
-        log: what the function read of tensors (shapes, dtypes), in order.
+        mutates: whether a node changes a tensor in place.
+        log: the properties of tensors (shapes, dtypes) that the function read, in order.
         largest: the largest integer among the arguments of its torch calls.
     """
 
@@ -107,18 +107,18 @@ class Trace:
     _indices: dict[int, Tensor] = field(default_factory=dict)
 
     def number_of(self, tensor: Tensor) -> int | None:
-        """The number of a tensor that is known."""
+        """The number of a tensor, None if it is not in the trace."""
         return self._numbers.get(id(tensor))
 
     def add(self, tensor: Tensor, affine: Affine | None = None, is_constant: bool = False) -> Value:
-        """A new value."""
+        """Add a value for a tensor."""
         value = Value(len(self.values), tensor, affine, is_constant, version(tensor), tensor.grad_fn)
         self.values.append(value)
         self._numbers[id(tensor)] = value.number
         return value
 
     def affine(self, number: int) -> Affine:
-        """Where the elements of a value come from; those of a root from itself."""
+        """A value as an affine value of its root; a root of itself."""
         value = self.values[number]
         if value.affine is not None and not self.mutates:
             return value.affine
@@ -129,12 +129,12 @@ class Trace:
 
 
 def guard_of(tensor: Tensor) -> tuple[Any, ...]:
-    """The guard of a tensor, in Dynamo's sense: all of it that a trace depends on."""
+    """The guard of a tensor: the properties that a trace depends on."""
     return tensor.shape, tensor.dtype, tensor.requires_grad, tensor.device, tensor.layout
 
 
 def version(tensor: Tensor) -> int:
-    """How often a tensor was changed in place; -1 of an inference tensor, which has no such count."""
+    """The version counter of a tensor, which changes in place increment; −1 for inference tensors, which have none."""
     return -1 if tensor.is_inference() else version_of(tensor)
 
 
@@ -152,7 +152,7 @@ def refs(item: Any) -> Iterator[int]:
 
 
 def name_of(function: Any) -> str:
-    """The name of what a torch function mode is given to call; of a property's getter, the property's."""
+    """The name of a function that a torch function mode gets; for the getter of a property, the property's name."""
     name: str = getattr(function, "__name__", "")
     if name == "__get__":
         return str(function.__self__.__name__)
