@@ -22,29 +22,27 @@ def from_qiskit(
 ) -> Tape:
     r"""The tape of a Qiskit `QuantumCircuit`, with qubit i as wire i.
 
-    A gate that ketgrad has becomes that gate, a controlled gate the `ctrl` of it; any other instruction stands for its
-    `definition`. Global phases are kept. Barriers and delays do nothing here and are left out, and so is a reset of a
-    qubit on which nothing has acted yet.
+    Gates are converted to those of ketgrad, controlled gates with `ctrl`; other instructions are replaced by their
+    `definition`. Global phases are kept. Barriers, delays, and resets of qubits on which no gate has acted are dropped.
 
-    Qiskit prints bits from the last qubit to the first, ketgrad from the first to the last: the amplitude of
-    $|q_0 q_1\dots q_{n-1}\rangle$ is number $\sum_i q_i 2^{n-1-i}$ of `state()`, and number $\sum_i q_i 2^i$ of a
-    Qiskit `Statevector`.
+    Qiskit's basis states are little-endian, ketgrad's big-endian: the amplitude of $|q_0 q_1\dots q_{n-1}\rangle$ has
+    index $\sum_i q_i 2^{n-1-i}$ in `state()`, and index $\sum_i q_i 2^i$ in a Qiskit `Statevector`.
 
     Args:
-        circuit: of gates, with state preparations and resets before anything else acts on their qubits, and
-            measurements only where nothing follows on the qubit.
-        measurements: of the tape, in place of those of the circuit. By default `probs` of the measured qubits in the
-            order of their classical bits, bit 0 first, or `state()` where the circuit measures nothing.
-        parameters: values of the circuit's unbound parameters, by `Parameter` or by name: real numbers, and tensors
-            `()` or `(B,)`, to which gradients flow through the expressions of the circuit. A `ParameterVector`, or its
-            name, takes all its entries at once: a tensor `(n,)` or `(B, n)`, or a sequence.
+        circuit: of gates, with state preparations and resets before any gate on their qubits, and measurements only
+            at the end of a qubit.
+        measurements: of the tape, instead of the circuit's. By default `probs` of the measured qubits, in the order of
+            their classical bits, or `state()` if the circuit measures nothing.
+        parameters: values of the circuit's unbound parameters, by `Parameter` or name: real numbers, or tensors `()` or
+            `(B,)`, which get gradients through the expressions of the circuit. The value of a `ParameterVector`, or its
+            name, is a tensor `(n,)` or `(B, n)`, or a sequence.
 
     Raises:
         ImportError: Qiskit is not installed.
         TypeError: the circuit is no `QuantumCircuit`, or a value is neither a real number nor a real tensor.
-        ValueError: a parameter has no value or two, a name is none of the circuit's, a value has a wrong shape, or a
-            measurement is of a wire beyond the circuit.
-        NotImplementedError: a measurement or reset in the middle of the circuit, classical control, or an instruction
+        ValueError: a parameter has no value or two, the circuit has no parameter of a name, a value has a wrong shape,
+            or a measurement is of a wire that the circuit does not have.
+        NotImplementedError: the circuit has mid-circuit measurements or resets, classical control, or an instruction
             without a definition.
 
     >>> import ketgrad as kg, torch
@@ -72,21 +70,21 @@ def from_openqasm(
     """The tape of an OpenQASM program, version 2 or 3, as Qiskit reads it.
 
     Args:
-        source: the text of the program, or the `pathlib.Path` of a file. It should name its version: `OPENQASM 3.0;`.
-            One that does not is read as what its words tell, with a warning. The only file that it can include is the
-            header of its version, stdgates.inc or qelib1.inc, which is built in. At most 1,000 qubits, 1,000 classical
-            bits and 4 million gates, of which definitions may make 100,000 and 100 more for each statement; brackets
-            and definitions up to 100 deep.
+        source: the text of the program, or the `pathlib.Path` of a file. It should begin with its version, such as
+            `OPENQASM 3.0;`; otherwise the version is inferred from its keywords, with a warning. The only file that it
+            can include is the header of its version, stdgates.inc or qelib1.inc, which is built in. The limits are
+            1,000 qubits, 1,000 classical bits, 4 million gates, of which 100,000 and 100 per statement may come from
+            definitions of gates, and 100 levels of nested brackets or definitions.
         measurements: as in `from_qiskit`: by default `probs` of the measured qubits, or `state()`.
         parameters: values of the program's inputs (`input float theta;`), by name, as in `from_qiskit`.
 
     Raises:
         ImportError: Qiskit, or for version 3 qiskit-qasm3-import, is not installed.
-        ValueError: the program has no version and nothing that tells it, or one that is neither 2 nor 3; it is beyond
-            the limits or includes another file; it cannot be read, with the line or the statement; whatever
-            `from_qiskit` refuses. The message begins with OpenQASM.
-        NotImplementedError: loops, and see `from_qiskit`. The message begins with OpenQASM.
-        UserWarning: as a warning, the program does not name its version.
+        ValueError: the version is neither 2 nor 3, or missing and cannot be inferred; the program exceeds a limit,
+            includes another file, or has an error (the message has the line or the statement); or as `from_qiskit`. The
+            message begins with OpenQASM.
+        NotImplementedError: the program has loops, or as `from_qiskit`. The message begins with OpenQASM.
+        UserWarning: as a warning, the program does not begin with its version.
 
     >>> import ketgrad as kg
     >>> kg.from_openqasm('OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; h q[0]; cx q[0], q[1];').operations

@@ -1,8 +1,9 @@
-"""Operations as products of the gates that a library has.
+"""Decomposition of operations into the gates of another library.
 
-A controlled gate comes down in two steps. Where it is V† M V, only M needs the controls (`conjugated`); what is left
-are gates on one wire and phases. Those are made of rotations, phases and Toffoli gates (arXiv:quant-ph/9503016, lemmas
-7.2 to 7.5 and 7.9): rotations in a number of gates that is linear in the number of controls, phases in a quadratic one.
+A controlled gate is decomposed in two steps. If it is V† M V, only M needs the controls (`conjugated`); that leaves
+one-wire gates and phases with controls. These are decomposed into rotations, phases and Toffoli gates
+(arXiv:quant-ph/9503016, lemmas 7.2 to 7.5 and 7.9): a rotation into a number of gates that is linear in the number of
+controls, a phase into a quadratic one.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ __all__ = ["Expander", "Gate", "conjugated"]
 
 
 class Gate(NamedTuple):
-    """A gate of a library; without a name and wires a global phase."""
+    """A gate of the library; a global phase has no name and no wires."""
 
     name: str
     angles: tuple[Any, ...]
@@ -50,12 +51,12 @@ class Gate(NamedTuple):
 
 @dataclass(frozen=True)
 class Expander:
-    """Expands operations whose parameters are numbers, or arrays without a batch.
+    """Decomposes operations whose parameters are numbers, or arrays without a batch.
 
     Attributes:
-        library: the names of gates, by the name of an operation without controls, how many controls it has, and whether
-            it is inverted. X with one and with two controls, PhaseShift with none and with one, H, RY and RZ are there.
-        dense: the operations that a matrix, a diagonal or a state is made of.
+        library: (name of an operation without controls, number of controls, whether it is inverted) → name of a gate.
+            It must have X with one and two controls, PhaseShift with none and one, H, RY and RZ.
+        dense: decomposes a matrix, a diagonal or a state.
     """
 
     library: Mapping[tuple[str, int, bool], str]
@@ -74,7 +75,7 @@ class Expander:
             yield from self.gates(each)
 
     def _controlled(self, op: Operation, controls: tuple[Wire, ...]) -> Iterator[Gate]:
-        """The gates of an operation without added controls, for where all of the given controls are 1."""
+        """The gates of an operation that has no added controls, under the given controls on 1."""
         built_in, op = _built_in(op)
         controls += built_in
         name = self.library.get((op.name, len(controls), op.inverse))
@@ -100,9 +101,9 @@ class Expander:
 
 
 def conjugated(op: Operation) -> list[Operation]:
-    """A controlled operation as V, M, V† of which M alone has controls, the built-in ones too.
+    """A controlled operation as V, M, V†, where only M has controls, built-in ones included.
 
-    By itself where it has no such form.
+    Without such a form, the operation itself.
     """
     inner = _upright(_without_controls(op))
     if len(inner) > 1:
@@ -114,7 +115,7 @@ def conjugated(op: Operation) -> list[Operation]:
 
 
 def _built_in(op: Operation) -> tuple[tuple[Wire, ...], Operation]:
-    """The controls that are a part of an operation, and the operation without them."""
+    """The built-in controls of an operation, and the operation without them."""
     if op.name not in _BUILT_IN:
         return (), op
     kind, count = _BUILT_IN[op.name]
@@ -143,7 +144,7 @@ _INVERTED = ("S", "T", "ISWAP", *DENSE)
 
 
 def _upright(op: Operation) -> list[Operation]:
-    """An operation without controls as ones that are not inverted, but for those that are known both ways."""
+    """An operation without controls as ones that are not inverted, except those in `_INVERTED`."""
     if not op.inverse or op.name in _INVERTED:
         return [op]
     angles: list[Any] = [-angle for angle in reversed(op.parameters)]
@@ -181,7 +182,7 @@ _BUILT_IN: dict[str, tuple[Callable[..., Operation], int]] = {
 
 
 def _conjugation(op: Operation) -> Conjugation | None:
-    """V and M of an operation V† M V, or None for what has no such form."""
+    """V and M of an operation V† M V, or None if it has no such form."""
     if op.name in _WORDS:
         return _rotation(op.parameters[0], op.word or _WORDS[op.name] * len(op.wires), op.wires)
     if op.name == "SWAP":
@@ -198,7 +199,7 @@ _WORDS = {"PauliRot": "", "MultiRZ": "Z", "IsingXX": "X", "IsingYY": "Y", "Ising
 
 
 def _rotation(angle: Any, pauli_word: str, wires: tuple[Wire, ...]) -> Conjugation:
-    """A rotation by a Pauli word: every letter becomes Z, and CNOTs bring their parity to the last wire."""
+    """A rotation by a Pauli word: every letter is changed to Z, and CNOTs compute the parity on the last wire."""
     letters = [(wire, letter) for wire, letter in zip(wires, pauli_word, strict=True) if letter != "I"]
     if not letters:
         return [], [GlobalPhase(angle / 2)]
@@ -214,9 +215,9 @@ def _rotation(angle: Any, pauli_word: str, wires: tuple[Wire, ...]) -> Conjugati
 
 
 def _between(bits: str, wires: tuple[Wire, ...], gates: Sequence[Operation]) -> Conjugation:
-    """Gates on the first wire that act on |bits⟩ and its opposite, as on |0⟩ and |1⟩.
+    """One-wire gates on the span of |bits⟩ and its complement, as |0⟩ and |1⟩.
 
-    CNOTs from the first wire leave |bits⟩ as it is, and make its opposite equal to it but for the first wire.
+    CNOTs from the first wire map the complement of |bits⟩ to |bits⟩ with the first bit flipped, and |bits⟩ to itself.
     """
     first, *rest = wires
     values = [int(bit) for bit in bits[1:]]
@@ -228,7 +229,7 @@ _BETWEEN: dict[str, Callable[[Any], list[Operation]]] = {
     "PSWAP": lambda op: [X(op.wires[0]), GlobalPhase(-op.parameters[0])],
     "IsingXY": lambda op: [RX(-op.parameters[0], wires=op.wires[0])],
 }
-# The state that an excitation leads to the opposite of, and by how many of its angles it turns the phase of the rest.
+# The basis state that an excitation mixes with its complement, and the phase of all others in units of the angle.
 _EXCITATIONS = {
     "SingleExcitation": ("01", 0.0),
     "SingleExcitationPlus": ("01", 0.5),
@@ -254,7 +255,7 @@ def _excitation(op: Any) -> Conjugation:
 
 
 def _phases(op: Any, controls: tuple[Wire, ...]) -> list[Operation]:
-    """PhaseShift with two controls or more: half its angle thrice, of which the parity of two lets one or none stay."""
+    """PhaseShift with two or more controls: ab = (a + b − a ⊕ b)/2, with half the angle for each of the three terms."""
     *rest, last = controls
     one, other = (PhaseShift(sign * op.parameters[0] / 2, wires=op.wires) for sign in (1, -1))
     flip = _toffolis(rest, last, op.wires)
@@ -262,7 +263,7 @@ def _phases(op: Any, controls: tuple[Wire, ...]) -> list[Operation]:
 
 
 def _rotations(op: Any, controls: tuple[Wire, ...]) -> list[Operation]:
-    """RY or RZ with a control or more: half the angle twice, which X turns into its opposite in between."""
+    """RY or RZ with one or more controls: half the angle, and minus half between controlled Xs, which negate it."""
     *rest, last = controls
     one, other = (type(op)(sign * op.parameters[0] / 2, wires=op.wires) for sign in (1, -1))
     if not rest:
@@ -272,7 +273,7 @@ def _rotations(op: Any, controls: tuple[Wire, ...]) -> list[Operation]:
 
 
 def _toffolis(controls: Sequence[Wire], target: Wire, borrowed: Sequence[Wire]) -> list[Operation]:
-    """X with controls, by way of wires in any state, which is as it was afterwards; one is enough."""
+    """X with controls, using at least one borrowed wire, in any state, which is restored."""
     count = len(controls)
     if count <= 2:
         return [ctrl(X(target), list(controls))]
@@ -280,7 +281,7 @@ def _toffolis(controls: Sequence[Wire], target: Wire, borrowed: Sequence[Wire]) 
         first, second = controls[: (count + 1) // 2], controls[(count + 1) // 2 :]
         flip = _toffolis(first, borrowed[0], [*second, target])
         return [*flip, *(rest := _toffolis([*second, borrowed[0]], target, first)), *flip, *rest]
-    # Each borrowed wire is flipped where all controls up to one are 1, and the next one where it is and another is 1.
+    # A ladder: each borrowed wire is flipped by the product of the controls below it, and controls the next one.
     chain = [*borrowed[: count - 2], target]
     rungs = [Toffoli([controls[i + 1], chain[i - 1], chain[i]]) for i in range(1, count - 1)]
     bottom = Toffoli([controls[0], controls[1], chain[0]])
@@ -326,7 +327,7 @@ def _global_phase(op: Any, controls: tuple[Wire, ...]) -> list[Operation]:
     return _ctrl([PhaseShift(-op.parameters[0], wires=controls[-1])], controls[:-1])
 
 
-# Those of which the number of controls decides.
+# Operations whose decomposition depends on the number of controls.
 _COUNTED: dict[str, Callable[[Operation, tuple[Wire, ...]], list[Operation]]] = {
     "X": _x,
     "Z": _z,

@@ -1,7 +1,7 @@
-"""Qiskit's reader of OpenQASM 3, where it needs help.
+"""Qiskit's importer of OpenQASM 3, with fixes.
 
-Its parameters of defined gates are bound in alphabetical order; its errors of wrong programs are whatever it stumbles
-over, mostly without a place; it makes registers and controls of any size.
+The importer binds parameters of defined gates in alphabetical order, raises errors of many types for wrong programs,
+mostly without a position, and does not limit the sizes of registers and numbers of controls.
 
 Importing this module imports qiskit_qasm3_import.
 """
@@ -27,7 +27,7 @@ def parse(text: str) -> QuantumCircuit:
     """The circuit of a program.
 
     Raises:
-        ValueError: the program is wrong, with line and column.
+        ValueError: the program has an error; the message has line and column.
         NotImplementedError: it has a loop.
     """
     try:
@@ -38,14 +38,14 @@ def parse(text: str) -> QuantumCircuit:
 
 
 def _unexpected(error: Exception) -> str:
-    """Where the parser gave up, of an error that does not say it."""
+    """The message of a parser's error without one: the position and the unexpected token."""
     causes = error.__cause__.args if error.__cause__ else ()
     token = getattr(causes[0], "offendingToken", None) if causes else None
     return "the syntax is wrong" if token is None else f"{token.line},{token.column}: unexpected {token.text!r}"
 
 
 class _WrongProgramError(ValueError):
-    """An error that says where."""
+    """An error with line and column."""
 
 
 class _Converter(ConvertVisitor):  # type: ignore[misc]
@@ -65,7 +65,7 @@ class _Converter(ConvertVisitor):  # type: ignore[misc]
     def visit_QuantumGate(self, node: Any, context: Any) -> Any:
         symbol = context.symbol_table.get(node.name.name, node)
         expected = getattr(getattr(symbol, "type", None), "n_classical", None)
-        if isinstance(expected, int) and len(node.arguments) != expected:  # of U it is a list of types
+        if isinstance(expected, int) and len(node.arguments) != expected:  # for U it is a list of types
             raise ValueError(f"the gate {node.name.name} takes {expected} angles, not {len(node.arguments)}")
         return super().visit_QuantumGate(node, context)
 
@@ -89,7 +89,7 @@ def _placed(node: Any, message: str) -> str:
 
 
 def _in_order(build: GateBuilder, names: list[str]) -> Callable[..., Any]:
-    """The gate with its parameters in the order in which they are declared."""
+    """The gate with its parameters in the order of declaration."""
 
     def gate(*values: Any) -> Any:
         given = dict(zip(names, values, strict=True))

@@ -1,7 +1,7 @@
-"""What is known of an OpenQASM program before a parser sees it: its version, what it includes, how large it is.
+"""Checks of an OpenQASM program before it is parsed: its version, included files and size.
 
-One pass over its tokens, linear in the length of the text. What the parsers would not survive, or would take for ever
-over, ends here: files that a program names, numbers without end, a few lines that stand for billions of gates.
+One pass over its tokens, linear in the length of the text. It refuses what would crash the parsers or take them too
+long: included files, huge numbers, a few lines that expand to billions of gates.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import NamedTuple, NoReturn
 __all__ = ["MAX_BITS", "prefixed", "read", "statement_ends"]
 
 MAX_BITS = 1000
-"""How many qubits a program may have, and how many classical bits."""
+"""The most qubits of a program, and the most classical bits."""
 MAX_NESTING = 100
-"""How deep brackets, signs and definitions of gates may be nested."""
+"""The most levels of nested brackets, signs and definitions of gates."""
 MAX_OPERATORS = 1000
-"""How many operators an expression may have."""
+"""The most operators of an expression."""
 MAX_GATES = 4_000_000
-"""How many gates a program may stand for."""
+"""The most gates that a program may expand to."""
 MAX_EXPANSION = 100_000, 100
-"""How many of them definitions may make: so many, and so many more for each statement. Each takes some 0.2 ms."""
+"""The most of them that may come from definitions: a constant, and a number per statement. Each takes some 0.2 ms."""
 
 _TOKEN = re.compile(
     r"""
@@ -46,7 +46,7 @@ _OPEN, _CLOSE = set("([{"), set(")]}")
 
 
 class Token(NamedTuple):
-    """A piece of the text and where it begins."""
+    """A token and its position in the text."""
 
     kind: str
     text: str
@@ -54,17 +54,17 @@ class Token(NamedTuple):
 
 
 def prefixed(version: str, message: object) -> str:
-    """How errors of a program begin; `version` may be empty."""
+    """A message with the prefix of errors of a program; `version` may be empty."""
     return f"OpenQASM {version}: {message}" if version else f"OpenQASM: {message}"
 
 
 def read(source: str | Path) -> tuple[str, str]:
-    """A program that is safe to give to a parser, and its version, "2" or "3".
+    """A program that passed the checks, and its version, "2" or "3".
 
     Raises:
         TypeError: the source is neither a string nor a path.
-        ValueError: it has no version, and nothing that tells which it is; it includes another file than the header of
-            its version; it is larger or more deeply nested than the limits; a number is beyond double precision.
+        ValueError: its version is missing and cannot be inferred, or is neither 2 nor 3; it includes another file than
+            the header of its version; it exceeds the limits of size or nesting; a number is too large.
     """
     program = _Program(_text(source))
     version = program.version()
@@ -73,7 +73,7 @@ def read(source: str | Path) -> tuple[str, str]:
 
 
 def _text(source: str | Path) -> str:
-    """The program, without the mark that some editors put before it."""
+    """The program, without a byte-order mark."""
     if isinstance(source, Path):
         try:
             source = source.read_text(encoding="utf-8")
@@ -85,7 +85,7 @@ def _text(source: str | Path) -> str:
 
 
 def statement_ends(text: str) -> list[int]:
-    """Where the statements end that are in no block."""
+    """The positions after each top-level statement."""
     ends, depth = [], 0
     for token in _tokens(text):
         depth += (token.text in _OPEN) - (token.text in _CLOSE)
@@ -109,7 +109,7 @@ def _tokens(text: str) -> Iterator[Token]:
 
 
 def _where(text: str, position: int) -> str:
-    """Line and column as the parsers count them."""
+    """The line from 1 and the column from 0, as the parsers count them."""
     start = text.rfind("\n", 0, position) + 1
     return f"{text.count(chr(10), 0, position) + 1},{position - start}"
 
@@ -128,7 +128,7 @@ class _Program:
     # ---- version
 
     def version(self) -> str:
-        """What the first statement says, or else what the words of the program tell."""
+        """The version in the first statement, or else inferred from keywords, with a warning."""
         first = [token.text for token in self.tokens[:3]]
         if first[:1] == ["OPENQASM"]:
             major = re.fullmatch(r"(\d+)(\.\d+)?", first[1]) if first[2:] == [";"] else None
@@ -184,7 +184,7 @@ class _Program:
                 self.refuse(token, f"an expression has more than {MAX_OPERATORS} operators")
 
     def _check_size(self) -> None:
-        """How many bits are declared, and how many gates the program stands for if all definitions are written out."""
+        """Check the number of declared bits, and of gates after all definitions are expanded."""
         sizes = self._registers()
         base, more = MAX_EXPANSION
         most_expanded = min(MAX_GATES, base + more * sum(token.text == ";" for token in self.tokens))
@@ -211,7 +211,7 @@ class _Program:
                     self.refuse(statement[0], f"up to here these are more than the limit of {most} gates")
 
     def _registers(self) -> dict[str, int]:
-        """The sizes of registers by name, where they are written as numbers."""
+        """The sizes of registers by name, if they are literals."""
         found: dict[str, int] = {}
         bits = {"qubits": 0, "classical bits": 0}
         texts = [token.text for token in self.tokens] + [""] * 5
@@ -232,7 +232,7 @@ class _Program:
         return found
 
     def _statements(self) -> Iterator[tuple[str, Sequence[Token]]]:
-        """Each statement, with the name of the gate that it helps to define, or nothing."""
+        """Each statement, with the name of the gate in whose definition it is, or ""."""
         statement: list[Token] = []
         gate, depth = "", 0
         for token in self.tokens:
@@ -252,14 +252,14 @@ class _Program:
 
 
 class _Definition:
-    """How many gates a defined gate stands for, and how many definitions deep."""
+    """The number of gates that a defined gate expands to, and the depth of its definitions."""
 
     gates = 0
     depth = 0
 
 
 def _broadcast(statement: Sequence[Token], sizes: dict[str, int]) -> int:
-    """To how many qubits a statement applies its gate, at most: all of a register that has no index or a range."""
+    """How often a statement applies its gate, at most: the size of a register without an index, or with a range."""
     texts = [token.text for token in statement]
     ranged = ":" in texts
     return max(
@@ -268,7 +268,7 @@ def _broadcast(statement: Sequence[Token], sizes: dict[str, int]) -> int:
 
 
 def _value(digits: str) -> float | None:
-    """What a number stands for, None if it is none; one with a letter for its base is short or infinite."""
+    """The value of a literal, None if it is no number; beyond 200 characters one with a base prefix is infinite."""
     try:
         if digits[:1] != "0" or not digits[1:2].isalpha() or digits[1] in "eE":
             return float(digits)

@@ -1,4 +1,4 @@
-"""Hamiltonians from Pauli words and coefficients, which is how other libraries hold sums of Pauli words."""
+"""Hamiltonians from Pauli words and coefficients, the form in which other libraries have sums of Pauli words."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..circuit.types import Array, Wire
 PauliWord = tuple[tuple[Wire, str], ...]
 """Letters "X", "Y", "Z" with their wires, which are distinct; `()` is the identity."""
 
-# Of the largest coefficient: what transformations of fermions leave of imaginary parts that cancel.
+# Imaginary parts up to this fraction of the largest coefficient are rounding errors, as of fermionic transformations.
 _TOLERANCE = 1e-10
 
 
 def hamiltonian(
     pauli_words: Sequence[PauliWord], coefficients: Any, given: Sequence[Any] | Array | Tensor | None = None
 ) -> Hamiltonian:
-    """The sum of the Pauli words, with given coefficients or else with the operator's own.
+    """The sum of the Pauli words, with the `given` coefficients, or the operator's own if that is None.
 
     Raises:
         TypeError: the operator's own coefficients are no numbers.

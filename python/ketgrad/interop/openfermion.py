@@ -1,7 +1,4 @@
-"""Hamiltonians from OpenFermion's operators.
-
-An operator is read as it is, without importing OpenFermion.
-"""
+"""Hamiltonians from OpenFermion's operators, without importing OpenFermion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tapes from and to OpenQASM; Qiskit parses, and decomposes matrices.
+"""Tapes from and to OpenQASM. Qiskit parses programs, and decomposes matrices.
 
 Importing this module imports Qiskit.
 """
@@ -33,18 +33,18 @@ def tape_from_openqasm(
     measurements: Iterable[Measurement] | None = None,
     parameters: Mapping[str, Any] | None = None,
 ) -> Tape:
-    """The tape of a program of version "2" or "3" that `read` has let pass: see `ketgrad.from_openqasm`."""
+    """The tape of a program of version "2" or "3" that `read` has checked: see `ketgrad.from_openqasm`."""
     with _refusals(version):
         return tape_from_qiskit(_PARSERS[version](text), measurements, parameters)
 
 
 @contextmanager
 def _refusals(version: str) -> Iterator[None]:
-    """Every error of a program says that it is one, whatever the parser stumbled over."""
+    """Convert all errors of a program to ValueError or NotImplementedError with the prefix of its version."""
     try:
         yield
     except (ImportError, MemoryError, TypeError, Warning):
-        raise  # TypeErrors are those of the arguments: what parsers raise has become ValueError before.
+        raise  # TypeErrors are those of the arguments: errors of the parsers are ValueErrors by now.
     except NotImplementedError as error:
         raise NotImplementedError(prefixed(version, error)) from error
     except Exception as error:
@@ -61,7 +61,7 @@ def _parsed2(text: str) -> QuantumCircuit:
 
 
 def _load2(text: str) -> QuantumCircuit:
-    """As lenient as `QuantumCircuit.from_qasm_str`, which is what most programs are written for; opens no files."""
+    """As lenient as `QuantumCircuit.from_qasm_str`, for which most programs are written, but without reading files."""
     return qasm2.loads(
         text,
         include_path=(),
@@ -72,7 +72,7 @@ def _load2(text: str) -> QuantumCircuit:
 
 
 def _first_wrong_statement(text: str) -> str:
-    """By bisection, because errors from beyond the parser do not say where they are."""
+    """The first statement that fails, found by bisection, for errors without a position."""
 
     def fails(end: int) -> bool:
         try:
@@ -109,8 +109,8 @@ _PARSERS: dict[str, Callable[[str], QuantumCircuit]] = {"2": _parsed2, "3": _par
 # ---------------------------------------------------------------------------------------------------------------------
 # To OpenQASM
 
-# Gates that mean the same, up to a global phase in version 2, to every reader. Left out of stdgates.inc are u2 and u3,
-# whose global phases are not those of Qiskit, and of qelib1.inc cu3, of which there are two, and what came later.
+# Gates that all readers define alike, in version 2 up to a global phase. Not used are u2 and u3 of stdgates.inc, whose
+# global phases differ from Qiskit's, and of qelib1.inc cu3, which has two definitions, and gates that were added later.
 _NAMES_IN_BOTH = {
     ("Identity", 0, False): "id",
     ("X", 0, False): "x",
@@ -179,7 +179,7 @@ def tape_to_openqasm(tape: Tape, version: Any = "3.0", precision: Any = None) ->
     return "\n".join([*_header(len(qubits), len(measured), version), *lines, ""])
 
 
-# What sums of phases that cancel leave.
+# Global phases up to this are rounding errors of phases that cancel.
 _ROUNDING = 1e-14
 
 
@@ -197,8 +197,8 @@ def _statement(name: str, angles: Sequence[float], qubits: Sequence[str], precis
 
 
 def _number(value: float, precision: int | None) -> str:
-    """As short as it can be for the number to come back the same, or with so many significant digits."""
+    """The shortest text that reads back as the same number, or one with `precision` significant digits."""
     text = repr(value if precision is None else float(f"{value:.{precision}g}"))
     mantissa, e, exponent = text.partition("e")
-    # OpenQASM 2 wants a point in every real number.
+    # OpenQASM 2 requires a decimal point in real numbers.
     return text if not e or "." in mantissa else f"{mantissa}.0e{exponent}"

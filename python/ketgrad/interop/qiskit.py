@@ -1,7 +1,7 @@
 """Tapes from and to Qiskit's circuits, and Hamiltonians from its operators.
 
-Qubit i is wire i. What differs is the order in which results count the bits: here the first wire is the most
-significant one, in Qiskit the last. Matrices, diagonals and states therefore come with their wires reversed.
+Qubit i is wire i. Indices of basis states differ: here the first wire is the most significant bit, in Qiskit the last
+qubit. Matrices, diagonals and states are therefore converted with their wires reversed.
 
 Importing this module imports Qiskit.
 """
@@ -118,7 +118,7 @@ def tape_from_qiskit(
 def _idle(
     circuit: QuantumCircuit, operations: Sequence[Operation], measurements: Sequence[Measurement]
 ) -> list[Operation]:
-    """An `Identity` on the qubits without a gate, where a measurement of all wires includes them."""
+    """An `Identity` on the qubits without a gate, if a measurement is of all wires."""
     qubits = range(circuit.num_qubits)
     of_all = False
     for measurement in measurements:
@@ -141,18 +141,18 @@ class _Values:
 
     def __init__(self, circuit: QuantumCircuit, given: Mapping[Any, Any]) -> None:
         self._known = _assigned(circuit, given)
-        # The same expression in several gates is one tensor: one parameter of the program.
+        # Equal expressions in several gates are one tensor, and one parameter of the program.
         self._evaluated: dict[Any, Any] = {}
 
     def __call__(self, value: Any) -> Any:
-        """The value of an expression; numbers, matrices and labels come back as they are."""
+        """The value of an expression; numbers, matrices and labels are returned as they are."""
         if not isinstance(value, ParameterExpression):
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"an angle is {value}; angles must be finite")
             return value
         if value not in self._evaluated:
-            # Negated: of an expression that has come down to one of its parameters, such as a - a + b, Qiskit 2.6 gives
-            # any of them.
+            # Negated, because for an expression that simplifies to one of its parameters, such as a - a + b, Qiskit 2.6
+            # may return another of them.
             self._evaluated[value] = self._walk(-sympy.sympify((-value).sympify()))
         return self._evaluated[value]
 
@@ -198,7 +198,7 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
 
 
 def _assigned(circuit: QuantumCircuit, given: Mapping[Any, Any]) -> dict[str, Any]:
-    """A value for the name of each of the circuit's parameters."""
+    """The value of each of the circuit's parameters, by name."""
     if not isinstance(given, Mapping):
         raise TypeError(f"parameters must be a mapping from names to values, not {type(given).__name__}")
     needed = [each.name for each in circuit.parameters]
@@ -215,7 +215,7 @@ def _assigned(circuit: QuantumCircuit, given: Mapping[Any, Any]) -> dict[str, An
 
 
 def _entries(circuit: QuantumCircuit, key: Any, value: Any) -> dict[str, Any]:
-    """The parameters of the circuit that a key stands for: one, or those of a vector."""
+    """The values of the parameters that a key names: one parameter, or those of a vector."""
     name = str(key if isinstance(key, str) else getattr(key, "name", key))
     if any(each.name == name for each in circuit.parameters):
         return {name: value}
@@ -269,12 +269,12 @@ _HINTS = {"for_loop": "unroll it first, as qiskit.transpiler.passes.UnrollForLoo
 
 
 class _CircuitReader:
-    """Collects the operations of a circuit and of the definitions in it.
+    """Collects the operations of a circuit and of its definitions.
 
     Attributes:
         operations: those found so far.
-        touched: the qubits that an operation has acted on.
-        measured: for each classical bit the qubit whose outcome it holds.
+        touched: the qubits on which an operation has acted.
+        measured: for each classical bit the qubit that is measured into it.
     """
 
     def __init__(self, values: _Values, touched: Iterable[int] = ()) -> None:
@@ -284,7 +284,7 @@ class _CircuitReader:
         self.measured: dict[int, int] = {}
 
     def read(self, circuit: QuantumCircuit, qubits: Sequence[int], clbits: Sequence[int]) -> None:
-        """Add a circuit whose qubits and classical bits are the given ones of the whole."""
+        """Add a circuit on the given qubits and classical bits of the whole circuit."""
         for each in circuit.data:
             own = [qubits[circuit.find_bit(qubit).index] for qubit in each.qubits]
             bits = [clbits[circuit.find_bit(bit).index] for bit in each.clbits]
@@ -299,7 +299,7 @@ class _CircuitReader:
         return (probs(wires=[self.measured[bit] for bit in sorted(self.measured)]),)
 
     def add(self, op: Any, qubits: list[int], clbits: list[int]) -> None:
-        # The class of a gate without parameters is a private one.
+        # Gates without parameters are of private singleton classes.
         kind = getattr(op, "base_class", type(op))
         if kind in (Barrier, Delay):
             return
@@ -330,7 +330,7 @@ class _CircuitReader:
 
     def _apply(self, op: Any, kind: type, qubits: list[int], clbits: list[int]) -> None:
         if kind is lib.StatePreparation and self._prepares(op, qubits):
-            # Nothing has acted on its qubits, so that it can come before all else, as a tape wants it.
+            # No operation has acted on its qubits, so it can be the first operation, as a tape requires.
             self.operations.insert(0, StatePrep(np.array(op.params), wires=qubits[::-1]))
         elif kind in _GATES and _is_plain(op):
             self.operations.append(_GATES[kind](*map(self.values, op.params), wires=qubits))
@@ -346,9 +346,9 @@ class _CircuitReader:
             )
 
     def _prepares(self, op: Any, qubits: list[int]) -> bool:
-        """Whether this is a state vector for qubits in |0⟩, and no other preparation is at the start of the tape.
+        """Whether this is a state vector for qubits in |0⟩, and the tape has no preparation yet.
 
-        If not, the definition is as good: gates.
+        Otherwise its definition is used, which consists of gates.
         """
         is_vector = len(op.params) == 1 << len(qubits) and op.name == "state_preparation"
         is_first = not any(each.is_preparation for each in self.operations[:1])
@@ -358,7 +358,7 @@ class _CircuitReader:
         base, parameters = op.base_gate, op.params
         extra: list[Operation] = []
         if len(parameters) == 4 and isinstance(base, lib.UGate):
-            # A controlled phase comes on top of three angles, and is no part of the base gate.
+            # CUGate has a fourth parameter, a controlled phase that is no part of the base gate.
             base, extra = lib.UGate(*parameters[:3]), [GlobalPhase(-self.values(parameters[3]))]
         count = op.num_ctrl_qubits
         for each in [*self._inner(base, qubits[count:]), *extra]:
@@ -378,7 +378,7 @@ class _CircuitReader:
         _refuse(op, qubits, f"{modifier} is not supported", "apply qiskit.transpile with basis_gates first")
 
     def _inner(self, op: Any, qubits: list[int]) -> list[Operation]:
-        """The gates of an operation by itself."""
+        """The operations of an instruction, read separately."""
         reader = _CircuitReader(self.values, qubits)
         reader.add(op, qubits, [])
         return reader.operations
@@ -387,22 +387,22 @@ class _CircuitReader:
 def _definition(op: Any) -> QuantumCircuit | None:
     if isinstance(op, BoxOp):
         return op.body
-    # The one gate of Qiskit's library that leaves its definition to the transpiler.
+    # The only gate of Qiskit's library whose definition is left to the transpiler.
     if isinstance(op, lib.PermutationGate):
         return synth_permutation_basic(op.pattern)
     try:
         return getattr(op, "definition", None)
-    except Exception as error:  # it is made when it is asked for, from whatever a program says
+    except Exception as error:  # definitions are computed on access, from what a program contains
         raise ValueError(f"the definition of the gate {op.name} is wrong: {error}") from error
 
 
 def _bits(state: int, count: int) -> list[int]:
-    """The control values, the first control's first: it is the lowest bit."""
+    """The control values, the first control being the lowest bit."""
     return [state >> index & 1 for index in range(count)]
 
 
 def _is_plain(op: Any) -> bool:
-    """Whether every control acts at 1."""
+    """Whether every control is on 1."""
     return not isinstance(op, ControlledGate) or op.ctrl_state == (1 << op.num_ctrl_qubits) - 1
 
 
@@ -475,12 +475,11 @@ def hamiltonian_from_qiskit(
 
 
 def tape_to_qiskit(tape: Tape) -> QuantumCircuit:
-    """The operations of a tape as a Qiskit circuit, with the first of the tape's wires as qubit 0, and so on.
+    """The operations of a tape as a Qiskit circuit, with wire i of the tape as qubit i.
 
-    Tensors are written as their values. Qiskit accepts less rounding in matrices, diagonals and states than ketgrad
-    does: they come as the nearest ones that are unitary or of norm 1. Wires that are measured as such (by `probs`,
-    `sample` or `counts`) get a measurement each, into classical bits in their order; other measurements have no
-    counterpart in a circuit, and are left to the caller.
+    Tensors are written as their values. Qiskit tolerates smaller rounding errors of matrices, diagonals and states than
+    ketgrad, so they are replaced by the nearest ones that are unitary or of norm 1. Wires that `probs`, `sample` or
+    `counts` measure are measured into classical bits, in order; other measurements have no counterpart in a circuit.
 
     Raises:
         ValueError: a parameter has a batch axis, or is not finite.
@@ -497,7 +496,7 @@ def tape_to_qiskit(tape: Tape) -> QuantumCircuit:
 
 
 def measured_wires(tape: Tape) -> tuple[Wire, ...]:
-    """The wires that are measured as such, in the order of the measurements."""
+    """The wires that `probs`, `sample` or `counts` measure, in the order of the measurements."""
     of_wires = [m for m in tape.measurements if m.kind in ("probs", "sample", "counts") and m.observable is None]
     return tuple(dict.fromkeys(wire for m in of_wires for wire in m.wires or tape.wires))
 
@@ -509,7 +508,7 @@ def _to_instructions(op: Operation) -> Iterator[tuple[Any, tuple[Wire, ...]]]:
     elif op.name == "BasisState":
         yield from ((lib.XGate(), (wire,)) for wire, bit in zip(op.base_wires, op.bits, strict=True) if bit)
     elif op.control_wires:
-        # Qiskit (2.6) synthesises many of the others wrongly where they have three controls or more.
+        # Not gate.control() of all gates: Qiskit 2.6 synthesises many of them wrongly with three or more controls.
         yield from (_to_instruction(each) for each in conjugated(op))
     else:
         yield _to_instruction(op)
@@ -528,7 +527,7 @@ def _to_instruction(op: Operation) -> tuple[Any, tuple[Wire, ...]]:
 
 
 def _to_gate(op: Operation) -> Gate:
-    """The gate without its controls and not inverted."""
+    """The gate without controls and inverse."""
     parameters = [_number(value, op) for value in op.parameters]
     if op.name == "PauliRot":
         return _pauli_rotation(op.word, *parameters)
@@ -550,13 +549,13 @@ def _number(value: Any, op: Operation) -> Any:
 
 
 def _to_numpy(value: Tensor) -> Array:
-    # In double, because NumPy has no bfloat16.
+    # As float64, because NumPy has no bfloat16.
     double = value.detach().cpu().to(torch.complex128 if value.is_complex() else torch.float64)
     return double.resolve_conj().resolve_neg().numpy()
 
 
 def with_numbers(op: Operation) -> Operation:
-    """The operation with its parameters as numbers, and as arrays in double precision.
+    """The operation with its parameters as numbers, or arrays in double precision.
 
     Raises:
         ValueError: a parameter has a batch axis, or is not finite.
@@ -573,7 +572,7 @@ def with_numbers(op: Operation) -> Operation:
 
 
 def dense_operations(op: Operation) -> list[Operation]:
-    """The gates that Qiskit makes of a matrix, a diagonal or a state without controls."""
+    """Qiskit's decomposition of a matrix, a diagonal or a state without controls."""
     circuit = QuantumCircuit(len(op.wires))
     gate, _ = _to_instruction(op)
     circuit.append(gate, range(len(op.wires))[::-1])
@@ -587,7 +586,7 @@ def _synthesis() -> Any:
 
 
 def _moved(op: Operation, wires: Sequence[Wire]) -> Operation:
-    """A gate without controls on other wires: wire i becomes `wires[i]`."""
+    """A gate without controls with its wires renamed: wire i becomes `wires[i]`."""
     return type(op)(*op.parameters, wires=[wires[wire] for wire in op.wires])  # type: ignore[call-arg, call-overload]
 
 
@@ -604,9 +603,9 @@ def _rot(phi: float, theta: float, omega: float) -> Gate:
 
 
 def _between(bits: str, *gates: Gate, phase: float = 0.0) -> Gate:
-    """Gates that act on two basis states, |bits⟩ and its opposite, as on |0⟩ and |1⟩ of one qubit; and a global phase.
+    """One-qubit gates on the span of |bits⟩ and its complement, as |0⟩ and |1⟩, and a global phase.
 
-    CNOTs from the first qubit leave |bits⟩ as it is, and make its opposite equal to it but for the first qubit.
+    CNOTs from the first qubit map the complement of |bits⟩ to |bits⟩ with the first bit flipped, and |bits⟩ to itself.
     """
     controls = range(1, len(bits))
     values = int(bits[:0:-1], 2)
@@ -622,7 +621,7 @@ def _between(bits: str, *gates: Gate, phase: float = 0.0) -> Gate:
 
 
 def _excitation(bits: str, rest: float = 0.0) -> Callable[[float], Gate]:
-    """RY between two basis states, and `rest` times the angle as the phase of all others."""
+    """RY between two basis states, and the phase `rest` × angle on all others."""
 
     def gate(angle: float) -> Gate:
         return _between(bits, lib.RYGate(angle), lib.GlobalPhaseGate(-rest * angle), phase=rest * angle)

@@ -1,6 +1,6 @@
 """PennyLane: tapes from and to its scripts, the device `ketgrad.qubit`, and its QNodes for `kg.compile`.
 
-Outside of this package nothing imports PennyLane; the names below do when they are asked for.
+Nothing outside this package imports PennyLane, and this module does only when a name below is accessed.
 """
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING

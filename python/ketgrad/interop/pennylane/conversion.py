@@ -1,7 +1,7 @@
 """Tapes from and to PennyLane's scripts.
 
-Both directions map one operation to one: nothing is decomposed, and what the other side does not have is refused by
-name. Parameters stay the very objects, in the same order, so that gradients of the one are gradients of the other.
+Operations are converted one to one: nothing is decomposed, and operations that the other side does not have raise an
+error. Parameters are the same objects in the same order, so that gradients of one are gradients of the other.
 
 Importing this module imports PennyLane.
 """
@@ -79,22 +79,21 @@ __all__ = ["is_supported", "observable_from_pennylane", "tape_from_pennylane", "
 def tape_from_pennylane(script: QuantumScript) -> Tape:
     """The tape of a PennyLane script.
 
-    The tape's parameters are the script's, the same objects in the same order, and `trainable_params` is carried over:
-    the gradients of the tape's trainable parameters are those of the script's, one by one. Bits (of a `BasisState`, of
-    a `Projector` on a basis state), which PennyLane counts among the parameters, are none here and have no gradient,
-    though a script that was built by hand has them among its trainable ones. `Barrier` and `WireCut` are left out.
-    Results are ordered as PennyLane orders them; where a measurement of all wires would come out in another order,
-    the tape's wires are PennyLane's standard ones, 0…n−1.
+    The tape's parameters are the script's, the same objects in the same order, and so are its `trainable_params`. The
+    exception are bits (of a `BasisState`, or of a `Projector` on a basis state): to PennyLane they are parameters, by
+    default trainable ones, but the tape has no parameters and no gradients for them. `Barrier` and `WireCut` are
+    dropped. The order of wires is PennyLane's; if it differs in a measurement of all wires, the tape's wires are
+    PennyLane's standard ones, 0…n−1.
 
     Args:
         script: with operations and measurements that ketgrad has under PennyLane's names, `adjoint` and `ctrl` of them
-            included, and a number of shots or none.
+            included, and one number of shots, or none.
 
     Raises:
-        TypeError: the argument is no script (it may be a QNode), or a parameter is of a library other than torch and
+        TypeError: the argument is no script (such as a QNode), or a parameter is neither a number nor of torch or
             NumPy.
-        NotImplementedError: an operation, an observable or a measurement that ketgrad does not have; shot vectors.
-        ValueError: trainable parameters out of order; and whatever `Tape` and the operations refuse.
+        NotImplementedError: ketgrad does not have an operation, observable or measurement, or shots are a vector.
+        ValueError: trainable parameters are not in order, or as for `Tape` and the operations.
     """
     if not isinstance(script, QuantumScript):
         hint = "; of a QNode: pennylane.workflow.construct_tape(qnode)(*args)" if isinstance(script, qml.QNode) else ""
@@ -105,15 +104,14 @@ def tape_from_pennylane(script: QuantumScript) -> Tape:
 
 
 def build_tape(script: QuantumScript, shots: int | None, trainable: Sequence[int] | None) -> Tape:
-    """The tape of a script, with another number of shots and other trainable parameters than its own.
+    """The tape of a script, with the given shots and trainable parameters instead of the script's.
 
     Args:
-        script: as `tape_from_pennylane` takes it; a state may be measured on any wires that include the circuit's, in
-            any order.
+        script: as for `tape_from_pennylane`; also with a state on wires that include the circuit's, in any order.
         shots: of the tape.
         trainable: indices into the script's parameters; None: the torch tensors that require grad.
     """
-    if any(isinstance(label, float) for label in script.wires):  # which PennyLane allows
+    if any(isinstance(label, float) for label in script.wires):  # PennyLane allows floats as labels
         (script,), _ = qml.map_wires(script, {label: place for place, label in enumerate(script.wires)})
     for measurement in script.measurements:
         if type(measurement) is mp.StateMP and measurement.wires:
@@ -125,7 +123,7 @@ def build_tape(script: QuantumScript, shots: int | None, trainable: Sequence[int
 
 
 def is_supported(op: Any) -> bool:
-    """Whether an operation of PennyLane has its counterpart; a stopping condition for PennyLane's `decompose`.
+    """Whether ketgrad has an operation of PennyLane; a stopping condition for PennyLane's `decompose`.
 
     >>> import pennylane as qml
     >>> script = qml.tape.QuantumScript([qml.QFT(wires=[0, 1])], [qml.probs()])
@@ -138,14 +136,14 @@ def is_supported(op: Any) -> bool:
 
 
 def is_supported_observable(op: Any) -> bool:
-    """Whether an observable of PennyLane has its counterpart."""
+    """Whether ketgrad has an observable of PennyLane."""
     kind = type(op)
     if kind in _LETTERS:
         return True
     if kind is op_math.SProd:
         return is_supported_observable(op.base)
     if kind in _COMPOSED:
-        # Matrices on the same wires have no product here.
+        # Matrices on common wires cannot be multiplied.
         apart = kind is not op_math.Prod or _are_letters(op) or len(op.wires) == sum(len(o.wires) for o in op.operands)
         return apart and all(map(is_supported_observable, op.operands))
     return kind in _OBSERVABLES
@@ -156,7 +154,7 @@ def _are_letters(op: Any) -> bool:
 
 
 def is_supported_measurement(measurement: Any) -> bool:
-    """Whether a measurement of PennyLane has its counterpart."""
+    """Whether ketgrad has a measurement of PennyLane."""
     kind = _KINDS.get(type(measurement))
     if kind is None or measurement.mv is not None or measurement._eigvals is not None:
         return False
@@ -168,7 +166,7 @@ def is_supported_measurement(measurement: Any) -> bool:
 
 
 def _tape(script: Any, shots: int | None, trainable: Sequence[int] | None, wires: Sequence[Wire] = ()) -> Tape:
-    """The script's tape, which acts on these wires too."""
+    """The script's tape, with identities on those of the given wires that it does not use."""
     operations = [found for op in script.operations if (found := _operation(op)) is not None]
     used = {wire for op in operations for wire in op.wires}
     if idle := [wire for wire in wires if wire not in used]:
@@ -181,7 +179,7 @@ def _tape(script: Any, shots: int | None, trainable: Sequence[int] | None, wires
 def _trainable(
     script: Any, given: Sequence[int], operations: Sequence[Operation], measurements: Sequence[Measurement]
 ) -> Sequence[int]:
-    """A script's trainable parameters as indices into the tape's, which lack bits."""
+    """A script's trainable parameters as indices into the tape's parameters, which have no bits."""
     if any(one >= other for one, other in pairwise(given)):
         raise ValueError(f"trainable_params {given} are not in order; script.trainable_params = … sorts them")
     bits = any(op.bits for op in operations[:1])
@@ -193,18 +191,18 @@ def _trainable(
 
 
 def has_gradient(script: Any) -> list[bool]:
-    """For each parameter of a script, whether it is one of the tape's: bits are not."""
+    """For each parameter of a script, whether it is a parameter of the tape; bits are not."""
     owners = [*script.operations, *(m.obs for m in script.measurements if m.obs is not None)]
     return [keep for owner in owners for keep in _kept(owner)]
 
 
 def _has_bits(observable: Observable) -> bool:
-    # Of the products, not of the terms: where a scale comes out as 0 the term is gone, but PennyLane counts its bits.
+    # In the products, not the terms: terms of scale 0 are dropped, but PennyLane counts their bits as parameters.
     return any(factor.parameter < 0 for product in observable._products for factor in product.factors)
 
 
 def _kept(op: Any) -> Iterator[bool]:
-    """For each of PennyLane's parameters of an operator, whether it is one of ours."""
+    """For each parameter of a PennyLane operator, whether ketgrad has it as a parameter."""
     if type(op) in _OF_BITS:
         yield False
     elif isinstance(op, op_math.CompositeOp):
@@ -218,9 +216,9 @@ def _kept(op: Any) -> Iterator[bool]:
 
 
 def _in_pennylanes_order(script: Any, tape: Tape, trainable: Sequence[int] | None) -> Tape:
-    """The script's tape, on PennyLane's standard wires where PennyLane's order of the wires is another.
+    """The script's tape, on PennyLane's standard wires if PennyLane orders the wires differently.
 
-    Only wires that are measured and nothing else can make the difference.
+    The orders can only differ if there are wires on which no operation acts.
     """
     used = {wire for op in tape.operations for wire in op.wires}
     if len(used) == tape.num_wires:
@@ -232,7 +230,7 @@ def _in_pennylanes_order(script: Any, tape: Tape, trainable: Sequence[int] | Non
 
 
 def _tape_in_order(script: Any, shots: int | None, trainable: Sequence[int] | None, order: tuple[Wire, ...]) -> Tape:
-    """The script's tape on exactly these wires in this order, whatever their labels."""
+    """The script's tape on exactly these wires, in this order, relabelled if necessary."""
     if missing := [wire for wire in script.wires.labels if wire not in order]:
         raise NotImplementedError(
             f"state is measured on wires {list(order)}, but the circuit acts on {missing} too; measure their "
@@ -246,7 +244,7 @@ def _tape_in_order(script: Any, shots: int | None, trainable: Sequence[int] | No
 
 
 def _order(script: Any) -> tuple[Wire, ...]:
-    """The wires of a script in the order of their bits in PennyLane's results."""
+    """The wires of a script in the order of PennyLane's results, the most significant first."""
     places = dict(zip(script.wires.labels, script.map_to_standard_wires().wires.labels, strict=True))
     return tuple(sorted(places, key=lambda wire: places[wire]))
 
@@ -258,7 +256,7 @@ _Labels = Callable[[Any], tuple[Wire, ...]]
 
 
 def _operation(op: Any) -> Operation | None:
-    """The operation, None for one that does nothing."""
+    """The operation, None for a barrier or wire cut."""
     convert = _OPERATIONS.get(type(op))
     if convert is None:
         _refuse(op)
@@ -280,12 +278,12 @@ def _labels(op: Any) -> tuple[Wire, ...]:
 
 
 def _labels_of_controlled(op: Any) -> tuple[Wire, ...]:
-    """What `op.wires` joins anew each time, for CNOT and its like, in a tenth of the time."""
+    """The labels of `op.wires` for CNOT and the like, ten times as fast as that property, which joins wires anew."""
     return op.control_wires.labels + op.base.wires.labels  # type: ignore[no-any-return]
 
 
 def _fixed(gate: type[Operation], labels: _Labels) -> _Convert:
-    """The same gates on the same wires come back step after step; being immutable, they are built once."""
+    """Cached, because training steps repeat the same gates on the same wires, and operations are immutable."""
     cached: Callable[..., Operation] = lru_cache(maxsize=4096)(gate)
     return lambda op: cached(labels(op))
 
@@ -295,7 +293,7 @@ def _parametrised(gate: Callable[..., Operation], labels: _Labels) -> _Convert:
 
 
 def _unitary_matrix(op: Any) -> Operation:
-    """A unitary, which may be SciPy's sparse one; `origin` says of what it is the matrix, if not of itself."""
+    """A unitary, which may be a SciPy sparse matrix; `origin`, if there is one, is the operation that it is from."""
     matrix = op.data[0]
     try:
         return QubitUnitary(matrix.toarray() if issparse(matrix) else matrix, op.wires.labels)
@@ -307,7 +305,7 @@ def _unitary_matrix(op: Any) -> Operation:
 
 
 def _state(op: Any) -> Operation:
-    """A state; SciPy's sparse ones have two axes."""
+    """A state, which may be a SciPy sparse matrix, with two axes."""
     state = op.data[0]
     return StatePrep(state.toarray().reshape(-1) if issparse(state) else state, op.wires.labels)
 
@@ -327,14 +325,14 @@ def _controlled(op: Any) -> Operation | None:
 
 
 def _unitary(op: Any) -> Operation | None:
-    """What an adjoint or a control is of; a preparation is a unitary to PennyLane's decompositions only."""
+    """The base of an adjoint or a control; preparations are refused: only in decompositions they are unitary."""
     if isinstance(op.base, StatePrepBase):
         _refuse(op)
     return _operation(op.base)
 
 
 def _nothing(op: Any) -> None:
-    """Barriers and wire cuts steer compilers: nothing acts on their wires."""
+    """Barriers and wire cuts are instructions to compilers, not operations."""
 
 
 def _operation_table() -> dict[type, _Convert]:
@@ -373,13 +371,13 @@ _HINTS = {
 
 
 def observable_from_pennylane(op: Operator) -> Observable:
-    """An observable by itself, outside a script: see `Hamiltonian.from_pennylane`."""
+    """An observable that is in no script: see `Hamiltonian.from_pennylane`."""
     if not isinstance(op, Operator):
         raise TypeError(f"expected an operator of PennyLane, not {type(op).__name__}")
     sentence = op.pauli_rep
     if not sentence:
         return _observable(op)
-    # Without a script to keep in line with, sums of Pauli words need not be taken as they were put together.
+    # Without a script, parameters need not match those of the operator, so its Pauli representation is used.
     pauli_words = [tuple(letters.items()) for letters in sentence]
     coefficients = [_scalar(value) for value in sentence.values()]
     if any(isinstance(value, Tensor) for value in coefficients):
@@ -401,7 +399,7 @@ def _observable(op: Any) -> Observable:
 
 
 def _key(op: Any) -> tuple[Any, ...] | None:
-    """What an observable of Pauli operators and numbers consists of, hashable; None for any other."""
+    """A hashable description of an observable of Pauli operators and numbers; None for any other."""
     kind = type(op)
     if kind in _LETTERS:
         return _LETTERS[kind], op.wires.labels
@@ -420,7 +418,7 @@ def _key(op: Any) -> tuple[Any, ...] | None:
 
 
 def _scalar(value: Any) -> Any:
-    """A coefficient: numbers as floats, tensors as they are. Complex numbers stay only if they are not real."""
+    """A coefficient: numbers as floats, unless they have an imaginary part, and tensors as they are."""
     if isinstance(value, (float, int)):
         return float(value)
     if isinstance(value, numbers.Number) or (isinstance(value, np.ndarray) and value.ndim == 0):
@@ -430,10 +428,10 @@ def _scalar(value: Any) -> Any:
 
 
 def _constant(key: tuple[Any, ...]) -> Observable:
-    """An observable from its key.
+    """An observable from its key, cached.
 
-    The same ones come back step after step, and can have thousands of terms: they are built, and their structure
-    hashed, once. Many words are kept, but few sums: they are large, and their coefficients may change in every step.
+    Training steps repeat the same observables, with up to thousands of terms: so they are built, and their structure
+    hashed, once. The cache has many products but few sums, which are large and may have new coefficients in each step.
     """
     return _constant_sum(key) if key[0] == "+" else _constant_word(key)
 
@@ -463,7 +461,7 @@ def _product(parts: Sequence[Composable]) -> Composable:
 
 
 def _sum(parts: Sequence[Composable]) -> Composable:
-    """By halves: one by one, n terms would be copied n times."""
+    """The sum, by halves: one by one, n terms would be copied n times."""
     if len(parts) == 1:
         return parts[0]
     middle = len(parts) // 2
@@ -526,11 +524,11 @@ def _refuse_measurement(measurement: Any, hint: str) -> NoReturn:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Gates that were made where PennyLane records its own
+# Gates of ketgrad in quantum functions of PennyLane
 
 
 class _Stray:
-    """In a queue of PennyLane, a gate of ketgrad that is in no tape: refused when the queue becomes a circuit."""
+    """A gate of ketgrad, in no tape, in a queue of PennyLane; raises when a script is made of the queue."""
 
     def __init__(self, gate: Operation) -> None:
         self.gate = gate
@@ -549,7 +547,7 @@ class _Strays:
             qml.QueuingManager.append(_Stray(gate))
 
     def on_tape(self) -> None:
-        """Gates are in use: a tape that is run within a quantum function is nothing to refuse."""
+        """Remove stray gates from the queue: they are for a tape, which may be executed in a quantum function."""
         if queue := qml.QueuingManager.active_context():
             for found in [each for each in queue.queue if isinstance(each, _Stray)]:
                 queue.remove(found)
@@ -565,12 +563,11 @@ _watchers.append(_Strays())
 def tape_to_pennylane(tape: Tape) -> QuantumScript:
     """The same circuit as a PennyLane script.
 
-    Operations keep their parameters, the same objects in the same order, and so do observables: a coefficient, a matrix
-    or a state becomes one parameter of the script. Exceptions are what PennyLane does not have. A vector of
-    coefficients, and a coefficient of a whole sum, become scalars, one a term, taken from the tensors by torch.
-    Sparse matrices become dense ones (`Hermitian`) where they are trained, part of a larger observable, or in a
-    variance, which PennyLane cannot run. `trainable_params` names the parameters of the script that come from trainable
-    ones of the tape. An `Identity` is added where it takes one to have PennyLane order the wires as the tape does.
+    Parameters of operations and observables are the same objects in the same order: a coefficient, a matrix or a state
+    is one parameter of the script. The exceptions are due to PennyLane: a vector of coefficients, or a coefficient of a
+    sum, becomes a scalar per term, indexed by torch; sparse matrices become dense (`Hermitian`) if they are trainable,
+    a part of an observable, or in a variance. `trainable_params` are the parameters that come from trainable ones of
+    the tape. An `Identity` is added if PennyLane would otherwise order the wires differently.
 
     Raises:
         NotImplementedError: an observable has a batch of coefficients or matrices.
@@ -597,12 +594,12 @@ def tape_to_pennylane(tape: Tape) -> QuantumScript:
 
 
 def _own(owner: Operation | Measurement, first: int, of_tape: set[int]) -> set[int]:
-    """Which parameters of an operation or measurement are trainable, counted from its first."""
+    """The trainable parameters of an operation or measurement, as indices among its own."""
     return {index for index in range(len(owner.parameters)) if first + index in of_tape}
 
 
 def _ordered(tape: Tape, operations: list[Any], measurements: list[Any]) -> Any:
-    """A script that has the tape's wires in the tape's order, where that matters."""
+    """A script with the tape's order of wires, if a measurement depends on it."""
     script = QuantumScript(operations, measurements, shots=tape.shots)
     of_all_wires = any(m.observable is None and not m.wires for m in tape.measurements)
     if not of_all_wires or _order(script) == tape.wires:
@@ -623,13 +620,13 @@ def _to_operation(op: Operation) -> Any:
     if op.inverse:
         found = qml.adjoint(found)
     if op.control_wires:
-        # Not qml.ctrl, which would make another gate of some: a CNOT of a controlled X.
+        # Not qml.ctrl, which would replace some gates by others: a controlled X by CNOT.
         found = op_math.Controlled(found, op.control_wires, control_values=op.control_values)
     return found
 
 
 def _to_measurement(measurement: Measurement, trainable: set[int]) -> tuple[Any, list[int]]:
-    """PennyLane's measurement, and for each of its parameters the index of ours among the observable's, −1 for none."""
+    """PennyLane's measurement, and for each of its parameters the index among those of our observable, or −1."""
     kind, observable = measurement.kind, measurement.observable
     measure = getattr(qml, kind)
     if observable is None:
@@ -647,7 +644,7 @@ def _to_measurement(measurement: Measurement, trainable: set[int]) -> tuple[Any,
 
 
 def _is_sparse(observable: Observable) -> bool:
-    """Whether this is a sparse matrix and nothing else."""
+    """Whether the observable is a single sparse matrix."""
     if len(observable.terms) != 1 or len(observable.parameters) != 1:
         return False
     (term,) = observable.terms
@@ -664,10 +661,10 @@ class _Element(NamedTuple):
     """A part of a product.
 
     Attributes:
-        value: an operator of PennyLane's, or a coefficient.
-        parameter: which of our parameters it has, −1 for none.
-        place: of an operator, where its first wire comes among the observable's.
-        is_coefficient: what `value` is.
+        value: an operator of PennyLane, or a coefficient.
+        parameter: the index of our parameter that it has, −1 for none.
+        place: the position of an operator's first wire among the observable's wires.
+        is_coefficient: whether `value` is a coefficient.
     """
 
     value: Any
@@ -685,7 +682,7 @@ def _to_term(term: Term, observable: Observable) -> tuple[Any, list[int]]:
             sources = [element.parameter, *sources]
         else:
             operands = [element.value, *operands]
-            # Letters have no data, matrices one, and so have bits: a parameter to PennyLane alone.
+            # Letters have no data, matrices one item, and so have bits: a parameter in PennyLane only.
             sources = [element.parameter] * len(element.value.data) + sources
     product = _to_product(operands, observable)
     return (product, sources) if term.scale == 1 else (qml.s_prod(term.scale, product), [-1, *sources])
@@ -698,10 +695,10 @@ def _to_product(operands: Sequence[Any], observable: Observable) -> Any:
 
 
 def _elements(term: Term, observable: Observable) -> list[_Element]:
-    """A term's parts from left to right, its parameters in our order.
+    """A term's parts from left to right, with the parameters in our order.
 
-    Letters and matrices are in their own order each, joined by where their wires appear. A coefficient comes directly
-    after what has parameters before its own.
+    Letters and matrices are merged by the positions of their wires. A coefficient follows the parts whose parameters
+    come before it.
     """
     places = {wire: index for index, wire in enumerate(observable.wires)}
     letters = [_Element(_TO_LETTERS[letter](wire), -1, places[wire]) for wire, letter in term.word]
@@ -743,18 +740,18 @@ def _to_dense(factor: Factor, values: Any) -> Any:
 
 
 def _to_sparse(factor: Factor, values: Any) -> Any:
-    from scipy.sparse import csr_matrix  # PennyLane depends on it, ketgrad does not
+    from scipy.sparse import csr_matrix  # a dependency of PennyLane, not of ketgrad
 
     numpy_values = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
     size = 1 << len(factor.wires)
     return qml.SparseHamiltonian(csr_matrix((numpy_values, _indices(factor)), shape=(size, size)), wires=factor.wires)
 
 
-# ---- Hadamards: H is (X + Z)/√2 in an observable's terms, but a constant √½ would be a parameter to PennyLane
+# ---- Hadamards: H is (X + Z)/√2 in an observable's terms, but the factors √½ would be parameters in PennyLane
 
 
 def _with_hadamards(observable: Observable) -> Sequence[Term]:
-    """The terms, with pairs that stem from an H put together again, under the letter "H"."""
+    """The terms, with the pairs that come from an H merged again, under the letter "H"."""
     terms: Sequence[Term] = observable.terms
     for wire in observable.wires:
         if all(term.scale.is_integer() for term in terms):

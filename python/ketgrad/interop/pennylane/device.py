@@ -1,8 +1,8 @@
 """The PennyLane device `ketgrad.qubit`.
 
-With torch's tensors the device is transparent: it executes inside torch's autograd, so that tensors reach the native
-operator as they are and come back with their gradients, whatever PennyLane calls the method. For the other interfaces
-it computes products with the Jacobian from NumPy's arrays.
+With torch tensors the device executes under torch's autograd: to PennyLane the differentiation method is "backprop",
+but the gradients come from the native adjoint method. For other interfaces it computes products with the Jacobian on
+NumPy arrays.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _PRECISIONS = {
 
 
 def _capabilities(path: str) -> DeviceCapabilities:
-    """What a device can do, of its TOML file."""
+    """The capabilities in a device's TOML file."""
     with open(path, "rb") as file:
         document = tomllib.load(file)
     found = parse_toml_document(document)
@@ -63,20 +63,20 @@ def _capabilities(path: str) -> DeviceCapabilities:
 @simulator_tracking
 @single_tape_support
 class KetgradQubit(Device):  # type: ignore[misc]
-    """Statevectors on ketgrad's kernels, with adjoint gradients of every result: `qml.device("ketgrad.qubit")`.
+    """Statevector simulation with ketgrad, and adjoint gradients of all results: `qml.device("ketgrad.qubit")`.
 
-    Batches (parameter broadcasting) run natively, and so do all scripts of a batch that have the same structure.
+    Parameter broadcasting is native, and scripts of equal structure take one native call.
 
     Args:
-        wires: their number, or labels; None: those of each circuit.
+        wires: their number, or labels; None (the default): those of each circuit.
         shots: the default number of shots (deprecated by PennyLane in favour of `qml.set_shots`).
-        c_dtype: complex64 or complex128 (NumPy's or torch's), the precision to compute in. None: that of torch's
-            tensors, double where precisions are mixed; complex128 for anything else.
-        seed: of the samples: "global" draws one from NumPy's global generator, None from the operating system, and
-            a key of `jax.random` is taken as its numbers, and anything else as by `numpy.random.default_rng`.
+        c_dtype: complex64 or complex128 (NumPy's or torch's), the precision to compute in. None (the default): that of
+            torch tensors, double precision if they are mixed; complex128 for other parameters.
+        seed: of the samples. "global" (the default): drawn from NumPy's global generator; None: from the operating
+            system; a key of `jax.random`: its data; others: as for `numpy.random.default_rng`.
 
     Raises:
-        ValueError: another c_dtype.
+        ValueError: c_dtype is another.
 
     Example:
         >>> import pennylane as qml, torch
@@ -92,7 +92,7 @@ class KetgradQubit(Device):  # type: ignore[misc]
         tensor([-0.0998, -0.1987])
     """
 
-    # PennyLane's snapshots are recorded by the device that has this attribute.
+    # PennyLane sets this attribute on devices that have it, to record snapshots.
     _debugger: Any = None
 
     def __init__(self, wires: Any = None, shots: Any = None, *, c_dtype: Any = None, seed: Any = "global") -> None:
@@ -106,7 +106,7 @@ class KetgradQubit(Device):  # type: ignore[misc]
 
     @property
     def name(self) -> str:
-        """The name by which `qml.device` knows the device."""
+        """The name of the device in `qml.device`."""
         return "ketgrad.qubit"
 
     # --- configuration ------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class KetgradQubit(Device):  # type: ignore[misc]
     def supports_derivatives(
         self, execution_config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
     ) -> bool:
-        """Whether the device differentiates a circuit, that is: whether it has exact results."""
+        """Whether the device differentiates a circuit: if its results are exact."""
         if execution_config is None:
             return True
         if execution_config.gradient_method not in _NATIVE_METHODS:
@@ -139,17 +139,17 @@ class KetgradQubit(Device):  # type: ignore[misc]
     def setup_execution_config(
         self, config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
     ) -> ExecutionConfig:
-        """The configuration with all that is left open.
+        """The configuration with all open choices made.
 
-        A method of the device becomes "backprop": to PennyLane, that is a device through which the interface
-        differentiates by itself. What it then calls is the adjoint method. Where higher derivatives are asked for
-        (`max_diff`), all of them are parameter shifts.
+        The device's own methods become "backprop": to PennyLane, that is a device through which the interface
+        differentiates; here it does so by the adjoint method. With `max_diff` above 1, all derivatives are by parameter
+        shifts.
         """
         config = config or ExecutionConfig()
         if config.device_options:
             raise DeviceError(f"{self.name} has no device options, but was given {dict(config.device_options)}")
         is_first = config.derivative_order == 1
-        # A cache of results, as higher derivatives have one, is by the values of parameters.
+        # For higher derivatives PennyLane caches results by the values of parameters, so those must be NumPy arrays.
         takes_tensors = config.interface == Interface.TORCH and is_first
         takes_tracers = config.interface in _JAX and circuit is not None and not circuit.shots
         changes: dict[str, Any] = {
@@ -168,7 +168,7 @@ class KetgradQubit(Device):  # type: ignore[misc]
         return replace(config, **changes)
 
     def preprocess_transforms(self, execution_config: ExecutionConfig | None = None) -> CompilePipeline:
-        """What is done to scripts before they are executed, outside of what is differentiated."""
+        """The transforms that scripts need before execution; the interface differentiates them, not the device."""
         config = execution_config or ExecutionConfig()
         pipeline = CompilePipeline()
         add_native_transforms(
@@ -185,7 +185,7 @@ class KetgradQubit(Device):  # type: ignore[misc]
     # --- execution ----------------------------------------------------------------------------------------------------
 
     def execute(self, circuits: Sequence[QuantumScript], execution_config: ExecutionConfig | None = None) -> Any:
-        """The results of preprocessed circuits: torch's tensors for torch's parameters, otherwise NumPy's arrays."""
+        """The results of preprocessed circuits: torch tensors for torch parameters, otherwise NumPy arrays."""
         config = execution_config or ExecutionConfig()
         if config.interface == Interface.AUTOGRAD and config.gradient_method == "backprop":
             return autograd_execute(circuits, partial(self._run, config=config), _AutogradProducts(self))
@@ -223,7 +223,7 @@ class KetgradQubit(Device):  # type: ignore[misc]
         return Executor(dtype, self._generator, config.mcm_config.postselect_mode)
 
     def _without_snapshots(self, script: QuantumScript, executor: Executor) -> QuantumScript:
-        """The script without its snapshots, which are recorded where PennyLane asks for them."""
+        """The script without its snapshots, which are recorded if PennyLane's debugger is active."""
         if not any(isinstance(op, qml.Snapshot) for op in script.operations):
             return script
         kept: list[Any] = []
@@ -241,9 +241,9 @@ class KetgradQubit(Device):  # type: ignore[misc]
     def compute_vjp(
         self, circuits: Sequence[QuantumScript], cotangents: Any, execution_config: ExecutionConfig | None = None
     ) -> Any:
-        """The products of cotangents, nested as the results are, with the Jacobians.
+        """The products of cotangents, nested like the results, with the Jacobians.
 
-        Cotangents may have one axis more, which leads: that many products at once.
+        Cotangents may have an additional leading axis, for several products.
         """
         tapes, products = self._differentiable(circuits)
         found = products.compute_vjp(tapes, cotangents)
@@ -297,15 +297,15 @@ class KetgradQubit(Device):  # type: ignore[misc]
         return tapes, AdjointProducts(real_dtype(circuits, self._dtype))
 
 
-# PennyLane reads the file of a class that names it when the class is made, twenty times as slowly.
+# Set after the class: PennyLane would read the file when the class is created, twenty times as slowly.
 KetgradQubit.config_filepath = os.path.join(os.path.dirname(__file__), "ketgrad_qubit.toml")
 KetgradQubit.capabilities = _capabilities(KetgradQubit.config_filepath)
 
 
 class _AutogradProducts:
-    """Products with the Jacobian for PennyLane's autograd boundary, which refuse to be differentiated again.
+    """Products with the Jacobian for PennyLane's autograd interface, which raise when they are differentiated.
 
-    To autograd they are numbers: without a look for its boxes, second derivatives would be zero in silence.
+    To autograd the products are constants: without the check of its boxes, second derivatives would silently be zero.
     """
 
     def __init__(self, device: KetgradQubit) -> None:
@@ -315,8 +315,8 @@ class _AutogradProducts:
         """The gradients of the tapes' trainable parameters, tape after tape."""
         boxes = [p for tape in tapes for p in tape.get_parameters() if isinstance(p, Box)]
         inner = [*[box._value for box in boxes], *pytree.tree_leaves(dy)]
-        # Of one gradient all boxes are of one trace. Several traces, in each other or side by side, mean that what is
-        # computed here is differentiated again, by another variable of the circuit or of what is around it.
+        # In a first derivative all boxes are of one trace. Several traces, nested or not, mean that this gradient is
+        # differentiated again, by another variable of the circuit or of the cost function.
         if len({box._trace for box in boxes}) > 1 or any(isinstance(each, Box) for each in inner):
             raise NotImplementedError(
                 "ketgrad.qubit has no second derivatives by the adjoint method; give the QNode max_diff=2, for "
@@ -327,7 +327,7 @@ class _AutogradProducts:
 
 
 def _without_jax(seed: Any) -> Any:
-    """A seed for NumPy's generators; a key of JAX's is one as its numbers."""
+    """A seed for NumPy's generators; a JAX key is replaced by its data."""
     if qml.math.get_interface(seed) != "jax":
         return seed
     import jax
@@ -353,7 +353,7 @@ def _mcm_config(config: MCMConfig, circuit: QuantumScript | None) -> MCMConfig:
     if method not in _MCM_METHODS:
         raise DeviceError(f"mcm_method {method} is not supported by ketgrad.qubit; it has {_MCM_METHODS}")
     if method == "one-shot" and config.postselect_mode == "fill-shots":
-        # To force an outcome would give the outcomes before it their probabilities without it.
+        # Forcing an outcome would leave earlier outcomes with probabilities that are not conditioned on it.
         raise DeviceError("postselect_mode='fill-shots' is supported with mcm_method='deferred' only")
     return replace(config, mcm_method=method)
 
@@ -363,7 +363,7 @@ def _is_postselected(circuit: QuantumScript) -> bool:
 
 
 def _recorded(op: Any, before: Sequence[Any], script: QuantumScript, executor: Executor) -> Any:
-    """What a snapshot records after some operations of a script."""
+    """The record of a snapshot after some operations of a script."""
     measurement, shots = op.hyperparameters["measurement"], op.hyperparameters["shots"]
     if measurement.obs is None and not measurement.wires:
         measurement = copy(measurement)
@@ -380,7 +380,7 @@ def _has_tensors(script: QuantumScript) -> bool:
 
 
 def _like(scripts: Sequence[QuantumScript], results: Any) -> Any:
-    """Results as torch's tensors if the scripts have any, otherwise as NumPy's arrays."""
+    """Results as torch tensors if the scripts have any, otherwise as NumPy arrays."""
     return results if any(map(_has_tensors, scripts)) else as_numpy(results)
 
 
@@ -388,17 +388,17 @@ def _derivatives_like(scripts: Sequence[QuantumScript], derivatives: Any) -> Any
     return derivatives if any(map(_has_tensors, scripts)) else as_arrays(derivatives)
 
 
-# Bits are parameters to PennyLane, but have no gradient.
+# Bits are parameters in PennyLane, but have no gradient.
 
 
 def _of_own(values: Sequence[Any], script: QuantumScript) -> list[Any]:
-    """Of one value for each trainable parameter of a script, those that belong to the tape's."""
+    """The values of a script's trainable parameters that are parameters of the tape."""
     kept = has_gradient(script)
     return [value for value, index in zip(values, script.trainable_params, strict=True) if kept[index]]
 
 
 def _aligned(gradients: Any, script: QuantumScript) -> tuple[Any, ...]:
-    """The gradients of a tape as one for each trainable parameter of its script, in the parameter's precision."""
+    """The gradients of a tape, as one for each trainable parameter of its script, in the parameter's dtype."""
     kept = has_gradient(script)
     rest = iter(gradients.unbind(-1) if isinstance(gradients, Tensor) else gradients)
     parameters = script.get_parameters(trainable_only=False)
@@ -407,7 +407,7 @@ def _aligned(gradients: Any, script: QuantumScript) -> tuple[Any, ...]:
     found = []
     for index in script.trainable_params:
         like = np.asarray(parameters[index])
-        # Autograd's and JAX's gradients are the conjugates of torch's.
+        # Gradients in autograd and JAX are the conjugates of torch's.
         gradient = as_arrays(next(rest)).conj() if kept[index] else np.zeros(like.shape)
         found.append((gradient if np.iscomplexobj(like) else gradient.real).astype(like.dtype))
     return tuple(found)

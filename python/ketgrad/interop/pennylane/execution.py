@@ -1,8 +1,7 @@
-"""Execution of PennyLane's scripts: exact results with torch's gradients, shots, and states that are measured halfway.
+"""Execution of PennyLane's scripts: exact results with torch gradients, shots, and mid-circuit measurements.
 
-A measurement in the middle of a circuit is followed by branches, one for each outcome that occurs: the state before it
-is projected and normalised, and every branch goes on from there. So the number of shots hardly matters, but that of
-different histories does.
+A mid-circuit measurement makes a branch for each outcome that occurs among the shots, with the projected and normalised
+state. So the cost depends on the number of different histories of outcomes, and hardly on the number of shots.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ class Executor:
 
     Args:
         dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters.
-        generator: where samples are drawn from.
-        postselect_mode: "fill-shots" keeps the number of shots when a state is projected, anything else keeps as many
-            as would have been found there.
+        generator: of the random numbers for shots.
+        postselect_mode: "fill-shots" keeps the number of shots when a state is projected; otherwise the remaining
+            number is sampled.
     """
 
     def __init__(
@@ -46,10 +45,10 @@ class Executor:
         self.fill_shots = postselect_mode == "fill-shots"
 
     def run(self, scripts: Sequence[QuantumScript]) -> tuple[Any, ...]:
-        """The results of scripts, each in its turn; differentiable by torch where they are exact."""
+        """The results of scripts; differentiable by torch if they are exact."""
         kinds = [_kind(script) for script in scripts]
         results: list[Any] = [None] * len(scripts)
-        for kind in dict.fromkeys(kinds):  # in order, for the sake of the samples of a seed
+        for kind in dict.fromkeys(kinds):  # in order, so that samples are reproducible with a seed
             positions = [i for i, each in enumerate(kinds) if each is kind]
             found = kind(self, [scripts[i] for i in positions])
             for i, result in zip(positions, found, strict=True):
@@ -71,8 +70,8 @@ class Executor:
 
     @torch.no_grad()
     def sampled(self, scripts: Sequence[QuantumScript]) -> list[Any]:
-        """Results with shots; a tuple for each of the script's numbers of shots if it has several."""
-        # With one shot: how many are drawn is a question of `_draw`.
+        """Results with shots; for a shot vector, a tuple over its entries."""
+        # The number of shots does not matter here: `_draw` replaces it.
         tapes = [build_tape(script, 1, ()) for script in scripts]
         exact = [exact_tapes(tape) for tape in tapes]
         jpc = AdjointProducts(real_dtype(scripts, self.dtype))
@@ -85,7 +84,7 @@ class Executor:
         return results
 
     def _draw(self, tape: Tape, probabilities: Sequence[Tensor], shots: int, copies: int) -> list[Any]:
-        """So many times the results of so many shots."""
+        """The results of `shots` shots, `copies` times."""
         with_shots = Tape(tape.operations, tape.measurements, shots, ())
         if copies == 1 or tape.batch_size is not None:
             return [draw(with_shots, probabilities, self.generator) for _ in range(copies)]
@@ -94,10 +93,10 @@ class Executor:
         rows = zip(*drawn, strict=True) if several else iter(drawn)
         return list(rows)
 
-    # --- measurements halfway -------------------------------------------------------------------------------------
+    # --- mid-circuit measurements ---------------------------------------------------------------------------------
 
     def postselected(self, scripts: Sequence[QuantumScript]) -> list[Any]:
-        """Results of circuits whose state is projected on its way."""
+        """Results of circuits with postselection."""
         return [self._with_dtype_of(script)._postselected(script) for script in scripts]
 
     def _postselected(self, script: QuantumScript) -> Any:
@@ -126,7 +125,7 @@ class Executor:
 
     @torch.no_grad()
     def single_shots(self, scripts: Sequence[QuantumScript]) -> list[Any]:
-        """Results, in NumPy's arrays, of single shots of circuits that are measured on their way."""
+        """Results of circuits with mid-circuit measurements, as NumPy arrays, one shot each."""
         return [self._with_dtype_of(script)._single_shots(script) for script in scripts]
 
     def _single_shots(self, script: QuantumScript) -> Any:
@@ -148,7 +147,7 @@ class Executor:
         return tuple(results) if script.shots.has_partitioned_shots else results[0]
 
     def _measured(self, branches: Sequence[_Branch], op: Any, wires: Any) -> list[_Branch]:
-        """What a measurement makes of branches: one or two of each, as the outcomes of its shots are."""
+        """The branches after a measurement: one or two of each, for the outcomes of its shots."""
         found = []
         for branch, state in zip(branches, self._states(branches, wires), strict=True):
             ones, probability = _projected(state, op.wires, [1], wires)
@@ -162,7 +161,7 @@ class Executor:
         return found
 
     def _leaves(self, branches: Sequence[_Branch], script: QuantumScript) -> Sequence[Any]:
-        """For each branch, and each of its shots, the results of the measurements at the end, in a tuple."""
+        """For each branch and each of its shots, the tuple of results of the final measurements."""
         measurements = [m for m in script.measurements if m.mv is None]
         if not measurements:
             return [[()] * len(branch.shots) for branch in branches]
@@ -180,14 +179,14 @@ class Executor:
         return self.exact([QuantumScript(branch.operations(wires), [measurement]) for branch in branches])
 
     def _with_dtype_of(self, script: QuantumScript) -> Executor:
-        """The same, with a script's precision for all of its parts."""
+        """The executor with the script's precision, for all parts of the script."""
         found = copy(self)
         if self.dtype is None:
             found.dtype = torch.float32 if _precisions(script) == {torch.float32} else torch.float64
         return found
 
     def draw_seed(self) -> int:
-        """A seed for NumPy's generators, from this one."""
+        """A seed for NumPy's generators, drawn from this executor's generator."""
         return int(torch.randint(2**63 - 1, (), generator=self.generator))
 
     def _uniform(self, count: int) -> Tensor:
@@ -195,13 +194,13 @@ class Executor:
 
 
 class _Branch(NamedTuple):
-    """What a history of outcomes leads to.
+    """The shots with one history of outcomes.
 
     Attributes:
-        state: after the last outcome; None: the initial one.
-        gates: after it.
-        outcomes: of the measurements so far.
-        shots: the numbers of the shots that have these outcomes.
+        state: the state after the last outcome, `(2^n,)`; None: the initial one.
+        gates: the gates since then.
+        outcomes: the outcomes of the measurements so far.
+        shots: the indices of the shots.
     """
 
     state: Tensor | None
@@ -210,17 +209,17 @@ class _Branch(NamedTuple):
     shots: Any
 
     def operations(self, wires: Any) -> list[Any]:
-        """What leads to the branch's state."""
+        """The operations that prepare the branch's present state."""
         if self.state is None:
             return self.gates
         return [qml.StatePrep(self.state, wires=wires, validate_norm=False), *self.gates]
 
     def chosen(self, op: Any) -> list[Any]:
-        """What a conditional operation does in the branch."""
+        """The gates of a conditional operation in the branch."""
         return runnable_gates([op.base]) if op.meas_val.concretize(self.outcomes) else []
 
     def result(self, script: QuantumScript, measured: Sequence[Any]) -> Any:
-        """A shot's result, with what was measured at the end."""
+        """A shot's result, from the results of its final measurements."""
         rest = iter(measured)
         found = [
             next(rest) if m.mv is None else np.array([m.mv.concretize(self.outcomes)]) for m in script.measurements
@@ -229,7 +228,7 @@ class _Branch(NamedTuple):
 
 
 def _kind(script: QuantumScript) -> Callable[[Executor, Sequence[QuantumScript]], Sequence[Any]]:
-    """How a script is executed."""
+    """The method that executes a script."""
     if any(isinstance(op, MidMeasure) for op in script.operations):
         return Executor.single_shots
     if not script.measurements:
@@ -240,7 +239,7 @@ def _kind(script: QuantumScript) -> Callable[[Executor, Sequence[QuantumScript]]
 
 
 def _projected(state: Tensor, measured: Any, bits: Sequence[Any], wires: Any) -> tuple[Tensor, Tensor]:
-    """A state `(2^n,)` projected on bits of some wires and normalised, and the probability of these bits."""
+    """A state `(2^n,)` projected on bits of some wires and normalised, and their probability."""
     kept = torch.zeros([2] * len(wires), dtype=torch.bool, device=state.device)
     outcome = dict(zip(measured, bits, strict=True))
     kept[tuple([int(outcome[wire]) if wire in outcome else slice(None) for wire in wires])] = True
@@ -250,7 +249,7 @@ def _projected(state: Tensor, measured: Any, bits: Sequence[Any], wires: Any) ->
 
 
 def _without_shots(script: QuantumScript) -> Any:
-    """The result of a script where no shot is left."""
+    """The result of a script if no shot is left after postselection."""
     found = [_of_no_shots(measurement) for measurement in script.measurements]
     return found[0] if len(found) == 1 else tuple(found)
 
@@ -268,21 +267,21 @@ def _of_no_shots(measurement: Any) -> Any:
 
 
 def real_dtype(scripts: Sequence[QuantumScript], dtype: torch.dtype | None) -> torch.dtype | None:
-    """The precision to compute in: `dtype` if given, double where a script mixes precisions, None to follow each."""
+    """The precision to compute in: `dtype` if given, float64 if a script mixes precisions, else None: that of each."""
     if dtype is None and any(len(_precisions(script)) > 1 for script in scripts):
         return torch.float64
     return dtype
 
 
 def _precisions(script: QuantumScript) -> set[torch.dtype]:
-    """Of torch's tensors among the parameters; half precision computes in single."""
+    """The precisions of torch tensors among the parameters; half precision counts as single."""
     parameters = script.get_parameters(trainable_only=False)
     tensors = [p for p in parameters if isinstance(p, Tensor) and (p.is_floating_point() or p.is_complex())]
     return {torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32 for p in tensors}
 
 
 def as_arrays(result: Any) -> Any:
-    """A result with NumPy's arrays in the place of torch's tensors."""
+    """A result with torch tensors replaced by NumPy arrays."""
     if isinstance(result, Tensor):
         return result.detach().cpu().resolve_conj().numpy()
     if isinstance(result, (tuple, list)):
@@ -291,7 +290,7 @@ def as_arrays(result: Any) -> Any:
 
 
 def as_numpy(result: Any) -> Any:
-    """The same with NumPy's scalars for single numbers."""
+    """A result with torch tensors replaced by NumPy arrays, or NumPy scalars if they have no axes."""
     if isinstance(result, (tuple, list)):
         return type(result)([as_numpy(each) for each in result])
     return as_arrays(result)[()] if isinstance(result, Tensor) else result

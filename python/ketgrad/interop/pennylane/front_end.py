@@ -1,4 +1,4 @@
-"""PennyLane as a front end of `kg.compile`. It imports the rest of this package when there is something to compile."""
+"""PennyLane as a front end of `kg.compile`. The rest of this package is imported only when something is compiled."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class PennyLane:
         return circuit.func  # type: ignore[no-any-return]
 
     def queue(self) -> AbstractContextManager[Any]:
-        """Takes what a quantum function queues."""
+        """A context that collects what a quantum function queues."""
         return qml.queuing.AnnotatedQueue()  # type: ignore[no-any-return]
 
     def has_measurements(self, returned: Any) -> bool:
-        """Whether there is a measurement among what was returned."""
+        """Whether a function returned measurements of PennyLane."""
         return any(isinstance(leaf, qml.measurements.MeasurementProcess) for leaf in pytree.tree_leaves(returned))
 
     def circuits_of(self, function: Callable[..., Any], returned: Any, queue: Any) -> Circuits:

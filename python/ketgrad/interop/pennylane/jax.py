@@ -1,9 +1,9 @@
-"""PennyLane's scripts under JAX: as primitives, with rules for derivatives and for batches.
+"""PennyLane's scripts under JAX: as primitives, with rules for differentiation and batching.
 
-Three primitives do all the work, each on the parameters of some scripts: `_execute` gives their results, `_jvp` the
-products of the Jacobian with tangents, `_vjp` those of cotangents with it. Outside of `jax.jit` they run at once, and
-nothing is compiled; inside, they are a callback of the compiled program. `jax.vmap` becomes a batch of parameters,
-which is one native call: the rules know which of them are mapped, and join a new axis with a batch that is there.
+There are three primitives, functions of the parameters of some scripts: `_execute` computes their results, `_jvp`
+products of the Jacobian with tangents, `_vjp` products of cotangents with it. Outside `jax.jit` they run directly, and
+nothing is compiled; inside, they are callbacks of the compiled program. `jax.vmap` becomes a batch of parameters, and
+so one native call: the batching rule joins the mapped axis with the batch axis of a script, if it has one.
 
 Importing this module imports JAX.
 """
@@ -31,16 +31,16 @@ from .conversion import has_gradient
 from .preprocessing import is_collapse
 
 Run = Callable[[Sequence[QuantumScript]], Any]
-"""The results of scripts of torch's tensors, with gradients."""
+"""Scripts with torch tensors → their results, differentiable."""
 
 
 def execute_under_jax(scripts: Sequence[QuantumScript], run: Run, real: torch.dtype | None) -> Any:
-    """The results of exact scripts some of whose parameters JAX traces, nested as PennyLane nests them.
+    """The results of exact scripts with parameters that JAX traces, nested as PennyLane nests them.
 
     Args:
-        scripts: with ketgrad's operations and measurements, and no shots.
+        scripts: with operations and measurements that ketgrad has, without shots.
         run: executes them.
-        real: torch.float32 where the results are to be in single precision; else they are in JAX's own.
+        real: torch.float32 for results in single precision; otherwise they have JAX's default precision.
     """
     circuits = _Circuits([_circuit(script) for script in scripts], run, real)
     parameters = [p for c in circuits.each for p in c.traced(c.script)]
@@ -55,23 +55,23 @@ def is_traced(script: QuantumScript) -> bool:
 
 
 def as_jax(result: Any) -> Any:
-    """A result with JAX's arrays in the place of NumPy's; counts stay as they are."""
+    """A result with NumPy arrays replaced by JAX arrays; counts are not changed."""
     if isinstance(result, (tuple, list)):
         return tuple([as_jax(each) for each in result])
     return result if isinstance(result, dict) else jnp.asarray(result)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Circuits: what is static of a call
+# Circuits: the static part of a call
 
 
 class _Circuit(NamedTuple):
-    """A script, and what there is to know about its parameters.
+    """A script and a description of its parameters.
 
     Attributes:
-        script: its traced parameters are of no account.
-        places: of the traced parameters among all.
-        dims: for each parameter, its axes without those of a batch.
+        script: the script; the values of its traced parameters are not used.
+        places: the indices of the traced parameters.
+        dims: the number of axes of each parameter, without a batch axis.
         takes_batch: for each parameter, whether it may have a batch axis.
     """
 
@@ -81,12 +81,12 @@ class _Circuit(NamedTuple):
     takes_batch: list[bool]
 
     def traced(self, of: QuantumScript) -> list[Any]:
-        """The traced parameters."""
+        """The traced parameters of a script with this circuit's places."""
         parameters = of.get_parameters(trainable_only=False)
         return [parameters[place] for place in self.places]
 
     def batch(self, values: Sequence[Any]) -> int | None:
-        """The size of the batch with these traced parameters, None without one."""
+        """The batch size with these values of the traced parameters, None without a batch."""
         parameters = self.script.get_parameters(trainable_only=False)
         for place, value in zip(self.places, values, strict=True):
             parameters[place] = value
@@ -98,8 +98,8 @@ class _Circuits:
     """Some circuits and how to run them: a parameter of the primitives, which JAX compares by identity.
 
     Attributes:
-        owner: of each traced parameter, which circuit has it.
-        owner_of_result: of each result, which circuit it is of.
+        owner: the number of the circuit of each traced parameter.
+        owner_of_result: the number of the circuit of each result.
     """
 
     def __init__(self, each: list[_Circuit], run: Run, real: torch.dtype | None) -> None:
@@ -109,12 +109,12 @@ class _Circuits:
         self.dtype = np.dtype(np.float32 if real == torch.float32 else jax.dtypes.canonicalize_dtype(float))
 
     def split(self, values: Sequence[Any]) -> list[list[Any]]:
-        """Values of all traced parameters, by circuit."""
+        """The values of all traced parameters, split by circuit."""
         ends = accumulate([len(circuit.places) for circuit in self.each], initial=0)
         return [list(values[first:last]) for first, last in pairwise(ends)]
 
     def with_scripts(self, widened: Sequence[_Widened | None]) -> _Circuits:
-        """The same, with the scripts of those that have become wider."""
+        """These circuits, with the scripts of those that are widened."""
         pairs = zip(self.each, widened, strict=True)
         found = copy(self)
         found.each = [c._replace(script=own.script) if own else c for c, own in pairs]
@@ -123,7 +123,7 @@ class _Circuits:
     def results(self, values: Sequence[Tensor]) -> list[Tensor]:
         """The results of all circuits."""
         with warnings.catch_warnings():
-            # PennyLane looks at the shape of a list of coefficients by making one tensor of it.
+            # PennyLane converts a list of coefficients to one tensor in order to read its shape.
             warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True to a scalar")
             scripts = [
                 circuit.script.bind_new_parameters(own, circuit.places)
@@ -134,7 +134,7 @@ class _Circuits:
         return [each for of_script in flat for each in of_script]
 
     def result_avals(self, values: Sequence[Any]) -> list[Any]:
-        """What results look like."""
+        """The abstract values of the results."""
         found = []
         for circuit, own in zip(self.each, self.split(values), strict=True):
             batch = circuit.batch(own)
@@ -150,14 +150,14 @@ def _circuit(script: QuantumScript) -> _Circuit:
     dims = [dim for op in script.operations for dim in op.ndim_params]
     of_operations = len(dims)
     dims += [np.ndim(p) for p in parameters[of_operations:]]
-    # A state that is projected on its way, bits, and PennyLane's observables have no batches.
+    # Circuits with postselection, bits, and PennyLane's observables cannot have batches.
     is_collapsed = any(map(is_collapse, script.operations))
     takes_batch = [i < of_operations and own and not is_collapsed for i, own in enumerate(has_gradient(script))]
     return _Circuit(script, [i for i, p in enumerate(parameters) if isinstance(p, jax.Array)], dims, takes_batch)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# On the host, in NumPy's arrays. JAX's cotangents and gradients are the conjugates of torch's.
+# On the host, with NumPy arrays. JAX's cotangents and gradients are the conjugates of torch's.
 
 
 def _tensors(values: Sequence[Any]) -> list[Tensor]:
@@ -256,7 +256,7 @@ def _differentiate_execute(values: Sequence[Any], tangents: Sequence[Any], *, ci
 def _differentiate_products(
     primitive: Any, values: Sequence[Any], tangents: Sequence[Any], *, circuits: _Circuits, active: tuple[int, ...]
 ) -> Any:
-    """Products are linear in tangents or cotangents; by parameters they would be second derivatives."""
+    """Products are linear in tangents or cotangents; derivatives by parameters would be second derivatives."""
     count = len(circuits.owner)
     if not all(map(_is_zero, tangents[:count])):
         raise NotImplementedError(
@@ -292,21 +292,21 @@ ad.primitive_transposes[_vjp] = _transpose_vjp
 
 
 class _Widened:
-    """One circuit with a new axis of some size among its parameters, joined with its own batch.
+    """One circuit with a mapped axis in its parameters, joined with its own batch axis.
 
-    A parameter that is mapped, or whose derivative is asked for, has an entry for each circuit of the joined batch.
+    Parameters that are mapped, or whose derivatives are requested, have an entry for each circuit of the joined batch.
 
     Args:
-        circuits: of which it is one.
-        which: its number among them.
-        size: of the new axis.
-        values: of all parameters, with the new axis in front where it is.
-        mapped: whether it is there.
-        active: the parameters whose derivatives are asked for.
+        circuits: the circuits of the call.
+        which: the number of this one.
+        size: the length of the mapped axis.
+        values: the values of all parameters; if mapped, with that axis first.
+        mapped: for each parameter, whether it has the mapped axis.
+        active: the parameters whose derivatives are requested.
 
     Attributes:
         batch: the size of the circuit's own batch, None without one.
-        has_batch: for each of its parameters whether it has that batch, by its number among all.
+        has_batch: whether each of its parameters has that batch axis, by its number among all parameters.
         values: its parameters in the joined batch, by their numbers.
     """
 
@@ -332,7 +332,7 @@ class _Widened:
         self.script = _repeated(circuit, size)
 
     def parameter(self, i: int, value: Any, is_mapped: bool) -> Any:
-        """A parameter, or its tangent, with an entry for each circuit."""
+        """A parameter, or its tangent, with an entry for each circuit of the joined batch."""
         value = value if is_mapped else jnp.broadcast_to(value, (self.size, *np.shape(value)))
         if self.batch is None:
             return value
@@ -342,24 +342,24 @@ class _Widened:
         return value.reshape(self.size * self.batch, *core)
 
     def gradient(self, i: int, value: Any) -> Any:
-        """The gradient of a parameter, with the new axis in front."""
+        """The gradient of a parameter, with the mapped axis first."""
         if self.batch is None:
             return value
         value = self.result(value)
         return value if self.has_batch[i] else value.sum(1)
 
     def cotangent(self, value: Any, is_mapped: bool) -> Any:
-        """A cotangent of a result, as one of the joined batch's."""
+        """A cotangent of a result, for the joined batch."""
         value = value if is_mapped else jnp.broadcast_to(value, (self.size, *np.shape(value)))
         return value if self.batch is None else value.reshape(self.size * self.batch, *value.shape[2:])
 
     def result(self, value: Any) -> Any:
-        """A result of the joined batch, with the new axis in front."""
+        """A result of the joined batch, with the mapped axis first."""
         return value if self.batch is None else value.reshape(self.size, self.batch, *value.shape[1:])
 
 
 def _repeated(circuit: _Circuit, size: int) -> QuantumScript:
-    """A circuit's script, the batches of whose parameters that are not traced come so many times."""
+    """A circuit's script with the batches of parameters that are not traced repeated `size` times."""
     parameters = circuit.script.get_parameters(trainable_only=False)
     is_batch = [np.ndim(p) > dim for p, dim in zip(parameters, circuit.dims, strict=True)]
     fixed = [i for i in range(len(parameters)) if is_batch[i] and i not in circuit.places]
@@ -369,14 +369,14 @@ def _repeated(circuit: _Circuit, size: int) -> QuantumScript:
 
 
 def _batch(primitive: Any, values: Sequence[Any], axes: Sequence[Any], **static: Any) -> Any:
-    """The rule of all three primitives."""
+    """The batching rule of all three primitives."""
     circuits, active = static["circuits"], static.get("active", ())
     size = next(np.shape(v)[axis] for v, axis in zip(values, axes, strict=True) if axis is not None)
     front = [v if axis is None else jnp.moveaxis(v, axis, 0) for v, axis in zip(values, axes, strict=True)]
     mapped = [axis is not None for axis in axes]
     count, is_vjp = len(circuits.owner), primitive is _vjp
     of_active = [circuits.owner[i] for i in active]
-    # Which circuits have the new axis, in their parameters or in what derivatives are multiplied with.
+    # The circuits with the mapped axis in their parameters, tangents or cotangents.
     owners = [*circuits.owner, *(circuits.owner_of_result if is_vjp else of_active)]
     wide = {c for c, is_mapped in zip(owners, mapped, strict=True) if is_mapped}
     if not _takes_batch(circuits, wide, {*active, *[i for i in range(count) if mapped[i]]}):
@@ -403,13 +403,13 @@ def _batch(primitive: Any, values: Sequence[Any], axes: Sequence[Any], **static:
 
 
 def _takes_batch(circuits: _Circuits, wide: set[int], widened: set[int]) -> bool:
-    """Whether circuits can have an axis more, and so these parameters."""
+    """Whether the parameters `widened` of the circuits `wide` may have a batch axis."""
     takes = [circuit.takes_batch[place] for circuit in circuits.each for place in circuit.places]
     return all(takes[i] for i in widened if circuits.owner[i] in wide)
 
 
 def _one_by_one(primitive: Any, size: int, front: Sequence[Any], mapped: Sequence[bool], **static: Any) -> Any:
-    """Calls for each entry of the new axis, where it is in what has no batches."""
+    """One call for each entry of the mapped axis, for circuits that cannot have a batch."""
     rows = [
         primitive.bind(*[v[n] if is_mapped else v for v, is_mapped in zip(front, mapped, strict=True)], **static)
         for n in range(size)

@@ -1,7 +1,7 @@
-"""Preprocessing of PennyLane's scripts: what is not native is decomposed, or computed from what is.
+"""Preprocessing of PennyLane's scripts: what is not native is decomposed, or computed from native measurements.
 
-All of it is PennyLane transforms, which act outside of what is differentiated natively: the interface's own arithmetic
-(torch's, autograd's, JAX's) differentiates the decompositions and what is computed of results.
+All of it is PennyLane transforms outside of what is differentiated natively: the interface (torch, autograd, JAX)
+differentiates decompositions and the arithmetic on results.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from ...circuit.operations import OPERATIONS
 from .conversion import is_supported, is_supported_measurement
 
 Batch = tuple[Sequence[QuantumScript], Callable[[Any], Any]]
-"""What a transform returns: scripts, and how their results become that of the one script."""
+"""What a transform returns: scripts, and a function from their results to that of the original script."""
 
 DrawSeed = Callable[[], int]
 """Draws a seed from a device's generator."""
 
 
 class Request(NamedTuple):
-    """How a measurement is obtained.
+    """How a measurement is computed.
 
     Attributes:
-        gates: to append to the circuit before.
-        measurement: one that ketgrad has.
-        finish: computes the result from that measurement's, and from the number of shots where that is exact.
-        is_exact: it takes an exact result although there are shots.
+        gates: the gates to append to the circuit.
+        measurement: a measurement that ketgrad has.
+        finish: (its result, with `is_exact` also the number of shots) → the result; None: the identity.
+        is_exact: whether the exact result is needed although the script has shots.
     """
 
     gates: tuple[Any, ...]
@@ -52,13 +52,13 @@ class Request(NamedTuple):
 
 _NAMES = [*[getattr(qml, name).__name__ for name in OPERATIONS], "MultiControlledX"]
 _GATES = {form.format(name) for name in _NAMES for form in ("{}", "C({})", "Adjoint({})")}
-"""What PennyLane's graph of decompositions, where it is switched on, aims at."""
+"""The target gates of PennyLane's graph-based decomposition, which users may enable."""
 
 
 def add_native_transforms(
     pipeline: CompilePipeline, name: str, wires: Any, mcm_method: str | None, draw_seed: DrawSeed | None = None
 ) -> None:
-    """Add what leaves scripts that ketgrad runs, with mid-circuit measurements unless they are deferred."""
+    """Add transforms to scripts that ketgrad runs; mid-circuit measurements stay unless `mcm_method` defers them."""
     if mcm_method == "deferred":
         pipeline.add_transform(qml.defer_measurements, allow_postselect=True)
     pipeline.add_transform(
@@ -85,7 +85,7 @@ def add_native_transforms(
 def native_scripts(
     scripts: Sequence[QuantumScript], draw_seed: DrawSeed | None = None
 ) -> tuple[Sequence[QuantumScript], Callable[[Any], Any]]:
-    """Scripts as ketgrad runs them, of scripts of which some may not have been preprocessed."""
+    """Scripts that ketgrad runs, from scripts that may not be preprocessed, and the function of their results."""
     if all(map(_is_native, scripts)):
         return scripts, lambda results: results
     pipeline = CompilePipeline()
@@ -100,7 +100,7 @@ def native_scripts(
 
 def _is_native(script: QuantumScript) -> bool:
     if any(isinstance(op, MidMeasure) for op in script.operations):
-        return True  # its branches are looked at one by one
+        return True  # its branches are checked one by one
     for position, op in enumerate(script.operations):
         if not (is_supported(op) or is_collapse(op)) or (position and isinstance(op, StatePrepBase)):
             return False
@@ -112,18 +112,18 @@ def _is_native(script: QuantumScript) -> bool:
 
 
 def is_runnable(op: Any) -> bool:
-    """Whether an operation is not decomposed: it is native, or all there is of it is its matrix."""
+    """Whether an operation is not decomposed: it is native, or has only a matrix."""
     if isinstance(op, (MidMeasure, Conditional, qml.Snapshot, Allocate, Deallocate)):
         return True
     if isinstance(op, Evolution) and op.base.pauli_rep is not None and len(op.base.pauli_rep) == 1:
         return True
-    if isinstance(op, Exp) and isinstance(op.coeff, Tensor):  # its decompositions do not take torch's tensors
+    if isinstance(op, Exp) and isinstance(op.coeff, Tensor):  # its decompositions do not support torch tensors
         return bool(op.has_matrix)
     return is_supported(op) or is_collapse(op) or (not op.has_decomposition and op.has_matrix)
 
 
 def is_collapse(op: Any) -> bool:
-    """Whether an operation projects the state on a basis state, as postselection does."""
+    """Whether an operation is a projection on a basis state, as for postselection."""
     return isinstance(op, BasisStateProjector)
 
 
@@ -133,10 +133,10 @@ def _null(results: Any) -> Any:
 
 @transform  # type: ignore[untyped-decorator]
 def with_jax_arrays(script: QuantumScript) -> Batch:
-    """Parameters that JAX traces become arrays of its own.
+    """Convert parameters that JAX traces to JAX arrays.
 
-    `jax.grad(qnode)(0.4)` traces a number of Python's, which stays one within custom derivatives, where PennyLane asks
-    it for its dtype.
+    `jax.grad(qnode)(0.4)` traces a Python number, which is still one inside custom derivatives, where PennyLane reads
+    its dtype.
     """
     import jax
 
@@ -150,7 +150,7 @@ def with_jax_arrays(script: QuantumScript) -> Batch:
 
 @transform  # type: ignore[untyped-decorator]
 def with_matrices(script: QuantumScript) -> Batch:
-    """Operations of which ketgrad takes the matrix become unitaries."""
+    """Replace operations that ketgrad applies by their matrix by `QubitUnitary`."""
     operations = [_as_unitary(op) for op in script.operations]
     if all(one is other for one, other in zip(operations, script.operations, strict=True)):
         return (script,), _null
@@ -169,7 +169,7 @@ def _as_unitary(op: Any) -> Any:
 
 
 def _origin(op: Any) -> str:
-    """What to say of an operation whose matrix turns out not to be unitary."""
+    """The description of an operation, for the error if its matrix is not unitary."""
     if isinstance(op, qml.pulse.ParametrizedEvolution):
         return f"{op.name}, whose ODE is solved too roughly; give qml.evolve smaller atol and rtol"
     if isinstance(op, (CompositeOp, SProd, qml.Hermitian, qml.SparseHamiltonian)):
@@ -190,7 +190,7 @@ def _as_rotation(op: Any) -> Any:
 
 @transform  # type: ignore[untyped-decorator]
 def one_preparation(script: QuantumScript) -> Batch:
-    """Preparations after the first operation become gates; the first one stays."""
+    """Decompose preparations after the first operation into gates."""
     rest = script.operations[1:]
     if not any(isinstance(op, StatePrepBase) for op in rest):
         return (script,), _null
@@ -221,10 +221,10 @@ def _is_sampled_measurement(measurement: Any) -> bool:
 
 @transform  # type: ignore[untyped-decorator]
 def native_measurements(script: QuantumScript, draw_seed: DrawSeed | None = None) -> Batch:
-    """Measurements that ketgrad does not have are computed from the results of those that it has.
+    """Compute measurements that ketgrad does not have from the results of those that it has.
 
-    With one exception: a script that measures in mid-circuit keeps its measurements, for its branches. Classical
-    shadows are drawn by PennyLane, with seeds that `draw_seed` gives.
+    Scripts with mid-circuit measurements keep theirs, which are replaced for each branch. PennyLane draws classical
+    shadows, with seeds from `draw_seed`.
     """
     if any(isinstance(op, MidMeasure) for op in script.operations):
         return (script,), _null
@@ -253,12 +253,12 @@ def _joined(parts: Sequence[Batch], join: Callable[[Any], Any]) -> Batch:
 
 
 def _circuit_of(each: Request) -> Any:
-    """What measurements have in common that are taken of one circuit."""
+    """A key that is equal for requests that one circuit can serve."""
     return each.is_exact, tuple([(gate.name, gate.wires, *map(id, gate.data)) for gate in each.gates])
 
 
 def _script_of(script: QuantumScript, requests: Sequence[Request]) -> QuantumScript:
-    """The script that answers requests with the same gates."""
+    """The script for requests with equal keys."""
     gates, is_exact = requests[0].gates, requests[0].is_exact
     changed: dict[str, Any] = {"measurements": [each.measurement for each in requests]}
     if gates:
@@ -291,7 +291,7 @@ def _value(each: Request, value: Any, shots: int) -> Any:
 
 
 def request(measurement: Any, script: QuantumScript, draw_seed: DrawSeed | None = None) -> Request:
-    """How a measurement of a script is obtained."""
+    """The request for a measurement of a script."""
     if is_supported_measurement(measurement):
         return Request((), measurement)
     return _sampled(measurement, script, draw_seed) if script.shots else _exact(measurement, script)
@@ -300,7 +300,7 @@ def request(measurement: Any, script: QuantumScript, draw_seed: DrawSeed | None 
 def _exact(measurement: Any, script: QuantumScript) -> Request:
     if isinstance(measurement, _OF_DENSITY_MATRICES):
         wires = measurement.wires
-        # PennyLane takes the labels for places in the matrix.
+        # PennyLane reads labels as positions in the matrix.
         placed = measurement.map_wires({wire: place for place, wire in enumerate(wires)})
         return Request((), qml.density_matrix(wires), partial(_from_density_matrix, placed))
     if _is_diagonal(measurement):
@@ -314,14 +314,14 @@ def _exact(measurement: Any, script: QuantumScript) -> Request:
 
 
 def _is_diagonal(measurement: Any) -> bool:
-    """Whether its result follows from probabilities, after its diagonalising gates."""
+    """Whether its result is a function of probabilities, after its diagonalising gates."""
     if not isinstance(measurement, (mp.ExpectationMP, mp.VarianceMP, mp.ProbabilityMP)):
         return False
     return isinstance(measurement, mp.ProbabilityMP) or measurement.obs is None
 
 
 def runnable_gates(gates: Sequence[Any]) -> list[Any]:
-    """Gates as ketgrad runs them."""
+    """The gates decomposed into those that ketgrad runs."""
     (script,), _ = preprocess.decompose(
         QuantumScript(gates), stopping_condition=is_runnable, skip_initial_state_prep=False
     )
@@ -330,7 +330,7 @@ def runnable_gates(gates: Sequence[Any]) -> list[Any]:
 
 
 def _as_matrix(observable: Any) -> Any:
-    """An observable that ketgrad does not have, by its matrix."""
+    """An observable that ketgrad does not have, as a `Hermitian`."""
     if not observable.has_matrix:
         raise DeviceError(f"Observable {observable} not supported on ketgrad.qubit: it has no matrix")
     with qml.QueuingManager.stop_recording():

@@ -1,7 +1,7 @@
-"""Quantum functions and QNodes for `kg.compile`: what they queue, as tapes.
+"""Quantum functions and QNodes for `kg.compile`: tapes of what they queue.
 
-All of it runs while a function is traced. What PennyLane's transforms compute of parameters and of results is recorded
-there, so that nothing of PennyLane is left in later calls.
+All of it runs only during a trace. The arithmetic of PennyLane's transforms on parameters and results is recorded, so
+that later calls do not run PennyLane.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _NAME = "kg.compile"
 
 
 def require_compilable(qnode: qml.QNode) -> None:
-    """Refuse a QNode whose results are none of tapes with torch's parameters.
+    """Check that a QNode's results are those of exact tapes with parameters of torch.
 
     Raises:
-        NotImplementedError: it has shots, or a transform that takes more than circuits.
-        ValueError: its interface is another one than torch's.
+        NotImplementedError: it has shots, or a transform that does more than expand circuits.
+        ValueError: its interface is neither "torch" nor "auto".
     """
     if qnode.shots:
         raise NotImplementedError(
@@ -51,11 +51,11 @@ def require_compilable(qnode: qml.QNode) -> None:
 
 
 def circuits_of_script(function: Callable[..., Any], returned: Any, queue: Any) -> Circuits:
-    """What a quantum function or a QNode stands for.
+    """The circuits of a quantum function or a QNode.
 
     Args:
-        function: the one or the other.
-        returned: what it returned, with PennyLane's measurements in it.
+        function: the quantum function or QNode.
+        returned: what it returned, with measurements of PennyLane.
         queue: what it queued.
     """
     qnode = function if isinstance(function, qml.QNode) else None
@@ -87,7 +87,7 @@ def _native_pipeline(wires: Any) -> CompilePipeline:
 
 
 def _require_exact(script: QuantumScript) -> QuantumScript:
-    """The script without its snapshots, which are recorded outside of compiled functions only."""
+    """The script without snapshots, which compiled functions do not record; shots and postselection are refused."""
     if script.shots:
         raise NotImplementedError(
             f"a compiled function stands for a circuit with {script.shots.total_shots} shots; use the QNode itself"
@@ -100,7 +100,7 @@ def _require_exact(script: QuantumScript) -> QuantumScript:
 
 @contextlib.contextmanager
 def _naming_what_refuses() -> Iterator[None]:
-    """Name the operation of PennyLane, or else the transform, within which something is refused."""
+    """Add to NotImplementedErrors the name of the PennyLane operation, or transform, in which they were raised."""
     try:
         yield
     except NotImplementedError as error:
