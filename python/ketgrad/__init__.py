@@ -1,8 +1,8 @@
 """ketgrad: batches of quantum circuits on native statevector kernels, differentiated by the adjoint method.
 
 A circuit is a `Tape` of operations and measurements; `execute` runs tapes and torch differentiates the results.
-`ExecuteTapes` is the `torch.autograd.Function` below it and `AdjointProducts` what it computes with, both in
-PennyLane's contract.
+Below it are `ExecuteTapes`, a `torch.autograd.Function`, and `AdjointProducts`, its Jacobian products, both with the
+contracts of their counterparts in PennyLane.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if not _TYPE_CHECKING:  # type checkers know that other names are wrong
+if not _TYPE_CHECKING:  # type checkers would accept any name
 
     def __getattr__(name: str) -> object:
         from ._elsewhere import refuse_name

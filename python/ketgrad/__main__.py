@@ -1,4 +1,4 @@
-"""`python -m ketgrad info`: what a bug report should say."""
+"""`python -m ketgrad info`: versions and build, for bug reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .native.library import _C, NO_CUDA
 
 
 def info() -> str:
-    """Versions, processor, threads, CUDA and build, one a line."""
+    """Versions, processor, threads, CUDA and build, one per line."""
     levels = ", ".join(_C.available_simd_levels())
     gib = _C.available_memory() / 2**30
     rows = [
@@ -35,7 +35,7 @@ def info() -> str:
 
 
 def _cuda() -> str:
-    """The GPUs and what was built for them, or why circuits do not run there."""
+    """The GPUs and the architectures that were built, or why circuits do not run on GPUs."""
     missing = NO_CUDA or ("" if torch.cuda.is_available() else "no GPU is visible")
     if missing:
         return f"no: {missing}"

@@ -1,4 +1,4 @@
-"""What `ketgrad.name` answers where there is no such name."""
+"""Messages for names that `ketgrad` does not have."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-# Names of PennyLane, Qiskit and others that people look for, and what there is instead.
+# Names of PennyLane, Qiskit and others, and what ketgrad has instead.
 _ELSEWHERE = {
     "QFT": "write its gates (H, ControlledPhaseShift and SWAP), or read the circuit: kg.from_qiskit",
     "measure": "a tape ends in its measurements: kg.Tape(operations, [kg.sample()], shots=100). "
-    "Measurements halfway are in the PennyLane device ketgrad.qubit",
+    "Mid-circuit measurements are in the PennyLane device ketgrad.qubit",
     "cond": "classical control is in the PennyLane device ketgrad.qubit",
     "DepolarizingChannel": "there is no noise: states are pure",
     "AmplitudeDamping": "there is no noise: states are pure",
@@ -69,7 +69,7 @@ _ELSEWHERE = {
 
 
 def refuse_name(name: str, known: Sequence[str]) -> NoReturn:
-    """Raise AttributeError with what there is instead, or what is spelled alike."""
+    """Raise AttributeError with what ketgrad has instead, or with a name of similar spelling."""
     if name in _ELSEWHERE:
         raise AttributeError(f"ketgrad has no {name!r}: {_ELSEWHERE[name]}")
     folded = {each.lower(): each for each in known}

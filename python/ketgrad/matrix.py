@@ -27,24 +27,24 @@ def matrix(
 ) -> Tensor:
     r"""The unitary matrix of a circuit, differentiable in all its parameters.
 
-    It is read off one state on twice as many wires: $(U \otimes 1) \sum_j |j\rangle|j\rangle$ is
-    $\sum_j U|j\rangle|j\rangle$ (the Choi–Jamiołkowski isomorphism), so that it takes the time and the memory of 2ⁿ
-    states on n wires.
+    Its entries are the amplitudes of one state on 2n wires, $(U \otimes 1) \sum_j |j\rangle|j\rangle =
+    \sum_j U|j\rangle|j\rangle$ (the Choi–Jamiołkowski isomorphism). It takes the time and memory of 2ⁿ states on n
+    wires.
 
     Args:
-        circuit: a tape, whose measurements do not matter, an operation, or several in the order in which they act.
-        wire_order: all wires of the circuit, the most significant bit first, and others on which it does nothing;
-            default: `Tape.wires`.
-        dtype: torch.float32 or torch.float64, the precision to compute in; None: that of the parameters (float64 where
-            no tensor is among them).
+        circuit: a tape, whose measurements are ignored, an operation, or several in the order in which they act.
+        wire_order: all wires of the circuit, the most significant bit first; it may have others, on which the circuit
+            is the identity. By default `Tape.wires`.
+        dtype: torch.float32 or torch.float64, the precision to compute in; None (the default): that of the parameters,
+            float64 without tensors.
 
     Returns:
         Complex, (2ⁿ, 2ⁿ) on n wires, or (B, 2ⁿ, 2ⁿ) for a batch.
 
     Raises:
-        TypeError: the circuit is none of these.
-        ValueError: a preparation, which is no unitary; a wire that is missing from `wire_order` or in it twice; no
-            wires; mixed devices or precisions.
+        TypeError: the circuit is no tape, operation or sequence of operations.
+        ValueError: the circuit has a preparation or no wires, a wire is missing from `wire_order` or repeated, or
+            devices or precisions are mixed.
         MemoryError: the matrix does not fit; the message has the bytes.
 
     Example:
@@ -62,7 +62,7 @@ def matrix(
     order = _order(circuit if isinstance(circuit, Tape) else operations, wire_order)
     side = 2 ** len(order)
     _C.require_memory(side * side * (8.0 if dtype is torch.float32 else 16.0), f"a matrix on {len(order)} wires")
-    # Of single precision, so that both precisions hold the same number: divided by itself, as reals, it is 1.
+    # Rounded to float32, so that it is the same number in both precisions: divided by itself it is exactly 1.
     amplitude = np.float32(math.sqrt(1 / side))
     start = StatePrep(amplitude * np.eye(side, dtype=np.float32).reshape(-1), [*order, *[(matrix, w) for w in order]])
     (found,) = execute([Tape([start, *operations], [state()])], dtype=dtype)

@@ -1,4 +1,4 @@
-"""The geometry of a circuit's states: the Fubini-Study metric, and the quantum Fisher information, four times that."""
+"""The Fubini-Study metric of a circuit's states, and their quantum Fisher information, which is four times that."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from .circuit.tape import Tape
 from .compilation.compiled import Compiled
 
 
-@torch.no_grad()  # of what the function reads from outside; tangents go on
+@torch.no_grad()  # no graph through captures of the function; tangents are not affected
 def metric_tensor(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
-    r"""The Fubini-Study metric of the states of a circuit, by its weights (arXiv:1909.02108).
+    r"""The Fubini-Study metric of a circuit's states with respect to its weights (arXiv:1909.02108).
 
     $$G_{ij} = \mathrm{Re}\left(\langle\partial_i\psi|\partial_j\psi\rangle -
     \langle\partial_i\psi|\psi\rangle\langle\psi|\partial_j\psi\rangle\right)$$
 
-    All derivatives of the state are one native batch of tangents, which takes the memory of two states for each weight.
+    The derivatives of the state are computed as one native batch of tangents, with the memory of two states per element
+    of the weights.
 
     Args:
-        function: weights → a tape without a batch; its measurements do not matter. Or a `CircuitLayer` without inputs.
-            It is compiled, as by `kg.compile`, and kept: a function made anew for each call is traced anew. What it
-            reads from outside stands still.
+        function: weights → a tape without a batch, whose measurements are ignored; or a `CircuitLayer` without inputs.
+            It is compiled as by `kg.compile`, and cached by its identity: a new function object is traced anew. Its
+            captures are constants.
         weights: real tensors of any shapes, with P elements in all.
 
     Returns:
-        (P, P), symmetric and positive semidefinite, in the order of the flattened weights, one after the other; without
-        a graph.
+        (P, P), symmetric and positive semidefinite, in the order of the flattened weights, concatenated; no graph.
 
     Raises:
-        TypeError: no weights, complex ones, a function that cannot be called or returns no tape, a layer with inputs.
+        TypeError: there are no weights, a weight is no real tensor, the function is not callable or returns no tape, or
+            it is a layer with inputs.
         ValueError: the tape is a batch.
 
     Example:
@@ -63,7 +64,7 @@ def metric_tensor(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
         return torch.func.jvp(state_of, detached, tangents)[1]  # type: ignore[no-any-return]
 
     rows = torch.func.vmap(derivative)(torch.eye(flat.numel(), dtype=flat.dtype, device=flat.device))
-    reals = torch.view_as_real(rows).flatten(1)  # the real part of a product of rows is that of these
+    reals = torch.view_as_real(rows).flatten(1)  # Re⟨a|b⟩ is the inner product of these real vectors
     overlap = rows.conj() @ ket
     return reals @ reals.T - torch.outer(overlap, overlap.conj()).real
 
@@ -80,17 +81,16 @@ def quantum_fisher(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
         weights: real tensors of any shapes, with P elements in all.
 
     Returns:
-        (P, P), symmetric and positive semidefinite, in the order of the flattened weights; without a graph.
+        (P, P), symmetric and positive semidefinite, in the order of the flattened weights, concatenated; no graph.
 
     Raises:
-        TypeError: no weights, complex ones, a function that cannot be called or returns no tape, a layer with inputs.
-        ValueError: the tape is a batch.
+        TypeError, ValueError: as for `metric_tensor`.
     """
     return 4 * metric_tensor(function, *weights)
 
 
 def require_circuit(function: Any) -> None:
-    """Raise TypeError where a function is none of weights alone."""
+    """Raise TypeError if a function is not callable, or takes inputs beside weights."""
     if not callable(function):
         raise TypeError(f"expected a function of weights that returns a tape, not {type(function).__name__}")
     if getattr(_plain(function), "takes_inputs", False):
@@ -101,7 +101,7 @@ def require_circuit(function: Any) -> None:
 
 
 def _plain(function: Any) -> Callable[..., Tape]:
-    """The function itself, of one that is compiled or of a `CircuitLayer`."""
+    """The function itself, if this is a compiled function or a `CircuitLayer`."""
     compiled = getattr(function, "circuit", function)
     return compiled.function if isinstance(compiled, Compiled) else function
 
@@ -112,15 +112,15 @@ _lock = threading.Lock()
 
 
 def _compiled(function: Any) -> Compiled:
-    """Weights → the final state; kept, so that an optimiser's steps trace the circuit once.
+    """The compiled function weights → final state; cached, so that the steps of an optimiser trace the circuit once.
 
-    By identity: functions that are equal may hold tensors that are not.
+    By identity, because functions that compare equal may have different captures.
     """
-    owner = getattr(function, "__self__", None)  # a method is another object each time
+    owner = getattr(function, "__self__", None)  # each access makes a new bound method
     key = id(function) if owner is None else (id(owner), id(getattr(function, "__func__", function)))
     with _lock:
         if key not in _kept:
-            _kept[key] = (function, _state_of(_plain(function)))  # which holds what the key names
+            _kept[key] = (function, _state_of(_plain(function)))  # keeps the objects alive whose ids are the key
         _kept.move_to_end(key)
         if len(_kept) > _MOST_KEPT:
             _kept.popitem(last=False)
@@ -128,7 +128,7 @@ def _compiled(function: Any) -> Compiled:
 
 
 def _state_of(plain: Callable[..., Tape]) -> Compiled:
-    @functools.wraps(plain)  # so that what it reads from outside is found
+    @functools.wraps(plain)  # captures are found through __wrapped__
     def state_tape(*weights: Tensor) -> Tape:
         tape = plain(*weights)
         if not isinstance(tape, Tape):

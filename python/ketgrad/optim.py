@@ -16,24 +16,24 @@ __all__ = ["QNG"]
 
 
 class QNG(torch.optim.Optimizer):
-    """Natural gradient descent: steps are measured by how far the circuit's state moves (arXiv:1909.02108).
+    """Quantum natural gradient descent (arXiv:1909.02108), with a bound on the distance that a step moves the state.
 
     w ← w − lr · (G + damping · 1)⁻¹ ∂L/∂w, with the Fubini-Study metric G of the weights (`kg.metric_tensor`). A step s
-    that would move the state further than `max_distance`, by √(sᵀ(G + damping · 1)s), is shortened to that: where the
-    metric is nearly singular, the plain rule takes steps far beyond where it holds, and does not come back.
+    with a distance √(sᵀ(G + damping · 1)s) above `max_distance` is scaled down to it: near singularities of the metric,
+    the unbounded rule takes steps far beyond its range of validity.
 
     Args:
-        params: the circuit's weights, in the order in which `circuit` takes them. All in one group.
+        params: the circuit's weights, in the order in which `circuit` takes them, in one group.
         circuit: weights → a tape without a batch; or a `CircuitLayer` without inputs.
-        lr: the step size, in units of 1/loss.
-        damping: what is added to the diagonal; the metric is singular where weights do the same. More is steadier, and
-            slower towards the end.
-        max_distance: the longest step, as an angle between states in radians; `math.inf` for steps of any length.
+        lr: the step size, in units of 1/loss; by default 0.1.
+        damping: added to the diagonal of the metric, which is singular if weights are redundant; by default 1e-3. More
+            damping is more stable, and slower near the minimum.
+        max_distance: the longest step, as an angle between states in radians, by default 0.1; `math.inf` for no bound.
 
     Raises:
-        TypeError: the circuit cannot be called, or is a layer that takes inputs; lr, damping or max_distance is no
-            number; params is no list.
-        ValueError: lr, damping or max_distance is negative, or max_distance is 0, or there is more than one group of
+        TypeError: the circuit is not callable, or a layer that takes inputs; lr, damping or max_distance is no number;
+            params is None or a tensor.
+        ValueError: lr, damping or max_distance is negative, max_distance is 0, or there is more than one group of
             parameters.
 
     Example:
@@ -70,7 +70,7 @@ class QNG(torch.optim.Optimizer):
             if not value >= 0:
                 raise ValueError(f"{name} must not be negative, and is {value}")
         if max_distance == 0:
-            raise ValueError("max_distance is 0, by which no step goes anywhere; math.inf lets steps be of any length")
+            raise ValueError("max_distance must be positive, not 0; math.inf sets no bound on a step")
         require_circuit(circuit)
         super().__init__(params, options)
         if len(self.param_groups) != 1:
@@ -79,13 +79,13 @@ class QNG(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; weights without a gradient stay, as if theirs were zero.
+        """One step; weights without a gradient are not changed, and their gradient counts as zero.
 
         Args:
-            closure: computes the loss and its gradients anew, as of torch's optimisers.
+            closure: recomputes the loss and its gradients, as for torch's optimisers.
 
         Returns:
-            What the closure returns, or None.
+            What the closure returns, or None without a closure.
         """
         loss = None
         if closure is not None:
@@ -98,7 +98,7 @@ class QNG(torch.optim.Optimizer):
         metric = metric_tensor(self.circuit, *weights).to(gradient.dtype)
         metric.diagonal().add_(group["damping"])
         step = group["lr"] * torch.linalg.solve(metric, gradient)
-        # (G + damping) s = lr ∂L/∂w, so that sᵀ(G + damping)s is this product; rounding can take it below zero.
+        # (G + damping) s = lr ∂L/∂w, so sᵀ(G + damping)s is lr sᵀ ∂L/∂w; rounding can make it negative.
         distance = (group["lr"] * torch.dot(step, gradient)).clamp(min=0).sqrt()
         step *= torch.clamp(group["max_distance"] / distance, max=1)
         for weight, part in zip(weights, step.split([w.numel() for w in weights]), strict=True):

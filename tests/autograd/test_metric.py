@@ -211,7 +211,7 @@ def test_a_layer_is_a_circuit() -> None:
 
 def test_bad_optimisers() -> None:
     w = torch.nn.Parameter(torch.randn(2))
-    with pytest.raises(ValueError, match="max_distance is 0"):
+    with pytest.raises(ValueError, match="max_distance must be positive"):
         kg.optim.QNG([w], circuit, max_distance=0)
     with pytest.raises(ValueError, match="max_distance must not be negative"):
         kg.optim.QNG([w], circuit, max_distance=-1)
