@@ -50,8 +50,10 @@ class Limit:
         return max(self.arithmetic_ms, self.bytes_ms)
 
 
-def limit(workload: Workload, machine: Machine, double: bool = False) -> Limit:
-    """The limit on a machine."""
+def limit(workload: Workload, machine: Machine, double: bool = False) -> Limit | None:
+    """The limit on a machine; None where calls have circuits of their own, or ask for anything but a gradient."""
+    if workload.kind != "gradient":
+        return None
     counts = [_Layers(circuit, workload.wires) for circuit in workload.circuits]
     amplitudes = max(1, workload.batch) * 2.0**workload.wires
     bra = 2.0 * flips(workload) + 2.0

@@ -48,6 +48,12 @@ def fastest_peer(results: dict[str, dict[str, Any]]) -> str | None:
     return min(timed, key=timed.__getitem__) if timed else None
 
 
+def bound_ms(name: str, machine: Machine) -> float:
+    """The machine's limit for a workload; 0 where there is no formula."""
+    found = limit(find(name), machine)
+    return found.ms if found else 0.0
+
+
 def cell(result: dict[str, Any] | None, key: str = "median_ms") -> str:
     """One number, or why there is none."""
     if result is None:
@@ -68,14 +74,14 @@ def summary(results: Results, machine: Machine) -> str:
     rows = []
     for name, found in results.items():
         mine, peer = found.get(ours(found)), fastest_peer(found)
-        bound = limit(find(name), machine).ms
+        bound = bound_ms(name, machine)
         row = [f"`{name}`", cell(mine)]
         measured = mine is not None and "median_ms" in mine
         row.append(f"{number(mine['q1_ms'])} to {number(mine['q3_ms'])}" if mine and measured else "")
         stopped = any(result["status"] in STOPPED for result in found.values())
         row.append(f"{PEERS[peer].label}: {number(found[peer]['median_ms'])}{'*' * stopped}" if peer else "")
         row.append(f"{number(found[peer]['median_ms'] / mine['median_ms'])} ×" if mine and peer and measured else "")
-        row.append(number(bound) if bound >= SMALLEST else f"< {SMALLEST}")
+        row.append(number(bound) if bound >= SMALLEST else f"< {SMALLEST}" if bound else "")
         row.append(f"{bound / mine['median_ms']:.0%}" if mine and measured and bound >= SMALLEST else "")
         row += [cell(found.get("ketgrad-execute")), cell(found.get("ketgrad-double"))]
         rows.append(row)
@@ -91,6 +97,17 @@ def matrix(results: Results, key: str, scale: float = 1.0, width: int = 0) -> st
         scaled = {peer: r | ({key: scale * r[key]} if key in r else {}) for peer, r in found.items()}
         rows.append([f"`{name}`", *(cell(scaled.get(peer), key).rjust(width) for peer in peers)])
     return table(["workload", *peers], rows)
+
+
+def anew(results: Results) -> list[str]:
+    """The first calls of circuits that a warm process has not seen yet."""
+    chosen = {name: found for name, found in results.items() if any("anew_ms" in r for r in found.values())}
+    if not chosen:
+        return []
+    return [
+        "The first call of new circuits in a process that has had others, in milliseconds:\n",
+        matrix(chosen, "anew_ms"),
+    ]
 
 
 def markdown(results: Results, machine: Machine, header: dict[str, Any]) -> str:
@@ -118,6 +135,7 @@ def markdown(results: Results, machine: Machine, header: dict[str, Any]) -> str:
         matrix(results, "median_ms"),
         "The first call, building and compiling included, in seconds:\n",
         matrix(results, "first_s"),
+        *anew(results),
         "Most memory in use, above that of the interpreter with the library imported, in MiB:\n",
         matrix(results, "memory", 1 / 2**20),
     ]
@@ -160,7 +178,7 @@ def picture(results: Results, machine: Machine, path: Path) -> None:
                 fontsize=8,
                 color="0.35",
             )
-        bound = limit(find(name), machine).ms
+        bound = bound_ms(name, machine)
         if bound >= SMALLEST:
             axes.plot(bound, row, "|", color="black", markersize=13)
     for p in peers:

@@ -42,6 +42,8 @@ class Settings:
     memory: int = 8 << 30
     """Bytes that a library may use."""
     threads: int = os.cpu_count() or 1
+    clock: str = "wall"
+    """"cpu" counts what the threads of a library run, not what they wait."""
     interpreters: dict[str, str] = field(default_factory=dict)
     """Which Python runs a library, by its name; "" for all others."""
 
@@ -57,6 +59,7 @@ class Worker:
         self.peer, self.settings = peer, settings
         self.spent, self.last = 0.0, 0.0
         self.times: list[float] = []
+        self.anew: list[float] = []
         self.result: dict[str, Any] = {"status": "failed", "note": ""}
         self.answer: Answer | None = None
         ours, theirs = socket.socketpair()
@@ -66,7 +69,7 @@ class Worker:
         path = os.pathsep.join(filter(None, [str(HERE.parent / "python"), os.environ.get("PYTHONPATH")]))
         with theirs:
             self.process = subprocess.Popen(
-                [python, str(HERE / "worker.py"), str(theirs.fileno()), peer, workload.name],
+                [python, str(HERE / "worker.py"), str(theirs.fileno()), peer, workload.name, settings.clock],
                 pass_fds=[theirs.fileno()],
                 env=os.environ | threads | {"PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
@@ -134,8 +137,11 @@ class Worker:
                 self.result |= {"status": "timed", "note": f"stopped in turn {seed}: {self.result['status']}"}
             raise
         self.times += found["times"]
-        self.last = max(found["times"])
+        self.anew += found["anew"]
+        self.last = max(found["times"] + found["anew"])
         self.result |= {"status": "timed", "memory": found["memory"], **spread(self.times)}
+        if self.anew:
+            self.result["anew_ms"] = 1e3 * statistics.median(self.anew)
 
     def _within_cap(self) -> Any:
         begun = time.monotonic()

@@ -1,8 +1,8 @@
-"""What is timed, independent of any library: gates with parameter slots, the shapes of inputs, a loss.
+"""What is timed, independent of any library: gates with parameter slots, the shapes of inputs, what is computed.
 
-A workload with data has the loss "mean squared error of ⟨Z⟩ on each wire against targets" and gradients by data and
-weights; one without has the loss "⟨H⟩, summed over its circuits" and gradients by weights. Gates have PennyLane's names
-and meaning.
+Most workloads ask for the gradient of a loss. One with data has the loss "mean squared error of ⟨Z⟩ on each wire
+against targets" and gradients by data and weights; one with a Hamiltonian has the loss "⟨H⟩, summed over its circuits"
+and gradients by weights. Others ask for values, a state or a Jacobian. Gates have PennyLane's names and meaning.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import itertools
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -33,22 +33,46 @@ class Gate:
     name: str
     wires: Wires
     slot: Slot | None = None
+    matrix: NDArray[np.complex64] | None = field(default=None, compare=False)
+    """Of a `QubitUnitary`."""
+
+
+Circuit = tuple[Gate, ...]
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Circuits on the same wires that share `weights` and `data`, and their loss."""
+    """Circuits on the same wires that share `weights` and `data`, and what is asked of them."""
 
     name: str
     wires: int
-    circuits: tuple[tuple[Gate, ...], ...]
+    circuits: tuple[Circuit, ...]
     weights: int
     batch: int = 0
     """How many samples of data (one value for each wire); 0: no data."""
     hamiltonian: tuple[Term, ...] = ()
+    result: str = "gradient"
+    """"gradient": the loss and its gradient; "values": ⟨Z⟩ on the first `measured` wires; "state": the amplitudes;
+    "jacobian": that of the probabilities of all wires by the weights."""
+    measured: int = 0
+    """On how many wires ⟨Z⟩ is measured where there is no Hamiltonian; 0: on all."""
+    draw: Callable[[int], Workload] | None = field(default=None, compare=False)
+    """Circuits of the same kind for each seed, where structures are what is measured."""
+    is_fresh: bool = False
+    """Whether each call has circuits of its own; if not, and there is `draw`, a few calls follow each drawing."""
 
     @property
-    def circuit(self) -> tuple[Gate, ...]:
+    def kind(self) -> str:
+        """What an adapter must be able to do."""
+        return f"fresh {self.result}" if self.is_fresh else self.result
+
+    @property
+    def measured_wires(self) -> range:
+        """Those of ⟨Z⟩."""
+        return range(self.measured or self.wires)
+
+    @property
+    def circuit(self) -> Circuit:
         """The only circuit."""
         (found,) = self.circuits
         return found
@@ -56,21 +80,25 @@ class Workload:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The values of one call; `data` and `targets` are empty in workloads without data."""
+    """The values of one call; `data` is empty in workloads without data, `targets` where nothing is compared."""
 
     data: Floats
     weights: Floats
     targets: Floats
+    circuit: Circuit = ()
+    """That of this call, in workloads whose calls have their own."""
 
 
 def inputs(workload: Workload, seed: int) -> Inputs:
     """New values for each seed, uniform in [0, 1)."""
     rng = np.random.default_rng(seed)
     shape = (workload.batch, workload.wires)
+    drawn = workload.draw(seed) if workload.draw and workload.is_fresh else workload
     return Inputs(
         rng.random(shape, dtype=np.float32),
-        rng.random(workload.weights, dtype=np.float32),
-        rng.random(shape, dtype=np.float32),
+        rng.random(drawn.weights, dtype=np.float32),
+        rng.random(len(workload.measured_wires) if workload.is_fresh else shape, dtype=np.float32),
+        drawn.circuit if workload.is_fresh else (),
     )
 
 
@@ -224,19 +252,69 @@ def lithium_hydride() -> tuple[Term, ...]:
     return tuple(found)
 
 
-def random_tapes(n: int, gates: int, tapes: int) -> Workload:
+NAMES = ("RX", "RY", "RZ", "RX", "RY", "RZ", "IsingXX", "IsingZZ", "CNOT", "CZ", "SWAP", "H")
+WITHOUT_PARAMETER = {"CNOT", "CZ", "SWAP", "H"}
+
+
+def _random_circuit(rng: random.Random, n: int, gates: int, slots: Iterator[Slot]) -> Circuit:
+    circuit = []
+    for name in rng.choices(NAMES, k=gates):
+        wires = tuple(rng.sample(range(n), 1 if name[0] in "RH" else 2))
+        circuit.append(Gate(name, wires, None if name in WITHOUT_PARAMETER else next(slots)))
+    return tuple(circuit)
+
+
+def random_tapes(n: int, gates: int, tapes: int, seed: int | None = None) -> Workload:
     """Circuits that have nothing in common but their size."""
-    rng, slots = random.Random(tapes), _weights()
-    names = ["RX", "RY", "RZ", "RX", "RY", "RZ", "IsingXX", "IsingZZ", "CNOT", "CZ", "SWAP", "H"]
-    circuits = []
-    for _ in range(tapes):
-        circuit = []
-        for name in rng.choices(names, k=gates):
-            wires = tuple(rng.sample(range(n), 1 if name[0] in "RH" else 2))
-            circuit.append(Gate(name, wires, None if name in {"CNOT", "CZ", "SWAP", "H"} else next(slots)))
-        circuits.append(tuple(circuit))
+    rng, slots = random.Random(tapes if seed is None else seed), _weights()
+    circuits = tuple(_random_circuit(rng, n, gates, slots) for _ in range(tapes))
     hamiltonian = _ising(ring(tuple(range(n))), -1.0, n, -0.7)
-    return Workload(f"tapes({n},{gates},{tapes})", n, tuple(circuits), next(slots)[1], 0, hamiltonian)
+    draw = partial(random_tapes, n, gates, tapes)
+    return Workload(f"tapes({n},{gates},{tapes})", n, circuits, next(slots)[1], 0, hamiltonian, draw=draw)
+
+
+def deep(n: int, gates: int, seed: int = 0) -> Workload:
+    """A long random circuit, values only."""
+    slots = _weights()
+    circuit = _random_circuit(random.Random(seed), n, gates, slots)
+    draw = partial(deep, n, gates)
+    return Workload(f"deep({n},{gates})", n, (circuit,), next(slots)[1], result="values", draw=draw)
+
+
+def churn(n: int, gates: int, variant: str = "", seed: int = 0) -> Workload:
+    """A random circuit in each call: ⟨Z⟩ on eight wires, their mean squared error, or the values only."""
+    slots = _weights()
+    circuit = _random_circuit(random.Random(seed), n, gates, slots)
+    return Workload(
+        _named(f"churn({n},{gates})", variant),
+        n,
+        (circuit,),
+        next(slots)[1],
+        result=variant or "gradient",
+        measured=min(n, 8),
+        draw=lambda seed: churn(n, gates, variant, seed),
+        is_fresh=True,
+    )
+
+
+def volume(n: int, seed: int = 0) -> Workload:
+    """Quantum volume: n layers of random unitaries on random pairs of wires, new ones in each call; the state."""
+    rng, gates = np.random.default_rng(seed), []
+    normal = rng.standard_normal((n, n // 2, 4, 8)).view(np.complex128)
+    q, r = np.linalg.qr(normal)
+    phases = np.einsum("...ii->...i", r)
+    unitaries = (q * (phases / np.abs(phases))[..., None, :]).astype(np.complex64)  # as Haar's measure has them
+    for layer in unitaries:
+        order = rng.permutation(n).tolist()
+        pairs = zip(order[::2], order[1::2], strict=False)
+        gates += [Gate("QubitUnitary", pair, matrix=matrix) for pair, matrix in zip(pairs, layer, strict=True)]
+    return Workload(f"volume({n})", n, (tuple(gates),), 0, result="state", draw=partial(volume, n), is_fresh=True)
+
+
+def jacobian(n: int, layers: int) -> Workload:
+    """The layers of vqe, and the Jacobian of all probabilities."""
+    gates = _layers(n, layers, "", _weights())
+    return Workload(f"jacobian({n},{layers})", n, (tuple(gates),), 3 * n * layers, result="jacobian")
 
 
 def _named(name: str, variant: str) -> str:
@@ -252,9 +330,14 @@ BUILDERS: dict[str, Callable[..., Workload]] = {
     "uccsd": uccsd,
     "qaoa": qaoa,
     "tfim": tfim,
+    "deep": deep,
+    "churn": churn,
+    "volume": volume,
+    "jacobian": jacobian,
 }
 VARIANTS = ("xzx", "brickwork", "shuffled")
 """RX RZ RX for RZ RY RZ; CZ and IsingXX on alternate pairs for the ring of CNOT; wires in a random order."""
+SUFFIXES = {"qml": VARIANTS, "vqe": VARIANTS, "churn": ("values",)}
 
 _TABLE = (
     *("qml(4,3,64)", "qml(8,4,256)", "qml(10,4,256)", "qml(12,4,128)"),
@@ -263,8 +346,20 @@ _TABLE = (
 GROUPS: dict[str, tuple[str, ...]] = {
     "table": _TABLE,
     "more": ("reuploading(8,10,32)", "entangling(6,6,512)", "tapes(8,60,64)", "uccsd()", "qaoa(20,8)", "tfim(20,10)"),
+    "structures": (
+        *("churn(8,60)-values", "churn(8,60)", "churn(12,200)-values", "churn(12,200)", "volume(8)", "volume(12)"),
+        *("deep(4,10000)", "deep(4,100000)", "jacobian(6,4)"),
+    ),
+    "million": ("deep(4,1000000)",),
+    "aims": (
+        *("churn(8,60)-values", "churn(12,200)-values", "churn(8,60)", "churn(12,200)", "volume(8)", "volume(12)"),
+        *("tapes(8,60,64)", "deep(4,10000)", "deep(4,100000)", "qml(4,3,64)", "vqe(6,2)", "vqe(12,4)", "jacobian(6,4)"),
+    ),
     **{variant: tuple(f"{name}-{variant}" for name in _TABLE) for variant in VARIANTS},
-    "quick": ("qml(4,3,64)", "qml(8,4,256)", "vqe(6,2)", "vqe(12,4)", "entangling(6,6,512)", "uccsd()"),
+    "quick": (
+        *("qml(4,3,64)", "qml(8,4,256)", "vqe(6,2)", "vqe(12,4)", "entangling(6,6,512)", "uccsd()"),
+        *("churn(8,60)-values", "churn(8,60)", "volume(8)", "deep(4,10000)", "jacobian(6,4)"),
+    ),
 }
 
 
@@ -275,7 +370,7 @@ def find(name: str) -> Workload:
         ValueError: there is none.
     """
     match = re.fullmatch(r"(\w+)\(([\d,]*)\)(?:-(\w+))?", name)
-    if match is None or match[1] not in BUILDERS or (match[3] and match[3] not in VARIANTS):
+    if match is None or match[1] not in BUILDERS or (match[3] and match[3] not in SUFFIXES.get(match[1], ())):
         raise ValueError(f"no workload {name!r}: {', '.join(BUILDERS)}, with sizes, such as qml(8,4,256)-xzx")
     sizes = [int(size) for size in match[2].split(",") if size]
     return BUILDERS[match[1]](*sizes, *([match[3]] if match[3] else []))

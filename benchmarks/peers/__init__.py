@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Peer:
-    """Where an adapter is (`module:name`), what it is called, and what must be installed for it."""
+    """Where its adapters are, what it is called, and what must be installed for it."""
 
-    adapter: str
+    adapters: dict[str, str]
+    """For each kind of workload that it can do (`Workload.kind`), `module:name`."""
     label: str
     packages: tuple[str, ...]
     ours: bool = False
@@ -17,19 +18,66 @@ class Peer:
     """Whether it computes in complex128."""
 
 
+def _all(adapter: str, *kinds: str) -> dict[str, str]:
+    return dict.fromkeys(kinds, adapter)
+
+
+_FRESH = ("fresh values", "fresh gradient", "fresh state")
+
 PEERS: dict[str, Peer] = {
-    "ketgrad": Peer("ketgrad:Compiled", "ketgrad, kg.compile", ("torch",), ours=True),
-    "ketgrad-execute": Peer("ketgrad:Executed", "ketgrad, kg.execute", ("torch",), ours=True),
-    "ketgrad-double": Peer("ketgrad:DOUBLE", "ketgrad, kg.compile, complex128", ("torch",), ours=True, double=True),
-    "torch": Peer("plain_torch:Simulated", "plain torch", ("torch",)),
-    "pennylane": Peer("pennylane:BACKPROP", "PennyLane, default.qubit, backprop", ("pennylane", "torch")),
-    "lightning": Peer("pennylane:LIGHTNING", "Lightning, adjoint", ("pennylane-lightning", "torch")),
-    "lightning-vjp": Peer(
-        "pennylane:LIGHTNING_VJP", "Lightning, adjoint, device_vjp", ("pennylane-lightning", "torch")
+    "ketgrad": Peer(
+        _all("ketgrad:Compiled", "gradient", "values", "jacobian"), "ketgrad, kg.compile", ("torch",), ours=True
     ),
-    "qulacs": Peer("qulacs:Backprop", "Qulacs, backprop", ("qulacs",), double=True),
-    "mindquantum": Peer("mindquantum:ExpectationWithGrad", "MindQuantum", ("mindquantum",)),
-    "tensorcircuit": Peer("tensorcircuit:Jitted", "TensorCircuit-NG, JAX jit", ("tensorcircuit-ng", "jax")),
-    "deepquantum": Peer("deepquantum:Module", "DeepQuantum", ("deepquantum", "torch")),
-    "catalyst": Peer("catalyst:Compiled", "Catalyst, qjit", ("pennylane-catalyst", "jax"), double=True),
+    "ketgrad-execute": Peer(
+        _all("ketgrad:Executed", "gradient", "values") | _all("ketgrad:Fresh", *_FRESH),
+        "ketgrad, kg.execute",
+        ("torch",),
+        ours=True,
+    ),
+    "ketgrad-double": Peer(
+        _all("ketgrad:DOUBLE", "gradient"), "ketgrad, kg.compile, complex128", ("torch",), ours=True, double=True
+    ),
+    "ketgrad-backward": Peer(
+        _all("ketgrad:BackwardCalls", "jacobian"), "ketgrad, a backward call for each row", ("torch",), ours=True
+    ),
+    "torch": Peer(
+        _all("plain_torch:Simulated", "gradient", "values", "jacobian") | _all("plain_torch:Fresh", *_FRESH),
+        "plain torch",
+        ("torch",),
+    ),
+    "pennylane": Peer(
+        _all("pennylane:BACKPROP", "gradient", "jacobian"),
+        "PennyLane, default.qubit, backprop",
+        ("pennylane", "torch"),
+    ),
+    "lightning": Peer(
+        _all("pennylane:LIGHTNING", "gradient", "values") | _all("pennylane:Fresh", *_FRESH),
+        "Lightning, adjoint",
+        ("pennylane-lightning", "torch"),
+    ),
+    "lightning-vjp": Peer(
+        _all("pennylane:LIGHTNING_VJP", "gradient") | _all("pennylane:FRESH_VJP", "fresh gradient"),
+        "Lightning, adjoint, device_vjp",
+        ("pennylane-lightning", "torch"),
+    ),
+    "qulacs": Peer(
+        _all("qulacs:Backprop", "gradient", "values") | _all("qulacs:Fresh", *_FRESH),
+        "Qulacs, backprop",
+        ("qulacs",),
+        double=True,
+    ),
+    "mindquantum": Peer(
+        _all("mindquantum:ExpectationWithGrad", "gradient", "values") | _all("mindquantum:Fresh", *_FRESH),
+        "MindQuantum",
+        ("mindquantum",),
+    ),
+    "tensorcircuit": Peer(
+        _all("tensorcircuit:Jitted", "gradient", "values", "jacobian"),
+        "TensorCircuit-NG, JAX jit",
+        ("tensorcircuit-ng", "jax"),
+    ),
+    "deepquantum": Peer(_all("deepquantum:Module", "gradient"), "DeepQuantum", ("deepquantum", "torch")),
+    "catalyst": Peer(
+        _all("catalyst:Compiled", "gradient"), "Catalyst, qjit", ("pennylane-catalyst", "jax"), double=True
+    ),
 }

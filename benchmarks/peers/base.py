@@ -17,7 +17,7 @@ class NotSupportedError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """A loss and its gradients, by "data" (if there are data) and "weights"."""
+    """A loss and its gradients, by "data" (if there are data) and "weights"; or no loss, and an array by its name."""
 
     loss: float
     gradients: dict[str, NDArray[np.float64]]
@@ -30,7 +30,7 @@ class Adapter(Protocol):
         """The inputs as what a user of the library would hold."""
 
     def step(self, given: Any) -> Any:
-        """Loss and gradients, computed when this returns, in the library's own types."""
+        """What the workload asks for, computed when this returns, in the library's own types."""
 
     def read(self, found: Any) -> Answer:
         """What `step` returned, for the comparison with others."""
@@ -41,6 +41,14 @@ def answer(workload: Workload, loss: Any, gradients: Any) -> Answer:
     names = ["data", "weights"] if workload.batch else ["weights"]
     arrays = [np.asarray(g, dtype=np.float64) for g in gradients]
     return Answer(float(loss), dict(zip(names, arrays, strict=True)))
+
+
+def outputs(workload: Workload, array: Any) -> Answer:
+    """An answer of values, a state or a Jacobian."""
+    found = np.asarray(array)
+    if np.iscomplexobj(found):
+        found = np.stack([found.real, found.imag])
+    return Answer(0.0, {workload.result: found.astype(np.float64)})
 
 
 def hamiltonian(library: Any, terms: tuple[Term, ...]) -> Any:

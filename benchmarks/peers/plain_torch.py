@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workloads import Gate, Term, Workload
+from workloads import Circuit, Gate, Term, Workload
 
-from .torch_like import Angles, TorchAdapter, angles
+from .torch_like import Angles, FreshAdapter, TorchAdapter, angles
 
 
 class Simulated(TorchAdapter):
@@ -35,7 +35,14 @@ class Simulated(TorchAdapter):
             return (((states[0].abs() ** 2) @ self.sign.T - targets) ** 2).mean()
         return torch.stack([self.energy(state) for state in states]).sum()
 
-    def state(self, circuit: tuple[Gate, ...], values: Angles, batch: int) -> Tensor:
+    def results(self, data: Tensor, weights: Tensor) -> Tensor:
+        """All probabilities, or the expectation values."""
+        probabilities = self.state(self.workload.circuit, angles(data, weights), 1)[0].abs() ** 2
+        if self.workload.result == "jacobian":
+            return probabilities
+        return self.sign[: len(self.workload.measured_wires)] @ probabilities
+
+    def state(self, circuit: Circuit, values: Angles, batch: int) -> Tensor:
         """The final state."""
         state = torch.zeros(batch, 2**self.workload.wires, dtype=torch.complex64, device=self.index.device)
         state[:, 0] = 1
@@ -49,7 +56,10 @@ class Simulated(TorchAdapter):
                 state = state * torch.exp(-1j * angle * (self.sign[gate.wires[0]] * self.sign[gate.wires[1]]))
             else:
                 angle = values[gate.slot[0]][gate.slot[1]] if gate.slot else None
-                matrix = self.constant(gate.name) if angle is None else MATRICES[gate.name](angle)
+                if gate.matrix is not None:
+                    matrix = torch.from_numpy(gate.matrix)
+                else:
+                    matrix = self.constant(gate.name) if angle is None else MATRICES[gate.name](angle)
                 state = self.applied(state, matrix, gate.wires)
         return state
 
@@ -77,6 +87,23 @@ class Simulated(TorchAdapter):
             return self.index ^ (self.bit[a] << (n - 1 - b))
         different = self.bit[a] ^ self.bit[b]
         return self.index ^ (different << (n - 1 - a)) ^ (different << (n - 1 - b))
+
+
+class Fresh(FreshAdapter):
+    """The same, with a circuit that is new in each call."""
+
+    def __init__(self, workload: Workload) -> None:
+        super().__init__(workload)
+        self.simulated = Simulated(workload)
+
+    def values(self, gates: Circuit, weights: Tensor) -> Tensor:
+        """⟨Z⟩ on each measured wire."""
+        state = self.simulated.state(gates, {"weights": weights.unbind()}, 1)[0]
+        return self.simulated.sign[: len(self.workload.measured_wires)] @ (state.abs() ** 2)
+
+    def state(self, gates: Circuit) -> Tensor:
+        """The amplitudes."""
+        return self.simulated.state(gates, {}, 1)[0]
 
 
 def flip_masks(terms: tuple[Term, ...], n: int) -> list[tuple[int, Tensor]]:

@@ -11,7 +11,7 @@ import tensorcircuit as tc
 
 from workloads import Gate, Inputs, Workload
 
-from .base import Answer, answer
+from .base import Answer, answer, outputs
 
 tc.set_backend("jax")
 tc.set_dtype("complex64")
@@ -28,18 +28,26 @@ class Jitted:
         self.workload = workload
         self.sparse = sparse(workload) if len(workload.hamiltonian) > MANY_TERMS else None
         by = (0, 1) if workload.batch else 1
-        self.function = jax.jit(jax.value_and_grad(self.squared_error if workload.batch else self.energy, argnums=by))
+        loss = self.squared_error if workload.batch else self.energy
+        functions = {
+            "gradient": jax.value_and_grad(loss, argnums=by),
+            "values": self.values,
+            "jacobian": jax.jacrev(self.probabilities, argnums=1),
+        }
+        self.function = jax.jit(functions[workload.result])
 
     def prepare(self, inputs: Inputs) -> tuple[Any, ...]:
         """Arrays of JAX."""
         return tuple(jnp.asarray(x) for x in (inputs.data, inputs.weights, inputs.targets))
 
     def step(self, given: tuple[Any, ...]) -> Any:
-        """Value and gradient."""
+        """Value and gradient, values or a Jacobian."""
         return jax.block_until_ready(self.function(*given))
 
     def read(self, found: Any) -> Answer:
         """As numpy."""
+        if self.workload.result != "gradient":
+            return outputs(self.workload, found)
         loss, gradients = found
         return answer(self.workload, loss, gradients if self.workload.batch else [gradients])
 
@@ -51,6 +59,15 @@ class Jitted:
             return jnp.stack([circuit.expectation_ps(z=[w]).real for w in range(self.workload.wires)])
 
         return jnp.mean((jax.vmap(results)(data) - targets) ** 2)
+
+    def values(self, data: Any, weights: Any, targets: Any) -> Any:
+        """⟨Z⟩ on each measured wire."""
+        circuit = self.circuit(self.workload.circuit, {"weights": weights})
+        return jnp.stack([circuit.expectation_ps(z=[w]).real for w in self.workload.measured_wires])
+
+    def probabilities(self, data: Any, weights: Any, targets: Any) -> Any:
+        """Those of all wires."""
+        return self.circuit(self.workload.circuit, {"weights": weights}).probability()
 
     def energy(self, data: Any, weights: Any, targets: Any) -> Any:
         """⟨H⟩ of all circuits."""

@@ -39,6 +39,7 @@ def module(monkeypatch: pytest.MonkeyPatch):
 
 
 SMALL = [
+    *("churn(4,20)", "churn(9,20)-values", "volume(5)", "deep(3,50)", "jacobian(3,2)"),
     *("qml(3,2,4)", "qml(4,2,3)-xzx", "qml(4,2,3)-brickwork", "qml(4,2,3)-shuffled", "vqe(4,2)", "vqe(4,2)-brickwork"),
     *("reuploading(3,2,3)", "entangling(4,3,3)", "tapes(4,20,3)", "qaoa(6,2)", "tfim(4,2)"),
 ]
@@ -48,16 +49,33 @@ SMALL = [
 def test_plain_torch_and_ketgrad_agree(module, name: str):
     workload = module("workloads").find(name)
     given = module("workloads").inputs(workload, seed=1)
+    peers = module("peers").PEERS
+    ways = {peer: found.adapters[workload.kind] for peer, found in peers.items() if workload.kind in found.adapters}
     answers = {}
-    for adapter in ("plain_torch:Simulated", "ketgrad:Executed"):
-        where, what = adapter.split(":")
+    for peer in {"torch"} | {peer for peer in ways if peers[peer].ours}:
+        where, what = ways[peer].split(":")
         found = getattr(module(f"peers.{where}"), what)(workload)
-        answers[adapter] = found.read(found.step(found.prepare(given)))
-    ours, theirs = answers.values()
-    assert set(ours.gradients) == ({"data", "weights"} if workload.batch else {"weights"})
-    assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
-    for key, gradient in ours.gradients.items():
-        np.testing.assert_allclose(gradient, theirs.gradients[key], atol=1e-5 * np.abs(gradient).max())
+        answers[peer] = found.read(found.step(found.prepare(given)))
+    theirs = answers.pop("torch")
+    assert answers
+    for ours in answers.values():
+        if workload.result == "gradient":
+            assert set(ours.gradients) == ({"data", "weights"} if workload.batch else {"weights"})
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
+        for key, gradient in ours.gradients.items():
+            np.testing.assert_allclose(gradient, theirs.gradients[key], atol=1e-5 * np.abs(gradient).max())
+
+
+@pytest.mark.parametrize("name", ["churn(4,20)", "churn(4,20)-values", "volume(5)"])
+def test_a_call_of_a_fresh_workload_has_a_circuit_of_its_own(module, name: str):
+    workloads = module("workloads")
+    workload = workloads.find(name)
+    one, again, other = (workloads.inputs(workload, seed) for seed in (1, 1, 2))
+    assert one.circuit == again.circuit
+    assert one.circuit != other.circuit
+    for gate in one.circuit:
+        if gate.matrix is not None:
+            np.testing.assert_allclose(gate.matrix @ gate.matrix.conj().T, np.eye(4), atol=1e-6)
 
 
 def test_every_workload_is_what_its_name_says(module):
@@ -68,7 +86,9 @@ def test_every_workload_is_what_its_name_says(module):
     for workload in found.values():
         used = {gate.slot for circuit in workload.circuits for gate in circuit if gate.slot}
         assert {index for source, index in used if source == "weights"} == set(range(workload.weights))
-        assert bool(workload.batch) == any(source == "data" for source, _ in used) != bool(workload.hamiltonian)
+        assert bool(workload.batch) == any(source == "data" for source, _ in used)
+        if workload.kind == "gradient":
+            assert bool(workload.batch) != bool(workload.hamiltonian)
     with pytest.raises(ValueError, match="no workload"):
         workloads.find("qml[3]")
 
@@ -115,6 +135,12 @@ def test_limits(module, name: str, per_amplitude: float, states: int):
     assert found.ms == pytest.approx(max(2e-6 * found.multiply_adds / 143, 1e-6 * found.bytes / 29))
 
 
+@pytest.mark.parametrize("name", ["churn(8,60)", "volume(8)", "deep(4,100)", "jacobian(6,4)"])
+def test_no_limit_where_there_is_no_formula(module, name: str):
+    machine = module("machine").Machine("", 2, 32 << 20, 0, 29.0, 143.0, 70.0, "", "")
+    assert module("limits").limit(module("workloads").find(name), machine) is None
+
+
 def test_a_library_that_is_wrong_is_found(module):
     rounds, answer = module("rounds"), module("peers.base").Answer
     right = {"weights": np.array([1.0, -2.0])}
@@ -134,7 +160,7 @@ def test_a_run_writes_its_files(tmp_path: Path):
     pytest.importorskip("tqdm")
     # How fast the machine is takes seconds to measure, and is of no interest here.
     small = "import machine, run; machine.COPIED, machine.SIZE = 1 << 20, 64; run.main()"
-    command = [sys.executable, "-c", small, "--workloads", "qml(3,1,4)", "--rounds", "2"]
+    command = [sys.executable, "-c", small, "--workloads", "qml(3,1,4)", "churn(3,8)", "deep(3,9)", "--rounds", "2"]
     command += ["--peers", "ketgrad-execute", "torch", "qulacs", "--out", str(tmp_path)]
     subprocess.run(command, cwd=BENCHMARKS, check=True, capture_output=True, timeout=300)
     found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
@@ -145,7 +171,12 @@ def test_a_run_writes_its_files(tmp_path: Path):
         assert result["min_ms"] <= result["median_ms"]
         assert result["memory"] > 0
         assert result["checked_against"]
-    assert "`qml(3,1,4)`" in (tmp_path / "results.md").read_text(encoding="utf-8")
+    for peer in ("ketgrad-execute", "torch"):
+        assert found["results"]["churn(3,8)"][peer]["checked_against"]
+        assert found["results"]["deep(3,9)"][peer]["anew_ms"] > 0
+    written = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert written.count("`qml(3,1,4)`") == 4
+    assert written.count("`deep(3,9)`") == 5  # the first calls of new circuits too
     assert (tmp_path / "performance.png").stat().st_size > 1000
 
 
