@@ -1,22 +1,15 @@
 // The Python module ketgrad._C: what takes or returns no tensors. Importing it registers the operators.
-#include <cstdint>
-
-// The pybind11 of some versions of torch cannot be included while the macros of the stable ABI are defined. This file
-// does not use the stable ABI.
-static constexpr std::uint64_t torch_target_version = TORCH_TARGET_VERSION;  // 0x020b…: 2.11
-#undef TORCH_TARGET_VERSION
-#undef TORCH_STABLE_ONLY
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
+#include "bindings/pybind.h"
 
 #include <chrono>
-#include <iterator>
+#include <cstdint>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "bindings/tape_reader.h"
 #include "cpu/execute.h"
 #include "cpu/profile.h"
 #include "cpu/simd_level.h"
@@ -29,8 +22,6 @@ static constexpr std::uint64_t torch_target_version = TORCH_TARGET_VERSION;  // 
 #include "program/program.h"
 #include "runtime/interrupt.h"
 #include "runtime/memory.h"
-
-namespace py = pybind11;
 
 namespace ketgrad {
 namespace {
@@ -92,79 +83,18 @@ void throw_raised() {
 
 // --- programs --------------------------------------------------------------------------------------------------------
 
-FactorKind factor_kind(const std::string& name) {
-  for (std::size_t i = 0; i < std::size(factor_names); ++i) {
-    if (name == factor_names[i]) return static_cast<FactorKind>(i);
-  }
-  throw std::invalid_argument("ketgrad: unknown factor '" + name + "'");
+std::shared_ptr<PlannedProgram> registered(Program program) {
+  return std::const_pointer_cast<PlannedProgram>(register_program(std::move(program)));
 }
 
-MeasurementKind measurement_kind(const std::string& name) {
-  const int found = find_measurement(name);
-  if (found < 0) throw std::invalid_argument("ketgrad: unknown measurement '" + name + "'");
-  return static_cast<MeasurementKind>(found);
+std::shared_ptr<PlannedProgram> write_program(const py::tuple& structure, const py::sequence& inputs,
+                                              const py::sequence& places) {
+  return registered(read_tape(structure, inputs, places));
 }
 
-Factor factor_of(const std::string& kind, std::vector<int> wires, int input, std::vector<int> bits,
-                 std::vector<std::int64_t> rows, std::vector<std::int64_t> columns) {
-  return {factor_kind(kind), std::move(wires), input, std::move(bits), std::move(rows), std::move(columns)};
+std::shared_ptr<PlannedProgram> load_program(const std::string& bytes) {
+  return registered(Program::deserialise(bytes));
 }
-
-Term term_of(double scale, std::vector<Slot> coefficients, std::vector<int> wires, std::string pauli_word,
-             std::vector<Factor> factors) {
-  return {scale, std::move(coefficients), std::move(wires), std::move(pauli_word), std::move(factors)};
-}
-
-// Builds a program piece by piece; `build` validates and registers it.
-class ProgramBuilder {
- public:
-  explicit ProgramBuilder(int num_wires) { program_.num_wires = num_wires; }
-
-  int input(bool is_complex, std::vector<Index> shape) {
-    program_.inputs.push_back({is_complex, std::move(shape)});
-    return static_cast<int>(program_.inputs.size()) - 1;
-  }
-
-  void basis_state(std::vector<int> wires, std::vector<int> bits) {
-    program_.initial = {Preparation::basis, std::move(wires), std::move(bits), no_input};
-  }
-
-  void state(std::vector<int> wires, int input) {
-    program_.initial = {Preparation::state, std::move(wires), {}, input};
-  }
-
-  // `wires` are those of the table, the gate's own controls first; `controls` are further ones.
-  void gate(const std::string& name, const std::vector<int>& wires, std::vector<int> controls,
-            std::vector<bool> control_values, bool inverse, std::vector<Slot> slots, int input,
-            std::string pauli_word) {
-    const int opcode = find_gate(name);
-    if (opcode < 0) throw std::invalid_argument("ketgrad: unknown gate '" + name + "'");
-    const GateInfo& info = gate_info(static_cast<Opcode>(opcode));
-    if (static_cast<int>(wires.size()) < info.num_controls)
-      throw std::invalid_argument("ketgrad: " + name + " has too few wires");
-    const auto targets = wires.begin() + info.num_controls;
-    controls.insert(controls.end(), wires.begin(), targets);
-    control_values.insert(control_values.end(), info.num_controls, true);
-    if (!info.pauli_word.empty()) pauli_word = info.pauli_word;
-    program_.gates.push_back({static_cast<Opcode>(opcode),
-                              inverse,
-                              {targets, wires.end()},
-                              std::move(controls),
-                              std::move(control_values),
-                              std::move(slots),
-                              input,
-                              std::move(pauli_word)});
-  }
-
-  void measure(const std::string& kind, std::vector<int> wires, std::vector<Term> terms) {
-    program_.measurements.push_back({measurement_kind(kind), std::move(wires), std::move(terms)});
-  }
-
-  ProgramHandle build() { return register_program(std::exchange(program_, {})); }
-
- private:
-  Program program_;
-};
 
 py::dict describe(const PlannedProgram& p) {
   py::dict d;
@@ -318,10 +248,6 @@ std::string build_flags() {
   return text;
 }
 
-std::shared_ptr<PlannedProgram> load_program(const std::string& bytes) {
-  return std::const_pointer_cast<PlannedProgram>(register_program(Program::deserialise(bytes)));
-}
-
 }  // namespace
 }  // namespace ketgrad
 
@@ -343,24 +269,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("enter_cache", &PlannedProgram::enter_cache)
       .def("leave_cache", &PlannedProgram::leave_cache)
       .def_property_readonly("bytes", &PlannedProgram::bytes, "memory in bytes, plans made so far included");
-  py::class_<Slot>(m, "Slot", "a scalar of a program: scale * input[column] + offset")
-      .def(py::init<int, int, double, double>(), py::arg("input"), py::arg("column"), py::arg("scale") = 1.0,
-           py::arg("offset") = 0.0);
-  py::class_<Factor>(m, "ProgramFactor", "a factor of a term that is no Pauli word")
-      .def(py::init(&factor_of), py::arg("kind"), py::arg("wires"), py::arg("input"), py::arg("bits"), py::arg("rows"),
-           py::arg("columns"));
-  py::class_<Term>(m, "ProgramTerm", "a term of an observable: scale * coefficients * Pauli word * factors")
-      .def(py::init(&term_of), py::arg("scale"), py::arg("coefficients"), py::arg("wires"), py::arg("pauli_word"),
-           py::arg("factors"));
-  py::class_<ProgramBuilder>(m, "ProgramBuilder")
-      .def(py::init<int>(), py::arg("num_wires"))
-      .def("input", &ProgramBuilder::input, py::arg("is_complex"), py::arg("shape"))
-      .def("basis_state", &ProgramBuilder::basis_state, py::arg("wires"), py::arg("bits"))
-      .def("state", &ProgramBuilder::state, py::arg("wires"), py::arg("input"))
-      .def("gate", &ProgramBuilder::gate, py::arg("name"), py::arg("wires"), py::arg("controls"),
-           py::arg("control_values"), py::arg("inverse"), py::arg("slots"), py::arg("input"), py::arg("pauli_word"))
-      .def("measure", &ProgramBuilder::measure, py::arg("kind"), py::arg("wires"), py::arg("terms"))
-      .def("build", [](ProgramBuilder& b) { return std::const_pointer_cast<PlannedProgram>(b.build()); });
+  m.def("write_program", &write_program, py::arg("structure"), py::arg("inputs"), py::arg("places"),
+        "see bindings/tape_reader.h");
   m.def(
       "find_program", [](std::int64_t id) { return std::const_pointer_cast<PlannedProgram>(find_program(id)); },
       py::arg("id"));

@@ -6,30 +6,6 @@ from typing import Any, Literal
 
 NO_INPUT: int
 
-class Slot:
-    def __init__(self, input: int, column: int, scale: float = 1.0, offset: float = 0.0) -> None: ...
-
-class ProgramFactor:
-    def __init__(
-        self,
-        kind: str,
-        wires: Sequence[int],
-        input: int,
-        bits: Sequence[int],
-        rows: Sequence[int],
-        columns: Sequence[int],
-    ) -> None: ...
-
-class ProgramTerm:
-    def __init__(
-        self,
-        scale: float,
-        coefficients: Sequence[Slot],
-        wires: Sequence[int],
-        pauli_word: str,
-        factors: Sequence[ProgramFactor],
-    ) -> None: ...
-
 class Program:
     @property
     def id(self) -> int: ...
@@ -44,25 +20,9 @@ class Program:
     def leave_cache(self) -> None: ...
     def serialise(self) -> builtins.bytes: ...
 
-class ProgramBuilder:
-    def __init__(self, num_wires: int) -> None: ...
-    def input(self, is_complex: bool, shape: Sequence[int]) -> int: ...
-    def basis_state(self, wires: Sequence[int], bits: Sequence[int]) -> None: ...
-    def state(self, wires: Sequence[int], input: int) -> None: ...
-    def gate(
-        self,
-        name: str,
-        wires: Sequence[int],
-        controls: Sequence[int],
-        control_values: Sequence[bool],
-        inverse: bool,
-        slots: Sequence[Slot],
-        input: int,
-        pauli_word: str,
-    ) -> None: ...
-    def measure(self, kind: str, wires: Sequence[int], terms: Sequence[ProgramTerm]) -> None: ...
-    def build(self) -> Program: ...
-
+def write_program(
+    structure: tuple[Any, ...], inputs: Sequence[tuple[bool, tuple[int, ...]]], places: Sequence[Any]
+) -> Program: ...
 def find_program(id: int) -> Program: ...
 def cached_bytes() -> int: ...
 def load_program(bytes: bytes) -> Program: ...

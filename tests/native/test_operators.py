@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -183,93 +184,88 @@ def test_unknown_program() -> None:
 # --- malformed programs ----------------------------------------------------------------------------------------------
 
 
-def builder(num_wires: int = 2) -> _C.ProgramBuilder:
-    found = _C.ProgramBuilder(num_wires)
-    found.input(False, [1])
-    found.input(True, [2, 2])
-    return found
+INPUTS = [(False, (1,)), (True, (2, 2))]
+SLOT = (0, 0)
 
 
-SLOT = _C.Slot(0, 0)
+def write(
+    operations: Sequence[tuple[Any, ...]] = (),
+    measurements: Sequence[tuple[Any, ...]] = (),
+    places: Sequence[Any] = (),
+    num_wires: int = 2,
+    inputs: Sequence[tuple[bool, tuple[int, ...]]] = INPUTS,
+) -> _C.Program:
+    """The program of a structure that no tape has."""
+    structure = (tuple(operations), tuple(measurements), tuple(range(num_wires)), True, ())
+    return _C.write_program(structure, list(inputs), list(places))
+
+
+def gate(name: str, wires: Sequence[int], layout: str = "", **others: Any) -> tuple[Any, ...]:
+    """The structure of an operation."""
+    found = {"controls": (), "values": (), "inverse": False, "word": "", "bits": (), **others}
+    return (name, tuple(wires), *found.values(), layout)
+
+
+def expval(*factors: tuple[Any, ...], word: tuple[tuple[int, str], ...] = ()) -> tuple[Any, ...]:
+    """The structure of an expectation value of one term, whose factors' parameters are "s"."""
+    return ("expval", (), (((1.0, (), word, factors),), (), (), "s"))
 
 
 @pytest.mark.parametrize(
-    ("gate", "error", "message"),
+    ("operation", "places", "error", "message"),
     [
-        (("NoGate", [0], [], [], False, [], -1, ""), ValueError, "unknown gate 'NoGate'"),
-        (("RX", [2], [], [], False, [SLOT], -1, ""), IndexError, r"gate 0 \(RX\): wire 2 is outside 0..1"),
-        (("RX", [-1], [], [], False, [SLOT], -1, ""), IndexError, "wire -1"),
-        (("RX", [0], [0], [True], False, [SLOT], -1, ""), ValueError, "wire 0 appears twice"),
-        (("CNOT", [0], [], [], False, [], -1, ""), ValueError, "targets|too few wires"),
-        (("RX", [0], [], [], False, [], -1, ""), ValueError, "has 0 parameters, needs 1"),
-        (("RX", [0], [], [], False, [_C.Slot(7, 0)], -1, ""), IndexError, "no input 7"),
-        (("RX", [0], [], [], False, [_C.Slot(0, 5)], -1, ""), IndexError, "no column 5"),
-        (("RX", [0], [], [], False, [_C.Slot(1, 0)], -1, ""), ValueError, "not a real vector"),
-        (("RX", [0], [1], [], False, [SLOT], -1, ""), ValueError, "control value"),
-        (("QubitUnitary", [0, 1], [], [], False, [], 1, ""), ValueError, "shape"),
-        (("QubitUnitary", [0], [], [], False, [], -1, ""), IndexError, "no input -1"),
-        (("X", [0], [], [], False, [], 1000000, ""), ValueError, "input 1000000 is of no use here"),
-        (("PauliRot", [0, 1], [], [], False, [SLOT], -1, "XQ"), ValueError, "Pauli word 'XQ'"),
-        (("PauliRot", [0, 1], [], [], False, [SLOT], -1, "X"), ValueError, "2 letters"),
+        (gate("NoGate", [0]), [], ValueError, "unknown gate 'NoGate'"),
+        (gate("RX", [2], "s"), [SLOT], KeyError, "2"),
+        (gate("RX", [0], "s", controls=(0,), values=(True,)), [SLOT], ValueError, "wire 0 appears twice"),
+        (gate("CNOT", [0]), [], ValueError, "targets"),
+        (gate("CNOT", []), [], ValueError, "too few wires"),
+        (gate("RX", [0]), [], ValueError, "has 0 parameters, needs 1"),
+        (gate("RX", [0], "s"), [], IndexError, "out of range"),
+        (gate("RX", [0], "s"), [(7, 0)], IndexError, "no input 7"),
+        (gate("RX", [0], "s"), [(0, 5)], IndexError, "no column 5"),
+        (gate("RX", [0], "s"), [(1, 0)], ValueError, "not a real vector"),
+        (gate("RX", [0], "s", controls=(1,)), [SLOT], ValueError, "control value"),
+        (gate("QubitUnitary", [0, 1], "s"), [(1, 0)], ValueError, "shape"),
+        (gate("QubitUnitary", [0], "s"), [(-1, 0)], IndexError, "no input -1"),
+        (gate("PauliRot", [0, 1], "s", word="XQ"), [SLOT], ValueError, "Pauli word 'XQ'"),
+        (gate("PauliRot", [0, 1], "s", word="X"), [SLOT], ValueError, "2 letters"),
+        (gate("BasisState", [0, 1], bits=(0,)), [], ValueError, "one bit per wire"),
+        (gate("BasisState", [0], bits=(2,)), [], ValueError, "bits are 0 or 1"),
+        (gate("StatePrep", [0], "s"), [SLOT], ValueError, "shape"),
     ],
 )
-def test_malformed_gates(gate: tuple[object, ...], error: type[Exception], message: str) -> None:
-    def build() -> None:
-        program = builder()
-        program.gate(*gate)  # type: ignore[arg-type]
-        program.build()
-
+def test_malformed_operations(
+    operation: tuple[Any, ...], places: list[Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
-        build()
+        write([operation], places=places)
 
 
-def test_malformed_measurements_and_preparations() -> None:
-    for change, error, message in [
-        (lambda b: b.measure("mean", [], []), ValueError, "unknown measurement 'mean'"),
-        (lambda b: b.measure("probs", [5], []), IndexError, "wire 5"),
-        (lambda b: b.measure("probs", [0, 0], []), ValueError, "appears twice"),
-        (lambda b: b.measure("expval", [], [_C.ProgramTerm(1.0, [], [0], "ZZ", [])]), ValueError, "1 letters"),
-        (
-            lambda b: b.measure(
-                "expval", [], [_C.ProgramTerm(1.0, [], [], "", [_C.ProgramFactor("odd", [0], 1, [], [], [])])]
-            ),
-            ValueError,
-            "unknown factor 'odd'",
-        ),
-        (
-            lambda b: b.measure(
-                "expval", [], [_C.ProgramTerm(1.0, [], [], "", [_C.ProgramFactor("hermitian", [0, 1], 1, [], [], [])])]
-            ),
-            ValueError,
-            "shape",
-        ),
-        (
-            lambda b: b.measure(
-                "expval", [], [_C.ProgramTerm(1.0, [], [], "", [_C.ProgramFactor("sparse", [0], 1, [], [9], [0])])]
-            ),
-            IndexError,
-            "sparse",
-        ),
-        (
-            lambda b: b.measure(
-                "expval",
-                [],
-                [_C.ProgramTerm(1.0, [], [], "", [_C.ProgramFactor("projector", [0], 1000000, [1], [], [])])],
-            ),
-            ValueError,
-            "of no use here",
-        ),
-        (lambda b: b.basis_state([0, 1], [0]), ValueError, "one bit per wire"),
-        (lambda b: b.basis_state([0], [2]), ValueError, "bits are 0 or 1"),
-        (lambda b: b.state([0], 0), ValueError, "shape"),
-    ]:
-        program = builder()
-        with pytest.raises(error, match=message):
-            (change(program), program.build())
+@pytest.mark.parametrize(
+    ("measurement", "error", "message"),
+    [
+        (("mean", (), None), ValueError, "unknown measurement 'mean'"),
+        (("probs", (5,), None), KeyError, "5"),
+        (("probs", (0, 0), None), ValueError, "appears twice"),
+        (expval(word=((0, "XX"),)), ValueError, "1 letters"),
+        (expval(("odd", (0,), 0, (), b"", b"")), ValueError, "unknown factor 'odd'"),
+        (expval(("hermitian", (0, 1), 0, (), b"", b"")), ValueError, "shape"),
+        (expval(("sparse", (0,), 0, (), bytes([9, *bytes(7)]), bytes(8))), IndexError, "sparse"),
+        (expval(("projector", (0,), 0, (1,), b"", b"")), ValueError, "of no use here"),
+    ],
+)
+def test_malformed_measurements(measurement: tuple[Any, ...], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        write(measurements=[measurement], places=[(1, 0)])
+
+
+def test_malformed_structures() -> None:
     with pytest.raises(ValueError, match="at most"):
-        builder(63).build()
+        write(num_wires=63)
     with pytest.raises(ValueError, match="input 0 must be real"):
-        _C.ProgramBuilder(1).build()
+        write(inputs=[])
+    with pytest.raises(IndexError):
+        write([("X", (0,))])
 
 
 def one_angle() -> int:

@@ -9,24 +9,29 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import chain
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 
-from ..circuit.measurements import Measurement
-from ..circuit.observables import Factor, Observable, Term
+from ..circuit.observables import Observable
 from ..circuit.operations import Operation
 from ..circuit.tape import Tape
-from ..circuit.types import ParameterLayout, Structure, Wire
+from ..circuit.types import ParameterLayout, Structure
 from ..native.library import _C
 from ..native.profiling import span
-from .results import ResultLayout, kind_of
+from .results import ResultLayout
 
 SCALAR_KINDS = ("angle", "coefficient")
 VECTOR_KIND = "coefficients"
+
+Slot: TypeAlias = tuple[int, int] | tuple[int, int, float, float]
+"""Where a scalar is read from: (input, column), or scale × input[column] + offset as (input, column, scale, offset)."""
+
+Place: TypeAlias = Slot | list[Slot]
+"""Where a parameter is read from: a scalar's slot, those of a vector's columns; (input, 0) of an input of its own."""
 
 _LAYOUTS = {str(layout): layout for layout in ParameterLayout}
 
@@ -221,151 +226,47 @@ def require_room(tape: Tape) -> None:
 def _build(tape: Tape) -> ProgramBinding:
     kinds, layouts = describe_parameters(tape)
     bindings = _bind_inputs(kinds, layouts, frozenset(tape.trainable_params))
-    place = {
-        parameter: (position, column)
-        for position, bound in enumerate(bindings)
-        for column, parameter in enumerate(bound.parameters)
-    }
-
-    def slot(parameter: int, column: int) -> _C.Slot:
-        position, first = place[parameter]
-        return _C.Slot(position, first + column)
-
-    inputs = [(bound.is_complex, _input_shape(bound, tape, layouts)) for bound in bindings]
-    program = write_program(tape, inputs, slot, lambda parameter: place[parameter][0])
+    places: list[Place] = [(0, 0)] * len(kinds)
+    for position, bound in enumerate(bindings):
+        if bound.is_complex or bound.is_column:
+            for column, parameter in enumerate(bound.parameters):
+                places[parameter] = (position, column)
+        else:
+            places[bound.parameters[0]] = [(position, column) for column in range(_input_shape(bound, tape)[0])]
+    inputs = [(bound.is_complex, _input_shape(bound, tape)) for bound in bindings]
+    program = _C.write_program(tape.structure, inputs, places)
     operations = len(tape.operations) + len(tape.measurements)
     layout = ResultLayout.of(tape.measurements, tape.num_wires)
     return ProgramBinding(program, program.id, tape.num_wires, operations, bindings, layout)
 
 
-def _input_shape(bound: InputBinding, tape: Tape, layouts: list[ParameterLayout]) -> tuple[int, ...]:
+def _input_shape(bound: InputBinding, tape: Tape) -> tuple[int, ...]:
     """The shape without the batch axis."""
     if bound.is_column:
         return (len(bound.parameters),)
-    index = bound.parameters[0]
-    shape = tuple(np.shape(tape.parameters[index]))
-    return shape[1:] if layouts[index].is_batched else shape
+    shape = tuple(np.shape(tape.parameters[bound.parameters[0]]))
+    return shape[1:] if bound.layout.is_batched else shape
 
 
-def write_program(
-    tape: Tape,
-    inputs: Sequence[tuple[bool, tuple[int, ...]]],
-    slot: Callable[[int, int], _C.Slot],
-    input_of: Callable[[int], int],
-) -> _C.Program:
-    """The native program of a tape's structure.
-
-    Args:
-        tape: the values of its parameters are not read.
-        inputs: for each input whether it is complex, and its shape without the batch axis.
-        slot: (parameter, column) → the slot of a scalar, or of a column of a vector of coefficients.
-        input_of: parameter → the input of a matrix, a diagonal, a state or the values of a sparse matrix.
-    """
-    return _ProgramWriter(tape, slot, input_of).run(inputs)
+def describe_parameters(tape: Tape) -> tuple[list[str], str]:
+    """The kind of each parameter of a tape, and the letters of their layouts."""
+    owners: list[Operation | Observable] = [operation for operation in tape.operations if operation.parameters]
+    owners += [measurement.observable for measurement in tape.measurements if measurement.observable is not None]
+    kinds = list(chain.from_iterable([owner.parameter_kinds for owner in owners]))
+    return kinds, "".join([owner.parameter_layout for owner in owners])
 
 
-class _ProgramWriter:
-    """Writes one program."""
-
-    def __init__(self, tape: Tape, slot: Callable[[int, int], _C.Slot], input_of: Callable[[int], int]) -> None:
-        self.tape = tape
-        self.slot = slot
-        self.input_of = input_of
-        self.builder = _C.ProgramBuilder(tape.num_wires)
-        self.bit: dict[Wire, int] = {wire: position for position, wire in enumerate(tape.wires)}
-
-    def run(self, inputs: Sequence[tuple[bool, tuple[int, ...]]]) -> _C.Program:
-        for is_complex, shape in inputs:
-            self.builder.input(is_complex, shape)
-        first = 0
-        for operation in self.tape.operations:
-            self.add_operation(operation, first)
-            first += len(operation.parameters)
-        for measurement in self.tape.measurements:
-            self.add_measurement(measurement, first)
-            first += len(measurement.parameters)
-        return self.builder.build()
-
-    def bits(self, wires: Sequence[Wire]) -> list[int]:
-        return [self.bit[wire] for wire in wires]
-
-    def add_operation(self, operation: Operation, first: int) -> None:
-        """Add a gate or the preparation, whose parameters begin at index `first`."""
-        # The structure is unpacked because reading properties one by one would double the time of this function.
-        name, base_wires, controls, values, inverse, pauli_word, basis_bits, _ = operation.structure
-        wires = self.bits(base_wires)
-        if operation.is_preparation:
-            if operation.parameters:
-                self.builder.state(wires, self.input_of(first))
-            else:
-                self.builder.basis_state(wires, basis_bits)
-            return
-        slots, matrix = [], _C.NO_INPUT
-        for index, kind in enumerate(operation.parameter_kinds, first):
-            if kind in SCALAR_KINDS:
-                slots.append(self.slot(index, 0))
-            else:
-                matrix = self.input_of(index)
-        if name == "MultiRZ":
-            pauli_word = "Z" * len(wires)
-        elif name == "GlobalPhase":
-            wires = []  # the same operation, whatever its wires
-        self.builder.gate(name, wires, self.bits(controls), values, inverse, slots, matrix, pauli_word)
-
-    def add_measurement(self, measurement: Measurement, first: int) -> None:
-        """Add a measurement; the parameters of its observable begin at index `first`."""
-        observable = measurement.observable
-        if observable is not None:
-            terms = [self.term(term, observable, first) for term in observable.terms]
-            self.builder.measure(measurement.kind, [], terms)
-        else:
-            of_all = kind_of(measurement).subject == "all_wires"
-            wires = () if of_all else measurement.wires or self.tape.wires
-            self.builder.measure(measurement.kind, self.bits(wires), [])
-
-    def term(self, term: Term, observable: Observable, first: int) -> _C.ProgramTerm:
-        slots = [self.slot(first + parameter, column) for parameter, column in term.coefficients]
-        pauli_wires = self.bits([wire for wire, _ in term.word])
-        pauli_word = "".join(letter for _, letter in term.word)
-        return _C.ProgramTerm(
-            term.scale, slots, pauli_wires, pauli_word, [self.factor(factor, first) for factor in term.factors]
-        )
-
-    def factor(self, factor: Factor, first: int) -> _C.ProgramFactor:
-        position = _C.NO_INPUT if factor.parameter < 0 else self.input_of(first + factor.parameter)
-        rows = np.frombuffer(factor.rows, np.int64).tolist()
-        columns = np.frombuffer(factor.columns, np.int64).tolist()
-        return _C.ProgramFactor(factor.kind, self.bits(factor.wires), position, factor.bits, rows, columns)
-
-
-def describe_parameters(tape: Tape) -> tuple[list[str], list[ParameterLayout]]:
-    """The kind and the layout of each parameter of a tape."""
-    kinds: list[str] = []
-    layouts: list[ParameterLayout] = []
-    for operation in tape.operations:
-        kinds += operation.parameter_kinds
-        layouts += map(_LAYOUTS.__getitem__, operation.parameter_layout)
-    for measurement in tape.measurements:
-        if measurement.observable is not None:
-            kinds += measurement.observable.parameter_kinds
-            layouts += map(_LAYOUTS.__getitem__, measurement.observable.parameter_layout)
-    return kinds, layouts
-
-
-def _bind_inputs(
-    kinds: list[str], layouts: list[ParameterLayout], trainable: frozenset[int]
-) -> tuple[InputBinding, ...]:
-    """Bind scalars of one layout to one input, everything else to an input of its own. Input 0 has the numbers."""
-    columns: dict[tuple[ParameterLayout, bool], list[int]] = {(ParameterLayout.NUMBER, False): []}
+def _bind_inputs(kinds: list[str], layouts: str, trainable: frozenset[int]) -> tuple[InputBinding, ...]:
+    """Group scalars that are alike; everything else is an input of its own. Input 0, the numbers, is always there."""
+    columns: dict[tuple[str, bool], list[int]] = {(ParameterLayout.NUMBER.value, False): []}
     single = []
-    for index, (kind, layout) in enumerate(zip(kinds, layouts, strict=True)):
-        is_trainable = index in trainable
+    for index, (kind, letter) in enumerate(zip(kinds, layouts, strict=True)):
         if kind in SCALAR_KINDS:
-            columns.setdefault((layout, is_trainable), []).append(index)
+            columns.setdefault((letter, index in trainable), []).append(index)
         else:
-            single.append(InputBinding(layout, is_trainable, (index,), False, kind != VECTOR_KIND))
+            single.append(InputBinding(_LAYOUTS[letter], index in trainable, (index,), False, kind != VECTOR_KIND))
     stacked = [
-        InputBinding(layout, is_trainable, tuple(found), True, False)
-        for (layout, is_trainable), found in columns.items()
+        InputBinding(_LAYOUTS[letter], is_trainable, tuple(found), True, False)
+        for (letter, is_trainable), found in columns.items()
     ]
     return (*stacked, *single)

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ...circuit.tape import Tape
 from ...execution.batching import common_type
-from ...execution.programs import Circuit, describe_circuit, require_room, write_program
+from ...execution.programs import Circuit, describe_circuit, require_room
 from ...execution.results import Result, ResultLayout
+from ...native.library import _C
 from ..plan import CompiledPlan, NativeCall, describe_tensor
 from ..tracing.trace import Trace
 from .code_writer import CodeWriter
@@ -132,7 +133,7 @@ def _native_call(inputs: ProgramInputs, positions: tuple[int, ...], recompute: b
     """The call with the given inputs, for the tapes at the given positions."""
     tape = inputs.tapes[0]
     given = list(inputs.all().values())
-    program = write_program(tape, [(each.is_complex, each.shape) for each in given], *inputs.slots())
+    program = _C.write_program(tape.structure, [(each.is_complex, each.shape) for each in given], inputs.places())
     sizes = [1 if each.batch_size is None else each.batch_size for each in inputs.tapes]
     return NativeCall(
         program=program,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...circuit.tape import Tape
-from ...circuit.types import Array
+from ...circuit.types import Array, ParameterLayout
 from ...execution.programs import SCALAR_KINDS, VECTOR_KIND, describe_parameters
 from ..plan import are_same
 from ..tracing.trace import Node, Ref, Trace
@@ -60,11 +60,12 @@ class ParameterReader:
         kinds, layouts = describe_parameters(tape)
         trainable = frozenset(tape.trainable_params)
         found = []
-        for index, (kind, layout, value) in enumerate(zip(kinds, layouts, tape.parameters, strict=True)):
+        for index, (kind, letter, value) in enumerate(zip(kinds, layouts, tape.parameters, strict=True)):
+            is_batched = ParameterLayout(letter).is_batched
             if isinstance(value, Tensor):
-                found.append(self.parameter(kind, layout.is_batched, value, index in trainable))
+                found.append(self.parameter(kind, is_batched, value, index in trainable))
             else:
-                found.append(TracedParameter(kind, layout.is_batched, value, None))
+                found.append(TracedParameter(kind, is_batched, value, None))
         return found
 
     def parameter(self, kind: str, is_batched: bool, tensor: Tensor, is_trainable: bool) -> TracedParameter:

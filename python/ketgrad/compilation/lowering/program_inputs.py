@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from ...circuit.tape import Tape
-from ...execution.programs import SCALAR_KINDS, VECTOR_KIND
-from ...native.library import _C
+from ...execution.programs import SCALAR_KINDS, VECTOR_KIND, Place, Slot
 from ..plan import View
 from .code_writer import CodeWriter
 from .parameters import TracedParameter
@@ -72,15 +71,22 @@ class ProgramInputs:
         """The inputs, in order."""
         return {**self._reals, **self._denses}
 
-    def slots(self) -> tuple[Callable[[int, int], _C.Slot], Callable[[int], int]]:
-        """The arguments `slot` and `input_of` of `write_program`."""
+    def places(self) -> list[Place]:
+        """The argument `places` of `write_program`: where each parameter is read from."""
         position = {key: i for i, key in enumerate(self.all())}
 
-        def slot(parameter: int, column: int) -> _C.Slot:
+        def slot(parameter: int, column: int) -> Slot:
             key, at, scale, offset = self._slots[parameter, column]
-            return _C.Slot(position[key], at, scale, offset)
+            return position[key], at, scale, offset
 
-        return slot, lambda parameter: position[self._sources[parameter]]
+        def place(parameter: int) -> Place:
+            if self.is_dense(parameter):
+                return position[self._sources[parameter]], 0
+            if self.is_scalar(parameter):
+                return slot(parameter, 0)
+            return [slot(parameter, column) for column in range(self.shape_of(parameter)[0])]
+
+        return [place(parameter) for parameter in range(len(self.parameters[0]))]
 
     def views(self) -> tuple[tuple[View, ...], list[str]]:
         """The views of the inputs that are no constants, and the expressions of their tensors."""
