@@ -33,7 +33,7 @@ class Gate:
     name: str
     wires: Wires
     slot: Slot | None = None
-    matrix: NDArray[np.complex64] | None = field(default=None, compare=False)
+    matrix: NDArray[np.complex128] | None = field(default=None, compare=False)
     """Of a `QubitUnitary`."""
 
 
@@ -232,21 +232,25 @@ def excitations(electrons: int, orbitals: int) -> tuple[list[Wires], list[Wires]
     return singles, doubles
 
 
-def uccsd() -> Workload:
-    """All double and single excitations of lithium hydride (STO-3G: 4 electrons, 12 spin orbitals)."""
-    n, slots = 12, _weights()
-    singles, doubles = excitations(4, n)
-    gates = [Gate("X", (w,)) for w in range(4)]
+ELECTRONS = {"lih": 4, "h2o": 8, "n2": 10}
+
+
+def uccsd(molecule: str = "lih") -> Workload:
+    """All double and single excitations of a molecule in STO-3G, active electrons and orbitals only (`molecule.py`)."""
+    terms, slots = hamiltonian_of(molecule), _weights()
+    n = 1 + max(w for _, word in terms for w, _ in word)
+    singles, doubles = excitations(ELECTRONS[molecule], n)
+    gates = [Gate("X", (w,)) for w in range(ELECTRONS[molecule])]
     gates += [Gate("DoubleExcitation", wires, next(slots)) for wires in doubles]
     gates += [Gate("SingleExcitation", wires, next(slots)) for wires in singles]
-    return _workload("uccsd()", n, gates, 0, lithium_hydride())
+    return _workload(_named("uccsd()", "" if molecule == "lih" else molecule), n, gates, 0, terms)
 
 
 @cache
-def lithium_hydride() -> tuple[Term, ...]:
+def hamiltonian_of(molecule: str) -> tuple[Term, ...]:
     """The qubit Hamiltonian that `molecule.py` wrote."""
     found: list[Term] = []
-    for line in (Path(__file__).parent / "lih.txt").read_text(encoding="utf-8").splitlines():
+    for line in (Path(__file__).parent / f"{molecule}.txt").read_text(encoding="utf-8").splitlines():
         coefficient, word = line.split()
         found.append((float(coefficient), tuple((w, letter) for w, letter in enumerate(word) if letter != "I")))
     return tuple(found)
@@ -303,7 +307,7 @@ def volume(n: int, seed: int = 0) -> Workload:
     normal = rng.standard_normal((n, n // 2, 4, 8)).view(np.complex128)
     q, r = np.linalg.qr(normal)
     phases = np.einsum("...ii->...i", r)
-    unitaries = (q * (phases / np.abs(phases))[..., None, :]).astype(np.complex64)  # as Haar's measure has them
+    unitaries = q * (phases / np.abs(phases))[..., None, :]  # as Haar's measure has them
     for layer in unitaries:
         order = rng.permutation(n).tolist()
         pairs = zip(order[::2], order[1::2], strict=False)
@@ -337,7 +341,7 @@ BUILDERS: dict[str, Callable[..., Workload]] = {
 }
 VARIANTS = ("xzx", "brickwork", "shuffled")
 """RX RZ RX for RZ RY RZ; CZ and IsingXX on alternate pairs for the ring of CNOT; wires in a random order."""
-SUFFIXES = {"qml": VARIANTS, "vqe": VARIANTS, "churn": ("values",)}
+SUFFIXES = {"qml": VARIANTS, "vqe": VARIANTS, "churn": ("values",), "uccsd": ("h2o", "n2")}
 
 _TABLE = (
     *("qml(4,3,64)", "qml(8,4,256)", "qml(10,4,256)", "qml(12,4,128)"),
@@ -350,7 +354,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("churn(8,60)-values", "churn(8,60)", "churn(12,200)-values", "churn(12,200)", "volume(8)", "volume(12)"),
         *("deep(4,10000)", "deep(4,100000)", "jacobian(6,4)"),
     ),
-    "million": ("deep(4,1000000)",),
+    "molecules": ("uccsd()", "uccsd()-h2o", "uccsd()-n2"),
     "aims": (
         *("churn(8,60)-values", "churn(12,200)-values", "churn(8,60)", "churn(12,200)", "volume(8)", "volume(12)"),
         *("tapes(8,60,64)", "deep(4,10000)", "deep(4,100000)", "qml(4,3,64)", "vqe(6,2)", "vqe(12,4)", "jacobian(6,4)"),

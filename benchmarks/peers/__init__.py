@@ -45,6 +45,7 @@ PEERS: dict[str, Peer] = {
         "plain torch",
         ("torch",),
     ),
+    "fastqml": Peer(_all("fastqml:Fused", "gradient"), "fastQML", ("fastqml", "torch")),
     "pennylane": Peer(
         _all("pennylane:BACKPROP", "gradient", "jacobian"),
         "PennyLane, default.qubit, backprop",
@@ -65,6 +66,14 @@ PEERS: dict[str, Peer] = {
         "Qulacs, backprop",
         ("qulacs",),
         double=True,
+    ),
+    "scaluq": Peer(
+        _all("scaluq:Backprop", "gradient", "values") | _all("scaluq:Fresh", *_FRESH), "scaluq, backprop", ("scaluq",)
+    ),
+    "aer": Peer(
+        _all("aer:Saved", "values") | _all("aer:Fresh", "fresh values", "fresh state"),
+        "Qiskit Aer",
+        ("qiskit-aer",),
     ),
     "mindquantum": Peer(
         _all("mindquantum:ExpectationWithGrad", "gradient", "values") | _all("mindquantum:Fresh", *_FRESH),

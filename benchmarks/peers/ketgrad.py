@@ -82,7 +82,8 @@ class Fresh(FreshAdapter):
         """Gates, parameters and targets; matrices as tensors."""
         gates, weights, targets = super().prepare(inputs)
         if self.workload.result == "state":
-            return [(torch.from_numpy(gate.matrix), gate.wires) for gate in gates], None, None
+            matrices = [torch.from_numpy(gate.matrix).to(torch.complex64) for gate in gates]
+            return [(matrix, gate.wires) for matrix, gate in zip(matrices, gates, strict=True)], None, None
         return gates, weights if weights.requires_grad else weights.tolist(), targets
 
     def values(self, gates: Circuit, weights: Any) -> Any:

@@ -57,7 +57,7 @@ class Simulated(TorchAdapter):
             else:
                 angle = values[gate.slot[0]][gate.slot[1]] if gate.slot else None
                 if gate.matrix is not None:
-                    matrix = torch.from_numpy(gate.matrix)
+                    matrix = torch.from_numpy(gate.matrix).to(torch.complex64)
                 else:
                     matrix = self.constant(gate.name) if angle is None else MATRICES[gate.name](angle)
                 state = self.applied(state, matrix, gate.wires)
