@@ -128,7 +128,7 @@ def markdown(results: Results, machine: Machine, header: dict[str, Any]) -> str:
         "\n".join(lines) + "\n",
         *([header["warning"] + "\n"] if header.get("warning") else []),
         f"![A row for each workload: the times of all libraries, and the machine's limit]({PICTURE})\n",
-        "Milliseconds of one value and gradient, medians:\n",
+        "Milliseconds of one call, medians:\n",
         summary(results, machine),
         "\\* but for those that a cap stopped, which the next table shows.\n",
         "All libraries, medians in milliseconds:\n",
@@ -203,7 +203,7 @@ def picture(results: Results, machine: Machine, path: Path) -> None:
     axes.set_ylim(-0.7, len(names) - 0.4)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set_xlabel("milliseconds of one value and gradient (median and quartiles; logarithmic)")
+    axes.set_xlabel("milliseconds of one call (median and quartiles; logarithmic)")
     axes.grid(axis="x", which="major", color="0.9")
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)

@@ -1,8 +1,8 @@
-"""ketgrad beside other libraries: value and gradient of variational circuits, in one run.
+"""ketgrad beside other libraries: variational circuits, and what they are asked for, in one run.
 
-Each library runs in a process of its own. At each workload all make a first call, whose gradients are compared; those
+Each library runs in a process of its own. At each workload all make a first call, whose results are compared; those
 that agree take turns, with new parameters in every call. After every workload the folder --out gets results.json,
-results.md and performance.png (what docs/performance.md shows), and what the libraries printed.
+results.md and performance.png (what docs/performance_full.md shows), and what the libraries printed.
 
     python benchmarks/run.py --quick
     python benchmarks/run.py --workloads table more --keep
@@ -33,6 +33,8 @@ from rounds import Settings, compare
 from workloads import GROUPS, find
 
 ROOT = Path(__file__).resolve().parents[1]
+DEFAULT = ["table", "more", "structures", "molecules"]
+"""Groups of workloads."""
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 """Made by `make peers`."""
 
@@ -44,10 +46,10 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     add(
         "--workloads",
         nargs="+",
-        default=["table", "more"],
+        default=DEFAULT,
         metavar="NAME",
-        help=f"names, patterns or groups: {', '.join(GROUPS)}, all; the group `table` has "
-        f"{', '.join(GROUPS['table'])}; `more` has {', '.join(GROUPS['more'])}",
+        help=f"names, patterns or groups: {', '.join(GROUPS)}, all (default: {', '.join(DEFAULT)}); "
+        + "; ".join(f"`{group}` has {', '.join(GROUPS[group])}" for group in DEFAULT),
     )
     add("--peers", nargs="+", default=list(PEERS), choices=list(PEERS), metavar="NAME", help=", ".join(PEERS))
     add("--without", nargs="+", default=[], choices=list(PEERS), metavar="NAME", help="peers to leave out")
@@ -85,7 +87,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, default=ROOT / "build" / "benchmarks", metavar="FOLDER")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.workloads = ["quick"] if options.workloads == ["table", "more"] else options.workloads
+        options.workloads = ["quick"] if options.workloads == DEFAULT else options.workloads
         options.rounds, options.time_cap = min(options.rounds, 5), min(options.time_cap, 60.0)
     return options
 

@@ -354,7 +354,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("churn(8,60)-values", "churn(8,60)", "churn(12,200)-values", "churn(12,200)", "volume(8)", "volume(12)"),
         *("deep(4,10000)", "deep(4,100000)", "jacobian(6,4)"),
     ),
-    "molecules": ("uccsd()", "uccsd()-h2o", "uccsd()-n2"),
+    "molecules": ("uccsd()-h2o", "uccsd()-n2"),
     "aims": (
         *("churn(8,60)-values", "churn(12,200)-values", "churn(8,60)", "churn(12,200)", "volume(8)", "volume(12)"),
         *("tapes(8,60,64)", "deep(4,10000)", "deep(4,100000)", "qml(4,3,64)", "vqe(6,2)", "vqe(12,4)", "jacobian(6,4)"),
