@@ -27,6 +27,8 @@ WORKLOADS = [
     ("qml_8_4_32", "avx2"),
     ("qml_8_4_32_second", "avx2"),
     ("vqe_2_1", "avx2"),
+    ("vqe_4_300", "avx2"),  # deep: here planning that is not linear shows,
+    ("tfim_4_500", "avx2"),  # with and without Pauli words that commute with all of a circuit
     ("vqe_12_4", "avx2"),
     ("vqe_16_4_brick", "avx2"),
     ("tfim_14_4", "avx2"),

@@ -35,14 +35,15 @@ class Commutant {
   // How many Pauli words were added.
   int count() const { return count_; }
 
+  // Whether only the identity is left.
+  bool is_trivial() const { return static_cast<int>(basis_.size()) == most_; }
+
  private:
   // Positions in the basis by pivot bit; `bits` is the mask of pivots.
   struct Pivots {
     Mask bits = 0;
     std::array<std::uint8_t, 64> at{};
   };
-
-  bool is_trivial() const { return static_cast<int>(basis_.size()) == most_; }
 
   // Clears bits from the lowest up, which changes only higher bits. True if the Pauli word is not in the span; its
   // lowest bit becomes a pivot.

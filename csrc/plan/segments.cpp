@@ -10,7 +10,8 @@ namespace ketgrad {
 
 namespace {
 
-// The search for rotations of a pass ends when this many have to wait: beyond, it costs more than it finds.
+// The search for rotations of a pass, and of a round, ends when this many have to wait: beyond, it costs more than it
+// finds.
 constexpr int most_waiting = 256;
 
 // The most flipping rotations of a pass: more gain nothing, and each takes shared memory on a GPU.
@@ -23,6 +24,7 @@ SegmentPlanner::SegmentPlanner(Plan& plan, Support& support, std::vector<int> ro
       support_(support),
       visited_(support.span),
       remaining_(std::move(rotations)),
+      mixing_left_(std::ranges::count_if(remaining_, [&](int t) { return !is_phase(t); })),
       next_flips_(std::move(next_flips)),
       num_bits_(plan.program->num_wires) {}
 
@@ -32,8 +34,8 @@ void SegmentPlanner::run() {
 
 void SegmentPlanner::plan_pass() {
   TileGeometry tile(num_bits_, plan_.layout.lane_bits, plan_.layout.tile_bits, plan_.layout.run_bits);
-  const Window window = choose_tile(tile);
-  const std::vector<Window> rounds = schedule(tile, window);
+  const int* end = choose_tile(tile);
+  const std::vector<Window> rounds = schedule(tile, end);
   std::vector<Mask> parities;
   TilePass pass;
   for (const Window& round : rounds) {
@@ -76,74 +78,67 @@ void SegmentPlanner::visit_all(const TileGeometry& tile) {
   for (const Mask v : tile.span().basis()) visited_.add(v);
 }
 
-// Puts the flips of the first rotations into the tile, as many as it has room for; returns the rotations that were
-// considered.
-SegmentPlanner::Window SegmentPlanner::choose_tile(TileGeometry& tile) const {
+// Puts the flips of the first rotations into the tile, as many as it has room for; returns the end of the rotations that
+// were considered.
+const int* SegmentPlanner::choose_tile(TileGeometry& tile) const {
   if (plan_.layout.tile_bits >= num_bits_) {
     tile.fill();
-    return remaining_;
+    return remaining_.end();
   }
-  Window window;
   Commutant free(num_bits_);  // commutes with all rotations that wait
   int flipping = 0;
-  for (const int t : remaining_) {
-    if (free.count() > most_waiting || flipping == most_in_pass) break;
-    window.push_back(t);
-    const PauliWord& w = pauli_word(t);
+  const int* end = remaining_.begin();
+  for (; end != remaining_.end() && free.count() <= most_waiting && flipping < most_in_pass; ++end) {
+    const PauliWord& w = pauli_word(*end);
     if (!w.is_diagonal()) ++flipping;
-    if (!contains(free, rotation(t)) || (!w.is_diagonal() && !tile.reach(w.x))) narrow(free, rotation(t));
+    if (!contains(free, rotation(*end)) || (!w.is_diagonal() && !tile.reach(w.x))) narrow(free, rotation(*end));
   }
-  const bool is_last = std::ranges::all_of(remaining_, [&](int t) { return tile.reaches(pauli_word(t).x); });
+  const bool is_last =
+      end == remaining_.end() && std::ranges::all_of(remaining_, [&](int t) { return tile.reaches(pauli_word(t).x); });
   for (std::size_t i = 0; is_last && i < next_flips_.size(); ++i) tile.reach(next_flips_[i]);
   tile.fill();
-  return window;
+  return end;
 }
 
-// Moves the eligible rotations that nothing holds up from `left` to the result.
+// Takes the eligible rotations in front of `end` that nothing holds up.
 template <class F>
-SegmentPlanner::Window SegmentPlanner::take(Window& left, const F& eligible) const {
-  Window taken;
-  Window rest;
+SegmentPlanner::Window SegmentPlanner::take(const int* end, const F& eligible) {
   Commutant free(num_bits_);  // commutes with all rotations that wait
-  for (const int t : left) {
-    if (eligible(pauli_word(t)) && contains(free, rotation(t))) {
-      taken.push_back(t);
-    } else {
-      narrow(free, rotation(t));
-      rest.push_back(t);
-    }
-  }
-  left = std::move(rest);
-  return taken;
+  int mixing = 0;             // rotations that wait and are no phases: only phases wait before the first of a pass
+  return remaining_.take(
+      end,
+      [&](int t) {
+        if (eligible(pauli_word(t)) && contains(free, rotation(t))) return true;
+        narrow(free, rotation(t));
+        mixing += is_phase(t) ? 0 : 1;
+        return false;
+      },
+      [&] { return mixing <= most_waiting && !free.is_trivial(); });
 }
 
 // Rounds of phases and of other rotations in alternation, each of all rotations that commute with those left before
 // them; removes them from the remaining ones.
-std::vector<SegmentPlanner::Window> SegmentPlanner::schedule(const TileGeometry& tile, const Window& window) {
+std::vector<SegmentPlanner::Window> SegmentPlanner::schedule(const TileGeometry& tile, const int* end) {
   std::vector<Window> rounds;
-  Window left = window;
-  auto rotations_left =
-      std::count_if(remaining_.begin(), remaining_.end(), [&](int t) { return !pauli_word(t).is_diagonal(); });
   // Phases that are constant on a tile are left to a pass on whose tiles they vary: there they cost nothing.
   const auto phases = [&](const PauliWord& w) {
-    return w.is_diagonal() && (w.z == 0 || rotations_left == 0 || tile.parity(w.z) != 0);
+    return w.is_diagonal() && (w.z == 0 || mixing_left_ == 0 || tile.parity(w.z) != 0);
   };
   const auto rotations = [&](const PauliWord& w) { return !w.is_diagonal() && tile.reaches(w.x); };
   for (;;) {
-    const Window some_phases = take(left, phases);
-    const Window some_rotations = take(left, rotations);
-    rotations_left -= static_cast<std::ptrdiff_t>(some_rotations.size());
+    Window some_phases = take(end, phases);
+    Window some_rotations = take(end, rotations);
+    mixing_left_ -= static_cast<std::ptrdiff_t>(some_rotations.size());
+    const bool is_last = some_rotations.empty();
     // Phases that no rotation of this pass waits for are put off: they merge with those of the next pass.
-    const bool put_off = some_rotations.empty() && rotations_left > 0;
-    if (!some_phases.empty() && !put_off) rounds.push_back(some_phases);
-    if (some_rotations.empty()) break;
-    rounds.push_back(some_rotations);
+    if (is_last && mixing_left_ > 0) {
+      remaining_.put_back(some_phases);
+    } else if (!some_phases.empty()) {
+      rounds.push_back(std::move(some_phases));
+    }
+    if (is_last) break;
+    rounds.push_back(std::move(some_rotations));
   }
-  std::vector<bool> taken(plan_.rotations.size(), false);
-  for (const Window& round : rounds) {
-    for (const int t : round) taken[t] = true;
-  }
-  std::erase_if(remaining_, [&](int t) { return taken[t]; });
   return rounds;
 }
 

@@ -5,6 +5,7 @@
 
 #include "plan/plan.h"
 #include "plan/tile.h"
+#include "plan/waiting.h"
 
 namespace ketgrad {
 
@@ -21,14 +22,15 @@ class SegmentPlanner {
   using Window = std::vector<int>;  // rotations, in order
 
   const Rotation& rotation(int number) const { return plan_.rotations[number]; }
+  bool is_phase(int rotation) const { return pauli_word(rotation).is_diagonal(); }
   const PauliWord& pauli_word(int rotation) const { return plan_.rotations[rotation].pauli_word; }
   const Half& half(int rotation) const { return plan_.rotations[rotation].half; }
 
   void plan_pass();
-  Window choose_tile(TileGeometry& tile) const;
-  std::vector<Window> schedule(const TileGeometry& tile, const Window& window);
+  const int* choose_tile(TileGeometry& tile) const;
+  std::vector<Window> schedule(const TileGeometry& tile, const int* end);
   template <class F>
-  Window take(Window& left, const F& eligible) const;
+  Window take(const int* end, const F& eligible);
   void visit_a_pair(const TileGeometry& tile, const std::vector<Window>& rounds);
   void visit_all(const TileGeometry& tile);
   void add_operations(TilePass& pass, const TileGeometry& tile, bool is_local, const Window& round);
@@ -39,7 +41,8 @@ class SegmentPlanner {
   // Otherwise, going back, amplitudes that one of them left out would have another deferred scale than the rest, and
   // rounding errors of ket and bra there would enter the overlaps of the operations before it.
   Span visited_;
-  std::vector<int> remaining_;
+  Waiting remaining_;
+  std::ptrdiff_t mixing_left_;  // rotations among them that are no phases
   const std::vector<Mask> next_flips_;
   const int num_bits_;
 };

@@ -101,6 +101,7 @@ IndexMap TileGeometry::tiles(Mask origin, const Span& support, const std::vector
   for (const Mask v : support.basis()) take(v);
   num_active = Index{1} << basis.size();
   for (int b = 0; b < num_bits_; ++b) take(unit(b));
+  if (basis.empty()) return IndexMap(span_.reduce(origin), basis);
   std::vector<Mask> functionals;
   for (const Mask p : parities) functionals.push_back(parity(p));
   const Solver solver(functionals);

@@ -5,10 +5,14 @@
 #include <utility>
 
 #include "math/commutant.h"
+#include "plan/waiting.h"
 
 namespace ketgrad {
 
 namespace {
+
+// The search for rotations of a block ends when this many have to wait: beyond, it costs more than it finds.
+constexpr int most_waiting = 256;
 
 // Changes a basis into one of the same span on whose vectors few parities are odd: as many parities as are
 // independent are odd on one vector each.
@@ -133,23 +137,21 @@ bool TileOpBuilder::may_join(const std::vector<int>& block, int t) const {
   return own.row == 0 || rows.add(own.row);
 }
 
-std::vector<std::vector<int>> TileOpBuilder::blocks(std::vector<int> left) const {
+std::vector<std::vector<int>> TileOpBuilder::blocks(const std::vector<int>& round) const {
   std::vector<std::vector<int>> found;
+  Waiting left(round);
   while (!left.empty()) {
-    std::vector<int> block{left[0]};
-    std::vector<int> rest;
-    Commutant free(num_bits_);
-    for (std::size_t i = 1; i < left.size(); ++i) {
-      const int t = left[i];
-      if (contains(free, rotation(t)) && may_join(block, t)) {
-        block.push_back(t);
-      } else {
-        narrow(free, rotation(t));
-        rest.push_back(t);
-      }
-    }
+    std::vector<int> block;
+    Commutant free(num_bits_);  // commutes with all rotations that wait
+    left.take(
+        left.end(),
+        [&](int t) {
+          const bool joins = block.empty() || (contains(free, rotation(t)) && may_join(block, t));
+          joins ? block.push_back(t) : narrow(free, rotation(t));
+          return joins;
+        },
+        [&] { return block.size() < RotationBlock::most && free.count() <= most_waiting; });
     found.push_back(std::move(block));
-    left = std::move(rest);
   }
   return found;
 }

@@ -20,7 +20,7 @@ class TileOpBuilder {
   Phases phases(const std::vector<int>& round) const;
 
   // The blocks that rotations which trade rows or lanes form.
-  std::vector<std::vector<int>> blocks(std::vector<int> left) const;
+  std::vector<std::vector<int>> blocks(const std::vector<int>& round) const;
   RotationBlock rotation_block(const std::vector<int>& rotations) const;
 
  private:
