@@ -42,9 +42,9 @@ struct TaskGradients {
 template <class T>
 struct Engine {
   using Forward = void (*)(const Call<T>&, const Plan&, const SharedGateOps<T>&, const Results<T>&, const Task&);
-  using Backward = void (*)(const Call<T>&, const Plan&, const SharedGateOps<T>&, const Cotangents<T>&, const Task&,
-                            TaskGradients<T>&);
-
+  // Without `measured` there are no results.
+  using Backward = void (*)(const Call<T>&, const Plan&, const SharedGateOps<T>&, const Cotangents<T>&,
+                            const Measured<T>* measured, const Task&, TaskGradients<T>&);
   using Tangents = void (*)(const Call<T>&, const Plan&, const SharedGateOps<T>&, const Directional<T>&, const Task&,
                             TaskGradients<T>&);
 

@@ -202,6 +202,17 @@ std::vector<std::unique_ptr<TaskState<T>>> sweep_back(const Call<T>& call, const
   return states;
 }
 
+template <class T>
+void adjoint_sweep(const Call<T>& call, const Measured<T>* measured, const Cotangents<T>& cotangents) {
+  if (call.batch == 0) return;
+  const auto states =
+      sweep_back(call, cotangents, &Engine<T>::backward_solo, &Engine<T>::backward_lanes,
+                 [&](auto sweep, const Plan& plan, const auto& shared, const Task& task, auto& gradients) {
+                   sweep(call, plan, shared, cotangents, measured, task, gradients);
+                 });
+  for (const auto& state : states) state->finish();
+}
+
 }  // namespace
 
 const Thresholds& thresholds() { return in_use; }
@@ -230,11 +241,12 @@ void execute(const Call<T>& call, const Results<T>& results) {
 
 template <class T>
 void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents) {
-  if (call.batch == 0) return;
-  const auto states = sweep_back(call, cotangents, &Engine<T>::backward_solo, &Engine<T>::backward_lanes,
-                                 [&](auto sweep, const Plan& plan, const auto& shared, const Task& task,
-                                     auto& gradients) { sweep(call, plan, shared, cotangents, task, gradients); });
-  for (const auto& state : states) state->finish();
+  adjoint_sweep<T>(call, nullptr, cotangents);
+}
+
+template <class T>
+void execute_and_vjp(const Call<T>& call, const Measured<T>& measured, const Cotangents<T>& cotangents) {
+  adjoint_sweep<T>(call, &measured, cotangents);
 }
 
 template <class T>
@@ -290,6 +302,8 @@ template void execute(const Call<float>&, const Results<float>&);
 template void execute(const Call<double>&, const Results<double>&);
 template void execute_vjp(const Call<float>&, const Cotangents<float>&);
 template void execute_vjp(const Call<double>&, const Cotangents<double>&);
+template void execute_and_vjp(const Call<float>&, const Measured<float>&, const Cotangents<float>&);
+template void execute_and_vjp(const Call<double>&, const Measured<double>&, const Cotangents<double>&);
 template void execute_tangents(const Call<float>&, const Directional<float>&);
 template void execute_tangents(const Call<double>&, const Directional<double>&);
 template CallPlan plan_call<float>(const PlannedProgram&, Index, int);

@@ -12,6 +12,10 @@ void execute(const Call<T>& call, const Results<T>& results);
 template <class T>
 void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents);
 
+// Both, each state going back while it is in a cache. There are no kets.
+template <class T>
+void execute_and_vjp(const Call<T>& call, const Measured<T>& measured, const Cotangents<T>& cotangents);
+
 // Derivatives of both along the call's tangents; of execute_vjp only where a gradient is requested.
 template <class T>
 void execute_tangents(const Call<T>& call, const Directional<T>& directional);

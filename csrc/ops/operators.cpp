@@ -127,12 +127,37 @@ std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tens
   return gradients;
 }
 
-using DirectionalTensors = std::tuple<Tensor, Tensor, std::vector<Tensor>>;
+// Real and complex results, or derivatives of them, and gradients.
+using ResultsAndGradients = std::tuple<Tensor, Tensor, std::vector<Tensor>>;
 
 template <class T>
-DirectionalTensors execute_tangents_as(ProgramHandle program, const std::vector<Tensor>& inputs,
-                                       const std::vector<Tensor>& tangents, const std::vector<Index>& with_tangent,
-                                       const std::vector<Tensor>& cotangents, const std::vector<Index>& requested) {
+ResultsAndGradients execute_and_vjp_as(ProgramHandle program, const std::vector<Tensor>& inputs, const Tensor& g_real,
+                                       const Tensor& g_complex, double curvature, const std::vector<Index>& requested) {
+  const PreparedCall<T> prepared(std::move(program), inputs);
+  const Call<T>& call = prepared.call;
+  check_values(call);
+  const Tensor no_ket = empty({call.batch, 0}, complex_type<T>);
+  const CheckedCotangents<T> checked(prepared.arguments, inputs[0], no_ket, g_real, g_complex);
+  check_requested(requested, inputs.size());
+  require_room(workspace_bytes(call, true) + result_bytes(call) + gradient_bytes(call, requested), *call.planned,
+               call.batch, "value and gradient of ");
+  const Tensor real = empty({call.batch, call.program().real_results()}, real_type<T>);
+  const Tensor complex = empty({call.batch, call.program().complex_results()}, complex_type<T>);
+  Cotangents<T> cotangents = checked.view(inputs.size());
+  std::vector<Tensor> gradients;
+  for (const Index input : requested) {
+    gradients.push_back(empty_gradient(call, input, inputs[input], cotangents));
+  }
+  const Tensor sums = empty({curvature == 0 ? 0 : call.batch, call.program().real_results()}, real_type<T>);
+  execute_and_vjp<T>(call, {{data<T>(real), data<T>(complex), nullptr}, static_cast<T>(curvature), data<T>(sums)},
+                     cotangents);
+  return {real, complex, gradients};
+}
+
+template <class T>
+ResultsAndGradients execute_tangents_as(ProgramHandle program, const std::vector<Tensor>& inputs,
+                                        const std::vector<Tensor>& tangents, const std::vector<Index>& with_tangent,
+                                        const std::vector<Tensor>& cotangents, const std::vector<Index>& requested) {
   PreparedCall<T> prepared(std::move(program), inputs);
   const CheckedTangents<T> directions(prepared.arguments, tangents, with_tangent);
   prepared.move(directions.of_inputs);
@@ -154,9 +179,9 @@ DirectionalTensors execute_tangents_as(ProgramHandle program, const std::vector<
   return {real, complex, gradients};
 }
 
-DirectionalTensors execute_tangents(int64_t program, const std::vector<Tensor>& inputs,
-                                    const std::vector<Tensor>& tangents, const std::vector<int64_t>& with_tangent,
-                                    const std::vector<Tensor>& cotangents, const std::vector<int64_t>& requested) {
+ResultsAndGradients execute_tangents(int64_t program, const std::vector<Tensor>& inputs,
+                                     const std::vector<Tensor>& tangents, const std::vector<int64_t>& with_tangent,
+                                     const std::vector<Tensor>& cotangents, const std::vector<int64_t>& requested) {
   const std::vector<Index> inputs_with_tangent(with_tangent.begin(), with_tangent.end());
   const std::vector<Index> requested_inputs(requested.begin(), requested.end());
   return is_single(inputs) ? execute_tangents_as<float>(find_program(program), inputs, tangents, inputs_with_tangent,
@@ -167,14 +192,14 @@ DirectionalTensors execute_tangents(int64_t program, const std::vector<Tensor>& 
 
 std::tuple<Tensor, Tensor> execute_jvp_cpu(int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
                                            std::vector<int64_t> with_tangent) {
-  const DirectionalTensors found = execute_tangents(program, inputs, tangents, with_tangent, {}, {});
+  const ResultsAndGradients found = execute_tangents(program, inputs, tangents, with_tangent, {}, {});
   return {std::get<0>(found), std::get<1>(found)};
 }
 
-DirectionalTensors execute_vjp_jvp_cpu(int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
-                                       std::vector<int64_t> with_tangent, const Tensor& g_real, const Tensor& g_complex,
-                                       const Tensor& dg_real, const Tensor& dg_complex,
-                                       std::vector<int64_t> requested) {
+ResultsAndGradients execute_vjp_jvp_cpu(int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
+                                        std::vector<int64_t> with_tangent, const Tensor& g_real,
+                                        const Tensor& g_complex, const Tensor& dg_real, const Tensor& dg_complex,
+                                        std::vector<int64_t> requested) {
   return execute_tangents(program, inputs, tangents, with_tangent, {g_real, g_complex, dg_real, dg_complex}, requested);
 }
 
@@ -190,12 +215,21 @@ std::vector<Tensor> execute_vjp_cpu(int64_t program, std::vector<Tensor> inputs,
                            : execute_vjp_as<double>(find_program(program), inputs, ket, g_real, g_complex, list);
 }
 
+ResultsAndGradients execute_and_vjp_cpu(int64_t program, std::vector<Tensor> inputs, const Tensor& g_real,
+                                        const Tensor& g_complex, double curvature, std::vector<int64_t> requested) {
+  const std::vector<Index> list(requested.begin(), requested.end());
+  return is_single(inputs)
+             ? execute_and_vjp_as<float>(find_program(program), inputs, g_real, g_complex, curvature, list)
+             : execute_and_vjp_as<double>(find_program(program), inputs, g_real, g_complex, curvature, list);
+}
+
 }  // namespace
 }  // namespace ketgrad::ops
 
 STABLE_TORCH_LIBRARY_IMPL(ketgrad, CPU, m) {
   m.impl("execute", TORCH_BOX(&ketgrad::ops::execute_cpu));
   m.impl("execute_vjp", TORCH_BOX(&ketgrad::ops::execute_vjp_cpu));
+  m.impl("execute_and_vjp", TORCH_BOX(&ketgrad::ops::execute_and_vjp_cpu));
   m.impl("execute_jvp", TORCH_BOX(&ketgrad::ops::execute_jvp_cpu));
   m.impl("execute_vjp_jvp", TORCH_BOX(&ketgrad::ops::execute_vjp_jvp_cpu));
 }

@@ -8,6 +8,10 @@ STABLE_TORCH_LIBRARY(ketgrad, m) {
   m.def(
       "execute_vjp(int program, Tensor[] inputs, Tensor ket, Tensor g_real, Tensor g_complex, int[] requested) -> "
       "Tensor[]");
+  // Both in one sweep, without a ket. The cotangent of real is g_real + curvature * real.
+  m.def(
+      "execute_and_vjp(int program, Tensor[] inputs, Tensor g_real, Tensor g_complex, float curvature, int[] "
+      "requested) -> (Tensor real, Tensor complex, Tensor[] gradients)");
   // Derivatives of real and complex along `tangents`: those of the inputs `with_tangent`, in their shapes.
   m.def(
       "execute_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] with_tangent) -> (Tensor real, Tensor "

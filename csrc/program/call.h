@@ -33,6 +33,15 @@ struct Cotangents {
   std::vector<T*> gradients;   // per input, zero-initialised, in the input's shape; null if not requested
 };
 
+// Results that a backward sweep measures before it goes back, if it computes the ket itself. The cotangent of the real
+// results is then `Cotangents::real` + curvature * results: that of a loss that is quadratic in them.
+template <class T>
+struct Measured {
+  Results<T> results;
+  T curvature = 0;
+  T* cotangents = nullptr;  // [B, R], scratch for these; null if the curvature is 0
+};
+
 // A call along tangents of the inputs: derivatives of the results and of the gradients.
 template <class T>
 struct Directional {

@@ -385,9 +385,9 @@ std::vector<Tensor> execute_vjp_as(const ProgramHandle& program, const std::vect
 }
 
 template <class T>
-TangentTensors execute_tangents_as(const ProgramHandle& program, const std::vector<Tensor>& inputs,
-                                   const std::vector<Tensor>& tangents, const std::vector<Index>& with_tangent,
-                                   const std::vector<Tensor>& cotangents, const std::vector<Index>& requested) {
+TensorsAndGradients execute_tangents_as(const ProgramHandle& program, const std::vector<Tensor>& inputs,
+                                        const std::vector<Tensor>& tangents, const std::vector<Index>& with_tangent,
+                                        const std::vector<Tensor>& cotangents, const std::vector<Index>& requested) {
   const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
   const ops::CheckedTangents<T> directions(arguments, tangents, with_tangent);
   ops::CheckedDirectional<T> checked(arguments, inputs[0], requested.empty() ? std::vector<Tensor>{} : cotangents);
@@ -441,11 +441,21 @@ std::vector<Tensor> execute_vjp_cuda(std::int64_t program, std::vector<Tensor> i
                 : execute_vjp_as<double>(found, inputs, ket, g_real, g_complex, list);
 }
 
+// The kets of a batch do not stay in any cache of a GPU: one sweep after the other.
+TensorsAndGradients execute_and_vjp_cuda(std::int64_t program, std::vector<Tensor> inputs, const Tensor& g_real,
+                                         const Tensor& g_complex, double curvature,
+                                         std::vector<std::int64_t> requested) {
+  const auto [real, complex, ket] = execute_cuda(program, inputs, true);
+  const Tensor cotangent = curvature == 0 ? g_real : torch::stable::subtract(g_real, real, -curvature);
+  return {real, complex, execute_vjp_cuda(program, inputs, ket, cotangent, g_complex, requested)};
+}
+
 namespace {
 
-TangentTensors execute_tangents(std::int64_t program, const std::vector<Tensor>& inputs,
-                                const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& with_tangent,
-                                const std::vector<Tensor>& cotangents, const std::vector<std::int64_t>& requested) {
+TensorsAndGradients execute_tangents(std::int64_t program, const std::vector<Tensor>& inputs,
+                                     const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& with_tangent,
+                                     const std::vector<Tensor>& cotangents,
+                                     const std::vector<std::int64_t>& requested) {
   const bool single = ops::is_single(inputs);
   const OnDevice guard(inputs[0]);
   const ProgramHandle found = connected_program(program);
@@ -460,14 +470,14 @@ TangentTensors execute_tangents(std::int64_t program, const std::vector<Tensor>&
 
 std::tuple<Tensor, Tensor> execute_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs,
                                             std::vector<Tensor> tangents, std::vector<std::int64_t> with_tangent) {
-  const TangentTensors found = execute_tangents(program, inputs, tangents, with_tangent, {}, {});
+  const TensorsAndGradients found = execute_tangents(program, inputs, tangents, with_tangent, {}, {});
   return {std::get<0>(found), std::get<1>(found)};
 }
 
-TangentTensors execute_vjp_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
-                                    std::vector<std::int64_t> with_tangent, const Tensor& g_real,
-                                    const Tensor& g_complex, const Tensor& dg_real, const Tensor& dg_complex,
-                                    std::vector<std::int64_t> requested) {
+TensorsAndGradients execute_vjp_jvp_cuda(std::int64_t program, std::vector<Tensor> inputs, std::vector<Tensor> tangents,
+                                         std::vector<std::int64_t> with_tangent, const Tensor& g_real,
+                                         const Tensor& g_complex, const Tensor& dg_real, const Tensor& dg_complex,
+                                         std::vector<std::int64_t> requested) {
   return execute_tangents(program, inputs, tangents, with_tangent, {g_real, g_complex, dg_real, dg_complex}, requested);
 }
 

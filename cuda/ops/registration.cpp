@@ -6,6 +6,7 @@
 STABLE_TORCH_LIBRARY_IMPL(ketgrad, CUDA, m) {
   m.impl("execute", TORCH_BOX(&ketgrad::cuda::execute_cuda));
   m.impl("execute_vjp", TORCH_BOX(&ketgrad::cuda::execute_vjp_cuda));
+  m.impl("execute_and_vjp", TORCH_BOX(&ketgrad::cuda::execute_and_vjp_cuda));
   m.impl("execute_jvp", TORCH_BOX(&ketgrad::cuda::execute_jvp_cuda));
   m.impl("execute_vjp_jvp", TORCH_BOX(&ketgrad::cuda::execute_vjp_jvp_cuda));
 }

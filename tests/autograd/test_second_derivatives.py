@@ -391,7 +391,7 @@ def test_a_changed_parameter_is_noticed_by_the_second_derivative() -> None:
         torch.autograd.grad(z, x, create_graph=True)
 
 
-@pytest.mark.parametrize("name", ["execute", "execute_vjp", "execute_jvp", "execute_vjp_jvp"])
+@pytest.mark.parametrize("name", ["execute", "execute_vjp", "execute_and_vjp", "execute_jvp", "execute_vjp_jvp"])
 def test_raw_operators_never_give_zeros_in_silence(name: str) -> None:
     x = torch.tensor([0.3], dtype=F64, requires_grad=True)
     tape = kg.Tape([kg.RX(x[0], wires=0)], [kg.expval(kg.Z(0))])
@@ -405,6 +405,7 @@ def test_raw_operators_never_give_zeros_in_silence(name: str) -> None:
     calls: dict[str, Callable[[], Any]] = {
         "execute": lambda: torch.autograd.grad(real.sum(), inputs[1], create_graph=True)[0],
         "execute_vjp": lambda: torch.ops.ketgrad.execute_vjp(program, inputs, ket, real, complex_, [1])[0],
+        "execute_and_vjp": lambda: torch.ops.ketgrad.execute_and_vjp(program, inputs, real, complex_, 0, [1])[2][0],
         "execute_jvp": lambda: torch.ops.ketgrad.execute_jvp(program, inputs, moved, [1])[0],
         "execute_vjp_jvp": lambda: torch.ops.ketgrad.execute_vjp_jvp(
             program, inputs, moved, [1], real, complex_, none, none.to(torch.complex128), [1]

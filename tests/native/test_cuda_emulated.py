@@ -103,7 +103,7 @@ def extension() -> ModuleType:
 def emulated(extension: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls of ketgrad go to the emulated engine."""
     assert extension.architectures() == []
-    for name in ("execute", "execute_vjp", "execute_jvp", "execute_vjp_jvp"):
+    for name in ("execute", "execute_vjp", "execute_and_vjp", "execute_jvp", "execute_vjp_jvp"):
         monkeypatch.setattr(operators, f"_{name}", getattr(torch.ops.ketgrad_emulated, name).default)
 
 

@@ -55,12 +55,13 @@ class CircuitEngine {
     if (watch_.on()) add_to_profile(call_.planned->id, times_);
   }
 
-  void backward(const Cotangents<T>& cotangents, TaskGradients<T>& gradients) {
+  void backward(const Cotangents<T>& cotangents, const Measured<T>* measured, TaskGradients<T>& gradients) {
     const HugePageBuffer<V> ket_buffer(2 * dimension_);
     const HugePageBuffer<V> bra_buffer(2 * dimension_, 1);
     V* const ket = ket_buffer.data();
     V* const bra = bra_buffer.data();
-    const ResultCotangents<T> results{cotangents.real, cotangents.complex};
+    const bool is_quadratic = measured != nullptr && measured->curvature != 0;
+    const ResultCotangents<T> results{is_quadratic ? measured->cotangents : cotangents.real, cotangents.complex};
     times_.forward.resize(plan_.passes.size());
     times_.backward.resize(plan_.passes.size());
     for (Index first = task_.begin; first < task_.end; first += width) {
@@ -68,6 +69,11 @@ class CircuitEngine {
       V* source = ket;
       if (cotangents.ket == nullptr) {
         if (!run(ket)) return;
+        if (measured != nullptr) {
+          measurements_.measure(ket, measured->results, nullptr);
+          if (is_quadratic) add_curvature(cotangents, *measured);
+          watch_.lap(times_.measure);
+        }
       } else if constexpr (width == 1) {
         source = const_cast<T*>(cotangents.ket) + 2 * first * dimension_;  // read there until a pass writes a copy
       } else {
@@ -83,6 +89,14 @@ class CircuitEngine {
 
  private:
   void start_group(Index first) { group_ = {first, static_cast<int>(std::min<Index>(width, task_.end - first))}; }
+
+  // Of this group's samples.
+  void add_curvature(const Cotangents<T>& cotangents, const Measured<T>& measured) const {
+    const Index size = call_.program().real_results();
+    for (Index i = group_.first * size; i < (group_.first + group_.count) * size; ++i) {
+      measured.cotangents[i] = cotangents.real[i] + measured.curvature * measured.results.real[i];
+    }
+  }
 
   bool requests_initial_state(const TaskGradients<T>& gradients) const {
     return gradients.sink->requests(call_.program().initial.input);

@@ -18,8 +18,9 @@ void forward(const Call<Scalar<V>>& call, const Plan& plan, const SharedGateOps<
 
 template <class V>
 void backward(const Call<Scalar<V>>& call, const Plan& plan, const SharedGateOps<Scalar<V>>& shared,
-              const Cotangents<Scalar<V>>& cotangents, const Task& task, TaskGradients<Scalar<V>>& gradients) {
-  CircuitEngine<V>(call, plan, shared, task).backward(cotangents, gradients);
+              const Cotangents<Scalar<V>>& cotangents, const Measured<Scalar<V>>* measured, const Task& task,
+              TaskGradients<Scalar<V>>& gradients) {
+  CircuitEngine<V>(call, plan, shared, task).backward(cotangents, measured, gradients);
 }
 
 template <class V>

@@ -1,8 +1,8 @@
 """The derivative rule of circuits, stated once: what is saved, what is computed, and who differentiates when.
 
 A native call computes the results r = E(x) of a program for inputs x. With the Jacobian J = ∂r/∂x, cotangents g of the
-results and tangents v of the inputs, the extension has four operators. Each is an `autograd.Function` here, and they
-are each other's derivatives:
+results and tangents v of the inputs, the extension has four operators that are differentiated. Each is an
+`autograd.Function` here, and they are each other's derivatives:
 
 | function        | computes               | reverse mode                     | forward mode                     |
 |-----------------|------------------------|----------------------------------|----------------------------------|
@@ -10,6 +10,9 @@ are each other's derivatives:
 | `ExecuteVjp`    | Jᵀ g                   | by g: J v; by x: ∂(Jᵀ g)/∂x · v  | Jᵀ dg + ∂(Jᵀ g)/∂x · dx          |
 | `ExecuteJvp`    | J v                    | by v: Jᵀ g; by x: ∂(Jᵀ g)/∂x · v | refused (`FORWARD_OVER_FORWARD`) |
 | `ExecuteVjpJvp` | J v and ∂(Jᵀ g)/∂x · v | refused (`THIRD_DERIVATIVE`)     | refused (`THIRD_DERIVATIVE`)     |
+
+A fifth operator, `execute_and_vjp`, computes r and Jᵀ (g + c r) for a number c in one sweep. It has no derivatives, and
+is called where autograd records nothing: by `value_and_grad` of compiled functions (`compilation/gradients`).
 
 By x, `ExecuteVjp` needs ∂(v · Jᵀ g)/∂x, which is ∂(Jᵀ g)/∂x · v because second derivatives commute. Under `vmap` each
 function folds the mapped axis into the batch axis (`vmap_fold`) and stays one native call.

@@ -66,6 +66,14 @@ def _execute_vjp_fake(
     return [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in requested]
 
 
+@torch.library.register_fake("ketgrad::execute_and_vjp")  # type: ignore[untyped-decorator]
+def _execute_and_vjp_fake(
+    program: int, inputs: list[Tensor], g_real: Tensor, g_complex: Tensor, curvature: float, requested: list[int]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    real, complex_, _ = _execute_fake(program, inputs, False)
+    return real, complex_, [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in requested]
+
+
 def _setup_execute(ctx: Any, inputs: tuple[int, list[Tensor], bool], output: tuple[Tensor, Tensor, Tensor]) -> None:
     program, tensors, _ = inputs
     ket = output[2]
@@ -194,5 +202,5 @@ def _refuse_tangents(name: str, args: Sequence[Any]) -> None:
 
 _register_autograd("execute_exported", _backward_exported, _setup_exported)
 _register_autograd("execute", _backward_execute, _setup_execute)
-for _name in ("execute_vjp", "execute_jvp", "execute_vjp_jvp"):
+for _name in ("execute_vjp", "execute_and_vjp", "execute_jvp", "execute_vjp_jvp"):
     _register_autograd(_name, _refuse_compiled, _no_context)

@@ -21,6 +21,7 @@ from .torch_private import (
 
 _execute = torch.ops.ketgrad.execute.default
 _execute_vjp = torch.ops.ketgrad.execute_vjp.default
+_execute_and_vjp = torch.ops.ketgrad.execute_and_vjp.default
 _execute_jvp = torch.ops.ketgrad.execute_jvp.default
 _execute_vjp_jvp = torch.ops.ketgrad.execute_vjp_jvp.default
 
@@ -115,6 +116,30 @@ def run_execute_vjp(
         ValueError, MemoryError, IndexError: as in `run_execute`.
     """
     return _native(_execute_vjp, program, inputs, ket, g_real, g_complex, requested)  # type: ignore[no-any-return]
+
+
+def run_execute_and_vjp(
+    program: int,
+    inputs: Sequence[Tensor],
+    g_real: Tensor,
+    g_complex: Tensor,
+    curvature: float,
+    requested: Sequence[int],
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Results r and gradients in one call, of a loss that is linear or quadratic in the results, without autograd.
+
+    Args:
+        program, inputs: as in `run_execute`.
+        g_real, g_complex, requested: as in `run_execute_vjp`.
+        curvature: c, of a loss Σ ½ c r² + g r; the cotangents of the real results are g_real + c r.
+
+    Returns:
+        Real results (B, R), complex results (B, C), and what `run_execute_vjp` returns.
+
+    Raises:
+        ValueError, MemoryError, IndexError: as in `run_execute`.
+    """
+    return _native(_execute_and_vjp, program, inputs, g_real, g_complex, curvature, requested)  # type: ignore[no-any-return]
 
 
 def run_execute_jvp(

@@ -9,6 +9,9 @@ STABLE_TORCH_LIBRARY(ketgrad_emulated, m) {
       "execute_vjp(int program, Tensor[] inputs, Tensor ket, Tensor g_real, Tensor g_complex, int[] requested) -> "
       "Tensor[]");
   m.def(
+      "execute_and_vjp(int program, Tensor[] inputs, Tensor g_real, Tensor g_complex, float curvature, int[] "
+      "requested) -> (Tensor real, Tensor complex, Tensor[] gradients)");
+  m.def(
       "execute_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] with_tangent) -> (Tensor real, Tensor "
       "complex)");
   m.def(
@@ -20,6 +23,7 @@ STABLE_TORCH_LIBRARY(ketgrad_emulated, m) {
 STABLE_TORCH_LIBRARY_IMPL(ketgrad_emulated, CPU, m) {
   m.impl("execute", TORCH_BOX(&ketgrad::cuda::execute_cuda));
   m.impl("execute_vjp", TORCH_BOX(&ketgrad::cuda::execute_vjp_cuda));
+  m.impl("execute_and_vjp", TORCH_BOX(&ketgrad::cuda::execute_and_vjp_cuda));
   m.impl("execute_jvp", TORCH_BOX(&ketgrad::cuda::execute_jvp_cuda));
   m.impl("execute_vjp_jvp", TORCH_BOX(&ketgrad::cuda::execute_vjp_jvp_cuda));
 }
