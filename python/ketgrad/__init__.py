@@ -73,6 +73,7 @@ from .circuit.operations import (
 )
 from .circuit.tape import Tape
 from .compilation.compiled import compile
+from .compilation.losses import MeanSquaredError
 from .execution.execute_tapes import ExecuteTapes, execute
 from .execution.explain import Explanation, explain
 from .execution.jacobian_products import AdjointProducts
@@ -124,6 +125,7 @@ __all__ = [
     "IsingXY",
     "IsingYY",
     "IsingZZ",
+    "MeanSquaredError",
     "Measurement",
     "MultiRZ",
     "Observable",

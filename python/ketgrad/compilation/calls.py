@@ -27,7 +27,7 @@ def batch_sizes(plan: CompiledPlan, tensors: Sequence[Tensor]) -> list[int]:
     """The number of circuits in each native call."""
     passed = plan.arithmetic(*tensors)
     pairs = zip(plan.calls, passed, strict=False)
-    return [_batch_size(call, _pack_inputs(call, of_call)) for call, of_call in pairs]
+    return [batch_size_of(call, pack_inputs(call, of_call)) for call, of_call in pairs]
 
 
 def run_plan(plan: CompiledPlan, tensors: Sequence[Tensor]) -> Any:
@@ -77,8 +77,8 @@ class _NativeCallNode(torch.autograd.Function):
         for view, is_needed in zip(call.views, ctx.needs_input_grad[1:], strict=True):
             needed[view.input] = is_needed
         with span("pack"):
-            inputs = _pack_inputs(call, tensors)
-            joined = call.result_layout.join(cotangents, _rows(call, batch), call.has_batch, inputs[0], empty)
+            inputs = pack_inputs(call, tensors)
+            joined = call.result_layout.join(cotangents, rows_of(call, batch), call.has_batch, inputs[0], empty)
         found = derivative_rule.gradients(call.id, inputs, ket, joined, needed)
         gradients: list[Tensor | None] = [None]
         for view, tensor in zip(call.views, tensors, strict=True):
@@ -111,37 +111,37 @@ def _forward(
 ) -> tuple[tuple[Tensor, ...], Tensor, int, Tensor | None]:
     """The results of a call's tapes, its ket, its batch size, and an empty tensor if real or complex ones are empty."""
     with span("pack"):
-        inputs = _pack_inputs(call, tensors)
-    batch = _batch_size(call, inputs)
+        inputs = pack_inputs(call, tensors)
+    batch = batch_size_of(call, inputs)
     size = batch * call.ket_bytes
     real, complex_, ket = derivative_rule.forward(call.id, inputs, size, call.recompute, is_differentiated)
     # Empty results serve as their own cotangents. Others must not be saved on the node: a reference cycle.
     layout = call.result_layout
     empty = real if not layout.real_size else complex_ if not layout.complex_size else None
     with span("unpack"):
-        return layout.split(real, complex_, _rows(call, batch), call.has_batch), ket, batch, empty
+        return layout.split(real, complex_, rows_of(call, batch), call.has_batch), ket, batch, empty
 
 
 def _run_in_torch(call: NativeCall, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The same by operations that torch can differentiate, transform and trace."""
-    inputs = _pack_inputs(call, tensors)
-    batch = _batch_size(call, inputs)
+    inputs = pack_inputs(call, tensors)
+    batch = batch_size_of(call, inputs)
     keep = derivative_rule.keeps_state(batch * call.ket_bytes, call.device, call.recompute)
     real, complex_ = functions.execute_program(call.id, inputs, keep)
-    return call.result_layout.split_views(real, complex_, _rows(call, batch), call.has_batch)
+    return call.result_layout.split_views(real, complex_, rows_of(call, batch), call.has_batch)
 
 
-def _batch_size(call: NativeCall, inputs: Sequence[Tensor]) -> int:
+def batch_size_of(call: NativeCall, inputs: Sequence[Tensor]) -> int:
     """The number of circuits in a call."""
     return inputs[call.batched].shape[0] if call.batched >= 0 else 1
 
 
-def _rows(call: NativeCall, batch: int) -> Sequence[int]:
+def rows_of(call: NativeCall, batch: int) -> Sequence[int]:
     """The number of circuits of each tape."""
     return [batch // len(call.tapes)] * len(call.tapes) if call.rows is None else call.rows
 
 
-def _pack_inputs(call: NativeCall, tensors: Sequence[Tensor]) -> list[Any]:
+def pack_inputs(call: NativeCall, tensors: Sequence[Tensor]) -> list[Any]:
     """The inputs of the program."""
     inputs: list[Any] = list(call.constants)
     for (position, shape, dtype, _), tensor in zip(call.views, tensors, strict=True):

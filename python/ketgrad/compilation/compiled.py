@@ -19,6 +19,7 @@ from ..native import operators
 from ..native.profiling import span
 from .arguments import WITHOUT_VALUES, Arguments, Key, flatten, plain_tensor, replace_tensors, tensors_key
 from .calls import batch_sizes, run_plan, with_visible_constants
+from .derivatives import Derivatives
 from .front_ends import front_end_of
 from .handles import handle_of
 from .modes import autocast_state, is_autocast, is_watched, outside_of_modes
@@ -27,7 +28,7 @@ from .plan_cache import PlanCache
 from .tracer import Tracer
 
 
-class Compiled:
+class Compiled(Derivatives):
     """A function or QNode, compiled by `compile`; calling it returns results.
 
     Attributes:
@@ -43,6 +44,7 @@ class Compiled:
     def __init__(
         self, function: Callable[..., Any], dtype: torch.dtype | None = None, recompute: bool | None = None
     ) -> None:
+        super().__init__()
         if not callable(function):
             raise TypeError(f"kg.compile takes a function that returns tapes, not {type(function).__name__}")
         if dtype not in (None, torch.float32, torch.float64):
@@ -58,8 +60,8 @@ class Compiled:
         self.function = function
         self.dtype = dtype
         self.recompute = recompute
-        self._plans = PlanCache()
-        self._polymorphic = PlanCache()
+        self._plans: PlanCache[CompiledPlan] = PlanCache()
+        self._polymorphic: PlanCache[CompiledPlan] = PlanCache()
         self._modules: list[nn.Module] = []
         self._lock = threading.RLock()
         self._traces = 0

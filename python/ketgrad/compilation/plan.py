@@ -38,6 +38,7 @@ class NativeCall(NamedTuple):
 
     Attributes:
         program: keeps the program alive; `id` is its id.
+        real: the dtype of its real numbers.
         views: one for each tensor that the plan's code passes to the call.
         constants: the inputs of the program, None for those that are views.
         batched: the position of an input with a batch axis, −1 if there is none.
@@ -52,6 +53,7 @@ class NativeCall(NamedTuple):
     program: _C.Program
     id: int
     device: torch.device
+    real: torch.dtype
     views: tuple[View, ...]
     constants: tuple[Tensor | None, ...]
     batched: int
@@ -93,6 +95,18 @@ class CompiledPlan(NamedTuple):
     arguments: str
     batched_arguments: tuple[int, ...]
     unread: dict[int, tuple[int, ...]]
+
+    @property
+    def returns_tuple(self) -> bool | None:
+        """Whether the function returns all results, in order and as they are: False its only one, True several.
+
+        None: it returns something else.
+        """
+        found = re.fullmatch(r"def finish\((.*)\):\n    return (?:(v\d+)|[(\[](.*), [)\]])", self.ending)
+        count = sum(len(call.tapes) * len(call.result_layout.results) for call in self.calls)
+        if found is None or found[1] not in found.groups()[1:] or found[1].count(",") + 1 != count:
+            return None
+        return found[2] is None
 
     @property
     def bytes(self) -> int:

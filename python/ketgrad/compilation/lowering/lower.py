@@ -139,6 +139,7 @@ def _native_call(inputs: ProgramInputs, positions: tuple[int, ...], recompute: b
         program=program,
         id=program.id,
         device=inputs.device,
+        real=inputs.real,
         views=inputs.views()[0],
         constants=tuple([each.constant for each in given]),
         batched=next((i for i, each in enumerate(given) if each.is_batched), -1),
