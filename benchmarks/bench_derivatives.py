@@ -4,6 +4,7 @@ Each row is two ways of getting there, in turns, with their medians and the rati
 equality first, where both give the same.
 
 - Hessian-vector products: gradient (with its graph) and product together, beside a gradient;
+- `value_and_grad` and `value_and_jacobian` of compiled functions, beside autograd and beside backward calls;
 - the quantum Fisher information of 100 parameters on 12 wires, beside a gradient of one expectation value;
 - torch.func: `vmap` over 256 circuits and of their gradients beside the native batch, `jacrev` of 64 probabilities
   beside 64 backward calls;
@@ -96,6 +97,32 @@ def products() -> list[Row]:
     return rows
 
 
+def one_call() -> list[Row]:
+    rows = []
+    for wires, depth, batch in ((4, 3, 64), (8, 4, 256)):
+        circuit, data = qml(wires), torch.rand(batch, wires, requires_grad=True)
+        weights, targets = torch.rand(depth, wires, 3, requires_grad=True), torch.rand(batch, wires)
+
+        def by_autograd(c: Any = circuit, x: Tensor = data, w: Tensor = weights, y: Tensor = targets) -> Any:
+            return torch.autograd.grad((torch.stack(c(x, w), -1) - y).square().mean(), [x, w])
+
+        def together(c: Any = circuit, x: Tensor = data, w: Tensor = weights, y: Tensor = targets) -> Any:
+            return c.value_and_grad(x, w, argnums=(0, 1), loss=kg.MeanSquaredError(y))[1]
+
+        rows.append(Row(f"value_and_grad, qml({wires},{depth},{batch})", by_autograd, together, ""))
+    for wires, depth in ((6, 2), (12, 4)):
+        energy, weights = vqe(wires), torch.rand(depth, wires, 3, requires_grad=True)
+        rows.append(
+            Row(
+                f"value_and_grad, vqe({wires},{depth})",
+                lambda e=energy, w=weights: torch.autograd.grad(e(w), w)[0],
+                lambda e=energy, w=weights: e.value_and_grad(w)[1],
+                "",
+            )
+        )
+    return rows
+
+
 def product(name: str, loss: Callable[[], Tensor], parameters: list[Tensor]) -> Row:
     vectors = [torch.randn_like(p) for p in parameters]
 
@@ -159,6 +186,12 @@ def transforms() -> list[Row]:
             backward_calls,
             lambda: torch.func.jacrev(probabilities)(angles.detach()),
             "1/10 ×",
+        ),
+        Row(
+            "value_and_jacobian, 64 probabilities",
+            backward_calls,
+            lambda: probabilities.value_and_jacobian(angles.detach())[1],
+            "1/12 ×",
         ),
     ]
 
@@ -233,7 +266,7 @@ def main() -> None:
     if options.rounds < 1:
         parser.error("--rounds goes from 1")
     torch.manual_seed(0)
-    rows = [row for row in [*products(), fisher(), *transforms(), *models()] if options.only in row.name]
+    rows = [row for row in [*products(), *one_call(), fisher(), *transforms(), *models()] if options.only in row.name]
     if not rows:
         parser.error(f"--only {options.only!r}: no such row")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; medians in µs")

@@ -28,6 +28,9 @@ PEERS: dict[str, Peer] = {
     "ketgrad": Peer(
         _all("ketgrad:Compiled", "gradient", "values", "jacobian"), "ketgrad, kg.compile", ("torch",), ours=True
     ),
+    "ketgrad-one-call": Peer(
+        _all("ketgrad:OneCall", "gradient", "jacobian"), "ketgrad, value_and_grad", ("torch",), ours=True
+    ),
     "ketgrad-execute": Peer(
         _all("ketgrad:Executed", "gradient", "values") | _all("ketgrad:Fresh", *_FRESH),
         "ketgrad, kg.execute",

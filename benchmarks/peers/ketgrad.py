@@ -60,6 +60,26 @@ class Compiled(Executed):
         return self.compiled(data, weights)
 
 
+class OneCall(Executed):
+    """Value and gradient, or Jacobian, in one call of the compiled function."""
+
+    def __init__(self, workload: Workload, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(workload, dtype)
+        is_single = len(workload.circuits) == 1
+        self.compiled = kg.compile((lambda *given: self.tapes(*given)[0]) if is_single else self.tapes)
+
+    def step(self, given: tuple[Tensor, ...]) -> Any:
+        """Value and gradient, or a Jacobian."""
+        data, weights, targets = given
+        if self.workload.result == "jacobian":
+            return self.compiled.value_and_jacobian(data, weights, argnums=1)[1]
+        if self.workload.batch:
+            return self.compiled.value_and_grad(data, weights, argnums=(0, 1), loss=kg.MeanSquaredError(targets))
+        loss = None if len(self.workload.circuits) == 1 else lambda results: sum(results[1:], start=results[0])
+        value, gradient = self.compiled.value_and_grad(data, weights, argnums=1, loss=loss)
+        return value, (gradient,)
+
+
 class BackwardCalls(Compiled):
     """A Jacobian row by row."""
 
