@@ -181,6 +181,20 @@ def test_a_compiled_function() -> None:
             torch.testing.assert_close(a, b)
 
 
+def test_value_and_gradient_in_one_call() -> None:
+    @kg.compile
+    def compiled(x: torch.Tensor, w: torch.Tensor) -> kg.Tape:
+        gates = [kg.RX(x, wires=0), kg.RY(w[0], wires=1), kg.CNOT(wires=[0, 1]), kg.RX(2 * w[1], wires=1)]
+        return kg.Tape(gates, [kg.expval(kg.Z(1)), kg.expval(kg.X(0) @ kg.Y(1))])
+
+    x, w = torch.linspace(0, 1, 3, dtype=torch.float64), torch.tensor([0.3, 0.7], dtype=torch.float64)
+    targets = torch.linspace(-1, 1, 6, dtype=torch.float64).view(3, 2)
+    value, found = compiled.value_and_grad(x, w, argnums=(0, 1), loss=kg.MeanSquaredError(targets))
+    loss = (torch.stack(compiled(x.requires_grad_(), w.requires_grad_()), -1) - targets).square().mean()
+    torch.testing.assert_close(value, loss.detach())
+    torch.testing.assert_close(found, torch.autograd.grad(loss, (x, w)))
+
+
 def test_an_empty_batch() -> None:
     x = torch.zeros(0, dtype=torch.float64, requires_grad=True)
     tape = kg.Tape([kg.RX(x, wires=0)], [kg.expval(kg.Z(0)), kg.state()])

@@ -68,8 +68,8 @@ class Derivatives(ABC):
             ...     return kg.Tape([kg.RY(weights[0], wires=0), kg.RX(weights[1], wires=0)], [kg.expval(kg.Z(0))])
             >>> energy.value_and_grad(torch.tensor([0.0, torch.pi / 2]))
             (tensor(...), tensor([ 0.0000, -1.0000]))
-            >>> energy.value_and_grad(torch.tensor([0.0, 0.0]), loss=lambda z: (z - 3) ** 2)
-            (tensor(4.), tensor([0., 0.]))
+            >>> energy.value_and_grad(torch.tensor([0.0, torch.pi / 2]), loss=lambda z: (z - 1) ** 2)
+            (tensor(1...), tensor([..., 2.0000]))
         """
         if torch.compiler.is_compiling():
             run = torch.compiler.disable(interpreter_levels.run_behind_break)  # the graph breaks here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,8 +40,9 @@ class MeanSquaredError:
     targets: Tensor
 
     def __init__(self, targets: Tensor) -> None:
-        if not torch.is_tensor(targets) or not targets.is_floating_point():
-            raise TypeError("targets are a real tensor")
+        given: Any = targets
+        if not isinstance(given, Tensor) or not given.is_floating_point():
+            raise TypeError(f"targets are a real tensor, not {getattr(given, 'dtype', type(given).__name__)}")
         self.targets = targets
 
     def __call__(self, results: Tensor | Sequence[Tensor]) -> Tensor:
