@@ -114,7 +114,7 @@ py::tuple costs(const Cost& forward, const Cost& backward) {
 
 py::dict describe_pass(const Plan& plan, const Pass& pass, const Traffic& traffic) {
   py::dict d;
-  int blocks = 0, rotations = 0, phases = 0, strings = 0;
+  int blocks = 0, rotations = 0, phases = 0, strings = 0, coset_phases = 0;
   if (const auto* gate = std::get_if<GatePass>(&pass)) {
     d["gate"] = plan.gate_ops[gate->gate_op].gate;
     d["tiles"] = 1;
@@ -125,9 +125,11 @@ py::dict describe_pass(const Plan& plan, const Pass& pass, const Traffic& traffi
       if (const auto* block = std::get_if<RotationBlock>(&op)) {
         ++blocks;
         rotations += static_cast<int>(block->rotations.size());
-      } else {
+      } else if (const auto* factors = std::get_if<Phases>(&op)) {
         ++phases;
-        strings += static_cast<int>(std::get<Phases>(op).strings.size());
+        strings += static_cast<int>(factors->strings.size());
+      } else {
+        ++coset_phases;
       }
     }
     d["gate"] = py::none();
@@ -138,6 +140,7 @@ py::dict describe_pass(const Plan& plan, const Pass& pass, const Traffic& traffi
   d["rotations"] = rotations;
   d["phases"] = phases;
   d["strings"] = strings;
+  d["coset_phases"] = coset_phases;
   d["costs"] = costs(forward_cost(plan, pass, traffic), backward_cost(plan, pass, traffic));
   return d;
 }

@@ -41,6 +41,12 @@ double share_of(const RotationBlock& block) {
   return block.half->lane_mask != 0 ? both : both / 2;
 }
 
+// The share of a tile's amplitudes in a coset, over all tiles; a condition on lanes saves nothing.
+double share_of(const TileCoset& coset) {
+  return share_of(coset.rows, coset.num_active) *
+         std::ldexp(1.0, -static_cast<int>(coset.tiles.size() + coset.shifts.size()));
+}
+
 // `per_rotation` for each rotation of a block, `per_phases` for phases as a whole, per amplitude of `states`, which are
 // read and written.
 Cost pass_cost(const Plan& plan, const TilePass& pass, double per_rotation, double per_phases, double states,
@@ -52,6 +58,8 @@ Cost pass_cost(const Plan& plan, const TilePass& pass, double per_rotation, doub
   for (const TileOp& op : pass.operations) {
     if (const auto* block = std::get_if<RotationBlock>(&op)) {
       cost.multiply_adds += visited * share_of(*block) * per_rotation * static_cast<double>(block->rotations.size());
+    } else if (const auto* phase = std::get_if<CosetPhase>(&op)) {
+      cost.multiply_adds += visited * share_of(phase->coset) * 2 * per_rotation;
     } else {
       cost.multiply_adds += visited * per_phases;
     }

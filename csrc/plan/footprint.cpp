@@ -38,6 +38,7 @@ std::size_t held(const Term& t) {
 std::size_t held(const Measurement& m) { return held(m.wires) + held(m.terms); }
 
 std::size_t held(const GateOp& s) { return held(s.groups) + held(s.offsets) + held(s.pauli_words) + held(s.inputs); }
+std::size_t held(const Rotation& r) { return held(r.coset); }
 std::size_t held(const DiagonalRotation& s) { return held(s.rotations); }
 std::size_t held(const std::optional<BlockHalf>& h) { return h && h->odd_groups ? held(*h->odd_groups) : 0; }
 std::size_t held(const RotationBlock& b) {
@@ -45,6 +46,9 @@ std::size_t held(const RotationBlock& b) {
          held(b.lane_flip) + held(b.row_sign) + held(b.half);
 }
 std::size_t held(const Phases& p) { return held(p.rows) + held(p.strings); }
+std::size_t held(const CosetPhase& p) {
+  return held(p.coset.tiles) + held(p.coset.rows) + held(p.coset.shifts) + held(p.coset.lanes);
+}
 std::size_t held(const TileOp& op) {
   return std::visit([](const auto& o) { return held(o); }, op);
 }

@@ -9,6 +9,7 @@ Layout gpu_layout(int num_wires, int number_bytes, std::size_t shared_bytes) {
   Layout layout;
   layout.measures_in_passes = true;
   layout.splits_halves = true;
+  layout.unfuses_cosets = true;
   layout.run_bits = number_bytes == 4 ? 4 : 3;
   layout.tile_bits = num_wires <= most ? num_wires : most - 1;
   return layout;

@@ -16,6 +16,12 @@ Slot constant(double angle) { return {no_input, 0, 0, angle}; }
 
 Slot times(double factor, const Slot& s) { return {s.input, s.column, factor * s.scale, factor * s.offset}; }
 
+// The basis states at which the bits of the wires have an odd sum, or an even one.
+struct WireParity {
+  std::vector<int> wires;
+  bool odd = true;
+};
+
 // The parts of a gate: rotations and permutations.
 struct Primitive {
   enum class Kind : std::uint8_t { rotation, flip, cnot, swap } kind;
@@ -23,15 +29,18 @@ struct Primitive {
   std::string letters;
   Slot angle;
   std::vector<int> odd{};  // a rotation's: it acts where the parity of these wires is odd; everywhere without any
+  std::vector<WireParity> coset{};  // a phase's
 };
 
 // The primitives of one gate, in the order of the circuit; empty where there is no short list.
 class GateLowering {
  public:
-  GateLowering(const Gate& gate, Basis basis) : gate_(gate), info_(gate_info(gate.opcode)), basis_(basis) {}
+  GateLowering(const Gate& gate, Basis basis, bool unfuses_cosets)
+      : gate_(gate), info_(gate_info(gate.opcode)), basis_(basis), unfuses_cosets_(unfuses_cosets) {}
 
   std::vector<Primitive> run() {
-    if (gate_.controls.size() > 1 || !known()) return {};
+    if (gate_.controls.size() > 1) return phases_on_cosets();
+    if (!known()) return {};
     if (info_.family == Family::pauli_rotation) {
       rotate(gate_.pauli_word, gate_.targets, gate_.slots[0]);
     } else if (info_.subspace == Subspace::swap || gate_.targets.size() == 2) {
@@ -50,6 +59,50 @@ class GateLowering {
   }
 
  private:
+  // Of a diagonal gate with any number of controls.
+  std::vector<Primitive> phases_on_cosets() {
+    if (unfuses_cosets_ || basis_ == Basis::x) return {};
+    if (info_.family == Family::pauli_rotation) {
+      if (gate_.pauli_word.find_first_of("XY") != std::string::npos) return {};
+      std::vector<int> odd;
+      for (std::size_t j = 0; j < gate_.targets.size(); ++j) {
+        if (gate_.pauli_word[j] == 'Z') odd.push_back(gate_.targets[j]);
+      }
+      controlled_z_rotation(odd, gate_.slots[0]);
+    } else if (info_.family == Family::block && is_diagonal(info_.formula)) {
+      controlled_diagonal();
+    }
+    if (gate_.inverse) invert();
+    return std::move(list_);
+  }
+
+  void controlled_diagonal() {
+    switch (info_.formula) {
+      case Formula::z: return phase_on_coset(gate_.targets, constant(-2 * pi));
+      case Formula::s: return phase_on_coset(gate_.targets, constant(-pi));
+      case Formula::t: return phase_on_coset(gate_.targets, constant(-pi / 2));
+      case Formula::phase: return phase_on_coset(gate_.targets, times(-2, gate_.slots[0]));
+      case Formula::global_phase: return phase_on_coset({}, times(2, gate_.slots[0]));
+      case Formula::rz: return controlled_z_rotation(gate_.targets, gate_.slots[0]);
+      default: return;
+    }
+  }
+
+  // exp(-i angle/2) where the parity of the wires is even, exp(i angle/2) where it is odd.
+  void controlled_z_rotation(const std::vector<int>& wires, const Slot& angle) {
+    phase_on_coset({}, angle);
+    if (!wires.empty()) phase_on_coset(wires, times(-2, angle));
+  }
+
+  // exp(-i angle/2) where the controls have their values and the parity of the wires, if there are any, is odd.
+  void phase_on_coset(const std::vector<int>& odd, const Slot& angle) {
+    Primitive phase{Primitive::Kind::rotation, {}, "", angle};
+    for (std::size_t j = 0; j < gate_.controls.size(); ++j)
+      phase.coset.push_back({{gate_.controls[j]}, gate_.control_values[j]});
+    if (!odd.empty()) phase.coset.push_back({odd, true});
+    list_.push_back(std::move(phase));
+  }
+
   bool known() const {
     if (info_.family == Family::pauli_rotation) return true;
     if (info_.family != Family::block || info_.subspace == Subspace::double_swap) return false;
@@ -196,6 +249,7 @@ class GateLowering {
   const Gate& gate_;
   const GateInfo& info_;
   const Basis basis_;
+  const bool unfuses_cosets_;
   std::vector<Primitive> list_;
 };
 
@@ -266,15 +320,17 @@ GateOp gate_op_of(const Program& program, int index, const WireMap& wire_map) {
 
 class Lowering {
  public:
-  Lowering(const Program& program, Basis basis)
-      : program_(program), found_{{}, {}, {}, WireMap(program.num_wires, basis), {}, 0} {}
+  Lowering(const Program& program, Basis basis, bool unfuses_cosets)
+      : program_(program),
+        unfuses_cosets_(unfuses_cosets),
+        found_{{}, {}, {}, WireMap(program.num_wires, basis), {}, 0} {}
 
   Lowered run() {
     begin();
     for (int i = 0; i < static_cast<int>(program_.gates.size()); ++i) {
       const Gate& gate = program_.gates[i];
       if (gate_info(gate.opcode).family == Family::identity) continue;
-      const std::vector<Primitive> list = GateLowering(gate, found_.wire_map.basis()).run();
+      const std::vector<Primitive> list = GateLowering(gate, found_.wire_map.basis(), unfuses_cosets_).run();
       if (list.empty()) {
         found_.order.push_back({Element::Kind::gate_op, static_cast<int>(found_.gate_ops.size())});
         found_.gate_ops.push_back(gate_op_of(program_, i, found_.wire_map));
@@ -306,17 +362,25 @@ class Lowering {
       case Primitive::Kind::swap: return found_.wire_map.swap(p.wires[0], p.wires[1]);
       case Primitive::Kind::rotation:
         found_.order.push_back({Element::Kind::rotation, static_cast<int>(found_.rotations.size())});
-        found_.rotations.push_back({found_.wire_map.pauli_word(p.letters, p.wires), p.angle, gate, half(p.odd)});
+        found_.rotations.push_back(
+            {found_.wire_map.pauli_word(p.letters, p.wires), p.angle, gate, half({p.odd}), coset(p.coset)});
     }
   }
 
-  Half half(const std::vector<int>& odd) const {
-    if (odd.empty()) return {};
-    const PauliWord parity = found_.wire_map.pauli_word(std::string(odd.size(), 'Z'), odd);
-    return {parity.z, parity.negative};
+  Half half(const WireParity& p) const {
+    if (p.wires.empty()) return {};
+    const PauliWord parity = found_.wire_map.pauli_word(std::string(p.wires.size(), 'Z'), p.wires);
+    return {parity.z, parity.negative == p.odd};
+  }
+
+  std::vector<Half> coset(const std::vector<WireParity>& parities) const {
+    std::vector<Half> found;
+    for (const WireParity& p : parities) found.push_back(half(p));
+    return found;
   }
 
   const Program& program_;
+  const bool unfuses_cosets_;
   Lowered found_;
 };
 
@@ -374,7 +438,7 @@ void split_halves(Lowered& lowered) {
     }
     const auto add = [&](const PauliWord& pauli_word, const Slot& angle) {
       order.push_back({Element::Kind::rotation, static_cast<int>(rotations.size())});
-      rotations.push_back({pauli_word, angle, lowered.rotations[e.index].gate, {}});
+      rotations.push_back({pauli_word, angle, lowered.rotations[e.index].gate, {}, {}});
     };
     const Rotation& rotation = lowered.rotations[e.index];
     add(rotation.pauli_word, rotation.half.is_all() ? rotation.angle : times(0.5, rotation.angle));
@@ -388,10 +452,11 @@ void add_input(std::vector<int>& inputs, int input) {
   if (input != no_input && std::find(inputs.begin(), inputs.end(), input) == inputs.end()) inputs.push_back(input);
 }
 
-Lowered lower(const Program& program) {
-  Lowered found = Lowering(program, Basis::z).run();
-  if (!found.gate_ops.empty() || !needs_pauli_words_only(program)) return found;
-  Lowered other = Lowering(program, Basis::x).run();
+Lowered lower(const Program& program, bool unfuses_cosets) {
+  Lowered found = Lowering(program, Basis::z, unfuses_cosets).run();
+  const bool has_cosets = std::ranges::any_of(found.rotations, [](const Rotation& r) { return !r.coset.empty(); });
+  if (!found.gate_ops.empty() || has_cosets || !needs_pauli_words_only(program)) return found;
+  Lowered other = Lowering(program, Basis::x, unfuses_cosets).run();
   if (count_mixing(other) < least_gain * count_mixing(found)) return other;
   return found;
 }

@@ -11,11 +11,15 @@
 // product of rotations by P and by P Q, of half the angle each, but the other half of the amplitudes would come out of
 // these with what rounding leaves of a rotation and its inverse: zeros would not stay zeros.
 //
+// Or on a coset: exp(-i angle/2) at the amplitudes where each of some parities has a given value. So are diagonal gates
+// with two or more controls. As rotations by Z-strings they would be 2^k of them.
+//
 // In the basis of X (see wire_map.h) it is RX that is a phase. Circuits of which nothing but Pauli words is measured,
 // and which begin in a basis state, are lowered to that basis where clearly fewer rotations are left in it: RX RZ RX on
 // each wire and CNOT between them has half as many there.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "math/commutant.h"
@@ -31,6 +35,7 @@ struct Half {
   bool even = false;
 
   bool is_all() const { return mask == 0; }
+  PauliWord z_string() const { return {0, mask, 0, even}; }
 
   friend bool operator==(const Half&, const Half&) = default;
 };
@@ -40,6 +45,8 @@ struct Rotation {
   Slot angle;    // of no input where the angle is a constant
   int gate = 0;  // index into program.gates
   Half half;     // it acts there; its Pauli word maps it to itself
+  // Of a phase on a coset, which is the intersection of these; its Pauli word is the identity then.
+  std::vector<Half> coset;
 
   // The Pauli word P Q of rotations of half the amplitudes (see above).
   PauliWord other_pauli_word() const {
@@ -51,12 +58,14 @@ struct Rotation {
 // that the rotation is a function of.
 inline bool contains(const Commutant& commutant, const Rotation& rotation) {
   return commutant.contains(rotation.pauli_word) &&
-         (rotation.half.is_all() || commutant.contains(rotation.other_pauli_word()));
+         (rotation.half.is_all() || commutant.contains(rotation.other_pauli_word())) &&
+         std::ranges::all_of(rotation.coset, [&](const Half& h) { return commutant.contains(h.z_string()); });
 }
 
 inline void narrow(Commutant& commutant, const Rotation& rotation) {
   commutant.narrow(rotation.pauli_word);
   if (!rotation.half.is_all()) commutant.narrow(rotation.other_pauli_word());
+  for (const Half& h : rotation.coset) commutant.narrow(h.z_string());
 }
 
 enum class GateOpKind : std::uint8_t {
@@ -107,7 +116,8 @@ struct Lowered {
   int dropped = 0;  // gates outside the light cone: see light_cone.h
 };
 
-Lowered lower(const Program& program);
+// `unfuses_cosets`: what would be phases on cosets are unfused gates.
+Lowered lower(const Program& program, bool unfuses_cosets = false);
 
 // Replaces each rotation of half the amplitudes by two of all of them.
 void split_halves(Lowered& lowered);

@@ -28,13 +28,14 @@ struct Layout {
   bool tracks_support = true;       // amplitudes outside the support are left out
   bool measures_in_passes = false;  // Pauli words whose flips the last pass's tile holds are measured there
   bool splits_halves = false;       // rotations of half the amplitudes are made two of all
+  bool unfuses_cosets = false;      // phases on cosets are unfused gates
 
   friend bool operator==(const Layout&, const Layout&) = default;
 };
 
 // Unnormalised rotations leave out a factor that all amplitudes have in common, the product of their cosines. The
 // engine carries it as a deferred scale, which the last operation of a segment (going forward, or going back) applies.
-// Rotations of half the amplitudes leave nothing out and apply nothing.
+// Rotations of half the amplitudes, and phases on cosets, leave nothing out and apply nothing.
 
 // The half that a block's rotations act on: amplitudes at which the parities of tile, row and lane add up to an odd
 // one, or to an even one.
@@ -90,7 +91,42 @@ struct Phases {
   bool applies_scale_backward = false;
 };
 
-using TileOp = std::variant<RotationBlock, Phases>;
+// The amplitudes of a tile at which each of some parities has a given value: none; or a coset of rows, which depends on
+// the tile, and of each of these some lanes, which depend on the row too.
+struct TileCoset {
+  // Whether the parity of (tile's base & mask) is another one than this.
+  struct TileSign {
+    Mask mask = 0;
+    bool odd = false;
+
+    bool at(Mask base) const { return odd_parity(mask & base) != odd; }
+  };
+  struct RowShift {
+    TileSign sign;
+    Index row = 0;
+    bool leaves_support = false;
+  };
+  // The parity of (lane & mask) is as of (number & row_mask), or the other one, by the sign.
+  struct Lanes {
+    TileSign sign;
+    Mask mask = 0;
+    Mask row_mask = 0;  // over the numbers of the rows
+  };
+
+  std::vector<TileSign> tiles;  // only tiles at which none of these holds have any
+  IndexMap rows;                // to which the shifts are added by XOR whose signs hold
+  Index num_active = 0;         // the first `num_active` are visited, the others are outside the support
+  std::vector<RowShift> shifts;
+  std::vector<Lanes> lanes;  // independent of each other
+};
+
+// exp(-i angle/2) on a coset. It neither has a part in the deferred scale nor applies it.
+struct CosetPhase {
+  int rotation = 0;
+  TileCoset coset;
+};
+
+using TileOp = std::variant<RotationBlock, Phases, CosetPhase>;
 
 // Amplitudes that may be non-zero: origin + span.
 struct Support {

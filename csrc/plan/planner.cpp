@@ -12,16 +12,21 @@ namespace {
 
 // --- who applies the deferred scale ----------------------------------------------------------------------------------
 
-void apply_scale_in(std::vector<TileOp*>& segment) {
-  if (segment.empty()) return;
-  std::visit([](auto& op) { op.applies_scale_forward = true; }, *segment.back());
-  std::visit([](auto& op) { op.applies_scale_backward = true; }, *segment.front());
-  segment.clear();
+// Calls f with an operation that carries a scale.
+template <class F>
+void with_carrier(TileOp& op, const F& f) {
+  if (auto* block = std::get_if<RotationBlock>(&op)) {
+    if (!block->half) f(*block);
+  } else if (auto* phases = std::get_if<Phases>(&op)) {
+    f(*phases);
+  }
 }
 
-bool carries_scale(const TileOp& op) {
-  const auto* block = std::get_if<RotationBlock>(&op);
-  return block == nullptr || !block->half;
+void apply_scale_in(std::vector<TileOp*>& segment) {
+  if (segment.empty()) return;
+  with_carrier(*segment.back(), [](auto& op) { op.applies_scale_forward = true; });
+  with_carrier(*segment.front(), [](auto& op) { op.applies_scale_backward = true; });
+  segment.clear();
 }
 
 void apply_scales(Plan& plan) {
@@ -33,7 +38,7 @@ void apply_scales(Plan& plan) {
       continue;
     }
     for (TileOp& op : tiles->operations) {
-      if (carries_scale(op)) segment.push_back(&op);
+      with_carrier(op, [&](auto&) { segment.push_back(&op); });
     }
   }
   apply_scale_in(segment);
@@ -66,7 +71,7 @@ void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vecto
 }  // namespace
 
 Plan make_plan(const Program& program, const Layout& layout) {
-  Lowered lowered = lower(program);
+  Lowered lowered = lower(program, layout.unfuses_cosets);
   if (layout.splits_halves) split_halves(lowered);
   keep_light_cone(program, lowered);
   Plan plan;

@@ -145,7 +145,14 @@ std::vector<SegmentPlanner::Window> SegmentPlanner::schedule(const TileGeometry&
 void SegmentPlanner::add_operations(TilePass& pass, const TileGeometry& tile, bool is_local, const Window& round) {
   const TileOpBuilder builder(plan_, pass, tile, support_, visited_, is_local);
   if (pauli_word(round[0]).is_diagonal()) {
-    pass.operations.push_back(builder.phases(round));
+    Window everywhere;
+    for (const int t : round) {
+      if (rotation(t).coset.empty()) everywhere.push_back(t);
+    }
+    if (!everywhere.empty()) pass.operations.push_back(builder.phases(everywhere));
+    for (const int t : round) {
+      if (!rotation(t).coset.empty()) pass.operations.push_back(CosetPhase{t, builder.coset(rotation(t).coset)});
+    }
     return;
   }
   for (const std::vector<int>& block : builder.blocks(round)) {

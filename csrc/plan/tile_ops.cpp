@@ -114,6 +114,92 @@ TileOpBuilder::Rows TileOpBuilder::visited_rows() const {
   return rows;
 }
 
+// --- cosets ----------------------------------------------------------------------------------------------------------
+
+namespace {
+
+// An equation: the parity of (row's number and lane & local) is 1 where the sign holds.
+struct Equation {
+  TileCoset::TileSign sign;
+  Mask local = 0;  // lanes, then bits of the number
+
+  Mask pivot() const { return local & -local; }
+
+  void add(const Equation& o) {
+    local ^= o.local;
+    sign.mask ^= o.sign.mask;
+    sign.odd = sign.odd != o.sign.odd;
+  }
+};
+
+// Makes the lowest bit of each equation its pivot, which no other has; those without any bit left come last.
+void eliminate(std::vector<Equation>& equations) {
+  for (Equation& e : equations) {
+    for (const Equation& o : equations) {
+      if (&o != &e && (e.local & o.pivot()) != 0 && &o < &e) e.add(o);
+    }
+    for (Equation& o : equations) {
+      if (&o < &e && (o.local & e.pivot()) != 0) o.add(e);
+    }
+  }
+}
+
+}  // namespace
+
+TileCoset TileOpBuilder::coset(const std::vector<Half>& halves) const {
+  const Rows rows = visited_rows();
+  const auto num_active_bits = static_cast<int>(rows.visited.size());
+  std::vector<Mask> basis = rows.visited;
+  complete(basis, row_bits());
+  std::vector<Equation> equations;
+  for (const Half& h : halves) {
+    const Mask local = tile_.parity(h.mask);
+    const Mask row_mask = local >> lane_bits();
+    Equation e{{h.mask, h.even == odd_parity(rows.origin & row_mask)}, local & (unit(lane_bits()) - 1)};
+    for (std::size_t i = 0; i < basis.size(); ++i)
+      e.local |= Mask{odd_parity(basis[i] & row_mask)} << (static_cast<int>(i) + lane_bits());
+    equations.push_back(e);
+  }
+  eliminate(equations);
+  TileCoset found;
+  // What each bit of a row's number adds, to the number that `basis` counts, where it is no pivot.
+  std::vector<Mask> numbers;
+  for (int bit = 0; bit < row_bits(); ++bit) numbers.push_back(unit(bit));
+  Mask pivots = 0;
+  for (const Equation& e : equations) {
+    const int bit = e.local == 0 ? -1 : std::countr_zero(e.local) - lane_bits();
+    if (e.local == 0) found.tiles.push_back(e.sign);
+    if (e.local == 0 || bit < 0) continue;
+    found.shifts.push_back({e.sign, static_cast<Index>(basis[bit]), bit >= num_active_bits});
+    pivots |= unit(bit);
+    for (int other = bit + 1; other < row_bits(); ++other) {
+      if ((e.local >> (other + lane_bits())) & 1) numbers[other] |= unit(bit);
+    }
+  }
+  std::vector<Mask> free;
+  int num_active_free = 0;
+  for (int bit = 0; bit < row_bits(); ++bit) {
+    if ((pivots >> bit) & 1) continue;
+    free.push_back(numbers[bit]);
+    num_active_free += bit < num_active_bits ? 1 : 0;
+  }
+  for (const Equation& e : equations) {
+    const Mask lanes = e.local & (unit(lane_bits()) - 1);
+    if (lanes == 0) continue;
+    Mask row_mask = 0;
+    for (std::size_t j = 0; j < free.size(); ++j) row_mask |= Mask{odd_parity(free[j] & (e.local >> lane_bits()))} << j;
+    found.lanes.push_back({e.sign, lanes, row_mask});
+  }
+  for (Mask& v : free) {
+    Mask row = 0;
+    for (std::size_t i = 0; i < basis.size(); ++i) row ^= (v >> i) & 1 ? basis[i] : 0;
+    v = row;
+  }
+  found.num_active = Index{1} << num_active_free;
+  found.rows = IndexMap(rows.origin, free);
+  return found;
+}
+
 // --- blocks ----------------------------------------------------------------------------------------------------------
 
 TileOpBuilder::Flip TileOpBuilder::flip(int rotation) const {

@@ -19,6 +19,9 @@ class TileOpBuilder {
   // Of diagonal rotations.
   Phases phases(const std::vector<int>& round) const;
 
+  // The intersection of the halves.
+  TileCoset coset(const std::vector<Half>& halves) const;
+
   // The blocks that rotations which trade rows or lanes form.
   std::vector<std::vector<int>> blocks(const std::vector<int>& round) const;
   RotationBlock rotation_block(const std::vector<int>& rotations) const;

@@ -272,7 +272,7 @@ inline Circuit pauli_word_circuit(Random& random, int num_wires, int num_gates) 
     const GateInfo& info = gate_info(opcode);
     if (info.num_wires > num_wires || info.family == Family::matrix || info.family == Family::diagonal) continue;
     program.gates.push_back(random_gate(random, circuit, opcode, 1));
-    if (!lower(program).gate_ops.empty()) program.gates.pop_back();
+    if (!lower(program, true).gate_ops.empty()) program.gates.pop_back();
   }
   for (int m = 0; m < 2; ++m) {
     program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
@@ -297,6 +297,26 @@ inline Circuit half_circuit(Random& random, int num_wires, int num_gates) {
     const int controls = is_half && gate_info(opcode).num_wires == 1 ? 2 : 1;
     Gate gate = random_gate(random, circuit, opcode, controls);
     if (gate.controls.size() <= 1) program.gates.push_back(std::move(gate));
+  }
+  program.measurements = {{MeasurementKind::state, {}, {}}};
+  program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
+  return circuit;
+}
+
+// Diagonal gates with up to five controls, among rotations and permutations; from a basis state on.
+inline Circuit coset_circuit(Random& random, int num_wires, int num_gates) {
+  constexpr std::string_view diagonals[] = {"Z",       "S",   "T",  "RZ", "PhaseShift", "GlobalPhase",
+                                            "MultiRZ", "CCZ", "CZ", "Z",  "CRZ",        "ControlledPhaseShift"};
+  constexpr std::string_view others[] = {"RY", "RX", "H", "X", "CNOT", "SWAP", "RZ", "CRX", "IsingXX", "Rot"};
+  Circuit circuit = empty_circuit(num_wires);
+  Program& program = circuit.program;
+  program.initial = {Preparation::basis, random.wires(num_wires, num_wires), {}, no_input};
+  for (int w = 0; w < num_wires; ++w) program.initial.bits.push_back(random.below(2));
+  while (static_cast<int>(program.gates.size()) < num_gates) {
+    const bool is_diagonal = random.chance(0.4);
+    const Opcode opcode = opcode_of(is_diagonal ? diagonals[random.below(12)] : others[random.below(10)]);
+    if (gate_info(opcode).num_wires > num_wires) continue;
+    program.gates.push_back(random_gate(random, circuit, opcode, is_diagonal ? 5 : 0));
   }
   program.measurements = {{MeasurementKind::state, {}, {}}};
   program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));

@@ -77,6 +77,19 @@ TEST(rotations_of_half_the_amplitudes) {
   set_thresholds({});
 }
 
+TEST(phases_on_cosets) {
+  Random random(43);
+  for (int round = 0; round < 60; ++round) {
+    set_thresholds({.tile_bits = round % 2 == 0 ? 0 : 2 + round % 5,
+                    .scale_bits = round % 3 == 0 ? 2 : 24,
+                    .support = round % 5 != 0,
+                    .regime = round % 4 < 2 ? RegimeChoice::single : RegimeChoice::lanes});
+    const Index batch = round % 4 == 1 ? 1 : 1 + round % 11;
+    check_case(make_case(random, coset_circuit(random, 2 + round % 7, 20), batch), 1 + round % 2);
+  }
+  set_thresholds({});
+}
+
 // The dense simulator's zeros are not exact; what else there is, is the product of a few sines.
 template <class T>
 void check_zeros(const Case& c) {

@@ -51,7 +51,9 @@ std::vector<const TilePass*> tile_passes(const Plan& plan) {
   return found;
 }
 
-// Per operation: the number of rotations of a block, minus the number of strings of phases.
+constexpr int coset_phase = 100;
+
+// Per operation: the number of rotations of a block, minus the number of strings of phases; of an unfused gate 0.
 std::vector<int> shape(const Plan& plan) {
   std::vector<int> found;
   for (const Pass& pass : plan.passes) {
@@ -63,6 +65,8 @@ std::vector<int> shape(const Plan& plan) {
     for (const TileOp& op : tiles->operations) {
       if (const auto* block = std::get_if<RotationBlock>(&op)) {
         found.push_back(static_cast<int>(block->rotations.size()));
+      } else if (std::holds_alternative<CosetPhase>(op)) {
+        found.push_back(coset_phase);
       } else {
         found.push_back(-static_cast<int>(std::get<Phases>(op).strings.size()));
       }
@@ -140,7 +144,8 @@ TEST(what_is_no_product_of_rotations_is_a_gate_op) {
   CHECK(shape(plan_of(3, {make_gate("Toffoli", {0, 1, 2})})) == Shape({0}));
   CHECK(shape(plan_of(4, {make_gate("DoubleExcitation", {0, 1, 2, 3}, {{0, 0, 1, 0}})})) == Shape({0}));
   CHECK(lower(circuit_of(3, {make_gate("CSWAP", {0, 1, 2})}).program).gate_ops.at(0).kind == GateOpKind::exchange);
-  CHECK(lower(circuit_of(3, {make_gate("CCZ", {0, 1, 2})}).program).gate_ops.at(0).kind == GateOpKind::diagonal);
+  const Circuit diagonal = circuit_of(3, {make_gate("CCZ", {0, 1, 2})});
+  CHECK(lower(diagonal.program, true).gate_ops.at(0).kind == GateOpKind::diagonal);
   const Gate twice = controlled(controlled(rotation("RX", 0), 1), 2);
   CHECK(lower(circuit_of(3, {twice}).program).gate_ops.at(0).kind == GateOpKind::dense);
 }
@@ -237,7 +242,8 @@ TEST(gate_ops_outside_the_light_cone_are_left_out) {
   const std::vector<Gate> gates{make_gate("Toffoli", {0, 1, 2}), make_gate("CCZ", {0, 1, 3})};
   CHECK(inside(4, gates, {MeasurementKind::probs, {2}, {}}).gate_ops.size() == 1);
   CHECK(inside(4, gates, {MeasurementKind::probs, {0}, {}}).gate_ops.empty());
-  CHECK(inside(4, gates, {MeasurementKind::density_matrix, {0}, {}}).gate_ops.size() == 2);
+  CHECK(inside(4, gates, {MeasurementKind::density_matrix, {0}, {}}).gate_ops.size() == 1);
+  CHECK(inside(4, gates, {MeasurementKind::density_matrix, {0}, {}}).rotations.size() == 1);
 }
 
 // A matrix that is an input may be any: its gradient has directions that leave the unitary ones.
@@ -512,6 +518,8 @@ std::vector<Index> visited_rows(const RotationBlock& block, int part_bits) {
   return rows;
 }
 
+std::vector<Index> visited_rows(const CosetPhase&, int) { return {}; }
+
 Amplitudes visited(const Plan& plan, const TilePass& pass, const TileOp& op) {
   const int n = plan.program->num_wires;
   Amplitudes found(std::size_t{1} << n, false);
@@ -544,6 +552,7 @@ void check_support(const Plan& plan) {
       continue;
     }
     for (const TileOp& op : tiles->operations) {
+      if (std::holds_alternative<CosetPhase>(op)) continue;
       const Amplitudes now = visited(plan, *tiles, op);
       CHECK(includes(now, before));
       before = now;
@@ -574,6 +583,75 @@ TEST(supports_only_grow) {
   }
   CHECK(local > 100);
   CHECK(elsewhere > 100);
+}
+
+// --- phases on cosets ------------------------------------------------------------------------------------------------
+
+TEST(controlled_phases_share_a_pass_with_rotations) {
+  const Gate phase = controlled(controlled(rotation("RZ", 2), 1), 0);
+  CHECK(shape(plan_of(5, {rotation("RY", 3), make_gate("CCZ", {0, 1, 2}), rotation("RY", 4)})) ==
+        Shape({coset_phase, 2}));
+  CHECK(shape(plan_of(4, {rotation("RY", 0), phase, rotation("RY", 3), rotation("RY", 0)})) ==
+        Shape({2, coset_phase, coset_phase, 1}));
+  CHECK(shape(plan_of(4, {rotation("RY", 0), phase}, {.tile_bits = max_wires, .unfuses_cosets = true})) ==
+        Shape({1, 0}));
+}
+
+// What `coset` takes of a tile, as marks on the amplitudes of the state.
+void mark(const TilePass& pass, Index tile, const TileCoset& coset, const Layout& layout, std::vector<int>& marks) {
+  const auto base = static_cast<Mask>(pass.tiles[tile]);
+  const auto holds = [&](const auto& sign) { return sign.at(base); };
+  if (std::ranges::any_of(coset.tiles, holds)) return;
+  Index shift = 0;
+  for (const TileCoset::RowShift& s : coset.shifts) {
+    if (holds(s.sign) && s.leaves_support) return;
+    shift ^= holds(s.sign) ? s.row : 0;
+  }
+  for (Index number = 0; number < coset.num_active; ++number) {
+    for (Mask lane = 0; lane < unit(layout.lane_bits); ++lane) {
+      const bool inside = std::ranges::all_of(coset.lanes, [&](const TileCoset::Lanes& l) {
+        return odd_parity(lane & l.mask) == (odd_parity(static_cast<Mask>(number) & l.row_mask) != holds(l.sign));
+      });
+      if (inside) ++marks[base ^ static_cast<Mask>(pass.rows[coset.rows[number] ^ shift]) ^ lane];
+    }
+  }
+}
+
+// Each amplitude of the coset once, as far as the operations around it go.
+TEST(cosets_are_what_the_controls_say) {
+  Random random(7);
+  int count = 0;
+  for (int round = 0; round < 400; ++round) {
+    const int n = 3 + random.below(6);
+    Circuit circuit = coset_circuit(random, n, random.below(20));
+    circuit.program.measurements = {measured_state};
+    const int lane_bits = random.below(std::min(n, 4));
+    for (const Layout& layout : {Layout{0, 0, max_wires}, Layout{lane_bits, 0, max_wires},
+                                 Layout{lane_bits, 0, 2 + lane_bits}, Layout{lane_bits, 0, 1 + lane_bits}}) {
+      const Plan plan = make_plan(circuit.program, layout);
+      for (const TilePass* pass : tile_passes(plan)) {
+        std::vector<int> before(std::size_t{1} << n, 0);
+        for (const TileOp& op : pass->operations) {
+          const auto* phase = std::get_if<CosetPhase>(&op);
+          if (phase == nullptr) {
+            const Amplitudes now = visited(plan, *pass, op);
+            before.assign(now.begin(), now.end());
+            continue;
+          }
+          std::vector<int> marks(std::size_t{1} << n, 0);
+          for (Index tile = 0; tile < pass->num_active_tiles; ++tile) mark(*pass, tile, phase->coset, layout, marks);
+          for (std::size_t i = 0; i < marks.size(); ++i) {
+            const bool inside = std::ranges::all_of(plan.rotations[phase->rotation].coset,
+                                                    [&](const Half& h) { return odd_parity(i & h.mask) != h.even; });
+            CHECK(marks[i] <= (inside ? 1 : 0));
+            CHECK(marks[i] == 1 || !inside || before[i] == 0);
+          }
+          ++count;
+        }
+      }
+    }
+  }
+  CHECK(count > 1000);
 }
 
 int rotations_planned(const Plan& plan) {

@@ -81,6 +81,7 @@ TEST(tiles) {
   };
   for (int opcode = 0; opcode < num_gates; opcode += 3) check(tiled_circuit(random, opcode));
   for (int round = 0; round < 8; ++round) check(half_circuit(random, 7, 10));
+  for (int round = 0; round < 8; ++round) check(coset_circuit(random, 7, 14));
   set_thresholds({});
 }
 

@@ -41,6 +41,7 @@ Circuit any_circuit(Random& random, int n) {
   const int gates = random.below(n > 5 ? 20 : 40);  // each may bring a matrix, and the dense simulator takes its time
   if (random.chance(0.25)) return random_circuit(random, n, gates);
   if (random.chance(0.3)) return half_circuit(random, n, gates);
+  if (random.chance(0.2)) return coset_circuit(random, n, gates);
   return random.chance(0.15) ? pauli_word_circuit(random, n, gates) : layered_circuit(random, n, 1 + random.below(6));
 }
 

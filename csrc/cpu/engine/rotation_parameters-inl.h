@@ -39,7 +39,7 @@ struct OpParameters {
   double scale_before = 1;  // true state = this times the state in memory, before the operation
   double scale_after = 1;
   int first_angle = 0;  // of the halved angles, with a row of lanes each, if they are per sample
-  Angles<T> angles;     // of a block, tile signs left out
+  Angles<T> angles;     // of a block, tile signs left out; of a phase on a coset the first
   // Of phases: the strings of which samples have their own, and those that lanes share, with one table made once.
   int first_string = 0;
   int end_string = 0;
@@ -79,6 +79,8 @@ class HalfAngles {
     };
     if (const auto* block = std::get_if<RotationBlock>(&op)) {
       for (const int t : block->rotations) write([&](int l) { return of_rotation(t, l); });
+    } else if (const auto* phase = std::get_if<CosetPhase>(&op)) {
+      write([&](int l) { return of_rotation(phase->rotation, l); });
     } else {
       for (const DiagonalRotation& s : std::get<Phases>(op).strings) {
         if (is_per_sample(s)) write([&](int l) { return of_string(s, l); });
@@ -104,6 +106,7 @@ class HalfAngles {
 
   bool reads_batched(const TileOp& op) const {
     if (const auto* block = std::get_if<RotationBlock>(&op)) return reads_batched(block->rotations);
+    if (const auto* phase = std::get_if<CosetPhase>(&op)) return reads_batched(phase->rotation);
     const auto& strings = std::get<Phases>(op).strings;
     return std::any_of(strings.begin(), strings.end(),
                        [&](const DiagonalRotation& s) { return reads_batched(s.rotations); });
@@ -127,8 +130,9 @@ class HalfAngles {
   }
 
  private:
-  // Of the rotations of a block, or of strings with factors of their own.
+  // Of the rotations of a block, of strings with factors of their own, or of a phase on a coset.
   std::size_t per_sample_angles(const TileOp& op) const {
+    if (std::holds_alternative<CosetPhase>(op)) return 1;
     const auto* block = std::get_if<RotationBlock>(&op);
     return block != nullptr ? block->rotations.size() : per_sample_strings(op);
   }
@@ -255,8 +259,10 @@ class RotationParameters {
       n.scale_before = scale;
       if (const auto* block = std::get_if<RotationBlock>(&op)) {
         prepare_block(*block, n);
+      } else if (const auto* phases = std::get_if<Phases>(&op)) {
+        prepare_phases(*phases, n);
       } else {
-        prepare_phases(std::get<Phases>(op), n);
+        prepare_coset_phase(n);
       }
       n.ready = true;
     }
@@ -314,6 +320,17 @@ class RotationParameters {
     n.scale_after = applies_scale(block) ? 1 : n.scale_before;
     if (carries && !applies_scale(block))
       n.scale_after /= (n.angles.unnormalised && cosines * n.scale_before < 0 ? -1 : 1) * std::sqrt(square);
+  }
+
+  void prepare_coset_phase(OpParameters<V>& n) {
+    const int lanes = n.lanes();
+    for (int l = 0; l < batch_lanes<T>; ++l) {
+      const int at = n.first_angle + (lanes == 1 ? 0 : l);
+      n.angles.a[0][l] = static_cast<T>(angles_.cosines()[at]);
+      n.angles.b[0][l] = static_cast<T>(angles_.sines()[at]);
+      n.some_nan |= std::isnan(angles_.cosines()[at]);
+    }
+    n.scale_after = n.scale_before;
   }
 
   static double square_length(T x, T y) {

@@ -18,6 +18,7 @@ namespace ketgrad {
 namespace {
 
 inline Index rotation_count(const TileOp& op) {
+  if (std::holds_alternative<CosetPhase>(op)) return 1;
   if (const auto* block = std::get_if<RotationBlock>(&op)) return static_cast<Index>(block->rotations.size());
   Index count = 0;
   for (const DiagonalRotation& s : std::get<Phases>(op).strings) count += static_cast<Index>(s.rotations.size());
@@ -29,6 +30,7 @@ inline void append_rotations(const TileOp& op, std::vector<int>& rotations) {
     rotations.insert(rotations.end(), block->rotations.begin(), block->rotations.end());
     return;
   }
+  if (const auto* phase = std::get_if<CosetPhase>(&op)) return rotations.push_back(phase->rotation);
   for (const DiagonalRotation& s : std::get<Phases>(op).strings)
     rotations.insert(rotations.end(), s.rotations.begin(), s.rotations.end());
 }
@@ -85,6 +87,11 @@ class RotationOverlaps {
     }
   }
 
+  // sums[lane] += Im(conj(bra) ket), summed over the coset.
+  static void add_of_coset(const OpParameters<V>& n, const Row<T>& found, double* sums) {
+    TileRunner<V>::add_sum(found, Row<T>{} + 1, n.scale_before * n.scale_before, sums);
+  }
+
  private:
   const Plan& plan_;
 };
@@ -123,6 +130,7 @@ class RotationPasses {
   static constexpr int width = lane_width<V>;
   using Cell = typename TileRunner<V>::Cell;
   using Part = typename TileParameters<V>::Part;
+  using CosetPart = typename TileParameters<V>::CosetPart;
 
  public:
   RotationPasses(const Call<T>& call, const Plan& plan, bool inverse, const SampleGroup& group, TileRunner<V>& tiles)
@@ -187,6 +195,12 @@ class RotationPasses {
         apply_rotations(rows, *block, angles, part.groups);
       });
     }
+    if (const auto* phase = std::get_if<CosetPhase>(&op)) {
+      return tile_.for_coset(phase->coset, base, [&](const CosetPart& part) {
+        apply_coset_phase(rows, CosetFactors<Cell>(n.angles.a[0], n.angles.b[0], part.lanes, part.rows.conditions),
+                          part.rows);
+      });
+    }
     const Phases& phases = std::get<Phases>(op);
     tile_.for_each_table(phases, n, pass, base, work, [&](const auto* table) {
       apply_phases<Cell>(rows, table, phases.rows, tile_.rows_to_visit(phases));
@@ -197,6 +211,12 @@ class RotationPasses {
             Workspace<V>& work, const std::vector<char>& requested, double* sums) const {
     if (const auto* block = std::get_if<RotationBlock>(&op))
       return undo_block(*block, n, base, ket, bra, requested, sums);
+    if (const auto* phase = std::get_if<CosetPhase>(&op)) {
+      return tile_.for_coset(phase->coset, base, [&](const CosetPart& part) {
+        const CosetFactors<Cell> factors(n.angles.a[0], n.angles.b[0], part.lanes, part.rows.conditions);
+        overlaps_.add_of_coset(n, undo_coset_phase(ket, bra, factors, part.lanes, part.rows), sums);
+      });
+    }
     undo_phases_of(std::get<Phases>(op), n, pass, base, ket, bra, work, requested, sums);
   }
 

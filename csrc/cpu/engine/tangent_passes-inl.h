@@ -151,6 +151,12 @@ class GeneratorWeights {
     return weights;
   }
 
+  // Of a phase on a coset; zero where its angle has no tangent.
+  Row<T> of_coset(int operation) const {
+    const int first = first_weight_[operation];
+    return first < 0 ? Row<T>{} : weights_[first];
+  }
+
   // Calls f with the sum over strings of weight (-1)^parity, a function of the rows, if an angle has a tangent. Where
   // all lanes share it, it is made once, of numbers.
   template <class F>
@@ -181,7 +187,7 @@ class GeneratorWeights {
     return w;
   }
 
-  // One weight a rotation of a block, one a string of phases. Returns where they begin, -1 where nothing has a tangent.
+  // One weight a rotation of a block or a coset, one a string of phases. Returns where they begin, -1 where nothing has a tangent.
   int add_weights(const TileOp& op) {
     std::vector<int> rotations;
     append_rotations(op, rotations);
@@ -193,6 +199,10 @@ class GeneratorWeights {
         const Row<T> w = weight(t, real_sign(plan_.rotations[t].pauli_word));
         weights_.push_back(single ? w * lane_signs<T>(block->lane_sign[j]) : w);
       }
+      return first;
+    }
+    if (const auto* phase = std::get_if<CosetPhase>(&op)) {
+      weights_.push_back(weight(phase->rotation, 1));
       return first;
     }
     for (const DiagonalRotation& s : std::get<Phases>(op).strings) {
@@ -241,6 +251,7 @@ class TangentPasses {
   static constexpr int width = lane_width<V>;
   using Cell = typename TileRunner<V>::Cell;
   using Part = typename TileParameters<V>::Part;
+  using CosetPart = typename TileParameters<V>::CosetPart;
 
  public:
   using States = TangentStates<T>;
@@ -309,6 +320,14 @@ class TangentPasses {
              Workspace<V>& work) const {
     const OpParameters<V>& n = parameters_[at];
     if (const auto* block = std::get_if<RotationBlock>(&op)) return apply_block(*block, at, base, rows, tangents);
+    if (const auto* phase = std::get_if<CosetPhase>(&op)) {
+      return tile_.for_coset(phase->coset, base, [&](const CosetPart& part) {
+        const CosetFactors<Cell> factors(n.angles.a[0], n.angles.b[0], part.lanes, part.rows.conditions);
+        apply_coset_phase(rows, factors, part.rows);
+        apply_coset_phase(tangents, factors, part.rows);
+        generate_coset_phase<Cell>(rows, tangents, weights_.of_coset(at), part.lanes, part.rows);
+      });
+    }
     const Phases& phases = std::get<Phases>(op);
     const Index visited = tile_.rows_to_visit(phases);
     tile_.for_each_table(phases, n, pass, base, work, [&](const auto* table) {
@@ -323,7 +342,20 @@ class TangentPasses {
   void undo(const TileOp& op, int at, const TilePass& pass, Mask base, const States& rows, Workspace<V>& work,
             const std::vector<char>& requested, double* sums) const {
     if (const auto* block = std::get_if<RotationBlock>(&op)) return undo_block(*block, at, base, rows, requested, sums);
+    if (const auto* phase = std::get_if<CosetPhase>(&op)) return undo_coset_phase_of(*phase, at, base, rows, sums);
     undo_phases_of(std::get<Phases>(op), at, pass, base, rows, work, requested, sums);
+  }
+
+  void undo_coset_phase_of(const CosetPhase& phase, int at, Mask base, const States& rows, double* sums) const {
+    const OpParameters<V>& n = parameters_[at];
+    tile_.for_coset(phase.coset, base, [&](const CosetPart& part) {
+      const CosetFactors<Cell> factors(n.angles.a[0], n.angles.b[0], part.lanes, part.rows.conditions);
+      const Row<T> first = undo_coset_phase(rows.ket, rows.bra_tangent, factors, part.lanes, part.rows);
+      const Row<T> second = undo_coset_phase(rows.ket_tangent, rows.bra, factors, part.lanes, part.rows);
+      overlaps_.add_of_coset(n, first + second, sums);
+      generate_coset_phase<Cell>(rows.ket, rows.ket_tangent, weights_.of_coset(at), part.lanes, part.rows);
+      generate_coset_phase<Cell>(rows.bra, rows.bra_tangent, weights_.of_coset(at), part.lanes, part.rows);
+    });
   }
 
   void apply_block(const RotationBlock& block, int at, Mask base, T* rows, T* tangents) const {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cpu/engine/rotation_parameters-inl.h"
+#include "cpu/kernels/cosets-inl.h"
 
 namespace ketgrad {
 namespace {
@@ -54,6 +55,34 @@ class TileParameters {
     if (half.odd_groups) visit_half(groups_to_visit(*half.odd_groups, half.num_odd_active), true);
   }
 
+  // A phase on a coset in one tile.
+  struct CosetPart {
+    CosetRows rows;
+    CosetLanes<T> lanes;
+  };
+
+  // Calls f(part), if any of the tile's amplitudes are in the coset.
+  template <class F>
+  void for_coset(const TileCoset& coset, Mask base, const F& f) const {
+    for (const TileCoset::TileSign& sign : coset.tiles) {
+      if (sign.at(base)) return;
+    }
+    const bool some_nan = parameters_.some_nan();
+    CosetPart part{{coset.rows, some_nan ? coset.rows.size() : coset.num_active}, {}};
+    for (const TileCoset::RowShift& s : coset.shifts) {
+      if (!s.sign.at(base)) continue;
+      if (s.leaves_support && !some_nan) return;
+      part.rows.shift ^= s.row;
+    }
+    part.rows.conditions = static_cast<int>(coset.lanes.size());
+    for (int j = 0; j < part.rows.conditions; ++j) {
+      part.rows.row_mask[j] = coset.lanes[j].row_mask;
+      part.rows.pattern |= unsigned{coset.lanes[j].sign.at(base)} << j;
+    }
+    for (int p = 0; p < 1 << part.rows.conditions; ++p) part.lanes.in[p] = lanes_of_pattern(coset, p);
+    f(part);
+  }
+
   Index rows_to_visit(const Phases& phases) const {
     return parameters_.some_nan() ? phases.rows.size() : phases.num_active;
   }
@@ -75,6 +104,15 @@ class TileParameters {
   }
 
  private:
+  static Row<T> lanes_of_pattern(const TileCoset& coset, int pattern) {
+    Row<T> in = Row<T>{} + 1;
+    for (std::size_t j = 0; j < coset.lanes.size(); ++j) {
+      const T wanted = (pattern >> j) & 1 ? -1 : 1;
+      in *= (lane_signs<T>(coset.lanes[j].mask) * wanted + 1) * T(0.5);
+    }
+    return in;
+  }
+
   // With NaN among the parameters, zeros become NaN too.
   Groups groups_to_visit(const IndexMap& groups, Index num_active) const {
     return {groups, parameters_.some_nan() ? groups.size() : num_active};

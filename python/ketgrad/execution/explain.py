@@ -29,6 +29,7 @@ class PassReport:
         blocks: the number of blocks of up to three rotations that are applied together in registers.
         phases: the number of tables of merged diagonal rotations.
         strings: the number of Z-strings in these tables.
+        coset_phases: the number of phases at those basis states where several wires have given values.
         multiply_adds: expected multiply-adds of real numbers, forward and backward.
         bytes: expected bytes between cache and memory, forward and backward.
         seconds: measured, forward and backward, summed over all circuits and threads; None without `measure=True`.
@@ -41,6 +42,7 @@ class PassReport:
     blocks: int
     phases: int
     strings: int
+    coset_phases: int
     multiply_adds: tuple[float, float]
     bytes: tuple[float, float]
     seconds: tuple[float, float] | None
@@ -286,6 +288,7 @@ def _pass_report(circuit: Circuit, index: int, found: dict[str, Any], times: dic
         blocks=found["blocks"],
         phases=found["phases"],
         strings=found["strings"],
+        coset_phases=found["coset_phases"],
         multiply_adds=(costs[0], costs[2]),
         bytes=(costs[1], costs[3]),
         seconds=None if times is None else (times["forward"][index], times["backward"][index]),
@@ -298,6 +301,8 @@ def _rotations(found: dict[str, Any]) -> str:
         parts.append(f"{_counted(found['rotations'], 'rotation')} in {_counted(found['blocks'], 'block')}")
     if found["phases"]:
         parts.append(f"{_counted(found['strings'], 'phase')} in {_counted(found['phases'], 'table')}")
+    if found["coset_phases"]:
+        parts.append(_counted(found["coset_phases"], "phase on a coset", "phases on cosets"))
     return ", ".join(parts)
 
 
@@ -306,7 +311,7 @@ def _observable_report(found: dict[str, Any], seconds: tuple[float, float] | Non
     where = ", in the tiles of the last pass" if found["in_last_pass"] else ""
     what = f"{_counted(found['words'], 'Pauli word')} in {_counted(found['groups'], 'group')}{where}"
     return PassReport(
-        what, found["tiles"], found["tiles"], 0, 0, 0, 0, (costs[0], costs[2]), (costs[1], costs[3]), seconds
+        what, found["tiles"], found["tiles"], 0, 0, 0, 0, 0, (costs[0], costs[2]), (costs[1], costs[3]), seconds
     )
 
 
@@ -317,8 +322,8 @@ def _code(text: str) -> str:
     return f"\n{text}" if text else " nothing"
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _counted(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
 
 
 def _row(index: int, report: PassReport) -> list[str]:
