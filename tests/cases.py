@@ -816,9 +816,25 @@ def _many_wires(leaves: Leaves) -> kg.Tape:
     return kg.Tape(gates, [kg.expval(_word(wires, "XYZXYZXYZXYZ")), kg.probs(wires=[11, 0, 6])])
 
 
+def _phases_with_many_controls(leaves: Leaves) -> kg.Tape:
+    wires = range(9)
+    gates = [
+        *layer(leaves, wires),
+        kg.ctrl(kg.Z(8), range(8), [wire % 3 > 0 for wire in range(8)]),
+        kg.CNOT(wires=[7, 2]),
+        kg.ctrl(kg.PhaseShift(leaves.angle(), wires=2), [8, 7]),
+        kg.RY(leaves.angle(), wires=0),
+        kg.ctrl(kg.RZ(leaves.angle(), wires=0), [3, 8, 1]),
+        kg.ctrl(kg.MultiRZ(leaves.angle(), wires=[5, 8, 6]), [7, 4], [False, True]),
+        *layer(leaves, leaves.order(9)),
+    ]
+    return kg.Tape(gates, [kg.expval(_word(wires, "XYZXYZXYZ")), kg.probs(wires=[8, 0])])
+
+
 CIRCUITS: list[Case] = [
     _circuit(build)
     for build in (
+        _phases_with_many_controls,
         _parameter_used_by_two_gates,
         _parameter_of_gate_and_coefficient,
         _matrix_used_twice,

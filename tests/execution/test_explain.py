@@ -65,6 +65,19 @@ def test_gates_that_stay_alone_are_named() -> None:
     assert "complex128" in text
 
 
+def test_controlled_phases_share_a_pass_with_rotations() -> None:
+    layer = [kg.RY(0.1 + w, wires=w) for w in range(8)]
+
+    def work(controls: int) -> float:
+        phase = kg.ctrl(kg.PhaseShift(0.3, wires=7), range(controls))
+        (found,) = kg.explain(kg.Tape([*layer, phase, *layer], [kg.state()])).passes
+        assert found.coset_phases == 1
+        assert "1 phase on a coset" in found.what
+        return found.multiply_adds[0]
+
+    assert work(2) > work(3) > work(5)
+
+
 def test_permutations_take_no_pass() -> None:
     found = kg.explain(kg.Tape([kg.CNOT(wires=[0, 1]), kg.SWAP(wires=[0, 1]), kg.X(0)], [kg.probs()]))
     assert found.passes == ()
