@@ -107,8 +107,8 @@ class TileParameters {
   static Row<T> lanes_of_pattern(const TileCoset& coset, int pattern) {
     Row<T> in = Row<T>{} + 1;
     for (std::size_t j = 0; j < coset.lanes.size(); ++j) {
-      const T wanted = (pattern >> j) & 1 ? -1 : 1;
-      in *= (lane_signs<T>(coset.lanes[j].mask) * wanted + 1) * T(0.5);
+      const T sign = (pattern >> j) & 1 ? -1 : 1;
+      in *= (lane_signs<T>(coset.lanes[j].mask) * sign + 1) * T(0.5);
     }
     return in;
   }
