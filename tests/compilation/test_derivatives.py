@@ -290,6 +290,16 @@ def test_several_tapes() -> None:
     agree(compiled, angles(3), loss=squared)
 
 
+def test_the_circuit_of_a_layer() -> None:
+    blocks = [kg.nn.AngleEmbedding(2), kg.nn.StronglyEntangling(2, layers=2)]
+    layer = kg.nn.CircuitLayer.from_blocks(blocks, measurements=[kg.expval(kg.Z(0)), kg.expval(kg.X(1))])
+    inputs, loss = angles(5, 2, dtype=torch.float32), kg.MeanSquaredError(angles(5, 2, dtype=torch.float32))
+    agree(layer.circuit, inputs, layer.weights, argnums=(0, 1), loss=loss)
+    layer.circuit.value_and_backward(inputs, layer.weights, loss=loss)
+    (expected,) = torch.autograd.grad(torch.nn.functional.mse_loss(layer(inputs), loss.targets), layer.weights)
+    assert_close(layer.weights.grad, expected)
+
+
 def test_batches_of_every_size() -> None:
     compiled = kg.compile(classifier)
     for size in (0, 1, 2, 7, 33):

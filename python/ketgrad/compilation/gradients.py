@@ -63,7 +63,8 @@ class Numbers(NamedTuple):
         is_known = targets.shape == self.shape and targets.dtype is self.one.dtype and targets.device == self.one.device
         if not is_known or targets.requires_grad or not size:
             return None
-        return targets.reshape(self.rows) * (-2 / size), 2 / size
+        rows = targets if self.shape == self.rows else targets.reshape(self.rows)
+        return torch.mul(rows, -2 / size), 2 / size
 
 
 class GradientPlan(NamedTuple):
@@ -158,7 +159,7 @@ def value_and_gradients(
             call.id, pack_inputs(call, passed[0]), cotangents, numbers.no_complex, curvature, found.requested[0]
         )
         gradients.add(found.sources[0], passed[0], of_inputs)
-        returned = real.resize_(numbers.shape)
+        returned = real if numbers.shape == numbers.rows else real.view(numbers.shape)
         return returned if loss is None else loss(returned), gradients.total()
     sweeps = [_Sweep(call, of_call) for call, of_call in zip(found.plan.calls, passed, strict=False)]
     with torch.enable_grad():
