@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Never
@@ -18,6 +17,7 @@ from ..native import operators
 from ..native.torch_private import apply_of, pytree
 from .given_tapes import as_aligned_tapes, as_tapes
 from .jacobian_products import AdjointProducts, Run, TapeResult
+from .nesting import Nesting, flatten
 
 _DIFF_METHODS = ("adjoint", None)
 
@@ -75,13 +75,16 @@ class ExecuteTapes(torch.autograd.Function):
             tapes = as_aligned_tapes(kwargs["tapes"])
             _require_held(tapes, parameters)
             return kwargs["jpc"].run_transformed(tapes)
-        out_struct_holder: list[pytree.TreeSpec] = []
+        elif not parameters:  # results without gradients need no node
+            _require_count(kwargs["tapes"], parameters)
+            return kwargs["jpc"].execute(as_aligned_tapes(kwargs["tapes"]))
+        nestings: list[Nesting] = []  # that of the results, which `forward` adds
         # Not `Function.apply`, which checks each parameter for functorch transforms: those were refused above.
-        flat = apply_of(cls)(out_struct_holder, kwargs, *parameters)
-        return _unflatten(flat, out_struct_holder[0])
+        flat = apply_of(cls)(nestings, kwargs, *parameters)
+        return nestings[0].nest(flat)
 
     @staticmethod
-    def forward(ctx: Any, out_struct_holder: list[pytree.TreeSpec], *inp: Any) -> tuple[Any, ...]:
+    def forward(ctx: Any, nestings: list[Nesting], *inp: Any) -> tuple[Any, ...]:
         """Execute the tapes; `inp` is (kwargs, *parameters)."""
         kwargs, *parameters = inp
         tapes, execute_fn, jpc = kwargs["tapes"], kwargs["execute_fn"], kwargs["jpc"]
@@ -91,10 +94,9 @@ class ExecuteTapes(torch.autograd.Function):
             ctx.tape_pass = _AdjointPass(ctx, tapes, jpc, parameters)
         else:
             ctx.tape_pass = _ExternalPass(ctx, tapes, execute_fn, jpc, parameters)
-        flat, out_struct = _flatten(ctx.tape_pass.results)
+        flat, ctx.nesting = flatten(ctx.tape_pass.results)
         del ctx.tape_pass.results  # a reference cycle: results → graph → ctx → results
-        out_struct_holder.append(out_struct)
-        ctx.out_struct = out_struct
+        nestings.append(ctx.nesting)
         integers = [r for r in flat if isinstance(r, Tensor) and not (r.is_floating_point() or r.is_complex())]
         ctx.mark_non_differentiable(*integers)
         return tuple(flat)
@@ -104,31 +106,13 @@ class ExecuteTapes(torch.autograd.Function):
         """Gradients of the parameters; None for the two arguments before them."""
         needed = ctx.needs_input_grad[2:]
         # To pytree None is a node without leaves, so each cotangent is boxed in a tuple.
-        cotangents = _unflatten([(c,) for c in flat_grad_outputs], ctx.out_struct)
+        cotangents = ctx.nesting.nest([(c,) for c in flat_grad_outputs])
         tape_pass = ctx.tape_pass
         found = tape_pass.gradients(ctx, cotangents, needed)
         if not torch.is_grad_enabled() or tape_pass.is_differentiable(found, flat_grad_outputs):
             return (None, None, *found)
         refused = functions.refuse_derivative(found, tape_pass.parameters(), functions.NO_SECOND_DERIVATIVE)
         return (None, None, *refused)
-
-
-def _flatten(results: tuple[TapeResult, ...]) -> tuple[list[Any], pytree.TreeSpec]:
-    """The leaves of results and their structure; faster than pytree if each tape has one tensor."""
-    if all(isinstance(result, Tensor) for result in results):
-        return list(results), _flat_struct(len(results))
-    return pytree.tree_flatten(results)
-
-
-@functools.cache
-def _flat_struct(count: int) -> pytree.TreeSpec:
-    return pytree.tree_structure(tuple(range(count)))
-
-
-def _unflatten(flat: Sequence[Any], struct: pytree.TreeSpec) -> Any:
-    """The inverse of `_flatten`."""
-    is_flat = struct.type is tuple and struct.num_nodes == struct.num_leaves + 1
-    return tuple(flat) if is_flat else pytree.tree_unflatten(flat, struct)
 
 
 def _require_kwargs(kwargs: Any) -> None:
@@ -284,7 +268,7 @@ class _ExternalPass:
         self.saved = ctx.saved_tensors
         boxes = pytree.tree_leaves(cotangents, is_leaf=lambda c: c is None)
         filled = [zero if c is None else c.conj().resolve_conj() for c, zero in zip(boxes, self.zeros, strict=True)]
-        found = self.jpc.compute_vjp(self.tapes, pytree.tree_unflatten(filled, ctx.out_struct))
+        found = self.jpc.compute_vjp(self.tapes, ctx.nesting.nest(filled))
         if len(found) != len(self.tapes):
             raise ValueError(f"the jpc returned gradients of {len(found)} tapes for {len(self.tapes)}")
         flat: list[Any] = []
