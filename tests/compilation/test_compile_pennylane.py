@@ -610,6 +610,32 @@ def test_arguments_that_would_lose_their_gradients_are_refused() -> None:
         compiled(leaf(), leaf() * qml.Z(0))
 
 
+def test_value_and_gradient_in_one_call() -> None:
+    """Of an expectation value, and of what PennyLane computes from results."""
+
+    @qml.qnode(qml.device("default.qubit", wires=2))
+    def node(w: Tensor, x: Tensor) -> Any:
+        qml.RX(x, wires=0)
+        qml.RY(w[0], wires=1)
+        qml.CNOT(wires=[0, 1])
+        qml.RX(torch.sin(w[1]), wires=1)
+        return qml.expval(qml.Z(1)), qml.purity(wires=0)
+
+    def loss(results: Any) -> Tensor:
+        return sum((result**2).sum() for result in results)
+
+    w, x = torch.tensor([0.3, 0.7], dtype=torch.float64), torch.tensor([0.2, 0.5], dtype=torch.float64)
+    compiled = kg.compile(node)
+    value, found = compiled.value_and_grad(w, x, loss=loss)
+    results, jacobian = compiled.value_and_jacobian(w, x)
+    w.requires_grad_()
+    expected = loss(node(w, x))
+    torch.testing.assert_close(value, expected.detach())
+    torch.testing.assert_close(found, torch.autograd.grad(expected, w)[0])
+    torch.testing.assert_close(loss(results).detach(), expected.detach())
+    torch.testing.assert_close(sum(2 * r.detach() @ j.detach() for r, j in zip(results, jacobian, strict=True)), found)
+
+
 def test_second_derivatives() -> None:
     x = leaf()
     found = []
