@@ -208,9 +208,9 @@ class Hermitian(Observable):
         _fill(self, (value,), ("matrix",), layout, batch_size, own_wires, products)
 
 
-def _skewness(matrix: Tensor) -> Tensor:
-    size = matrix.abs().amax((-1, -2)).clamp(min=1)
-    return (matrix - matrix.mH).abs().amax((-1, -2)) / size
+def _skewness(matrix: Array) -> Array:
+    size = np.abs(matrix).max((-1, -2)).clip(min=1)
+    return np.asarray(np.abs(matrix - matrix.conj().swapaxes(-1, -2)).max((-1, -2)) / size)
 
 
 class Projector(Observable):
@@ -313,14 +313,14 @@ class _Mirror:
     def __init__(self, rows: Array, columns: Array, size: int) -> None:
         keys, mirrored = rows * size + columns, columns * size + rows
         found = np.minimum(np.searchsorted(keys, mirrored), max(len(keys) - 1, 0))
-        self.position = torch.from_numpy(found)
-        self.missing = torch.from_numpy(keys[found] != mirrored)
+        self.position = found
+        self.missing = keys[found] != mirrored
 
-    def skewness(self, values: Tensor) -> Tensor:
+    def skewness(self, values: Array) -> Array:
         if not len(values):
-            return values.abs().sum()
-        mirrored = values[self.position].conj().masked_fill(self.missing, 0)
-        return (values - mirrored).abs().amax() / values.abs().amax().clamp(min=1)
+            return np.zeros(())
+        mirrored = np.where(self.missing, 0, values[self.position].conj())
+        return np.asarray(np.abs(values - mirrored).max() / np.abs(values).max().clip(min=1))
 
 
 def _some_wires(wires: Wires, name: str) -> tuple[Wire, ...]:
