@@ -438,5 +438,5 @@ def test_an_angle_is_a_dense_tensor(layout: str) -> None:
 def test_matrices_of_integers_are_checked_without_overflow() -> None:
     flip = torch.tensor([[0, 1], [1, 0]], dtype=torch.int8)
     kg.QubitUnitary(flip, wires=0)
-    with pytest.raises(ValueError, match="the matrix must be unitary; it is off by 1.6e"):
+    with pytest.raises(ValueError, match=r"the matrix must be unitary; it is off by 1\.6e"):
         kg.QubitUnitary(127 * flip, wires=0)  # 127² is 1 modulo 256
