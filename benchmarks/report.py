@@ -34,7 +34,9 @@ def number(value: float) -> str:
     """Three digits at most."""
     if value >= 100:
         return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
 
 
 def ours(results: dict[str, dict[str, Any]]) -> str:
@@ -83,10 +85,10 @@ def summary(results: Results, machine: Machine) -> str:
         row.append(f"{number(found[peer]['median_ms'] / mine['median_ms'])} ×" if mine and peer and measured else "")
         row.append(number(bound) if bound >= SMALLEST else f"< {SMALLEST}" if bound else "")
         row.append(f"{bound / mine['median_ms']:.0%}" if mine and measured and bound >= SMALLEST else "")
-        row += [cell(found.get("ketgrad-execute")), cell(found.get("ketgrad-double"))]
+        row += [cell(found.get(way)) for way in ("ketgrad-one-call", "ketgrad-execute", "ketgrad-double")]
         rows.append(row)
     head = ["workload", "ketgrad", "quartiles", "fastest peer", "ratio", "limit", "share of it"]
-    return table([*head, "`kg.execute`", "complex128"], rows)
+    return table([*head, "`value_and_grad`", "`kg.execute`", "complex128"], rows)
 
 
 def matrix(results: Results, key: str, scale: float = 1.0, width: int = 0) -> str:
