@@ -26,6 +26,7 @@ from ketgrad.native.library import _C
 
 EXECUTE = torch.ops.ketgrad.execute.default
 EXECUTE_VJP = torch.ops.ketgrad.execute_vjp.default
+EXECUTE_AND_VJP = torch.ops.ketgrad.execute_and_vjp.default
 
 
 def group_of(batch: int | None = None, dtype: torch.dtype = torch.float64) -> Group:
@@ -67,6 +68,14 @@ def test_opcheck_execute_vjp(batch: int | None, dtype: torch.dtype) -> None:
     _, _, ket = EXECUTE(group.binding.id, group.inputs, True)
     wanted = list(range(1, len(group.inputs)))
     opcheck(EXECUTE_VJP, (group.binding.id, group.inputs, ket, *cotangents(group), wanted))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("batch", [None, 3])
+def test_opcheck_execute_and_vjp(batch: int | None, dtype: torch.dtype) -> None:
+    group = group_of(batch, dtype)
+    for curvature in (0.0, 0.5):
+        opcheck(EXECUTE_AND_VJP, (group.binding.id, group.inputs, *cotangents(group), curvature, [0, 1]))
 
 
 def results_and_gradients(function: object, group: Group) -> list[Tensor]:
