@@ -15,6 +15,7 @@ Results = dict[str, dict[str, dict[str, Any]]]
 
 OURS = "ketgrad"
 PICTURE = "performance.png"
+MARKERS = {"ketgrad": "*", "ketgrad-one-call": "P", "ketgrad-execute": "^", "ketgrad-backward": "v"}
 SMALLEST = 0.01
 """Milliseconds of a limit that says anything: below, a call is all overhead."""
 STOPPED = {"over time", "over memory", "out of memory", "only one call"}
@@ -162,7 +163,8 @@ def picture(results: Results, machine: Machine, path: Path) -> None:
     names = list(results)
     peers = [p for p in PEERS if any("median_ms" in found.get(p, {}) for found in results.values())]
     others = [p for p in peers if not PEERS[p].ours]
-    colours = dict(zip(others, plt.get_cmap("tab10").colors, strict=False))
+    strong, pale = (plt.get_cmap("tab20").colors[shade::2] for shade in (0, 1))
+    colours = dict(zip(others, [*strong, *pale], strict=False))
     figure, axes = plt.subplots(figsize=(10, 1.6 + 0.42 * len(names)), layout="constrained")
     for row, name in enumerate(names):
         found = results[name]
@@ -192,7 +194,7 @@ def picture(results: Results, machine: Machine, path: Path) -> None:
         style: dict[str, Any] = {"marker": "o", "color": colours.get(p, "0.6"), "markersize": 5}
         if PEERS[p].ours:
             style = {
-                "marker": {"ketgrad": "*", "ketgrad-execute": "^"}.get(p, "D"),
+                "marker": MARKERS.get(p, "D"),
                 "color": "crimson",
                 "markersize": 6,
             }
