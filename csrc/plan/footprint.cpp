@@ -37,7 +37,14 @@ std::size_t held(const Term& t) {
 }
 std::size_t held(const Measurement& m) { return held(m.wires) + held(m.terms); }
 
-std::size_t held(const GateOp& s) { return held(s.groups) + held(s.offsets) + held(s.pauli_words) + held(s.inputs); }
+std::size_t held(const std::optional<DenseRows>& d) {
+  if (!d) return 0;
+  return held(d->groups) + held(d->row_offsets) + held(d->lane_flips) + held(d->row_states) + held(d->lane_states) +
+         held(d->states);
+}
+std::size_t held(const GateOp& s) {
+  return held(s.groups) + held(s.offsets) + held(s.pauli_words) + held(s.inputs) + held(s.dense_rows);
+}
 std::size_t held(const Rotation& r) { return held(r.coset); }
 std::size_t held(const DiagonalRotation& s) { return held(s.rotations); }
 std::size_t held(const std::optional<BlockHalf>& h) { return h && h->odd_groups ? held(*h->odd_groups) : 0; }

@@ -20,9 +20,11 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "math/commutant.h"
+#include "plan/dense_rows.h"
 #include "plan/initial_amplitudes.h"
 #include "plan/wire_map.h"
 #include "program/program.h"
@@ -83,9 +85,10 @@ struct GateOp {
   IndexMap groups;
   std::vector<Index> offsets;  // of the amplitudes of a group, to be added by XOR
   PauliWord pauli_word;
-  std::vector<PauliWord> pauli_words;  // of which it is a polynomial
-  int gate = 0;                        // index into program.gates
-  std::vector<int> inputs;             // that the gate reads, without repeats
+  std::vector<PauliWord> pauli_words;   // of which it is a polynomial
+  int gate = 0;                         // index into program.gates
+  std::vector<int> inputs;              // that the gate reads, without repeats
+  std::optional<DenseRows> dense_rows;  // of a plan whose layout has them
 
   int size() const { return static_cast<int>(offsets.size()); }
 };

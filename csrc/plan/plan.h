@@ -29,6 +29,7 @@ struct Layout {
   bool measures_in_passes = false;  // Pauli words whose flips the last pass's tile holds are measured there
   bool splits_halves = false;       // rotations of half the amplitudes are made two of all
   bool unfuses_cosets = false;      // phases on cosets are unfused gates
+  bool has_dense_rows = false;      // small dense matrices know the rows that they mix
 
   friend bool operator==(const Layout&, const Layout&) = default;
 };

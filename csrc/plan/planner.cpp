@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <utility>
 #include <variant>
 
@@ -79,6 +80,9 @@ Plan make_plan(const Program& program, const Layout& layout) {
   plan.layout = layout;
   plan.rotations = std::move(lowered.rotations);
   plan.gate_ops = std::move(lowered.gate_ops);
+  for (GateOp& gate_op : plan.gate_ops) {
+    if (layout.has_dense_rows) gate_op.dense_rows = dense_rows(gate_op, std::min(layout.lane_bits, program.num_wires));
+  }
   plan.dropped = lowered.dropped;
   plan.initial = lowered.initial;
   plan.basis = lowered.wire_map.basis();

@@ -323,6 +323,23 @@ inline Circuit coset_circuit(Random& random, int num_wires, int num_gates) {
   return circuit;
 }
 
+// Matrices of one to three wires, and gates that become matrices, with and without controls, among permutations.
+inline Circuit dense_circuit(Random& random, int num_wires, int num_gates) {
+  constexpr std::string_view names[] = {"QubitUnitary", "QubitUnitary", "QubitUnitary", "SWAP", "X",
+                                        "CNOT",         "CRX",          "CRY",          "RY",   "SingleExcitationPlus"};
+  Circuit circuit = empty_circuit(num_wires);
+  Program& program = circuit.program;
+  const int kinds = random.chance(0.5) ? 5 : 10;
+  while (static_cast<int>(program.gates.size()) < num_gates) {
+    const Opcode opcode = opcode_of(names[random.below(kinds)]);
+    if (gate_info(opcode).num_wires > num_wires) continue;
+    program.gates.push_back(random_gate(random, circuit, opcode, random.chance(0.3) ? 3 : 0));
+  }
+  program.measurements = {{MeasurementKind::state, {}, {}}};
+  program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
+  return circuit;
+}
+
 // Circuits of few kinds, which random ones seldom are: layers of one kind of gate, runs without a phase or without a
 // rotation, each gate or each layer with an angle of its own or all with the same; phases before anything else.
 inline Circuit layered_circuit(Random& random, int num_wires, int num_layers) {

@@ -77,6 +77,16 @@ TEST(rotations_of_half_the_amplitudes) {
   set_thresholds({});
 }
 
+TEST(matrices_on_rows) {
+  Random random(44);
+  for (int round = 0; round < 40; ++round) {
+    set_thresholds({.regime = round % 5 < 4 ? RegimeChoice::single : RegimeChoice::automatic});
+    const Index batch = round % 3 == 0 ? 1 : 1 + round % 4;
+    check_case(make_case(random, dense_circuit(random, 5 + round % 4, 8), batch), 1 + round % 2);
+  }
+  set_thresholds({});
+}
+
 TEST(phases_on_cosets) {
   Random random(43);
   for (int round = 0; round < 60; ++round) {

@@ -150,6 +150,40 @@ TEST(what_is_no_product_of_rotations_is_a_gate_op) {
   CHECK(lower(circuit_of(3, {twice}).program).gate_ops.at(0).kind == GateOpKind::dense);
 }
 
+// Each amplitude that a matrix mixes once, as a lane of a row, with the local state that it has.
+TEST(matrices_on_rows_mix_what_their_groups_do) {
+  Random random(8);
+  int found = 0;
+  int refused = 0;
+  for (int round = 0; round < 300; ++round) {
+    const int n = 3 + random.below(5);
+    const int lane_bits = random.below(std::min(n, 4));
+    const Circuit circuit = dense_circuit(random, n, 6);
+    for (const GateOp& gate_op : lower(circuit.program).gate_ops) {
+      const std::optional<DenseRows> dense = dense_rows(gate_op, lane_bits);
+      (dense ? found : refused) += 1;
+      if (!dense) continue;
+      CHECK(dense->size() == gate_op.size());
+      std::vector<int> states(std::size_t{1} << n, -1);
+      for (Index r = 0; r < gate_op.groups.size(); ++r) {
+        for (int a = 0; a < gate_op.size(); ++a) states[gate_op.groups[r] ^ gate_op.offsets[a]] = a;
+      }
+      std::vector<int> by_rows(states.size(), -1);
+      for (Index g = 0; g < dense->groups.size(); ++g) {
+        for (int m = 0; m < dense->rows(); ++m) {
+          for (Index lane = 0; lane < Index{1} << lane_bits; ++lane) {
+            const Index row = dense->groups[g] ^ dense->row_offsets[m];
+            by_rows[row << lane_bits | lane] = dense->states[(m << lane_bits) + lane];
+          }
+        }
+      }
+      CHECK(by_rows == states);
+    }
+  }
+  CHECK(found > 300);
+  CHECK(refused > 10);
+}
+
 TEST(gate_ops_know_their_groups) {
   Gate gate = controlled(make_gate("SWAP", {3, 1}), 0);
   gate.control_values[0] = false;

@@ -12,7 +12,8 @@
 #include "cpu/engine/samples-inl.h"
 #include "cpu/engine/team-inl.h"
 #include "cpu/gradient_sink.h"
-#include "cpu/kernels/interleaved-inl.h"
+#include "cpu/kernels/dense_rows-inl.h"
+#include "cpu/kernels/gates-inl.h"
 #include "plan/plan.h"
 
 namespace ketgrad {
@@ -24,24 +25,26 @@ inline Index work_of(const GateOp& gate_op) {
   return gate_op.kind == GateOpKind::dense ? size * size : size;
 }
 
-template <class State, class C>
-void apply_pair_block(State psi, const GateOp& gate_op, const C* c, Index begin, Index end) {
-  if constexpr (std::is_arithmetic_v<Number<State>>) {
-    if (has_vector_runs<Number<State>>(gate_op.groups))
-      return apply_block_to_runs(psi, gate_op.groups, gate_op.offsets.data(), c, begin, end);
-  }
-  apply_block<2>(psi, gate_op.groups, gate_op.offsets.data(), c, begin, end);
+template <class T>
+void apply_dense_rows(const Team& team, T* psi, const DenseRows& dense, const T* c) {
+  with_row_matrix(dense, c, [&](const auto& matrix) {
+    team.for_range(dense.groups.size(), dense.size() * dense.size() * batch_lanes<T> / 2,
+                   [&](Index begin, Index end) { apply_to_rows(psi, dense.groups, matrix, begin, end); });
+  });
 }
 
 // psi = V psi; c are the coefficients of V (see gate_op_coefficients).
 template <class State, class C>
 void apply_gate_op(const Team& team, State psi, const GateOp& gate_op, const C* c) {
+  if constexpr (std::is_arithmetic_v<Number<State>>) {
+    if (gate_op.dense_rows) return apply_dense_rows(team, psi, *gate_op.dense_rows, c);
+  }
   const IndexMap& groups = gate_op.groups;
   const Index* offsets = gate_op.offsets.data();
   team.for_range(groups.size(), work_of(gate_op), [&](Index begin, Index end) {
     switch (gate_op.kind) {
       case GateOpKind::dense:
-        if (gate_op.size() == 2) return apply_pair_block(psi, gate_op, c, begin, end);
+        if (gate_op.size() == 2) return apply_block<2>(psi, groups, offsets, c, begin, end);
         if (gate_op.size() == 4) return apply_block<4>(psi, groups, offsets, c, begin, end);
         return apply_large_block(psi, groups, offsets, gate_op.size(), c, begin, end);
       case GateOpKind::diagonal: return apply_diagonal(psi, groups, gate_op.offsets, c, begin, end);
@@ -147,6 +150,7 @@ class UndoGateOps {
   void undo_with(const GateOp& gate_op, V* psi, V* lambda, const C* c, bool requested) {
     const Index groups = gate_op.groups.size();
     if constexpr (width == 1) {
+      if (gate_op.dense_rows) return undo_dense_rows(*gate_op.dense_rows, psi, lambda, c, requested);
       if (gate_op.kind == GateOpKind::dense && gate_op.size() >= smallest_product)
         return undo_by_products(gate_op, psi, lambda, c, requested);
     }
@@ -168,13 +172,19 @@ class UndoGateOps {
     apply_gate_op(team_, lambda, gate_op, c);
   }
 
-  template <bool W, class C>
-  static void undo_pair_block(const GateOp& gate_op, V* psi, V* lambda, const C* c, Index begin, Index end, V* w) {
-    if constexpr (width == 1) {
-      if (has_vector_runs<T>(gate_op.groups))
-        return undo_block_from_runs<W>(psi, lambda, gate_op.groups, gate_op.offsets.data(), c, begin, end, w);
-    }
-    undo_block<2, W>(psi, lambda, gate_op.groups, gate_op.offsets.data(), c, begin, end, w);
+  void undo_dense_rows(const DenseRows& dense, T* psi, T* lambda, const T* c, bool requested) {
+    const Index groups = dense.groups.size();
+    const Index entries = Index{dense.size()} * dense.size();
+    with_row_matrix(dense, c, [&](const auto& matrix) {
+      if (requested) {
+        return team_.template reduce<T>(groups, 2 * entries, overlaps_.data(), [&](Index begin, Index end, T* w) {
+          undo_from_rows<true>(psi, lambda, dense, matrix, begin, end, w);
+        });
+      }
+      team_.for_range(groups, entries * batch_lanes<T>, [&](Index begin, Index end) {
+        undo_from_rows<false>(psi, lambda, dense, matrix, begin, end, static_cast<T*>(nullptr));
+      });
+    });
   }
 
   template <bool W, class C>
@@ -183,7 +193,7 @@ class UndoGateOps {
     const Index* offsets = gate_op.offsets.data();
     switch (gate_op.kind) {
       case GateOpKind::dense:
-        if (gate_op.size() == 2) return undo_pair_block<W>(gate_op, psi, lambda, c, begin, end, w);
+        if (gate_op.size() == 2) return undo_block<2, W>(psi, lambda, groups, offsets, c, begin, end, w);
         if (gate_op.size() == 4) return undo_block<4, W>(psi, lambda, groups, offsets, c, begin, end, w);
         return undo_large_block<W>(psi, lambda, groups, offsets, gate_op.size(), c, begin, end, w);
       case GateOpKind::diagonal: return undo_diagonal<W>(psi, lambda, groups, gate_op.offsets, c, begin, end, w);
