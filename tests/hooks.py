@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+import ketgrad as kg
 from ketgrad.native.library import _C
 
 LEVELS: list[str] = _C.available_simd_levels()
@@ -67,6 +68,18 @@ def thresholds(**values: Any) -> Iterator[None]:
         yield
     finally:
         _C.set_thresholds()
+
+
+@contextmanager
+def parts_of_any_size() -> Iterator[None]:
+    """Programs that are built here fall into parts, and are cut, wherever that is possible."""
+    kg.structure_cache.clear()
+    _C.set_part_costs(of_part=0, of_cut=-1e300, least_gain=1e-300, most_kept=0)
+    try:
+        yield
+    finally:
+        _C.set_part_costs()
+        kg.structure_cache.clear()
 
 
 Setting: TypeAlias = Callable[[], AbstractContextManager[None]]

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -16,6 +17,7 @@
 #include "cpu/thresholds.h"
 #include "plan/cost.h"
 #include "plan/gpu_layout.h"
+#include "plan/parts.h"
 #include "plan/registry.h"
 #include "program/gate_table.h"
 #include "program/measurement_table.h"
@@ -103,6 +105,8 @@ py::dict describe(const PlannedProgram& p) {
   d["num_gates"] = p.program.gates.size();
   d["real_results"] = p.program.real_results();
   d["complex_results"] = p.program.complex_results();
+  d["ket_size"] = p.ket_size();
+  d["left_out"] = p.num_left_out;
   return d;
 }
 
@@ -175,9 +179,19 @@ CallPlan make_plan(const PlannedProgram& p, Index batch, bool is_double, int thr
   return is_double ? plan_call<double>(p, batch, threads) : plan_call<float>(p, batch, threads);
 }
 
+// Gates are numbered as in the circuit.
+py::dict describe_passes(const PlannedProgram& p, const Plan& plan, const Traffic& traffic) {
+  py::dict d = describe_passes(plan, traffic);
+  d["dropped"] = plan.dropped + p.num_left_out;
+  for (const py::handle pass : d["passes"]) {
+    if (!pass["gate"].is_none() && !p.gates.empty()) pass["gate"] = p.gates[pass["gate"].cast<std::size_t>()];
+  }
+  return d;
+}
+
 py::dict describe_plan(const PlannedProgram& p, Index batch, bool is_double, int threads) {
   const CallPlan call = make_plan(p, batch, is_double, threads);
-  py::dict d = describe_passes(*call.plan, {.number_bytes = is_double ? 8 : 4, .moves_zeros = true});
+  py::dict d = describe_passes(p, *call.plan, {.number_bytes = is_double ? 8 : 4, .moves_zeros = true});
   d["lanes"] = call.lanes;
   d["parallel_passes"] = call.parallel_passes;
   d["tasks"] = call.tasks;
@@ -187,7 +201,31 @@ py::dict describe_plan(const PlannedProgram& p, Index batch, bool is_double, int
 py::dict describe_gpu_plan(const PlannedProgram& p, bool is_double, std::size_t shared_bytes) {
   const int number_bytes = is_double ? 8 : 4;
   const Plan& plan = p.plan(gpu_layout(p.program.num_wires, number_bytes, shared_bytes));
-  return describe_passes(plan, {.number_bytes = number_bytes, .moves_zeros = false});
+  return describe_passes(p, plan, {.number_bytes = number_bytes, .moves_zeros = false});
+}
+
+// The program of each part, and how many circuits it is at once.
+py::list parts_of(const PlannedProgram& p) {
+  py::list parts;
+  for (const Part& part : p.parts.parts)
+    parts.append(py::make_tuple(std::const_pointer_cast<PlannedProgram>(part.program), part.members.size()));
+  return parts;
+}
+
+std::vector<std::string> gate_names(const PlannedProgram& p) {
+  std::vector<std::string> names;
+  for (const Gate& g : p.program.gates) names.emplace_back(gate_info(g.opcode).name);
+  return names;
+}
+
+// MemoryError with the measurement's number and that of its wires, for Python to say which it is.
+void translate_too_many_wires(std::exception_ptr raised) {
+  try {
+    std::rethrow_exception(std::move(raised));
+  } catch (const TooManyWires& error) {
+    const py::tuple arguments = py::make_tuple(error.what(), error.measurement, error.wires);
+    PyErr_SetObject(PyExc_MemoryError, arguments.ptr());
+  }
 }
 
 py::dict profile_of(std::int64_t id) {
@@ -268,6 +306,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("describe_plan", &describe_plan, py::arg("batch"), py::arg("is_double"), py::arg("threads"))
       .def("describe_gpu_plan", &describe_gpu_plan, py::arg("is_double"), py::arg("shared_bytes"))
       .def("input_axes", &input_axes)
+      .def("parts", &parts_of, "(program, circuits) of each part; empty: it is run as it is")
+      .def("gate_names", &gate_names)
+      .def("measured_wires", &measured_wires, "for each measurement the wires of the largest state that it takes")
       .def("serialise", [](const PlannedProgram& p) { return py::bytes(p.content); })
       .def("enter_cache", &PlannedProgram::enter_cache)
       .def("leave_cache", &PlannedProgram::leave_cache)
@@ -284,6 +325,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       "registry_address", [] { return reinterpret_cast<std::uintptr_t>(&find_program); },
       "the address of find_program, for other extensions: the registry is in this one");
   m.attr("NO_INPUT") = no_input;
+  py::register_local_exception_translator(&translate_too_many_wires);
   m.def("measurement_table", &measurement_list,
         "(name, subject, is_complex, axes) of each measurement; an axis has length 2^k for k measured wires");
   m.def("gate_table", &gate_list, "(name, wires, controls, parameters) of each gate; -1 wires: any number");
@@ -296,6 +338,14 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("set_thresholds", &set_thresholds_of, py::kw_only(), py::arg("tile_bits") = defaults.tile_bits,
         py::arg("scale_bits") = defaults.scale_bits, py::arg("support") = defaults.support, py::arg("regime") = "auto",
         py::arg("spread") = defaults.spread, "for tests; see cpu/thresholds.h");
+  m.def(
+      "set_part_costs",
+      [](double of_part, double of_cut, double least_gain, int most_kept) {
+        set_part_costs({of_part, of_cut, least_gain, most_kept});
+      },
+      py::kw_only(), py::arg("of_part") = PartCosts().of_part, py::arg("of_cut") = PartCosts().of_cut,
+      py::arg("least_gain") = PartCosts().least_gain, py::arg("most_kept") = PartCosts().most_kept,
+      "for tests; see plan/parts.h");
   m.def("sweep_count", &sweep_count);
   m.def("start_profile", &start_profile);
   m.def("take_profile", &profile_of, py::arg("program"), "seconds per pass since start_profile, over all threads");

@@ -10,6 +10,7 @@
 #include "cpu/coefficients.h"
 #include "cpu/engine.h"
 #include "cpu/gradient_sink.h"
+#include "cpu/parts.h"
 #include "cpu/simd_level.h"
 #include "cpu/thresholds.h"
 
@@ -231,6 +232,7 @@ void set_thresholds(const Thresholds& thresholds) {
 template <class T>
 void execute(const Call<T>& call, const Results<T>& results) {
   if (call.batch == 0) return;
+  if (call.planned->has_parts()) return execute_parts(call, results);
   const EngineSet& level = current_engines();
   const Regime regime = choose_regime(call, level);
   const Plan& plan = plan_of(call, level, regime);
@@ -242,17 +244,20 @@ void execute(const Call<T>& call, const Results<T>& results) {
 
 template <class T>
 void execute_vjp(const Call<T>& call, const Cotangents<T>& cotangents) {
+  if (call.planned->has_parts()) return execute_parts_vjp(call, cotangents);
   adjoint_sweep<T>(call, nullptr, cotangents);
 }
 
 template <class T>
 void execute_and_vjp(const Call<T>& call, const Measured<T>& measured, const Cotangents<T>& cotangents) {
+  if (call.planned->has_parts()) return execute_parts_and_vjp(call, measured, cotangents);
   adjoint_sweep<T>(call, &measured, cotangents);
 }
 
 template <class T>
 void execute_tangents(const Call<T>& call, const Directional<T>& directional) {
   if (call.batch == 0) return;
+  if (call.planned->has_parts()) return execute_parts_tangents(call, directional);
   const auto states = sweep_back(call, directional.cotangents, &Engine<T>::tangents_solo, &Engine<T>::tangents_lanes,
                                  [&](auto sweep, const Plan& plan, const auto& shared, const Task& task,
                                      auto& gradients) { sweep(call, plan, shared, directional, task, gradients); });
@@ -272,6 +277,7 @@ CallPlan plan_call(const PlannedProgram& program, Index batch, int threads) {
 
 template <class T>
 double workspace_bytes(const Call<T>& call, bool backward, bool keeps_ket) {
+  if (call.planned->has_parts()) return parts_workspace_bytes(call, backward);
   const EngineSet& level = current_engines();
   const Regime regime = choose_regime(call, level);
   const Index lanes = regime.lanes ? level.lanes<T>() : 1;

@@ -171,7 +171,7 @@ struct CheckedCotangents {
       : has_ket(kept.numel() != 0), ket(kept), real(g_real), complex(g_complex) {
     const Program& program = arguments.program->program;
     const Index batch = arguments.batch;
-    if (has_ket) ket = check_cotangent(kept, first, {batch, Index{1} << program.num_wires}, complex_type<T>, "the ket");
+    if (has_ket) ket = check_cotangent(kept, first, {batch, arguments.program->ket_size()}, complex_type<T>, "the ket");
     real = check_cotangent(g_real, first, {batch, program.real_results()}, real_type<T>, "the real cotangent");
     complex =
         check_cotangent(g_complex, first, {batch, program.complex_results()}, complex_type<T>, "the complex cotangent");

@@ -78,12 +78,14 @@ Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bo
   const PreparedCall<T> prepared(std::move(program), inputs);
   const Call<T>& call = prepared.call;
   check_values(call);
-  const double ket_bytes = keep_ket ? 2.0 * sizeof(T) * static_cast<double>(call.batch * call.dimension()) : 0;
-  require_room(result_bytes(call) + ket_bytes + workspace_bytes(call, false, keep_ket), *call.planned, call.batch, "");
+  const Index ket_size = keep_ket ? call.planned->ket_size() : 0;
+  const double ket_bytes = 2.0 * sizeof(T) * static_cast<double>(call.batch * ket_size);
+  require_room(result_bytes(call) + ket_bytes + workspace_bytes(call, false, ket_size > 0), *call.planned, call.batch,
+               "");
   Tensor real = empty({call.batch, call.program().real_results()}, real_type<T>);
   Tensor complex = empty({call.batch, call.program().complex_results()}, complex_type<T>);
-  Tensor ket = empty_ket<T>(call.batch, keep_ket ? call.dimension() : 0);
-  execute<T>(call, {data<T>(real), data<T>(complex), keep_ket ? data<T>(ket) : nullptr});
+  Tensor ket = empty_ket<T>(call.batch, ket_size);
+  execute<T>(call, {data<T>(real), data<T>(complex), ket_size > 0 ? data<T>(ket) : nullptr});
   return {real, complex, ket};
 }
 

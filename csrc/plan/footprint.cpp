@@ -72,6 +72,9 @@ std::size_t held(const PlannedMeasurement& m) { return held(m.terms) + held(m.gr
 std::size_t held(const PauliGroup& g) { return held(g.members); }
 std::size_t held(const ObservablePass& p) { return held(p.tiles) + held(p.rows) + held(p.groups); }
 
+std::size_t held(const PartMember& m) { return held(m.columns) + held(m.real) + held(m.complex); }
+std::size_t held(const Part& p) { return held(p.inputs) + held(p.members); }
+
 template <class T>
 std::size_t held(const std::vector<T>& v) {
   std::size_t bytes = v.capacity() * sizeof(T) + (v.capacity() > 0 ? allocation : 0);
@@ -87,6 +90,8 @@ std::int64_t bytes_of(const Program& program) {
   return static_cast<std::int64_t>(sizeof program + held(program.inputs) + held(program.initial.wires) +
                                    held(program.initial.bits) + held(program.gates) + held(program.measurements));
 }
+
+std::int64_t bytes_of(const Parts& parts) { return static_cast<std::int64_t>(held(parts.parts)); }
 
 std::int64_t bytes_of(const Plan& plan) {
   return static_cast<std::int64_t>(sizeof plan + held(plan.rotations) + held(plan.gate_ops) + held(plan.passes) +

@@ -34,6 +34,16 @@ struct Registry {
     return found;
   }
 
+  // Null where there is none.
+  ProgramHandle find_equal(std::int64_t id, const std::string& content) {
+    const std::lock_guard lock(mutex);
+    const auto it = entries.find(id);
+    ProgramHandle found = it == entries.end() ? nullptr : it->second.program.lock();
+    if (found != nullptr && found->content != content)
+      throw std::runtime_error("ketgrad: two programs share the hash " + std::to_string(id));
+    return found;
+  }
+
   // Forgets programs that have gone, when there are twice as many entries as after the last time.
   void sweep() {
     if (entries.size() < swept_at) return;
@@ -62,19 +72,27 @@ std::atomic<std::int64_t> in_caches{0};
 
 }  // namespace
 
-PlannedProgram::PlannedProgram(std::int64_t id, Program program, std::string content)
+PlannedProgram::PlannedProgram(std::int64_t id, Program whole, Decomposition decomposition, std::string content)
     : id(id),
-      program(std::move(program)),
+      program(decomposition.smaller ? std::move(*decomposition.smaller) : std::move(whole)),
       content(std::move(content)),
-      resources(resource_bounds(this->program)),
-      bytes_(bytes_of(this->program) + static_cast<std::int64_t>(this->content.size())),
+      resources(resource_bounds(program)),
+      parts(std::move(decomposition.parts)),
+      gates(std::move(decomposition.gates)),
+      num_left_out(decomposition.num_left_out),
+      bytes_(bytes_of(program) + bytes_of(parts) + static_cast<std::int64_t>(this->content.size())),
       in_caches_(in_caches) {}
 
 PlannedProgram::~PlannedProgram() {
-  if (caches_ > 0) in_caches_ -= bytes_;
+  if (caches_ == 0) return;
+  in_caches_ -= bytes_;
+  for (const Part& part : parts.parts) part.program->leave_cache();
 }
 
 const Plan& PlannedProgram::plan(const Layout& layout) const {
+  if (program.num_wires > max_wires)
+    throw std::invalid_argument("ketgrad: a state on " + std::to_string(program.num_wires) + " wires, at most " +
+                                std::to_string(max_wires) + " are possible: parts are run on the CPU only");
   const std::lock_guard lock(mutex_);
   for (const auto& known : plans_) {
     if (known->layout == layout) return *known;
@@ -88,17 +106,23 @@ const Plan& PlannedProgram::plan(const Layout& layout) const {
 
 std::int64_t PlannedProgram::bytes() const {
   const std::lock_guard lock(mutex_);
-  return bytes_;
+  std::int64_t bytes = bytes_;
+  for (const Part& part : parts.parts) bytes += part.program->bytes();
+  return bytes;
 }
 
 void PlannedProgram::enter_cache() const {
   const std::lock_guard lock(mutex_);
-  if (caches_++ == 0) in_caches_ += bytes_;
+  if (caches_++ > 0) return;
+  in_caches_ += bytes_;
+  for (const Part& part : parts.parts) part.program->enter_cache();
 }
 
 void PlannedProgram::leave_cache() const {
   const std::lock_guard lock(mutex_);
-  if (--caches_ == 0) in_caches_ -= bytes_;
+  if (--caches_ > 0) return;
+  in_caches_ -= bytes_;
+  for (const Part& part : parts.parts) part.program->leave_cache();
 }
 
 std::int64_t cached_bytes() { return in_caches.load(); }
@@ -108,14 +132,12 @@ ProgramHandle register_program(Program program) {
   std::string content = program.serialise();
   const std::int64_t id = content_hash(content);
   Registry& r = registry();
+  if (ProgramHandle known = r.find_equal(id, content)) return known;
+  Decomposition decomposition = decompose(program);  // registers its parts
+  auto planned = std::make_shared<const PlannedProgram>(id, std::move(program), std::move(decomposition), content);
   const std::lock_guard lock(r.mutex);
   Registry::Entry& entry = r.entries[id];
-  if (ProgramHandle known = entry.program.lock()) {
-    if (known->content != content)
-      throw std::runtime_error("ketgrad: two programs share the hash " + std::to_string(id));
-    return known;
-  }
-  auto planned = std::make_shared<const PlannedProgram>(id, std::move(program), std::move(content));
+  if (ProgramHandle known = entry.program.lock()) return known;  // another thread was faster
   entry.program = planned;
   r.sweep();
   return planned;

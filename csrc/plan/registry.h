@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "plan/parts.h"
 #include "plan/plan.h"
 #include "plan/resources.h"
 #include "program/program.h"
@@ -19,15 +20,23 @@ namespace ketgrad {
 
 class PlannedProgram {
  public:
-  PlannedProgram(std::int64_t id, Program program, std::string content);
+  PlannedProgram(std::int64_t id, Program program, Decomposition decomposition, std::string content);
   PlannedProgram(const PlannedProgram&) = delete;
   PlannedProgram& operator=(const PlannedProgram&) = delete;
   ~PlannedProgram();
 
   const std::int64_t id;
-  const Program program;
-  const std::string content;  // as Program::serialise writes it
+  const Program program;      // what is planned: without the wires that nothing depends on
+  const std::string content;  // of the circuit, as Program::serialise writes it
   const ResourceBounds resources;
+  const Parts parts;             // where there are any, they are run instead of the program
+  const std::vector<int> gates;  // per gate of `program`, of the circuit; empty: the same
+  const int num_left_out;        // gates of the circuit that are in neither
+
+  bool has_parts() const { return !parts.parts.empty(); }
+
+  // Amplitudes of the final state that a call keeps for its gradients. Those of parts are computed again.
+  Index ket_size() const { return has_parts() ? 0 : Index{1} << program.num_wires; }
 
   // Made at the first call that asks for the layout, kept from then on.
   const Plan& plan(const Layout& layout) const;
@@ -47,12 +56,11 @@ class PlannedProgram {
   std::atomic<std::int64_t>& in_caches_;  // of the library that made this, while another may call `plan`
 };
 
-using ProgramHandle = std::shared_ptr<const PlannedProgram>;
-
 // Of all programs that caches hold; plans that are made later count as soon as they are there.
 std::int64_t cached_bytes();
 
-// Validates and names a program; an equal one that is alive is returned instead. Throws what Program::validate throws.
+// Validates and names a program; an equal one that is alive is returned instead. Throws what Program::validate and
+// `decompose` throw.
 ProgramHandle register_program(Program program);
 
 // Throws std::out_of_range for an unknown id.

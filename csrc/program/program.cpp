@@ -1,10 +1,12 @@
 #include "program/program.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <unordered_set>
 
 namespace ketgrad {
 
@@ -18,16 +20,36 @@ namespace {
   throw std::out_of_range("ketgrad: malformed program: " + where + ": " + what);
 }
 
+class DistinctWires {
+ public:
+  // False where it is there already.
+  bool add(int wire) {
+    if (wire >= 64) return others_.insert(wire).second;
+    const Mask bit = Mask{1} << wire;
+    const bool is_new = (first_ & bit) == 0;
+    first_ |= bit;
+    return is_new;
+  }
+
+ private:
+  Mask first_ = 0;  // of the first 64 wires
+  std::unordered_set<int> others_;
+};
+
+// Of some wires; of too many, a number that no input has.
+Index num_states(const std::vector<int>& wires) {
+  return Index{1} << std::min<std::size_t>(wires.size(), max_wires + 1);
+}
+
 struct Validator {
   const Program& program;
 
-  void wires(const std::string& where, const std::vector<int>& list, Mask& seen) const {
+  void wires(const std::string& where, const std::vector<int>& list, DistinctWires& seen) const {
     for (const int w : list) {
       if (w < 0 || w >= program.num_wires) {
         outside(where, "wire " + std::to_string(w) + " is outside 0.." + std::to_string(program.num_wires - 1));
       }
-      if ((seen >> w) & 1) invalid(where, "wire " + std::to_string(w) + " appears twice");
-      seen |= Mask{1} << w;
+      if (!seen.add(w)) invalid(where, "wire " + std::to_string(w) + " appears twice");
     }
   }
 
@@ -60,7 +82,7 @@ struct Validator {
     if (g.opcode >= num_gates) outside("gate " + std::to_string(position), "no opcode " + std::to_string(g.opcode));
     const GateInfo& info = gate_info(g.opcode);
     const std::string where = "gate " + std::to_string(position) + " (" + std::string(info.name) + ")";
-    Mask seen = 0;
+    DistinctWires seen;
     wires(where, g.targets, seen);
     wires(where, g.controls, seen);
     if (g.control_values.size() != g.controls.size()) invalid(where, "one control value per control is needed");
@@ -78,7 +100,7 @@ struct Validator {
               "has " + std::to_string(g.slots.size()) + " parameters, needs " + std::to_string(info.num_parameters));
     }
     for (const Slot& s : g.slots) slot(where, s);
-    const Index size = Index{1} << g.targets.size();
+    const Index size = num_states(g.targets);
     if (info.family == Family::matrix) complex_input(where, g.input, {size, size});
     if (info.family == Family::diagonal) complex_input(where, g.input, {size});
     if (info.family != Family::matrix && info.family != Family::diagonal) unused_input(where, g.input);
@@ -104,7 +126,7 @@ struct Validator {
   }
 
   void initial() const {
-    Mask seen = 0;
+    DistinctWires seen;
     const InitialState& s = program.initial;
     wires("initial state", s.wires, seen);
     switch (s.kind) {
@@ -112,7 +134,7 @@ struct Validator {
         if (!s.wires.empty()) invalid("initial state", "|0> needs no wires");
         break;
       case Preparation::basis: bits("initial state", s.bits, s.wires.size()); break;
-      case Preparation::state: complex_input("initial state", s.input, {Index{1} << s.wires.size()}); break;
+      case Preparation::state: complex_input("initial state", s.input, {num_states(s.wires)}); break;
       default: invalid("initial state", "unknown preparation");
     }
     if (s.kind != Preparation::basis && !s.bits.empty()) invalid("initial state", "bits are of no use here");
@@ -120,7 +142,7 @@ struct Validator {
   }
 
   void factor(const std::string& where, const Factor& f) const {
-    const Index size = Index{1} << f.wires.size();
+    const Index size = num_states(f.wires);
     switch (f.kind) {
       case FactorKind::hermitian: return complex_input(where, f.input, {size, size});
       case FactorKind::projector: unused_input(where, f.input); return bits(where, f.bits, f.wires.size());
@@ -140,14 +162,14 @@ struct Validator {
   void measurement(std::size_t position) const {
     const Measurement& m = program.measurements[position];
     const std::string where = "measurement " + std::to_string(position);
-    Mask seen = 0;
+    DistinctWires seen;
     wires(where, m.wires, seen);
     if (static_cast<int>(m.kind) >= num_measurements) invalid(where, "unknown measurement");
     const MeasurementInfo& info = measurement_info(m.kind);
     if (info.num_axes * m.wires.size() > max_wires)
       invalid(where, std::string(info.name) + " of " + std::to_string(m.wires.size()) + " wires is too large");
     for (const Term& t : m.terms) {
-      Mask term_wires = 0;
+      DistinctWires term_wires;
       wires(where, t.pauli_wires, term_wires);
       pauli_word(where, t.pauli_word, t.pauli_wires.size(), "XYZ");
       for (const Slot& s : t.coefficients) slot(where, s);
@@ -159,10 +181,7 @@ struct Validator {
   }
 
   void run() const {
-    if (program.num_wires < 0 || program.num_wires > max_wires) {
-      invalid("wires",
-              std::to_string(program.num_wires) + " wires, at most " + std::to_string(max_wires) + " are possible");
-    }
+    if (program.num_wires < 0) invalid("wires", std::to_string(program.num_wires) + " wires");
     if (program.inputs.empty() || program.inputs[0].is_complex) invalid("inputs", "input 0 must be real");
     for (const InputSpec& spec : program.inputs) {
       double numel = 1;

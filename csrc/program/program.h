@@ -113,7 +113,8 @@ struct Program {
 // Elements of one measurement's result, complex ones counted once.
 Index result_size(const Measurement& measurement, int num_wires);
 
-// With more wires, index arithmetic could overflow; memory runs out long before.
+// Of one state: with more, index arithmetic could overflow; memory runs out long before. A program may have more wires if
+// none of its measurements depends on more (plan/parts.h).
 inline constexpr int max_wires = 48;
 
 }  // namespace ketgrad

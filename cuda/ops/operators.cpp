@@ -363,8 +363,9 @@ ForwardTensors execute_as(const ProgramHandle& program, const std::vector<Tensor
   const Program& p = program->program;
   const Tensor real = empty({arguments.batch, p.real_results()}, real_type<T>, inputs[0]);
   const Tensor complex = empty({arguments.batch, p.complex_results()}, complex_type<T>, inputs[0]);
-  const Tensor ket = empty({arguments.batch, keep_ket ? Index{1} << p.num_wires : 0}, complex_type<T>, inputs[0]);
-  execute<T>(device, call, {data<T>(real), data<T>(complex), keep_ket ? data<T>(ket) : nullptr});
+  const Index ket_size = keep_ket ? program->ket_size() : 0;
+  const Tensor ket = empty({arguments.batch, ket_size}, complex_type<T>, inputs[0]);
+  execute<T>(device, call, {data<T>(real), data<T>(complex), ket_size > 0 ? data<T>(ket) : nullptr});
   return {real, complex, ket};
 }
 

@@ -103,7 +103,6 @@ TEST(what_is_out_of_range) {
 
 TEST(what_is_malformed) {
   check_refused<std::invalid_argument>({
-      {[](Program& p) { p.num_wires = max_wires + 1; }, "49 wires"},
       {[](Program& p) { p.num_wires = -1; }, "-1 wires"},
       {[](Program& p) { p.inputs.clear(); }, "input 0"},
       {[](Program& p) { p.inputs[0].is_complex = true; }, "input 0 must be real"},

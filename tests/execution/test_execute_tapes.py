@@ -591,7 +591,7 @@ def test_bad_arguments_of_execute() -> None:
 
 @pytest.mark.parametrize("num_wires", [300, 1100])
 def test_a_state_beyond_all_numbers_has_an_error_too(num_wires: int) -> None:
-    tape = kg.Tape([kg.RX(0.1, wires=0)], [kg.expval(kg.Z(w)) for w in range(num_wires)])
+    tape = kg.Tape([kg.RX(0.1, wires=w) for w in range(num_wires)], [kg.state()])
     with pytest.raises(MemoryError, match=rf"a state on {num_wires} wires needs \d\.\de\+\d+ bytes"):
         kg.execute([tape])
 
@@ -604,7 +604,7 @@ def test_a_result_that_does_not_fit_says_how_many_bytes() -> None:
 
 @pytest.mark.parametrize("num_wires", [40, 60])
 def test_a_state_that_does_not_fit_says_how_many_bytes(num_wires: int) -> None:
-    tape = kg.Tape([kg.RX(torch.tensor(0.1), wires=0)], [kg.expval(kg.Z(w)) for w in range(num_wires)])
+    tape = kg.Tape([kg.RX(torch.tensor(0.1), wires=w) for w in range(num_wires)], [kg.state()])
     with pytest.raises(MemoryError, match=rf"on {num_wires} wires needs \d{{13,}} bytes \(.*iB\).*available"):
         kg.execute([tape])
 

@@ -159,7 +159,7 @@ def test_a_state_that_fits_shared_memory_is_one_tile(dtype: torch.dtype, wires: 
     if torch.cuda.is_available():
         pytest.skip("a visible GPU may have other limits")
     for n, whole in ((wires, True), (wires + 1, False)):
-        tape = kg.Tape([kg.RY(0.1, wires=w) for w in range(n)], [kg.expval(kg.Z(0))])
+        tape = kg.Tape([kg.RY(0.1, wires=w) for w in range(n)], [kg.state()])
         plan = kg.explain(tape, dtype=dtype, device="cuda:0")
         assert (plan.passes[0].tiles == 1) is whole
         assert "shared memory" in plan.regime

@@ -51,7 +51,7 @@ class Group(NamedTuple):
     @property
     def ket_bytes(self) -> int:
         """Bytes of the final states of the call."""
-        return self.batch * (2 * self.inputs[0].element_size() << self.binding.num_wires)
+        return self.batch * 2 * self.inputs[0].element_size() * self.binding.ket_size
 
     @property
     def batch(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +63,9 @@ class Explanation:
         dtype: torch.complex64 or torch.complex128, of the state.
         regime: how the batch is run, in words.
         tile_bits: a tile has 2^tile_bits amplitudes.
-        passes: the passes over the state, in order; those of the observables are the last.
+        passes: the passes over the state, in order; those of the observables are the last. None where there are parts.
+        parts: what runs instead, if that takes less: circuits on fewer wires whose results add up, each with its gates,
+            its wires and a batch of its own. The wires of a part are numbered anew.
     """
 
     wires: int
@@ -74,18 +77,32 @@ class Explanation:
     regime: str
     tile_bits: int
     passes: tuple[PassReport, ...]
+    parts: tuple[Explanation, ...] = ()
 
     @property
     def multiply_adds(self) -> tuple[float, float]:
         """Expected multiply-adds of all passes of one circuit, forward and backward."""
-        return sum(p.multiply_adds[0] for p in self.passes), sum(p.multiply_adds[1] for p in self.passes)
+        return self._total([p.multiply_adds for p in self.passes], [p.multiply_adds for p in self.parts])
 
     @property
     def bytes(self) -> tuple[float, float]:
         """Expected bytes between cache and memory in all passes of one circuit, forward and backward."""
-        return sum(p.bytes[0] for p in self.passes), sum(p.bytes[1] for p in self.passes)
+        return self._total([p.bytes for p in self.passes], [p.bytes for p in self.parts])
+
+    def _total(self, of_passes: list[tuple[float, float]], of_parts: list[tuple[float, float]]) -> tuple[float, float]:
+        copies = [part.batch / self.batch if self.batch else 0.0 for part in self.parts]
+        forward, backward = (
+            sum([each[way] for each in of_passes])
+            + sum([count * each[way] for count, each in zip(copies, of_parts, strict=True)])
+            for way in (0, 1)
+        )
+        return forward, backward
 
     def __str__(self) -> str:
+        if self.parts:
+            texts = [f"part {i}: {part}" for i, part in enumerate(self.parts)]
+            costs = f"{_pair(self.multiply_adds, _decimal)} multiply-adds, {_pair(self.bytes, _binary)} bytes"
+            return "\n\n".join([self._title(), *texts, f"total: {costs}, of one circuit"])
         measured = any(p.seconds is not None for p in self.passes)
         head = ["pass", "tiles", "work", "multiply-adds", "bytes"] + (["ms"] if measured else [])
         rows = [head, *[_row(i, p) for i, p in enumerate(self.passes)]]
@@ -94,18 +111,20 @@ class Explanation:
             seconds = [p.seconds or (0.0, 0.0) for p in self.passes]
             total.append(_pair((sum(s[0] for s in seconds), sum(s[1] for s in seconds)), _milliseconds))
         rows.append(total)
-        precision = str(self.dtype).removeprefix("torch.")
-        gates = _counted(self.gates, "gate") + (f" ({self.dropped} outside the light cone)" if self.dropped else "")
-        counts = (_counted(self.batch, "circuit"), _counted(self.wires, "wire"), gates)
-        basis = "" if self.basis == "Z" else f", in the basis of {self.basis}"
-        title = f"{', '.join(counts)}, {precision}: {self.regime}{basis}"
         note = (
             "multiply-adds, bytes"
             + (", ms" if measured else "")
             + ": forward / backward"
             + ("; ms of all circuits and threads, the rest of one circuit" if measured else ", of one circuit")
         )
-        return "\n".join([title, "", *_table(rows), "", note])
+        return "\n".join([self._title(), "", *_table(rows), "", note])
+
+    def _title(self) -> str:
+        precision = str(self.dtype).removeprefix("torch.")
+        gates = _counted(self.gates, "gate") + (f" ({self.dropped} outside the light cone)" if self.dropped else "")
+        counts = (_counted(self.batch, "circuit"), _counted(self.wires, "wire"), gates)
+        basis = "" if self.basis == "Z" else f", in the basis of {self.basis}"
+        return f"{', '.join(counts)}, {precision}: {self.regime}{basis}"
 
 
 @dataclass(frozen=True)
@@ -183,6 +202,10 @@ def explain(
     2
     >>> print(kg.explain(kg.Tape([kg.RX(0.1, wires=0), kg.RX(0.1, wires=1)], [kg.expval(kg.Z(0))])))
     1 circuit, 2 wires, 2 gates (1 outside the light cone), complex128: ...
+    >>> chain = [kg.RX(0.1, wires=w) for w in range(90)] + [kg.CNOT(wires=[w, w + 1]) for w in range(0, 89, 2)]
+    >>> print(kg.explain(kg.Tape(chain, [kg.expval(kg.Z(w)) for w in range(90)])))
+    1 circuit, 90 wires, 135 gates, complex128: in ... parts
+    ...
     """
     if not isinstance(tape, Tape):
         raise TypeError(f"explain takes a tape of ketgrad, not {type(tape).__name__}")
@@ -201,7 +224,7 @@ def explain(
 
 
 def explain_program(
-    program: _C.Program, circuit: Circuit, device: torch.device, times: dict[str, Any] | None = None
+    program: _C.Program, circuit: Circuit, device: torch.device, times: Callable[[int], dict[str, Any]] | None = None
 ) -> Explanation:
     """The plan of a program.
 
@@ -209,8 +232,50 @@ def explain_program(
         program: the program.
         circuit: a description of the circuits that it runs.
         device: the device to plan for.
-        times: measured times, as `_C.take_profile` returns them; None: not measured.
+        times: id of a program that runs → its times, as `_C.take_profile` returns them; None: not measured.
     """
+    if device.type == "cpu" and program.parts():
+        return _explain_parts(program, circuit, device, times)
+    return _explain_state(program, circuit, device, times and times(program.id))
+
+
+def _explain_parts(
+    program: _C.Program, circuit: Circuit, device: torch.device, times: Callable[[int], dict[str, Any]] | None
+) -> Explanation:
+    parts = [
+        explain_program(part, _circuit_of_part(part, copies * circuit.batch, circuit.dtype), device, times)
+        for part, copies in _leaves(program)
+    ]
+    return Explanation(
+        wires=circuit.wires,
+        gates=circuit.operations,
+        dropped=program.describe()["left_out"],
+        basis="Z",
+        batch=circuit.batch,
+        dtype=circuit.dtype.to_complex(),
+        regime=f"in {_counted(len(parts), 'part')}",
+        tile_bits=max(part.tile_bits for part in parts),
+        passes=(),
+        parts=tuple(parts),
+    )
+
+
+def _leaves(program: _C.Program, copies: int = 1) -> list[tuple[_C.Program, int]]:
+    """The programs that run in the end, and how many circuits each of them is for one of the whole."""
+    parts = program.parts()
+    if not parts:
+        return [(program, copies)]
+    return [leaf for part, members in parts for leaf in _leaves(part, copies * members)]
+
+
+def _circuit_of_part(part: _C.Program, batch: int, dtype: torch.dtype) -> Circuit:
+    names = tuple(part.gate_names())
+    return Circuit(part.describe()["num_wires"], len(names), names, batch, dtype)
+
+
+def _explain_state(
+    program: _C.Program, circuit: Circuit, device: torch.device, times: dict[str, Any] | None
+) -> Explanation:
     is_double = circuit.dtype is torch.float64
     if device.type == "cpu":
         plan = program.describe_plan(circuit.batch, is_double, torch.get_num_threads())
@@ -237,18 +302,22 @@ def explain_program(
     )
 
 
-def _measure(group: Group) -> dict[str, Any]:
-    """Seconds per pass of one forward and one backward sweep, after a warm-up."""
+def _measure(group: Group) -> Callable[[int], dict[str, Any]]:
+    """Program → seconds per pass of one forward and one backward sweep of the group, after a warm-up."""
     program = group.binding.id
     requested = list(range(len(group.inputs)))
-    for _ in range(2):
-        _C.start_profile()
-        real, complex_, ket = operators.run_execute(program, group.inputs, True)
-        operators.run_execute_vjp(
-            program, group.inputs, ket, torch.ones_like(real), torch.ones_like(complex_), requested
-        )
-        times = _C.take_profile(program)
-    return times
+
+    def times_of(measured: int) -> dict[str, Any]:
+        for _ in range(2):
+            _C.start_profile()
+            real, complex_, ket = operators.run_execute(program, group.inputs, True)
+            operators.run_execute_vjp(
+                program, group.inputs, ket, torch.ones_like(real), torch.ones_like(complex_), requested
+            )
+            times = _C.take_profile(measured)
+        return times
+
+    return times_of
 
 
 def _regime(plan: dict[str, Any]) -> str:

@@ -89,7 +89,7 @@ def _require_room(group: Group, results: Sequence[Tensor], rows: int) -> None:
     if results[0].is_cuda:  # there torch's allocator raises
         return
     real = group.inputs[0].itemsize
-    kets = 2 * real * group.batch << group.binding.num_wires
+    kets = 2 * real * group.batch * group.binding.ket_size
     cotangents = sum(r.numel() * r.itemsize for r in results)
     gradients = sum(
         i.numel() * i.itemsize for i, s in zip(group.inputs, group.binding.inputs, strict=True) if s.trainable

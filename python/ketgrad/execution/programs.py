@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple, TypeAlias
@@ -16,6 +17,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import torch
 
+from ..circuit.measurements import Measurement
 from ..circuit.observables import Observable
 from ..circuit.operations import Operation
 from ..circuit.tape import Tape
@@ -60,7 +62,7 @@ class ProgramBinding:
 
     Attributes:
         program: the native program, and `id` its id.
-        num_wires: of the tape.
+        ket_size: amplitudes of the final state that is kept for gradients, none where there are parts.
         operations: the number of operations and measurements.
         inputs: the bindings, in the order of the program's inputs.
         result_layout: of the tape's measurements.
@@ -68,7 +70,7 @@ class ProgramBinding:
 
     program: _C.Program
     id: int
-    num_wires: int
+    ket_size: int
     operations: int
     inputs: tuple[InputBinding, ...]
     result_layout: ResultLayout
@@ -205,22 +207,47 @@ def build_program(tape: Tape, device_type: str = "cpu") -> ProgramBinding:
     structure = tape.structure
     found = structure_cache.find(structure)
     if found is None:
-        if device_type == "cpu":
-            require_room(tape)
         with span("encode"):
             found = _build(tape)
+        if device_type == "cpu":
+            require_room(tape, found.program)
         statistics.built += 1
         structure_cache.keep(structure, found)
     return found
 
 
-def require_room(tape: Tape) -> None:
-    """Raise MemoryError if the state of a tape, or one of its results, does not fit the CPU's memory."""
-    # Capped, so that the bytes do not overflow a float.
-    _C.require_memory(float(8 << min(tape.num_wires, 1000)), f"a state on {tape.num_wires} wires")
+def require_room(tape: Tape, program: _C.Program) -> None:
+    """Raise MemoryError if a state of a tape's program, or one of the results, does not fit the CPU's memory."""
+    has_parts = bool(program.parts())
+    for measurement, wires in zip(tape.measurements, program.measured_wires(), strict=True):
+        _require_state(measurement if has_parts else None, wires, tape.num_wires)
     layout = ResultLayout.of(tape.measurements, tape.num_wires)
     for measurement, result in zip(tape.measurements, layout.results, strict=True):
         _C.require_memory(float((8 if result.is_complex else 4) * result.size), f"the result of {measurement!r}")
+
+
+def _require_state(measurement: Measurement | None, wires: int, of: int) -> None:
+    """Raise MemoryError if a state on some of a tape's wires does not fit; `measurement`: what depends on them."""
+    what = f"a state on {wires} wires"
+    if measurement is not None:
+        what = f"{measurement!r} depends on {wires} of {of} wires: {what}"
+    # Capped, so that the bytes do not overflow a float.
+    _C.require_memory(float(8 << min(wires, 1000)), what)
+
+
+def write_program(tape: Tape, inputs: Sequence[tuple[bool, tuple[int, ...]]], places: Sequence[Place]) -> _C.Program:
+    """The native program of a tape's structure; see `_C.write_program`.
+
+    Raises:
+        MemoryError: a measurement depends on more wires than are possible.
+    """
+    try:
+        return _C.write_program(tape.structure, inputs, places)
+    except MemoryError as error:
+        if len(error.args) == 3:  # of the native library, which does not know the measurements
+            _, measurement, wires = error.args
+            _require_state(tape.measurements[measurement] if measurement >= 0 else None, wires, tape.num_wires)
+        raise
 
 
 def _build(tape: Tape) -> ProgramBinding:
@@ -234,10 +261,10 @@ def _build(tape: Tape) -> ProgramBinding:
         else:
             places[bound.parameters[0]] = [(position, column) for column in range(_input_shape(bound, tape)[0])]
     inputs = [(bound.is_complex, _input_shape(bound, tape)) for bound in bindings]
-    program = _C.write_program(tape.structure, inputs, places)
+    program = write_program(tape, inputs, places)
     operations = len(tape.operations) + len(tape.measurements)
     layout = ResultLayout.of(tape.measurements, tape.num_wires)
-    return ProgramBinding(program, program.id, tape.num_wires, operations, bindings, layout)
+    return ProgramBinding(program, program.id, program.describe()["ket_size"], operations, bindings, layout)
 
 
 def _input_shape(bound: InputBinding, tape: Tape) -> tuple[int, ...]:

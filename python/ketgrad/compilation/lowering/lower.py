@@ -15,9 +15,8 @@ from torch import Tensor
 
 from ...circuit.tape import Tape
 from ...execution.batching import common_type
-from ...execution.programs import Circuit, describe_circuit, require_room
+from ...execution.programs import Circuit, describe_circuit, require_room, write_program
 from ...execution.results import Result, ResultLayout
-from ...native.library import _C
 from ..plan import CompiledPlan, NativeCall, describe_tensor
 from ..tracing.trace import Trace
 from .code_writer import CodeWriter
@@ -59,10 +58,10 @@ class Lowering:
         parameters = [self.reader.parameters(tape) for tape in tapes]
         results: list[tuple[Tensor, ...]] = [()] * len(tapes)
         for (_, real, device), positions in groups.items():
-            if device.type == "cpu":
-                require_room(tapes[positions[0]])
             inputs = self._inputs([(tapes[i], parameters[i]) for i in positions], real, device)
             call = _native_call(inputs, tuple(positions), recompute)
+            if device.type == "cpu":
+                require_room(tapes[positions[0]], call.program)
             self.calls.append(call)
             self.passed.append(inputs.views()[1])
             sizes = [tapes[i].batch_size for i in positions]
@@ -133,7 +132,7 @@ def _native_call(inputs: ProgramInputs, positions: tuple[int, ...], recompute: b
     """The call with the given inputs, for the tapes at the given positions."""
     tape = inputs.tapes[0]
     given = list(inputs.all().values())
-    program = _C.write_program(tape.structure, [(each.is_complex, each.shape) for each in given], inputs.places())
+    program = write_program(tape, [(each.is_complex, each.shape) for each in given], inputs.places())
     sizes = [1 if each.batch_size is None else each.batch_size for each in inputs.tapes]
     return NativeCall(
         program=program,
@@ -143,7 +142,7 @@ def _native_call(inputs: ProgramInputs, positions: tuple[int, ...], recompute: b
         views=inputs.views()[0],
         constants=tuple([each.constant for each in given]),
         batched=next((i for i, each in enumerate(given) if each.is_batched), -1),
-        ket_bytes=2 * inputs.real.itemsize << tape.num_wires,
+        ket_bytes=2 * inputs.real.itemsize * program.describe()["ket_size"],
         recompute=recompute,
         tapes=positions,
         result_layout=ResultLayout.of(tape.measurements, tape.num_wires),

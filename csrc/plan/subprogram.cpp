@@ -1,0 +1,127 @@
+#include "plan/subprogram.h"
+
+#include <algorithm>
+#include <unordered_map>
+#include <utility>
+
+namespace ketgrad {
+
+namespace {
+
+// Numbers wires by their place among some of them.
+class Renumbering {
+ public:
+  explicit Renumbering(const std::vector<int>& wires) : wires_(wires) {}
+
+  int operator()(int wire) const {
+    return static_cast<int>(std::lower_bound(wires_.begin(), wires_.end(), wire) - wires_.begin());
+  }
+  bool has(int wire) const { return std::binary_search(wires_.begin(), wires_.end(), wire); }
+
+  void apply(std::vector<int>& wires) const {
+    for (int& w : wires) w = (*this)(w);
+  }
+
+ private:
+  const std::vector<int>& wires_;
+};
+
+InitialState initial_on(const InitialState& whole, const Renumbering& number) {
+  InitialState part = whole;
+  if (whole.kind == Preparation::basis) {
+    part.wires.clear();
+    part.bits.clear();
+    for (std::size_t k = 0; k < whole.wires.size(); ++k) {
+      if (!number.has(whole.wires[k])) continue;
+      part.wires.push_back(number(whole.wires[k]));
+      part.bits.push_back(whole.bits[k]);
+    }
+  } else {
+    number.apply(part.wires);
+  }
+  return part;
+}
+
+// f(slot) for all slots of a program, in order.
+template <class F>
+void for_each_slot(Program& program, const F& f) {
+  for (Gate& g : program.gates) {
+    for (Slot& s : g.slots) f(s);
+  }
+  for (Measurement& m : program.measurements) {
+    for (Term& t : m.terms) {
+      for (Slot& s : t.coefficients) f(s);
+    }
+  }
+}
+
+// f(input) for all matrices, diagonals, states and values of sparse matrices.
+template <class F>
+void for_each_complex(Program& program, const F& f) {
+  const auto see = [&](int& input) {
+    if (input != no_input) f(input);
+  };
+  see(program.initial.input);
+  for (Gate& g : program.gates) see(g.input);
+  for (Measurement& m : program.measurements) {
+    for (Term& t : m.terms) {
+      for (Factor& factor : t.factors) see(factor.input);
+    }
+  }
+}
+
+}  // namespace
+
+Program subprogram(const Program& whole, const Cone& cone, std::vector<Measurement> measurements) {
+  const Renumbering number(cone.wires);
+  Program part;
+  part.num_wires = static_cast<int>(cone.wires.size());
+  part.inputs = whole.inputs;
+  part.initial = initial_on(whole.initial, number);
+  part.gates.reserve(cone.gates.size());
+  for (const int g : cone.gates) {
+    part.gates.push_back(whole.gates[g]);
+    number.apply(part.gates.back().targets);
+    number.apply(part.gates.back().controls);
+  }
+  part.measurements = std::move(measurements);
+  for (Measurement& m : part.measurements) {
+    number.apply(m.wires);
+    for (Term& t : m.terms) {
+      number.apply(t.pauli_wires);
+      for (Factor& f : t.factors) number.apply(f.wires);
+    }
+  }
+  return part;
+}
+
+CompactInputs compact_inputs(Program& program) {
+  CompactInputs compact;
+  std::vector<InputSpec> kept;
+  std::vector<int> place(program.inputs.size(), -1);
+  std::vector<std::unordered_map<int, int>> columns(program.inputs.size());
+  const auto keep = [&](int input) {
+    if (place[input] >= 0) return place[input];
+    place[input] = static_cast<int>(kept.size());
+    kept.push_back(program.inputs[input]);
+    compact.inputs.push_back(input);
+    compact.columns.emplace_back();
+    return place[input];
+  };
+  keep(0);
+  for_each_slot(program, [&](Slot& s) {
+    const int to = keep(s.input);
+    auto [at, is_new] = columns[s.input].try_emplace(s.column, static_cast<int>(compact.columns[to].size()));
+    if (is_new) compact.columns[to].push_back(s.column);
+    s.input = to;
+    s.column = at->second;
+  });
+  for_each_complex(program, [&](int& input) { input = keep(input); });
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    if (!kept[i].is_complex) kept[i].shape = {static_cast<Index>(compact.columns[i].size())};
+  }
+  program.inputs = std::move(kept);
+  return compact;
+}
+
+}  // namespace ketgrad
