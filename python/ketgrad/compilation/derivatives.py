@@ -88,7 +88,7 @@ class Derivatives(ABC):
 
         Returns:
             What the call returns, and in place of each result its derivatives in the structure of the argument, each
-            (*shape of the result, *shape of the argument's tensor); for a tuple of `argnums` a tuple of those. Without
+            `(*shape of the result, *shape of the argument)`; for a tuple of `argnums` a tuple of those. Without
             graphs.
 
         Raises:

@@ -85,7 +85,7 @@ class ExecuteTapes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, nestings: list[Nesting], *inp: Any) -> tuple[Any, ...]:
-        """Execute the tapes; `inp` is (kwargs, *parameters)."""
+        """Execute the tapes; `inp` is `(kwargs, *parameters)`."""
         kwargs, *parameters = inp
         tapes, execute_fn, jpc = kwargs["tapes"], kwargs["execute_fn"], kwargs["jpc"]
         ctx.set_materialize_grads(False)
