@@ -113,7 +113,7 @@ SegmentPlanner::Window SegmentPlanner::take(const int* end, const F& eligible) {
         mixing += is_phase(t) ? 0 : 1;
         return false;
       },
-      [&] { return mixing <= most_waiting && !free.is_trivial(); });
+      [&] { return free.count() == 0 || (mixing <= most_waiting && !free.is_trivial()); });
 }
 
 // Rounds of phases and of other rotations in alternation, each of all rotations that commute with those left before
