@@ -269,7 +269,7 @@ def test_malformed_measurements(measurement: tuple[Any, ...], error: type[Except
 
 
 def test_malformed_structures() -> None:
-    with pytest.raises(ValueError, match="at most"):
+    with pytest.raises(MemoryError, match="at most"):
         write(num_wires=63)
     with pytest.raises(ValueError, match="input 0 must be real"):
         write(inputs=[])
