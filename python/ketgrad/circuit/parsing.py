@@ -15,7 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..native.torch_private import DisableTorchFunction, is_functorch_wrapped_tensor, len_dispatch_stack
+from ..native.torch_private import (
+    DisableFunctorch,
+    DisableTorchFunction,
+    is_functorch_wrapped_tensor,
+    len_dispatch_stack,
+)
 from .types import Array, Parameter, ParameterLayout, Wire, Wires
 
 _set = object.__setattr__
@@ -289,7 +294,7 @@ def check_values(value: Parameter, deviation: Callable[[Array], Array], where: s
 
 
 def _as_array(value: Tensor) -> Array:
-    with DisableTorchFunction():
+    with DisableTorchFunction(), DisableFunctorch():  # transforms would wrap what is detached
         tensor = value.detach()
         if tensor.dtype in _HALF:
             tensor = tensor.to(_HALF[tensor.dtype])
