@@ -35,8 +35,6 @@ Slot: TypeAlias = tuple[int, int] | tuple[int, int, float, float]
 Place: TypeAlias = Slot | list[Slot]
 """Where a parameter is read from: a scalar's slot, those of a vector's columns; (input, 0) of an input of its own."""
 
-_LAYOUTS = {str(layout): layout for layout in ParameterLayout}
-
 
 class InputBinding(NamedTuple):
     """One input of a program and the parameters of a tape that it consists of.
@@ -210,18 +208,17 @@ def build_program(tape: Tape, device_type: str = "cpu") -> ProgramBinding:
         with span("encode"):
             found = _build(tape)
         if device_type == "cpu":
-            require_room(tape, found.program)
+            require_room(tape, found.program, found.result_layout)
         statistics.built += 1
         structure_cache.keep(structure, found)
     return found
 
 
-def require_room(tape: Tape, program: _C.Program) -> None:
-    """Raise MemoryError if a state of a tape's program, or one of the results, does not fit the CPU's memory."""
+def require_room(tape: Tape, program: _C.Program, layout: ResultLayout) -> None:
+    """Raise MemoryError if a state of a tape's program, or one of its results, does not fit the CPU's memory."""
     has_parts = bool(program.parts())
     for measurement, wires in zip(tape.measurements, program.measured_wires(), strict=True):
         _require_state(measurement if has_parts else None, wires, tape.num_wires)
-    layout = ResultLayout.of(tape.measurements, tape.num_wires)
     for measurement, result in zip(tape.measurements, layout.results, strict=True):
         _C.require_memory(float((8 if result.is_complex else 4) * result.size), f"the result of {measurement!r}")
 
@@ -291,9 +288,10 @@ def _bind_inputs(kinds: list[str], layouts: str, trainable: frozenset[int]) -> t
         if kind in SCALAR_KINDS:
             columns.setdefault((letter, index in trainable), []).append(index)
         else:
-            single.append(InputBinding(_LAYOUTS[letter], index in trainable, (index,), False, kind != VECTOR_KIND))
+            layout = ParameterLayout(letter)
+            single.append(InputBinding(layout, index in trainable, (index,), False, kind != VECTOR_KIND))
     stacked = [
-        InputBinding(_LAYOUTS[letter], is_trainable, tuple(found), True, False)
+        InputBinding(ParameterLayout(letter), is_trainable, tuple(found), True, False)
         for (letter, is_trainable), found in columns.items()
     ]
     return (*stacked, *single)

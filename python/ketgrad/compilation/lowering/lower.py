@@ -61,7 +61,7 @@ class Lowering:
             inputs = self._inputs([(tapes[i], parameters[i]) for i in positions], real, device)
             call = _native_call(inputs, tuple(positions), recompute)
             if device.type == "cpu":
-                require_room(tapes[positions[0]], call.program)
+                require_room(tapes[positions[0]], call.program, call.result_layout)
             self.calls.append(call)
             self.passed.append(inputs.views()[1])
             sizes = [tapes[i].batch_size for i in positions]
