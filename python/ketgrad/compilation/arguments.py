@@ -62,6 +62,19 @@ def tensors_key(tensors: Sequence[Any]) -> Key | None:
         return None
 
 
+def key_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Hashable, tuple[Tensor, ...], Key]:
+    """What is static of the arguments (None: there are only tensors, not nested), the tensors, and the guards of both.
+
+    Raises:
+        TypeError: as `flatten`.
+    """
+    key = None if kwargs else tensors_key(args)
+    if key is not None:
+        return None, args, key
+    static, tensors = flatten(args, kwargs)
+    return static, tensors, (static, tensors_key(tensors))
+
+
 def flatten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Hashable, tuple[Tensor, ...]]:
     """The arguments without their tensors in a hashable form, and the tensors.
 

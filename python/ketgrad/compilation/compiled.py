@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from types import FunctionType, MethodType
 from typing import Any, overload
 
@@ -17,7 +17,7 @@ from ..autograd.derivative_rule import require_recompute
 from ..execution.explain import CompiledExplanation, StructureExplanation, explain_program
 from ..native import operators
 from ..native.profiling import span
-from .arguments import WITHOUT_VALUES, Arguments, Key, flatten, plain_tensor, replace_tensors, tensors_key
+from .arguments import WITHOUT_VALUES, Arguments, Key, flatten, key_of, plain_tensor, replace_tensors, tensors_key
 from .calls import batch_sizes, run_plan, with_visible_constants
 from .derivatives import Derivatives
 from .front_ends import front_end_of
@@ -170,11 +170,7 @@ class Compiled(Derivatives):
 
     def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[CompiledPlan, tuple[Tensor, ...]]:
         """The plan for some arguments, and the tensors that it takes: the arguments', then the captured ones."""
-        static: Hashable = None
-        tensors, key = args, None if kwargs else tensors_key(args)
-        if key is None:
-            static, tensors = flatten(args, kwargs)
-            key = (static, tensors_key(tensors))
+        static, tensors, key = key_of(args, kwargs)
         key = self._with_modes(key)
         plan = self._plans.find(key)
         if plan is None:

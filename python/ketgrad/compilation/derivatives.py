@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from ..autograd import interpreter_levels
 from ..native import operators
 from ..native.torch_private import pytree
-from .arguments import flatten, replace_tensors, tensors_key
+from .arguments import flatten, key_of, replace_tensors
 from .gradients import GradientPlan, Loss, as_leaves, gradient_plan, require_number, value_and_gradients
 from .jacobians import has_rows, value_and_rows
 from .modes import is_watched
@@ -195,11 +194,7 @@ class Derivatives(ABC):
             argnums: the positional arguments that are differentiated; None: all tensors that require grad, the captured
                 ones too.
         """
-        static: Hashable = None
-        tensors, key = args, None if kwargs else tensors_key(args)
-        if key is None:
-            static, tensors = flatten(args, kwargs)
-            key = (static, tensors_key(tensors))
+        _, tensors, key = key_of(args, kwargs)
         found = self._gradient_plans.find(self._with_modes((argnums, key)))
         if found is not None:
             if found.plan.containers is None:
