@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..autograd import derivative_rule
+from ..execution.batching import like_parameter
 from ..native import operators
 from .calls import batch_size_of, pack_inputs, rows_of
 from .losses import MeanSquaredError
@@ -262,7 +263,7 @@ class _Gradients:
         """Add gradients of inputs, whose tensors are among `tensors`."""
         for (position, leaf, is_same), gradient in zip(sources, gradients, strict=True):
             if not is_same:
-                gradient = _like(tensors[position], gradient)
+                gradient = like_parameter(gradient, tensors[position]).reshape(tensors[position].shape)
             if leaf is None:
                 self.computed.append((tensors[position], gradient))
             else:
@@ -277,10 +278,3 @@ class _Gradients:
             more: Sequence[Tensor | None] = torch.autograd.grad(outputs, self.leaves, cotangents, allow_unused=True)
             found = [a if b is None else b if a is None else a + b for a, b in zip(found, more, strict=True)]
         return found
-
-
-def _like(tensor: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient of an input as that of the tensor which it was made of."""
-    if gradient.is_complex() and not tensor.is_complex():
-        gradient = gradient.real
-    return gradient.reshape(tensor.shape).to(tensor.dtype)

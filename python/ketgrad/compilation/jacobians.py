@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..autograd import derivative_rule
+from ..execution.jacobian_rows import repeat_input
 from ..native import operators
 from .calls import batch_size_of, pack_inputs, rows_of
 from .gradients import GradientPlan
@@ -67,7 +68,11 @@ def _rows(
     (requested,), (sources,) = found.requested, found.sources
     axes = call.program.input_axes()
     is_batched = [tensor.dim() > axis for tensor, axis in zip(inputs, axes, strict=True)]
-    wide = [_repeat(t, is_batched[i], count, batch, i in requested) for i, t in enumerate(inputs)]
+    # A shared input stays shared unless its gradient is requested.
+    wide = [
+        repeat_input(tensor, is_batched[i], count, batch) if is_batched[i] or i in requested else tensor
+        for i, tensor in enumerate(inputs)
+    ]
     keep = derivative_rule.keeps_state(count * batch * call.ket_bytes, call.device, call.recompute) and ket.numel()
     kets = ket.repeat(count, 1) if keep else ket.new_empty((count * batch, 0))
     units = torch.eye(count, dtype=real.dtype, device=real.device).repeat_interleave(batch, 0)
@@ -86,10 +91,3 @@ def _rows(
             rows = of_leaf.reshape(count, batch, *leaf.shape)
             total.add_(rows.movedim(1, 0).reshape(*lead, *leaf.shape))
     return totals
-
-
-def _repeat(tensor: Tensor, is_batched: bool, count: int, batch: int, is_requested: bool) -> Tensor:
-    """An input for `count` copies of each circuit; a shared one stays shared unless its gradient is requested."""
-    if is_batched:
-        return tensor.repeat(count, *[1] * (tensor.dim() - 1))
-    return tensor.expand(count * batch, *tensor.shape) if is_requested else tensor

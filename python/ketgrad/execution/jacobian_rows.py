@@ -75,13 +75,16 @@ def is_complex(parameter: Any) -> bool:
 def _repeat(group: Group, copies: int) -> Group:
     """The group's one tape `copies` times in one batch, without shared inputs."""
     tape, batch = group.tapes[0], group.batch
-    inputs = []
-    for bound, tensor in zip(group.binding.inputs, group.inputs, strict=True):
-        if bound.layout.is_batched:
-            inputs.append(tensor.repeat(copies, *[1] * (tensor.dim() - 1)))
-        else:
-            inputs.append(tensor.expand(copies * batch, *tensor.shape))
+    pairs = zip(group.binding.inputs, group.inputs, strict=True)
+    inputs = [repeat_input(tensor, bound.layout.is_batched, copies, batch) for bound, tensor in pairs]
     return group._replace(inputs=inputs, rows=(copies * batch,), tapes=(tape,))
+
+
+def repeat_input(tensor: Tensor, is_batched: bool, copies: int, batch: int) -> Tensor:
+    """An input of `batch` circuits, with a batch axis or without, for `copies` of each: (copies · batch, …)."""
+    if is_batched:
+        return tensor.repeat(copies, *[1] * (tensor.dim() - 1))
+    return tensor.expand(copies * batch, *tensor.shape)
 
 
 def _require_room(group: Group, results: Sequence[Tensor], rows: int) -> None:
