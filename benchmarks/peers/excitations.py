@@ -1,4 +1,4 @@
-"""Excitations as Pauli rotations, for libraries that have no such gates."""
+"""Gates as Pauli rotations, excitations among them, for libraries that have no such gates."""
 
 from __future__ import annotations
 
@@ -18,3 +18,15 @@ def pauli_rotations(size: int) -> list[tuple[str, float]]:
             phase = (1j * (-1j) ** letters[:half].count("Y") * 1j ** letters[half:].count("Y")).real
             found.append(("".join(letters), 2 * phase / 2**size))
     return found
+
+
+LETTERS = {"X": 1, "Y": 2, "Z": 3}
+"""The numbers of Pauli letters, in Qulacs and scaluq."""
+
+WORDS: dict[str, list[tuple[str, float]]] = {
+    "IsingXX": [("XX", 1.0)],
+    "IsingZZ": [("ZZ", 1.0)],
+    "SingleExcitation": pauli_rotations(2),
+    "DoubleExcitation": pauli_rotations(4),
+}
+"""The words and factors of a gate, as `pauli_rotations` has them."""

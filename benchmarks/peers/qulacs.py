@@ -11,15 +11,7 @@ import qulacs
 from workloads import Circuit, Inputs, Workload
 
 from .base import Answer, answer, outputs
-from .excitations import pauli_rotations
-
-LETTERS = {"X": 1, "Y": 2, "Z": 3}
-WORDS: dict[str, list[tuple[str, float]]] = {
-    "IsingXX": [("XX", 1.0)],
-    "IsingZZ": [("ZZ", 1.0)],
-    "SingleExcitation": pauli_rotations(2),
-    "DoubleExcitation": pauli_rotations(4),
-}
+from .excitations import LETTERS, WORDS
 
 
 class Backprop:

@@ -13,16 +13,9 @@ from scaluq import gate as G
 from workloads import Circuit, Gate, Inputs, Workload
 
 from .base import Answer, answer, outputs
-from .excitations import pauli_rotations
+from .excitations import LETTERS, WORDS
 
 PRECISION = "f32"
-LETTERS = {"X": 1, "Y": 2, "Z": 3}
-WORDS: dict[str, list[tuple[str, float]]] = {
-    "IsingXX": [("XX", 1.0)],
-    "IsingZZ": [("ZZ", 1.0)],
-    "SingleExcitation": pauli_rotations(2),
-    "DoubleExcitation": pauli_rotations(4),
-}
 FIXED = {"CNOT": "CX", "SWAP": "Swap"}
 
 
