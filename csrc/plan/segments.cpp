@@ -10,10 +10,6 @@ namespace ketgrad {
 
 namespace {
 
-// The search for rotations of a pass, and of a round, ends when this many have to wait: beyond, it costs more than it
-// finds.
-constexpr int most_waiting = 256;
-
 // The most flipping rotations of a pass: more gain nothing, and each takes shared memory on a GPU.
 constexpr int most_in_pass = 2048;
 

@@ -11,9 +11,6 @@ namespace ketgrad {
 
 namespace {
 
-// The search for rotations of a block ends when this many have to wait: beyond, it costs more than it finds.
-constexpr int most_waiting = 256;
-
 // Changes a basis into one of the same span on whose vectors few parities are odd: as many parities as are
 // independent are odd on one vector each.
 void tell_apart(std::vector<Mask>& basis, const std::vector<Mask>& parities) {

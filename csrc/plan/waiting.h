@@ -7,6 +7,10 @@
 
 namespace ketgrad {
 
+// The search for rotations of a pass, a round or a block ends when this many have to wait: beyond, it costs more than it
+// finds.
+inline constexpr int most_waiting = 256;
+
 // Numbers of rotations, ascending. Those that a pass takes lie near the front: to take them costs what was looked at,
 // not what is left, so that planning is linear in the number of gates.
 class Waiting {
