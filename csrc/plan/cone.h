@@ -7,6 +7,7 @@
 // states whose numbers are an input are inside always, as there.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -36,6 +37,11 @@ struct WireLetter {
 struct Cone {
   std::vector<int> wires;  // ascending
   std::vector<int> gates;  // of the program, ascending
+
+  // The number of a wire among those of the cone.
+  int local(int wire) const {
+    return static_cast<int>(std::lower_bound(wires.begin(), wires.end(), wire) - wires.begin());
+  }
 };
 
 // What is seen of a measurement's wires, or of a term's; a wire may stand there twice.

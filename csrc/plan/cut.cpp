@@ -78,10 +78,7 @@ int CutCone::add_before(Piece piece, int wire, char letter) {
   return link;
 }
 
-int CutCone::local(int wire) const {
-  const std::vector<int>& wires = rest_.cone.wires;
-  return static_cast<int>(std::lower_bound(wires.begin(), wires.end(), wire) - wires.begin());
-}
+int CutCone::local(int wire) const { return rest_.cone.local(wire); }
 
 int CutCone::root(int node) {
   while (parents_[node] != node) node = parents_[node] = parents_[parents_[node]];
@@ -209,10 +206,9 @@ Program CutCone::program_of(const Piece& piece, const std::vector<Measurement>& 
   std::vector<Gate> gates;
   for (const CutWire& c : piece.cut_wires) {
     if (c.letter != 'Z') continue;  // |0> is in X and in Y what H|0> is in Z
-    const auto& wires = piece.cone.wires;
     Gate gate;
     gate.opcode = static_cast<Opcode>(find_gate("H"));
-    gate.targets = {static_cast<int>(std::lower_bound(wires.begin(), wires.end(), c.wire) - wires.begin())};
+    gate.targets = {piece.cone.local(c.wire)};
     gates.push_back(std::move(gate));
   }
   gates.insert(gates.end(), std::make_move_iterator(program.gates.begin()),

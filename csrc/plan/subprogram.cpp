@@ -8,22 +8,20 @@ namespace ketgrad {
 
 namespace {
 
-// Numbers wires by their place among some of them.
+// Numbers wires by their place among those of a cone.
 class Renumbering {
  public:
-  explicit Renumbering(const std::vector<int>& wires) : wires_(wires) {}
+  explicit Renumbering(const Cone& cone) : cone_(cone) {}
 
-  int operator()(int wire) const {
-    return static_cast<int>(std::lower_bound(wires_.begin(), wires_.end(), wire) - wires_.begin());
-  }
-  bool has(int wire) const { return std::binary_search(wires_.begin(), wires_.end(), wire); }
+  int operator()(int wire) const { return cone_.local(wire); }
+  bool has(int wire) const { return std::binary_search(cone_.wires.begin(), cone_.wires.end(), wire); }
 
   void apply(std::vector<int>& wires) const {
     for (int& w : wires) w = (*this)(w);
   }
 
  private:
-  const std::vector<int>& wires_;
+  const Cone& cone_;
 };
 
 InitialState initial_on(const InitialState& whole, const Renumbering& number) {
@@ -73,7 +71,7 @@ void for_each_complex(Program& program, const F& f) {
 }  // namespace
 
 Program subprogram(const Program& whole, const Cone& cone, std::vector<Measurement> measurements) {
-  const Renumbering number(cone.wires);
+  const Renumbering number(cone);
   Program part;
   part.num_wires = static_cast<int>(cone.wires.size());
   part.inputs = whole.inputs;
