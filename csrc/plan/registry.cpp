@@ -134,7 +134,8 @@ ProgramHandle register_program(Program program) {
   Registry& r = registry();
   if (ProgramHandle known = r.find_equal(id, content)) return known;
   Decomposition decomposition = decompose(program);  // registers its parts
-  auto planned = std::make_shared<const PlannedProgram>(id, std::move(program), std::move(decomposition), content);
+  auto planned =
+      std::make_shared<const PlannedProgram>(id, std::move(program), std::move(decomposition), std::move(content));
   const std::lock_guard lock(r.mutex);
   Registry::Entry& entry = r.entries[id];
   if (ProgramHandle known = entry.program.lock()) return known;  // another thread was faster
