@@ -87,8 +87,7 @@ class Pruning {
 }  // namespace
 
 void keep_light_cone(const Program& program, Lowered& lowered) {
-  const auto sees_all = [](const Measurement& m) { return measurement_info(m.kind).subject == Subject::all_wires; };
-  if (std::any_of(program.measurements.begin(), program.measurements.end(), sees_all)) return;
+  if (program.measures_all_wires()) return;
   lowered = Pruning(program, lowered).run();
 }
 

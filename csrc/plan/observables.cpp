@@ -93,15 +93,10 @@ std::vector<Mask> flips_of(const PauliWordsByFlip& pauli_words) {
 
 PauliWordsByFlip plan_measurements(Plan& plan, const WireMap& wire_map) {
   const Program& program = *plan.program;
-  Index real = 0;
-  Index complex = 0;
+  const std::vector<Index> first = program.first_results();
   std::vector<ObservedPauliWord> pauli_words;
-  for (const Measurement& m : program.measurements) {
-    Index& next = measurement_info(m.kind).is_complex ? complex : real;
-    PlannedMeasurement planned = plan_measurement(m, next, wire_map, pauli_words);
-    next += result_size(m, program.num_wires);
-    plan.measurements.push_back(std::move(planned));
-  }
+  for (std::size_t m = 0; m < first.size(); ++m)
+    plan.measurements.push_back(plan_measurement(program.measurements[m], first[m], wire_map, pauli_words));
   PauliWordsByFlip by_flip;
   for (const ObservedPauliWord& w : pauli_words) by_flip[w.pauli_word.x].push_back(w);
   return by_flip;

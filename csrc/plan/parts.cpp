@@ -182,18 +182,6 @@ class PartList {
   std::map<Key, std::size_t> known_;
 };
 
-// Where the results of each measurement begin, among those of its kind.
-std::vector<Index> first_results(const Program& program) {
-  std::vector<Index> first;
-  Index next[2] = {0, 0};
-  for (const Measurement& m : program.measurements) {
-    Index& of_kind = next[measurement_info(m.kind).is_complex ? 1 : 0];
-    first.push_back(of_kind);
-    of_kind += result_size(m, program.num_wires);
-  }
-  return first;
-}
-
 // What a draft measures, as measurements of a program, and where the results go.
 struct DraftMeasurements {
   std::vector<Measurement> measurements;
@@ -225,7 +213,7 @@ DraftMeasurements measured_by(const Program& program, const std::vector<Unit>& u
 }
 
 Parts divide(const Program& program, ConeFinder& finder, const std::vector<Draft>& drafts) {
-  const std::vector<Index> first = first_results(program);
+  const std::vector<Index> first = program.first_results();
   PartList list(program);
   for (const Draft& draft : drafts) {
     DraftMeasurements measured = measured_by(program, draft.units, first);
@@ -281,7 +269,7 @@ TooManyWires::TooManyWires(int measurement, int wires)
 std::vector<int> measured_wires(const PlannedProgram& planned) {
   const std::vector<Measurement>& measurements = planned.program.measurements;
   std::vector<int> found(measurements.size(), planned.has_parts() ? 0 : planned.program.num_wires);
-  const std::vector<Index> first = first_results(planned.program);
+  const std::vector<Index> first = planned.program.first_results();
   const auto raise = [](int& to, int wires) { to = std::max(to, wires); };
   for (const Part& part : planned.parts.parts) {
     const std::vector<int> of_part = measured_wires(*part.program);
@@ -299,8 +287,7 @@ std::vector<int> measured_wires(const PlannedProgram& planned) {
 }
 
 Decomposition decompose(const Program& program) {
-  const auto sees_all = [](const Measurement& m) { return measurement_info(m.kind).subject == Subject::all_wires; };
-  if (program.measurements.empty() || std::any_of(program.measurements.begin(), program.measurements.end(), sees_all)) {
+  if (program.measurements.empty() || program.measures_all_wires()) {
     if (program.num_wires > max_wires) throw TooManyWires(-1, program.num_wires);
     return {};
   }

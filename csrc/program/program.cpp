@@ -366,4 +366,20 @@ Index Program::real_results() const { return results_size(*this, false); }
 
 Index Program::complex_results() const { return results_size(*this, true); }
 
+std::vector<Index> Program::first_results() const {
+  std::vector<Index> first;
+  Index next[2] = {0, 0};
+  for (const Measurement& m : measurements) {
+    Index& of_kind = next[measurement_info(m.kind).is_complex ? 1 : 0];
+    first.push_back(of_kind);
+    of_kind += result_size(m, num_wires);
+  }
+  return first;
+}
+
+bool Program::measures_all_wires() const {
+  return std::any_of(measurements.begin(), measurements.end(),
+                     [](const Measurement& m) { return measurement_info(m.kind).subject == Subject::all_wires; });
+}
+
 }  // namespace ketgrad

@@ -108,6 +108,12 @@ struct Program {
 
   Index real_results() const;     // elements of all real results of one circuit
   Index complex_results() const;  // elements of all complex ones
+
+  // Per measurement the position of its result, among the real or the complex results.
+  std::vector<Index> first_results() const;
+
+  // Whether some measurement is of all wires: every gate is in its light cone.
+  bool measures_all_wires() const;
 };
 
 // Elements of one measurement's result, complex ones counted once.
