@@ -343,9 +343,7 @@ void execute_parts_and_vjp(const Call<T>& call, const Measured<T>& measured, con
   execute_parts(call, measured.results);
   Cotangents<T> of_results = cotangents;
   if (measured.curvature != T(0)) {
-    const Index count = call.batch * call.program().real_results();
-    for (Index i = 0; i < count; ++i)
-      measured.cotangents[i] = cotangents.real[i] + measured.curvature * measured.results.real[i];
+    measured.write_cotangents(cotangents, 0, call.batch * call.program().real_results());
     of_results.real = measured.cotangents;
   }
   execute_parts_vjp(call, of_results);

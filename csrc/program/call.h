@@ -40,6 +40,11 @@ struct Measured {
   Results<T> results;
   T curvature = 0;
   T* cotangents = nullptr;  // [B, R], scratch for these; null if the curvature is 0
+
+  // Those of the numbers `begin` to `end`, which are measured.
+  void write_cotangents(const Cotangents<T>& given, Index begin, Index end) const {
+    for (Index i = begin; i < end; ++i) cotangents[i] = given.real[i] + curvature * results.real[i];
+  }
 };
 
 // A call along tangents of the inputs: derivatives of the results and of the gradients.

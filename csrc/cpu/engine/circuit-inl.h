@@ -93,9 +93,7 @@ class CircuitEngine {
   // Of this group's samples.
   void add_curvature(const Cotangents<T>& cotangents, const Measured<T>& measured) const {
     const Index size = call_.program().real_results();
-    for (Index i = group_.first * size; i < (group_.first + group_.count) * size; ++i) {
-      measured.cotangents[i] = cotangents.real[i] + measured.curvature * measured.results.real[i];
-    }
+    measured.write_cotangents(cotangents, group_.first * size, (group_.first + group_.count) * size);
   }
 
   bool requests_initial_state(const TaskGradients<T>& gradients) const {
