@@ -281,6 +281,13 @@ inline Circuit pauli_word_circuit(Random& random, int num_wires, int num_gates) 
   return circuit;
 }
 
+// Some basis state, on all wires.
+inline InitialState random_basis_state(Random& random, int num_wires) {
+  InitialState found{Preparation::basis, random.wires(num_wires, num_wires), {}, no_input};
+  for (int w = 0; w < num_wires; ++w) found.bits.push_back(random.below(2));
+  return found;
+}
+
 // Gates that are the identity on half of the amplitudes, among few others; from a basis state on.
 inline Circuit half_circuit(Random& random, int num_wires, int num_gates) {
   constexpr std::string_view halves[] = {"CRX", "CRY",     "CRot",     "CH", "SingleExcitation", "SingleExcitationPlus",
@@ -288,8 +295,7 @@ inline Circuit half_circuit(Random& random, int num_wires, int num_gates) {
   constexpr std::string_view others[] = {"RY", "RZ", "X", "CNOT", "SWAP", "ControlledPhaseShift", "ISWAP"};
   Circuit circuit = empty_circuit(num_wires);
   Program& program = circuit.program;
-  program.initial = {Preparation::basis, random.wires(num_wires, num_wires), {}, no_input};
-  for (int w = 0; w < num_wires; ++w) program.initial.bits.push_back(random.below(2));
+  program.initial = random_basis_state(random, num_wires);
   while (static_cast<int>(program.gates.size()) < num_gates) {
     const bool is_half = random.chance(0.75);
     const Opcode opcode = opcode_of(is_half ? halves[random.below(12)] : others[random.below(7)]);
@@ -310,8 +316,7 @@ inline Circuit coset_circuit(Random& random, int num_wires, int num_gates) {
   constexpr std::string_view others[] = {"RY", "RX", "H", "X", "CNOT", "SWAP", "RZ", "CRX", "IsingXX", "Rot"};
   Circuit circuit = empty_circuit(num_wires);
   Program& program = circuit.program;
-  program.initial = {Preparation::basis, random.wires(num_wires, num_wires), {}, no_input};
-  for (int w = 0; w < num_wires; ++w) program.initial.bits.push_back(random.below(2));
+  program.initial = random_basis_state(random, num_wires);
   while (static_cast<int>(program.gates.size()) < num_gates) {
     const bool is_diagonal = random.chance(0.4);
     const Opcode opcode = opcode_of(is_diagonal ? diagonals[random.below(12)] : others[random.below(10)]);

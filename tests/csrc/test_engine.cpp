@@ -64,17 +64,28 @@ TEST(circuits_in_either_basis) {
   CHECK(in_x < 48);
 }
 
-TEST(rotations_of_half_the_amplitudes) {
-  Random random(41);
-  for (int round = 0; round < 40; ++round) {
-    set_thresholds({.tile_bits = round % 2 == 0 ? 0 : 4,
+using MakeCircuit = Circuit (*)(Random&, int num_wires, int num_gates);
+using TileBits = int (*)(int round);
+
+// Circuits of 2 to 8 wires in either regime, of one and of several samples, whole and in tiles.
+void check_in_either_regime(Random random, int rounds, MakeCircuit make, int num_gates, TileBits tile_bits) {
+  for (int round = 0; round < rounds; ++round) {
+    set_thresholds({.tile_bits = round % 2 == 0 ? 0 : tile_bits(round),
                     .scale_bits = round % 3 == 0 ? 2 : 24,
                     .support = round % 5 != 0,
                     .regime = round % 4 < 2 ? RegimeChoice::single : RegimeChoice::lanes});
     const Index batch = round % 4 == 1 ? 1 : 1 + round % 11;
-    check_case(make_case(random, half_circuit(random, 2 + round % 7, 14), batch), 1 + round % 2);
+    check_case(make_case(random, make(random, 2 + round % 7, num_gates), batch), 1 + round % 2);
   }
   set_thresholds({});
+}
+
+TEST(rotations_of_half_the_amplitudes) {
+  check_in_either_regime(Random(41), 40, half_circuit, 14, [](int) { return 4; });
+}
+
+TEST(phases_on_cosets) {
+  check_in_either_regime(Random(43), 60, coset_circuit, 20, [](int round) { return 2 + round % 5; });
 }
 
 TEST(matrices_on_rows) {
@@ -83,19 +94,6 @@ TEST(matrices_on_rows) {
     set_thresholds({.regime = round % 5 < 4 ? RegimeChoice::single : RegimeChoice::automatic});
     const Index batch = round % 3 == 0 ? 1 : 1 + round % 4;
     check_case(make_case(random, dense_circuit(random, 5 + round % 4, 8), batch), 1 + round % 2);
-  }
-  set_thresholds({});
-}
-
-TEST(phases_on_cosets) {
-  Random random(43);
-  for (int round = 0; round < 60; ++round) {
-    set_thresholds({.tile_bits = round % 2 == 0 ? 0 : 2 + round % 5,
-                    .scale_bits = round % 3 == 0 ? 2 : 24,
-                    .support = round % 5 != 0,
-                    .regime = round % 4 < 2 ? RegimeChoice::single : RegimeChoice::lanes});
-    const Index batch = round % 4 == 1 ? 1 : 1 + round % 11;
-    check_case(make_case(random, coset_circuit(random, 2 + round % 7, 20), batch), 1 + round % 2);
   }
   set_thresholds({});
 }
