@@ -40,6 +40,20 @@ InitialState initial_on(const InitialState& whole, const Renumbering& number) {
   return part;
 }
 
+// A gate on the wires of a cone. Where the letter of its Pauli word is I it acts on nothing, and the wire may be outside.
+Gate gate_on(const Gate& whole, const Renumbering& number) {
+  Gate part = whole;
+  number.apply(part.controls);
+  part.targets.clear();
+  part.pauli_word.clear();
+  for (std::size_t k = 0; k < whole.targets.size(); ++k) {
+    if (!whole.pauli_word.empty() && whole.pauli_word[k] == 'I') continue;
+    part.targets.push_back(number(whole.targets[k]));
+    if (!whole.pauli_word.empty()) part.pauli_word += whole.pauli_word[k];
+  }
+  return part;
+}
+
 // f(slot) for all slots of a program, in order.
 template <class F>
 void for_each_slot(Program& program, const F& f) {
@@ -77,11 +91,7 @@ Program subprogram(const Program& whole, const Cone& cone, std::vector<Measureme
   part.inputs = whole.inputs;
   part.initial = initial_on(whole.initial, number);
   part.gates.reserve(cone.gates.size());
-  for (const int g : cone.gates) {
-    part.gates.push_back(whole.gates[g]);
-    number.apply(part.gates.back().targets);
-    number.apply(part.gates.back().controls);
-  }
+  for (const int g : cone.gates) part.gates.push_back(gate_on(whole.gates[g], number));
   part.measurements = std::move(measurements);
   for (Measurement& m : part.measurements) {
     number.apply(m.wires);

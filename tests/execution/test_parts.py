@@ -107,6 +107,22 @@ def test_second_derivatives_of_local_circuits_in_parts(seed: int) -> None:
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("word", ["IXI", "IIY", "XIZ", "III", "YXI"])
+def test_a_pauli_rotation_acts_on_no_wire_of_letter_i(word: str) -> None:
+    """Such wires need not be in the light cone."""
+    angles = torch.tensor([0.3, 0.7, -1.1, 0.4], dtype=DOUBLE, requires_grad=True)
+    operations = [
+        kg.RY(angles[0], wires=1),
+        kg.PauliRot(angles[1], word, wires=[11, 1, 5]),
+        kg.ctrl(kg.PauliRot(angles[2], word, wires=[7, 1, 3]), 9),
+        kg.RX(angles[3], wires=1),
+    ]
+    measured = [kg.expval(kg.Z(1)), kg.probs(wires=[1])]
+    check(kg.Tape(operations, measured))
+    with hooks.parts_of_any_size():
+        check(kg.Tape([*operations, kg.RX(0.2, wires=0)], [*measured, kg.expval(kg.X(0))]))
+
+
 # --- many wires ---
 
 
