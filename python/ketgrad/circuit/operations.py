@@ -31,7 +31,7 @@ from .parsing import (
     restore,
     scalar_parameter,
 )
-from .types import Array, Parameter, ParameterLike, Wire, Wires
+from .types import Array, Parameter, ParameterLayout, ParameterLike, Wire, Wires
 
 if TYPE_CHECKING:
     from .observables import Algebra, Observable
@@ -331,10 +331,15 @@ def _fill(
     _set(op, "parameters", parameters)
     _set(op, "batch_size", batch_size)
     _set(op, "wires", wires)
-    _set(op, "structure", (op.name, wires, (), (), False, word, bits, layout))
+    _set(op, "structure", (op.name, wires, (), (), False, word, bits, _LETTERS.get(layout, layout)))
     if _watchers:
         for watcher in _watchers:
             watcher.on_gate(op)
+
+
+# Members of an enumeration are tracked by Python's garbage collector. Tuples of plain strings and integers are not: so
+# it does not go through the structures of all gates that caches keep, time and again.
+_LETTERS: dict[str, str] = {layout: layout.value for layout in ParameterLayout}
 
 
 class _Fixed(Operation):

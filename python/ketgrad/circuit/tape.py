@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
+from operator import attrgetter
+from typing import Any, NoReturn
 
 import numpy as np
 from torch import Tensor
@@ -213,15 +214,21 @@ def _counted(number: int, noun: str) -> str:
 
 def _operations(given: Iterable[Operation]) -> tuple[Operation, ...]:
     operations = _as_tuple(given, "operations")
-    for index, op in enumerate(operations):
-        if not isinstance(op, Operation):
-            found = f"{op!r} of type {type(op).__name__}"
-            raise TypeError(f"operation {index} of the tape is {found}, not an operation of ketgrad{_hint(op)}")
-        if op.is_preparation and index:
-            where = place(op.name, op.wires)
-            rule = f"a preparation is only allowed as the first; as a gate, {gates_instead(op)}"
-            raise ValueError(f"{where} is operation {index} of the tape; {rule}")
+    # By class: there are few, and tapes are built anew in every step of a training.
+    if not all(issubclass(kind, Operation) for kind in set(map(type, operations))):
+        _refuse_operation(operations)
+    later = operations[1:]
+    if any(kind.is_preparation for kind in set(map(type, later))):
+        index, op = next((i, op) for i, op in enumerate(later, 1) if op.is_preparation)
+        rule = f"a preparation is only allowed as the first; as a gate, {gates_instead(op)}"
+        raise ValueError(f"{place(op.name, op.wires)} is operation {index} of the tape; {rule}")
     return operations
+
+
+def _refuse_operation(operations: tuple[Any, ...]) -> NoReturn:
+    index, op = next((i, op) for i, op in enumerate(operations) if not isinstance(op, Operation))
+    found = f"{op!r} of type {type(op).__name__}"
+    raise TypeError(f"operation {index} of the tape is {found}, not an operation of ketgrad{_hint(op)}")
 
 
 def _measurements(measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
@@ -283,17 +290,19 @@ def _wires(operations: tuple[Operation, ...], measurements: tuple[Measurement, .
 
 
 def _batch_size(operations: tuple[Operation, ...], measurements: tuple[Measurement, ...]) -> int | None:
-    found: int | None = None
-    items: list[Operation | Measurement] = [*operations, *measurements]
-    for item in items:
-        size = item.batch_size
-        if size is not None:
-            if found is None:
-                found, first = size, item
-            elif size != found:
-                one, other = _named(first), _named(item)
-                raise ValueError(f"{one} has a batch of {found}, {other} a batch of {size}; they must agree")
-    return found
+    sizes: set[int | None] = {*map(_batch_size_of, operations), *map(_batch_size_of, measurements)} - {None}
+    if len(sizes) < 2:
+        return next(iter(sizes), None)
+    all_items: list[Operation | Measurement] = [*operations, *measurements]
+    items = [item for item in all_items if item.batch_size is not None]
+    first, other = items[0], next(item for item in items if item.batch_size != items[0].batch_size)
+    raise ValueError(
+        f"{_named(first)} has a batch of {first.batch_size}, {_named(other)} a batch of {other.batch_size}; "
+        "they must agree"
+    )
+
+
+_batch_size_of = attrgetter("batch_size")
 
 
 def _named(item: Operation | Measurement) -> str:
@@ -302,7 +311,13 @@ def _named(item: Operation | Measurement) -> str:
 
 def _trainable(parameters: tuple[Parameter, ...], given: Sequence[int] | None) -> tuple[int, ...]:
     if given is None:
-        return tuple([i for i, value in enumerate(parameters) if isinstance(value, Tensor) and value.requires_grad])
+        return tuple(
+            [
+                i
+                for i, value in enumerate(parameters)
+                if type(value) is not float and isinstance(value, Tensor) and value.requires_grad
+            ]
+        )
     if not isinstance(given, Iterable):
         raise TypeError(f"trainable_params must be a list of integers, not {given!r}; for one write [{given!r}]")
     found = set()
