@@ -2,6 +2,7 @@
 #include "bindings/pybind.h"
 
 #include <chrono>
+#include <complex>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -15,6 +16,7 @@
 #include "cpu/profile.h"
 #include "cpu/simd_level.h"
 #include "cpu/thresholds.h"
+#include "math/deviation.h"
 #include "plan/cost.h"
 #include "plan/gpu_layout.h"
 #include "plan/parts.h"
@@ -94,6 +96,17 @@ std::shared_ptr<PlannedProgram> write_program(const py::tuple& structure, const 
   return registered(read_tape(structure, inputs, places));
 }
 
+// The program, and (layout, is_trainable, parameters, is_column, is_complex) of each input.
+py::tuple bind_program(const py::tuple& structure, const py::tuple& parameters) {
+  BoundTape bound = bind_tape(structure, parameters);
+  py::list inputs;
+  for (const BoundInput& i : bound.inputs) {
+    const py::tuple of_input(py::cast(i.parameters));
+    inputs.append(py::make_tuple(std::string(1, i.layout), i.is_trainable, of_input, i.is_column, i.is_complex));
+  }
+  return py::make_tuple(registered(std::move(bound.program)), inputs);
+}
+
 std::shared_ptr<PlannedProgram> load_program(const std::string& bytes) {
   return registered(Program::deserialise(bytes));
 }
@@ -105,7 +118,6 @@ py::dict describe(const PlannedProgram& p) {
   d["num_gates"] = p.program.gates.size();
   d["real_results"] = p.program.real_results();
   d["complex_results"] = p.program.complex_results();
-  d["ket_size"] = p.ket_size();
   d["left_out"] = p.num_left_out;
   return d;
 }
@@ -264,6 +276,17 @@ py::list measurement_list() {
   return measurements;
 }
 
+// Of matrices (..., size, size) of complex64 or complex128: the largest deviation.
+template <class T>
+double unitary_deviation_of(const py::array_t<std::complex<T>, py::array::c_style>& matrices) {
+  const Index size = matrices.shape(matrices.ndim() - 1);
+  const auto* numbers = reinterpret_cast<const T*>(matrices.data());
+  Worst worst;
+  for (Index first = 0; first < matrices.size(); first += size * size)
+    worst.see(unitary_deviation(numbers + 2 * first, size));
+  return worst.value();
+}
+
 // The compiler and its options, as far as predefined macros show them.
 std::string build_flags() {
 #if defined(__clang__)
@@ -297,6 +320,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   py::class_<PlannedProgram, std::shared_ptr<PlannedProgram>>(m, "Program")
       .def_readonly("id", &PlannedProgram::id)
       .def("describe", &describe)
+      .def_property_readonly("ket_size", &PlannedProgram::ket_size)
       .def(
           "make_plan",
           [](const PlannedProgram& p, Index batch, bool is_double, int threads) {
@@ -315,6 +339,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def_property_readonly("bytes", &PlannedProgram::bytes, "memory in bytes, plans made so far included");
   m.def("write_program", &write_program, py::arg("structure"), py::arg("inputs"), py::arg("places"),
         "see bindings/tape_reader.h");
+  m.def("bind_program", &bind_program, py::arg("structure"), py::arg("parameters"), "see bindings/tape_reader.h");
   m.def(
       "find_program", [](std::int64_t id) { return std::const_pointer_cast<PlannedProgram>(find_program(id)); },
       py::arg("id"));
@@ -330,7 +355,11 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
         "(name, subject, is_complex, axes) of each measurement; an axis has length 2^k for k measured wires");
   m.def("gate_table", &gate_list, "(name, wires, controls, parameters) of each gate; -1 wires: any number");
   m.def("available_memory", &available_memory, "in bytes");
+  m.def("fits_memory", &fits_memory, py::arg("bytes"));
   m.def("require_memory", &require_memory, py::arg("bytes"), py::arg("what"));
+  m.def("unitary_deviation", &unitary_deviation_of<float>, py::arg("matrices").noconvert(),
+        "the largest modulus in U U^dagger - 1, of arrays (..., size, size)");
+  m.def("unitary_deviation", &unitary_deviation_of<double>, py::arg("matrices"));
   m.def("available_simd_levels", &available_simd_levels);
   m.def("current_simd_level", &current_simd_level);
   m.def("set_simd_level", &set_simd_level, py::arg("name"));

@@ -1,5 +1,6 @@
 #include "bindings/tape_reader.h"
 
+#include <algorithm>
 #include <cstring>
 #include <iterator>
 #include <stdexcept>
@@ -20,12 +21,6 @@ namespace {
 // A structure is nested tuples. The tuple keeps its items alive.
 py::handle item(py::handle tuple, Py_ssize_t i) {
   PyObject* found = PyTuple_GetItem(tuple.ptr(), i);
-  if (found == nullptr) throw py::error_already_set();
-  return found;
-}
-
-py::handle element(py::handle list, Py_ssize_t i) {
-  PyObject* found = PyList_GetItem(list.ptr(), i);
   if (found == nullptr) throw py::error_already_set();
   return found;
 }
@@ -138,15 +133,145 @@ Slot slot_of(py::handle place) {
   return slot;
 }
 
-class TapeReader {
+// Where each parameter of a tape is read from.
+class Places {
  public:
-  TapeReader(py::handle wires, const py::sequence& places) : wires_(wires), places_(py::list(places)) {
-    program_.num_wires = wires_.count();
+  Places() = default;
+
+  explicit Places(const py::list& places) {
+    for (const py::handle place : places) {
+      begin_parameter();
+      if (!PyList_Check(place.ptr())) {
+        add(slot_of(place));
+        continue;
+      }
+      for (const py::handle column : place) add(slot_of(column));
+    }
   }
 
-  Program run(const py::sequence& inputs, py::handle operations, py::handle measurements) {
-    for (const py::handle each : inputs)
-      program_.inputs.push_back({item(each, 0).cast<bool>(), item(each, 1).cast<std::vector<Index>>()});
+  void begin_parameter() { firsts_.push_back(slots_.size()); }
+  void add(const Slot& slot) { slots_.push_back(slot); }
+
+  const Slot& slot(int parameter, int column) const {
+    const auto number = static_cast<std::size_t>(parameter);
+    if (number >= firsts_.size() || firsts_[number] + column >= slots_.size())
+      throw py::index_error("ketgrad: parameter " + std::to_string(parameter) + " is out of range");
+    return slots_[firsts_[number] + column];
+  }
+
+ private:
+  std::vector<Slot> slots_;
+  std::vector<std::size_t> firsts_;  // per parameter the number of its first slot
+};
+
+// Groups the parameters of a tape to inputs.
+class Binder {
+ public:
+  Binder(py::handle trainable, py::handle parameters) : parameters_(parameters) {
+    is_trainable_.resize(static_cast<std::size_t>(size_of(parameters)), false);
+    for_each_item(trainable, [&](py::handle each) { is_trainable_.at(integer(each)) = true; });
+    columns_.push_back({.layout = 'n', .is_column = true});
+  }
+
+  void see(py::handle operations, py::handle measurements) {
+    for_each_item(operations, [&](py::handle each) { see_operation(each); });
+    for_each_item(measurements, [&](py::handle each) {
+      const py::handle observable = item(each, 2);
+      if (!observable.is_none()) see_observable(observable);
+    });
+  }
+
+  // Once all are seen.
+  Places places() const {
+    std::vector<Slot> first(is_trainable_.size());
+    for (std::size_t i = 0; i < columns_.size(); ++i) {
+      for (std::size_t column = 0; column < columns_[i].parameters.size(); ++column)
+        first[columns_[i].parameters[column]] = {static_cast<int>(i), static_cast<int>(column), 1, 0};
+    }
+    for (std::size_t i = 0; i < single_.size(); ++i)
+      first[single_[i].parameters[0]].input = static_cast<int>(columns_.size() + i);
+    Places found;
+    for (std::size_t parameter = 0; parameter < first.size(); ++parameter) {
+      found.begin_parameter();
+      for (int column = 0; column < lengths_[parameter]; ++column)
+        found.add({first[parameter].input, first[parameter].column + column, 1, 0});
+    }
+    return found;
+  }
+
+  std::vector<InputSpec> specs() const {
+    std::vector<InputSpec> found;
+    for (const BoundInput& each : columns_) found.push_back({false, {static_cast<Index>(each.parameters.size())}});
+    for (std::size_t i = 0; i < single_.size(); ++i) found.push_back({single_[i].is_complex, shapes_[i]});
+    return found;
+  }
+
+  std::vector<BoundInput> inputs() && {
+    std::move(single_.begin(), single_.end(), std::back_inserter(columns_));
+    return std::move(columns_);
+  }
+
+ private:
+  void see_operation(py::handle structure) {
+    const std::string_view layout = text(item(structure, 7));
+    if (layout.empty()) return;
+    const std::string_view name = text(item(structure, 0));
+    const Family family = name == "StatePrep" ? Family::matrix : gate_info(opcode_of(name)).family;
+    const bool is_dense = family == Family::matrix || family == Family::diagonal;
+    for (const char letter : layout) is_dense ? see_single(letter, true) : see_scalar(letter);
+  }
+
+  void see_observable(py::handle observable) {
+    const py::handle kinds = item(observable, 2);
+    const std::string_view layout = text(item(observable, 3));
+    for (std::size_t i = 0; i < layout.size(); ++i) {
+      const std::string_view kind = text(item(kinds, static_cast<Py_ssize_t>(i)));
+      kind == "coefficient" ? see_scalar(layout[i]) : see_single(layout[i], kind != "coefficients");
+    }
+  }
+
+  void see_scalar(char letter) {
+    const int parameter = next();
+    const bool is_trainable = is_trainable_.at(parameter);
+    const auto is_alike = [&](const BoundInput& i) { return i.layout == letter && i.is_trainable == is_trainable; };
+    auto found = std::ranges::find_if(columns_, is_alike);
+    if (found == columns_.end())
+      found = columns_.insert(found, {.layout = letter, .is_trainable = is_trainable, .is_column = true});
+    found->parameters.push_back(parameter);
+  }
+
+  void see_single(char letter, bool is_complex) {
+    const int parameter = next();
+    const bool is_batched = letter == 'b' || letter == 'B';
+    auto shape = item(parameters_, parameter).attr("shape").cast<std::vector<Index>>();
+    if (is_batched) shape.erase(shape.begin());
+    if (!is_complex) lengths_.back() = static_cast<int>(shape.at(0));
+    single_.push_back({letter, is_trainable_.at(parameter), false, is_complex, {parameter}});
+    shapes_.push_back(std::move(shape));
+  }
+
+  int next() {
+    lengths_.push_back(1);
+    return static_cast<int>(lengths_.size()) - 1;
+  }
+
+  const py::handle parameters_;
+  std::vector<bool> is_trainable_;
+  std::vector<BoundInput> columns_;
+  std::vector<BoundInput> single_;
+  std::vector<std::vector<Index>> shapes_;  // of the single ones
+  std::vector<int> lengths_;                // slots of each parameter
+};
+
+class TapeReader {
+ public:
+  TapeReader(py::handle wires, Places places, std::vector<InputSpec> inputs)
+      : wires_(wires), places_(std::move(places)) {
+    program_.num_wires = wires_.count();
+    program_.inputs = std::move(inputs);
+  }
+
+  Program run(py::handle operations, py::handle measurements) {
     program_.gates.reserve(static_cast<std::size_t>(size_of(operations)));
     for_each_item(operations, [&](py::handle each) { add_operation(each); });
     for_each_item(measurements, [&](py::handle each) { add_measurement(each); });
@@ -156,14 +281,9 @@ class TapeReader {
  private:
   // --- parameters: `first_` is the number of the next operation's, or observable's, first one
 
-  py::handle place(int parameter) const { return element(places_, parameter); }
+  const Slot& slot(int parameter, int column) const { return places_.slot(parameter, column); }
 
-  Slot slot(int parameter, int column) const {
-    const py::handle found = place(parameter);
-    return slot_of(PyList_Check(found.ptr()) ? element(found, column) : found);
-  }
-
-  int input(int parameter) const { return integer(item(place(parameter), 0)); }
+  int input(int parameter) const { return slot(parameter, 0).input; }
 
   // --- operations
 
@@ -262,7 +382,7 @@ class TapeReader {
   }
 
   const Wires wires_;
-  const py::list places_;
+  const Places places_;
   int first_ = 0;
   Program program_;
 };
@@ -270,7 +390,19 @@ class TapeReader {
 }  // namespace
 
 Program read_tape(const py::tuple& structure, const py::sequence& inputs, const py::sequence& places) {
-  return TapeReader(item(structure, 2), places).run(inputs, item(structure, 0), item(structure, 1));
+  std::vector<InputSpec> specs;
+  for (const py::handle each : inputs)
+    specs.push_back({item(each, 0).cast<bool>(), item(each, 1).cast<std::vector<Index>>()});
+  return TapeReader(item(structure, 2), Places(py::list(places)), std::move(specs))
+      .run(item(structure, 0), item(structure, 1));
+}
+
+BoundTape bind_tape(const py::tuple& structure, const py::tuple& parameters) {
+  Binder binder(item(structure, 4), parameters);
+  binder.see(item(structure, 0), item(structure, 1));
+  Program program =
+      TapeReader(item(structure, 2), binder.places(), binder.specs()).run(item(structure, 0), item(structure, 1));
+  return {std::move(program), std::move(binder).inputs()};
 }
 
 }  // namespace ketgrad

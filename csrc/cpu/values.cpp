@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "math/complex.h"
+#include "math/deviation.h"
 #include "program/gate_table.h"
 
 namespace ketgrad {
@@ -36,27 +36,6 @@ double sum_of_squares(const T* x, Index count) {
   return total;
 }
 
-using ComplexDouble = Complex<double>;
-
-double square(const ComplexDouble& a) { return a.re * a.re + a.im * a.im; }
-
-template <class T>
-ComplexDouble entry(const T* x, Index i) {
-  return {static_cast<double>(x[2 * i]), static_cast<double>(x[2 * i + 1])};
-}
-
-// The larger of two deviations; NaN and infinities count as none.
-class Worst {
- public:
-  void see(double deviation) {
-    if (std::isfinite(deviation)) worst_ = std::max(worst_, deviation);
-  }
-  double value() const { return worst_; }
-
- private:
-  double worst_ = 0;
-};
-
 // Two vectors of entries of modulus 1 without structure. Where the first one sees nothing of an overlap of two columns,
 // for their phases are a quarter apart, the second one sees all of it.
 std::array<ComplexDouble, 2> probes(Index i) {
@@ -67,10 +46,13 @@ std::array<ComplexDouble, 2> probes(Index i) {
   return {one, one * quarters[i & 3]};
 }
 
+// Of larger matrices than this U U^dagger would take much longer than reading them.
+constexpr Index largest_product = 16;
+
 // A square matrix (row by row): how far its columns are from norm 1, and the images of two vectors from the vectors'
-// norm. That takes as long as reading it, where U^dagger U would take as long as a product of matrices.
+// norm. That takes as long as reading it.
 template <class T>
-double unitary_deviation(const T* x, Index size) {
+double probed_deviation(const T* x, Index size) {
   std::vector<double> columns(size, 0.0);
   std::vector<std::array<ComplexDouble, 2>> vectors(size);
   for (Index c = 0; c < size; ++c) vectors[c] = probes(c);
@@ -88,6 +70,11 @@ double unitary_deviation(const T* x, Index size) {
   for (const double found : columns) worst.see(std::abs(found - 1));
   for (const double found : images) worst.see(std::abs(found / static_cast<double>(size) - 1));
   return worst.value();
+}
+
+template <class T>
+double matrix_deviation(const T* x, Index size) {
+  return size <= largest_product ? unitary_deviation(x, size) : probed_deviation(x, size);
 }
 
 template <class T>
@@ -141,7 +128,7 @@ class Checker {
     };
     if (info.family == Family::matrix)
       each(
-          gate.input, [&](const T* x) { return unitary_deviation(x, size); }, [&] { return what("the matrix"); },
+          gate.input, [&](const T* x) { return matrix_deviation(x, size); }, [&] { return what("the matrix"); },
           "be unitary");
     if (info.family == Family::diagonal)
       each(

@@ -24,6 +24,9 @@ std::int64_t available_memory();
 // Bytes up to which memory is not checked: asking the system takes longer than a small call.
 inline constexpr double always_fits = 64.0 * (1 << 20);
 
+// Whether `bytes` could be allocated.
+bool fits_memory(double bytes);
+
 // Throws OutOfMemory ("`what` needs `bytes`, … are available") if `bytes` exceed the available memory.
 void require_memory(double bytes, const std::string& what);
 

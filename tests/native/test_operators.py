@@ -229,7 +229,7 @@ def expval(*factors: tuple[Any, ...], word: tuple[tuple[int, str], ...] = ()) ->
         (gate("CNOT", [0]), [], ValueError, "targets"),
         (gate("CNOT", []), [], ValueError, "too few wires"),
         (gate("RX", [0]), [], ValueError, "has 0 parameters, needs 1"),
-        (gate("RX", [0], "s"), [], IndexError, "out of range"),
+        (gate("RX", [0], "s"), [], IndexError, "parameter 0 is out of range"),
         (gate("RX", [0], "s"), [(7, 0)], IndexError, "no input 7"),
         (gate("RX", [0], "s"), [(0, 5)], IndexError, "no column 5"),
         (gate("RX", [0], "s"), [(1, 0)], ValueError, "not a real vector"),

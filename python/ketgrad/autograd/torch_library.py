@@ -47,7 +47,7 @@ def _execute_fake(program: int, inputs: list[Tensor], keep_ket: bool) -> tuple[T
     complex_dtype = inputs[0].dtype.to_complex()
     real = inputs[0].new_empty((batch, shape["real_results"]))
     complex_ = inputs[0].new_empty((batch, shape["complex_results"]), dtype=complex_dtype)
-    ket = inputs[0].new_empty((batch, shape["ket_size"] if keep_ket else 0), dtype=complex_dtype)
+    ket = inputs[0].new_empty((batch, found.ket_size if keep_ket else 0), dtype=complex_dtype)
     return real, complex_, ket
 
 

@@ -19,6 +19,7 @@ from .parsing import (
     check_values,
     dense_parameter,
     join_batches,
+    largest,
     parse_wires,
     place,
     restore,
@@ -203,14 +204,15 @@ class Hermitian(Observable):
     def __init__(self, A: ParameterLike, wires: Wires) -> None:
         own_wires = _some_wires(wires, "Hermitian")
         value, layout, batch_size = dense_parameter(A, "matrix", "Hermitian", own_wires)
-        check_values(value, _skewness, place("Hermitian", own_wires), "the matrix must be Hermitian")
+        check_values(value, _skewness, "the matrix must be Hermitian", "Hermitian", own_wires)
         products = (_ONE._replace(factors=(Factor("hermitian", own_wires, 0),)),)
         _fill(self, (value,), ("matrix",), layout, batch_size, own_wires, products)
 
 
-def _skewness(matrix: Array) -> Array:
-    size = np.abs(matrix).max((-1, -2)).clip(min=1)
-    return np.asarray(np.abs(matrix - matrix.conj().swapaxes(-1, -2)).max((-1, -2)) / size)
+def _skewness(matrix: Array) -> float:
+    with np.errstate(all="ignore"):
+        size = np.abs(matrix).max((-1, -2)).clip(min=1)
+        return largest(np.abs(matrix - matrix.conj().swapaxes(-1, -2)).max((-1, -2)) / size)
 
 
 class Projector(Observable):
@@ -269,7 +271,7 @@ class SparseHamiltonian(Observable):
             raise ValueError(f"{where}: the matrix has an entry outside its shape {(size, size)}")
         rows, columns, values = parts
         mirror = _Mirror(rows, columns, size)
-        check_values(values, mirror.skewness, where, "the matrix must be Hermitian")
+        check_values(values, mirror.skewness, "the matrix must be Hermitian", "SparseHamiltonian", own_wires)
         factor = Factor("sparse", own_wires, 0, (), rows.tobytes(), columns.tobytes())
         layout = ParameterLayout.of(values, False)
         _fill(self, (values,), ("values",), layout, None, own_wires, (_ONE._replace(factors=(factor,)),))
@@ -316,11 +318,12 @@ class _Mirror:
         self.position = found
         self.missing = keys[found] != mirrored
 
-    def skewness(self, values: Array) -> Array:
+    def skewness(self, values: Array) -> float:
         if not len(values):
-            return np.zeros(())
+            return 0.0
         mirrored = np.where(self.missing, 0, values[self.position].conj())
-        return np.asarray(np.abs(values - mirrored).max() / np.abs(values).max().clip(min=1))
+        with np.errstate(all="ignore"):
+            return largest(np.abs(values - mirrored).max() / np.abs(values).max().clip(min=1))
 
 
 def _some_wires(wires: Wires, name: str) -> tuple[Wire, ...]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple, TypeAlias
 
-import numpy as np
 import torch
 
 from ..circuit.measurements import Measurement
@@ -220,56 +220,55 @@ def require_room(tape: Tape, program: _C.Program, layout: ResultLayout) -> None:
     for measurement, wires in zip(tape.measurements, program.measured_wires(), strict=True):
         _require_state(measurement if has_parts else None, wires, tape.num_wires)
     for measurement, result in zip(tape.measurements, layout.results, strict=True):
-        _C.require_memory(float((8 if result.is_complex else 4) * result.size), f"the result of {measurement!r}")
+        size = float((8 if result.is_complex else 4) * result.size)
+        if not _C.fits_memory(size):
+            _C.require_memory(size, f"the result of {measurement!r}")
 
 
 def _require_state(measurement: Measurement | None, wires: int, of: int) -> None:
     """Raise MemoryError if a state on some of a tape's wires does not fit; `measurement`: what depends on them."""
+    # Capped, so that the bytes do not overflow a float.
+    size = float(8 << min(wires, 1000))
+    if _C.fits_memory(size):
+        return
     what = f"a state on {wires} wires"
     if measurement is not None:
         what = f"{measurement!r} depends on {wires} of {of} wires: {what}"
-    # Capped, so that the bytes do not overflow a float.
-    _C.require_memory(float(8 << min(wires, 1000)), what)
+    _C.require_memory(size, what)
 
 
 def write_program(tape: Tape, inputs: Sequence[tuple[bool, tuple[int, ...]]], places: Sequence[Place]) -> _C.Program:
-    """The native program of a tape's structure; see `_C.write_program`.
+    """The native program of a tape's structure, whose inputs the caller arranges; see `_C.write_program`.
 
     Raises:
         MemoryError: a measurement depends on more wires than are possible.
     """
-    try:
+    with _names_measurements(tape):
         return _C.write_program(tape.structure, inputs, places)
+
+
+@contextmanager
+def _names_measurements(tape: Tape) -> Iterator[None]:
+    """MemoryErrors of the native library, which does not know the measurements, say which of a tape's it is."""
+    try:
+        yield
     except MemoryError as error:
-        if len(error.args) == 3:  # of the native library, which does not know the measurements
+        if len(error.args) == 3:
             _, measurement, wires = error.args
             _require_state(tape.measurements[measurement] if measurement >= 0 else None, wires, tape.num_wires)
         raise
 
 
 def _build(tape: Tape) -> ProgramBinding:
-    kinds, layouts = describe_parameters(tape)
-    bindings = _bind_inputs(kinds, layouts, frozenset(tape.trainable_params))
-    places: list[Place] = [(0, 0)] * len(kinds)
-    for position, bound in enumerate(bindings):
-        if bound.is_complex or bound.is_column:
-            for column, parameter in enumerate(bound.parameters):
-                places[parameter] = (position, column)
-        else:
-            places[bound.parameters[0]] = [(position, column) for column in range(_input_shape(bound, tape)[0])]
-    inputs = [(bound.is_complex, _input_shape(bound, tape)) for bound in bindings]
-    program = write_program(tape, inputs, places)
+    with _names_measurements(tape):
+        program, inputs = _C.bind_program(tape.structure, tape.parameters)
+    bindings = tuple([InputBinding(_LAYOUTS[each[0]], *each[1:]) for each in inputs])
     operations = len(tape.operations) + len(tape.measurements)
     layout = ResultLayout.of(tape.measurements, tape.num_wires)
-    return ProgramBinding(program, program.id, program.describe()["ket_size"], operations, bindings, layout)
+    return ProgramBinding(program, program.id, program.ket_size, operations, bindings, layout)
 
 
-def _input_shape(bound: InputBinding, tape: Tape) -> tuple[int, ...]:
-    """The shape without the batch axis."""
-    if bound.is_column:
-        return (len(bound.parameters),)
-    shape = tuple(np.shape(tape.parameters[bound.parameters[0]]))
-    return shape[1:] if bound.layout.is_batched else shape
+_LAYOUTS = {layout.value: layout for layout in ParameterLayout}
 
 
 def describe_parameters(tape: Tape) -> tuple[list[str], str]:
@@ -278,20 +277,3 @@ def describe_parameters(tape: Tape) -> tuple[list[str], str]:
     owners += [measurement.observable for measurement in tape.measurements if measurement.observable is not None]
     kinds = list(chain.from_iterable([owner.parameter_kinds for owner in owners]))
     return kinds, "".join([owner.parameter_layout for owner in owners])
-
-
-def _bind_inputs(kinds: list[str], layouts: str, trainable: frozenset[int]) -> tuple[InputBinding, ...]:
-    """Group scalars that are alike; everything else is an input of its own. Input 0, the numbers, is always there."""
-    columns: dict[tuple[str, bool], list[int]] = {(ParameterLayout.NUMBER.value, False): []}
-    single = []
-    for index, (kind, letter) in enumerate(zip(kinds, layouts, strict=True)):
-        if kind in SCALAR_KINDS:
-            columns.setdefault((letter, index in trainable), []).append(index)
-        else:
-            layout = ParameterLayout(letter)
-            single.append(InputBinding(layout, index in trainable, (index,), False, kind != VECTOR_KIND))
-    stacked = [
-        InputBinding(ParameterLayout(letter), is_trainable, tuple(found), True, False)
-        for (letter, is_trainable), found in columns.items()
-    ]
-    return (*stacked, *single)

@@ -142,7 +142,7 @@ def _native_call(inputs: ProgramInputs, positions: tuple[int, ...], recompute: b
         views=inputs.views()[0],
         constants=tuple([each.constant for each in given]),
         batched=next((i for i, each in enumerate(given) if each.is_batched), -1),
-        ket_bytes=2 * inputs.real.itemsize * program.describe()["ket_size"],
+        ket_bytes=2 * inputs.real.itemsize * program.ket_size,
         recompute=recompute,
         tapes=positions,
         result_layout=ResultLayout.of(tape.measurements, tape.num_wires),
