@@ -301,16 +301,15 @@ def largest(deviations: Array) -> float:
 
 def _as_array(value: Tensor) -> Array:
     with DisableTorchFunction(), DisableFunctorch():  # transforms would wrap what is detached
-        tensor = value.detach()
-        if tensor.dtype in _HALF:
-            tensor = tensor.to(_HALF[tensor.dtype])
-        elif not (tensor.is_floating_point() or tensor.is_complex()):
-            tensor = tensor.to(torch.float64)  # products of small integers overflow
-        return tensor.resolve_conj().resolve_neg().numpy()
+        if value.dtype in _HALF:
+            value = value.detach().to(_HALF[value.dtype])
+        elif not (value.is_floating_point() or value.is_complex()):
+            value = value.to(torch.float64)  # products of small integers overflow
+        return value.numpy(force=True)
 
 
 def _readable(value: Tensor) -> bool:
-    if torch.compiler.is_compiling() or value.device.type != "cpu":
+    if torch.compiler.is_compiling() or not value.is_cpu:
         return False
     if type(value) is not Tensor and not isinstance(value, torch.nn.Parameter):
         return False

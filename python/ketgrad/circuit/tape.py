@@ -213,12 +213,13 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _operations(given: Iterable[Operation]) -> tuple[Operation, ...]:
-    operations = _as_tuple(given, "operations")
+    operations: tuple[Operation, ...] = _as_tuple(given, "operations")
     # By class: there are few, and tapes are built anew in every step of a training.
     if not all(issubclass(kind, Operation) for kind in set(map(type, operations))):
         _refuse_operation(operations)
     later = operations[1:]
-    if any(kind.is_preparation for kind in set(map(type, later))):
+    kinds: set[type[Operation]] = {op.__class__ for op in later}
+    if any(kind.is_preparation for kind in kinds):
         index, op = next((i, op) for i, op in enumerate(later, 1) if op.is_preparation)
         rule = f"a preparation is only allowed as the first; as a gate, {gates_instead(op)}"
         raise ValueError(f"{place(op.name, op.wires)} is operation {index} of the tape; {rule}")

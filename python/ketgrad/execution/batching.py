@@ -133,7 +133,7 @@ def _common_type(tape: Tape, dtype: torch.dtype | None) -> tuple[torch.dtype, to
     real, device = dtype, None
     decided: torch.dtype | None = None
     for parameter in tape.parameters:
-        if not isinstance(parameter, Tensor):
+        if type(parameter) is float or not isinstance(parameter, Tensor):
             continue
         if device is None:
             device = parameter.device

@@ -324,7 +324,7 @@ def _require_current(tape: Tape) -> None:
     if tape.has_default_trainable and len(tape.trainable_params) < len(tape.parameters):
         trainable = tape.trainable_params
         for index, p in enumerate(tape.parameters):
-            if isinstance(p, Tensor) and p.requires_grad and index not in trainable:
+            if type(p) is not float and isinstance(p, Tensor) and p.requires_grad and index not in trainable:
                 raise ValueError(
                     f"parameter {index} of a tape requires grad since after the tape was built: build the tape anew, "
                     "or give it trainable_params"
