@@ -143,10 +143,12 @@ class IndexMap {
 
  private:
   static std::vector<Mask> combinations(Mask origin, const std::vector<Mask>& basis, int first) {
-    std::vector<Mask> all{origin};
-    for (int j = first; j < std::min(first + table_bits, static_cast<int>(basis.size())); ++j) {
-      const std::size_t half = all.size();
-      for (std::size_t i = 0; i < half; ++i) all.push_back(all[i] ^ basis[j]);
+    const int last = std::min(first + table_bits, static_cast<int>(basis.size()));
+    std::vector<Mask> all(std::size_t{1} << std::max(last - first, 0));
+    all[0] = origin;
+    for (int j = first; j < last; ++j) {
+      const std::size_t half = std::size_t{1} << (j - first);
+      for (std::size_t i = 0; i < half; ++i) all[half + i] = all[i] ^ basis[j];
     }
     return all;
   }

@@ -14,7 +14,7 @@ namespace ketgrad {
 // Pauli words, only the identity commutes. The hottest query of the planner.
 class Commutant {
  public:
-  explicit Commutant(int num_bits) : most_(2 * num_bits) {}
+  explicit Commutant(int num_bits) : most_(2 * num_bits) { basis_.reserve(most_); }
 
   bool contains(const PauliWord& pauli_word) const {
     if (is_trivial()) return pauli_word.x == 0 && pauli_word.z == 0;

@@ -48,10 +48,7 @@ std::size_t held(const GateOp& s) {
 std::size_t held(const Rotation& r) { return held(r.coset); }
 std::size_t held(const DiagonalRotation& s) { return held(s.rotations); }
 std::size_t held(const std::optional<BlockHalf>& h) { return h && h->odd_groups ? held(*h->odd_groups) : 0; }
-std::size_t held(const RotationBlock& b) {
-  return held(b.rotations) + held(b.groups) + held(b.row_flip) + held(b.tile_sign) + held(b.lane_sign) +
-         held(b.lane_flip) + held(b.row_sign) + held(b.half);
-}
+std::size_t held(const RotationBlock& b) { return held(b.groups) + held(b.half); }
 std::size_t held(const Phases& p) { return held(p.rows) + held(p.strings); }
 std::size_t held(const CosetPhase& p) {
   return held(p.coset.tiles) + held(p.coset.rows) + held(p.coset.shifts) + held(p.coset.lanes);

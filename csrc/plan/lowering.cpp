@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
-#include <string>
-#include <tuple>
+#include <string_view>
 
 namespace ketgrad {
 
@@ -18,88 +17,90 @@ Slot times(double factor, const Slot& s) { return {s.input, s.column, factor * s
 
 // The basis states at which the bits of the wires have an odd sum, or an even one.
 struct WireParity {
-  std::vector<int> wires;
+  Mask wires = 0;
   bool odd = true;
 };
 
 // The parts of a gate: rotations and permutations.
 struct Primitive {
-  enum class Kind : std::uint8_t { rotation, flip, cnot, swap } kind;
-  std::vector<int> wires;
-  std::string letters;
-  Slot angle;
-  std::vector<int> odd{};  // a rotation's: it acts where the parity of these wires is odd; everywhere without any
+  enum class Kind : std::uint8_t { rotation, flip, cnot, swap } kind = Kind::rotation;
+  WireWord word{};
+  Slot angle{};
+  Mask odd = 0;  // a rotation's: it acts where the parity of these wires is odd; everywhere without any
   std::vector<WireParity> coset{};  // a phase's
+  int wire = 0;                     // that is flipped, or the control, or the first of two that are swapped
+  int other_wire = 0;
 };
 
-// The primitives of one gate, in the order of the circuit; empty where there is no short list.
+// Adds the primitives of one gate, in the order of the circuit, to an empty list; none where there is no short list.
 class GateLowering {
  public:
-  GateLowering(const Gate& gate, Basis basis, bool unfuses_cosets)
-      : gate_(gate), info_(gate_info(gate.opcode)), basis_(basis), unfuses_cosets_(unfuses_cosets) {}
+  // `mixing_in_x` is raised by what mixes amplitudes in the basis of X.
+  GateLowering(const Gate& gate, Basis basis, bool unfuses_cosets, std::vector<Primitive>& list, int& mixing_in_x)
+      : gate_(gate),
+        info_(gate_info(gate.opcode)),
+        basis_(basis),
+        unfuses_cosets_(unfuses_cosets),
+        list_(list),
+        mixing_in_x_(mixing_in_x) {}
 
-  std::vector<Primitive> run() {
+  void run() {
     if (gate_.controls.size() > 1) return phases_on_cosets();
-    if (!known()) return {};
+    if (!known()) return;
     if (info_.family == Family::pauli_rotation) {
-      rotate(gate_.pauli_word, gate_.targets, gate_.slots[0]);
+      rotate(wire_word(gate_.pauli_word, gate_.targets), gate_.slots[0]);
     } else if (info_.subspace == Subspace::swap || gate_.targets.size() == 2) {
       on_two_wires();
     } else {
       on_one_wire();
     }
-    if (list_.empty()) return {};
+    if (list_.empty()) return;
     if (!gate_.controls.empty() && !gate_.control_values[0]) {
-      const Primitive flip{Primitive::Kind::flip, {gate_.controls[0]}, "", {}};
-      list_.insert(list_.begin(), flip);
-      list_.push_back(flip);
+      flip(gate_.controls[0]);
+      list_.insert(list_.begin(), list_.back());
     }
     if (gate_.inverse) invert();
-    return std::move(list_);
   }
 
  private:
   // Of a diagonal gate with any number of controls.
-  std::vector<Primitive> phases_on_cosets() {
-    if (unfuses_cosets_ || basis_ == Basis::x) return {};
+  void phases_on_cosets() {
+    if (unfuses_cosets_ || basis_ == Basis::x) return;
     if (info_.family == Family::pauli_rotation) {
-      if (gate_.pauli_word.find_first_of("XY") != std::string::npos) return {};
-      std::vector<int> odd;
-      for (std::size_t j = 0; j < gate_.targets.size(); ++j) {
-        if (gate_.pauli_word[j] == 'Z') odd.push_back(gate_.targets[j]);
-      }
-      controlled_z_rotation(odd, gate_.slots[0]);
+      const WireWord word = wire_word(gate_.pauli_word, gate_.targets);
+      if (!word.is_diagonal()) return;
+      controlled_z_rotation(word.z, gate_.slots[0]);
     } else if (info_.family == Family::block && is_diagonal(info_.formula)) {
       controlled_diagonal();
     }
     if (gate_.inverse) invert();
-    return std::move(list_);
   }
 
   void controlled_diagonal() {
+    const Mask targets = wire_mask(gate_.targets);
     switch (info_.formula) {
-      case Formula::z: return phase_on_coset(gate_.targets, constant(-2 * pi));
-      case Formula::s: return phase_on_coset(gate_.targets, constant(-pi));
-      case Formula::t: return phase_on_coset(gate_.targets, constant(-pi / 2));
-      case Formula::phase: return phase_on_coset(gate_.targets, times(-2, gate_.slots[0]));
-      case Formula::global_phase: return phase_on_coset({}, times(2, gate_.slots[0]));
-      case Formula::rz: return controlled_z_rotation(gate_.targets, gate_.slots[0]);
+      case Formula::z: return phase_on_coset(targets, constant(-2 * pi));
+      case Formula::s: return phase_on_coset(targets, constant(-pi));
+      case Formula::t: return phase_on_coset(targets, constant(-pi / 2));
+      case Formula::phase: return phase_on_coset(targets, times(-2, gate_.slots[0]));
+      case Formula::global_phase: return phase_on_coset(0, times(2, gate_.slots[0]));
+      case Formula::rz: return controlled_z_rotation(targets, gate_.slots[0]);
       default: return;
     }
   }
 
   // exp(-i angle/2) where the parity of the wires is even, exp(i angle/2) where it is odd.
-  void controlled_z_rotation(const std::vector<int>& wires, const Slot& angle) {
-    phase_on_coset({}, angle);
-    if (!wires.empty()) phase_on_coset(wires, times(-2, angle));
+  void controlled_z_rotation(Mask wires, const Slot& angle) {
+    phase_on_coset(0, angle);
+    if (wires != 0) phase_on_coset(wires, times(-2, angle));
   }
 
   // exp(-i angle/2) where the controls have their values and the parity of the wires, if there are any, is odd.
-  void phase_on_coset(const std::vector<int>& odd, const Slot& angle) {
-    Primitive phase{Primitive::Kind::rotation, {}, "", angle};
+  void phase_on_coset(Mask odd, const Slot& angle) {
+    Primitive phase{.angle = angle};
     for (std::size_t j = 0; j < gate_.controls.size(); ++j)
-      phase.coset.push_back({{gate_.controls[j]}, gate_.control_values[j]});
-    if (!odd.empty()) phase.coset.push_back({odd, true});
+      phase.coset.push_back({unit(gate_.controls[j]), gate_.control_values[j]});
+    if (odd != 0) phase.coset.push_back({odd, true});
     list_.push_back(std::move(phase));
   }
 
@@ -109,98 +110,91 @@ class GateLowering {
     return gate_.targets.size() <= 1 || (gate_.targets.size() == 2 && gate_.controls.empty());
   }
 
-  struct LetterWord {
-    std::string letters;
-    std::vector<int> wires;
-  };
-
   // A rotation, controlled where the gate is.
-  void rotate(const std::string& letters, const std::vector<int>& wires, const Slot& angle) {
-    if (gate_.controls.empty()) return add_real_rotation(letters, wires, angle);
-    LetterWord other{letters + "Z", wires};
-    other.wires.push_back(gate_.controls[0]);
-    rotate_where_odd(gate_.controls, {letters, wires}, other, 1, angle);
+  void rotate(const WireWord& word, const Slot& angle) {
+    if (gate_.controls.empty()) return add_real_rotation(word, angle);
+    const Mask control = unit(gate_.controls[0]);
+    rotate_where_odd(control, word, {word.x, word.z | control}, 1, angle);
   }
+
+  // By a letter on the only target, or by two on the two targets.
+  void rotate(std::string_view letters, const Slot& angle) { rotate(wire_word(letters, gate_.targets), angle); }
 
   // Rotations by P where Q, a Z on each of the wires `odd`, is -1; `sign` times the other Pauli word is P Q. In the
   // basis of X that is no half of the amplitudes, and phases are added up anyway: exp(-i a/4 P) exp(+i a/4 P Q).
-  void rotate_where_odd(const std::vector<int>& odd, const LetterWord& pauli_word, const LetterWord& other, double sign,
-                        const Slot& angle) {
-    const bool mixes = pauli_word.letters.find_first_of("XY") != std::string::npos;
-    if (basis_ == Basis::z && mixes) return add_real_rotation(pauli_word.letters, pauli_word.wires, angle, odd);
-    add_real_rotation(pauli_word.letters, pauli_word.wires, times(0.5, angle));
-    add_real_rotation(other.letters, other.wires, times(-0.5 * sign, angle));
+  void rotate_where_odd(Mask odd, const WireWord& word, const WireWord& other, double sign, const Slot& angle) {
+    if (basis_ == Basis::z && !word.is_diagonal()) return add_real_rotation(word, angle, odd);
+    add_real_rotation(word, times(0.5, angle));
+    add_real_rotation(other, times(-0.5 * sign, angle));
   }
 
   // A rotation by a Pauli word whose -i P is real, or by a phase: quarter phases on one wire trade an X for a Y or
   // back. In the basis of X, where phases are those of X, a Z for a Y: and from Z to Y it is the other way around X
   // than from X to Y around Z.
-  void add_real_rotation(std::string letters, const std::vector<int>& wires, const Slot& angle,
-                         const std::vector<int>& odd = {}) {
-    const auto [flip, phase, quarter] =
-        basis_ == Basis::z ? std::tuple{'X', "Z", pi / 2} : std::tuple{'Z', "X", -pi / 2};
-    const auto odd_y = (std::count(letters.begin(), letters.end(), 'Y') & 1) != 0;
-    const std::size_t flips = letters.find(flip);
-    const std::size_t traded = flips != std::string::npos ? flips : letters.find('Y');
-    if (odd_y || traded == std::string::npos)
-      return list_.push_back({Primitive::Kind::rotation, wires, std::move(letters), angle, odd});
-    const double first = letters[traded] == 'Y' ? -quarter : quarter;
-    letters[traded] = letters[traded] == 'Y' ? flip : 'Y';
-    const std::vector<int> wire{wires[traded]};
-    list_.push_back({Primitive::Kind::rotation, wire, phase, constant(first)});
-    list_.push_back({Primitive::Kind::rotation, wires, std::move(letters), angle, odd});
-    list_.push_back({Primitive::Kind::rotation, wire, phase, constant(-first)});
+  void add_real_rotation(WireWord word, const Slot& angle, Mask odd = 0) {
+    if (word.z != 0) ++mixing_in_x_;
+    const bool in_z = basis_ == Basis::z;
+    const Mask flips = in_z ? word.x : word.z;
+    const Mask ys = word.x & word.z;
+    if (odd_parity(ys) || flips == 0) return list_.push_back({.word = word, .angle = angle, .odd = odd});
+    const Mask candidates = flips != ys ? flips ^ ys : ys;
+    const Mask traded = candidates & -candidates;
+    const double quarter = (in_z ? pi / 2 : -pi / 2) * ((ys & traded) != 0 ? -1 : 1);
+    (in_z ? word.z : word.x) ^= traded;
+    const WireWord phase = in_z ? WireWord{0, traded} : WireWord{traded, 0};
+    list_.push_back({.word = phase, .angle = constant(quarter)});
+    list_.push_back({.word = word, .angle = angle, .odd = odd});
+    list_.push_back({.word = phase, .angle = constant(-quarter)});
   }
 
   // exp(i factor * angle) on everything, or where the control is 1.
   void phase(double factor, const Slot& angle) {
-    if (gate_.controls.empty()) return add_real_rotation("", {}, times(-2 * factor, angle));
-    add_real_rotation("Z", {gate_.controls[0]}, times(factor, angle));
-    add_real_rotation("", {}, times(-factor, angle));
+    if (gate_.controls.empty()) return add_real_rotation({}, times(-2 * factor, angle));
+    add_real_rotation({0, unit(gate_.controls[0])}, times(factor, angle));
+    add_real_rotation({}, times(-factor, angle));
   }
 
   // diag(1, exp(i angle))
   void phase_shift(const Slot& angle) {
-    rotate("Z", gate_.targets, angle);
+    rotate("Z", angle);
     phase(0.5, angle);
   }
 
-  void flip(int wire) { list_.push_back({Primitive::Kind::flip, {wire}, "", {}}); }
+  void flip(int wire) { list_.push_back({.kind = Primitive::Kind::flip, .wire = wire}); }
 
   void exchange() {
     if (gate_.controls.empty()) return flip(gate_.targets[0]);
-    list_.push_back({Primitive::Kind::cnot, {gate_.controls[0], gate_.targets[0]}, "", {}});
+    list_.push_back({.kind = Primitive::Kind::cnot, .wire = gate_.controls[0], .other_wire = gate_.targets[0]});
   }
 
   void on_one_wire() {
-    const std::vector<int>& wire = gate_.targets;
     const std::vector<Slot>& p = gate_.slots;
     switch (info_.formula) {
       case Formula::x: return exchange();
       case Formula::y:  // S X S^dagger
-        add_real_rotation("Z", wire, constant(-pi / 2));
+        add_real_rotation(wire_word("Z", gate_.targets), constant(-pi / 2));
         exchange();
-        return add_real_rotation("Z", wire, constant(pi / 2));
+        return add_real_rotation(wire_word("Z", gate_.targets), constant(pi / 2));
       case Formula::z: return phase_shift(constant(pi));
       case Formula::s: return phase_shift(constant(pi / 2));
       case Formula::t: return phase_shift(constant(pi / 4));
       case Formula::phase: return phase_shift(p[0]);
-      case Formula::h: phase_shift(constant(pi)); return rotate("Y", wire, constant(pi / 2));
-      case Formula::sx: rotate("X", wire, constant(pi / 2)); return phase(1, constant(pi / 4));
-      case Formula::rx: return rotate("X", wire, p[0]);
-      case Formula::ry: return rotate("Y", wire, p[0]);
-      case Formula::rz: return rotate("Z", wire, p[0]);
+      case Formula::h: phase_shift(constant(pi)); return rotate("Y", constant(pi / 2));
+      case Formula::sx: rotate("X", constant(pi / 2)); return phase(1, constant(pi / 4));
+      case Formula::rx: return rotate("X", p[0]);
+      case Formula::ry: return rotate("Y", p[0]);
+      case Formula::rz: return rotate("Z", p[0]);
       case Formula::rot:
-        rotate("Z", wire, p[0]);
-        rotate("Y", wire, p[1]);
-        return rotate("Z", wire, p[2]);
+        rotate("Z", p[0]);
+        rotate("Y", p[1]);
+        return rotate("Z", p[2]);
       case Formula::u2:
         phase_shift(p[1]);
-        rotate("Y", wire, constant(pi / 2));
+        rotate("Y", constant(pi / 2));
         return phase_shift(p[0]);
       case Formula::u3:
         phase_shift(p[2]);
-        rotate("Y", wire, p[0]);
+        rotate("Y", p[0]);
         return phase_shift(p[1]);
       case Formula::global_phase: return phase(-1, p[0]);
       default: return;
@@ -208,21 +202,23 @@ class GateLowering {
   }
 
   void on_two_wires() {
-    const std::vector<int>& wires = gate_.targets;
-    const auto swap = [&] { list_.push_back({Primitive::Kind::swap, wires, "", {}}); };
+    const auto word = [&](std::string_view letters) { return wire_word(letters, gate_.targets); };
+    const auto swap = [&] {
+      list_.push_back({.kind = Primitive::Kind::swap, .wire = gate_.targets[0], .other_wire = gate_.targets[1]});
+    };
     const Slot angle = gate_.slots.empty() ? Slot{} : gate_.slots[0];
     switch (info_.formula) {
       case Formula::x: return swap();
       case Formula::i_x:  // SWAP exp(i pi/4 (1 - Z Z)): i on |01> and |10>
-        rotate("ZZ", wires, constant(pi / 2));
+        rotate("ZZ", constant(pi / 2));
         phase(1, constant(pi / 4));
         return swap();
       case Formula::phase_x:
-        rotate("ZZ", wires, angle);
+        rotate("ZZ", angle);
         phase(0.5, angle);
         return swap();
       case Formula::rx_back:  // exp(i angle/4 (XX + YY)), and YY = -XX ZZ
-        return rotate_where_odd(wires, {"XX", wires}, {"YY", wires}, -1, times(-1, angle));
+        return rotate_where_odd(wire_mask(gate_.targets), word("XX"), word("YY"), -1, times(-1, angle));
       case Formula::ry: return excitation(0);
       case Formula::single_excitation_plus: return excitation(1);
       case Formula::single_excitation_minus: return excitation(-1);
@@ -233,10 +229,10 @@ class GateLowering {
   // exp(-i angle/4 (YX - XY)) rotates |01> into |10>, and XY = YX ZZ; exp(i sign angle/4 (1 + Z Z)) is the phase of
   // the others.
   void excitation(double sign) {
-    const std::vector<int>& wires = gate_.targets;
-    rotate_where_odd(wires, {"YX", wires}, {"XY", wires}, 1, gate_.slots[0]);
+    const Mask odd = wire_mask(gate_.targets);
+    rotate_where_odd(odd, wire_word("YX", gate_.targets), wire_word("XY", gate_.targets), 1, gate_.slots[0]);
     if (sign == 0) return;
-    rotate("ZZ", wires, times(-0.5 * sign, gate_.slots[0]));
+    rotate("ZZ", times(-0.5 * sign, gate_.slots[0]));
     phase(0.25 * sign, gate_.slots[0]);
   }
 
@@ -250,7 +246,8 @@ class GateLowering {
   const GateInfo& info_;
   const Basis basis_;
   const bool unfuses_cosets_;
-  std::vector<Primitive> list_;
+  std::vector<Primitive>& list_;
+  int& mixing_in_x_;
 };
 
 GateOpKind kind_of(const GateInfo& info) {
@@ -327,10 +324,12 @@ class Lowering {
 
   Lowered run() {
     begin();
+    std::vector<Primitive> list;
     for (int i = 0; i < static_cast<int>(program_.gates.size()); ++i) {
       const Gate& gate = program_.gates[i];
       if (gate_info(gate.opcode).family == Family::identity) continue;
-      const std::vector<Primitive> list = GateLowering(gate, found_.wire_map.basis(), unfuses_cosets_).run();
+      list.clear();
+      GateLowering(gate, found_.wire_map.basis(), unfuses_cosets_, list, mixing_in_x_).run();
       if (list.empty()) {
         found_.order.push_back({Element::Kind::gate_op, static_cast<int>(found_.gate_ops.size())});
         found_.gate_ops.push_back(gate_op_of(program_, i, found_.wire_map));
@@ -339,6 +338,9 @@ class Lowering {
     }
     return std::move(found_);
   }
+
+  // At least so many rotations mix amplitudes in the basis of X.
+  int mixing_in_x() const { return mixing_in_x_; }
 
  private:
   // In the basis of X, |0...0> is all of its states alike, and a 1 is a sign.
@@ -357,19 +359,18 @@ class Lowering {
 
   void add(const Primitive& p, int gate) {
     switch (p.kind) {
-      case Primitive::Kind::flip: return found_.wire_map.flip_wire(p.wires[0]);
-      case Primitive::Kind::cnot: return found_.wire_map.cnot(p.wires[0], p.wires[1]);
-      case Primitive::Kind::swap: return found_.wire_map.swap(p.wires[0], p.wires[1]);
+      case Primitive::Kind::flip: return found_.wire_map.flip_wire(p.wire);
+      case Primitive::Kind::cnot: return found_.wire_map.cnot(p.wire, p.other_wire);
+      case Primitive::Kind::swap: return found_.wire_map.swap(p.wire, p.other_wire);
       case Primitive::Kind::rotation:
         found_.order.push_back({Element::Kind::rotation, static_cast<int>(found_.rotations.size())});
-        found_.rotations.push_back(
-            {found_.wire_map.pauli_word(p.letters, p.wires), p.angle, gate, half({p.odd}), coset(p.coset)});
+        found_.rotations.push_back({found_.wire_map.pauli_word(p.word), p.angle, gate, half({p.odd}), coset(p.coset)});
     }
   }
 
   Half half(const WireParity& p) const {
-    if (p.wires.empty()) return {};
-    const PauliWord parity = found_.wire_map.pauli_word(std::string(p.wires.size(), 'Z'), p.wires);
+    if (p.wires == 0) return {};
+    const PauliWord parity = found_.wire_map.pauli_word({0, p.wires});
     return {parity.z, parity.negative == p.odd};
   }
 
@@ -382,6 +383,7 @@ class Lowering {
   const Program& program_;
   const bool unfuses_cosets_;
   Lowered found_;
+  int mixing_in_x_ = 0;
 };
 
 // Whether only Pauli words are measured.
@@ -453,9 +455,11 @@ void add_input(std::vector<int>& inputs, int input) {
 }
 
 Lowered lower(const Program& program, bool unfuses_cosets) {
-  Lowered found = Lowering(program, Basis::z, unfuses_cosets).run();
+  Lowering lowering(program, Basis::z, unfuses_cosets);
+  Lowered found = lowering.run();
   const bool has_cosets = std::ranges::any_of(found.rotations, [](const Rotation& r) { return !r.coset.empty(); });
   if (!found.gate_ops.empty() || has_cosets || !needs_pauli_words_only(program)) return found;
+  if (lowering.mixing_in_x() >= least_gain * count_mixing(found)) return found;
   Lowered other = Lowering(program, Basis::x, unfuses_cosets).run();
   if (count_mixing(other) < least_gain * count_mixing(found)) return other;
   return found;

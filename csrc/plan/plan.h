@@ -14,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include "math/inplace_vector.h"
 #include "plan/lowering.h"
 
 namespace ketgrad {
@@ -56,15 +57,17 @@ struct BlockHalf {
 struct RotationBlock {
   static constexpr int most = 3;
 
-  std::vector<int> rotations;
-  IndexMap groups;              // the first row of each group
-  Index num_active = 0;         // the first `num_active` groups are visited, the others are outside the support
-  std::vector<Index> row_flip;  // per rotation: the partner of a row
-  std::vector<Mask> tile_sign;  // per rotation: the parity of (tile's base & this) negates its angle
-  std::vector<Mask> lane_sign;  // per rotation: the parity of (lane & this) too
-  std::vector<Mask> lane_flip;  // per rotation: the partner of a lane; zero for all rotations or for none
-  // Per rotation: the parity of (row & this) too; it is even on the first rows if no lanes are traded.
-  std::vector<Mask> row_sign;
+  template <class T>
+  using PerRotation = InplaceVector<T, most>;
+
+  PerRotation<int> rotations;
+  IndexMap groups;                // the first row of each group
+  Index num_active = 0;           // the first `num_active` groups are visited, the others are outside the support
+  PerRotation<Index> row_flip;    // the partner of a row
+  PerRotation<Mask> tile_sign;    // the parity of (tile's base & this) negates the angle
+  PerRotation<Mask> lane_sign;    // the parity of (lane & this) too
+  PerRotation<Mask> lane_flip;    // the partner of a lane; zero for all rotations or for none
+  PerRotation<Mask> row_sign;     // the parity of (row & this) too; even on the first rows if no lanes are traded
   std::optional<BlockHalf> half;  // else all amplitudes
   bool applies_scale_forward = false;
   bool applies_scale_backward = false;

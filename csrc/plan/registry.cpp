@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -57,15 +58,22 @@ Registry& registry() {
   return *instance;
 }
 
-// FNV-1a over the bytes, then a finaliser that spreads every bit (the mixing constants are splitmix64's).
-std::int64_t content_hash(const std::string& bytes) {
-  std::uint64_t h = 0xcbf29ce484222325u;
-  for (const char c : bytes) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  h ^= bytes.size();
+// Spreads every bit (the finaliser of splitmix64).
+std::uint64_t mixed(std::uint64_t h) {
   h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9u;
   h = (h ^ (h >> 27)) * 0x94d049bb133111ebu;
-  h ^= h >> 31;
-  return static_cast<std::int64_t>(h >> 1);
+  return h ^ (h >> 31);
+}
+
+// FNV-1a over words of eight bytes, each mixed first.
+std::int64_t content_hash(const std::string& bytes) {
+  std::uint64_t h = 0xcbf29ce484222325u;
+  for (std::size_t i = 0; i < bytes.size(); i += sizeof(std::uint64_t)) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, bytes.data() + i, std::min(sizeof word, bytes.size() - i));
+    h = (h ^ mixed(word)) * 0x100000001b3u;
+  }
+  return static_cast<std::int64_t>(mixed(h ^ bytes.size()) >> 1);
 }
 
 std::atomic<std::int64_t> in_caches{0};

@@ -24,9 +24,13 @@ bool TileGeometry::reach(Mask flip) {
 
 void TileGeometry::fill() {
   for (int b = 0; b < num_bits_ && span_.size() < tile_bits_; ++b) reach(unit(b));
+  are_bits_ = true;
+  for (std::size_t j = 0; j < row_vectors_.size(); ++j)
+    are_bits_ = are_bits_ && row_vectors_[j] == unit(lane_bits_ + static_cast<int>(j));
 }
 
 Mask TileGeometry::parity(Mask physical) const {
+  if (are_bits_) return physical & (unit(span_.size()) - 1);
   Mask found = physical & (unit(lane_bits_) - 1);
   for (std::size_t j = 0; j < row_vectors_.size(); ++j) {
     if (odd_parity(physical & row_vectors_[j])) found |= unit(lane_bits_ + static_cast<int>(j));

@@ -20,7 +20,7 @@ class TileGeometry {
   void fill();
 
   // A flip in the tile and a functional on it, in coordinates.
-  Mask flip(Mask physical) const { return coordinates_.of(physical); }
+  Mask flip(Mask physical) const { return are_bits_ ? physical : coordinates_.of(physical); }
   Mask parity(Mask physical) const;
 
   IndexMap rows() const { return IndexMap(0, row_vectors_); }
@@ -38,6 +38,7 @@ class TileGeometry {
   Span span_;
   Coordinates coordinates_;
   std::vector<Mask> row_vectors_;
+  bool are_bits_ = false;  // the coordinates of the final geometry are the lowest bits themselves
 };
 
 }  // namespace ketgrad

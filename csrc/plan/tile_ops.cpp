@@ -100,7 +100,7 @@ Phases TileOpBuilder::phases(const std::vector<int>& round) const {
 TileOpBuilder::Rows TileOpBuilder::visited_rows() const {
   Rows rows;
   if (!is_local_) {
-    complete(rows.visited, row_bits());
+    for (int b = 0; b < row_bits(); ++b) rows.visited.push_back(unit(b));
     return rows;
   }
   rows.origin = tile_.flip(support_.origin ^ static_cast<Mask>(pass_.tiles[0])) >> lane_bits();
@@ -241,9 +241,9 @@ std::vector<std::vector<int>> TileOpBuilder::blocks(const std::vector<int>& roun
 
 RotationBlock TileOpBuilder::rotation_block(const std::vector<int>& rotations) const {
   RotationBlock block;
-  block.rotations = rotations;
   const int parts = plan_.layout.part_bits;
   for (const int t : rotations) {
+    block.rotations.push_back(t);
     const Flip traded = flip(t);
     const Mask parity = tile_.parity(pauli_word(t).z);
     block.row_flip.push_back(static_cast<Index>(traded.row << parts));

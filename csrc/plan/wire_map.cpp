@@ -4,7 +4,24 @@
 
 namespace ketgrad {
 
-WireMap::WireMap(int num_wires, Basis basis) : basis_(basis), offset_(num_wires, false) {
+Mask wire_mask(const std::vector<int>& wires) {
+  Mask found = 0;
+  for (const int w : wires) found |= unit(w);
+  return found;
+}
+
+WireWord wire_word(std::string_view letters, const std::vector<int>& wires) {
+  WireWord word;
+  for (std::size_t j = 0; j < letters.size(); ++j) {
+    const Mask wire = unit(wires[j]);
+    if (letters[j] == 'X' || letters[j] == 'Y') word.x |= wire;
+    if (letters[j] == 'Z' || letters[j] == 'Y') word.z |= wire;
+  }
+  return word;
+}
+
+WireMap::WireMap(int num_wires, Basis basis) : basis_(basis) {
+  flip_.reserve(num_wires);
   for (int w = 0; w < num_wires; ++w) flip_.push_back(unit(bit_of_wire(w, num_wires)));
   parity_ = flip_;
 }
@@ -12,34 +29,24 @@ WireMap::WireMap(int num_wires, Basis basis) : basis_(basis), offset_(num_wires,
 // The target's new bit is the sum of both. What flips the new control alone must keep that sum: it flips both old bits.
 void WireMap::cnot(int control, int target) {
   parity_[target] ^= parity_[control];
-  offset_[target] = offset_[target] != offset_[control];
+  if (offset(control)) flip_wire(target);
   flip_[control] ^= flip_[target];
 }
 
 void WireMap::swap(int a, int b) {
   std::swap(parity_[a], parity_[b]);
   std::swap(flip_[a], flip_[b]);
-  const bool offset = offset_[a];
-  offset_[a] = offset_[b];
-  offset_[b] = offset;
+  if (offset(a) != offset(b)) offsets_ ^= unit(a) | unit(b);
 }
 
-PauliWord WireMap::pauli_word(const std::string& letters, const std::vector<int>& wires) const {
+PauliWord WireMap::pauli_word(const WireWord& word) const {
   PauliWord pauli_word;
   Mask& flips = basis_ == Basis::z ? pauli_word.x : pauli_word.z;
   Mask& parities = basis_ == Basis::z ? pauli_word.z : pauli_word.x;
-  for (std::size_t j = 0; j < letters.size(); ++j) {
-    const int w = wires[j];
-    if (letters[j] == 'X' || letters[j] == 'Y') flips ^= flip_[w];
-    if (letters[j] == 'Z' || letters[j] == 'Y') {
-      parities ^= parity_[w];
-      pauli_word.negative ^= offset_[w];
-    }
-    if (letters[j] == 'Y') {
-      ++pauli_word.y_count;
-      pauli_word.negative ^= basis_ == Basis::x;
-    }
-  }
+  for_each_wire(word.x, [&](int w) { flips ^= flip_[w]; });
+  for_each_wire(word.z, [&](int w) { parities ^= parity_[w]; });
+  pauli_word.y_count = std::popcount(word.x & word.z);
+  pauli_word.negative = odd_parity(word.z & offsets_) != (basis_ == Basis::x && odd_parity(word.x & word.z));
   return pauli_word;
 }
 
@@ -59,7 +66,7 @@ IndexMap WireMap::coset(const std::vector<int>& wires, Mask origin) const {
 IndexMap WireMap::fixed(const std::vector<int>& wires, const std::vector<bool>& bits) const {
   Mask origin = 0;
   for (std::size_t j = 0; j < wires.size(); ++j) {
-    if (bits[j] != offset_[wires[j]]) origin ^= flip_[wires[j]];
+    if (bits[j] != offset(wires[j])) origin ^= flip_[wires[j]];
   }
   return coset(wires, origin);
 }
@@ -70,7 +77,7 @@ IndexMap WireMap::local(const std::vector<int>& wires) const {
   Mask origin = 0;
   std::vector<Mask> basis;
   for (const int w : wires) {
-    if (offset_[w]) origin ^= flip_[w];
+    if (offset(w)) origin ^= flip_[w];
     basis.insert(basis.begin(), flip_[w]);
   }
   return IndexMap(origin, basis);

@@ -9,7 +9,8 @@
 // masks change roles, and Y = i X Z changes its sign. All the rest, which needs no more than Pauli words, is the same.
 #pragma once
 
-#include <string>
+#include <bit>
+#include <string_view>
 #include <vector>
 
 #include "math/bits.h"
@@ -19,22 +20,44 @@ namespace ketgrad {
 
 enum class Basis : std::uint8_t { z, x };
 
+// A Pauli word as masks of wires: bit w of x stands for an X on wire w, of z for a Z, of both for a Y.
+struct WireWord {
+  Mask x = 0;
+  Mask z = 0;
+
+  bool is_diagonal() const { return x == 0; }
+};
+
+// `letters[j]` of IXYZ acts on wires[j].
+WireWord wire_word(std::string_view letters, const std::vector<int>& wires);
+
+// The mask of some wires.
+Mask wire_mask(const std::vector<int>& wires);
+
+// f(wire) for each wire of a mask, from the lowest on.
+template <class F>
+void for_each_wire(Mask wires, const F& f) {
+  for (; wires != 0; wires &= wires - 1) f(std::countr_zero(wires));
+}
+
 class WireMap {
  public:
   explicit WireMap(int num_wires, Basis basis = Basis::z);
 
-  void flip_wire(int wire) { offset_[wire] = !offset_[wire]; }
+  void flip_wire(int wire) { offsets_ ^= unit(wire); }
   void cnot(int control, int target);
   void swap(int a, int b);
 
   Mask flip(int wire) const { return flip_[wire]; }
   Mask parity(int wire) const { return parity_[wire]; }
-  bool offset(int wire) const { return offset_[wire]; }
+  bool offset(int wire) const { return ((offsets_ >> wire) & 1) != 0; }
   Basis basis() const { return basis_; }
   int num_wires() const { return static_cast<int>(flip_.size()); }
 
-  // `letters[j]` of IXYZ acts on wires[j].
-  PauliWord pauli_word(const std::string& letters, const std::vector<int>& wires) const;
+  PauliWord pauli_word(const WireWord& word) const;
+  PauliWord pauli_word(std::string_view letters, const std::vector<int>& wires) const {
+    return pauli_word(wire_word(letters, wires));
+  }
 
   // The rest is of the basis of Z alone.
 
@@ -52,7 +75,7 @@ class WireMap {
   Basis basis_;
   std::vector<Mask> flip_;
   std::vector<Mask> parity_;
-  std::vector<bool> offset_;
+  Mask offsets_ = 0;  // bit w: that of wire w
 };
 
 }  // namespace ketgrad

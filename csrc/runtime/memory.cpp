@@ -49,9 +49,7 @@ std::int64_t available_memory() {
   return std::numeric_limits<std::int64_t>::max();
 }
 
-bool fits_memory(double bytes) {
-  return bytes <= always_fits || bytes <= static_cast<double>(available_memory());
-}
+bool fits_memory(double bytes) { return bytes <= always_fits || bytes <= static_cast<double>(available_memory()); }
 
 void require_memory(double bytes, const std::string& what) {
   if (bytes <= always_fits) return;

@@ -312,7 +312,7 @@ TEST(rotations_that_trade_lanes_have_blocks_of_their_own) {
   CHECK(shape(plan) == Shape({3, 1, 2}));
   const RotationBlock& lanes = std::get<RotationBlock>(std::get<TilePass>(plan.passes[0]).operations[2]);
   CHECK(lanes.trades_lanes() && lanes.stays_in_rows());
-  CHECK(lanes.lane_flip == std::vector<Mask>({0b10, 0b01}));
+  CHECK(lanes.lane_flip == (RotationBlock::PerRotation<Mask>{0b10, 0b01}));
   CHECK(lanes.groups.size() == 16);
 }
 
@@ -326,7 +326,7 @@ TEST(rotations_that_trade_rows_and_lanes_share_a_block) {
   CHECK(shape(plan) == Shape({3, 1}));
   const RotationBlock& block = std::get<RotationBlock>(std::get<TilePass>(plan.passes[0]).operations[0]);
   CHECK(block.trades_lanes() && !block.stays_in_rows());
-  CHECK(block.lane_flip == std::vector<Mask>({0b10, 0b01, 0b10}));
+  CHECK(block.lane_flip == (RotationBlock::PerRotation<Mask>{0b10, 0b01, 0b10}));
   CHECK(block.groups.size() == 2);
 }
 

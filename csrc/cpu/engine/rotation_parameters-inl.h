@@ -100,7 +100,7 @@ class HalfAngles {
     return input != no_input && call_.inputs[input].batched;
   }
 
-  bool reads_batched(const std::vector<int>& rotations) const {
+  bool reads_batched(std::span<const int> rotations) const {
     return std::any_of(rotations.begin(), rotations.end(), [&](int t) { return reads_batched(t); });
   }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <span>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -35,7 +36,7 @@ inline void append_rotations(const TileOp& op, std::vector<int>& rotations) {
     rotations.insert(rotations.end(), s.rotations.begin(), s.rotations.end());
 }
 
-inline bool requests_any(const std::vector<int>& rotations, const std::vector<char>& requested) {
+inline bool requests_any(std::span<const int> rotations, const std::vector<char>& requested) {
   return std::any_of(rotations.begin(), rotations.end(), [&](int t) { return requested[t] != 0; });
 }
 
