@@ -47,15 +47,15 @@ def reference(function: Callable[..., Any], **kwargs: Any) -> Any:
     return qml.QNode(function, qml.device("default.qubit"), **kwargs)
 
 
-def assert_alike(found: Any, expected: Any, tensors: list[Tensor]) -> None:
+def assert_alike(found: Any, expected: Any, tensors: list[Tensor], tolerance: float = TOLERANCE) -> None:
     """Equal nesting, values and gradients."""
     found_leaves, found_nesting = tree_flatten(found)
     expected_leaves, expected_nesting = tree_flatten(expected)
     assert found_nesting == expected_nesting
     for one, other in zip(found_leaves, expected_leaves, strict=True):
-        torch.testing.assert_close(one, torch.as_tensor(other).to(one.dtype), atol=TOLERANCE, rtol=TOLERANCE)
+        torch.testing.assert_close(one, torch.as_tensor(other).to(one.dtype), atol=tolerance, rtol=tolerance)
     for one, other in zip(gradients(found, tensors), gradients(expected, tensors), strict=True):
-        torch.testing.assert_close(one, other, atol=10 * TOLERANCE, rtol=10 * TOLERANCE)
+        torch.testing.assert_close(one, other, atol=10 * tolerance, rtol=10 * tolerance)
 
 
 def gradients(results: Any, tensors: list[Tensor]) -> list[Tensor]:
@@ -337,7 +337,9 @@ def test_transforms_are_applied_once(name: str, of: Callable[..., Tensor]) -> No
     compiled = compare(qnode, x)
     # What the transform may have made of special values is none of the structure.
     special = torch.tensor([0.5, -0.5, 0.3, 0.3], dtype=torch.float64, requires_grad=x.requires_grad)
-    assert_alike(compiled(special), reference(mergeable)(special), [])
+    # PennyLane's fusion itself is off by the root of the rounding error there: its angles are arc cosines near 1.
+    tolerance = 1e-7 if name == "single_qubit_fusion" else TOLERANCE
+    assert_alike(compiled(special), reference(mergeable)(special), [], tolerance)
     compiled = kg.compile(qnode)
     compiled(special)
     assert_alike(compiled(x), reference(mergeable)(x), [x] if x.requires_grad else [])

@@ -156,15 +156,16 @@ def scalar_parameter(value: Any, name: str, wires: tuple[Wire, ...], noun: str =
     if type(value) is float:
         return value, ParameterLayout.NUMBER, None
     if isinstance(value, Tensor):
-        if value.is_complex():
-            raise TypeError(f"{place(name, wires)}: the {noun} must be real, not of dtype {value.dtype}")
-        if value.layout is not torch.strided:
-            raise TypeError(f"{place(name, wires)}: the {noun} must be a dense tensor, not {value.layout}")
-        axes = value.dim()
-        if axes == 0:
-            return value, ParameterLayout.TENSOR, None
-        if axes == 1:
-            return value, ParameterLayout.BATCHED_TENSOR, value.shape[0]
+        with DisableTorchFunction():  # a trace of kg.compile need not see what is read here
+            if value.is_complex():
+                raise TypeError(f"{place(name, wires)}: the {noun} must be real, not of dtype {value.dtype}")
+            if value.layout is not torch.strided:
+                raise TypeError(f"{place(name, wires)}: the {noun} must be a dense tensor, not {value.layout}")
+            axes = value.dim()
+            if axes == 0:
+                return value, ParameterLayout.TENSOR, None
+            if axes == 1:
+                return value, ParameterLayout.BATCHED_TENSOR, value.shape[0]
     elif isinstance(value, numbers.Real):
         return _as_float(value, name, wires, noun), ParameterLayout.NUMBER, None
     else:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 from torch import Tensor
 
+from ..native.torch_private import DisableTorchFunction
 from .drawing import draw
 from .measurements import Measurement
 from .operations import OPERATIONS, Composable, Operation, gates_instead, tell_watchers_of_a_tape
@@ -312,13 +313,9 @@ def _named(item: Operation | Measurement) -> str:
 
 def _trainable(parameters: tuple[Parameter, ...], given: Sequence[int] | None) -> tuple[int, ...]:
     if given is None:
-        return tuple(
-            [
-                i
-                for i, value in enumerate(parameters)
-                if type(value) is not float and isinstance(value, Tensor) and value.requires_grad
-            ]
-        )
+        numbered = [(i, value) for i, value in enumerate(parameters) if type(value) is not float]
+        with DisableTorchFunction():  # a trace of kg.compile need not see what is read here
+            return tuple([i for i, value in numbered if isinstance(value, Tensor) and value.requires_grad])
     if not isinstance(given, Iterable):
         raise TypeError(f"trainable_params must be a list of integers, not {given!r}; for one write [{given!r}]")
     found = set()

@@ -6,7 +6,7 @@ Programs read them from that tensor itself, so that plans do not repeat the call
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,39 +41,54 @@ _LARGEST_ROOT = 1 << 24
 """The most elements of a tensor whose slices are tracked."""
 
 
-def affine_of(
+def affines_of(
     trace: Trace,
     function: Callable[..., Any],
     name: str,
     arguments: tuple[tuple[Any, ...], dict[str, Any]],
     inputs: list[Value],
-    output: tuple[Tensor, tuple[int, ...]],
-) -> Affine | None:
-    """An output of a torch call as an affine value of its input's root; None if it is no affine value.
+    outputs: Sequence[tuple[Tensor, tuple[int, ...]]],
+) -> list[Affine | None]:
+    """The outputs of a torch call as affine values of its input's root; None for those that are no affine values.
 
     Args:
         trace: with the values before the call.
         function, name: the function that was called.
         arguments: its args and kwargs, with `Ref`s for tensors.
         inputs: the values among the arguments.
-        output: the tensor, and the indices that lead to it in the call's result.
+        outputs: the tensors, each with the indices that lead to it in the call's result.
     """
+    none: list[Affine | None] = [None] * len(outputs)
     if len(inputs) != 1 or trace.mutates:
-        return None
-    source, (args, kwargs), (tensor, path) = inputs[0].tensor, arguments, output
+        return none
+    source, (args, kwargs) = inputs[0].tensor, arguments
     if source.layout is not torch.strided or source.is_complex() or source.numel() > _LARGEST_ROOT:
-        return None
-    if tensor.requires_grad != source.requires_grad or tensor.dtype is not source.dtype:
-        return None  # detached, or converted
-    is_move = name in _MOVES and bool(args) and isinstance(args[0], Ref)
-    if is_move and next(refs((args[1:], kwargs)), None) is None:
+        return none
+    if name in _MOVES and bool(args) and isinstance(args[0], Ref) and next(refs((args[1:], kwargs)), None) is None:
         start = trace.affine(inputs[0].number)
-        found = function(start.places, *args[1:], **kwargs)
-        for step in path:
-            found = found[step]
-        keeps_elements = found.dtype is torch.int64 and found.shape == tensor.shape
-        return start._replace(places=found) if keeps_elements else None
-    return _scaled(trace, name, arguments, inputs[0])
+        moved = function(start.places, *args[1:], **kwargs)
+        found = [_moved(start, _part(moved, path), tensor) for tensor, path in outputs]
+    else:
+        scaled = _scaled(trace, name, arguments, inputs[0])
+        found = [scaled] * len(outputs)
+    # A result that does not require grad is detached, one of another dtype converted.
+    kept = (source.requires_grad, source.dtype)
+    return [
+        affine if (tensor.requires_grad, tensor.dtype) == kept else None
+        for affine, (tensor, _) in zip(found, outputs, strict=True)
+    ]
+
+
+def _part(result: Any, path: tuple[int, ...]) -> Any:
+    for step in path:
+        result = result[step]
+    return result
+
+
+def _moved(start: Affine, places: Tensor, tensor: Tensor) -> Affine | None:
+    """A tensor whose elements are those of another one at some places."""
+    keeps_elements = places.dtype is torch.int64 and places.shape == tensor.shape
+    return Affine(start.root, places, start.scale, start.offset) if keeps_elements else None
 
 
 def _scaled(trace: Trace, name: str, arguments: tuple[tuple[Any, ...], dict[str, Any]], value: Value) -> Affine | None:

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from keyword import iskeyword
 from types import CodeType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
@@ -40,7 +40,8 @@ _OF_MODULES = ("_parameters", "_buffers", "_modules")
 # Libraries whose functions refer to nothing that a user has put there.
 _LIBRARIES = frozenset({"builtins", "functools", "ketgrad", "math", "numpy", "random", "scipy", "torch"})
 
-_Namespace = dict[str, Any]
+_LEAVES = frozenset({bool, bytes, complex, float, int, str})
+"""Types of what leads to nothing."""
 
 
 class Location(NamedTuple):
@@ -92,13 +93,13 @@ class Captures:
 
     def __init__(self, roots: Sequence[Any]) -> None:
         self._roots = roots
-        self._namespace: _Namespace = {"size": _size}
+        self._search = _Search()
         self._found: list[_Place] | None = None
         self._tensors: dict[int, list[_Place]] = {}
 
     def _places(self) -> list[_Place]:
         if self._found is None:
-            self._found = list(_reachable(self._roots, self._namespace))
+            self._found = list(self._search.reachable(self._roots))
             self._tensors = {}
             for place in self._found:
                 if isinstance(place.found, Tensor):
@@ -136,7 +137,7 @@ class Captures:
         return ContainerGuard(read, tuple(texts), read())
 
     def _reader(self, texts: Sequence[str]) -> Callable[[], tuple[Any, ...]]:
-        return eval(f"lambda: ({''.join([f'{text}, ' for text in texts])})", self._namespace)  # type: ignore[no-any-return]
+        return eval(f"lambda: ({''.join([f'{text}, ' for text in texts])})", self._search.namespace)  # type: ignore[no-any-return]
 
 
 def _size(container: Any) -> Any:
@@ -150,41 +151,97 @@ def _is_empty(found: Any) -> bool:
     return found is None or (isinstance(found, _GROWING) and not found)
 
 
-def _reachable(roots: Sequence[Any], namespace: _Namespace) -> Iterator[_Place]:
-    """Everything that the roots refer to, nearest first: every place of a tensor, one place of anything else."""
-    waiting = deque([_Place(_bind(namespace, root), root) for root in roots])
-    seen: set[int] = set()
-    while waiting and len(seen) < _MOST_OBJECTS:
-        place = waiting.popleft()
-        try:
-            parts = [] if isinstance(place.found, Tensor) or id(place.found) in seen else list(_parts(place, namespace))
-            within = (*place.within, place.text) if isinstance(place.found, _GROWING) else place.within
-            may_fill = place.steps <= _NEAR and _is_empty(place.found)
-        except Exception:  # an object that raises when it is inspected
+class _Members(NamedTuple):
+    """What objects get from their class.
+
+    Attributes:
+        functions: its methods, and those of properties and the like.
+        attributes: other attributes in its dictionary, by name.
+        slots: the descriptors of its slots, by name.
+    """
+
+    functions: list[FunctionType]
+    attributes: dict[str, Any]
+    slots: dict[str, MemberDescriptorType]
+
+
+class _Search:
+    """A search of everything that some objects refer to.
+
+    Attributes:
+        namespace: the objects in which expressions begin, by name.
+    """
+
+    def __init__(self) -> None:
+        self.namespace: dict[str, Any] = {"size": _size}
+        self._members: dict[type, _Members] = {}
+
+    def reachable(self, roots: Sequence[Any]) -> Iterator[_Place]:
+        """Everything that the roots refer to, nearest first: every place of a tensor, one place of anything else."""
+        waiting = deque([_Place(self.bind(root), root) for root in roots])
+        seen: set[int] = set()
+        self._members.clear()
+        while waiting and len(seen) < _MOST_OBJECTS:
+            text, found, within, steps, _ = place = waiting.popleft()
+            try:
+                parts = [] if isinstance(found, Tensor) or id(found) in seen else list(_parts(place, self))
+                inside = (*within, text) if isinstance(found, _GROWING) else within
+                may_fill = steps <= _NEAR and _is_empty(found)
+            except Exception:  # an object that raises when it is inspected
+                continue
+            yield _Place(text, found, within, steps, may_fill)
+            if not isinstance(found, Tensor):
+                seen.add(id(found))
+            waiting.extend([_Place(part.text, part.found, inside, steps + 1) for part in parts])
+
+    def bind(self, found: Any) -> str:
+        """A name for an object."""
+        name = f"o{len(self.namespace)}"
+        self.namespace[name] = found
+        return name
+
+    def members(self, kind: type) -> tuple[_Members, bool]:
+        """What objects get from a class, and whether this is asked for the first time."""
+        is_new = kind not in self._members
+        if is_new:
+            self._members[kind] = _members_of(kind)
+        return self._members[kind], is_new
+
+
+def _members_of(kind: type) -> _Members:
+    """They are found in the dictionaries of the class and its bases, without running code."""
+    found = _Members([], {}, {})
+    names = set()
+    for base in kind.__mro__:
+        if _is_of_python(base.__module__) or _is_library(base.__module__):
             continue
-        yield place._replace(may_fill=may_fill)
-        if not isinstance(place.found, Tensor):
-            seen.add(id(place.found))
-        waiting.extend([part._replace(within=within, steps=place.steps + 1) for part in parts])
+        for name, value in vars(base).items():
+            if name in names:
+                continue
+            names.add(name)
+            function = _function_of(value)
+            if isinstance(function, FunctionType):
+                found.functions.append(function)
+            elif name.startswith("__") or type(value) in _LEAVES:
+                continue
+            elif not hasattr(type(value), "__get__"):
+                found.attributes[name] = value
+            elif isinstance(value, MemberDescriptorType):
+                found.slots[name] = value
+    return found
 
 
-def _bind(namespace: _Namespace, found: Any) -> str:
-    name = f"o{len(namespace)}"
-    namespace[name] = found
-    return name
-
-
-def _parts(place: _Place, namespace: _Namespace) -> Iterable[_Place]:
+def _parts(place: _Place, search: _Search) -> Iterable[_Place]:
     text, found = place.text, place.found
     if isinstance(found, MethodType):
-        self_ = _bind(namespace, found.__self__)
-        return [_Place(self_, found.__self__), *_function_parts(found.__func__, namespace)]  # type: ignore[arg-type]
+        self_ = search.bind(found.__self__)
+        return [_Place(self_, found.__self__), *_function_parts(found.__func__, search)]  # type: ignore[arg-type]
     if isinstance(found, functools.partial):
         return [_Place(f"{text}.{name}", getattr(found, name)) for name in ("func", "args", "keywords")]
     if isinstance(found, (dict, MappingProxyType)) and not _is_read_otherwise(found):
-        return _items(text, islice(found.items(), _MOST_ITEMS), namespace)
+        return _items(text, islice(found.items(), _MOST_ITEMS), search)
     if isinstance(found, (list, tuple, deque)) and not _is_read_otherwise(found):
-        return _items(text, islice(enumerate(found), _MOST_ITEMS), namespace)
+        return _items(text, islice(enumerate(found), _MOST_ITEMS), search)
     if isinstance(found, Immutable):
         names = ("parameters", "observable", "operations", "measurements")
         return [_Place(f"{text}.{name}", getattr(found, name)) for name in names if hasattr(found, name)]
@@ -200,10 +257,10 @@ def _parts(place: _Place, namespace: _Namespace) -> Iterable[_Place]:
         inner = getattr(found, "__dict__", {}).get("__wrapped__")  # of a compiled function
         return [] if inner is None else [_Place(f"{text}.__wrapped__", inner)]
     if isinstance(found, FunctionType):
-        return _function_parts(found, namespace)
+        return _function_parts(found, search)
     if isinstance(found, type):
-        return _class_parts(found, found, text, namespace)
-    return _object_parts(found, text, namespace)
+        return _class_parts(found, found, text, search)
+    return _object_parts(found, text, search)
 
 
 def _is_read_otherwise(container: Any) -> bool:
@@ -212,40 +269,30 @@ def _is_read_otherwise(container: Any) -> bool:
     return all(type(container).__getitem__ is not kind.__getitem__ for kind in standard)
 
 
-def _object_parts(found: Any, text: str, namespace: _Namespace) -> list[_Place]:
+def _object_parts(found: Any, text: str, search: _Search) -> list[_Place]:
     """An object's attributes, and those of its class."""
     attributes = list(getattr(found, "__dict__", {}).items())
     if isinstance(found, nn.Module):  # a function does not loop over the dictionaries of hooks
         attributes = [
             (n, value) for n, value in attributes if n in _OF_MODULES or not (n.startswith("_") and _is_empty(value))
         ]
-    return [*_items(f"{text}.__dict__", attributes, namespace), *_class_parts(type(found), found, text, namespace)]
+    return [*_items(f"{text}.__dict__", attributes, search), *_class_parts(type(found), found, text, search)]
 
 
-def _class_parts(kind: type, found: Any, text: str, namespace: _Namespace) -> list[_Place]:
+def _class_parts(kind: type, found: Any, text: str, search: _Search) -> list[_Place]:
     """What an object (or a class) gets from its class: attributes, slots, and what methods refer to.
 
-    Attributes are found in the class's dictionary, without running code, and read later as the function reads them.
+    Attributes are read later as the function reads them. Functions are the same for all objects of a class.
     """
-    parts = []
-    hidden = set() if found is kind else set(getattr(found, "__dict__", ()))
-    for base in kind.__mro__:
-        if _is_of_python(base.__module__) or _is_library(base.__module__):
-            continue
-        for name, value in vars(base).items():
-            if name in hidden:
-                continue
-            hidden.add(name)
-            function = _function_of(value)
-            if isinstance(function, FunctionType):
-                parts.append(_Place(_bind(namespace, function), function))
-            elif name.startswith("__"):
-                continue
-            elif not hasattr(type(value), "__get__"):
-                parts.append(_Place(_attribute(text, name), value))
-            elif isinstance(value, MemberDescriptorType) and found is not kind:
-                with contextlib.suppress(AttributeError):  # a slot that is not filled
-                    parts.append(_Place(_attribute(text, name), value.__get__(found)))
+    members, is_new = search.members(kind)
+    hidden: Collection[str] = () if found is kind else getattr(found, "__dict__", ())
+    parts = [_Place(search.bind(function), function) for function in members.functions if is_new]
+    parts += [_Place(_attribute(text, n), value) for n, value in members.attributes.items() if n not in hidden]
+    if found is kind:
+        return parts
+    for name, slot in members.slots.items():
+        with contextlib.suppress(AttributeError):  # a slot that is not filled
+            parts.append(_Place(_attribute(text, name), slot.__get__(found)))
     return parts
 
 
@@ -272,36 +319,42 @@ def _is_of_python(module: str | None) -> bool:
     return (module or "").split(".")[0] in sys.stdlib_module_names and module != "__main__"
 
 
-def _items(text: str, items: Iterable[tuple[Any, Any]], namespace: _Namespace) -> list[_Place]:
-    return [_Place(f"{text}[{_key(key, namespace)}]", part) for key, part in items]
+def _items(text: str, items: Iterable[tuple[Any, Any]], search: _Search) -> list[_Place]:
+    pairs = [(key, part) for key, part in items if type(part) not in _LEAVES and not _has_only_leaves(part)]
+    return [_Place(f"{text}[{_key(key, search)}]", part) for key, part in pairs]
 
 
-def _key(key: Any, namespace: _Namespace) -> str:
-    return repr(key) if type(key) in (int, str) else _bind(namespace, key)
+def _has_only_leaves(found: Any) -> bool:
+    """Whether it is a tuple that leads to nothing, and will not. An empty one may be replaced."""
+    return type(found) is tuple and bool(found) and _LEAVES.issuperset(map(type, found))
 
 
-def _function_parts(function: FunctionType, namespace: _Namespace) -> list[_Place]:
+def _key(key: Any, search: _Search) -> str:
+    return repr(key) if type(key) in (int, str) else search.bind(key)
+
+
+def _function_parts(function: FunctionType, search: _Search) -> list[_Place]:
     parts = []
     for cell in function.__closure__ or ():
         try:
             found = cell.cell_contents
         except ValueError:  # not filled yet
             continue
-        parts.append(_Place(f"{_bind(namespace, cell)}.cell_contents", found))
+        parts.append(_Place(f"{search.bind(cell)}.cell_contents", found))
     for values in (function.__defaults__, function.__kwdefaults__):
         if values:
-            parts.append(_Place(_bind(namespace, values), values))
+            parts.append(_Place(search.bind(values), values))
     wrapped = vars(function).get("__wrapped__")
     if wrapped is not None:
-        parts.append(_Place(_bind(namespace, wrapped), wrapped))
+        parts.append(_Place(search.bind(wrapped), wrapped))
     names = set(_names(function.__code__))
-    return parts + _global_parts(function.__globals__, names, namespace)
+    return parts + _global_parts(function.__globals__, names, search)
 
 
-def _global_parts(globals_: dict[str, Any], names: set[str], namespace: _Namespace) -> list[_Place]:
+def _global_parts(globals_: dict[str, Any], names: set[str], search: _Search) -> list[_Place]:
     """The globals that a function names, and those attributes that it names of modules among them."""
     parts = []
-    bound = _bind(namespace, globals_)
+    bound = search.bind(globals_)
     for name in sorted(names & globals_.keys()):
         found = globals_[name]
         parts.append(_Place(f"{bound}[{name!r}]", found))
