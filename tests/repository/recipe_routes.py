@@ -97,15 +97,30 @@ def check(dtype: torch.dtype, batch: int | None) -> None:
         compare("vmap", [torch.func.vmap(total, (None, 0))(x, many)], [torch.func.vmap(other, (None, 0))(x, many)])
 
 
+def check_layer() -> None:
+    """In a layer: as it is, in a graph of torch.compile and in an exported one."""
+    inputs = torch.rand(5, 1, requires_grad=True)
+    new, old = layer_of(True), layer_of(False)
+    expected = torch.cat([old(inputs)[:, :2], old(inputs)[:, 5:6]], 1)
+    of_inputs = torch.autograd.grad(expected.square().sum(), (inputs, old.weights))
+    routes: dict[str, Callable[[Tensor], Tensor]] = {
+        "layer": new,
+        "torch.compile": torch.compile(new, fullgraph=True, backend="aot_eager"),
+        "torch.export": torch.export.export(new, (torch.rand(5, 1),)).module(),
+    }
+    for name, route in routes.items():
+        found = route(inputs)
+        weights = new.weights if name != "torch.export" else route.get_parameter("weights")
+        compare(name, [found], [expected])
+        compare(name, torch.autograd.grad(found.square().sum(), (inputs, weights)), of_inputs)
+
+
 def main() -> None:
     """All of it."""
     for dtype in (torch.float32, torch.float64):
         for batch in (None, 3):
             check(dtype, batch)
-    inputs = torch.rand(5, 1)
-    new, old = layer_of(True), layer_of(False)
-    columns = torch.cat([old(inputs)[:, :2], old(inputs)[:, 5:6]], 1)
-    compare("layer", [new(inputs)], [columns])
+    check_layer()
     one = tape(torch.tensor(0.2), torch.tensor(0.4), True)
     assert "AllZero" in str(one)
     assert "DoubleRX" in str(one)
