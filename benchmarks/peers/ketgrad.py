@@ -75,7 +75,7 @@ class OneCall(Executed):
             return self.compiled.value_and_jacobian(data, weights, argnums=1)[1]
         if self.workload.batch:
             return self.compiled.value_and_grad(data, weights, argnums=(0, 1), loss=kg.MeanSquaredError(targets))
-        loss = None if len(self.workload.circuits) == 1 else lambda results: sum(results[1:], start=results[0])
+        loss = None if len(self.workload.circuits) == 1 else sum
         value, gradient = self.compiled.value_and_grad(data, weights, argnums=1, loss=loss)
         return value, (gradient,)
 

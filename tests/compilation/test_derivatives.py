@@ -330,6 +330,47 @@ def test_squared_errors() -> None:
     agree(kg.compile(energy), angles(3), loss=kg.MeanSquaredError(angles()))
 
 
+def several(weights: Tensor) -> list[kg.Tape]:
+    """Two structures, one of them twice, and one that no weight enters."""
+    gates = [kg.RY(weights[0], wires=0), kg.CNOT([0, 1]), kg.RX(weights[1] * weights[2], wires=1)]
+    other = [kg.RX(0.3, wires=0), kg.RX(0.2, wires=1)]
+    return [
+        energy(weights),
+        kg.Tape(gates, [kg.expval(kg.Z(1)), kg.expval(kg.X(0))]),
+        energy(weights.flip(0)),
+        kg.Tape(other, [kg.expval(kg.Y(0)), kg.expval(kg.Y(1))]),
+    ]
+
+
+def test_sums_of_results(counts: Counts) -> None:
+    weights = angles(3)
+    singles = kg.compile(
+        lambda w: [energy(w), energy(w.flip(0)), kg.Tape([kg.RX(w[1], wires=0)], [kg.expval(kg.Y(0))])]
+    )
+    agree(singles, weights, loss=sum)
+    constant = kg.compile(lambda w: [energy(w), kg.Tape([kg.RX(0.3, wires=0)], [kg.expval(kg.Y(0))])])
+    agree(constant, weights, loss=sum)
+    agree(kg.compile(lambda w: several(w)[1]), weights, loss=sum)
+    agree(kg.compile(lambda w: kg.Tape([kg.RX(w[0], wires=0)], [kg.probs()])), weights, loss=sum)
+    agree(kg.compile(lambda w: [energy(w)]), weights, loss=sum)
+    assert len(counts.execute_and_vjp) == 2 + 2 + 1 + 1 + 1
+    value = singles.value_and_backward(weights := weights.requires_grad_(), loss=sum)
+    torch.testing.assert_close(value, sum(singles(weights)).detach())
+    torch.testing.assert_close(weights.grad, torch.autograd.grad(sum(singles(weights)), weights)[0])
+
+
+def test_sums_that_are_not_of_all_numbers(counts: Counts) -> None:
+    """Python's sum does there what it does with the results."""
+    batch = kg.compile(lambda x: [kg.Tape([kg.RX(x, wires=w)], [kg.expval(kg.Z(w))]) for w in range(2)])
+    with pytest.raises(ValueError, match="one real number"):
+        batch.value_and_grad(angles(4), loss=sum)
+    with pytest.raises(TypeError):
+        kg.compile(energy).value_and_grad(angles(3), loss=sum)
+    with pytest.raises(TypeError):
+        kg.compile(several).value_and_grad(angles(3), loss=sum)
+    assert not counts.execute_and_vjp
+
+
 def test_squared_errors_that_torch_differentiates(counts: Counts) -> None:
     """Targets that require grad, or that are in another precision."""
     compiled, x, weights = kg.compile(classifier), angles(4, 3), angles(2, 3, 3)

@@ -42,9 +42,9 @@ class Derivatives(ABC):
     ) -> tuple[Tensor, Any]:
         """The result of a call and its gradient, as by `torch.func.grad_and_value`, faster than by autograd.
 
-        If the value is the function's only result, or a `MeanSquaredError`, one native call goes through the circuit
-        and back; otherwise there are two, and torch differentiates the loss. Autograd records no circuit. Arguments
-        need not require grad. Whatever else the function and the loss read is constant.
+        If the value is the function's only result, a `MeanSquaredError`, or Python's `sum` of its results, one native
+        call goes through each circuit and back; otherwise there are two, and torch differentiates the loss. Autograd
+        records no circuit. Arguments need not require grad. Whatever else the function and the loss read is constant.
 
         Args:
             args, kwargs: of the call. (The function's own arguments `argnums` and `loss` are passed by position.)

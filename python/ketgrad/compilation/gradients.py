@@ -1,8 +1,9 @@
 """Value and gradient of a compiled function in one call, without a node of autograd for its circuits.
 
-Where the value is linear or quadratic in the results of one native call (its only number, `MeanSquaredError`), its
-cotangents are known without torch: one operator goes forward and back, `run_execute_and_vjp`. Otherwise the native
-calls go forward, torch differentiates what becomes of their results, which are small, and the native calls go back.
+Where the value is the sum of all results, or linear or quadratic in those of one native call (its only number,
+`MeanSquaredError`), its cotangents are known without torch: one operator goes forward and back, `run_execute_and_vjp`.
+Otherwise the native calls go forward, torch differentiates what becomes of their results, which are small, and the
+native calls go back.
 Parameters that torch computes are differentiated by torch in either case.
 """
 
@@ -40,29 +41,27 @@ class RequestedInput(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The real results of a plan's only native call, where these are all that the function returns.
+    """The results of a native call where they are real, and the function returns nothing but results.
 
     Attributes:
-        shape: of what it returns; several results are stacked in a last axis.
+        shape: of what the function returns, if that is the results of one tape; several are stacked in a last axis.
         rows: as the operators have them, (B, R).
-        one: the cotangent of a single number, (1, 1); of more numbers not used.
+        is_summed: whether Python's `sum` of what the function returns adds up just these numbers, of each call.
+        ones: cotangents of all, (B, R).
         no_complex: the cotangents of no complex results, (B, 0).
     """
 
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
     rows: tuple[int, int]
-    one: Tensor
+    is_summed: bool
+    ones: Tensor
     no_complex: Tensor
 
-    def cotangents(self, loss: Loss | None) -> tuple[Tensor, float] | None:
-        """Those of the value: g and c, where they are g + c · numbers; otherwise None."""
-        if loss is None:
-            return (self.one, 0.0) if self.shape == () else None
-        if type(loss) is not MeanSquaredError:
-            return None
-        targets, size = loss.targets, self.rows[0] * self.rows[1]
-        is_known = targets.shape == self.shape and targets.dtype is self.one.dtype and targets.device == self.one.device
-        if not is_known or targets.requires_grad or not size:
+    def of_squared_error(self, targets: Tensor) -> tuple[Tensor, float] | None:
+        """Cotangents g + c · numbers of `MeanSquaredError`, as g and c; None where torch must find them."""
+        size = self.rows[0] * self.rows[1]
+        is_known = targets.shape == self.shape and targets.dtype is self.ones.dtype
+        if not is_known or targets.device != self.ones.device or targets.requires_grad or not size:
             return None
         rows = targets if self.shape == self.rows else targets.reshape(self.rows)
         return torch.mul(rows, -2 / size), 2 / size
@@ -76,7 +75,7 @@ class GradientPlan(NamedTuple):
         leaves: the positions of the differentiated tensors among those that the plan takes.
         requested: for each native call the inputs whose gradients it computes, and `sources` where they come from.
         is_direct: whether torch computes nothing of the differentiated tensors.
-        numbers: what the function returns, if that is the real results of one native call.
+        numbers: of each native call, if the function returns nothing but real results; otherwise empty.
     """
 
     plan: CompiledPlan
@@ -84,12 +83,24 @@ class GradientPlan(NamedTuple):
     requested: tuple[tuple[int, ...], ...]
     sources: tuple[tuple[RequestedInput, ...], ...]
     is_direct: bool
-    numbers: Numbers | None
+    numbers: tuple[Numbers, ...]
 
     @property
     def bytes(self) -> int:
         """Approximately the memory that it takes."""
         return self.plan.bytes
+
+    def cotangents(self, loss: Loss | None) -> list[tuple[Tensor, float]] | None:
+        """Those of the value, for each call g and c, where they are g + c · numbers; otherwise None."""
+        numbers = self.numbers
+        if loss is sum:
+            return [(each.ones, 0.0) for each in numbers] if numbers and numbers[0].is_summed else None
+        if len(numbers) != 1:
+            return None
+        if loss is None:
+            return [(numbers[0].ones, 0.0)] if numbers[0].shape == () else None
+        known = numbers[0].of_squared_error(loss.targets) if type(loss) is MeanSquaredError else None
+        return None if known is None else [known]
 
 
 def gradient_plan(plan: CompiledPlan, tensors: Sequence[Tensor], leaves: tuple[int, ...]) -> GradientPlan:
@@ -114,17 +125,32 @@ def _requested_input(call: NativeCall, i: int, tensor: Tensor, leaf: int | None)
     return RequestedInput(i, leaf, view.shape is None and view.dtype is tensor.dtype)
 
 
-def _numbers(plan: CompiledPlan, passed: Sequence[Sequence[Tensor]]) -> Numbers | None:
-    call, returns_tuple = plan.calls[0], plan.returns_tuple
+def _numbers(plan: CompiledPlan, passed: Sequence[Sequence[Tensor]]) -> tuple[Numbers, ...]:
+    if plan.returns_tuple is None or any(call.result_layout.complex_size for call in plan.calls):
+        return ()
+    are_summed = all(_is_summed(call, plan.returns_tuple) for call in plan.calls)
+    found = []
+    for call, of_call in zip(plan.calls, passed, strict=True):
+        batch = batch_size_of(call, pack_inputs(call, of_call))
+        rows = (batch, call.result_layout.real_size)
+        ones = torch.ones(rows, dtype=call.real, device=call.device)
+        no_complex = torch.empty((batch, 0), dtype=call.real.to_complex(), device=call.device)
+        found.append(Numbers(_shape_of_one_tape(plan, batch), rows, are_summed, ones, no_complex))
+    return tuple(found)
+
+
+def _is_summed(call: NativeCall, returns_tuple: bool) -> bool:
     layout = call.result_layout
-    is_one_tape = len(plan.calls) == len(call.tapes) == 1 and not layout.complex_size
-    if returns_tuple is None or not is_one_tape or (returns_tuple and not layout.are_numbers):
+    is_flat = layout.are_numbers if returns_tuple else len(layout.results[0].shape) == 1
+    return is_flat and not call.has_batch
+
+
+def _shape_of_one_tape(plan: CompiledPlan, batch: int) -> tuple[int, ...] | None:
+    call, layout = plan.calls[0], plan.calls[0].result_layout
+    if len(plan.calls) > 1 or len(call.tapes) > 1 or (plan.returns_tuple and not layout.are_numbers):
         return None
-    batch = batch_size_of(call, pack_inputs(call, passed[0]))
-    shape = (layout.real_size,) if returns_tuple else layout.results[0].shape
-    one = torch.ones((1, 1), dtype=call.real, device=call.device)
-    no_complex = torch.empty((batch, 0), dtype=call.real.to_complex(), device=call.device)
-    return Numbers((batch, *shape) if call.has_batch else shape, (batch, layout.real_size), one, no_complex)
+    shape = (layout.real_size,) if plan.returns_tuple else layout.results[0].shape
+    return (batch, *shape) if call.has_batch else shape
 
 
 def value_and_gradients(
@@ -152,16 +178,17 @@ def value_and_gradients(
         with torch.enable_grad():
             passed = found.plan.arithmetic(*tensors)
     gradients = _Gradients(found, [tensors[position] for position in found.leaves])
-    numbers = found.numbers
-    known = None if numbers is None else numbers.cotangents(loss)
-    if numbers is not None and known is not None:
-        call, (cotangents, curvature) = found.plan.calls[0], known
-        real, _, of_inputs = operators.run_execute_and_vjp(
-            call.id, pack_inputs(call, passed[0]), cotangents, numbers.no_complex, curvature, found.requested[0]
-        )
-        gradients.add(found.sources[0], passed[0], of_inputs)
-        returned = real if numbers.shape == numbers.rows else real.view(numbers.shape)
-        return returned if loss is None else loss(returned), gradients.total()
+    known = found.cotangents(loss)
+    if known is not None:
+        reals = []
+        for i, (call, numbers) in enumerate(zip(found.plan.calls, found.numbers, strict=True)):
+            cotangents, curvature = known[i]
+            real, _, of_inputs = operators.run_execute_and_vjp(
+                call.id, pack_inputs(call, passed[i]), cotangents, numbers.no_complex, curvature, found.requested[i]
+            )
+            gradients.add(found.sources[i], passed[i], of_inputs)
+            reals.append(real)
+        return _value(reals, found.numbers[0], loss), gradients.total()
     sweeps = [_Sweep(call, of_call) for call, of_call in zip(found.plan.calls, passed, strict=False)]
     with torch.enable_grad():
         returned = found.plan.finish(*passed[-1], *[result for sweep in sweeps for result in sweep.results()])
@@ -174,6 +201,15 @@ def value_and_gradients(
         if requested and any(cotangent is not None for cotangent in given):
             gradients.add(sources, of_call, sweep.back(given, requested))
     return value.detach(), gradients.total()
+
+
+def _value(reals: list[Tensor], numbers: Numbers, loss: Loss | None) -> Tensor:
+    """The value of known cotangents, from the results of the calls."""
+    if loss is sum:
+        return reals[0].sum() if len(reals) == 1 else torch.cat([real.reshape(-1) for real in reals]).sum()
+    assert numbers.shape is not None
+    returned = reals[0] if numbers.shape == numbers.rows else reals[0].view(numbers.shape)
+    return returned if loss is None else loss(returned)
 
 
 def require_number(value: Any) -> None:
