@@ -6,7 +6,7 @@ Programs read them from that tensor itself, so that plans do not repeat the call
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -40,40 +40,60 @@ _ALIASES = {
 _LARGEST_ROOT = 1 << 24
 """The most elements of a tensor whose slices are tracked."""
 
+Output = tuple[Tensor, tuple[int, ...]]
+"""A tensor among the results of a torch call, and the indices that lead to it."""
 
-def affine_of(
+
+def affines_of(
     trace: Trace,
     function: Callable[..., Any],
     name: str,
     arguments: tuple[tuple[Any, ...], dict[str, Any]],
     inputs: list[Value],
-    output: tuple[Tensor, tuple[int, ...]],
-) -> Affine | None:
-    """An output of a torch call as an affine value of its input's root; None if it is no affine value.
+    outputs: Sequence[Output],
+) -> list[Affine | None]:
+    """The outputs of a torch call as affine values of its input's root; None for one that is no affine value.
 
     Args:
         trace: with the values before the call.
         function, name: the function that was called.
         arguments: its args and kwargs, with `Ref`s for tensors.
         inputs: the values among the arguments.
-        output: the tensor, and the indices that lead to it in the call's result.
+        outputs: each with the indices that lead to it in the call's result.
     """
+    nothing: list[Affine | None] = [None] * len(outputs)
     if len(inputs) != 1 or trace.mutates:
-        return None
-    source, (args, kwargs), (tensor, path) = inputs[0].tensor, arguments, output
+        return nothing
+    source, (args, kwargs) = inputs[0].tensor, arguments
     if source.layout is not torch.strided or source.is_complex() or source.numel() > _LARGEST_ROOT:
-        return None
-    if tensor.requires_grad != source.requires_grad or tensor.dtype is not source.dtype:
-        return None  # detached, or converted
+        return nothing
+    like_source = [_is_like(tensor, source) for tensor, _ in outputs]
+    if not any(like_source):
+        return nothing
     is_move = name in _MOVES and bool(args) and isinstance(args[0], Ref)
     if is_move and next(refs((args[1:], kwargs)), None) is None:
         start = trace.affine(inputs[0].number)
-        found = function(start.places, *args[1:], **kwargs)
+        found = _moved(start, function(start.places, *args[1:], **kwargs), outputs)  # one call for all outputs
+    else:
+        found = [_scaled(trace, name, arguments, inputs[0])] * len(outputs)
+    return [affine if is_like else None for affine, is_like in zip(found, like_source, strict=True)]
+
+
+def _is_like(tensor: Tensor, source: Tensor) -> bool:
+    """Whether an output is neither detached nor converted."""
+    return tensor.requires_grad == source.requires_grad and tensor.dtype is source.dtype
+
+
+def _moved(start: Affine, moved: Any, outputs: Sequence[Output]) -> list[Affine | None]:
+    """The outputs of a call that moves elements, given what it makes of their places."""
+    found: list[Affine | None] = []
+    for tensor, path in outputs:
+        places = moved
         for step in path:
-            found = found[step]
-        keeps_elements = found.dtype is torch.int64 and found.shape == tensor.shape
-        return start._replace(places=found) if keeps_elements else None
-    return _scaled(trace, name, arguments, inputs[0])
+            places = places[step]
+        keeps_elements = places.dtype is torch.int64 and places.shape == tensor.shape
+        found.append(start._replace(places=places) if keeps_elements else None)
+    return found
 
 
 def _scaled(trace: Trace, name: str, arguments: tuple[tuple[Any, ...], dict[str, Any]], value: Value) -> Affine | None:

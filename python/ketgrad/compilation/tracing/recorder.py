@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...native.torch_private import DisableTorchFunction, is_functorch_wrapped_tensor
 from ..modes import autocast_state
-from .affine import affine_of
+from .affine import Output, affines_of
 from .callers import direct_caller, responsible_caller, users_line
 from .captures import Captures
 from .trace import Captured, Node, Ref, Trace, Value, guard_of, name_of, names, refs, version
@@ -208,7 +208,7 @@ class Recorder(TorchFunctionMode):
 
     # Computation.
 
-    def _record(self, func: Any, name: str, recorded: Any, inputs: list[Value], outputs: list[Any]) -> None:
+    def _record(self, func: Any, name: str, recorded: Any, inputs: list[Value], outputs: list[Output]) -> None:
         if autocast_state() != self.autocast:
             self._refuse("autocast is switched in a compiled function; ", "switch it around the call")
         known = [self.trace.number_of(tensor) for tensor, _ in outputs]
@@ -218,10 +218,10 @@ class Recorder(TorchFunctionMode):
         is_constant = all(v.is_constant for v in inputs) and (bool(inputs) or name in _FIXED) and not changes
         if len(outputs) != 1 or outputs[0][1]:
             self.trace.log.append(len(outputs))
+        affines = [None] * len(outputs) if changes else affines_of(self.trace, func, name, recorded, inputs, outputs)
         numbers = []
-        for (tensor, path), number in zip(outputs, known, strict=True):
+        for (tensor, path), number, affine in zip(outputs, known, affines, strict=True):
             if number is None:
-                affine = None if changes else affine_of(self.trace, func, name, recorded, inputs, (tensor, path))
                 number = self.trace.add(tensor, affine, is_constant).number
             numbers.append((number, path))
         args = _with_free_rows(name, recorded[0], inputs)
@@ -337,7 +337,7 @@ def _plain(item: Any) -> Any:
     return item
 
 
-def _tensors(result: Any, path: tuple[int, ...]) -> Iterator[tuple[Tensor, tuple[int, ...]]]:
+def _tensors(result: Any, path: tuple[int, ...]) -> Iterator[Output]:
     """The tensors in the result of a torch call, and the indices that lead to each."""
     if isinstance(result, Tensor):
         yield result, path
