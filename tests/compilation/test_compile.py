@@ -845,6 +845,38 @@ def test_tensors_are_found_in_places_of_many_kinds(monkeypatch: pytest.MonkeyPat
         agree(compiled, places.tape, leaf(), others=(WEIGHTS,))
 
 
+def test_objects_of_one_class_may_hide_its_attributes() -> None:
+    class Holder:
+        angle = leaf(seed=3)
+
+    first, second = Holder(), Holder()
+    first.angle = leaf(seed=4)
+
+    def function(x: Tensor) -> kg.Tape:
+        return kg.Tape([kg.RX(x + first.angle, 0), kg.RY(second.angle, 0)], [kg.expval(kg.Z(0))])
+
+    compiled = compare(function, leaf(), others=(first.angle, second.angle))
+    Holder.angle = leaf(seed=5)
+    agree(compiled, function, leaf(), others=(first.angle, second.angle))
+    assert compiled.traces == 1
+
+
+@dataclasses.dataclass(slots=True)
+class Row:
+    numbers: list[float]
+    angle: Tensor | None = None
+
+
+def test_a_tensor_behind_many_numbers() -> None:
+    rows = [Row([i + j / 100 for j in range(30)]) for i in range(1000)]
+    rows[-1].angle = leaf(seed=3)
+
+    def function(x: Tensor) -> kg.Tape:
+        return kg.Tape([kg.RX(x + rows[-1].angle, 0)], [kg.expval(kg.Z(0))])
+
+    compare(function, leaf(), others=(rows[-1].angle,))
+
+
 GROWING: dict[str, Callable[[], tuple[Any, Callable[[], None]]]] = {
     "list": lambda: (found := [leaf()], lambda: found.append(leaf(seed=2))),
     "list that is empty": lambda: (found := [], lambda: found.append(leaf(seed=2))),

@@ -8,39 +8,16 @@ that grows, shrinks or gets other keys.
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
-from keyword import iskeyword
-from types import CodeType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
+from collections.abc import Callable, Iterable, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ...circuit.parsing import Immutable
-from ..front_ends import front_ends, operators_front_end
-
-_MOST_OBJECTS = 20_000
-_MOST_ITEMS = 2_000
-
-_NEAR = 4
-"""Within so many steps from the function, places that are empty (None, an empty container) are guarded too."""
-
-_GROWING = (list, dict, deque, set, tuple, MappingProxyType)
+from .search import Namespace, Place, Search
 
 _MOST_KEYS = 64
 """Dictionaries of at most so many keys are compared by their keys, larger ones by their size."""
-
-_OF_MODULES = ("_parameters", "_buffers", "_modules")
-"""The dictionaries of a torch.nn.Module that a function may loop over."""
-
-# Libraries whose functions refer to nothing that a user has put there.
-_LIBRARIES = frozenset({"builtins", "functools", "ketgrad", "math", "numpy", "random", "scipy", "torch"})
-
-_Namespace = dict[str, Any]
 
 
 class Location(NamedTuple):
@@ -71,34 +48,18 @@ class ContainerGuard(NamedTuple):
     expected: tuple[Any, ...]
 
 
-class _Place(NamedTuple):
-    """An expression, over the objects in a namespace, that leads to an object.
-
-    Attributes:
-        within: the containers on the way.
-        steps: from the root.
-        may_fill: whether it is near and empty, so that something may be put there.
-    """
-
-    text: str
-    found: Any
-    within: tuple[str, ...] = ()
-    steps: int = 0
-    may_fill: bool = False
-
-
 class Captures:
     """What is reachable from a function and other objects; searched once, when it is first needed."""
 
     def __init__(self, roots: Sequence[Any]) -> None:
         self._roots = roots
-        self._namespace: _Namespace = {"size": _size}
-        self._found: list[_Place] | None = None
-        self._tensors: dict[int, list[_Place]] = {}
+        self._namespace: Namespace = {"size": _size}
+        self._found: list[Place] | None = None
+        self._tensors: dict[int, list[Place]] = {}
 
-    def _places(self) -> list[_Place]:
+    def _places(self) -> list[Place]:
         if self._found is None:
-            self._found = list(_reachable(self._roots, self._namespace))
+            self._found = list(Search(self._namespace).places(self._roots))
             self._tensors = {}
             for place in self._found:
                 if isinstance(place.found, Tensor):
@@ -117,7 +78,7 @@ class Captures:
         within = dict.fromkeys(container for place in places for container in place.within)
         return Location(self._reader(names), names, tuple(within))
 
-    def _places_of(self, tensor: Tensor) -> list[_Place]:
+    def _places_of(self, tensor: Tensor) -> list[Place]:
         self._places()
         return [place for place in self._tensors.get(id(tensor), ()) if place.found is tensor]
 
@@ -144,177 +105,3 @@ def _size(container: Any) -> Any:
         return None
     has_keys = isinstance(container, (dict, MappingProxyType)) and len(container) <= _MOST_KEYS
     return tuple(container) if has_keys else len(container)
-
-
-def _is_empty(found: Any) -> bool:
-    return found is None or (isinstance(found, _GROWING) and not found)
-
-
-def _reachable(roots: Sequence[Any], namespace: _Namespace) -> Iterator[_Place]:
-    """Everything that the roots refer to, nearest first: every place of a tensor, one place of anything else."""
-    waiting = deque([_Place(_bind(namespace, root), root) for root in roots])
-    seen: set[int] = set()
-    while waiting and len(seen) < _MOST_OBJECTS:
-        place = waiting.popleft()
-        try:
-            parts = [] if isinstance(place.found, Tensor) or id(place.found) in seen else list(_parts(place, namespace))
-            within = (*place.within, place.text) if isinstance(place.found, _GROWING) else place.within
-            may_fill = place.steps <= _NEAR and _is_empty(place.found)
-        except Exception:  # an object that raises when it is inspected
-            continue
-        yield place._replace(may_fill=may_fill)
-        if not isinstance(place.found, Tensor):
-            seen.add(id(place.found))
-        waiting.extend([part._replace(within=within, steps=place.steps + 1) for part in parts])
-
-
-def _bind(namespace: _Namespace, found: Any) -> str:
-    name = f"o{len(namespace)}"
-    namespace[name] = found
-    return name
-
-
-def _parts(place: _Place, namespace: _Namespace) -> Iterable[_Place]:
-    text, found = place.text, place.found
-    if isinstance(found, MethodType):
-        self_ = _bind(namespace, found.__self__)
-        return [_Place(self_, found.__self__), *_function_parts(found.__func__, namespace)]  # type: ignore[arg-type]
-    if isinstance(found, functools.partial):
-        return [_Place(f"{text}.{name}", getattr(found, name)) for name in ("func", "args", "keywords")]
-    if isinstance(found, (dict, MappingProxyType)) and not _is_read_otherwise(found):
-        return _items(text, islice(found.items(), _MOST_ITEMS), namespace)
-    if isinstance(found, (list, tuple, deque)) and not _is_read_otherwise(found):
-        return _items(text, islice(enumerate(found), _MOST_ITEMS), namespace)
-    if isinstance(found, Immutable):
-        names = ("parameters", "observable", "operations", "measurements")
-        return [_Place(f"{text}.{name}", getattr(found, name)) for name in names if hasattr(found, name)]
-    if isinstance(found, ModuleType):
-        return []
-    if operators_front_end(found) is not None:
-        return [_Place(f"{text}.data", found.data)]
-    if isinstance(found, (FunctionType, type)):
-        is_users = not _is_of_python(found.__module__) and not _is_library(found.__module__)
-    else:
-        is_users = isinstance(found, nn.Module) or not _is_library(type(found).__module__)
-    if not is_users:
-        inner = getattr(found, "__dict__", {}).get("__wrapped__")  # of a compiled function
-        return [] if inner is None else [_Place(f"{text}.__wrapped__", inner)]
-    if isinstance(found, FunctionType):
-        return _function_parts(found, namespace)
-    if isinstance(found, type):
-        return _class_parts(found, found, text, namespace)
-    return _object_parts(found, text, namespace)
-
-
-def _is_read_otherwise(container: Any) -> bool:
-    """Whether its class has a `__getitem__` of its own."""
-    standard = (dict, list, tuple, deque, MappingProxyType)
-    return all(type(container).__getitem__ is not kind.__getitem__ for kind in standard)
-
-
-def _object_parts(found: Any, text: str, namespace: _Namespace) -> list[_Place]:
-    """An object's attributes, and those of its class."""
-    attributes = list(getattr(found, "__dict__", {}).items())
-    if isinstance(found, nn.Module):  # a function does not loop over the dictionaries of hooks
-        attributes = [
-            (n, value) for n, value in attributes if n in _OF_MODULES or not (n.startswith("_") and _is_empty(value))
-        ]
-    return [*_items(f"{text}.__dict__", attributes, namespace), *_class_parts(type(found), found, text, namespace)]
-
-
-def _class_parts(kind: type, found: Any, text: str, namespace: _Namespace) -> list[_Place]:
-    """What an object (or a class) gets from its class: attributes, slots, and what methods refer to.
-
-    Attributes are found in the class's dictionary, without running code, and read later as the function reads them.
-    """
-    parts = []
-    hidden = set() if found is kind else set(getattr(found, "__dict__", ()))
-    for base in kind.__mro__:
-        if _is_of_python(base.__module__) or _is_library(base.__module__):
-            continue
-        for name, value in vars(base).items():
-            if name in hidden:
-                continue
-            hidden.add(name)
-            function = _function_of(value)
-            if isinstance(function, FunctionType):
-                parts.append(_Place(_bind(namespace, function), function))
-            elif name.startswith("__"):
-                continue
-            elif not hasattr(type(value), "__get__"):
-                parts.append(_Place(_attribute(text, name), value))
-            elif isinstance(value, MemberDescriptorType) and found is not kind:
-                with contextlib.suppress(AttributeError):  # a slot that is not filled
-                    parts.append(_Place(_attribute(text, name), value.__get__(found)))
-    return parts
-
-
-def _attribute(text: str, name: str) -> str:
-    return f"{text}.{name}" if name.isidentifier() and not iskeyword(name) else f"getattr({text}, {name!r})"
-
-
-def _function_of(value: Any) -> Any:
-    """The function of a method, property or cached property."""
-    if isinstance(value, property):
-        return value.fget
-    if isinstance(value, functools.cached_property):
-        return value.func
-    return value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
-
-
-def _is_library(module: str | None) -> bool:
-    top = (module or "").split(".")[0]
-    return top in _LIBRARIES or any(top in front_end.libraries for front_end in front_ends())
-
-
-def _is_of_python(module: str | None) -> bool:
-    """Whether it is in the standard library, whose functions and classes (not objects) refer to nothing of a user's."""
-    return (module or "").split(".")[0] in sys.stdlib_module_names and module != "__main__"
-
-
-def _items(text: str, items: Iterable[tuple[Any, Any]], namespace: _Namespace) -> list[_Place]:
-    return [_Place(f"{text}[{_key(key, namespace)}]", part) for key, part in items]
-
-
-def _key(key: Any, namespace: _Namespace) -> str:
-    return repr(key) if type(key) in (int, str) else _bind(namespace, key)
-
-
-def _function_parts(function: FunctionType, namespace: _Namespace) -> list[_Place]:
-    parts = []
-    for cell in function.__closure__ or ():
-        try:
-            found = cell.cell_contents
-        except ValueError:  # not filled yet
-            continue
-        parts.append(_Place(f"{_bind(namespace, cell)}.cell_contents", found))
-    for values in (function.__defaults__, function.__kwdefaults__):
-        if values:
-            parts.append(_Place(_bind(namespace, values), values))
-    wrapped = vars(function).get("__wrapped__")
-    if wrapped is not None:
-        parts.append(_Place(_bind(namespace, wrapped), wrapped))
-    names = set(_names(function.__code__))
-    return parts + _global_parts(function.__globals__, names, namespace)
-
-
-def _global_parts(globals_: dict[str, Any], names: set[str], namespace: _Namespace) -> list[_Place]:
-    """The globals that a function names, and those attributes that it names of modules among them."""
-    parts = []
-    bound = _bind(namespace, globals_)
-    for name in sorted(names & globals_.keys()):
-        found = globals_[name]
-        parts.append(_Place(f"{bound}[{name!r}]", found))
-        if isinstance(found, ModuleType) and not _is_library(found.__name__):
-            inner = vars(found)
-            module = f"{bound}[{name!r}].__dict__"
-            parts += [_Place(f"{module}[{n!r}]", inner[n]) for n in sorted(names & inner.keys())]
-    return parts
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    """The names that the code of a function and of its inner functions looks up."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
