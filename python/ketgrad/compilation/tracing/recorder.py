@@ -125,6 +125,8 @@ class Recorder(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name, kwargs = name_of(func), kwargs or {}
+        if name in _PROPERTIES and direct_caller().builds_circuits:  # most reads by far
+            return func(*args, **kwargs)
         if name in _PROPERTIES or name in _PRINTING or (name in _PROPERTIES_FOR_TORCH and direct_caller().is_torch):
             return self._read_property(func, name, args, kwargs)
         recorded, plain = self._with_refs((args, kwargs)), _plain((args, kwargs))
