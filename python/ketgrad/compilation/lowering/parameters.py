@@ -78,7 +78,7 @@ class ParameterReader:
             return TracedParameter(kind, is_batched, float(plain) if is_number else plain, None)
         if tensor.requires_grad and not is_trainable:  # excluded by the tape's trainable_params
             detached = self.trace.add(tensor.detach())
-            self.trace.nodes.append(Node(Tensor.detach, (Ref(number),), {}, [(detached.number, ())], True))
+            self.trace.nodes.append(Node(Tensor.detach, (Ref(number),), {}, [number], [(detached.number, ())], True))
             number = detached.number
         is_real = kind in SCALAR_KINDS or kind == VECTOR_KIND
         return TracedParameter(kind, is_batched, number, self.uses(number, is_batched) if is_real else None)
@@ -118,5 +118,5 @@ class ParameterReader:
         found = set(numbers)
         for node in reversed(self.trace.nodes):
             if any(number in found for number, _ in node.outputs):
-                found.update(node.inputs())
+                found.update(node.inputs)
         return found

@@ -20,7 +20,7 @@ from ..modes import autocast_state
 from .affine import Output, affines_of
 from .callers import direct_caller, responsible_caller, users_line
 from .captures import Captures
-from .trace import Captured, Node, Ref, Trace, Value, guard_of, name_of, names, refs, version
+from .trace import Captured, Node, Ref, Trace, Value, guard_of, name_of, names, version
 
 _PROPERTIES = names(
     "__len__ can_cast dense_dim device dim dtype element_size get_device is_coalesced is_complex is_conj is_cpu "
@@ -129,13 +129,19 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         if name in _PROPERTIES or name in _PRINTING or (name in _PROPERTIES_FOR_TORCH and direct_caller().is_torch):
             return self._read_property(func, name, args, kwargs)
-        recorded, plain = self._with_refs((args, kwargs)), _plain((args, kwargs))
-        inputs = [self.trace.values[number] for number in dict.fromkeys(refs(recorded))]
-        result = func(*plain[0], **plain[1])
+        node = self._node_of(func, args, kwargs)
+        inputs = [self.trace.values[number] for number in dict.fromkeys(node.inputs)]
+        result = func(*_plain(args), **_plain(kwargs))
         with DisableTorchFunction():  # other modes must not see the calls of the recorder
-            return self._observe(func, name, recorded, inputs, result)
+            return self._observe(node, name, inputs, result)
 
-    def _observe(self, func: Any, name: str, recorded: Any, inputs: list[Value], result: Any) -> Any:
+    def _node_of(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
+        """The node of a call, without its outputs."""
+        inputs: list[int] = []
+        recorded = self._with_refs(args, inputs), self._with_refs(kwargs, inputs)
+        return Node(func, *recorded, inputs, [], has_grad=True)
+
+    def _observe(self, node: Node, name: str, inputs: list[Value], result: Any) -> Any:
         self._refuse_outer_changes(inputs, name)
         outputs = list(_tensors(result, ()))
         if not outputs and not self._was_changed(inputs):
@@ -144,8 +150,8 @@ class Recorder(TorchFunctionMode):
             self._refuse("requires_grad is set in a compiled function; ", "set it before the call")
         if name == "data":
             self._refuse("the data of a tensor is taken in a compiled function; ", "use detach()")
-        self._require_fixed_shape(name, inputs, recorded)
-        self._record(func, name, recorded, inputs, outputs)
+        self._require_fixed_shape(node, name)
+        self._record(node, name, inputs, outputs)
         return result
 
     # Reads.
@@ -195,13 +201,13 @@ class Recorder(TorchFunctionMode):
 
     def _guard_pattern(self, value: Value) -> None:
         expected = value.tensor.detach().clone()
-        node = Node(_require_pattern, (Ref(value.number), expected), {}, [], True)
+        node = Node(_require_pattern, (Ref(value.number), expected), {}, [value.number], [], True)
         self.trace.nodes.append(node)
 
-    def _require_fixed_shape(self, name: str, inputs: list[Value], recorded: Any) -> None:
-        masked = name == "__getitem__" and any(self._is_mask(number) for number in refs(recorded[0][1:]))
-        lone_where = name == "where" and len(recorded[0]) + len(recorded[1]) == 1
-        counted = name == "repeat_interleave" and len(inputs) > 1
+    def _require_fixed_shape(self, node: Node, name: str) -> None:
+        masked = name == "__getitem__" and any(self._is_mask(number) for number in node.inputs[1:])
+        lone_where = name == "where" and len(node.args) + len(node.kwargs) == 1
+        counted = name == "repeat_interleave" and len(set(node.inputs)) > 1
         if name in _VALUE_SHAPED or masked or lone_where or counted:
             self._refuse(f"the shape of torch's {name} depends on the values of a tensor; ", "use torch.where")
 
@@ -210,7 +216,7 @@ class Recorder(TorchFunctionMode):
 
     # Computation.
 
-    def _record(self, func: Any, name: str, recorded: Any, inputs: list[Value], outputs: list[Output]) -> None:
+    def _record(self, node: Node, name: str, inputs: list[Value], outputs: list[Output]) -> None:
         if autocast_state() != self.autocast:
             self._refuse("autocast is switched in a compiled function; ", "switch it around the call")
         known = [self.trace.number_of(tensor) for tensor, _ in outputs]
@@ -220,14 +226,13 @@ class Recorder(TorchFunctionMode):
         is_constant = all(v.is_constant for v in inputs) and (bool(inputs) or name in _FIXED) and not changes
         if len(outputs) != 1 or outputs[0][1]:
             self.trace.log.append(len(outputs))
-        affines = [None] * len(outputs) if changes else affines_of(self.trace, func, name, recorded, inputs, outputs)
-        numbers = []
+        affines = [None] * len(outputs) if changes else affines_of(self.trace, node, name, outputs)
         for (tensor, path), number, affine in zip(outputs, known, affines, strict=True):
             if number is None:
                 number = self.trace.add(tensor, affine, is_constant).number
-            numbers.append((number, path))
-        args = _with_free_rows(name, recorded[0], inputs)
-        self.trace.nodes.append(Node(func, args, recorded[1], numbers, torch.is_grad_enabled()))
+            node.outputs.append((number, path))
+        node.args, node.has_grad = _with_free_rows(name, node.args, inputs), torch.is_grad_enabled()
+        self.trace.nodes.append(node)
         if changes:
             self._note_changes(inputs)
 
@@ -253,21 +258,23 @@ class Recorder(TorchFunctionMode):
 
     # Arguments of torch calls.
 
-    def _with_refs(self, item: Any) -> Any:
-        """The arguments of a torch call, with a `Ref` for each tensor."""
+    def _with_refs(self, item: Any, inputs: list[int]) -> Any:
+        """The arguments of a torch call, with a `Ref` for each tensor; their numbers are appended to `inputs`."""
         if isinstance(item, Tensor):
-            return Ref(self.number(item))
-        if isinstance(item, _LoggedShape):
-            return tuple(item.whole())
-        if isinstance(item, (tuple, list)):
-            parts = [self._with_refs(part) for part in item]
-            return tuple(parts) if isinstance(item, tuple) else parts
-        if isinstance(item, dict):
-            return {key: self._with_refs(part) for key, part in item.items()}
-        if isinstance(item, slice):
-            return slice(self._with_refs(item.start), self._with_refs(item.stop), self._with_refs(item.step))
+            inputs.append(self.number(item))
+            return Ref(inputs[-1])
         if isinstance(item, int):
             self.trace.largest = max(self.trace.largest, abs(item))
+            return item
+        if type(item) is _LoggedShape:
+            return tuple(item.whole())
+        if isinstance(item, (tuple, list)):
+            parts = [self._with_refs(part, inputs) for part in item]
+            return tuple(parts) if isinstance(item, tuple) else parts
+        if isinstance(item, dict):
+            return {key: self._with_refs(part, inputs) for key, part in item.items()}
+        if isinstance(item, slice):
+            return slice(*[self._with_refs(part, inputs) for part in (item.start, item.stop, item.step)])
         return item
 
     def number(self, tensor: Tensor) -> int:
@@ -330,7 +337,7 @@ def _with_free_rows(name: str, args: tuple[Any, ...], inputs: list[Value]) -> tu
 
 def _plain(item: Any) -> Any:
     """Arguments with torch's own shapes in place of logged ones."""
-    if isinstance(item, _LoggedShape):
+    if type(item) is _LoggedShape:
         return item._sizes
     if type(item) in (tuple, list):
         return type(item)([_plain(part) for part in item])

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -58,17 +58,20 @@ class Ref(NamedTuple):
 
 @dataclass(slots=True)
 class Node:
-    """A torch call. An output is the number of a value, and the indices that lead to it in the call's result."""
+    """A torch call.
+
+    Attributes:
+        args, kwargs: with a `Ref` for each tensor.
+        inputs: the numbers of these tensors, in order.
+        outputs: each is the number of a value, and the indices that lead to it in the call's result.
+    """
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    inputs: Sequence[int]
     outputs: list[tuple[int, tuple[int, ...]]]
     has_grad: bool
-
-    def inputs(self) -> Iterator[int]:
-        """The numbers of the values that it reads."""
-        return refs((self.args, self.kwargs))
 
 
 @dataclass(slots=True)
@@ -136,19 +139,6 @@ def guard_of(tensor: Tensor) -> tuple[Any, ...]:
 def version(tensor: Tensor) -> int:
     """The version counter of a tensor, which changes in place increment; −1 for inference tensors, which have none."""
     return -1 if tensor.is_inference() else version_of(tensor)
-
-
-def refs(item: Any) -> Iterator[int]:
-    """The numbers of all tensors among a node's arguments."""
-    if isinstance(item, Ref):
-        yield item.number
-    elif isinstance(item, (tuple, list)):
-        for part in item:
-            yield from refs(part)
-    elif isinstance(item, dict):
-        yield from refs(list(item.values()))
-    elif isinstance(item, slice):
-        yield from refs((item.start, item.stop, item.step))
 
 
 def name_of(function: Any) -> str:
