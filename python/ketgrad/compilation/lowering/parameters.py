@@ -94,9 +94,16 @@ class ParameterReader:
             return None
         row = tensor.numel() // batch
         rows = index.reshape(batch, -1)
-        if int(rows[0].max()) >= row or not torch.equal(rows, rows[0] + row * torch.arange(batch)[:, None]):
+        columns = rows[0].tolist()
+        if max(columns, default=0) >= row or not self._are_alike(rows, root, row):
             return None
-        return tuple([Use(root, True, column, scale, offset) for column in rows[0].tolist()])
+        return tuple([Use(root, True, column, scale, offset) for column in columns])
+
+    def _are_alike(self, rows: Tensor, root: int, row: int) -> bool:
+        """Whether each row of places is the one before it, one row of the root further."""
+        if self.trace.is_view_of_places(rows, root):  # a view's places are its strides: no need to read them
+            return len(rows) == 1 or rows.stride(0) == row
+        return torch.equal(rows, rows[0] + row * torch.arange(len(rows))[:, None])
 
     def batched_arguments(self, tapes: Sequence[Tape], parameters: Sequence[list[TracedParameter]]) -> tuple[int, ...]:
         """The arguments on which batched parameters depend and whose first axis has the length of the batch."""

@@ -107,7 +107,7 @@ class Trace:
     log: list[Any] = field(default_factory=list)
     largest: int = 0
     _numbers: dict[int, int] = field(default_factory=dict)
-    _indices: dict[int, Tensor] = field(default_factory=dict)
+    _roots: dict[int, Affine] = field(default_factory=dict)
 
     def number_of(self, tensor: Tensor) -> int | None:
         """The number of a tensor, None if it is not in the trace."""
@@ -125,10 +125,19 @@ class Trace:
         value = self.values[number]
         if value.affine is not None and not self.mutates:
             return value.affine
-        index = self._indices.get(number)
-        if index is None:
-            index = self._indices[number] = torch.arange(value.tensor.numel()).view(value.tensor.shape)
-        return Affine(number, index, 1.0, 0.0)
+        return self._root(number)
+
+    def is_view_of_places(self, places: Tensor, root: int) -> bool:
+        """Whether places in a root are a view of those of the whole root, in which each place is at its own offset."""
+        return places.untyped_storage().data_ptr() == self._root(root).places.untyped_storage().data_ptr()
+
+    def _root(self, number: int) -> Affine:
+        root = self._roots.get(number)
+        if root is None:
+            tensor = self.values[number].tensor
+            places = torch.arange(tensor.numel()).view(tensor.shape)
+            root = self._roots[number] = Affine(number, places, 1.0, 0.0)
+        return root
 
 
 def guard_of(tensor: Tensor) -> tuple[Any, ...]:
