@@ -83,7 +83,7 @@ def _moved(start: Affine, moved: Any, outputs: Sequence[Output]) -> list[Affine 
         for step in path:
             places = places[step]
         keeps_elements = places.dtype is torch.int64 and places.shape == tensor.shape
-        found.append(start._replace(places=places) if keeps_elements else None)
+        found.append(Affine(start.root, places, start.scale, start.offset) if keeps_elements else None)
     return found
 
 

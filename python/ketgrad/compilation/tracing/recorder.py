@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from types import EllipsisType, NoneType
 from typing import Any, NoReturn
 
 import torch
@@ -46,6 +47,10 @@ _FIXED = names(
 
 _VALUE_SHAPED = names("argwhere masked_select nonzero unique unique_consecutive bincount combinations")
 """Calls whose results have shapes that depend on values."""
+
+
+_ATOMS = frozenset({NoneType, EllipsisType, float, str})
+"""Classes of arguments that are no tensors, shapes or integers, and have none inside."""
 
 
 class _LoggedShape(Sequence[int]):
@@ -138,20 +143,22 @@ class Recorder(TorchFunctionMode):
     def _node_of(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
         """The node of a call, without its outputs."""
         inputs: list[int] = []
-        recorded = self._with_refs(args, inputs), self._with_refs(kwargs, inputs)
-        return Node(func, *recorded, inputs, [], has_grad=True)
+        refs = tuple([self._with_refs(item, inputs) for item in args])
+        return Node(func, refs, self._with_refs(kwargs, inputs) if kwargs else {}, inputs, [], torch.is_grad_enabled())
 
     def _observe(self, node: Node, name: str, inputs: list[Value], result: Any) -> Any:
-        self._refuse_outer_changes(inputs, name)
+        changes = any(version(value.tensor) != value.version for value in inputs)
+        if changes:
+            self._refuse_outer_changes(name)
         outputs = list(_tensors(result, ()))
-        if not outputs and not self._was_changed(inputs):
+        if not outputs and not changes:
             return self._read_value(name, result, inputs)
         if name == "requires_grad_":
             self._refuse("requires_grad is set in a compiled function; ", "set it before the call")
         if name == "data":
             self._refuse("the data of a tensor is taken in a compiled function; ", "use detach()")
         self._require_fixed_shape(node, name)
-        self._record(node, name, inputs, outputs)
+        self._record(node, name, inputs, outputs, changes)
         return result
 
     # Reads.
@@ -216,11 +223,10 @@ class Recorder(TorchFunctionMode):
 
     # Computation.
 
-    def _record(self, node: Node, name: str, inputs: list[Value], outputs: list[Output]) -> None:
+    def _record(self, node: Node, name: str, inputs: list[Value], outputs: list[Output], changes: bool) -> None:
         if autocast_state() != self.autocast:
             self._refuse("autocast is switched in a compiled function; ", "switch it around the call")
         known = [self.trace.number_of(tensor) for tensor, _ in outputs]
-        changes = self._was_changed(inputs)
         if not changes and all(number is not None for number in known):
             return  # it returned its argument: contiguous(), to() of the same dtype
         is_constant = all(v.is_constant for v in inputs) and (bool(inputs) or name in _FIXED) and not changes
@@ -231,18 +237,13 @@ class Recorder(TorchFunctionMode):
             if number is None:
                 number = self.trace.add(tensor, affine, is_constant).number
             node.outputs.append((number, path))
-        node.args, node.has_grad = _with_free_rows(name, node.args, inputs), torch.is_grad_enabled()
+        node.args = _with_free_rows(name, node.args, inputs)
         self.trace.nodes.append(node)
         if changes:
             self._note_changes(inputs)
 
-    def _was_changed(self, inputs: list[Value]) -> bool:
-        return any(version(value.tensor) != value.version for value in inputs)
-
-    def _refuse_outer_changes(self, inputs: list[Value], name: str) -> None:
+    def _refuse_outer_changes(self, name: str) -> None:
         """Refuse changes in place of arguments and captured tensors."""
-        if not self._was_changed(inputs):
-            return
         outside = [*self.trace.arguments, *[captured.number for captured in self.trace.captured]]
         for number in outside:
             value = self.trace.values[number]
@@ -260,6 +261,8 @@ class Recorder(TorchFunctionMode):
 
     def _with_refs(self, item: Any, inputs: list[int]) -> Any:
         """The arguments of a torch call, with a `Ref` for each tensor; their numbers are appended to `inputs`."""
+        if type(item) in _ATOMS:
+            return item
         if isinstance(item, Tensor):
             inputs.append(self.number(item))
             return Ref(inputs[-1])
