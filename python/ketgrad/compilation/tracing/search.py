@@ -27,6 +27,8 @@ _NEAR = 4
 
 _GROWING = (list, dict, deque, set, tuple, MappingProxyType)
 
+_STANDARD_READS = tuple([kind.__getitem__ for kind in (dict, list, tuple, deque, MappingProxyType)])
+
 _LEAVES = frozenset({bool, bytes, complex, float, int, str})
 """Classes of objects that refer to nothing and never stand where a tensor is found."""
 
@@ -103,14 +105,14 @@ class Search:
         return self._bind(found), found
 
     def _parts(self, text: str, found: Any) -> list[_Part]:
-        if isinstance(found, MethodType):
-            return [self._bound(found.__self__), *self._function_parts(found.__func__)]  # type: ignore[arg-type]
-        if isinstance(found, functools.partial):
-            return [(f"{text}.{name}", getattr(found, name)) for name in ("func", "args", "keywords")]
         if isinstance(found, (dict, MappingProxyType)) and not _is_read_otherwise(found):
             return self._items(text, islice(found.items(), _MOST_ITEMS))
         if isinstance(found, (list, tuple, deque)) and not _is_read_otherwise(found):
             return self._items(text, islice(enumerate(found), _MOST_ITEMS))
+        if isinstance(found, MethodType):
+            return [self._bound(found.__self__), *self._function_parts(found.__func__)]  # type: ignore[arg-type]
+        if isinstance(found, functools.partial):
+            return [(f"{text}.{name}", getattr(found, name)) for name in ("func", "args", "keywords")]
         if isinstance(found, Immutable):
             names = ("parameters", "observable", "operations", "measurements")
             return [(f"{text}.{name}", getattr(found, name)) for name in names if hasattr(found, name)]
@@ -134,8 +136,13 @@ class Search:
         return isinstance(found, nn.Module) or not self._is_library(type(found).__module__)
 
     def _items(self, text: str, items: Iterable[tuple[Any, Any]]) -> list[_Part]:
-        leaves = self._leaves
-        return [(f"{text}[{self._key(key)}]", part) for key, part in items if type(part) not in leaves]
+        return [(f"{text}[{self._key(key)}]", part) for key, part in items if not self._is_leaf(part)]
+
+    def _is_leaf(self, part: Any) -> bool:
+        """Whether it refers to nothing, as a tuple of numbers does."""
+        if type(part) is tuple and part:
+            return self._leaves.issuperset(map(type, part))
+        return type(part) in self._leaves
 
     def _key(self, key: Any) -> str:
         return repr(key) if type(key) in (int, str) else self._bind(key)
@@ -192,7 +199,7 @@ class Search:
             value = slot.__get__(found)
         except AttributeError:  # not filled
             return []
-        return [] if type(value) in self._leaves else [(_attribute(text, name), value)]
+        return [] if self._is_leaf(value) else [(_attribute(text, name), value)]
 
     def _function_parts(self, function: FunctionType) -> list[_Part]:
         parts = []
@@ -229,8 +236,7 @@ def _is_empty(found: Any) -> bool:
 
 def _is_read_otherwise(container: Any) -> bool:
     """Whether its class has a `__getitem__` of its own."""
-    standard = (dict, list, tuple, deque, MappingProxyType)
-    return all(type(container).__getitem__ is not kind.__getitem__ for kind in standard)
+    return type(container).__getitem__ not in _STANDARD_READS
 
 
 def _attribute(text: str, name: str) -> str:
