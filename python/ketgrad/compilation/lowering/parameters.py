@@ -15,6 +15,9 @@ from ..plan import are_same
 from ..tracing.trace import Node, Ref, Trace
 from .vectorise import Use
 
+_BATCHED = frozenset([layout.value for layout in ParameterLayout if layout.is_batched])
+"""The letters of layouts with a batch axis."""
+
 
 class TracedParameter(NamedTuple):
     """A parameter of a tape in the traced run.
@@ -61,7 +64,7 @@ class ParameterReader:
         trainable = frozenset(tape.trainable_params)
         found = []
         for index, (kind, letter, value) in enumerate(zip(kinds, layouts, tape.parameters, strict=True)):
-            is_batched = ParameterLayout(letter).is_batched
+            is_batched = letter in _BATCHED
             if isinstance(value, Tensor):
                 found.append(self.parameter(kind, is_batched, value, index in trainable))
             else:
