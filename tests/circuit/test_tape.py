@@ -243,3 +243,18 @@ def test_structures_are_equal_exactly_where_the_circuits_are(one, other):
         for recipe in (one, other)
     ]
     assert (_built(one, 0.5).structure == _built(other, 0.5).structure) == (described[0] == described[1])
+
+
+def test_building_circuits_reads_tensors_unseen_by_modes():
+    seen = []
+
+    class Watch(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    angles = torch.rand(3, requires_grad=True).unbind()
+    with Watch():
+        tape = kg.Tape([kg.RX(angle, wires=w) for w, angle in enumerate(angles)], [kg.expval(kg.Z(0))])
+    assert tape.trainable_params == (0, 1, 2)
+    assert not seen

@@ -221,6 +221,29 @@ def test_affine_scalars_are_read_from_the_arguments(name: str) -> None:
     assert compiled.traces == 1
 
 
+MANY_OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
+    "unbind": lambda w: w.unbind(),
+    "split": lambda w: [part[0] for part in w.split(1)],
+    "chunk": lambda w: [part[0] for part in w.chunk(len(w))],
+    "indices": lambda w: [w[i] for i in range(len(w))],
+}
+
+
+@pytest.mark.parametrize("name", MANY_OUTPUTS)
+def test_tracing_is_linear_in_the_number_of_scalars(name: str) -> None:
+    def function(w: Tensor) -> kg.Tape:
+        return kg.Tape([kg.RX(angle, wires=0) for angle in MANY_OUTPUTS[name](w)], [kg.expval(kg.Z(0))])
+
+    def calls(size: int) -> int:
+        """The calls of torch in a first call, with those that they make."""
+        compiled = kg.compile(function)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            compiled(torch.rand(size))
+        return len(profile.events())
+
+    assert calls(200) < 2.2 * calls(100)
+
+
 CLASSICAL: dict[str, Callable[[Tensor, Tensor], tuple[Any, Any]]] = {
     "products": lambda x, w: (w[0, 0] * x[:, 0], w[0, 1] * w[1, 1]),
     "sums": lambda x, w: (w[0, 0] + 2 * x[:, 1], w.sum()),
@@ -820,6 +843,38 @@ def test_tensors_are_found_in_places_of_many_kinds(monkeypatch: pytest.MonkeyPat
     for change in changes.values():
         change()
         agree(compiled, places.tape, leaf(), others=(WEIGHTS,))
+
+
+def test_objects_of_one_class_may_hide_its_attributes() -> None:
+    class Holder:
+        angle = leaf(seed=3)
+
+    first, second = Holder(), Holder()
+    first.angle = leaf(seed=4)
+
+    def function(x: Tensor) -> kg.Tape:
+        return kg.Tape([kg.RX(x + first.angle, 0), kg.RY(second.angle, 0)], [kg.expval(kg.Z(0))])
+
+    compiled = compare(function, leaf(), others=(first.angle, second.angle))
+    Holder.angle = leaf(seed=5)
+    agree(compiled, function, leaf(), others=(first.angle, second.angle))
+    assert compiled.traces == 1
+
+
+@dataclasses.dataclass(slots=True)
+class Row:
+    numbers: list[float]
+    angle: Tensor | None = None
+
+
+def test_a_tensor_behind_many_numbers() -> None:
+    rows = [Row([i + j / 100 for j in range(30)]) for i in range(1000)]
+    rows[-1].angle = leaf(seed=3)
+
+    def function(x: Tensor) -> kg.Tape:
+        return kg.Tape([kg.RX(x + rows[-1].angle, 0)], [kg.expval(kg.Z(0))])
+
+    compare(function, leaf(), others=(rows[-1].angle,))
 
 
 GROWING: dict[str, Callable[[], tuple[Any, Callable[[], None]]]] = {

@@ -101,7 +101,7 @@ class CodeWriter:
         text = self.returned_text(returned, leaves)
         nodes = self.needed_nodes(self.trace.nodes[boundary:], set(leaves))
         computed = {number for node in nodes for number, _ in node.outputs}.union(results)
-        used = [*leaves, *[number for node in nodes for number in node.inputs()]]
+        used = [*leaves, *[number for node in nodes for number in node.inputs]]
         kept = tuple(dict.fromkeys(number for number in used if number not in computed))
         lines = [f"def finish({', '.join(f'v{number}' for number in [*kept, *results])}):"]
         lines += [*self.body(nodes), f"    return {text}"]
@@ -134,7 +134,7 @@ class CodeWriter:
         for node in reversed(nodes):
             if not node.outputs or any(number in needed for number, _ in node.outputs):
                 kept.append(node)
-                needed.update(node.inputs())
+                needed.update(node.inputs)
         return kept[::-1]
 
     def body(self, nodes: Sequence[Node]) -> list[str]:
@@ -142,7 +142,7 @@ class CodeWriter:
         lines = []
         has_grad = True
         for node in nodes:
-            self._whole.update(node.inputs())
+            self._whole.update(node.inputs)
             if node.has_grad != has_grad:
                 has_grad = node.has_grad
                 if not has_grad:

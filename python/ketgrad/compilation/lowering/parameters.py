@@ -15,6 +15,9 @@ from ..plan import are_same
 from ..tracing.trace import Node, Ref, Trace
 from .vectorise import Use
 
+_BATCHED = frozenset([layout.value for layout in ParameterLayout if layout.is_batched])
+"""The letters of layouts with a batch axis."""
+
 
 class TracedParameter(NamedTuple):
     """A parameter of a tape in the traced run.
@@ -61,7 +64,7 @@ class ParameterReader:
         trainable = frozenset(tape.trainable_params)
         found = []
         for index, (kind, letter, value) in enumerate(zip(kinds, layouts, tape.parameters, strict=True)):
-            is_batched = ParameterLayout(letter).is_batched
+            is_batched = letter in _BATCHED
             if isinstance(value, Tensor):
                 found.append(self.parameter(kind, is_batched, value, index in trainable))
             else:
@@ -78,7 +81,7 @@ class ParameterReader:
             return TracedParameter(kind, is_batched, float(plain) if is_number else plain, None)
         if tensor.requires_grad and not is_trainable:  # excluded by the tape's trainable_params
             detached = self.trace.add(tensor.detach())
-            self.trace.nodes.append(Node(Tensor.detach, (Ref(number),), {}, [(detached.number, ())], True))
+            self.trace.nodes.append(Node(Tensor.detach, (Ref(number),), {}, [number], [(detached.number, ())], True))
             number = detached.number
         is_real = kind in SCALAR_KINDS or kind == VECTOR_KIND
         return TracedParameter(kind, is_batched, number, self.uses(number, is_batched) if is_real else None)
@@ -94,9 +97,16 @@ class ParameterReader:
             return None
         row = tensor.numel() // batch
         rows = index.reshape(batch, -1)
-        if int(rows[0].max()) >= row or not torch.equal(rows, rows[0] + row * torch.arange(batch)[:, None]):
+        columns = rows[0].tolist()
+        if max(columns, default=0) >= row or not self._are_alike(rows, root, row):
             return None
-        return tuple([Use(root, True, column, scale, offset) for column in rows[0].tolist()])
+        return tuple([Use(root, True, column, scale, offset) for column in columns])
+
+    def _are_alike(self, rows: Tensor, root: int, row: int) -> bool:
+        """Whether each row of places is the one before it, one row of the root further."""
+        if self.trace.is_view_of_places(rows, root):  # a view's places are its strides: no need to read them
+            return len(rows) == 1 or rows.stride(0) == row
+        return torch.equal(rows, rows[0] + row * torch.arange(len(rows))[:, None])
 
     def batched_arguments(self, tapes: Sequence[Tape], parameters: Sequence[list[TracedParameter]]) -> tuple[int, ...]:
         """The arguments on which batched parameters depend and whose first axis has the length of the batch."""
@@ -118,5 +128,5 @@ class ParameterReader:
         found = set(numbers)
         for node in reversed(self.trace.nodes):
             if any(number in found for number, _ in node.outputs):
-                found.update(node.inputs())
+                found.update(node.inputs)
         return found

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .trace import Affine, Ref, Trace, Value, names, refs
+from .trace import Affine, Node, Ref, Trace, Value, names
 
 _MOVES = names(
     "__getitem__ T mT broadcast_to chunk clone contiguous diagonal expand flatten flip hsplit moveaxis movedim narrow "
@@ -40,62 +40,58 @@ _ALIASES = {
 _LARGEST_ROOT = 1 << 24
 """The most elements of a tensor whose slices are tracked."""
 
+Output = tuple[Tensor, tuple[int, ...]]
+"""A tensor among the results of a torch call, and the indices that lead to it."""
 
-def affines_of(
-    trace: Trace,
-    function: Callable[..., Any],
-    name: str,
-    arguments: tuple[tuple[Any, ...], dict[str, Any]],
-    inputs: list[Value],
-    outputs: Sequence[tuple[Tensor, tuple[int, ...]]],
-) -> list[Affine | None]:
-    """The outputs of a torch call as affine values of its input's root; None for those that are no affine values.
+
+def affines_of(trace: Trace, node: Node, name: str, outputs: Sequence[Output]) -> list[Affine | None]:
+    """The outputs of a torch call as affine values of its input's root; None for one that is no affine value.
 
     Args:
         trace: with the values before the call.
-        function, name: the function that was called.
-        arguments: its args and kwargs, with `Ref`s for tensors.
-        inputs: the values among the arguments.
-        outputs: the tensors, each with the indices that lead to it in the call's result.
+        node, name: the call, and the name of its function.
+        outputs: each with the indices that lead to it in the call's result.
     """
-    none: list[Affine | None] = [None] * len(outputs)
-    if len(inputs) != 1 or trace.mutates:
-        return none
-    source, (args, kwargs) = inputs[0].tensor, arguments
+    nothing: list[Affine | None] = [None] * len(outputs)
+    if len(set(node.inputs)) != 1 or trace.mutates:
+        return nothing
+    value = trace.values[node.inputs[0]]
+    source = value.tensor
     if source.layout is not torch.strided or source.is_complex() or source.numel() > _LARGEST_ROOT:
-        return none
-    if name in _MOVES and bool(args) and isinstance(args[0], Ref) and next(refs((args[1:], kwargs)), None) is None:
-        start = trace.affine(inputs[0].number)
-        moved = function(start.places, *args[1:], **kwargs)
-        found = [_moved(start, _part(moved, path), tensor) for tensor, path in outputs]
+        return nothing
+    like_source = [_is_like(tensor, source) for tensor, _ in outputs]
+    if not any(like_source):
+        return nothing
+    if name in _MOVES and len(node.inputs) == 1 and node.args and isinstance(node.args[0], Ref):
+        start = trace.affine(value.number)
+        found = _moved(start, node.function(start.places, *node.args[1:], **node.kwargs), outputs)  # one call for all
     else:
-        scaled = _scaled(trace, name, arguments, inputs[0])
-        found = [scaled] * len(outputs)
-    # A result that does not require grad is detached, one of another dtype converted.
-    kept = (source.requires_grad, source.dtype)
-    return [
-        affine if (tensor.requires_grad, tensor.dtype) == kept else None
-        for affine, (tensor, _) in zip(found, outputs, strict=True)
-    ]
+        found = [_scaled(trace, node, name, value)] * len(outputs)
+    return [affine if is_like else None for affine, is_like in zip(found, like_source, strict=True)]
 
 
-def _part(result: Any, path: tuple[int, ...]) -> Any:
-    for step in path:
-        result = result[step]
-    return result
+def _is_like(tensor: Tensor, source: Tensor) -> bool:
+    """Whether an output is neither detached nor converted."""
+    return tensor.requires_grad == source.requires_grad and tensor.dtype is source.dtype
 
 
-def _moved(start: Affine, places: Tensor, tensor: Tensor) -> Affine | None:
-    """A tensor whose elements are those of another one at some places."""
-    keeps_elements = places.dtype is torch.int64 and places.shape == tensor.shape
-    return Affine(start.root, places, start.scale, start.offset) if keeps_elements else None
+def _moved(start: Affine, moved: Any, outputs: Sequence[Output]) -> list[Affine | None]:
+    """The outputs of a call that moves elements, given what it makes of their places."""
+    found: list[Affine | None] = []
+    for tensor, path in outputs:
+        places = moved
+        for step in path:
+            places = places[step]
+        keeps_elements = places.dtype is torch.int64 and places.shape == tensor.shape
+        found.append(Affine(start.root, places, start.scale, start.offset) if keeps_elements else None)
+    return found
 
 
-def _scaled(trace: Trace, name: str, arguments: tuple[tuple[Any, ...], dict[str, Any]], value: Value) -> Affine | None:
+def _scaled(trace: Trace, node: Node, name: str, value: Value) -> Affine | None:
     """A tensor times, divided by, plus or minus a number."""
     change = _SCALINGS.get(_ALIASES.get(name, name))
-    args, kwargs = arguments
-    if change is None or kwargs or value.tensor.dtype not in (torch.float32, torch.float64):
+    args = node.args
+    if change is None or node.kwargs or value.tensor.dtype not in (torch.float32, torch.float64):
         return None
     numbers = [a for a in args if not isinstance(a, Ref)]
     if len(args) > 2 or len(numbers) != len(args) - 1 or any(type(n) is bool for n in numbers):

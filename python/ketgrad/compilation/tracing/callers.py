@@ -37,11 +37,9 @@ class Caller(NamedTuple):
 
     Attributes:
         frame: its frame.
-        module: the name of its module.
     """
 
     frame: FrameType
-    module: str
 
     @property
     def executes_circuits(self) -> bool:
@@ -62,7 +60,7 @@ class Caller(NamedTuple):
     @property
     def is_library(self) -> bool:
         """Whether it belongs to a library of a front end."""
-        return _is_library(self.module)
+        return _is_library(_module(self.frame))
 
     @property
     def only_checks(self) -> bool:
@@ -84,7 +82,7 @@ class Caller(NamedTuple):
 
     @property
     def _place(self) -> str:
-        return f"{self.module}:{self.frame.f_code.co_qualname.partition('.<locals>')[0]}"
+        return f"{_module(self.frame)}:{self.frame.f_code.co_qualname.partition('.<locals>')[0]}"
 
 
 def call_traced(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -97,7 +95,7 @@ def direct_caller() -> Caller:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename in _TRACING:
         frame = frame.f_back
-    return Caller(frame, _module(frame))
+    return Caller(frame)
 
 
 def responsible_caller() -> Caller:
@@ -108,7 +106,7 @@ def responsible_caller() -> Caller:
         if not (frame.f_code.co_filename.startswith((_TORCH, *_TRACING)) or _module(frame).startswith(proxies)):
             break
         frame = frame.f_back
-    return Caller(frame, _module(frame))
+    return Caller(frame)
 
 
 def users_line() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from types import EllipsisType, NoneType
 from typing import Any, NoReturn
 
 import torch
@@ -17,10 +18,10 @@ from torch.overrides import TorchFunctionMode
 
 from ...native.torch_private import DisableTorchFunction, is_functorch_wrapped_tensor
 from ..modes import autocast_state
-from .affine import affines_of
+from .affine import Output, affines_of
 from .callers import direct_caller, responsible_caller, users_line
 from .captures import Captures
-from .trace import Captured, Node, Ref, Trace, Value, guard_of, name_of, names, refs, version
+from .trace import Captured, Node, Ref, Trace, Value, guard_of, name_of, names, version
 
 _PROPERTIES = names(
     "__len__ can_cast dense_dim device dim dtype element_size get_device is_coalesced is_complex is_conj is_cpu "
@@ -46,6 +47,10 @@ _FIXED = names(
 
 _VALUE_SHAPED = names("argwhere masked_select nonzero unique unique_consecutive bincount combinations")
 """Calls whose results have shapes that depend on values."""
+
+
+_ATOMS = frozenset({NoneType, EllipsisType, float, str})
+"""Classes of arguments that are no tensors, shapes or integers, and have none inside."""
 
 
 class _LoggedShape(Sequence[int]):
@@ -125,25 +130,35 @@ class Recorder(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name, kwargs = name_of(func), kwargs or {}
+        if name in _PROPERTIES and direct_caller().builds_circuits:  # most reads by far
+            return func(*args, **kwargs)
         if name in _PROPERTIES or name in _PRINTING or (name in _PROPERTIES_FOR_TORCH and direct_caller().is_torch):
             return self._read_property(func, name, args, kwargs)
-        recorded, plain = self._with_refs((args, kwargs)), _plain((args, kwargs))
-        inputs = [self.trace.values[number] for number in dict.fromkeys(refs(recorded))]
-        result = func(*plain[0], **plain[1])
+        node = self._node_of(func, args, kwargs)
+        inputs = [self.trace.values[number] for number in dict.fromkeys(node.inputs)]
+        result = func(*_plain(args), **_plain(kwargs))
         with DisableTorchFunction():  # other modes must not see the calls of the recorder
-            return self._observe(func, name, recorded, inputs, result)
+            return self._observe(node, name, inputs, result)
 
-    def _observe(self, func: Any, name: str, recorded: Any, inputs: list[Value], result: Any) -> Any:
-        self._refuse_outer_changes(inputs, name)
+    def _node_of(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
+        """The node of a call, without its outputs."""
+        inputs: list[int] = []
+        refs = tuple([self._with_refs(item, inputs) for item in args])
+        return Node(func, refs, self._with_refs(kwargs, inputs) if kwargs else {}, inputs, [], torch.is_grad_enabled())
+
+    def _observe(self, node: Node, name: str, inputs: list[Value], result: Any) -> Any:
+        changes = any(version(value.tensor) != value.version for value in inputs)
+        if changes:
+            self._refuse_outer_changes(name)
         outputs = list(_tensors(result, ()))
-        if not outputs and not self._was_changed(inputs):
+        if not outputs and not changes:
             return self._read_value(name, result, inputs)
         if name == "requires_grad_":
             self._refuse("requires_grad is set in a compiled function; ", "set it before the call")
         if name == "data":
             self._refuse("the data of a tensor is taken in a compiled function; ", "use detach()")
-        self._require_fixed_shape(name, inputs, recorded)
-        self._record(func, name, recorded, inputs, outputs)
+        self._require_fixed_shape(node, name)
+        self._record(node, name, inputs, outputs, changes)
         return result
 
     # Reads.
@@ -193,13 +208,13 @@ class Recorder(TorchFunctionMode):
 
     def _guard_pattern(self, value: Value) -> None:
         expected = value.tensor.detach().clone()
-        node = Node(_require_pattern, (Ref(value.number), expected), {}, [], True)
+        node = Node(_require_pattern, (Ref(value.number), expected), {}, [value.number], [], True)
         self.trace.nodes.append(node)
 
-    def _require_fixed_shape(self, name: str, inputs: list[Value], recorded: Any) -> None:
-        masked = name == "__getitem__" and any(self._is_mask(number) for number in refs(recorded[0][1:]))
-        lone_where = name == "where" and len(recorded[0]) + len(recorded[1]) == 1
-        counted = name == "repeat_interleave" and len(inputs) > 1
+    def _require_fixed_shape(self, node: Node, name: str) -> None:
+        masked = name == "__getitem__" and any(self._is_mask(number) for number in node.inputs[1:])
+        lone_where = name == "where" and len(node.args) + len(node.kwargs) == 1
+        counted = name == "repeat_interleave" and len(set(node.inputs)) > 1
         if name in _VALUE_SHAPED or masked or lone_where or counted:
             self._refuse(f"the shape of torch's {name} depends on the values of a tensor; ", "use torch.where")
 
@@ -208,34 +223,27 @@ class Recorder(TorchFunctionMode):
 
     # Computation.
 
-    def _record(self, func: Any, name: str, recorded: Any, inputs: list[Value], outputs: list[Any]) -> None:
+    def _record(self, node: Node, name: str, inputs: list[Value], outputs: list[Output], changes: bool) -> None:
         if autocast_state() != self.autocast:
             self._refuse("autocast is switched in a compiled function; ", "switch it around the call")
         known = [self.trace.number_of(tensor) for tensor, _ in outputs]
-        changes = self._was_changed(inputs)
         if not changes and all(number is not None for number in known):
             return  # it returned its argument: contiguous(), to() of the same dtype
         is_constant = all(v.is_constant for v in inputs) and (bool(inputs) or name in _FIXED) and not changes
         if len(outputs) != 1 or outputs[0][1]:
             self.trace.log.append(len(outputs))
-        affines = [None] * len(outputs) if changes else affines_of(self.trace, func, name, recorded, inputs, outputs)
-        numbers = []
+        affines = [None] * len(outputs) if changes else affines_of(self.trace, node, name, outputs)
         for (tensor, path), number, affine in zip(outputs, known, affines, strict=True):
             if number is None:
                 number = self.trace.add(tensor, affine, is_constant).number
-            numbers.append((number, path))
-        args = _with_free_rows(name, recorded[0], inputs)
-        self.trace.nodes.append(Node(func, args, recorded[1], numbers, torch.is_grad_enabled()))
+            node.outputs.append((number, path))
+        node.args = _with_free_rows(name, node.args, inputs)
+        self.trace.nodes.append(node)
         if changes:
             self._note_changes(inputs)
 
-    def _was_changed(self, inputs: list[Value]) -> bool:
-        return any(version(value.tensor) != value.version for value in inputs)
-
-    def _refuse_outer_changes(self, inputs: list[Value], name: str) -> None:
+    def _refuse_outer_changes(self, name: str) -> None:
         """Refuse changes in place of arguments and captured tensors."""
-        if not self._was_changed(inputs):
-            return
         outside = [*self.trace.arguments, *[captured.number for captured in self.trace.captured]]
         for number in outside:
             value = self.trace.values[number]
@@ -251,21 +259,25 @@ class Recorder(TorchFunctionMode):
 
     # Arguments of torch calls.
 
-    def _with_refs(self, item: Any) -> Any:
-        """The arguments of a torch call, with a `Ref` for each tensor."""
+    def _with_refs(self, item: Any, inputs: list[int]) -> Any:
+        """The arguments of a torch call, with a `Ref` for each tensor; their numbers are appended to `inputs`."""
+        if type(item) in _ATOMS:
+            return item
         if isinstance(item, Tensor):
-            return Ref(self.number(item))
-        if isinstance(item, _LoggedShape):
-            return tuple(item.whole())
-        if isinstance(item, (tuple, list)):
-            parts = [self._with_refs(part) for part in item]
-            return tuple(parts) if isinstance(item, tuple) else parts
-        if isinstance(item, dict):
-            return {key: self._with_refs(part) for key, part in item.items()}
-        if isinstance(item, slice):
-            return slice(self._with_refs(item.start), self._with_refs(item.stop), self._with_refs(item.step))
+            inputs.append(self.number(item))
+            return Ref(inputs[-1])
         if isinstance(item, int):
             self.trace.largest = max(self.trace.largest, abs(item))
+            return item
+        if type(item) is _LoggedShape:
+            return tuple(item.whole())
+        if isinstance(item, (tuple, list)):
+            parts = [self._with_refs(part, inputs) for part in item]
+            return tuple(parts) if isinstance(item, tuple) else parts
+        if isinstance(item, dict):
+            return {key: self._with_refs(part, inputs) for key, part in item.items()}
+        if isinstance(item, slice):
+            return slice(*[self._with_refs(part, inputs) for part in (item.start, item.stop, item.step)])
         return item
 
     def number(self, tensor: Tensor) -> int:
@@ -328,7 +340,7 @@ def _with_free_rows(name: str, args: tuple[Any, ...], inputs: list[Value]) -> tu
 
 def _plain(item: Any) -> Any:
     """Arguments with torch's own shapes in place of logged ones."""
-    if isinstance(item, _LoggedShape):
+    if type(item) is _LoggedShape:
         return item._sizes
     if type(item) in (tuple, list):
         return type(item)([_plain(part) for part in item])
@@ -337,7 +349,7 @@ def _plain(item: Any) -> Any:
     return item
 
 
-def _tensors(result: Any, path: tuple[int, ...]) -> Iterator[tuple[Tensor, tuple[int, ...]]]:
+def _tensors(result: Any, path: tuple[int, ...]) -> Iterator[Output]:
     """The tensors in the result of a torch call, and the indices that lead to each."""
     if isinstance(result, Tensor):
         yield result, path

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -58,17 +58,20 @@ class Ref(NamedTuple):
 
 @dataclass(slots=True)
 class Node:
-    """A torch call. An output is the number of a value, and the indices that lead to it in the call's result."""
+    """A torch call.
+
+    Attributes:
+        args, kwargs: with a `Ref` for each tensor.
+        inputs: the numbers of these tensors, in order.
+        outputs: each is the number of a value, and the indices that lead to it in the call's result.
+    """
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    inputs: Sequence[int]
     outputs: list[tuple[int, tuple[int, ...]]]
     has_grad: bool
-
-    def inputs(self) -> Iterator[int]:
-        """The numbers of the values that it reads."""
-        return refs((self.args, self.kwargs))
 
 
 @dataclass(slots=True)
@@ -104,7 +107,7 @@ class Trace:
     log: list[Any] = field(default_factory=list)
     largest: int = 0
     _numbers: dict[int, int] = field(default_factory=dict)
-    _indices: dict[int, Tensor] = field(default_factory=dict)
+    _roots: dict[int, Affine] = field(default_factory=dict)
 
     def number_of(self, tensor: Tensor) -> int | None:
         """The number of a tensor, None if it is not in the trace."""
@@ -122,10 +125,19 @@ class Trace:
         value = self.values[number]
         if value.affine is not None and not self.mutates:
             return value.affine
-        index = self._indices.get(number)
-        if index is None:
-            index = self._indices[number] = torch.arange(value.tensor.numel()).view(value.tensor.shape)
-        return Affine(number, index, 1.0, 0.0)
+        return self._root(number)
+
+    def is_view_of_places(self, places: Tensor, root: int) -> bool:
+        """Whether places in a root are a view of those of the whole root, in which each place is at its own offset."""
+        return places.untyped_storage().data_ptr() == self._root(root).places.untyped_storage().data_ptr()
+
+    def _root(self, number: int) -> Affine:
+        root = self._roots.get(number)
+        if root is None:
+            tensor = self.values[number].tensor
+            places = torch.arange(tensor.numel()).view(tensor.shape)
+            root = self._roots[number] = Affine(number, places, 1.0, 0.0)
+        return root
 
 
 def guard_of(tensor: Tensor) -> tuple[Any, ...]:
@@ -136,19 +148,6 @@ def guard_of(tensor: Tensor) -> tuple[Any, ...]:
 def version(tensor: Tensor) -> int:
     """The version counter of a tensor, which changes in place increment; −1 for inference tensors, which have none."""
     return -1 if tensor.is_inference() else version_of(tensor)
-
-
-def refs(item: Any) -> Iterator[int]:
-    """The numbers of all tensors among a node's arguments."""
-    if isinstance(item, Ref):
-        yield item.number
-    elif isinstance(item, (tuple, list)):
-        for part in item:
-            yield from refs(part)
-    elif isinstance(item, dict):
-        yield from refs(list(item.values()))
-    elif isinstance(item, slice):
-        yield from refs((item.start, item.stop, item.step))
 
 
 def name_of(function: Any) -> str:
