@@ -499,10 +499,13 @@ def test_programs_without_a_version(program: str, version: str, word: str) -> No
 @pytest.mark.parametrize("text", ["/* a */\n" * 1000 + "qreg q[1];", "/**/" * 1000 + "x", "//a*/" * 1000, "/*" * 1000])
 @pytest.mark.filterwarnings("ignore:the program names no version")
 def test_texts_of_comments_are_refused_at_once(text: str) -> None:
-    start = time.process_time()
-    with pytest.raises(ValueError, match=r"^OpenQASM"):
-        kg.from_openqasm(text)
-    assert time.process_time() - start < 0.1
+    seconds = []
+    for _ in range(3):  # Python's garbage collection takes as long in a process that has run many tests
+        start = time.process_time()
+        with pytest.raises(ValueError, match=r"^OpenQASM"):
+            kg.from_openqasm(text)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.1
 
 
 @pytest.mark.parametrize("version", ["2", "3"])
