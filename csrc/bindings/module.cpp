@@ -1,7 +1,9 @@
 // The Python module ketgrad._C: what takes or returns no tensors. Importing it registers the operators.
 #include "bindings/pybind.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <complex>
 #include <cstdint>
 #include <exception>
@@ -276,14 +278,17 @@ py::list measurement_list() {
   return measurements;
 }
 
-// Of matrices (..., size, size) of complex64 or complex128: the largest deviation.
+// Of matrices (..., size, size) of complex64 or complex128: the largest deviation. One with NaN or infinities has none.
 template <class T>
 double unitary_deviation_of(const py::array_t<std::complex<T>, py::array::c_style>& matrices) {
   const Index size = matrices.shape(matrices.ndim() - 1);
   const auto* numbers = reinterpret_cast<const T*>(matrices.data());
   Worst worst;
-  for (Index first = 0; first < matrices.size(); first += size * size)
-    worst.see(unitary_deviation(numbers + 2 * first, size));
+  for (Index first = 0; first < matrices.size(); first += size * size) {
+    const T* matrix = numbers + 2 * first;
+    if (std::all_of(matrix, matrix + 2 * size * size, [](T x) { return std::isfinite(x); }))
+      worst.see(unitary_deviation(matrix, size));
+  }
   return worst.value();
 }
 

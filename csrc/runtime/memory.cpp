@@ -52,11 +52,9 @@ std::int64_t available_memory() {
 bool fits_memory(double bytes) { return bytes <= always_fits || bytes <= static_cast<double>(available_memory()); }
 
 void require_memory(double bytes, const std::string& what) {
-  if (bytes <= always_fits) return;
-  const double available = static_cast<double>(available_memory());
-  if (bytes <= available) return;
-  throw OutOfMemory("ketgrad: " + what + " needs " + readable(bytes) + " of memory, " + readable(available) +
-                    " are available");
+  if (fits_memory(bytes)) return;
+  throw OutOfMemory("ketgrad: " + what + " needs " + readable(bytes) + " of memory, " +
+                    readable(static_cast<double>(available_memory())) + " are available");
 }
 
 }  // namespace ketgrad

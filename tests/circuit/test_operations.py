@@ -272,6 +272,11 @@ def test_rounding_to_the_dtype_passes_the_checks():
 def test_values_that_cannot_be_read_are_not_checked():
     kg.QubitUnitary(torch.empty(2, 2, device="meta"), 0)
     kg.StatePrep(torch.full((2,), float("nan")), 0)
+    for size in (2, 32):  # also where other entries are wrong
+        matrix = 2 * torch.eye(size)
+        matrix[0, 0] = float("nan")
+        kg.QubitUnitary(matrix, range(size.bit_length() - 1))
+        kg.DiagonalQubitUnitary(matrix.diagonal(), range(size.bit_length() - 1))
     kg.QubitUnitary(torch.full((2, 2), float("inf")), 0)
     wrong = torch.ones(3, 2, 2)
     assert torch.vmap(lambda matrix: kg.QubitUnitary(matrix, 0).parameters[0])(wrong).shape == (3, 2, 2)

@@ -332,7 +332,7 @@ def _unitary_deviation(matrix: Array) -> float:
         return _C.unitary_deviation(matrix)
     with np.errstate(all="ignore"):
         product = matrix @ matrix.conj().swapaxes(-1, -2)
-        return largest(np.abs(product - np.eye(size)))
+        return largest(np.abs(product - np.eye(size)).max((-1, -2)))
 
 
 def check_unit_modulus(value: Parameter, name: str, wires: tuple[Wire, ...]) -> None:
@@ -340,7 +340,7 @@ def check_unit_modulus(value: Parameter, name: str, wires: tuple[Wire, ...]) -> 
 
     def deviation(diagonal: Array) -> float:
         with np.errstate(all="ignore"):
-            return largest(np.abs(np.abs(diagonal) - 1))
+            return largest(np.abs(np.abs(diagonal) - 1).max(-1))
 
     check_values(value, deviation, "the entries of the diagonal must have modulus 1", name, wires)
 
