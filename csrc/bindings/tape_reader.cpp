@@ -218,6 +218,10 @@ class Binder {
     const std::string_view name = text(item(structure, 0));
     const Family family = name == "StatePrep" ? Family::matrix : gate_info(opcode_of(name)).family;
     const bool is_dense = family == Family::matrix || family == Family::diagonal;
+    if (family == Family::evolution) {
+      see_scalar(layout.at(0));
+      return see_single(layout.at(1), false);
+    }
     for (const char letter : layout) is_dense ? see_single(letter, true) : see_scalar(letter);
   }
 
@@ -226,7 +230,13 @@ class Binder {
     const std::string_view layout = text(item(observable, 3));
     for (std::size_t i = 0; i < layout.size(); ++i) {
       const std::string_view kind = text(item(kinds, static_cast<Py_ssize_t>(i)));
-      kind == "coefficient" ? see_scalar(layout[i]) : see_single(layout[i], kind != "coefficients");
+      if (kind == "coefficient") {
+        see_scalar(layout[i]);
+      } else if (kind == "coefficients") {
+        see_vector(layout[i]);
+      } else {
+        see_single(layout[i], kind != "entries");
+      }
     }
   }
 
@@ -240,12 +250,17 @@ class Binder {
     found->parameters.push_back(parameter);
   }
 
+  // Each column has a slot.
+  void see_vector(char letter) {
+    see_single(letter, false);
+    lengths_.back() = static_cast<int>(shapes_.back().at(0));
+  }
+
   void see_single(char letter, bool is_complex) {
     const int parameter = next();
     const bool is_batched = letter == 'b' || letter == 'B';
     auto shape = item(parameters_, parameter).attr("shape").cast<std::vector<Index>>();
     if (is_batched) shape.erase(shape.begin());
-    if (!is_complex) lengths_.back() = static_cast<int>(shape.at(0));
     single_.push_back({letter, is_trainable_.at(parameter), false, is_complex, {parameter}});
     shapes_.push_back(std::move(shape));
   }
@@ -309,6 +324,9 @@ class TapeReader {
     set_wires(gate, info, structure);
     if (info.family == Family::matrix || info.family == Family::diagonal) {
       gate.input = input(first_);
+    } else if (info.family == Family::evolution) {
+      gate.slots.push_back(slot(first_, 0));
+      gate.input = input(first_ + 1);
     } else {
       for (int p = 0; p < num_parameters; ++p) gate.slots.push_back(slot(first_ + p, 0));
     }

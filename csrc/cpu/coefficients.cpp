@@ -135,7 +135,7 @@ Matrix product(const Matrix& a, const Matrix& b, Index size) {
 
 template <class T>
 void gate_op_coefficients(const Call<T>& call, const GateOp& gate_op, Index sample, double* out) {
-  if (gate_op.kind == GateOpKind::exchange) return;
+  if (coefficient_count(gate_op) == 0) return;
   if (gate_op.kind == GateOpKind::pauli_rotation) {
     const Gate& gate = gate_of(call, gate_op);
     const double half = 0.5 * (gate.inverse ? -1 : 1) * call.value(gate.slots[0], sample);
@@ -151,7 +151,8 @@ void gate_op_coefficients(const Call<T>& call, const GateOp& gate_op, Index samp
 template <class T>
 void gate_op_tangents(const Call<T>& call, const GateOp& gate_op, Index sample, double* out) {
   switch (gate_op.kind) {
-    case GateOpKind::exchange: return;
+    case GateOpKind::exchange:
+    case GateOpKind::evolution: return;
     case GateOpKind::pauli_rotation: {
       const Gate& gate = gate_of(call, gate_op);
       const double sign = gate.inverse ? -0.5 : 0.5;
@@ -169,7 +170,8 @@ void gate_op_tangents(const Call<T>& call, const GateOp& gate_op, Index sample, 
 void invert_tangents(const GateOp& gate_op, const double* coefficients, double* tangents) {
   const Index size = gate_op.size();
   switch (gate_op.kind) {
-    case GateOpKind::exchange: return;
+    case GateOpKind::exchange:
+    case GateOpKind::evolution: return;
     case GateOpKind::pauli_rotation: tangents[1] = -tangents[1]; return;
     case GateOpKind::diagonal: {
       const Matrix d = read_numbers(coefficients, size);
@@ -189,7 +191,8 @@ void invert_tangents(const GateOp& gate_op, const double* coefficients, double* 
 void invert_coefficients(const GateOp& gate_op, double* c) {
   const Index size = gate_op.size();
   switch (gate_op.kind) {
-    case GateOpKind::exchange: return;
+    case GateOpKind::exchange:
+    case GateOpKind::evolution: return;
     case GateOpKind::pauli_rotation: c[1] = -c[1]; return;
     case GateOpKind::diagonal:
       for (Index a = 0; a < size; ++a) c[2 * a + 1] = -c[2 * a + 1];

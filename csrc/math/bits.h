@@ -141,6 +141,12 @@ class IndexMap {
     if (vector != 0) run_bits_ = std::min(run_bits_, std::countr_zero(vector));
   }
 
+  // And when any index of `other` is added.
+  void shorten_runs(const IndexMap& other) {
+    shorten_runs(static_cast<Mask>(other[0]));
+    for (Index r = 1; r < other.size(); r *= 2) shorten_runs(static_cast<Mask>(other[r] ^ other[0]));
+  }
+
  private:
   static std::vector<Mask> combinations(Mask origin, const std::vector<Mask>& basis, int first) {
     const int last = std::min(first + table_bits, static_cast<int>(basis.size()));

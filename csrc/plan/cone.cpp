@@ -36,8 +36,7 @@ std::vector<WireLetter> seen_by(const Term& term) {
   std::vector<WireLetter> seen;
   for (std::size_t k = 0; k < term.pauli_wires.size(); ++k)
     seen.push_back({term.pauli_wires[k], letter_of(term.pauli_word[k])});
-  for (const Factor& f : term.factors)
-    add_all(seen, f.wires, f.kind == FactorKind::projector ? Letter::z : Letter::all);
+  for (const Factor& f : term.factors) add_all(seen, f.wires, is_diagonal(f.kind) ? Letter::z : Letter::all);
   return seen;
 }
 

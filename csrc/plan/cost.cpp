@@ -74,6 +74,7 @@ Cost gate_op_cost(const Plan& plan, const GateOp& gate_op, double times, double 
     case GateOpKind::dense: each = 4.0 * gate_op.size() * gate_op.size(); break;
     case GateOpKind::diagonal: each = 4.0 * gate_op.size(); break;
     case GateOpKind::exchange: each = 0; break;
+    case GateOpKind::evolution: each = 20.0 * static_cast<double>(gate_op.entries.size()); break;
     case GateOpKind::pauli_rotation: each = gate_op.pauli_word.is_diagonal() ? 4 : 8; break;
   }
   const double groups = static_cast<double>(gate_op.groups.size());

@@ -43,7 +43,7 @@ std::size_t held(const std::optional<DenseRows>& d) {
          held(d->states);
 }
 std::size_t held(const GateOp& s) {
-  return held(s.groups) + held(s.offsets) + held(s.pauli_words) + held(s.inputs) + held(s.dense_rows);
+  return held(s.groups) + held(s.offsets) + held(s.entries) + held(s.pauli_words) + held(s.inputs) + held(s.dense_rows);
 }
 std::size_t held(const Rotation& r) { return held(r.coset); }
 std::size_t held(const DiagonalRotation& s) { return held(s.rotations); }

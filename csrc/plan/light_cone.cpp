@@ -32,7 +32,7 @@ class Pruning {
     see_all(m.wires, measurement_info(m.kind).beyond_diagonal);
     for (const Term& t : m.terms) {
       outside_.narrow(lowered_.wire_map.pauli_word(t.pauli_word, t.pauli_wires));
-      for (const Factor& f : t.factors) see_all(f.wires, f.kind != FactorKind::projector);
+      for (const Factor& f : t.factors) see_all(f.wires, !is_diagonal(f.kind));
     }
   }
 

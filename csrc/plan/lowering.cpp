@@ -254,6 +254,7 @@ GateOpKind kind_of(const GateInfo& info) {
   switch (info.family) {
     case Family::pauli_rotation: return GateOpKind::pauli_rotation;
     case Family::diagonal: return GateOpKind::diagonal;
+    case Family::evolution: return GateOpKind::evolution;
     default: break;
   }
   if (info.formula == Formula::x) return GateOpKind::exchange;
@@ -281,7 +282,8 @@ std::vector<PauliWord> pauli_words_of(const Gate& gate, GateOpKind kind, const W
   }
   for (const int w : gate.targets) {
     pauli_words.push_back(wire_map.pauli_word("Z", {w}));
-    if (kind != GateOpKind::diagonal) pauli_words.push_back(wire_map.pauli_word("X", {w}));
+    if (kind != GateOpKind::diagonal && kind != GateOpKind::evolution)
+      pauli_words.push_back(wire_map.pauli_word("X", {w}));
   }
   return pauli_words;
 }
@@ -305,11 +307,18 @@ GateOp gate_op_of(const Program& program, int index, const WireMap& wire_map) {
     const std::size_t flipped = gate.pauli_word.find_first_of("XY");
     if (flipped != std::string::npos) fix(gate.targets[flipped]);  // one amplitude of each pair (i, i ^ x)
   } else {
-    gate_op.offsets = block_offsets(info, wire_map.local(gate.targets));
+    const IndexMap local = wire_map.local(gate.targets);
+    if (gate_op.kind == GateOpKind::evolution) {
+      gate_op.entries = local;
+    } else {
+      gate_op.offsets = block_offsets(info, local);
+    }
     for (const int w : gate.targets) fix(w);
   }
   gate_op.groups = wire_map.fixed(wires, bits);
   for (const Index offset : gate_op.offsets) gate_op.groups.shorten_runs(static_cast<Mask>(offset));
+  gate_op.entries.shorten_runs(gate_op.groups);
+  gate_op.groups.shorten_runs(gate_op.entries);
   for (const Slot& s : gate.slots) add_input(gate_op.inputs, s.input);
   add_input(gate_op.inputs, gate.input);
   return gate_op;
@@ -420,7 +429,8 @@ Index coefficient_count(const GateOp& gate_op) {
   switch (gate_op.kind) {
     case GateOpKind::dense: return Index{2} * gate_op.size() * gate_op.size();
     case GateOpKind::diagonal: return Index{2} * gate_op.size();
-    case GateOpKind::exchange: return 0;
+    case GateOpKind::exchange:
+    case GateOpKind::evolution: return 0;
     case GateOpKind::pauli_rotation: return 2;
   }
   return 0;

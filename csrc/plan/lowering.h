@@ -75,6 +75,7 @@ enum class GateOpKind : std::uint8_t {
   diagonal,        // each state at `offsets` has its own factor
   exchange,        // the two states at `offsets` trade places
   pauli_rotation,  // cos(theta/2) - i sin(theta/2) P
+  evolution,       // exp(-i t D), D being a diagonal that is an input
 };
 
 // One gate, one pass over the state.
@@ -84,6 +85,7 @@ struct GateOp {
   // at their values.
   IndexMap groups;
   std::vector<Index> offsets;  // of the amplitudes of a group, to be added by XOR
+  IndexMap entries;            // likewise of an evolution, which may have as many as the state
   PauliWord pauli_word;
   std::vector<PauliWord> pauli_words;   // of which it is a polynomial
   int gate = 0;                         // index into program.gates

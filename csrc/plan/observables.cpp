@@ -15,6 +15,10 @@ PlannedTerm plan_term(const Term& term, const WireMap& wire_map) {
   for (const Factor& f : term.factors) {
     PlannedFactor factor{&f, wire_map.groups(f.wires), wire_map.local(f.wires)};
     for (const int bit : f.bits) factor.kept = 2 * factor.kept + bit;
+    if (f.kind == FactorKind::diagonal) {
+      factor.offsets.shorten_runs(factor.groups);
+      factor.groups.shorten_runs(factor.offsets);
+    }
     planned.factors.push_back(std::move(factor));
   }
   return planned;

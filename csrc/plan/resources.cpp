@@ -28,7 +28,7 @@ ResourceBounds resource_bounds(const Program& program) {
   const auto has_sum = [&](Index size) { resources.largest_sum = std::max(resources.largest_sum, size); };
   for (const Gate& g : program.gates) {
     const GateInfo& info = gate_info(g.opcode);
-    if (info.family == Family::diagonal) has_sum(Index{2} << g.targets.size());
+    if (info.family == Family::diagonal || info.family == Family::evolution) has_sum(Index{2} << g.targets.size());
     if (info.family != Family::block && info.family != Family::matrix) continue;
     const int size = info.family == Family::matrix ? 1 << g.targets.size() : block_size(info);
     resources.largest_block = std::max(resources.largest_block, size);
@@ -40,7 +40,7 @@ ResourceBounds resource_bounds(const Program& program) {
     has_sum(sum_size(m, program));
     resources.work += static_cast<Index>(m.terms.size()) + 1;
     resources.needs_scratch |= m.kind == MeasurementKind::var;
-    for (const Term& t : m.terms) resources.needs_scratch |= !t.factors.empty();
+    for (const Term& t : m.terms) resources.needs_scratch |= !t.factors.empty() && !t.is_lone_diagonal();
   }
   return resources;
 }

@@ -67,9 +67,9 @@ void for_each_slot(Program& program, const F& f) {
   }
 }
 
-// f(input) for all matrices, diagonals, states and values of sparse matrices.
+// f(input) for all inputs that are read as a whole: matrices, diagonals, states and values of sparse matrices.
 template <class F>
-void for_each_complex(Program& program, const F& f) {
+void for_each_whole_input(Program& program, const F& f) {
   const auto see = [&](int& input) {
     if (input != no_input) f(input);
   };
@@ -116,15 +116,23 @@ CompactInputs compact_inputs(Program& program) {
     compact.columns.emplace_back();
     return place[input];
   };
+  const auto keep_column = [&](int input, int column) {
+    const int to = keep(input);
+    auto [at, is_new] = columns[input].try_emplace(column, static_cast<int>(compact.columns[to].size()));
+    if (is_new) compact.columns[to].push_back(column);
+    return at->second;
+  };
   keep(0);
-  for_each_slot(program, [&](Slot& s) {
-    const int to = keep(s.input);
-    auto [at, is_new] = columns[s.input].try_emplace(s.column, static_cast<int>(compact.columns[to].size()));
-    if (is_new) compact.columns[to].push_back(s.column);
-    s.input = to;
-    s.column = at->second;
+  // Real ones before the slots, so that their columns stay in order.
+  for_each_whole_input(program, [&](int& input) {
+    const InputSpec& spec = program.inputs[input];
+    for (int c = 0; !spec.is_complex && c < static_cast<int>(spec.numel()); ++c) keep_column(input, c);
+    input = keep(input);
   });
-  for_each_complex(program, [&](int& input) { input = keep(input); });
+  for_each_slot(program, [&](Slot& s) {
+    s.column = keep_column(s.input, s.column);
+    s.input = place[s.input];
+  });
   for (std::size_t i = 0; i < kept.size(); ++i) {
     if (!kept[i].is_complex) kept[i].shape = {static_cast<Index>(compact.columns[i].size())};
   }

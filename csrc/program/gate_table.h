@@ -14,6 +14,7 @@ enum class Family : std::uint8_t {
   pauli_rotation,  // exp(-i theta P / 2), P a Pauli word: no matrix is formed
   matrix,          // the matrix is an input
   diagonal,        // the diagonal is an input
+  evolution,       // exp(-i t D): t is a parameter, the real diagonal D an input
 };
 
 // The formulas of gate_matrix.h. CNOT, Toffoli and SWAP use that of X, with other controls or another subspace.
@@ -112,6 +113,7 @@ inline constexpr GateInfo gate_table[] = {
     {"GlobalPhase", any_wires, 0, 1, Family::block, Formula::global_phase},
     {"QubitUnitary", any_wires, 0, 0, Family::matrix},
     {"DiagonalQubitUnitary", any_wires, 0, 0, Family::diagonal},
+    {"DiagonalEvolution", any_wires, 0, 1, Family::evolution},
 };
 
 inline constexpr int num_gates = static_cast<int>(sizeof(gate_table) / sizeof(gate_table[0]));

@@ -65,11 +65,18 @@ struct Validator {
   }
 
   void complex_input(const std::string& where, int input, const std::vector<Index>& shape) const {
+    whole_input(where, input, shape, true);
+  }
+
+  // Of which every element is read.
+  void whole_input(const std::string& where, int input, const std::vector<Index>& shape, bool is_complex) const {
     if (input < 0 || input >= static_cast<int>(program.inputs.size()))
       outside(where, "no input " + std::to_string(input));
     const InputSpec& spec = program.inputs[input];
-    if (!spec.is_complex || spec.shape != shape)
-      invalid(where, "input " + std::to_string(input) + " is not complex, or not of the shape that is needed");
+    if (spec.is_complex != is_complex || spec.shape != shape) {
+      invalid(where, "input " + std::to_string(input) + " is not " + (is_complex ? "complex" : "real") +
+                         ", or not of the shape that is needed");
+    }
   }
 
   // Plan and engine read this field whatever the kind.
@@ -101,9 +108,12 @@ struct Validator {
     }
     for (const Slot& s : g.slots) slot(where, s);
     const Index size = num_states(g.targets);
-    if (info.family == Family::matrix) complex_input(where, g.input, {size, size});
-    if (info.family == Family::diagonal) complex_input(where, g.input, {size});
-    if (info.family != Family::matrix && info.family != Family::diagonal) unused_input(where, g.input);
+    switch (info.family) {
+      case Family::matrix: complex_input(where, g.input, {size, size}); break;
+      case Family::diagonal: complex_input(where, g.input, {size}); break;
+      case Family::evolution: whole_input(where, g.input, {size}, false); break;
+      default: unused_input(where, g.input);
+    }
     if (!info.pauli_word.empty() && g.pauli_word != info.pauli_word)
       invalid(where, "the Pauli word '" + g.pauli_word + "' is not the gate's own");
     if (info.family == Family::pauli_rotation) pauli_word(where, g.pauli_word, g.targets.size(), "IXYZ");
@@ -155,6 +165,7 @@ struct Validator {
         }
         return complex_input(where, f.input, {static_cast<Index>(f.rows.size())});
       }
+      case FactorKind::diagonal: return whole_input(where, f.input, {size}, false);
     }
     invalid(where, "unknown factor");
   }

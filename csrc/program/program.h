@@ -44,7 +44,7 @@ struct Gate {
   std::vector<int> controls;  // wires, the gate's own controls included
   std::vector<bool> control_values;
   std::vector<Slot> slots;
-  int input = no_input;    // the matrix or diagonal of Family::matrix and Family::diagonal
+  int input = no_input;    // the matrix or diagonal that the family's gates take
   std::string pauli_word;  // of a Pauli rotation, one letter per target
 };
 
@@ -58,17 +58,20 @@ struct InitialState {
   int input = no_input;
 };
 
-enum class FactorKind : std::uint8_t { hermitian, projector, state_projector, sparse };
+enum class FactorKind : std::uint8_t { hermitian, projector, state_projector, sparse, diagonal };
+
+// Whether its matrix is diagonal for all parameters.
+constexpr bool is_diagonal(FactorKind kind) { return kind == FactorKind::projector || kind == FactorKind::diagonal; }
 
 // In the order of the enumeration.
-inline constexpr std::string_view factor_names[] = {"hermitian", "projector", "state_projector", "sparse"};
-static_assert(std::size(factor_names) == static_cast<std::size_t>(FactorKind::sparse) + 1);
+inline constexpr std::string_view factor_names[] = {"hermitian", "projector", "state_projector", "sparse", "diagonal"};
+static_assert(std::size(factor_names) == static_cast<std::size_t>(FactorKind::diagonal) + 1);
 
 // A factor of an observable's term that is no Pauli word.
 struct Factor {
   FactorKind kind = FactorKind::hermitian;
   std::vector<int> wires;
-  int input = no_input;            // matrix, state, or the values of a sparse matrix
+  int input = no_input;            // matrix, state, values of a sparse matrix, or real diagonal
   std::vector<int> bits;           // of a projector on a basis state
   std::vector<std::int64_t> rows;  // of a sparse matrix
   std::vector<std::int64_t> columns;
@@ -81,6 +84,11 @@ struct Term {
   std::vector<int> pauli_wires;
   std::string pauli_word;
   std::vector<Factor> factors;
+
+  // Whether it can be measured without a copy of the state.
+  bool is_lone_diagonal() const {
+    return pauli_wires.empty() && factors.size() == 1 && factors[0].kind == FactorKind::diagonal;
+  }
 };
 
 struct Measurement {

@@ -87,6 +87,8 @@ class MemoryBudget {
     });
     for (const TableGateOp& gate_op : c_.tables().gate_ops) {
       if (backward) largest = std::max(largest, overlap_count(gate_op));
+      if (backward && gate_op.kind == GateOpKind::evolution && c_.requests(gate_op.input))
+        largest = std::max(largest, gate_op.entries.size());
     }
     return largest;
   }

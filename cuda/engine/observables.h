@@ -229,9 +229,17 @@ class DeviceObservables {
     return sums;
   }
 
+  static Entries::Kind kind_of(FactorKind kind) {
+    switch (kind) {
+      case FactorKind::sparse: return Entries::Kind::listed;
+      case FactorKind::diagonal: return Entries::Kind::diagonal;
+      default: return Entries::Kind::all;
+    }
+  }
+
   const Complex<Accum<T>>* matrix_sums(const Complex<T>* u, const Complex<T>* rest, const ObservableFactor& f,
                                        Index count) {
-    const auto kind = f.kind == FactorKind::sparse ? Entries::Kind::listed : Entries::Kind::all;
+    const auto kind = kind_of(f.kind);
     return c_.sum_groups(f.groups, Offsets::of(f.offsets), {kind, count, f.entry_rows, f.entry_columns}, u, rest);
   }
 

@@ -12,11 +12,15 @@ class UnfusedGates {
  public:
   explicit UnfusedGates(Context<T>& context) : c_(context) {}
 
-  void apply(const TableGateOp& gate_op, Complex<T>* states) { apply(gate_op, set_gate_op(gate_op, false), states); }
+  void apply(const TableGateOp& gate_op, Complex<T>* states) {
+    if (is_evolution(gate_op)) return apply_evolution(c_.queue(), c_.state_call(), gate_op, false, states);
+    apply(gate_op, set_gate_op(gate_op, false), states);
+  }
 
-  // The overlaps are of the bra after the gate and the ket before it; those of a rotation, which commutes with its
-  // generator, of both before it. `single` has the gradients of parameters.
+  // The overlaps are of the bra after the gate and the ket before it; those of a rotation, or an evolution, which
+  // commute with their generators, of both on the same side. `single` has the gradients of parameters.
   void undo(const TableGateOp& gate_op, Complex<T>* ket, Complex<T>* bra, Accum<T>* single) {
+    if (is_evolution(gate_op)) return undo_evolution(gate_op, ket, bra, single);
     const Coefficients adjoint = set_gate_op(gate_op, true);
     const bool is_rotation = gate_op.kind == GateOpKind::pauli_rotation;
     apply(gate_op, inverse_of(gate_op, adjoint), ket);
@@ -26,6 +30,26 @@ class UnfusedGates {
   }
 
  private:
+  static bool is_evolution(const TableGateOp& gate_op) { return gate_op.kind == GateOpKind::evolution; }
+
+  void undo_evolution(const TableGateOp& gate_op, Complex<T>* ket, Complex<T>* bra, Accum<T>* single) {
+    if (c_.requests(gate_op.values)) {
+      const Index amplitudes = gate_op.groups.size() * gate_op.entries.size();
+      Complex<Accum<T>>* sums = c_.room_for_sums(c_.samples().count);
+      Complex<Accum<T>>* partials = c_.room_for_partials(sum_scratch_count(amplitudes, 1, c_.samples().count));
+      sum_evolution(c_.queue(), c_.state_call(), gate_op, static_cast<const Complex<T>*>(bra),
+                    static_cast<const Complex<T>*>(ket), sums, partials);
+      set_gate_op_sources(c_.queue(), c_.state_call(), gate_op, static_cast<const Complex<Accum<T>>*>(sums), single);
+    }
+    if (c_.requests(gate_op.input)) {
+      const Entries entries{Entries::Kind::diagonal, gate_op.entries.size(), {}, {}};
+      add_entry_gradient(c_.queue(), c_.state_call(), gate_op, c_.inputs()[gate_op.input].batched != 0,
+                         c_.sum_groups(gate_op.groups, Offsets::of(gate_op.entries), entries, bra, ket));
+    }
+    apply_evolution(c_.queue(), c_.state_call(), gate_op, true, ket);
+    apply_evolution(c_.queue(), c_.state_call(), gate_op, true, bra);
+  }
+
   // The coefficients of a gate, valid until the next one's.
   struct Coefficients {
     Complex<T>* data = nullptr;

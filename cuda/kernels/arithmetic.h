@@ -185,6 +185,11 @@ KETGRAD_DEVICE Complex<T> complex_at(const Input<T>& input, Index sample, Index 
 }
 
 template <class T>
+KETGRAD_DEVICE T real_at(const Input<T>& input, Index sample, Index e) {
+  return input.data.at(input.row(sample) + e);
+}
+
+template <class T>
 KETGRAD_DEVICE Accum<T> coefficient_of(const TablesView& t, const Coefficient& c, const Input<T>* inputs,
                                        Index sample) {
   Accum<T> product = c.scale;

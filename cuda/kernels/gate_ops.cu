@@ -243,6 +243,29 @@ KETGRAD_KERNEL rotation_kernel(Index each, Index samples, StateCall<T> c, Map gr
   if (i != j) state[j] = cs.re * at_j + cs.im * generated(pauli_word, i, at_i);
 }
 
+// The time of an evolution, negative where it is inverted.
+template <class T>
+KETGRAD_DEVICE Accum<T> time_of(const StateCall<T>& c, const TableGateOp& gate_op, Index sample) {
+  return (gate_op.inverse != 0 ? -1.0 : 1.0) * parameter(c, gate_op, 0, sample);
+}
+
+// exp(-i t D), or its adjoint. Its inverse is the same along any tangent, for t and D are real.
+template <class T>
+KETGRAD_KERNEL evolution_kernel(Index each, Index samples, StateCall<T> c, TableGateOp gate_op, bool adjoint,
+                                Complex<T>* states) {
+  using std::cos;
+  using std::sin;
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  const Index sample = c.samples.first + item.sample;
+  const Index a = item.number / gate_op.groups.size();
+  const Index place = at(c.t, gate_op.groups, item.number % gate_op.groups.size()) ^ at(c.t, gate_op.entries, a);
+  const Accum<T> time = (adjoint ? 1.0 : -1.0) * time_of(c, gate_op, sample);
+  const Accum<T> angle = time * static_cast<Accum<T>>(real_at(c.inputs[gate_op.input], sample, a));
+  Complex<T>& amplitude = states[(item.sample << c.num_bits) + place];
+  amplitude = Complex<T>{static_cast<T>(cos(angle)), static_cast<T>(sin(angle))} * amplitude;
+}
+
 // --- gradients -------------------------------------------------------------------------------------------------------
 
 // 2 Re sum_ab (dV)[a, b] W[a, b]; of V^dagger, whose derivative is (dV)^dagger, with conj(W[b, a]) instead.
@@ -270,7 +293,7 @@ KETGRAD_KERNEL gate_op_sources_kernel(Index each, Index samples, StateCall<T> c,
   const auto j = static_cast<int>(item.number);
   const Complex<Accum<T>>* w = sums + item.sample * count;
   Accum<T>& out = single[(gate_op.first_source + j) * samples + item.sample];
-  if (gate_op.kind == GateOpKind::pauli_rotation) {
+  if (gate_op.kind == GateOpKind::pauli_rotation || gate_op.kind == GateOpKind::evolution) {
     out = (gate_op.inverse != 0 ? -1.0 : 1.0) * w[0].re;
     return;
   }
@@ -292,6 +315,17 @@ KETGRAD_KERNEL matrix_gradient_kernel(Index each, Index rows, StateCall<T> c, Ta
   add_complex_gradient(c.inputs[gate_op.input], c.samples, item, batched, [&](Index s) {
     const Complex<Accum<T>> w = sums[s * each + from];
     return Accum<T>(2) * (gate_op.inverse != 0 ? w : conj(w));
+  });
+}
+
+// d/dD_a = 2 t Im<bra_a|psi_a>, from sums[sample][a] = <bra_a|psi_a>.
+template <class T>
+KETGRAD_KERNEL entry_gradient_kernel(Index each, Index rows, StateCall<T> c, TableGateOp gate_op, bool batched,
+                                     const Complex<Accum<T>>* sums) {
+  const Item item = Item::of(each, rows);
+  if (!item.exists) return;
+  add_real_gradient(c.inputs[gate_op.input], c.samples, item, batched, [&](Index s) {
+    return Accum<T>(2) * time_of(c, gate_op, c.samples.first + s) * sums[s * each + item.number].im;
   });
 }
 
@@ -322,13 +356,16 @@ Index coefficient_count(const TableGateOp& gate_op) {
   switch (gate_op.kind) {
     case GateOpKind::dense: return Index{gate_op.size} * gate_op.size;
     case GateOpKind::diagonal: return gate_op.size;
-    case GateOpKind::exchange: return 0;
+    case GateOpKind::exchange:
+    case GateOpKind::evolution: return 0;
     case GateOpKind::pauli_rotation: return 1;
   }
   return 0;
 }
 
-Index overlap_count(const TableGateOp& gate_op) { return coefficient_count(gate_op); }
+Index overlap_count(const TableGateOp& gate_op) {
+  return gate_op.kind == GateOpKind::evolution ? 1 : coefficient_count(gate_op);
+}
 
 template <class T>
 void set_coefficients(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, bool adjoint,
@@ -381,7 +418,15 @@ void apply_gate_op(const Queue& queue, const StateCall<T>& call, const TableGate
     case GateOpKind::pauli_rotation:
       return launch_items(queue, groups, call.samples.count, rotation_kernel<T>, call, gate_op.groups,
                           gate_op.pauli_word, coefficients, stride, states);
+    case GateOpKind::evolution: return;  // has no coefficients: see apply_evolution
   }
+}
+
+template <class T>
+void apply_evolution(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, bool adjoint,
+                     Complex<T>* states) {
+  launch_items(queue, gate_op.groups.size() * gate_op.entries.size(), call.samples.count, evolution_kernel<T>, call,
+               gate_op, adjoint, states);
 }
 
 template <class T>
@@ -405,6 +450,13 @@ void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const Tab
                gate_op, batched, sums);
 }
 
+template <class T>
+void add_entry_gradient(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, bool batched,
+                        const Complex<Accum<T>>* sums) {
+  launch_items(queue, gate_op.entries.size(), batched ? call.samples.count : 1, entry_gradient_kernel<T>, call, gate_op,
+               batched, sums);
+}
+
 #define KETGRAD_GATE_OPS(T)                                                                                          \
   template void begin_states(const Queue&, const StateCall<T>&, const InitialAmplitudes&, Complex<T>*);              \
   template void load_initial_state(const Queue&, const StateCall<T>&, int, const Map&, Complex<T>*);                 \
@@ -418,7 +470,10 @@ void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const Tab
   template void set_gate_op_sources(const Queue&, const StateCall<T>&, const TableGateOp&, const Complex<Accum<T>>*, \
                                     Accum<T>*);                                                                      \
   template void add_matrix_gradient(const Queue&, const StateCall<T>&, const TableGateOp&, bool,                     \
-                                    const Complex<Accum<T>>*);
+                                    const Complex<Accum<T>>*);                                                       \
+  template void apply_evolution(const Queue&, const StateCall<T>&, const TableGateOp&, bool, Complex<T>*);           \
+  template void add_entry_gradient(const Queue&, const StateCall<T>&, const TableGateOp&, bool,                      \
+                                   const Complex<Accum<T>>*);
 KETGRAD_FOR_NUMBERS(KETGRAD_GATE_OPS)
 #undef KETGRAD_GATE_OPS
 

@@ -55,4 +55,13 @@ template <class T>
 void add_matrix_gradient(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, bool batched,
                          const Complex<Accum<T>>* sums);
 
+// An evolution, whose phases are computed on the way, or its adjoint; and the gradient of its diagonal, from the sums
+// of its entries <bra_a|psi_a>, [sample][entry].
+template <class T>
+void apply_evolution(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, bool adjoint,
+                     Complex<T>* states);
+template <class T>
+void add_entry_gradient(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, bool batched,
+                        const Complex<Accum<T>>* sums);
+
 }  // namespace ketgrad::cuda

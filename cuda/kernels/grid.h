@@ -42,4 +42,17 @@ KETGRAD_DEVICE void add_complex_gradient(const Input<T>& input, const Samples& s
   g[1] += output_part(static_cast<T>(total.im));
 }
 
+// Likewise of a real input.
+template <class T, class F>
+KETGRAD_DEVICE void add_real_gradient(const Input<T>& input, const Samples& samples, const Item& item, bool batched,
+                                      const F& of_sample) {
+  Accum<T> total = 0;
+  if (batched) {
+    total = of_sample(item.sample);
+  } else {
+    for (Index s = 0; s < samples.count; ++s) total += of_sample(s);
+  }
+  input.gradient[input.row(samples.first + item.sample) + item.number] += output_part(static_cast<T>(total));
+}
+
 }  // namespace ketgrad::cuda

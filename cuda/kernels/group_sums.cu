@@ -86,6 +86,25 @@ KETGRAD_KERNEL rotation_sums_kernel(StateCall<T> c, Map groups, PauliWord pauli_
   if (thread_index() == 0) sums[block_index()] = {sum, 0};
 }
 
+template <class T>
+KETGRAD_KERNEL evolution_sums_kernel(StateCall<T> c, TableGateOp gate_op, Index partials, const Complex<T>* bra,
+                                     const Complex<T>* ket, Complex<Accum<T>>* sums) {
+  const Map& groups = gate_op.groups;
+  const Index partial = block_index() % partials;
+  const Index sample = block_index() / partials;
+  const Index state = sample << c.num_bits;
+  const Index length = groups.size() * gate_op.entries.size() / partials;
+  Accum<T> sum = 0;
+  for (Index e = partial * length + thread_index(); e < (partial + 1) * length; e += block_threads()) {
+    const Index a = e / groups.size();
+    const Index i = state + (at(c.t, groups, e % groups.size()) ^ at(c.t, gate_op.entries, a));
+    const Accum<T> d = static_cast<Accum<T>>(real_at(c.inputs[gate_op.input], c.samples.first + sample, a));
+    sum += 2.0 * d * inner(widened(bra[i]), widened(ket[i])).im;
+  }
+  sum = block_sum(sum);
+  if (thread_index() == 0) sums[block_index()] = {sum, 0};
+}
+
 template <class N>
 KETGRAD_KERNEL fold_kernel(Index each, Index samples, Index partials, const Complex<N>* from, Complex<N>* to) {
   const Item item = Item::of(each, samples);
@@ -134,11 +153,22 @@ void sum_rotation(const Queue& queue, const StateCall<T>& call, const TableGateO
   if (partials > 1) fold_sums<Accum<T>>(queue, 1, call.samples.count, partials, scratch, sums);
 }
 
+template <class T>
+void sum_evolution(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, const Complex<T>* bra,
+                   const Complex<T>* ket, Complex<Accum<T>>* sums, Complex<Accum<T>>* scratch) {
+  const Index partials = partials_of(gate_op.groups.size() * gate_op.entries.size());
+  launch(queue, call.samples.count * partials, item_threads, item_threads / warp_size * sizeof(Accum<T>),
+         evolution_sums_kernel<T>, call, gate_op, partials, bra, ket, partials == 1 ? sums : scratch);
+  if (partials > 1) fold_sums<Accum<T>>(queue, 1, call.samples.count, partials, scratch, sums);
+}
+
 #define KETGRAD_GROUP_SUMS(T)                                                                                  \
   template void sum_over_groups(const Queue&, const StateCall<T>&, const Map&, const Offsets&, const Entries&, \
                                 const Complex<T>*, const Complex<T>*, Complex<Accum<T>>*, Complex<Accum<T>>*); \
   template void sum_rotation(const Queue&, const StateCall<T>&, const TableGateOp&, const Complex<T>*,         \
-                             const Complex<T>*, Complex<Accum<T>>*, Complex<Accum<T>>*);
+                             const Complex<T>*, Complex<Accum<T>>*, Complex<Accum<T>>*);                       \
+  template void sum_evolution(const Queue&, const StateCall<T>&, const TableGateOp&, const Complex<T>*,        \
+                              const Complex<T>*, Complex<Accum<T>>*, Complex<Accum<T>>*);
 KETGRAD_FOR_NUMBERS(KETGRAD_GROUP_SUMS)
 #undef KETGRAD_GROUP_SUMS
 

@@ -30,4 +30,9 @@ template <class T>
 void sum_rotation(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, const Complex<T>* bra,
                   const Complex<T>* ket, Complex<Accum<T>>* sums, Complex<Accum<T>>* scratch);
 
+// sums[sample][0] = sum of D_a 2 Im<bra_a|psi_a> over the entries of an evolution.
+template <class T>
+void sum_evolution(const Queue& queue, const StateCall<T>& call, const TableGateOp& gate_op, const Complex<T>* bra,
+                   const Complex<T>* ket, Complex<Accum<T>>* sums, Complex<Accum<T>>* scratch);
+
 }  // namespace ketgrad::cuda

@@ -82,6 +82,17 @@ KETGRAD_KERNEL project_kernel(Index each, Index samples, StateCall<T> c, Map gro
   states[(item.sample << c.num_bits) + place] = {};
 }
 
+template <class T>
+KETGRAD_KERNEL scale_kernel(Index each, Index samples, StateCall<T> c, int input, Map groups, Map offsets,
+                            Complex<T>* states) {
+  const Item item = Item::of(each, samples);
+  if (!item.exists) return;
+  const Index a = item.number / groups.size();
+  const Index place = at(c.t, groups, item.number % groups.size()) ^ at(c.t, offsets, a);
+  Complex<T>& amplitude = states[(item.sample << c.num_bits) + place];
+  amplitude = real_at(c.inputs[input], c.samples.first + item.sample, a) * amplitude;
+}
+
 // <phi|state> on one group, the same for all threads of the block.
 template <class T>
 KETGRAD_DEVICE Complex<Accum<T>> project_amplitude(const StateCall<T>& c, int input, Index sample, Index base,
@@ -248,10 +259,12 @@ KETGRAD_KERNEL weighted_gradient_kernel(Index each, Index rows, StateCall<T> c, 
                                         const Accum<T>* weight, bool conjugate, const Complex<Accum<T>>* sums) {
   const Item item = Item::of(each, rows);
   if (!item.exists) return;
-  add_complex_gradient(c.inputs[input], c.samples, item, batched, [&](Index s) {
-    const Complex<Accum<T>> g = sums[s * each + item.number];
-    return weight[s] * (conjugate ? conj(g) : g);
-  });
+  const auto sum = [&](Index s) { return sums[s * each + item.number]; };
+  if (c.inputs[input].is_complex == 0) {
+    return add_real_gradient(c.inputs[input], c.samples, item, batched, [&](Index s) { return weight[s] * sum(s).re; });
+  }
+  add_complex_gradient(c.inputs[input], c.samples, item, batched,
+                       [&](Index s) { return weight[s] * (conjugate ? conj(sum(s)) : sum(s)); });
 }
 
 // Block (sample, group): <phi|psi> and <phi|u>.
@@ -383,6 +396,8 @@ void apply_factor(const Queue& queue, const StateCall<T>& call, const Observable
       launch_items(queue, dimension(call), samples, copy_kernel<T>, states, spare);
       return launch_items(queue, dimension(call), samples, sparse_rows_kernel<T>, call, sparse, spare, states);
     }
+    case FactorKind::diagonal:
+      return launch_items(queue, dimension(call), samples, scale_kernel<T>, call, f.input, f.groups, f.offsets, states);
   }
 }
 

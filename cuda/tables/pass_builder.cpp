@@ -76,6 +76,7 @@ void PassBuilder::add_gate_op(const GateOp& gate_op) {
   found.size = gate_op.size();
   found.groups = append_map(tables_, gate_op.groups);
   found.offsets = append(tables_.vectors, std::vector<Mask>(gate_op.offsets.begin(), gate_op.offsets.end()));
+  found.entries = append_map(tables_, gate_op.entries);
   found.pauli_word = gate_op.pauli_word;
   found.formula = info.formula;
   found.family = info.family;

@@ -162,6 +162,7 @@ struct TableGateOp {
   std::int32_t size = 0;
   Map groups;
   Range offsets;  // of Tables::vectors
+  Map entries;    // of an evolution
   PauliWord pauli_word;
   Formula formula = Formula::none;
   Family family = Family::block;

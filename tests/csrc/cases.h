@@ -246,7 +246,7 @@ inline Circuit large_circuit(Random& random, int num_wires) {
   Circuit circuit = empty_circuit(num_wires);
   add_rotations(circuit);
   for (const char* name : {"CNOT", "CRX", "MultiRZ", "PauliRot", "PauliRot", "QubitUnitary", "DiagonalQubitUnitary",
-                           "SWAP", "Toffoli", "IsingXY", "DoubleExcitation", "GlobalPhase"}) {
+                           "DiagonalEvolution", "SWAP", "Toffoli", "IsingXY", "DoubleExcitation", "GlobalPhase"}) {
     circuit.program.gates.push_back(random_gate(random, circuit, opcode_of(name), 1));
   }
   add_rotations(circuit);

@@ -72,7 +72,7 @@ class Random {
 // --- circuits --------------------------------------------------------------------------------------------------------
 
 // What an input's values must be like.
-enum class Role { angles, gate_angles, unitary, diagonal, state, hermitian, sparse };
+enum class Role { angles, gate_angles, entries, unitary, diagonal, state, hermitian, sparse };
 
 struct Circuit {
   Program program;
@@ -85,6 +85,7 @@ struct Circuit {
     switch (role) {
       case Role::angles:
       case Role::gate_angles: program.inputs.push_back({false, {size}}); break;
+      case Role::entries: program.inputs.push_back({false, {dimension}}); break;
       case Role::diagonal:
       case Role::state: program.inputs.push_back({true, {dimension}}); break;
       case Role::sparse: program.inputs.push_back({true, {3}}); break;
@@ -149,19 +150,22 @@ inline Gate random_gate(Random& random, Circuit& circuit, Opcode opcode, int max
   gate.controls.insert(gate.controls.begin(), wires.begin(), wires.begin() + added);
   for (int j = 0; j < added; ++j) gate.control_values.insert(gate.control_values.begin(), random.chance(0.5));
   gate.inverse = random.chance(0.5);
-  for (int j = 0; j < info.num_parameters; ++j) gate.slots.push_back(random_angle(random, circuit.program));
+  const bool is_evolution = info.family == Family::evolution;  // whose angles are multiplied once more
+  for (int j = 0; j < info.num_parameters; ++j)
+    gate.slots.push_back(is_evolution ? random_slot(random, circuit.program) : random_angle(random, circuit.program));
   if (info.name == "PauliRot") {
     for (int j = 0; j < own; ++j) gate.pauli_word += "IXYZ"[random.below(4)];
   }
   if (info.family == Family::matrix) gate.input = circuit.add_input(Role::unitary, own);
   if (info.family == Family::diagonal) gate.input = circuit.add_input(Role::diagonal, own);
+  if (is_evolution) gate.input = circuit.add_input(Role::entries, own);
   return gate;
 }
 
 inline Factor random_factor(Random& random, Circuit& circuit, std::vector<int> wires) {
   const int k = static_cast<int>(wires.size());
   Factor factor;
-  factor.kind = static_cast<FactorKind>(random.below(4));
+  factor.kind = static_cast<FactorKind>(random.below(static_cast<int>(std::size(factor_names))));
   factor.wires = std::move(wires);
   switch (factor.kind) {
     case FactorKind::hermitian: factor.input = circuit.add_input(Role::hermitian, k); break;
@@ -176,7 +180,9 @@ inline Factor random_factor(Random& random, Circuit& circuit, std::vector<int> w
       factor.input = circuit.add_input(Role::sparse, k);
       factor.rows = {a, b, c};
       factor.columns = {b, a, c};
+      break;
     }
+    case FactorKind::diagonal: factor.input = circuit.add_input(Role::entries, k); break;
   }
   return factor;
 }
@@ -270,7 +276,9 @@ inline Circuit pauli_word_circuit(Random& random, int num_wires, int num_gates) 
   while (static_cast<int>(program.gates.size()) < num_gates) {
     const Opcode opcode = random.chance(0.7) ? rx : static_cast<Opcode>(random.below(ketgrad::num_gates));
     const GateInfo& info = gate_info(opcode);
-    if (info.num_wires > num_wires || info.family == Family::matrix || info.family == Family::diagonal) continue;
+    const bool has_input =
+        info.family == Family::matrix || info.family == Family::diagonal || info.family == Family::evolution;
+    if (info.num_wires > num_wires || has_input) continue;
     program.gates.push_back(random_gate(random, circuit, opcode, 1));
     if (!lower(program, true).gate_ops.empty()) program.gates.pop_back();
   }
@@ -429,7 +437,8 @@ inline std::vector<Complex<double>> random_complex_row(Random& random, Role role
       for (Complex<double>& z : row) normalise(&z, 1, 1);
       break;
     case Role::angles:
-    case Role::gate_angles: break;
+    case Role::gate_angles:
+    case Role::entries: break;
   }
   return row;
 }

@@ -226,6 +226,19 @@ Dense<R> diagonal_matrix(const Dense<R>& diagonal) {
   return m;
 }
 
+// exp(-i t D), entry by entry.
+template <class R>
+std::vector<Part<R>> evolution_parts(const R& time, const std::vector<R>& entries) {
+  const std::size_t size = entries.size();
+  std::vector<Part<R>> parts;
+  for (std::size_t a = 0; a < size; ++a) {
+    Dense<double> one(size * size);
+    one[a * (size + 1)].re = 1;
+    parts.push_back({R(2) * time * entries[a], one});
+  }
+  return parts;
+}
+
 template <class R>
 std::vector<Part<R>> parts_of(const Gate& gate, const SampleInputs<R>& inputs) {
   const GateInfo& info = gate_info(gate.opcode);
@@ -233,6 +246,7 @@ std::vector<Part<R>> parts_of(const Gate& gate, const SampleInputs<R>& inputs) {
   if (info.family == Family::diagonal) return {{R(0), {}, diagonal_matrix(complex_input(inputs, gate.input))}};
   std::vector<R> parameters;
   for (const Slot& s : gate.slots) parameters.push_back(slot_value(inputs, s));
+  if (info.family == Family::evolution) return evolution_parts(parameters[0], inputs[gate.input]);
   return parts_of<R>(info.name, parameters, gate.pauli_word);
 }
 
@@ -289,6 +303,10 @@ Dense<R> factor_matrix(const Factor& factor, const SampleInputs<R>& inputs) {
   if (factor.kind == FactorKind::hermitian) return complex_input(inputs, factor.input);
   if (factor.kind == FactorKind::projector) {
     m[basis * (size + 1)].re = R(1);
+    return m;
+  }
+  if (factor.kind == FactorKind::diagonal) {
+    for (Index a = 0; a < size; ++a) m[a * (size + 1)].re = inputs[factor.input][a];
     return m;
   }
   const Dense<R> values = complex_input(inputs, factor.input);

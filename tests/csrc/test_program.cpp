@@ -16,7 +16,7 @@ namespace ketgrad::testing {
 namespace {
 
 // One of everything, valid. Gates: 0 RX, 1 CNOT, 2 QubitUnitary, 3 DiagonalQubitUnitary, 4 PauliRot, 5 GlobalPhase, 6
-// IsingXX.
+// IsingXX, 7 DiagonalEvolution.
 Program sample_program() {
   Circuit circuit;
   Program& p = circuit.program;
@@ -29,6 +29,7 @@ Program sample_program() {
   const int hermitian = circuit.add_input(Role::hermitian, 1);
   const int sparse = circuit.add_input(Role::sparse, 1);
   const int vector = circuit.add_input(Role::state, 1);
+  const int values = circuit.add_input(Role::entries, 1);
   p.initial = {Preparation::state, {0, 2}, {}, state};
   p.gates = {make_gate("RX", {0}, {{0, 1, 2, 0}}),
              make_gate("CNOT", {0, 1}),
@@ -36,20 +37,24 @@ Program sample_program() {
              make_gate("DiagonalQubitUnitary", {1}),
              make_gate("PauliRot", {2, 1}, {{1, 0, 1, 0}}),
              make_gate("GlobalPhase", {}, {{1, 2, 1, 0}}),
-             make_gate("IsingXX", {0, 1}, {{1, 1, 1, 0}})};
+             make_gate("IsingXX", {0, 1}, {{1, 1, 1, 0}}),
+             make_gate("DiagonalEvolution", {2}, {{1, 1, 1, 0}})};
   p.gates[2].input = unitary;
   p.gates[3].input = diagonal;
+  p.gates[7].input = values;
   p.gates[4].pauli_word = "XI";
   const Factor matrix{FactorKind::hermitian, {1}, hermitian, {}, {}, {}};
   const Factor projector{FactorKind::projector, {2}, no_input, {1}, {}, {}};
   const Factor on_state{FactorKind::state_projector, {0}, vector, {}, {}, {}};
   const Factor entries{FactorKind::sparse, {2}, sparse, {}, {0, 1, 0}, {1, 0, 0}};
-  p.measurements = {
-      {MeasurementKind::expval, {}, {{2, {{0, 0, 1, 0}}, {0}, "Z", {matrix, projector}}, {1, {}, {}, "", {entries}}}},
-      {MeasurementKind::probs, {1, 0}, {}},
-      {MeasurementKind::var, {}, {{1, {}, {1}, "Y", {on_state}}}},
-      {MeasurementKind::density_matrix, {2}, {}},
-      {MeasurementKind::state, {}, {}}};
+  const Factor real{FactorKind::diagonal, {1}, values, {}, {}, {}};
+  p.measurements = {{MeasurementKind::expval,
+                     {},
+                     {{2, {{0, 0, 1, 0}}, {0}, "Z", {matrix, projector}}, {1, {}, {}, "", {entries, real}}}},
+                    {MeasurementKind::probs, {1, 0}, {}},
+                    {MeasurementKind::var, {}, {{1, {}, {1}, "Y", {on_state}}}},
+                    {MeasurementKind::density_matrix, {2}, {}},
+                    {MeasurementKind::state, {}, {}}};
   return p;
 }
 
@@ -88,6 +93,8 @@ TEST(what_is_out_of_range) {
       {[](Program& p) { p.gates[0].slots[0].column = -1; }, "no column -1"},
       {[](Program& p) { p.gates[2].input = no_input; }, "gate 2 (QubitUnitary): no input -1"},
       {[](Program& p) { p.gates[3].input = 50; }, "gate 3 (DiagonalQubitUnitary): no input 50"},
+      {[](Program& p) { p.gates[7].input = 50; }, "gate 7 (DiagonalEvolution): no input 50"},
+      {[](Program& p) { p.measurements[0].terms[1].factors[1].input = 50; }, "measurement 0: no input 50"},
       {[](Program& p) { p.initial.wires = {0, 3}; }, "initial state: wire 3"},
       {[](Program& p) { p.initial.input = 50; }, "initial state: no input 50"},
       {[](Program& p) { p.measurements[1].wires = {5}; }, "measurement 1: wire 5"},
@@ -121,6 +128,11 @@ TEST(what_is_malformed) {
       {[](Program& p) { p.gates[2].input = 3; }, "gate 2 (QubitUnitary): input 3"},
       {[](Program& p) { p.gates[2].input = 0; }, "gate 2 (QubitUnitary): input 0"},
       {[](Program& p) { p.gates[3].input = 2; }, "gate 3 (DiagonalQubitUnitary): input 2"},
+      {[](Program& p) { p.gates[7].input = 3; }, "gate 7 (DiagonalEvolution): input 3 is not real"},
+      {[](Program& p) { p.gates[7].input = 1; },
+       "gate 7 (DiagonalEvolution): input 1 is not real, or not of the shape"},
+      {[](Program& p) { p.gates[7].slots.clear(); }, "gate 7 (DiagonalEvolution): has 0 parameters, needs 1"},
+      {[](Program& p) { p.measurements[0].terms[1].factors[1].input = 3; }, "measurement 0: input 3 is not real"},
       {[](Program& p) { p.gates[4].pauli_word = "X"; }, "gate 4 (PauliRot): the Pauli word 'X'"},
       {[](Program& p) { p.gates[4].pauli_word = "XA"; }, "the Pauli word 'XA'"},
       {[](Program& p) { p.gates[5].targets = {0}; }, "gate 5 (GlobalPhase)"},

@@ -8,6 +8,7 @@
 
 #include "cpu/coefficients.h"
 #include "cpu/engine.h"
+#include "cpu/engine/diagonals-inl.h"
 #include "cpu/engine/products-inl.h"
 #include "cpu/engine/samples-inl.h"
 #include "cpu/engine/team-inl.h"
@@ -52,6 +53,7 @@ void apply_gate_op(const Team& team, State psi, const GateOp& gate_op, const C* 
       case GateOpKind::pauli_rotation:
         return rotate_pauli<false, false>(psi, psi, groups, gate_op.pauli_word, c[0], c[1], begin, end,
                                           static_cast<Number<State>*>(nullptr));
+      case GateOpKind::evolution: return;  // has no coefficients: see Evolution
     }
   });
 }
@@ -104,10 +106,11 @@ class GateOps {
  public:
   GateOps(const Call<T>& call, const Plan& plan, const SharedGateOps<T>& shared, const Team& team,
           const SampleGroup& group)
-      : call_(call), plan_(plan), shared_(shared), team_(team), coefficients_(call, group) {}
+      : call_(call), plan_(plan), shared_(shared), team_(team), group_(group), coefficients_(call, group) {}
 
   void apply(int index, V* psi) {
     const GateOp& gate_op = plan_.gate_ops[index];
+    if (gate_op.kind == GateOpKind::evolution) return Evolution<V>(call_, group_, team_, gate_op).apply(psi);
     if (call_.shared(gate_op)) return apply_gate_op(team_, psi, gate_op, shared_.forward[index].data());
     apply_gate_op(team_, psi, gate_op, coefficients_.of(gate_op, false));
   }
@@ -117,6 +120,7 @@ class GateOps {
   const Plan& plan_;
   const SharedGateOps<T>& shared_;
   const Team& team_;
+  const SampleGroup& group_;
   PerSampleCoefficients<V> coefficients_;
 };
 
@@ -133,6 +137,8 @@ class UndoGateOps {
 
   void undo(int index, V* psi, V* lambda, TaskGradients<T>& gradients) {
     const GateOp& gate_op = plan_.gate_ops[index];
+    if (gate_op.kind == GateOpKind::evolution)
+      return Evolution<V>(call_, group_, team_, gate_op).undo(psi, lambda, *gradients.sink);
     const bool requested = gradients.sink->requests(gate_op);
     const Index n = overlap_count(gate_op);
     overlaps_.assign(requested ? n * width : 0, 0.0);
@@ -202,6 +208,7 @@ class UndoGateOps {
         return exchange(lambda, groups, gate_op.offsets, begin, end);
       case GateOpKind::pauli_rotation:
         return rotate_pauli<W, true>(psi, lambda, groups, gate_op.pauli_word, c[0], c[1], begin, end, w);
+      case GateOpKind::evolution: return;  // see Evolution
     }
   }
 

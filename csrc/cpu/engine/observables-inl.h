@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "cpu/engine/diagonals-inl.h"
 #include "cpu/engine/products-inl.h"
 #include "cpu/engine/samples-inl.h"
 #include "cpu/engine/team-inl.h"
@@ -81,6 +82,8 @@ class Observables {
       const N c = inputs_.lanes([&](int l) { return weight(l) * inputs_.coefficient(*t.term, l); });
       if (t.factors.empty()) {
         team_.for_range(dimension_, [&](Index begin, Index end) { add_pauli(out, in, t.pauli_word, c, begin, end); });
+      } else if (t.term->is_lone_diagonal()) {
+        add_diagonal(team_, diagonal_of(t.factors[0]), c, in, out);
       } else {
         const State term = write_term(in, t);
         team_.for_range(dimension_, [&](Index begin, Index end) { add_scaled(out, term, c, begin, end); });
@@ -149,7 +152,10 @@ class Observables {
     return values;
   }
 
+  Diagonal<N> diagonal_of(const PlannedFactor& f) const { return {inputs_, f.factor->input, f.groups, f.offsets}; }
+
   void apply_factor(State state, const PlannedFactor& f) {
+    if (f.factor->kind == FactorKind::diagonal) return scale_by_diagonal(team_, diagonal_of(f), state);
     const N* values = values_of(f);
     team_.for_range(f.groups.size(), work_of(f), [&](Index begin, Index end) {
       switch (f.factor->kind) {
@@ -160,6 +166,7 @@ class Observables {
         case FactorKind::sparse:
           if constexpr (is_dual<N>) return apply_sparse_hermitian(state, f, values, begin, end);
           return apply_sparse(state, f, values, begin, end);
+        case FactorKind::diagonal: return;  // above
       }
     });
   }
@@ -184,6 +191,8 @@ class Observables {
         team_.template reduce<N>(dimension_, 1, overlap, [&](Index begin, Index end, N* sum) {
           overlap_pauli(u, ket, t.pauli_word, begin, end, sum);
         });
+      } else if (t.term->is_lone_diagonal()) {
+        add_diagonal_overlap<RealPart>(team_, diagonal_of(t.factors[0]), u, ket, overlap);
       } else {
         real_overlap(u, write_term(ket, t), overlap);
       }
@@ -195,9 +204,14 @@ class Observables {
   template <class F>
   void factor_gradient(State u, State ket, const PlannedTerm& t, const PlannedFactor& f, GradientSink<T>& sink,
                        const F& weight) {
-    const State rest = write_term(ket, t, &f);
+    const State rest = t.term->is_lone_diagonal() ? ket : write_term(ket, t, &f);
+    const auto factor = [&](int l) { return weight(l) * inputs_.coefficient(*t.term, l); };
     const Index numel = call_.inputs[f.factor->input].numel;
     gradient_.assign(2 * numel * width, Sum(0));
+    if (f.factor->kind == FactorKind::diagonal) {
+      add_entry_overlaps<RealPart>(team_, diagonal_of(f), u, rest, gradient_.data());
+      return add_entry_gradients(diagonal_of(f), gradient_, factor, sink);
+    }
     if (f.factor->kind == FactorKind::hermitian) {
       add_products(team_, u, rest, f.groups, f.offsets, f.offsets.size(), 1, gradient_.data());
     } else {
@@ -208,7 +222,7 @@ class Observables {
       });
     }
     for (int l = 0; l < inputs_.count(); ++l) {
-      const Sum c = weight(l) * inputs_.coefficient(*t.term, l);
+      const Sum c = factor(l);
       for (Index e = 0; e < numel; ++e) {
         const Complex<double> g{output_part(c * gradient_[2 * e * width + l]),
                                 output_part(c * gradient_[(2 * e + 1) * width + l])};

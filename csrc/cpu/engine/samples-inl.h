@@ -82,6 +82,16 @@ class SampleInputs {
     return values_.data();
   }
 
+  // Some elements of a real input.
+  void real_entries(int input, Index first, Index count, N* out) const {
+    const InputView<T>& view = call_.inputs[input];
+    for (int l = 0; l < width; ++l) {
+      const T* data = view.of_sample(sample(l)) + first;
+      const T* tangent = call_.has_tangent(input) ? call_.tangents[input].of_sample(sample(l)) + first : nullptr;
+      for (Index e = 0; e < count; ++e) set_number(out[e], l, data, tangent, e);
+    }
+  }
+
   // `size` numbers a sample, from rows of `stride` numbers; `tangents` is null where they have none. What was returned
   // before is overwritten.
   N* row(const T* rows, const T* tangents, Index stride, Index first, Index size) {

@@ -81,6 +81,7 @@ class DualGateOps {
 
   void apply(int index, GateForm form, State psi) {
     const GateOp& gate_op = plan_.gate_ops[index];
+    if (gate_op.kind == GateOpKind::evolution) return Evolution<DualOf<V>>(call_, group_, team_, gate_op).apply(psi);
     const bool inverse = form != GateForm::itself;
     if (call_.has_tangent(gate_op)) return apply_gate_op(team_, psi, gate_op, dual_coefficients_.of(gate_op, form));
     if (call_.shared(gate_op))
@@ -91,6 +92,8 @@ class DualGateOps {
   // The overlaps of a matrix are of the bra behind it and the ket before it, a rotation's of both at the same place.
   void undo(int index, State ket, State bra, GradientSink<T>& sink) {
     const GateOp& gate_op = plan_.gate_ops[index];
+    if (gate_op.kind == GateOpKind::evolution)
+      return Evolution<DualOf<V>>(call_, group_, team_, gate_op).undo(ket, bra, sink);
     const Index n = sink.requests(gate_op) ? overlap_count(gate_op) : 0;
     const bool is_rotation = gate_op.kind == GateOpKind::pauli_rotation;
     std::vector<Dual> overlaps(n * width, Dual(0));
