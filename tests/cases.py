@@ -113,6 +113,10 @@ class Leaves:
         """(2^k,) or (B, 2^k), complex, of modulus 1."""
         return self._leaf(torch.exp(1j * 3 * self._normal(2**wires)))
 
+    def energies(self, wires: int) -> Tensor:
+        """A real diagonal, (2^k,) or (B, 2^k)."""
+        return self._leaf(self._normal(2**wires))
+
     def hermitian(self, wires: int) -> Tensor:
         """(2^k, 2^k) or (B, 2^k, 2^k), complex."""
         matrix = self._complex_normal(2**wires, 2**wires)
@@ -350,6 +354,14 @@ def _diagonal(num_wires: int) -> OperationEntry:
     )
 
 
+def _evolution(num_wires: int) -> OperationEntry:
+    return OperationEntry(
+        f"DiagonalEvolution-{num_wires}",
+        num_wires,
+        lambda leaves, wires: kg.DiagonalEvolution(leaves.angle(), leaves.energies(num_wires), wires=wires),
+    )
+
+
 def _state_prep(num_wires: int, spare: int) -> OperationEntry:
     return OperationEntry(
         f"StatePrep-{num_wires}{'-of-more' if spare else ''}",
@@ -395,6 +407,7 @@ _UNITARIES = [
     *(_qubit_unitary(wires) for wires in (1, 2, 3, 4)),
     OperationEntry("QubitUnitary-real", 2, lambda leaves, wires: kg.QubitUnitary(leaves.orthogonal(2), wires=wires)),
     *(_diagonal(wires) for wires in (1, 2, 3)),
+    *(_evolution(wires) for wires in (1, 2, 3)),
     OperationEntry("GlobalPhase", 0, lambda leaves, wires: kg.GlobalPhase(leaves.angle())),
     OperationEntry("GlobalPhase-2", 2, lambda leaves, wires: kg.GlobalPhase(leaves.angle(), wires=wires)),
 ]
@@ -416,6 +429,7 @@ _VARIED = [
         "PauliRot-ZXY",
         "QubitUnitary-2",
         "DiagonalQubitUnitary-2",
+        "DiagonalEvolution-2",
         "SingleExcitation",
     )
 ]
@@ -527,6 +541,21 @@ _OBSERVABLES: list[tuple[str, int, bool, Callable[[Leaves, Sequence[Any]], Any]]
         True,
         lambda leaves, w: kg.Hermitian(leaves.hermitian(1), w[0]) @ kg.Hermitian(leaves.hermitian(2), w[1:3]),
     ),
+    ("diagonal-1", 1, True, lambda leaves, w: kg.Diagonal(leaves.energies(1), w[0])),
+    ("diagonal-3", 3, True, lambda leaves, w: kg.Diagonal(leaves.energies(3), w[:3])),
+    (
+        "diagonal-sum",
+        3,
+        True,
+        lambda leaves, w: leaves.coefficient() * kg.Diagonal(leaves.energies(2), w[:2]) - kg.X(w[2]) @ kg.Y(w[0]),
+    ),
+    (
+        "diagonal@hermitian",
+        3,
+        True,
+        lambda leaves, w: kg.Diagonal(leaves.energies(2), w[:2]) @ kg.Hermitian(leaves.hermitian(1), w[2]),
+    ),
+    ("diagonal@Y", 3, True, lambda leaves, w: leaves.coefficient() * kg.Diagonal(leaves.energies(2), w[:2]) @ kg.Y(w[2])),
     ("projector-1", 1, False, lambda leaves, w: kg.Projector([1], w[:1])),
     ("projector-2", 2, False, lambda leaves, w: kg.Projector([0, 1], w[:2])),
     ("projector@X", 3, False, lambda leaves, w: kg.Projector([1, 0], w[:2]) @ kg.X(w[2])),
@@ -1320,6 +1349,7 @@ def mixed_tape(
         kg.QubitUnitary(shared.unitary(2), wires=[n - 1, n // 2]),
         kg.QubitUnitary(leaves.unitary(3), wires=wires[:3]),
         kg.DiagonalQubitUnitary(shared.diagonal(2), wires=[0, n - 1]),
+        kg.DiagonalEvolution(leaves.angle(), shared.energies(3), wires=wires[1:4]),
         kg.SWAP(wires=[0, n - 2]),
         kg.ISWAP(wires=[1, n - 1]),
         kg.T(wires=0),

@@ -191,6 +191,8 @@ def _factor_matrix(factor: Factor, values: Sequence[Tensor]) -> Tensor:
         return values[factor.parameter]
     if factor.kind == "sparse":
         return _dense(factor, values[factor.parameter])
+    if factor.kind == "diagonal":
+        return torch.diag_embed(values[factor.parameter])
     ket = _basis_ket(factor.bits) if factor.kind == "projector" else values[factor.parameter]
     return ket[..., :, None] * ket.conj()[..., None, :]
 
@@ -212,7 +214,7 @@ def _values(owner: Operation | Observable) -> list[Tensor]:
 
 
 def _value(parameter: Any, kind: str) -> Tensor:
-    real = kind in ("angle", "coefficient", "coefficients")
+    real = kind in ("angle", "coefficient", "coefficients", "entries")
     return torch.as_tensor(parameter, dtype=torch.float64 if real else torch.complex128, device="cpu")
 
 
@@ -234,6 +236,8 @@ def _base_matrix(operation: Operation) -> Tensor:
         return values[0]
     if name == "DiagonalQubitUnitary":
         return torch.diag_embed(values[0])
+    if name == "DiagonalEvolution":
+        return torch.diag_embed(torch.exp(-1j * values[0][..., None] * values[1]))
     if name == "GlobalPhase":
         return _scalar(_phase(-values[0])) * _eye(len(operation.base_wires))
     if name == "MultiRZ":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from . import nn, optim
 from .circuit import measurements, observables, operations
 from .circuit.measurements import Measurement, counts, density_matrix, expval, probs, sample, state, var
-from .circuit.observables import Hamiltonian, Hermitian, Observable, Projector, SparseHamiltonian
+from .circuit.observables import Diagonal, Hamiltonian, Hermitian, Observable, Projector, SparseHamiltonian
 from .circuit.operations import (
     CCZ,
     CH,
@@ -37,6 +37,7 @@ from .circuit.operations import (
     ControlledPhaseShift,
     CPhase,
     CRot,
+    DiagonalEvolution,
     DiagonalQubitUnitary,
     DoubleExcitation,
     DoubleExcitationMinus,
@@ -71,6 +72,7 @@ from .circuit.operations import (
     adjoint,
     ctrl,
 )
+from .circuit.tabulate import tabulate
 from .circuit.tape import Tape
 from .compilation.compiled import compile
 from .compilation.losses import MeanSquaredError
@@ -109,6 +111,8 @@ __all__ = [
     "CPhase",
     "CRot",
     "ControlledPhaseShift",
+    "Diagonal",
+    "DiagonalEvolution",
     "DiagonalQubitUnitary",
     "DoubleExcitation",
     "DoubleExcitationMinus",
@@ -173,6 +177,7 @@ __all__ = [
     "sample",
     "state",
     "structure_cache",
+    "tabulate",
     "var",
 ]
 

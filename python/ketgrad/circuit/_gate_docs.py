@@ -17,6 +17,12 @@ _ARGUMENTS: dict[str, tuple[str, str, str]] = {
     "pauli_word": ("A letter I, X, Y or Z for each wire.", "'XZ'", "'XZ'"),
     "U": (f"The matrix, `(2^k, 2^k)` or `(B, 2^k, 2^k)`: {_DENSE}.", "[[0, 1], [1, 0]]", "array[2, 2]"),
     "D": (f"The diagonal, `(2^k,)` or `(B, 2^k)`: {_DENSE}.", "[1, -1]", "array[2]"),
+    "t": ("A time: a real number, or an array or tensor `()`, or `(B,)` for a batch.", "0.5", "0.5"),
+    "diagonal": (
+        f"The diagonal of D, `(2^k,)` or `(B, 2^k)`, real: {_DENSE}; `tabulate` makes one of a function of bits.",
+        "[0, 1]",
+        "array[2]",
+    ),
     "state": (f"The amplitudes, `(2^k,)` or `(B, 2^k)`: {_DENSE}.", "[0.6, 0.8]", "array[2]"),
     "BasisState.state": ("A bit for each wire, or an integer whose first bit is the first wire's.", "[1]", "[1]"),
 }

@@ -22,6 +22,7 @@ from .parsing import (
     largest,
     parse_wires,
     place,
+    real_diagonal,
     restore,
     scalar_parameter,
     to_array,
@@ -29,6 +30,7 @@ from .parsing import (
 from .types import Array, Parameter, ParameterLayout, ParameterLike, Structure, Wire, Wires
 
 __all__ = [
+    "Diagonal",
     "Factor",
     "Hamiltonian",
     "Hermitian",
@@ -43,9 +45,9 @@ class Factor(NamedTuple):
     """A factor of a term that is no Pauli word.
 
     Attributes:
-        kind: "hermitian", "projector" (on a basis state), "state_projector" or "sparse".
+        kind: "hermitian", "projector" (on a basis state), "state_projector", "sparse" or "diagonal".
         wires: the wires it acts on.
-        parameter: the index of its matrix, state or values among the observable's parameters; −1 for a "projector".
+        parameter: the index of its matrix, state, values or diagonal among the observable's parameters; −1 for a "projector".
         bits: the basis state of a "projector".
         rows: the row of each value of a "sparse" matrix, in row-major order, as the bytes of an int64 array
             (`numpy.frombuffer(rows, numpy.int64)`): bytes cache their hash and compare fast.
@@ -85,7 +87,9 @@ class _Product(NamedTuple):
     factors: tuple[Factor, ...]
 
 
-_ALLOWED = "X, Y, Z, H, Identity, Hermitian, Projector, SparseHamiltonian, Hamiltonian and their products and sums"
+_ALLOWED = (
+    "X, Y, Z, H, Identity, Hermitian, Diagonal, Projector, SparseHamiltonian, Hamiltonian and their products and sums"
+)
 _ONE = _Product(1.0, (), (), ())
 
 # The product of two different Pauli letters, with its phase.
@@ -106,7 +110,7 @@ class Observable(Composable):
         parameters: all coefficients (numbers too), matrices, states and sparse values, from left to right; the
             coefficient of a scaled observable comes before the observable's own parameters.
         parameter_kinds: of each parameter "coefficient" `()` or `(B,)`, "coefficients" `(T,)` or `(B, T)`, "matrix",
-            "state" or "values" `(nnz,)`.
+            "state", "values" `(nnz,)` or "entries" `(2^k,)`.
         parameter_layout: a letter for each parameter, as for operations.
         batch_size: B if a parameter has a leading batch axis, else None.
         wires: all wires, in order of first appearance.
@@ -213,6 +217,34 @@ def _skewness(matrix: Array) -> float:
     with np.errstate(all="ignore"):
         size = np.abs(matrix).max((-1, -2)).clip(min=1)
         return largest(np.abs(matrix - matrix.conj().swapaxes(-1, -2)).max((-1, -2)) / size)
+
+
+class Diagonal(Observable):
+    """A real diagonal matrix on k wires, given by its diagonal `(2^k,)` or `(B, 2^k)`.
+
+    For Hamiltonians of many products of Z, on any number of wires: the cost of a QAOA, a potential on a grid. On all
+    wires an expectation value is one pass over the state. `DiagonalEvolution` is its exponential, and `tabulate` makes a
+    diagonal of a function of bits.
+
+    Raises:
+        TypeError: the diagonal is complex, or no dense array or tensor of numbers.
+        ValueError: its shape does not match the wires.
+
+    Example:
+        >>> import torch, ketgrad as kg
+        >>> energies = torch.tensor([0.0, 1.0, 1.0, 3.0])
+        >>> tape = kg.Tape([kg.H(0), kg.X(1)], [kg.expval(kg.Diagonal(energies, wires=[0, 1]))])
+        >>> kg.execute([tape])[0]
+        tensor(2.0000)
+    """
+
+    __slots__ = ()
+
+    def __init__(self, diagonal: ParameterLike, wires: Wires) -> None:
+        own_wires = _some_wires(wires, "Diagonal")
+        value, layout, batch_size = real_diagonal(diagonal, "Diagonal", own_wires)
+        products = (_ONE._replace(factors=(Factor("diagonal", own_wires, 0),)),)
+        _fill(self, (value,), ("entries",), layout, batch_size, own_wires, products)
 
 
 class Projector(Observable):
@@ -705,11 +737,12 @@ def _described(product: _Product, observable: Observable) -> str:
 
 
 def factor_label(factor: Factor) -> str:
-    """A short name of a factor: 'Hermitian', '|01⟩⟨01|', '|ψ⟩⟨ψ|' or 'Sparse'."""
+    """A short name of a factor: 'Hermitian', '|01⟩⟨01|', '|ψ⟩⟨ψ|', 'Sparse' or 'Diagonal'."""
     if factor.kind == "projector":
         bits = "".join(map(str, factor.bits))
         return f"|{bits}⟩⟨{bits}|"
-    return {"hermitian": "Hermitian", "state_projector": "|ψ⟩⟨ψ|", "sparse": "Sparse"}[factor.kind]
+    labels = {"hermitian": "Hermitian", "state_projector": "|ψ⟩⟨ψ|", "sparse": "Sparse", "diagonal": "Diagonal"}
+    return labels[factor.kind]
 
 
 def __dir__() -> list[str]:

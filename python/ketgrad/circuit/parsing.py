@@ -244,6 +244,20 @@ def dense_parameter(value: Any, kind: str, name: str, wires: tuple[Wire, ...]) -
     raise ValueError(f"{place(name, wires)}: the {kind} must have shape {single} or {batched}, not {shape}")
 
 
+def real_diagonal(value: Any, name: str, wires: tuple[Wire, ...]) -> Parsed:
+    """A real diagonal `(2^k,)` or `(B, 2^k)` on the k given wires.
+
+    Raises:
+        TypeError: the value is complex, or no dense array or tensor of numbers.
+        ValueError: the shape does not match the wires.
+    """
+    found = dense_parameter(value, "diagonal", name, wires)
+    diagonal = found[0]
+    if diagonal.is_complex() if isinstance(diagonal, Tensor) else np.iscomplexobj(diagonal):
+        raise TypeError(f"{place(name, wires)}: the diagonal must be real, not of dtype {diagonal.dtype}")  # type: ignore[union-attr]
+    return found
+
+
 def join_batches(sizes: Iterable[int | None], name: str, wires: tuple[Wire, ...]) -> int | None:
     """The batch size that all batched parameters have; None if no parameter is batched.
 

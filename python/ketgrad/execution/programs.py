@@ -28,6 +28,7 @@ from .results import ResultLayout
 
 SCALAR_KINDS = ("angle", "coefficient")
 VECTOR_KIND = "coefficients"
+REAL_DIAGONAL_KIND = "entries"
 
 Slot: TypeAlias = tuple[int, int] | tuple[int, int, float, float]
 """Where a scalar is read from: (input, column), or scale × input[column] + offset as (input, column, scale, offset)."""
@@ -44,7 +45,7 @@ class InputBinding(NamedTuple):
         trainable: whether they are trainable parameters of the tape.
         parameters: their indices in `Tape.parameters`, in the order of the input's columns.
         is_column: whether they are scalars, each a column of the input; otherwise the input is a single parameter.
-        is_complex: whether it is a matrix, diagonal, state or the values of a sparse matrix.
+        is_complex: whether it is a matrix, the diagonal of one, a state or the values of a sparse matrix.
     """
 
     layout: ParameterLayout

@@ -262,7 +262,7 @@ def _term_bases(term: Term, observable: Observable) -> tuple[_Basis, ...]:
 
 
 def _is_diagonal(factor: Factor) -> bool:
-    return factor.kind == "projector" or (factor.kind == "sparse" and factor.rows == factor.columns)
+    return factor.kind in ("projector", "diagonal") or (factor.kind == "sparse" and factor.rows == factor.columns)
 
 
 def _factor_basis(factor: Factor, observable: Observable) -> _Basis:
@@ -340,6 +340,9 @@ def _factor_entries(factor: Factor, observable: Observable) -> _Entries:
     values = torch.as_tensor(observable.parameters[factor.parameter], dtype=torch.complex128, device=_CPU)
     if factor.kind == "sparse":
         return _indices(factor.rows), _indices(factor.columns), values
+    if factor.kind == "diagonal":
+        every = torch.arange(values.shape[-1], device=_CPU)
+        return every, every, values
     if factor.kind == "state_projector":
         values = values[..., :, None] * values[..., None, :].conj()
     every = torch.arange(values.shape[-1], device=_CPU)
@@ -486,21 +489,27 @@ class _ShotReader:
         if factor.kind == "projector":
             return (shots.basis_state(factor.wires) == _number(factor.bits)).to(torch.float64)
         if _is_diagonal(factor):
-            return _diagonal(factor, observable, shots.device)[shots.basis_state(factor.wires)]
+            return _at(_diagonal(factor, observable), shots.basis_state(factor.wires))
         return self._eigenvalues(_factor_basis(factor, observable), shots)
 
     def _eigenvalues(self, basis: _Basis, shots: _Shots) -> Tensor:
-        table = self.shared.solve(basis).values.to(shots.device)
-        found = shots.basis_state(basis.wires)
-        return table.gather(-1, found) if table.dim() == 2 else table[found]
+        return _at(self.shared.solve(basis).values, shots.basis_state(basis.wires))
 
 
-def _diagonal(factor: Factor, observable: Observable, device: torch.device) -> Tensor:
-    """The diagonal of a diagonal sparse matrix, `(2^k,)`."""
+def _at(table: Tensor, found: Tensor) -> Tensor:
+    """The entries of a table `(2^k,)` or `(B, 2^k)` at basis states."""
+    table = table.to(found.device)
+    return table.gather(-1, found) if table.dim() == 2 else table[found]
+
+
+def _diagonal(factor: Factor, observable: Observable) -> Tensor:
+    """The diagonal of a diagonal factor, `(2^k,)` or `(B, 2^k)`, in double precision."""
+    if factor.kind == "diagonal":
+        return torch.as_tensor(observable.parameters[factor.parameter], dtype=torch.float64, device=_CPU).detach()
     rows, _, values = _factor_entries(factor, observable)
     found = torch.zeros(1 << len(factor.wires), dtype=torch.float64, device=_CPU)
     found[rows] = values.real
-    return found.to(device)
+    return found
 
 
 def _merged(values: Tensor, tolerance: float) -> Tensor:

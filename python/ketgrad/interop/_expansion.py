@@ -139,7 +139,7 @@ def _conjugated(outer: Sequence[Operation], middle: Sequence[Operation]) -> list
 # ---------------------------------------------------------------------------------------------------------------------
 # Inverses
 
-DENSE = ("QubitUnitary", "DiagonalQubitUnitary", "StatePrep")
+DENSE = ("QubitUnitary", "DiagonalQubitUnitary", "DiagonalEvolution", "StatePrep")
 _INVERTED = ("S", "T", "ISWAP", *DENSE)
 
 

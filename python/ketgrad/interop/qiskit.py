@@ -677,6 +677,7 @@ _TO_GATES: dict[str, Callable[..., Gate]] = {
     "DoubleExcitationMinus": _excitation("0011", -0.5),
     "GlobalPhase": lambda angle: lib.GlobalPhaseGate(-angle),
     "QubitUnitary": _nearest_unitary,
+    "DiagonalEvolution": lambda time, diagonal: lib.DiagonalGate(np.exp(-1j * time * diagonal).tolist()),
     "DiagonalQubitUnitary": lambda diagonal: lib.DiagonalGate((diagonal / np.abs(diagonal)).tolist()),
     "StatePrep": lambda state: lib.StatePreparation(state / np.linalg.norm(state)),
 }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...circuit.tape import Tape
-from ...execution.programs import SCALAR_KINDS, VECTOR_KIND, Place, Slot
+from ...execution.programs import REAL_DIAGONAL_KIND, SCALAR_KINDS, VECTOR_KIND, Place, Slot
 from ..plan import View
 from .code_writer import CodeWriter
 from .parameters import TracedParameter
@@ -105,8 +105,12 @@ class ProgramInputs:
         return self.parameters[0][index].kind in SCALAR_KINDS
 
     def is_dense(self, index: int) -> bool:
-        """Whether a parameter is a matrix, a diagonal, a state or the values of a sparse matrix: a complex input."""
+        """Whether a parameter is a matrix, a diagonal, a state or the values of a sparse matrix."""
         return self.parameters[0][index].kind not in (*SCALAR_KINDS, VECTOR_KIND)
+
+    def is_complex_input(self, index: int) -> bool:
+        """Whether the input of a parameter is complex: that of a dense one, unless it is a real diagonal."""
+        return self.is_dense(index) and self.parameters[0][index].kind != REAL_DIAGONAL_KIND
 
     def is_complex(self, parameter: TracedParameter) -> bool:
         """Whether a parameter is computed, and complex."""
@@ -156,8 +160,8 @@ class ProgramInputs:
 
     def add_whole(self, index: int, key: Any, given: ProgramInput) -> None:
         """Add an input that is one parameter: a vector of coefficients, or a dense one (see `is_dense`)."""
-        if given.is_complex:
-            self._denses[key] = given
+        if self.is_dense(index):
+            (self._denses if given.is_complex else self._reals)[key] = given
             self._sources[index] = key
         else:
             self.add(key, given)

@@ -112,18 +112,18 @@ class SharedInputs:
     def _place_whole(self, index: int) -> None:
         """Add an input for a vector of coefficients or a dense parameter."""
         parameter = self.parameters[index]
-        is_dense = self.inputs.is_dense(index)
+        is_complex = self.inputs.is_complex_input(index)
         if parameter.uses is not None:
             for column, use in enumerate(parameter.uses):
                 self._place_use(index, column, use)
             return
         text, constant = None, None
         if parameter.is_constant:
-            constant = self.inputs.constant(parameter.value, is_dense)
+            constant = self.inputs.constant(parameter.value, is_complex)
         else:
             text = self.writer.text(parameter.value)
         key = ("whole", index) if parameter.is_constant else ("whole", parameter.value, parameter.is_batched)
-        is_real = is_dense and not self.inputs.is_complex(parameter)
+        is_real = is_complex and not self.inputs.is_complex(parameter)
         shape = self.inputs.shape_of(index)
-        given = ProgramInput(text, constant, shape, parameter.is_batched, is_dense, is_real=is_real)
+        given = ProgramInput(text, constant, shape, parameter.is_batched, is_complex, is_real=is_real)
         self.inputs.add_whole(index, key, given)

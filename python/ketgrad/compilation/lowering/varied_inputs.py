@@ -84,7 +84,7 @@ class VariedInputs:
 
     def _place_whole(self, index: int) -> None:
         """Add an input for a vector of coefficients or a dense parameter."""
-        is_dense = self.inputs.is_dense(index)
+        is_complex = self.inputs.is_complex_input(index)
         is_batched = self.parameters[0][index].is_batched
         shape = self.inputs.shape_of(index)
         texts = []
@@ -93,11 +93,11 @@ class VariedInputs:
             if isinstance(value, int):
                 text = self.writer.text(value)
             else:
-                text = self.writer.name(self.inputs.constant(value, is_dense))
+                text = self.writer.name(self.inputs.constant(value, is_complex))
             if not is_batched:
                 text += f".expand({', '.join(map(str, (tape.batch_size or 1, *shape)))})"
             texts.append(text)
         joined = self.writer.emit(f"torch.cat([{', '.join(texts)}])")
-        is_real = is_dense and not any(self.inputs.is_complex(of_tape[index]) for of_tape in self.parameters)
-        given = ProgramInput(joined, None, shape, True, is_dense, is_real=is_real)
+        is_real = is_complex and not any(self.inputs.is_complex(of_tape[index]) for of_tape in self.parameters)
+        given = ProgramInput(joined, None, shape, True, is_complex, is_real=is_real)
         self.inputs.add_whole(index, ("varied", index), given)

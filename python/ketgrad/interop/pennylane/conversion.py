@@ -35,6 +35,7 @@ from ...circuit.observables import (
 )
 from ...circuit.operations import (
     OPERATIONS,
+    DiagonalEvolution,
     Composable,
     H,
     Identity,
@@ -338,6 +339,8 @@ def _nothing(op: Any) -> None:
 def _operation_table() -> dict[type, _Convert]:
     table: dict[type, _Convert] = {}
     for name, gate in OPERATIONS.items():
+        if gate is DiagonalEvolution:  # ours alone
+            continue
         theirs = getattr(qml, name)
         labels = _labels_of_controlled if issubclass(theirs, op_math.Controlled) else _labels
         has_data = bool(gate.parameter_kinds) or gate.is_preparation
@@ -565,8 +568,8 @@ def tape_to_pennylane(tape: Tape) -> QuantumScript:
 
     Parameters of operations and observables are the same objects in the same order: a coefficient, a matrix or a state
     is one parameter of the script. The exceptions are due to PennyLane: a vector of coefficients, or a coefficient of a
-    sum, becomes a scalar per term, indexed by torch; sparse matrices become dense (`Hermitian`) if they are trainable,
-    a part of an observable, or in a variance. `trainable_params` are the parameters that come from trainable ones of
+    sum, becomes a scalar per term, indexed by torch; sparse matrices and diagonals become dense (`Hermitian`) if they
+    are trainable, a part of an observable, or in a variance, and a `DiagonalEvolution` a `DiagonalQubitUnitary`. `trainable_params` are the parameters that come from trainable ones of
     the tape. An `Identity` is added if PennyLane would otherwise order the wires differently.
 
     Raises:
@@ -580,7 +583,7 @@ def tape_to_pennylane(tape: Tape) -> QuantumScript:
         for op in tape.operations:
             operations.append(_to_operation(op))
             own = _own(op, first, of_tape)
-            trainable += [False] if op.bits else [index in own for index in range(len(op.parameters))]
+            trainable += _are_trainable(op, own)
             first += len(op.parameters)
         for measurement in tape.measurements:
             own = _own(measurement, first, of_tape)
@@ -591,6 +594,13 @@ def tape_to_pennylane(tape: Tape) -> QuantumScript:
         script = _ordered(tape, operations, measurements)
     script.trainable_params = [index for index, is_trainable in enumerate(trainable) if is_trainable]
     return script
+
+
+def _are_trainable(op: Operation, own: set[int]) -> list[bool]:
+    """For each parameter of PennyLane's operation whether it comes from one of ours that are trainable, `own`."""
+    if isinstance(op, DiagonalEvolution):
+        return [bool(own)]
+    return [False] if op.bits else [index in own for index in range(len(op.parameters))]
 
 
 def _own(owner: Operation | Measurement, first: int, of_tape: set[int]) -> set[int]:
@@ -610,8 +620,10 @@ def _ordered(tape: Tape, operations: list[Any], measurements: list[Any]) -> Any:
 
 
 def _to_operation(op: Operation) -> Any:
-    gate = getattr(qml, op.name)
-    if op.name == "PauliRot":
+    gate = getattr(qml, op.name, None)
+    if gate is None:
+        found = qml.DiagonalQubitUnitary(_phases(*op.parameters), wires=op.base_wires)
+    elif op.name == "PauliRot":
         found = gate(*op.parameters, op.word, wires=op.base_wires)
     elif op.name == "BasisState":
         found = gate(np.array(op.bits), wires=op.base_wires)
@@ -623,6 +635,13 @@ def _to_operation(op: Operation) -> Any:
         # Not qml.ctrl, which would replace some gates by others: a controlled X by CNOT.
         found = op_math.Controlled(found, op.control_wires, control_values=op.control_values)
     return found
+
+
+def _phases(time: Any, diagonal: Any) -> Any:
+    """exp(−itD), entry by entry."""
+    if isinstance(time, Tensor) or isinstance(diagonal, Tensor):
+        return torch.exp(-1j * torch.as_tensor(time)[..., None] * torch.as_tensor(diagonal))
+    return np.exp(-1j * np.asarray(time)[..., None] * diagonal)
 
 
 def _to_measurement(measurement: Measurement, trainable: set[int]) -> tuple[Any, list[int]]:
@@ -644,11 +663,11 @@ def _to_measurement(measurement: Measurement, trainable: set[int]) -> tuple[Any,
 
 
 def _is_sparse(observable: Observable) -> bool:
-    """Whether the observable is a single sparse matrix."""
+    """Whether the observable is a single sparse matrix, or a diagonal."""
     if len(observable.terms) != 1 or len(observable.parameters) != 1:
         return False
     (term,) = observable.terms
-    return term.scale == 1 and not term.word and [factor.kind for factor in term.factors] == ["sparse"]
+    return term.scale == 1 and not term.word and [factor.kind in ("sparse", "diagonal") for factor in term.factors] == [True]
 
 
 def _to_observable(observable: Observable) -> tuple[Any, list[int]]:
@@ -725,6 +744,9 @@ def _to_factor(factor: Factor, observable: Observable) -> Any:
 
 
 def _indices(factor: Factor) -> tuple[Any, Any]:
+    if factor.kind == "diagonal":
+        every = np.arange(1 << len(factor.wires))
+        return every, every
     return np.frombuffer(factor.rows, np.int64), np.frombuffer(factor.columns, np.int64)
 
 
