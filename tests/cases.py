@@ -555,7 +555,12 @@ _OBSERVABLES: list[tuple[str, int, bool, Callable[[Leaves, Sequence[Any]], Any]]
         True,
         lambda leaves, w: kg.Diagonal(leaves.energies(2), w[:2]) @ kg.Hermitian(leaves.hermitian(1), w[2]),
     ),
-    ("diagonal@Y", 3, True, lambda leaves, w: leaves.coefficient() * kg.Diagonal(leaves.energies(2), w[:2]) @ kg.Y(w[2])),
+    (
+        "diagonal@Y",
+        3,
+        True,
+        lambda leaves, w: leaves.coefficient() * kg.Diagonal(leaves.energies(2), w[:2]) @ kg.Y(w[2]),
+    ),
     ("projector-1", 1, False, lambda leaves, w: kg.Projector([1], w[:1])),
     ("projector-2", 2, False, lambda leaves, w: kg.Projector([0, 1], w[:2])),
     ("projector@X", 3, False, lambda leaves, w: kg.Projector([1, 0], w[:2]) @ kg.X(w[2])),

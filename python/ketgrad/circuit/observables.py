@@ -47,7 +47,8 @@ class Factor(NamedTuple):
     Attributes:
         kind: "hermitian", "projector" (on a basis state), "state_projector", "sparse" or "diagonal".
         wires: the wires it acts on.
-        parameter: the index of its matrix, state, values or diagonal among the observable's parameters; −1 for a "projector".
+        parameter: the index of its matrix, state, values or diagonal among the observable's parameters; −1 for a
+            "projector".
         bits: the basis state of a "projector".
         rows: the row of each value of a "sparse" matrix, in row-major order, as the bytes of an int64 array
             (`numpy.frombuffer(rows, numpy.int64)`): bytes cache their hash and compare fast.
@@ -223,8 +224,8 @@ class Diagonal(Observable):
     """A real diagonal matrix on k wires, given by its diagonal `(2^k,)` or `(B, 2^k)`.
 
     For Hamiltonians of many products of Z, on any number of wires: the cost of a QAOA, a potential on a grid. On all
-    wires an expectation value is one pass over the state. `DiagonalEvolution` is its exponential, and `tabulate` makes a
-    diagonal of a function of bits.
+    wires an expectation value is one pass over the state. `DiagonalEvolution` is its exponential, and `tabulate` makes
+    a diagonal of a function of bits.
 
     Raises:
         TypeError: the diagonal is complex, or no dense array or tensor of numbers.

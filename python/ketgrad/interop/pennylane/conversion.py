@@ -35,8 +35,8 @@ from ...circuit.observables import (
 )
 from ...circuit.operations import (
     OPERATIONS,
-    DiagonalEvolution,
     Composable,
+    DiagonalEvolution,
     H,
     Identity,
     Operation,
@@ -569,8 +569,9 @@ def tape_to_pennylane(tape: Tape) -> QuantumScript:
     Parameters of operations and observables are the same objects in the same order: a coefficient, a matrix or a state
     is one parameter of the script. The exceptions are due to PennyLane: a vector of coefficients, or a coefficient of a
     sum, becomes a scalar per term, indexed by torch; sparse matrices and diagonals become dense (`Hermitian`) if they
-    are trainable, a part of an observable, or in a variance, and a `DiagonalEvolution` a `DiagonalQubitUnitary`. `trainable_params` are the parameters that come from trainable ones of
-    the tape. An `Identity` is added if PennyLane would otherwise order the wires differently.
+    are trainable, a part of an observable, or in a variance; a `DiagonalEvolution` becomes a `DiagonalQubitUnitary`.
+    `trainable_params` are the parameters that come from trainable ones of the tape. An `Identity` is added if PennyLane
+    would otherwise order the wires differently.
 
     Raises:
         NotImplementedError: an observable has a batch of coefficients or matrices.
@@ -667,7 +668,11 @@ def _is_sparse(observable: Observable) -> bool:
     if len(observable.terms) != 1 or len(observable.parameters) != 1:
         return False
     (term,) = observable.terms
-    return term.scale == 1 and not term.word and [factor.kind in ("sparse", "diagonal") for factor in term.factors] == [True]
+    return (
+        term.scale == 1
+        and not term.word
+        and [factor.kind in ("sparse", "diagonal") for factor in term.factors] == [True]
+    )
 
 
 def _to_observable(observable: Observable) -> tuple[Any, list[int]]:
