@@ -260,6 +260,41 @@ inline Circuit large_circuit(Random& random, int num_wires) {
   return circuit;
 }
 
+// Evolutions by diagonals of `size` wires, and diagonals measured, alone and beside other factors.
+inline Circuit diagonal_circuit(Random& random, int num_wires, int size, int max_controls) {
+  Circuit circuit = empty_circuit(num_wires);
+  Program& program = circuit.program;
+  const auto add_evolution = [&](bool inverse) {
+    const std::vector<int> wires = random.wires(num_wires, num_wires);
+    Gate gate =
+        make_gate("DiagonalEvolution", {wires.begin(), wires.begin() + size}, {random_slot(random, circuit.program)});
+    for (int j = 0; j < std::min(max_controls, num_wires - size); ++j) {
+      gate.controls.push_back(wires[size + j]);
+      gate.control_values.push_back(random.chance(0.5));
+    }
+    gate.inverse = inverse;
+    gate.input = circuit.add_input(Role::entries, size);
+    program.gates.push_back(gate);
+  };
+  add_rotations(circuit);
+  add_evolution(false);
+  for (int w = 0; w + 1 < num_wires; ++w) program.gates.push_back(make_gate("CNOT", {w, w + 1}));
+  add_rotations(circuit);
+  add_evolution(true);
+  add_rotations(circuit);
+  for (const MeasurementKind kind : {MeasurementKind::expval, MeasurementKind::var}) {
+    const std::vector<int> wires = random.wires(num_wires, num_wires);
+    Factor diagonal{FactorKind::diagonal, {wires.begin(), wires.begin() + size}, no_input, {}, {}, {}};
+    diagonal.input = circuit.add_input(Role::entries, size);
+    Term alone{0.5, {random_slot(random, program)}, {}, "", {diagonal}};
+    diagonal.input = circuit.add_input(Role::entries, size);
+    Term beside{-0.7, {}, {}, "", {diagonal}};
+    if (size < num_wires) beside.pauli_wires = {wires.back()}, beside.pauli_word = "Y";
+    program.measurements.push_back({kind, {}, {alone, beside}});
+  }
+  return circuit;
+}
+
 // A gate between layers, on a state large enough to be cut into small tiles.
 inline Circuit tiled_circuit(Random& random, int opcode) {
   Circuit circuit = empty_circuit(7);
@@ -311,6 +346,15 @@ inline Case pauli_word_case() {
         {random.uniform(-1, 1), {{0, 0, 1, 0}}, random.wires(4, 4), pauli_word, {}});
   }
   return make_case(random, circuit, 3);
+}
+
+// Of fewer entries than kernels take together, of as many, and of more; with and without other wires.
+template <class F>
+void for_each_diagonal_circuit(const F& f) {
+  Random random(51);
+  for (const auto& [num_wires, size] : {std::pair{3, 3}, {6, 2}, {6, 5}, {7, 7}, {8, 7}, {8, 8}, {9, 8}}) {
+    for (const Index batch : {1, 3}) f(random, diagonal_circuit(random, num_wires, size, batch / 3), batch);
+  }
 }
 
 template <class F>

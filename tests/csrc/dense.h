@@ -226,17 +226,14 @@ Dense<R> diagonal_matrix(const Dense<R>& diagonal) {
   return m;
 }
 
-// exp(-i t D), entry by entry.
+// exp(-i t D)
 template <class R>
-std::vector<Part<R>> evolution_parts(const R& time, const std::vector<R>& entries) {
-  const std::size_t size = entries.size();
-  std::vector<Part<R>> parts;
-  for (std::size_t a = 0; a < size; ++a) {
-    Dense<double> one(size * size);
-    one[a * (size + 1)].re = 1;
-    parts.push_back({R(2) * time * entries[a], one});
-  }
-  return parts;
+Dense<R> evolution_matrix(const R& time, const std::vector<R>& entries) {
+  using std::cos;
+  using std::sin;
+  Dense<R> phases;
+  for (const R& entry : entries) phases.push_back({cos(time * entry), -sin(time * entry)});
+  return diagonal_matrix(phases);
 }
 
 template <class R>
@@ -246,7 +243,7 @@ std::vector<Part<R>> parts_of(const Gate& gate, const SampleInputs<R>& inputs) {
   if (info.family == Family::diagonal) return {{R(0), {}, diagonal_matrix(complex_input(inputs, gate.input))}};
   std::vector<R> parameters;
   for (const Slot& s : gate.slots) parameters.push_back(slot_value(inputs, s));
-  if (info.family == Family::evolution) return evolution_parts(parameters[0], inputs[gate.input]);
+  if (info.family == Family::evolution) return {{R(0), {}, evolution_matrix(parameters[0], inputs[gate.input])}};
   return parts_of<R>(info.name, parameters, gate.pauli_word);
 }
 

@@ -42,6 +42,19 @@ TEST(every_measurement) {
   for_each_measurement_case([](const Case& c) { check_case(c, 1); });
 }
 
+TEST(diagonals) {
+  for_each_diagonal_circuit([](Random& random, const Circuit& circuit, Index batch) {
+    const Case c = make_case(random, circuit, batch);
+    for (const RegimeChoice regime : {RegimeChoice::lanes, RegimeChoice::single}) {
+      set_thresholds({.regime = regime});
+      check_case(c, 1);
+      set_thresholds({.tile_bits = 4, .regime = regime, .spread = true});
+      check_case(c, 2);
+    }
+  });
+  set_thresholds({});
+}
+
 // Batches of one, of less than a group of lanes, of an uneven number of groups.
 TEST(random_circuits_in_every_batch) {
   Random random(3);

@@ -22,6 +22,16 @@ TEST(every_gate_and_measurement) {
   });
 }
 
+TEST(diagonals) {
+  for_each_diagonal_circuit([](Random& random, const Circuit& circuit, Index batch) {
+    if (batch > 1 && circuit.program.num_wires > 6) return;
+    const Case c = unsolved_case(random, circuit, batch);
+    const Tangents t = make_tangents(random, circuit, c);
+    check_run<float>(c, t);
+    check_run<double>(c, t);
+  });
+}
+
 // Adds a random anti-Hermitian matrix to each row.
 void add_anti_hermitian(Random& random, std::vector<double>& rows, Index size) {
   for (std::size_t row = 0; row < rows.size(); row += 2 * size * size) {

@@ -36,6 +36,14 @@ TEST(every_measurement) {
   for_each_measurement_case([](const Case& c) { check_case(c); });
 }
 
+TEST(diagonals) {
+  for_each_diagonal_circuit([](Random& random, const Circuit& circuit, Index batch) {
+    const Case c = make_case(random, circuit, batch);
+    check_case(c);
+    if (batch > 1) check_case(c, {0, 10});  // a sample or two at a time
+  });
+}
+
 TEST(random_circuits_in_every_batch) {
   Random random(3);
   for (const Index batch : {1, 3, 5}) {

@@ -26,6 +26,13 @@ TEST(every_gate_and_measurement) {
   });
 }
 
+TEST(diagonals) {
+  for_each_diagonal_circuit([](Random& random, const Circuit& circuit, Index batch) {
+    const Case c = unsolved_case(random, circuit, batch);
+    check_tangents_like_cpu<double>(c, unsolved_tangents(random, circuit, c), {});
+  });
+}
+
 TEST(tiles) {
   Random random(33);
   for (int opcode = 0; opcode < num_gates; opcode += 3) {
