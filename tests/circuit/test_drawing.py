@@ -137,6 +137,7 @@ def test_every_operation_is_drawn_on_all_its_wires(name):
     count = cls.num_wires or 2
     special = {"BasisState": 1, "StatePrep": np.eye(4)[0], "QubitUnitary": np.eye(4), "DiagonalQubitUnitary": [1] * 4}
     arguments = [special[name]] if name in special else [0.5] * len(cls.parameter_kinds)
+    arguments[1:] = [[0.0] * 4] if name == "DiagonalEvolution" else arguments[1:]
     arguments += ["XY"] if name == "PauliRot" else []
     op = cls(*arguments, wires=range(count))
     lines = _draw([op if op.is_preparation else kg.ctrl(op, "c")], [kg.state()])

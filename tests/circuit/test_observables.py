@@ -165,6 +165,16 @@ def test_hermitian():
     assert torch.autograd.gradcheck(lambda m: kg.Hermitian(m, 0).parameters[0] * 1, (moved,))
 
 
+def test_diagonal():
+    observable = kg.Diagonal(torch.arange(4.0), ["a", 1])
+    assert (observable.parameter_kinds, observable.parameter_layout) == (("entries",), "s")
+    (factor,) = observable.terms[0].factors
+    assert (factor.kind, factor.wires, factor.parameter) == ("diagonal", ("a", 1), 0)
+    assert kg.Diagonal(np.ones((3, 2)), 0).batch_size == 3
+    assert kg.Diagonal([1, 2], 0).parameters[0].dtype == np.float64
+    assert str(observable @ kg.X(0)) == "<observable X(0) @ Diagonal('a', 1)>"
+
+
 def test_projector_on_bits_and_on_a_state():
     bits = kg.Projector([1, 0], wires=[0, "a"])
     (factor,) = bits.terms[0].factors
@@ -246,7 +256,7 @@ def test_hamiltonian_of_a_tensor(shape, batch_size, letter):
 # ---------------------------------------------------------------------------------------------------------------------
 # Errors
 
-ALLOWED = "observables are X, Y, Z, H, Identity, Hermitian, Projector, SparseHamiltonian, Hamiltonian"
+ALLOWED = "observables are X, Y, Z, H, Identity, Hermitian, Diagonal, Projector, SparseHamiltonian, Hamiltonian"
 
 
 @pytest.mark.parametrize(
@@ -270,6 +280,9 @@ ALLOWED = "observables are X, Y, Z, H, Identity, Hermitian, Projector, SparseHam
         (lambda: kg.Hamiltonian(np.array([1j]), [kg.X(0)]), "the coefficients must be real, not of dtype complex128"),
         (lambda: kg.Hermitian("A", 0), "Hermitian on wire 0: the matrix must be a number, .* not str"),
         (lambda: kg.Hermitian(A, 0.5), "Hermitian: a wire is an integer, .* not 0.5 of type float"),
+        (lambda: kg.Diagonal([1j, 0], 0), "Diagonal on wire 0: the diagonal must be real, not of dtype complex128"),
+        (lambda: kg.Diagonal(torch.ones(2) * 1j, 0), "the diagonal must be real, not of dtype torch.complex64"),
+        (lambda: kg.Diagonal("A", 0), "Diagonal on wire 0: the diagonal must be a number, .* not str"),
         (lambda: kg.Projector(1, 0), "Projector on wire 0: the state must be bits, an array or a tensor, not int"),
         (lambda: kg.Projector([0.5], 0), "Projector on wire 0: bits must be integers, not 0.5"),
         (lambda: kg.SparseHamiltonian(A, 0), "must be a SciPy sparse matrix or a torch COO or CSR tensor, not ndarray"),
@@ -297,6 +310,9 @@ def _csr(starts, columns):
         (lambda: kg.Hermitian(1j * torch.eye(2), 0), "the matrix must be Hermitian"),
         (lambda: kg.Hermitian(np.eye(2), [0, 1]), r"Hermitian on wires \[0, 1\]: the matrix must have shape \(4, 4\)"),
         (lambda: kg.Hermitian(np.eye(1), []), "Hermitian needs at least one wire"),
+        (lambda: kg.Diagonal([1, 2, 3], [0, 1]), r"the diagonal must have shape \(4,\) or \(B, 4\), not \(3,\)"),
+        (lambda: kg.Diagonal([1], []), "Diagonal needs at least one wire"),
+        (lambda: kg.Diagonal([1, 2], 0) @ kg.X(0), "Diagonal on wire 0 cannot be multiplied .* on wire 0; mult"),
         (lambda: kg.Hermitian(A, 0) @ kg.X(0), "Hermitian on wire 0 cannot be multiplied .* on wire 0; mult"),
         (lambda: kg.X(1) @ kg.Projector([0, 1], [0, 1]), r"\|01⟩⟨01\| on wires \[0, 1\] cannot be .* on wire 1"),
         (lambda: kg.Hermitian(A, 0) @ kg.Hermitian(A, 0), "and give the product as one Hermitian"),

@@ -35,8 +35,8 @@ SELF_INVERSE = {"Identity", "X", "Y", "Z", "H", "CNOT", "CY", "CZ", "CH", "SWAP"
 
 
 def test_every_operation_is_listed_under_its_own_name():
-    listed = {name for name, *_ in FIXED_CASES + ANGLE_CASES} | {"PauliRot", "QubitUnitary", "DiagonalQubitUnitary"}
-    assert set(OPERATIONS) == listed | {"BasisState", "StatePrep"}
+    listed = {name for name, *_ in FIXED_CASES + ANGLE_CASES} | {"PauliRot", "BasisState", "StatePrep"}
+    assert set(OPERATIONS) == listed | {"QubitUnitary", "DiagonalQubitUnitary", "DiagonalEvolution"}
     for name, cls in OPERATIONS.items():
         assert cls.name == cls.__name__ == name
         assert getattr(kg, name) is cls
@@ -176,6 +176,13 @@ def test_wrong_types(build, message):
         (lambda: kg.QubitUnitary(np.eye(2), [0, 1]), r"matrix must have shape \(4, 4\) or \(B, 4, 4\), not \(2, 2\)"),
         (lambda: kg.QubitUnitary(torch.eye(4)[0], [0, 1]), r"must have shape \(4, 4\) or \(B, 4, 4\), not \(4,\)"),
         (lambda: kg.DiagonalQubitUnitary([1, 1], [0, 1]), r"diagonal must have shape \(4,\) or \(B, 4\), not \(2,\)"),
+        (lambda: kg.DiagonalEvolution(0.1, [1, 1], [0, 1]), r"diagonal must have shape \(4,\) or \(B, 4\), not \(2,\)"),
+        (
+            lambda: kg.DiagonalEvolution(torch.zeros(2), np.ones((3, 2)), 0),
+            "DiagonalEvolution .* batches of 2 and of 3",
+        ),
+        (lambda: kg.DiagonalEvolution([[0.1]], [1, 1], 0), r"the time must be a scalar \(\) or a batch \(B,\)"),
+        (lambda: kg.DiagonalEvolution(0.1, [1], []), "DiagonalEvolution needs at least one wire"),
         (lambda: kg.StatePrep(torch.ones(3), [0, 1]), r"the state must have shape \(4,\) or \(B, 4\), not \(3,\)"),
         (lambda: kg.BasisState([0, 1], [0]), "BasisState on wire 0: the basis state has 2 bits for 1 wires"),
         (lambda: kg.BasisState([0, 2], [0, 1]), "bits must be 0 or 1, not 2"),
@@ -324,6 +331,7 @@ def _any(name):
         "PauliRot": lambda: kg.PauliRot(0.1, "XIZ", [0, 1, 2]),
         "QubitUnitary": lambda: kg.QubitUnitary(np.eye(4), [0, 1]),
         "DiagonalQubitUnitary": lambda: kg.DiagonalQubitUnitary(np.ones(4), [0, 1]),
+        "DiagonalEvolution": lambda: kg.DiagonalEvolution(0.1, np.ones(4), [0, 1]),
     }
     if name in special:
         return special[name]()

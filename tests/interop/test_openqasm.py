@@ -89,6 +89,7 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], int]] = {
     "PauliRot": ((0.7, "XIYZ"), 4),
     "MultiRZ": ((0.7,), 3),
     "QubitUnitary": ((torch.kron(UNITARY, UNITARY @ UNITARY),), 2),
+    "DiagonalEvolution": ((0.7, torch.arange(4.0, dtype=torch.float64)), 2),
     "DiagonalQubitUnitary": ((torch.exp(1j * torch.arange(4.0, dtype=torch.float64)),), 2),
 }
 CONTROLLED = [name for name, gate in kg.operations.OPERATIONS.items() if not gate.is_preparation]
