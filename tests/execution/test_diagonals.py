@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -43,11 +42,11 @@ def tape_of(times: Tensor, angles: Tensor, energies: Tensor, num_wires: int) -> 
 
 def gradients(results: tuple[Tensor, ...], leaves: tuple[Tensor, ...]) -> list[Tensor]:
     loss = sum(weight * result.sum() for weight, result in zip((1.0, 0.1, -0.7), results, strict=True))
-    return list(torch.autograd.grad(loss, leaves))
+    return list(torch.autograd.grad(loss, leaves, retain_graph=True))
 
 
 @pytest.mark.parametrize("batch", [None, 3])
-@pytest.mark.parametrize("num_wires", [6, 8, 11])
+@pytest.mark.parametrize("num_wires", [6, 8, 9])
 @pytest.mark.parametrize("settings", [{}, {"regime": "single", "tile_bits": 5, "spread": True}, {"regime": "lanes"}])
 def test_values_and_gradients(settings, num_wires, batch):
     leaves = inputs(num_wires, DOUBLE, batch)
@@ -148,15 +147,6 @@ def test_shots(shape):
 def test_what_a_diagonal_does_not_reach_is_not_run():
     tape = kg.Tape([kg.H(0), kg.RZ(0.3, wires=0), kg.RX(0.2, wires=1)], [kg.expval(kg.Diagonal([0.0, 1.0], wires=0))])
     assert kg.explain(tape).dropped == 2
-
-
-def test_memory_is_that_of_two_states():
-    """A diagonal on its own is measured without a copy of the state."""
-    wires = range(4)
-    program = lambda observable: kg.explain(kg.Tape([kg.H(0)], [kg.expval(observable)]))  # noqa: E731
-    alone = program(kg.Diagonal(np.arange(16.0), wires))
-    beside = program(kg.Diagonal(np.arange(8.0), range(3)) @ kg.X(3))
-    assert alone.memory < beside.memory
 
 
 # ---- tabulate

@@ -28,9 +28,9 @@ PROMISED_OPERATIONS = """
     Identity X Y Z H S T SX RX RY RZ PhaseShift Rot U1 U2 U3 CNOT CY CZ CH SWAP ISWAP Toffoli CCZ CSWAP CRX CRY CRZ CRot
     ControlledPhaseShift IsingXX IsingYY IsingZZ IsingXY SingleExcitation SingleExcitationPlus SingleExcitationMinus
     DoubleExcitation DoubleExcitationPlus DoubleExcitationMinus MultiRZ PauliRot PSWAP GlobalPhase QubitUnitary
-    DiagonalQubitUnitary BasisState StatePrep
+    DiagonalQubitUnitary DiagonalEvolution BasisState StatePrep
 """
-PROMISED_OBSERVABLES = "X Y Z H Identity Hermitian Projector SparseHamiltonian Hamiltonian"
+PROMISED_OBSERVABLES = "X Y Z H Identity Hermitian Diagonal Projector SparseHamiltonian Hamiltonian"
 PROMISED_MEASUREMENTS = "expval var probs state density_matrix sample counts"
 
 

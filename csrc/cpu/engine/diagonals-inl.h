@@ -196,7 +196,8 @@ class Evolution {
   // exp(-i t D_a) for a block of entries; angles are products in double.
   class Factors {
    public:
-    Factors(const Evolution& evolution, const N* values, int count, bool inverse) {
+    // Not inlined: it is long, and each loop over blocks would have a copy.
+    [[gnu::noinline]] Factors(const Evolution& evolution, const N* values, int count, bool inverse) {
       double angles[most * width];
       double sines[most * width];
       double cosines[most * width];
@@ -230,7 +231,7 @@ class Evolution {
       }
     }
 
-    void multiply(const DiagonalBlock& block, State psi) const {
+    [[gnu::noinline]] void multiply(const DiagonalBlock& block, State psi) const {
       block.for_each([&](Index i, int a) { ketgrad::multiply(psi + 2 * i, numbers_[2 * a], numbers_[2 * a + 1]); });
     }
 

@@ -54,7 +54,7 @@ struct ImaginaryPart {
 
 // The sum of weight_a part(<u|v>).
 template <class Part, class N, class State>
-N weighted_overlap(const DiagonalBlock& block, const N* weights, State u, State v) {
+[[gnu::noinline]] N weighted_overlap(const DiagonalBlock& block, const N* weights, State u, State v) {
   N sum{};
   block.for_each([&](Index i, int a) { sum += weights[a] * Part::of(u + 2 * i, v + 2 * i); });
   return sum;
@@ -62,7 +62,7 @@ N weighted_overlap(const DiagonalBlock& block, const N* weights, State u, State 
 
 // The sum of part(<u|v>) over the amplitudes of one entry.
 template <class Part, class N, class State>
-N entry_overlap(const IndexMap& groups, Index entry, State u, State v, Index begin, Index end) {
+[[gnu::noinline]] N entry_overlap(const IndexMap& groups, Index entry, State u, State v, Index begin, Index end) {
   N sum{};
   for_each_run(groups, begin, end, [&](Index first, Index length) {
     for (Index i = first ^ entry, end_of_run = i + length; i < end_of_run; ++i) sum += Part::of(u + 2 * i, v + 2 * i);

@@ -21,7 +21,7 @@ _CONTROLS |= {"CRX": 1, "CRY": 1, "CRZ": 1, "CRot": 1, "ControlledPhaseShift": 1
 _LABELS = {"CNOT": "X", "CY": "Y", "CZ": "Z", "CH": "H", "CSWAP": "×", "Toffoli": "X", "CCZ": "Z", "SWAP": "×"}
 _LABELS |= {"CRX": "RX", "CRY": "RY", "CRZ": "RZ", "CRot": "Rot", "ControlledPhaseShift": "P", "PhaseShift": "P"}
 _LABELS |= {"Identity": "I", "QubitUnitary": "U", "DiagonalQubitUnitary": "D", "StatePrep": "|ψ⟩"}
-_LABELS |= {"DiagonalEvolution": "exp(−itD)"}
+_LABELS |= {"DiagonalEvolution": "D"}
 
 # Gates on several wires that are symmetric in them.
 _SYMMETRIC = {"SWAP", "ISWAP", "PSWAP", "IsingXX", "IsingYY", "IsingZZ", "IsingXY", "MultiRZ", "GlobalPhase"}

@@ -336,11 +336,13 @@ def _nothing(op: Any) -> None:
     """Barriers and wire cuts are instructions to compilers, not operations."""
 
 
+# All but those that PennyLane does not have.
+COMMON_OPERATIONS = {name: gate for name, gate in OPERATIONS.items() if gate is not DiagonalEvolution}
+
+
 def _operation_table() -> dict[type, _Convert]:
     table: dict[type, _Convert] = {}
-    for name, gate in OPERATIONS.items():
-        if gate is DiagonalEvolution:  # ours alone
-            continue
+    for name, gate in COMMON_OPERATIONS.items():
         theirs = getattr(qml, name)
         labels = _labels_of_controlled if issubclass(theirs, op_math.Controlled) else _labels
         has_data = bool(gate.parameter_kinds) or gate.is_preparation

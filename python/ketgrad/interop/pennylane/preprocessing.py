@@ -24,8 +24,7 @@ from pennylane.tape import QuantumScript
 from pennylane.transforms.core import CompilePipeline, transform
 from torch import Tensor
 
-from ...circuit.operations import OPERATIONS
-from .conversion import is_supported, is_supported_measurement
+from .conversion import COMMON_OPERATIONS, is_supported, is_supported_measurement
 
 Batch = tuple[Sequence[QuantumScript], Callable[[Any], Any]]
 """What a transform returns: scripts, and a function from their results to that of the original script."""
@@ -50,7 +49,7 @@ class Request(NamedTuple):
     is_exact: bool = False
 
 
-_NAMES = [*[getattr(qml, name).__name__ for name in OPERATIONS], "MultiControlledX"]
+_NAMES = [*[getattr(qml, name).__name__ for name in COMMON_OPERATIONS], "MultiControlledX"]
 _GATES = {form.format(name) for name in _NAMES for form in ("{}", "C({})", "Adjoint({})")}
 """The target gates of PennyLane's graph-based decomposition, which users may enable."""
 
