@@ -69,7 +69,7 @@ CONVERTIBLE = [
 ]
 # PennyLane broadcasts these over NumPy's identity, and reshapes with -1.
 BEYOND_PENNYLANE = {f"GlobalPhase{k}-{b}" for k in ("", "-2") for b in ("batch", "batch-in-shared")} | {"empty-batch"}
-# Vectors of coefficients, coefficients of sums, trainable sparse matrices and real diagonals, which PennyLane does not have.
+# What PennyLane lacks: vectors of coefficients, coefficients of sums, trainable sparse matrices, real diagonals.
 INEXACT = ("hamiltonian-vector", "hamiltonian-matrices", "nested", "sparse", "only-a-coefficient-trainable", "diagonal")
 INEXACT += ("DiagonalEvolution",)
 
