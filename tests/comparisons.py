@@ -20,6 +20,8 @@ import ketgrad as kg
 import oracle
 from cases import Case, angle_rounding, contract, direction, inner, is_hermitian
 from hooks import Setting
+from ketgrad.execution.batching import Group, group_tapes
+from ketgrad.native import operators
 
 DOUBLE = 1e-10
 SINGLE = 1e-4
@@ -99,3 +101,65 @@ def assert_hessian_product(case: Case, device: str = "cpu") -> None:
     assert (found is None) == (expected is None)
     for a, b in zip(found or [], expected or [], strict=True):
         torch.testing.assert_close(a, b.to(device), rtol=1e-9, atol=1e-9)
+
+
+# --- copies ---
+
+
+class Calls:
+    """The operators with copies of a tape's circuits, and what they are to be: a call for each copy of each circuit."""
+
+    copies = 3
+
+    def __init__(self, case: Case) -> None:
+        (group,) = group_tapes([case.tape(dtype=torch.float64)])
+        self.group: Group = group._replace(inputs=[t.detach() for t in group.inputs])
+        self.program, self.axes = group.binding.id, group.binding.program.input_axes()
+        random = torch.Generator().manual_seed(1)
+        sizes = group.binding.result_layout.real_size, group.binding.result_layout.complex_size
+
+        def normal(*shape: int, is_complex: bool) -> Tensor:
+            dtype = torch.complex128 if is_complex else torch.float64
+            return torch.randn(self.copies, group.batch, *shape, dtype=dtype, generator=random)
+
+        self.pairs = [[normal(size, is_complex=k == 1) for k, size in enumerate(sizes)] for _ in range(2)]
+        self.asked = [i for i, bound in enumerate(group.binding.inputs) if bound.trainable]
+        shapes = [t.shape[t.dim() - a :] for t, a in zip(self.group.inputs, self.axes, strict=True)]
+        self.tangents = [normal(*shapes[i], is_complex=self.group.inputs[i].is_complex()) for i in self.asked]
+
+    def one(self, k: int, b: int) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]]]:
+        """Inputs, tangents, and cotangents with their tangents, of copy k of circuit b alone."""
+        rows = [t[b] if t.dim() > a else t for t, a in zip(self.group.inputs, self.axes, strict=True)]
+        return rows, [t[k, b] for t in self.tangents], [[g[k, b : b + 1] for g in pair] for pair in self.pairs]
+
+    def stacked(self, call: Any) -> list[Tensor]:
+        """What `call` gives of each copy of each circuit."""
+        found = [[tree_leaves(call(*self.one(k, b))) for b in range(self.group.batch)] for k in range(self.copies)]
+        each = zip(*[zip(*of_copy, strict=True) for of_copy in found], strict=True)
+        return [torch.stack([torch.stack([t.reshape(-1) for t in of_copy]) for of_copy in copies]) for copies in each]
+
+
+def assert_copies(case: Case) -> None:
+    """A call of copies gives what calls of each of them give, with the ket of the forward pass and without."""
+    calls = Calls(case)
+    group, asked = calls.group, calls.asked
+    if not asked or not group.batch:
+        return
+    kept = operators.run_execute(calls.program, group.inputs, True)[2]
+    none = kept.new_empty((1, 0))
+    (g, dg), program, tangents = calls.pairs, calls.program, calls.tangents
+    expected = calls.stacked(lambda x, _, c: operators.run_execute_vjp(program, x, none, *c[0], asked))
+    for ket in (kept, kept.new_empty((group.batch, 0))):
+        found = operators.run_execute_vjp(program, group.inputs, ket, *g, asked)
+        _assert_rows(found, expected, "gradient")
+    expected = calls.stacked(lambda x, v, _: operators.run_execute_jvp(program, x, v, asked))
+    _assert_rows(operators.run_execute_jvp(program, group.inputs, tangents, asked), expected, "derivative")
+    expected = calls.stacked(lambda x, v, c: operators.run_execute_vjp_jvp(program, x, v, asked, *c, asked))
+    found = operators.run_execute_vjp_jvp(program, group.inputs, tangents, asked, g, dg, asked)
+    _assert_rows(found, expected, "second derivative")
+
+
+def _assert_rows(found: Any, expected: list[Tensor], what: str) -> None:
+    for i, (a, b) in enumerate(zip(tree_leaves(found), expected, strict=True)):
+        assert a.shape[:2] == b.shape[:2], f"{what} {i}"
+        assert_same(a.reshape(b.shape), b, DOUBLE, f"{what} {i}")

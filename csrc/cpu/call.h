@@ -58,6 +58,7 @@ struct Call : Cancellation {
   Index batch = 0;
   std::vector<InputView<T>> inputs;
   std::vector<InputView<T>> tangents;  // of the inputs, null where one has no tangent; empty where none has one
+  bool has_copies = false;  // each sample has its own gradients and tangents, of inputs too that all of them share
   ParallelFor parallel = nullptr;
   int threads = 1;
 
@@ -93,6 +94,14 @@ struct Call : Cancellation {
       if (inputs[input].batched) return false;
     }
     return true;
+  }
+
+  // Whether all samples add to one gradient of an input.
+  bool sums_gradient(int input) const { return !has_copies && !inputs[input].batched; }
+
+  // Whether samples may differ in an input's value or tangent.
+  bool is_per_sample(int input) const {
+    return input != no_input && (inputs[input].batched || (has_copies && has_tangent(input)));
   }
 };
 

@@ -169,7 +169,7 @@ struct TaskState {
     gradients.sink = &sink;
     gradients.first_pass = first_pass;
     for (const GateOp& gate_op : plan.gate_ops) {
-      const bool kept = call.shared(gate_op) && sink.requests(gate_op);
+      const bool kept = !call.has_copies && call.shared(gate_op) && sink.requests(gate_op);
       gradients.overlaps.emplace_back(kept ? overlap_count(gate_op) : 0, 0.0);
     }
   }

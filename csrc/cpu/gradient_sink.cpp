@@ -38,7 +38,7 @@ GradientSink<T>::GradientSink(const Call<T>& call, const Cotangents<T>& cotangen
     : call_(&call), cotangents_(&cotangents), shared_(call.inputs.size()) {
   for (std::size_t i = 0; i < shared_.size(); ++i) {
     const InputView<T>& input = call.inputs[i];
-    if (cotangents.gradients[i] != nullptr && !input.batched)
+    if (cotangents.gradients[i] != nullptr && call.sums_gradient(static_cast<int>(i)))
       shared_[i].resize(input.numel * (input.is_complex ? 2 : 1));
   }
 }
@@ -54,25 +54,23 @@ bool GradientSink<T>::requests(const GateOp& gate_op) const {
 template <class T>
 void GradientSink<T>::add(int input, Index element, Index sample, double value) {
   if (!requests(input)) return;
-  const InputView<T>& view = call_->inputs[input];
-  if (view.batched) {
-    cotangents_->gradients[input][sample * view.numel + element] += static_cast<T>(value);
-  } else {
+  if (call_->sums_gradient(input)) {
     shared_[input][element] += value;
+  } else {
+    cotangents_->gradients[input][sample * call_->inputs[input].numel + element] += static_cast<T>(value);
   }
 }
 
 template <class T>
 void GradientSink<T>::add(int input, Index element, Index sample, Complex<double> value) {
   if (!requests(input)) return;
-  const InputView<T>& view = call_->inputs[input];
-  if (view.batched) {
-    T* out = cotangents_->gradients[input] + 2 * (sample * view.numel + element);
-    out[0] += static_cast<T>(value.re);
-    out[1] += static_cast<T>(value.im);
-  } else {
+  if (call_->sums_gradient(input)) {
     shared_[input][2 * element] += value.re;
     shared_[input][2 * element + 1] += value.im;
+  } else {
+    T* out = cotangents_->gradients[input] + 2 * (sample * call_->inputs[input].numel + element);
+    out[0] += static_cast<T>(value.re);
+    out[1] += static_cast<T>(value.im);
   }
 }
 

@@ -9,8 +9,9 @@
 
 namespace ketgrad {
 
-// The gradients that one task collects. A batched input's rows belong to one sample each and are written in place; what
-// samples share is summed here in double, task by task, so that the result does not depend on which thread ran what.
+// The gradients that one task collects. Those of one sample are written in place; what samples add to together
+// (Call::sums_gradient) is summed here in double, task by task, so that the result does not depend on which thread ran
+// what.
 template <class T>
 class GradientSink {
  public:
@@ -42,7 +43,7 @@ class GradientSink {
 
   const Call<T>* call_;
   const Cotangents<T>* cotangents_;
-  std::vector<std::vector<double>> shared_;  // per input, empty where not requested or batched
+  std::vector<std::vector<double>> shared_;  // per input, empty where not requested or not summed
 };
 
 }  // namespace ketgrad

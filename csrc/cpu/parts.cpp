@@ -21,6 +21,7 @@ class PartCall {
     call.caller = whole.caller;
     call.planned = part.program.get();
     call.batch = whole.batch * num_members();
+    call.has_copies = whole.has_copies;
     call.parallel = whole.parallel;
     call.threads = whole.threads;
     buffers_.reserve(2 * part.inputs.size());
@@ -48,8 +49,9 @@ class PartCall {
         T* to = of_whole[part_.inputs[i]];
         for (std::size_t e = 0; e < gradients[i].size(); ++e) to[e] += gradients[i][e];
       } else {
-        const InputView<T>& view = whole_.inputs[part_.inputs[i]];
-        scatter_columns(i, gradients[i].data(), of_whole[part_.inputs[i]], view.batched, view.numel);
+        const int input = part_.inputs[i];
+        scatter_columns(i, gradients[i].data(), of_whole[input], !whole_.sums_gradient(input),
+                        whole_.inputs[input].numel);
       }
     }
   }
@@ -58,23 +60,26 @@ class PartCall {
   void add_input(std::size_t i, const T* links, const T* link_tangents) {
     const Index width = call.program().inputs[i].numel();
     if (is_link(i)) {
-      const Index all = whole_.planned->parts.num_links;
-      call.inputs.push_back({gather(i, links, true, all, true), true, false, width});
-      if (with_tangents_) call.tangents.push_back({gather(i, link_tangents, true, all, true), true, false, width});
+      const auto of_links = [&](const T* numbers) {
+        return InputView<T>{gather(i, {numbers, true, false, whole_.planned->parts.num_links}, true), true, false,
+                            width};
+      };
+      call.inputs.push_back(of_links(links));
+      if (with_tangents_) call.tangents.push_back(of_links(link_tangents));
       return;
     }
     const InputView<T>& view = whole_.inputs[part_.inputs[i]];
-    const T* tangent = with_tangents_ ? whole_.tangents[part_.inputs[i]].data : nullptr;
     if (view.is_complex) {
       call.inputs.push_back(view);
-      if (with_tangents_) call.tangents.push_back({tangent, view.batched, true, view.numel});
+      if (with_tangents_) call.tangents.push_back(whole_.tangents[part_.inputs[i]]);
       return;
     }
     const bool batched = view.batched || !is_alike(i);
-    call.inputs.push_back({gather(i, view.data, view.batched, view.numel, batched), batched, false, width});
+    call.inputs.push_back({gather(i, view, batched), batched, false, width});
     if (!with_tangents_) return;
-    const T* gathered = tangent == nullptr ? nullptr : gather(i, tangent, view.batched, view.numel, batched);
-    call.tangents.push_back({gathered, batched, false, width});
+    const InputView<T>& tangent = whole_.tangents[part_.inputs[i]];
+    const bool is_own = batched || tangent.batched;
+    call.tangents.push_back({tangent.data == nullptr ? nullptr : gather(i, tangent, is_own), is_own, false, width});
   }
 
   // Whether all members read the same columns.
@@ -84,7 +89,7 @@ class PartCall {
   }
 
   // The columns of an input, of all rows or, if they are alike, once.
-  const T* gather(std::size_t input, const T* from, bool from_batched, Index from_width, bool batched) {
+  const T* gather(std::size_t input, const InputView<T>& from, bool batched) {
     const Index samples = batched ? whole_.batch : 1;
     const Index members = batched ? num_members() : 1;
     const auto width = static_cast<Index>(part_.members[0].columns[input].size());
@@ -93,7 +98,7 @@ class PartCall {
     for (Index m = 0; m < members; ++m) {
       const std::vector<int>& columns = part_.members[m].columns[input];
       for (Index b = 0; b < samples; ++b) {
-        const T* row = from + (from_batched ? b * from_width : 0);
+        const T* row = from.of_sample(b);
         for (const int c : columns) *next++ = row[c];
       }
     }
@@ -101,9 +106,9 @@ class PartCall {
   }
 
   void scatter_columns(std::size_t input, const T* from, T* to, bool to_batched, Index to_width) const {
-    const bool batched = call.inputs[input].batched;
-    const Index samples = batched ? whole_.batch : 1;
-    const Index members = batched ? num_members() : 1;
+    const bool summed = call.sums_gradient(static_cast<int>(input));
+    const Index samples = summed ? 1 : whole_.batch;
+    const Index members = summed ? 1 : num_members();
     for (Index m = 0; m < members; ++m) {
       const std::vector<int>& columns = part_.members[m].columns[input];
       const auto width = static_cast<Index>(columns.size());
@@ -270,7 +275,8 @@ class PartsRun {
     for (std::size_t i = 0; i < call.inputs.size(); ++i) {
       const InputView<T>& view = call.inputs[i];
       const bool requested = prepared.is_link(i) || of_whole[prepared.source(i)] != nullptr;
-      const Index numbers = view.numel * (view.is_complex ? 2 : 1) * (view.batched ? call.batch : 1);
+      const bool summed = call.sums_gradient(static_cast<int>(i));
+      const Index numbers = view.numel * (view.is_complex ? 2 : 1) * (summed ? 1 : call.batch);
       if (!requested || numbers == 0) continue;
       any = true;
       gradients[i].resize(numbers);

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -106,6 +107,21 @@ struct Arguments {
   std::vector<Tensor> inputs;  // contiguous
   std::vector<InputView<T>> views;
   Index batch = -1;
+  std::optional<Index> copies;  // of all circuits, in an axis before that of the batch
+
+  Index samples() const { return copies.value_or(1) * batch; }
+
+  // The shape of what each sample has of its own: (B,) + shape, or (copies, B) + shape.
+  std::vector<Index> of_samples(std::vector<Index> shape) const {
+    shape.insert(shape.begin(), batch);
+    if (copies.has_value()) shape.insert(shape.begin(), *copies);
+    return shape;
+  }
+
+  // That of an input's gradients and tangents.
+  std::vector<Index> gradient_shape(Index input) const {
+    return copies.has_value() ? of_samples(program->program.inputs[input].shape) : shape_of(inputs[input]);
+  }
 
   // The tensor's shape is that of the spec, or (B,) + that.
   void add(const Tensor& tensor, const InputSpec& spec, const Tensor& first, std::size_t position) {
@@ -158,32 +174,6 @@ inline Tensor check_cotangent(const Tensor& tensor, const Tensor& first, const s
   return as_contiguous(tensor);
 }
 
-// The ket and cotangents of a call of execute_vjp, contiguous.
-template <class T>
-struct CheckedCotangents {
-  bool has_ket = false;
-  Tensor ket;
-  Tensor real;
-  Tensor complex;
-
-  CheckedCotangents(const Arguments<T>& arguments, const Tensor& first, const Tensor& kept, const Tensor& g_real,
-                    const Tensor& g_complex)
-      : has_ket(kept.numel() != 0), ket(kept), real(g_real), complex(g_complex) {
-    const Program& program = arguments.program->program;
-    const Index batch = arguments.batch;
-    if (has_ket) ket = check_cotangent(kept, first, {batch, arguments.program->ket_size()}, complex_type<T>, "the ket");
-    real = check_cotangent(g_real, first, {batch, program.real_results()}, real_type<T>, "the real cotangent");
-    complex =
-        check_cotangent(g_complex, first, {batch, program.complex_results()}, complex_type<T>, "the complex cotangent");
-  }
-
-  Cotangents<T> view(std::size_t num_inputs) const {
-    Cotangents<T> cotangents{has_ket ? data<const T>(ket) : nullptr, data<const T>(real), data<const T>(complex), {}};
-    cotangents.gradients.resize(num_inputs, nullptr);
-    return cotangents;
-  }
-};
-
 inline void check_requested(const std::vector<Index>& requested, std::size_t num_inputs) {
   std::vector<bool> seen(num_inputs, false);
   for (const Index input : requested) {
@@ -193,6 +183,54 @@ inline void check_requested(const std::vector<Index>& requested, std::size_t num
     seen[input] = true;
   }
 }
+
+// The number of copies, if a cotangent of [B, R] or a tangent comes with an axis of copies.
+inline std::optional<Index> copies_of(const Tensor& tensor, std::size_t dims) {
+  const auto shape = tensor.sizes();
+  return shape.size() > dims ? std::optional<Index>(shape[0]) : std::nullopt;
+}
+
+// A tangent has an axis of copies if it has an axis more than a batch of its input.
+template <class T>
+std::optional<Index> copies_of(const Arguments<T>& arguments, const std::vector<Tensor>& tangents,
+                               const std::vector<Index>& with_tangent) {
+  if (tangents.empty() || with_tangent.empty()) return std::nullopt;
+  check_requested(with_tangent, arguments.inputs.size());
+  return copies_of(tangents[0], arguments.program->program.inputs[with_tangent[0]].shape.size() + 1);
+}
+
+// The ket and cotangents of a call of execute_vjp, contiguous. The copies of a circuit share its ket.
+template <class T>
+struct CheckedCotangents {
+  bool has_ket = false;
+  Index ket_period;  // of the ket's rows
+  Tensor ket;
+  Tensor real;
+  Tensor complex;
+
+  CheckedCotangents(const Arguments<T>& arguments, const Tensor& first, const Tensor& kept, const Tensor& g_real,
+                    const Tensor& g_complex)
+      : has_ket(kept.numel() != 0),
+        ket_period(arguments.copies.has_value() ? arguments.batch : 0),
+        ket(kept),
+        real(g_real),
+        complex(g_complex) {
+    const Program& program = arguments.program->program;
+    const std::vector<Index> of_ket{arguments.batch, arguments.program->ket_size()};
+    if (has_ket) ket = check_cotangent(kept, first, of_ket, complex_type<T>, "the ket");
+    real = check_cotangent(g_real, first, arguments.of_samples({program.real_results()}), real_type<T>,
+                           "the real cotangent");
+    complex = check_cotangent(g_complex, first, arguments.of_samples({program.complex_results()}), complex_type<T>,
+                              "the complex cotangent");
+  }
+
+  Cotangents<T> view(std::size_t num_inputs) const {
+    Cotangents<T> cotangents{has_ket ? data<const T>(ket) : nullptr, data<const T>(real), data<const T>(complex), {}};
+    cotangents.gradients.resize(num_inputs, nullptr);
+    cotangents.ket_period = ket_period;
+    return cotangents;
+  }
+};
 
 // A tensor without elements has a null address, which would mean "not requested": it gets another, never written to.
 template <class T>
@@ -219,7 +257,8 @@ struct CheckedTangents {
     of_inputs.resize(inputs.size(), nullptr);
     for (std::size_t k = 0; k < with_tangent.size(); ++k) {
       const Tensor& input = inputs[with_tangent[k]];
-      kept.push_back(check_cotangent(tangents[k], input, shape_of(input), input.scalar_type(), "a tangent"));
+      const std::vector<Index> shape = arguments.gradient_shape(with_tangent[k]);
+      kept.push_back(check_cotangent(tangents[k], input, shape, input.scalar_type(), "a tangent"));
       of_inputs[with_tangent[k]] = gradient_address<T>(kept.back());
     }
   }
@@ -237,7 +276,7 @@ struct CheckedDirectional {
     if (cotangents.empty()) return;
     const Program& program = arguments.program->program;
     const auto read = [&](const Tensor& tensor, Index results, ScalarType type, const char* what) {
-      kept.push_back(check_cotangent(tensor, first, {arguments.batch, results}, type, what));
+      kept.push_back(check_cotangent(tensor, first, arguments.of_samples({results}), type, what));
       return data<const T>(kept.back());
     };
     const Index reals = program.real_results();

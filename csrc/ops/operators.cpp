@@ -2,6 +2,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -54,9 +55,26 @@ struct PreparedCall {
     call.cancelled = cancel_hook();
   }
 
+  // Copies of all circuits, copy after copy, which read the same inputs.
+  void copy(std::optional<Index> copies) {
+    arguments.copies = copies;
+    if (!copies.has_value()) return;
+    call.has_copies = true;
+    call.batch = arguments.samples();
+    for (InputView<T>& view : call.inputs) {
+      view.batched = view.batched && arguments.batch > 1;  // all samples share the values of one circuit
+      view.period = *copies > 1 ? arguments.batch : 0;
+    }
+  }
+
   void move(const std::vector<const T*>& tangents) {
     call.tangents = call.inputs;
-    for (std::size_t i = 0; i < tangents.size(); ++i) call.tangents[i].data = tangents[i];
+    for (std::size_t i = 0; i < tangents.size(); ++i) {
+      InputView<T>& view = call.tangents[i];
+      view.data = tangents[i];
+      if (call.has_copies) view.batched = true;
+      view.period = 0;
+    }
   }
 };
 
@@ -96,17 +114,18 @@ double gradient_bytes(const Call<T>& call, const std::vector<Index>& requested) 
   for (const Index input : requested) {
     const InputView<T>& view = call.inputs[input];
     numbers += (view.is_complex ? 2.0 : 1.0) * static_cast<double>(view.numel) *
-               static_cast<double>(view.batched ? call.batch : 1);
+               static_cast<double>(call.sums_gradient(static_cast<int>(input)) ? 1 : call.batch);
   }
   return numbers * sizeof(T);
 }
 
 // A gradient of zeros, whose address is set in `cotangents`.
 template <class T>
-Tensor empty_gradient(const Call<T>& call, Index input, const Tensor& like, Cotangents<T>& cotangents) {
-  Tensor gradient = empty(shape_of(like), like.scalar_type());
+Tensor empty_gradient(const PreparedCall<T>& prepared, Index input, Cotangents<T>& cotangents) {
+  const Arguments<T>& arguments = prepared.arguments;
+  Tensor gradient = empty(arguments.gradient_shape(input), arguments.inputs[input].scalar_type());
   T* address = gradient_address<T>(gradient);
-  std::fill_n(address, gradient.numel() * (call.inputs[input].is_complex ? 2 : 1), T(0));
+  std::fill_n(address, gradient.numel() * (prepared.call.inputs[input].is_complex ? 2 : 1), T(0));
   cotangents.gradients[input] = address;
   return gradient;
 }
@@ -114,7 +133,8 @@ Tensor empty_gradient(const Call<T>& call, Index input, const Tensor& like, Cota
 template <class T>
 std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tensor>& inputs, const Tensor& ket,
                                    const Tensor& g_real, const Tensor& g_complex, const std::vector<Index>& requested) {
-  const PreparedCall<T> prepared(std::move(program), inputs);
+  PreparedCall<T> prepared(std::move(program), inputs);
+  prepared.copy(copies_of(g_real, 2));
   const Call<T>& call = prepared.call;
   const CheckedCotangents<T> checked(prepared.arguments, inputs[0], ket, g_real, g_complex);
   check_requested(requested, inputs.size());
@@ -123,7 +143,7 @@ std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tens
   Cotangents<T> cotangents = checked.view(inputs.size());
   std::vector<Tensor> gradients;
   for (const Index input : requested) {
-    gradients.push_back(empty_gradient(call, input, inputs[input], cotangents));
+    gradients.push_back(empty_gradient(prepared, input, cotangents));
   }
   execute_vjp<T>(call, cotangents);
   return gradients;
@@ -148,7 +168,7 @@ ResultsAndGradients execute_and_vjp_as(ProgramHandle program, const std::vector<
   Cotangents<T> cotangents = checked.view(inputs.size());
   std::vector<Tensor> gradients;
   for (const Index input : requested) {
-    gradients.push_back(empty_gradient(call, input, inputs[input], cotangents));
+    gradients.push_back(empty_gradient(prepared, input, cotangents));
   }
   const Tensor sums = empty({curvature == 0 ? 0 : call.batch, call.program().real_results()}, real_type<T>);
   execute_and_vjp<T>(call, {{data<T>(real), data<T>(complex), nullptr}, static_cast<T>(curvature), data<T>(sums)},
@@ -161,6 +181,8 @@ ResultsAndGradients execute_tangents_as(ProgramHandle program, const std::vector
                                         const std::vector<Tensor>& tangents, const std::vector<Index>& with_tangent,
                                         const std::vector<Tensor>& cotangents, const std::vector<Index>& requested) {
   PreparedCall<T> prepared(std::move(program), inputs);
+  prepared.copy(requested.empty() ? copies_of(prepared.arguments, tangents, with_tangent)
+                                  : copies_of(cotangents[0], 2));
   const CheckedTangents<T> directions(prepared.arguments, tangents, with_tangent);
   prepared.move(directions.of_inputs);
   const Call<T>& call = prepared.call;
@@ -170,12 +192,12 @@ ResultsAndGradients execute_tangents_as(ProgramHandle program, const std::vector
   require_room(
       tangents_workspace_bytes(call, !requested.empty()) + result_bytes(call) + gradient_bytes(call, requested),
       *call.planned, call.batch, "the derivatives of ");
-  const Tensor real = empty({call.batch, call.program().real_results()}, real_type<T>);
-  const Tensor complex = empty({call.batch, call.program().complex_results()}, complex_type<T>);
+  const Tensor real = empty(prepared.arguments.of_samples({call.program().real_results()}), real_type<T>);
+  const Tensor complex = empty(prepared.arguments.of_samples({call.program().complex_results()}), complex_type<T>);
   directional.results = {data<T>(real), data<T>(complex), nullptr};
   std::vector<Tensor> gradients;
   for (const Index input : requested) {
-    gradients.push_back(empty_gradient(call, input, inputs[input], directional.cotangents));
+    gradients.push_back(empty_gradient(prepared, input, directional.cotangents));
   }
   execute_tangents<T>(call, directional);
   return {real, complex, gradients};

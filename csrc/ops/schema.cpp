@@ -4,7 +4,8 @@
 STABLE_TORCH_LIBRARY(ketgrad, m) {
   // real [B, R], complex [B, C], ket [B, 2^n], or [B, 0] if it is not kept.
   m.def("execute(int program, Tensor[] inputs, bool keep_ket) -> (Tensor real, Tensor complex, Tensor ket)");
-  // Gradients of the requested inputs, in their shapes. A ket of [B, 0] is recomputed.
+  // Gradients of the requested inputs, in their shapes. A ket of [B, 0] is recomputed. Cotangents of [K, B, ...] are of
+  // K copies of all circuits: inputs and ket are as without, and gradients [K, B, ...], of shared inputs too.
   m.def(
       "execute_vjp(int program, Tensor[] inputs, Tensor ket, Tensor g_real, Tensor g_complex, int[] requested) -> "
       "Tensor[]");
@@ -12,12 +13,13 @@ STABLE_TORCH_LIBRARY(ketgrad, m) {
   m.def(
       "execute_and_vjp(int program, Tensor[] inputs, Tensor g_real, Tensor g_complex, float curvature, int[] "
       "requested) -> (Tensor real, Tensor complex, Tensor[] gradients)");
-  // Derivatives of real and complex along `tangents`: those of the inputs `with_tangent`, in their shapes.
+  // Derivatives of real and complex along `tangents`: those of the inputs `with_tangent`, in their shapes. Tangents
+  // [K, B, ...] are of K copies of all circuits, as are the derivatives.
   m.def(
       "execute_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] with_tangent) -> (Tensor real, Tensor "
       "complex)");
   // The same, and the derivatives of the gradients of execute_vjp, along the tangents of the inputs and dg_real and
-  // dg_complex, the tangents of the cotangents, which have no elements if they are zero.
+  // dg_complex, the tangents of the cotangents, which have no elements if they are zero. All or none have copies.
   m.def(
       "execute_vjp_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] with_tangent, Tensor g_real, Tensor "
       "g_complex, "

@@ -7,6 +7,9 @@
 
 namespace ketgrad {
 
+// The row of a sample among `period` rows that repeat; 0: there is one for each sample.
+inline Index row_of(Index sample, Index period) { return period == 0 ? sample : sample % period; }
+
 // Complex inputs are interleaved; `numel` counts complex numbers once.
 template <class T>
 struct InputView {
@@ -14,8 +17,11 @@ struct InputView {
   bool batched = false;
   bool is_complex = false;
   Index numel = 0;
+  Index period = 0;  // of a batched input's rows, see row_of
 
-  const T* of_sample(Index sample) const { return data + (batched ? sample * numel * (is_complex ? 2 : 1) : 0); }
+  const T* of_sample(Index sample) const {
+    return data + (batched ? row_of(sample, period) * numel * (is_complex ? 2 : 1) : 0);
+  }
 };
 
 template <class T>
@@ -31,6 +37,9 @@ struct Cotangents {
   const T* real = nullptr;     // [B, R]
   const T* complex = nullptr;  // [B, C] complex
   std::vector<T*> gradients;   // per input, zero-initialised, in the input's shape; null if not requested
+  Index ket_period = 0;        // of the ket's rows, see row_of
+
+  const T* ket_of(Index sample, Index dimension) const { return ket + 2 * dimension * row_of(sample, ket_period); }
 };
 
 // Results that a backward sweep measures before it goes back, if it computes the ket itself. The cotangent of the real

@@ -340,13 +340,46 @@ Tensor empty(const std::vector<Index>& shape, ScalarType type, const Tensor& lik
 
 template <class T>
 DeviceCall<T> device_call(const Arguments<T>& arguments, const TableUse& use) {
-  return {&use.tables(), arguments.batch, arguments.views, {}};
+  return {&use.tables(), arguments.samples(), arguments.views, {}};
+}
+
+// A tensor of `shape` in which `block` is repeated. Each copy doubles what is there.
+Tensor repeated(const Tensor& block, const std::vector<Index>& shape, TorchDevice& device) {
+  Tensor found = empty(shape, block.scalar_type(), block);
+  const std::size_t all = found.numel() * block.element_size();
+  std::size_t done = block.numel() * block.element_size();
+  if (all == 0) return found;
+  auto* bytes = data<unsigned char>(found);
+  device.copy(bytes, block.data_ptr(), done);
+  while (done < all) {
+    const std::size_t more = std::min(done, all - done);
+    device.copy(bytes + done, bytes, more);
+    done += more;
+  }
+  return found;
+}
+
+// Kernels know no copies of circuits: each input that is batched, or has gradients or tangents of its own for each
+// sample, gets a row for each sample.
+template <class T>
+void repeat_inputs(Arguments<T>& arguments, const std::vector<Index>& own, TorchDevice& device) {
+  if (!arguments.copies.has_value()) return;
+  for (std::size_t i = 0; i < arguments.inputs.size(); ++i) {
+    InputView<T>& view = arguments.views[i];
+    if (!view.batched && std::find(own.begin(), own.end(), static_cast<Index>(i)) == own.end()) continue;
+    std::vector<Index> shape = arguments.program->program.inputs[i].shape;
+    shape.insert(shape.begin(), arguments.samples());
+    arguments.inputs[i] = repeated(arguments.inputs[i], shape, device);
+    view.data = data<const T>(arguments.inputs[i]);
+    view.batched = true;
+  }
 }
 
 // A gradient of zeros, to which the call adds the input's.
 template <class T>
-Tensor empty_gradient(Index input, const Tensor& like, TorchDevice& device, Cotangents<T>& cotangents) {
-  Tensor gradient = empty(ops::shape_of(like), like.scalar_type(), like);
+Tensor empty_gradient(const Arguments<T>& arguments, Index input, TorchDevice& device, Cotangents<T>& cotangents) {
+  const Tensor& like = arguments.inputs[input];
+  Tensor gradient = empty(arguments.gradient_shape(input), like.scalar_type(), like);
   const ScalarType type = like.scalar_type();
   const bool is_complex = type == ScalarType::ComplexFloat || type == ScalarType::ComplexDouble;
   device.zero(data<T>(gradient), gradient.numel() * (is_complex ? 2 : 1) * sizeof(T));
@@ -372,15 +405,19 @@ ForwardTensors execute_as(const ProgramHandle& program, const std::vector<Tensor
 template <class T>
 std::vector<Tensor> execute_vjp_as(const ProgramHandle& program, const std::vector<Tensor>& inputs, const Tensor& ket,
                                    const Tensor& g_real, const Tensor& g_complex, const std::vector<Index>& requested) {
-  const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
-  const ops::CheckedCotangents<T> checked(arguments, inputs[0], ket, g_real, g_complex);
+  Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
+  arguments.copies = ops::copies_of(g_real, 2);
+  ops::CheckedCotangents<T> checked(arguments, inputs[0], ket, g_real, g_complex);
   ops::check_requested(requested, inputs.size());
   TorchDevice device(inputs[0].get_device_index());
+  repeat_inputs(arguments, requested, device);
+  if (checked.has_ket && arguments.copies.has_value())
+    checked.ket = repeated(checked.ket, {arguments.samples(), program->ket_size()}, device);
   const TableUse use = table_cache().use<T>(arguments.program, device);
   const DeviceCall<T> call = device_call(arguments, use);
   Cotangents<T> cotangents = checked.view(inputs.size());
   std::vector<Tensor> gradients;
-  for (const Index input : requested) gradients.push_back(empty_gradient(input, inputs[input], device, cotangents));
+  for (const Index input : requested) gradients.push_back(empty_gradient(arguments, input, device, cotangents));
   execute_vjp<T>(device, call, cotangents);
   return gradients;
 }
@@ -389,22 +426,27 @@ template <class T>
 TensorsAndGradients execute_tangents_as(const ProgramHandle& program, const std::vector<Tensor>& inputs,
                                         const std::vector<Tensor>& tangents, const std::vector<Index>& with_tangent,
                                         const std::vector<Tensor>& cotangents, const std::vector<Index>& requested) {
-  const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
+  Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
+  arguments.copies =
+      requested.empty() ? ops::copies_of(arguments, tangents, with_tangent) : ops::copies_of(cotangents[0], 2);
   const ops::CheckedTangents<T> directions(arguments, tangents, with_tangent);
   ops::CheckedDirectional<T> checked(arguments, inputs[0], requested.empty() ? std::vector<Tensor>{} : cotangents);
   Directional<T>& directional = checked.directional;
   ops::check_requested(requested, inputs.size());
   TorchDevice device(inputs[0].get_device_index());
+  std::vector<Index> own = with_tangent;
+  own.insert(own.end(), requested.begin(), requested.end());
+  repeat_inputs(arguments, own, device);
   const TableUse use = table_cache().use<DualOf<T>>(arguments.program, device);
   DeviceCall<T> call = device_call(arguments, use);
   call.tangents = directions.of_inputs;
   const Program& p = program->program;
-  const Tensor real = empty({arguments.batch, p.real_results()}, real_type<T>, inputs[0]);
-  const Tensor complex = empty({arguments.batch, p.complex_results()}, complex_type<T>, inputs[0]);
+  const Tensor real = empty(arguments.of_samples({p.real_results()}), real_type<T>, inputs[0]);
+  const Tensor complex = empty(arguments.of_samples({p.complex_results()}), complex_type<T>, inputs[0]);
   directional.results = {data<T>(real), data<T>(complex), nullptr};
   std::vector<Tensor> gradients;
   for (const Index input : requested)
-    gradients.push_back(empty_gradient(input, inputs[input], device, directional.cotangents));
+    gradients.push_back(empty_gradient(arguments, input, device, directional.cotangents));
   execute_tangents<T>(device, call, directional);
   return {real, complex, gradients};
 }

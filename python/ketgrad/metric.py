@@ -23,8 +23,8 @@ def metric_tensor(function: Callable[..., Tape], *weights: Tensor) -> Tensor:
     $$G_{ij} = \mathrm{Re}\left(\langle\partial_i\psi|\partial_j\psi\rangle -
     \langle\partial_i\psi|\psi\rangle\langle\psi|\partial_j\psi\rangle\right)$$
 
-    The derivatives of the state are computed as one native batch of tangents, with the memory of two states per element
-    of the weights.
+    The derivatives of the state are computed in one native call, for which the circuit is not repeated in memory; they
+    take that of two states per element of the weights.
 
     Args:
         function: weights → a tape without a batch, whose measurements are ignored; or a `CircuitLayer` without inputs.

@@ -21,6 +21,7 @@ from cases import CASES, MEASUREMENTS, OPERATIONS, Case, Leaves, contract, direc
 from comparisons import assert_hessian_product, hessian_product, leaves_of
 from ketgrad.execution import batching
 from ketgrad.native import operators
+from ketgrad.native.library import _C
 
 F64 = torch.float64
 
@@ -323,6 +324,25 @@ def test_jacobians_are_one_native_sweep(f: Any, monkeypatch: pytest.MonkeyPatch)
     jacrev(f, argnums=1)(X[0], W[0])
     jacfwd(f, argnums=1)(X[0], W[0])
     assert calls == ["vjp", "jvp"]
+
+
+def test_rows_repeat_neither_inputs_nor_kets(f: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = []
+    run_vjp, run_jvp = operators.run_execute_vjp, operators.run_execute_jvp
+
+    def vjp_of(program: int, inputs: Any, ket: Tensor, g_real: Tensor, *others: Any) -> Any:
+        batches.append((operators.batch_size(_C.find_program(program), inputs), len(ket), *g_real.shape[:-1]))
+        return run_vjp(program, inputs, ket, g_real, *others)
+
+    def jvp_of(program: int, inputs: Any, tangents: Any, *others: Any) -> Any:
+        batches.append((operators.batch_size(_C.find_program(program), inputs), len(tangents[0])))
+        return run_jvp(program, inputs, tangents, *others)
+
+    monkeypatch.setattr(operators, "run_execute_vjp", vjp_of)
+    monkeypatch.setattr(operators, "run_execute_jvp", jvp_of)
+    rows = jacrev(f, argnums=1)(X[0], W[0]).shape[0]
+    jacfwd(f, argnums=1)(X[0], W[0])
+    assert batches == [(1, 1, rows, 1), (1, W[0].numel())]
 
 
 def test_transforms_leave_nothing_behind_that_later_ones_meet(f: Any) -> None:

@@ -24,7 +24,7 @@ from torch.utils import cpp_extension
 
 import cases
 import ketgrad as kg
-from comparisons import DOUBLE, SINGLE, assert_hessian_product, check, gradients
+from comparisons import DOUBLE, SINGLE, assert_copies, assert_hessian_product, check, gradients
 from ketgrad.native import operators
 from ketgrad.native.library import _C
 
@@ -133,6 +133,11 @@ def test_random_tape(seed: int) -> None:
 @pytest.mark.parametrize("case", cases.CASES[5::15], ids=str)
 def test_hessian_products(case: cases.Case) -> None:
     assert_hessian_product(case)
+
+
+@pytest.mark.parametrize("case", cases.CASES[7::30], ids=str)
+def test_copies(case: cases.Case) -> None:
+    assert_copies(case)
 
 
 def test_forward_mode_and_hessians() -> None:

@@ -75,9 +75,9 @@ class CircuitEngine {
           watch_.lap(times_.measure);
         }
       } else if constexpr (width == 1) {
-        source = const_cast<T*>(cotangents.ket) + 2 * first * dimension_;  // read there until a pass writes a copy
+        source = const_cast<T*>(cotangents.ket_of(first, dimension_));  // read there until a pass writes a copy
       } else {
-        KetRows<V>(group_, dimension_).read(const_cast<T*>(cotangents.ket), ket);
+        KetRows<V>(group_, dimension_).read(cotangents, ket);
       }
       measurements_.write_bra(bra, source, results, *gradients.sink);
       watch_.lap(times_.bra);

@@ -148,7 +148,8 @@ class UndoGateOps {
     } else {
       undo_with(gate_op, psi, lambda, coefficients_.of(gate_op, true), requested);
     }
-    if (requested) collect(gate_op, n, shared ? gradients.overlaps[index].data() : nullptr, *gradients.sink);
+    const bool sums = shared && !call_.has_copies;
+    if (requested) collect(gate_op, n, sums ? gradients.overlaps[index].data() : nullptr, *gradients.sink);
   }
 
  private:
@@ -212,7 +213,8 @@ class UndoGateOps {
     }
   }
 
-  // Overlaps of an unfused gate that all samples share add up first and are contracted once, at the end of the task.
+  // Overlaps of an unfused gate that all samples share, gradients included, add up first and are contracted once, at the
+  // end of the task.
   void collect(const GateOp& gate_op, Index n, double* shared_sum, GradientSink<T>& sink) {
     if (shared_sum != nullptr) {
       for (Index e = 0; e < n; ++e) {

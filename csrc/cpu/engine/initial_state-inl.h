@@ -85,15 +85,17 @@ class KetRows {
     }
   }
 
-  void read(T* rows, V* ket) const {
+  void read(const Cotangents<T>& from, V* ket) const {
+    const T* rows[width];
+    for (int l = 0; l < width; ++l) rows[l] = from.ket_of(group_.sample(l), numbers_ / 2);
     for (Index i = 0; i < in_squares(); i += width) {
       V square[width];
-      for (int l = 0; l < width; ++l) square[l] = load_row(row(rows, l) + i);
+      for (int l = 0; l < width; ++l) square[l] = load_row(rows[l] + i);
       transpose(square);
       std::copy(square, square + width, ket + i);
     }
     for (Index i = in_squares(); i < numbers_; ++i) {
-      for (int l = 0; l < width; ++l) set_lane(ket[i], l, row(rows, l)[i]);
+      for (int l = 0; l < width; ++l) set_lane(ket[i], l, rows[l][i]);
     }
   }
 

@@ -95,10 +95,7 @@ class HalfAngles {
   const double* sines() const { return sines_.data(); }
   const double* cosines() const { return cosines_.data(); }
 
-  bool reads_batched(int rotation) const {
-    const int input = plan_.rotations[rotation].angle.input;
-    return input != no_input && call_.inputs[input].batched;
-  }
+  bool reads_batched(int rotation) const { return call_.is_per_sample(plan_.rotations[rotation].angle.input); }
 
   bool reads_batched(std::span<const int> rotations) const {
     return std::any_of(rotations.begin(), rotations.end(), [&](int t) { return reads_batched(t); });

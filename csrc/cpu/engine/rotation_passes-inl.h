@@ -279,12 +279,12 @@ class RotationGradients {
       if (!requested[t]) continue;
       const Slot& slot = plan_.rotations[t].angle;
       const double* overlap = overlaps.data() + t * width;
-      if (call_.inputs[slot.input].batched) {
-        for (int l = 0; l < group_.count; ++l) sink.add(slot, group_.sample(l), overlap[l]);
-      } else {
+      if (call_.sums_gradient(slot.input)) {
         double total = 0;
         for (int l = 0; l < group_.count; ++l) total += overlap[l];
         sink.add(slot, group_.sample(0), total);
+      } else {
+        for (int l = 0; l < group_.count; ++l) sink.add(slot, group_.sample(l), overlap[l]);
       }
     }
   }

@@ -15,7 +15,9 @@ A fifth operator, `execute_and_vjp`, computes r and Jᵀ (g + c r) for a number 
 is called where autograd records nothing: by `value_and_grad` of compiled functions (`compilation/gradients`).
 
 By x, `ExecuteVjp` needs ∂(v · Jᵀ g)/∂x, which is ∂(Jᵀ g)/∂x · v because second derivatives commute. Under `vmap` each
-function folds the mapped axis into the batch axis (`vmap_fold`) and stays one native call.
+function stays one native call (`vmap_fold`): with more circuits if inputs are mapped, and otherwise with **copies** of
+them, as for the rows of a Jacobian. Then all cotangents, tangents and their gradients are (K, B, …), those of inputs
+that the batch shares too.
 
 Who differentiates when:
 
@@ -54,6 +56,7 @@ from torch import Tensor
 from ..native import operators
 from ..native.library import _C
 from . import interpreter_levels
+from .interpreter_levels import apply
 from .vmap_fold import VmapFold
 
 FORWARD_OVER_FORWARD = (
@@ -111,20 +114,12 @@ def forward(
     return operators.run_execute(program, inputs, keep)
 
 
-def apply(function: Any, *args: Any) -> Any:
-    """Apply one of the functions below, recorded by transforms and autograd if they are active."""
-    is_recorded = operators.is_transforming() or (
-        torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
-    )
-    return interpreter_levels.apply(function, *args) if is_recorded else function.forward(*args)
-
-
 def program_vjp(
     program: int, inputs: Sequence[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor, requested: Sequence[int]
 ) -> Sequence[Tensor]:
     """`operators.run_execute_vjp`, differentiable once more by inputs and cotangents."""
     operators.refuse_legacy_vmap((g_real, g_complex))
-    return apply(ExecuteVjp, program, tuple(requested), ket, g_real, g_complex, *inputs)  # type: ignore[no-any-return]
+    return apply(ExecuteVjp, program, tuple(requested), ket, g_real, g_complex, *inputs)
 
 
 def gradients(
@@ -171,6 +166,24 @@ def _like(tangent: Tensor, primal: Tensor) -> Tensor:
     return tangent if tangent.dtype is primal.dtype else tangent.to(primal.dtype)
 
 
+def _copies_of(tensor: Tensor, dim: int | None, dims: int = 2) -> int | None:
+    """The copies in a cotangent, or another tensor of `dims` axes without them; `dim` is an axis that is mapped."""
+    return tensor.shape[int(dim == 0)] if tensor.dim() - (dim is not None) > dims else None
+
+
+def _of_copies(tangents: list[Tensor], axes: Sequence[int], cotangent: Tensor) -> list[Tensor]:
+    """Tangents of inputs, given in the inputs' shapes, as a call takes them whose cotangents have copies, or not."""
+    if _copies_of(cotangent, None) is None:
+        return tangents
+    return [t.expand(*cotangent.shape[:2], *t.shape[t.dim() - a :]) for t, a in zip(tangents, axes, strict=True)]
+
+
+def _sum_copies(gradients: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> list[Tensor | None]:
+    """Gradients of inputs in the inputs' shapes, summed over copies, and over the batch if the input is shared."""
+    pairs = zip(gradients, inputs, strict=True)
+    return [g if g is None or g.dim() == x.dim() else g.sum_to_size(x.shape) for g, x in pairs]
+
+
 def _no_tangent(tensor: Tensor) -> Tensor:
     """A tangent that is zero, as operators take it: (0,)."""
     return tensor.new_empty(0)
@@ -191,14 +204,21 @@ class Execute(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
         program, _, *tensors = inputs
         ctx.program = _C.find_program(program)  # keeps it alive as long as the graph
-        ctx.set_materialize_grads(True)
+        ctx.set_materialize_grads(False)  # zeros of a ket take as much memory as the ket
+        ctx.sizes = [tuple(numbers.shape) for numbers in output[:2]]
         ctx.mark_non_differentiable(output[2])
         ctx.save_for_backward(output[2], *tensors)
         ctx.save_for_forward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, g_real: Tensor, g_complex: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g_real: Tensor | None, g_complex: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if g_real is None and g_complex is None:
+            return (None,) * len(ctx.needs_input_grad)
         ket, *inputs = ctx.saved_tensors
+        real, complex_ = ctx.sizes
+        device = ket.device
+        g_real = torch.zeros(real, dtype=inputs[0].dtype, device=device) if g_real is None else g_real
+        g_complex = torch.zeros(complex_, dtype=ket.dtype, device=device) if g_complex is None else g_complex
         return (None, None, *gradients(ctx.program.id, inputs, ket, (g_real, g_complex), ctx.needs_input_grad[2:]))
 
     @staticmethod
@@ -210,16 +230,17 @@ class Execute(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: _Dims, program: int, keep_ket: bool, *inputs: Tensor) -> tuple[Any, Any]:
-        fold = VmapFold(info.batch_size, program, in_dims[2:], inputs, ())
+        fold = VmapFold(info.batch_size, program, in_dims[2:], inputs)
         results = apply(Execute, program, keep_ket, *fold.inputs)
-        return tuple(map(fold.unfold, results)), (0, 0, 0)
+        return tuple(map(fold.unfold_rows, results)), (0, 0, 0)
 
 
 @interpreter_levels.not_for_dynamo
 class ExecuteVjp(torch.autograd.Function):
     """(program, requested, ket, g_real, g_complex, *inputs) → gradients of the requested inputs.
 
-    The ket has no derivative of its own: derivatives by the inputs include its dependence on them.
+    With copies or without. The ket has no derivative of its own: derivatives by the inputs include its dependence on
+    them.
     """
 
     @staticmethod
@@ -249,7 +270,7 @@ class ExecuteVjp(torch.autograd.Function):
         call = _TangentCall(program, tuple([i for i, _ in pairs]), needed, len(inputs))
         zeros = _no_tangent(g_real), _no_tangent(g_complex)
         found = apply(ExecuteVjpJvp, call, *inputs, *tangents, g_real, g_complex, *zeros)
-        return (None, None, None, *found[:2], *_scatter(found[2:], needed, len(inputs)))
+        return (None, None, None, *found[:2], *_sum_copies(_scatter(found[2:], needed, len(inputs)), inputs))
 
     @staticmethod
     def jvp(
@@ -264,6 +285,7 @@ class ExecuteVjp(torch.autograd.Function):
         program, requested = ctx.call[0].id, ctx.call[1]
         g_real, g_complex, *inputs = ctx.saved_tensors
         tangent_inputs, given = _tangents_of(inputs, tangents)
+        given = _of_copies(given, [ctx.call[0].input_axes()[i] for i in tangent_inputs], g_real)
         pairs = ((g_real, dg_real), (g_complex, dg_complex))
         cotangent_tangents = [_no_tangent(g) if dg is None else _like(dg, g) for g, dg in pairs]
         call = _TangentCall(program, tangent_inputs, requested, len(inputs))
@@ -281,15 +303,19 @@ class ExecuteVjp(torch.autograd.Function):
         g_complex: Tensor,
         *inputs: Tensor,
     ) -> tuple[Any, Any]:
-        fold = VmapFold(info.batch_size, program, in_dims[5:], inputs, requested)
-        rows = map(fold.fold_rows, (ket, g_real, g_complex), in_dims[2:5])
-        found = apply(ExecuteVjp, program, requested, *rows, *fold.inputs)
+        _, _, ket_dim, *g_dims = in_dims[:5]
+        fold = VmapFold(info.batch_size, program, in_dims[5:], inputs, _copies_of(g_real, g_dims[0]))
+        cotangents = map(fold.fold_cotangent, (g_real, g_complex), g_dims)
+        found = apply(ExecuteVjp, program, requested, fold.fold_ket(ket, ket_dim), *cotangents, *fold.inputs)
         return tuple(map(fold.unfold_gradient, requested, found)), (0,) * len(requested)
 
 
 @interpreter_levels.not_for_dynamo
 class ExecuteJvp(torch.autograd.Function):
-    """(program, tangent_inputs, *inputs, *tangents) → derivatives of the real and of the complex results."""
+    """(program, tangent_inputs, *inputs, *tangents) → derivatives of real and complex results.
+
+    With copies or without.
+    """
 
     @staticmethod
     def forward(program: int, tangent_inputs: tuple[int, ...], *tensors: Tensor) -> tuple[Tensor, Tensor]:
@@ -315,9 +341,9 @@ class ExecuteJvp(torch.autograd.Function):
             call = _TangentCall(program, tangent_inputs, needed, count)
             zeros = _no_tangent(g_real), _no_tangent(g_complex)
             by_inputs = apply(ExecuteVjpJvp, call, *tensors, g_real, g_complex, *zeros)[2:]
-        no_ket = g_complex.new_empty((g_complex.shape[0], 0))
+        no_ket = g_complex.new_empty((g_complex.shape[-2], 0))
         by_tangents = program_vjp(program, inputs, no_ket, g_real, g_complex, tangent_inputs)
-        return (None, None, *_scatter(by_inputs, needed, count), *by_tangents)
+        return (None, None, *_sum_copies(_scatter(by_inputs, needed, count), inputs), *by_tangents)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> NoReturn:
@@ -328,9 +354,10 @@ class ExecuteJvp(torch.autograd.Function):
         info: Any, in_dims: _Dims, program: int, tangent_inputs: tuple[int, ...], *tensors: Tensor
     ) -> tuple[Any, Any]:
         count, dims = len(tensors) - len(tangent_inputs), in_dims[2:]
-        mapped = [i for i, dim in zip(tangent_inputs, dims[count:], strict=True) if dim is not None]
-        fold = VmapFold(info.batch_size, program, dims[:count], tensors[:count], mapped)
-        tangents = map(fold.fold_input, tangent_inputs, tensors[count:], dims[count:])
+        axes = _C.find_program(program).input_axes()[tangent_inputs[0]]
+        copies = _copies_of(tensors[count], dims[count], axes + 1)
+        fold = VmapFold(info.batch_size, program, dims[:count], tensors[:count], copies)
+        tangents = map(fold.fold_tangent, tangent_inputs, tensors[count:], dims[count:])
         found = apply(ExecuteJvp, program, tangent_inputs, *fold.inputs, *tangents)
         return tuple(map(fold.unfold, found)), (0, 0)
 
@@ -353,7 +380,10 @@ class _TangentCall(NamedTuple):
 
 @interpreter_levels.not_for_dynamo
 class ExecuteVjpJvp(torch.autograd.Function):
-    """(call, *inputs, *tangents, g_real, g_complex, dg_real, dg_complex) → derivatives of results and gradients."""
+    """(call, *inputs, *tangents, g_real, g_complex, dg_real, dg_complex) → derivatives of results and gradients.
+
+    With copies or without.
+    """
 
     @staticmethod
     def forward(call: _TangentCall, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -387,11 +417,10 @@ class ExecuteVjpJvp(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: _Dims, call: _TangentCall, *tensors: Tensor) -> tuple[Any, Any]:
         dims, count = in_dims[1:], call.inputs  # in_dims[0] is of the call, which has no axis
-        mapped = [i for i, dim in zip(call.tangent_inputs, dims[count:-4], strict=True) if dim is not None]
-        per_sample = (*mapped, *call.requested)
-        fold = VmapFold(info.batch_size, call.program, dims[:count], tensors[:count], per_sample)
-        tangents = map(fold.fold_input, call.tangent_inputs, tensors[count:-4], dims[count:-4])
-        rows = map(fold.fold_rows, tensors[-4:], dims[-4:])
-        found = apply(ExecuteVjpJvp, call, *fold.inputs, *tangents, *rows)
+        copies = _copies_of(tensors[-4], dims[-4])
+        fold = VmapFold(info.batch_size, call.program, dims[:count], tensors[:count], copies)
+        tangents = map(fold.fold_tangent, call.tangent_inputs, tensors[count:-4], dims[count:-4])
+        cotangents = map(fold.fold_cotangent, tensors[-4:], dims[-4:])
+        found = apply(ExecuteVjpJvp, call, *fold.inputs, *tangents, *cotangents)
         results = (*map(fold.unfold, found[:2]), *map(fold.unfold_gradient, call.requested, found[2:]))
         return results, (0,) * len(results)

@@ -41,7 +41,7 @@ def execute_program(program: int, inputs: Sequence[Tensor], keep_ket: bool = Tru
         return torch_library.execute_in_graph(program, inputs, keep_ket)
     operators.refuse_legacy_vmap(inputs)
     keep = keep_ket and interpreter_levels.are_differentiated(inputs)
-    real, complex_, _ = derivative_rule.apply(derivative_rule.Execute, program, keep, *inputs)
+    real, complex_, _ = interpreter_levels.apply(derivative_rule.Execute, program, keep, *inputs)
     return real, complex_
 
 

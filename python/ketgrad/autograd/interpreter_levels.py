@@ -8,14 +8,14 @@ flattens nested arguments several times, which costs more than a small circuit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..native.operators import is_transforming
 from ..native.torch_private import (
     CGradInterpreterPtr,
     CJvpInterpreterPtr,
@@ -64,7 +64,12 @@ class VmapInfo(NamedTuple):
 
 
 def apply(function: _Function, *args: Any) -> tuple[Tensor, ...]:
-    """`function.apply(*args)`; the function has `setup_context` and a rule for each transform it may meet."""
+    """`function.apply(*args)`; the function has `setup_context` and a rule for each transform it may meet.
+
+    Where nobody records or transforms it, that is `function.forward(*args)`.
+    """
+    if not is_transforming() and not (torch.is_grad_enabled() and any(_requires_grad(a) for a in args)):
+        return function.forward(*args)  # type: ignore[no-any-return]
     args = tuple([unwrap_if_dead(a) if isinstance(a, Tensor) else a for a in args])
     top: Any = peek_interpreter_stack()
     if top is None:
@@ -78,6 +83,10 @@ def apply(function: _Function, *args: Any) -> tuple[Tensor, ...]:
         with enable_single_level_autograd_function():
             return _node(function).apply(*lifted)  # type: ignore[no-any-return]
     return function.apply(*args)  # type: ignore[no-any-return]
+
+
+def _requires_grad(arg: Any) -> bool:
+    return isinstance(arg, Tensor) and arg.requires_grad
 
 
 def are_differentiated(tensors: Iterable[Tensor]) -> bool:
@@ -110,21 +119,21 @@ def run_behind_break(function: Callable[..., Any], *args: Any) -> Any:
     return function(*args)
 
 
-@contextmanager
-def _below() -> Iterator[None]:
+class _Below:
     """Run without the top interpreter level."""
-    level = pop_dynamic_layer_stack()
-    try:
-        yield
-    finally:
-        push_dynamic_layer_stack(level)
+
+    def __enter__(self) -> None:
+        self._level: Any = pop_dynamic_layer_stack()
+
+    def __exit__(self, *_: object) -> None:
+        push_dynamic_layer_stack(self._level)
 
 
 def _through_vmap(top: CVmapInterpreterPtr, function: Any, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
     level = top.level()
     pairs = [unwrap_batched(a, level) if isinstance(a, Tensor) else (a, None) for a in args]
     dims = tuple([dim for _, dim in pairs])
-    with _below():
+    with _Below():
         if not any(dim is not None for dim in dims):
             return apply(function, *args)
         results, axes = function.vmap(VmapInfo(top.batchSize()), dims, *[value for value, _ in pairs])
@@ -144,7 +153,7 @@ def _node(function: Any) -> Any:
         forward_mode = True if is_grad else CJvpInterpreterPtr(top).prevFwdGradMode()
         unwrapped = [unwrap_for_grad(a, level) if isinstance(a, Tensor) else a for a in args]
         # A node's forward runs with both modes off; the levels below need them as they were before this one.
-        with torch.set_grad_enabled(backward), set_forward_mode_enabled(forward_mode), _below():
+        with torch.set_grad_enabled(backward), set_forward_mode_enabled(forward_mode), _Below():
             results = apply(function, *unwrapped)
         return tuple([wrap_for_grad(r, level) for r in results])
 

@@ -63,7 +63,17 @@ def _execute_vjp_fake(
     program: int, inputs: list[Tensor], ket: Tensor, g_real: Tensor, g_complex: Tensor, requested: list[int]
 ) -> list[Tensor]:
     _require_one_device([*inputs, ket, g_real, g_complex])
-    return [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in requested]
+    return _fake_gradients(program, inputs, g_real.shape[:-2], requested)
+
+
+def _fake_gradients(
+    program: int, inputs: Sequence[Tensor], copies: Sequence[int], requested: Sequence[int]
+) -> list[Tensor]:
+    if not copies:
+        return [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in requested]
+    found = _C.find_program(program)
+    batch, axes = operators.batch_size(found, inputs), found.input_axes()
+    return [inputs[i].new_empty((*copies, batch, *inputs[i].shape[inputs[i].dim() - axes[i] :])) for i in requested]
 
 
 @torch.library.register_fake("ketgrad::execute_and_vjp")  # type: ignore[untyped-decorator]
@@ -109,7 +119,11 @@ def _execute_jvp_fake(
     program: int, inputs: list[Tensor], tangents: list[Tensor], tangent_inputs: list[int]
 ) -> tuple[Tensor, Tensor]:
     real, complex_, _ = _execute_fake(program, inputs, False)
-    return real, complex_
+    if not tangents:
+        return real, complex_
+    axes = _C.find_program(program).input_axes()[tangent_inputs[0]]
+    copies = tangents[0].shape[: tangents[0].dim() - axes - 1] if tangents[0].dim() > axes + 1 else ()
+    return real.new_empty((*copies, *real.shape)), complex_.new_empty((*copies, *complex_.shape))
 
 
 @torch.library.register_fake("ketgrad::execute_vjp_jvp")  # type: ignore[untyped-decorator]
@@ -124,8 +138,8 @@ def _execute_vjp_jvp_fake(
     dg_complex: Tensor,
     requested: list[int],
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    real, complex_, _ = _execute_fake(program, inputs, False)
-    return real, complex_, [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in requested]
+    gradients = _fake_gradients(program, inputs, g_real.shape[:-2], requested)
+    return torch.empty_like(g_real), torch.empty_like(g_complex), gradients
 
 
 # --- under torch.export -----------------------------------------------------------------------------------------------

@@ -1,8 +1,4 @@
-"""Results and their Jacobian in one call: a row for each number of a circuit's results, all rows as one native batch.
-
-The circuits of a batch are independent, so one cotangent gives a row for all of them: there are as many rows as numbers
-in the results of one circuit, for any batch size.
-"""
+"""Results of a compiled function and their Jacobian in one call, of which all rows are one native call."""
 
 from __future__ import annotations
 
@@ -13,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ..autograd import derivative_rule
-from ..execution.jacobian_rows import repeat_input
-from ..native import operators
+from ..autograd.jacobian import jacobian_rows, of_circuits
 from .calls import batch_size_of, pack_inputs, rows_of
 from .gradients import GradientPlan
 from .plan import NativeCall
@@ -48,12 +43,11 @@ def value_and_rows(found: GradientPlan, tensors: Sequence[Tensor]) -> tuple[Any,
     batch = batch_size_of(call, inputs)
     real, complex_, ket = derivative_rule.forward(call.id, inputs, batch * call.ket_bytes, call.recompute, True)
     leaves = [tensors[position] for position in found.leaves]
-    rows = _rows(found, call, inputs, ket, real, leaves)
     layout = call.result_layout
-    axis = int(call.has_batch)
+    rows = _rows(found, call, inputs, ket, real, leaves)
     jacobian = []
     for result in layout.results:
-        blocks = [each.narrow(axis, result.first, result.size) for each in rows]
+        blocks = [each.narrow(1, result.first, result.size) for each in rows]
         shape = result.batched_shape(batch if call.has_batch else None)
         jacobian.append([each.reshape(*shape, *leaf.shape) for each, leaf in zip(blocks, leaves, strict=True)])
     returned = found.plan.finish(*kept, *layout.split(real, complex_, rows_of(call, batch), call.has_batch))
@@ -63,31 +57,17 @@ def value_and_rows(found: GradientPlan, tensors: Sequence[Tensor]) -> tuple[Any,
 def _rows(
     found: GradientPlan, call: NativeCall, inputs: list[Tensor], ket: Tensor, real: Tensor, leaves: list[Tensor]
 ) -> list[Tensor]:
-    """The derivatives of all R numbers by each leaf, (R, *leaf) or (B, R, *leaf)."""
-    batch, count = real.shape
+    """The derivatives of all R numbers by each leaf, (B, R, *leaf)."""
     (requested,), (sources,) = found.requested, found.sources
     axes = call.program.input_axes()
-    is_batched = [tensor.dim() > axis for tensor, axis in zip(inputs, axes, strict=True)]
-    # A shared input stays shared unless its gradient is requested.
-    wide = [
-        repeat_input(tensor, is_batched[i], count, batch) if is_batched[i] or i in requested else tensor
-        for i, tensor in enumerate(inputs)
-    ]
-    keep = derivative_rule.keeps_state(count * batch * call.ket_bytes, call.device, call.recompute) and ket.numel()
-    kets = ket.repeat(count, 1) if keep else ket.new_empty((count * batch, 0))
-    units = torch.eye(count, dtype=real.dtype, device=real.device).repeat_interleave(batch, 0)
-    none = ket.new_empty((count * batch, 0))
-    gradients = operators.run_execute_vjp(call.id, wide, kets, units, none, requested)
-    lead = (batch, count) if call.has_batch else (count,)
-    totals = [leaf.new_zeros((*lead, *leaf.shape)) for leaf in leaves]
+    gradients = jacobian_rows(call.id, inputs, ket, (real.shape[1], 0), requested)
+    totals: list[Tensor | None] = [None] * len(leaves)
     for source, i, gradient in zip(sources, requested, gradients, strict=True):
         assert source.leaf is not None  # of a plan that `has_rows`
         leaf, total = leaves[source.leaf], totals[source.leaf]
-        of_leaf = gradient.real if gradient.is_complex() else gradient
-        if is_batched[i]:  # only circuit b depends on row b of the leaf
-            rows = of_leaf.reshape(count, batch, *leaf.shape[1:]).movedim(1, 0)
-            total.diagonal(0, 0, 2).add_(rows.movedim(0, -1))
-        else:
-            rows = of_leaf.reshape(count, batch, *leaf.shape)
-            total.add_(rows.movedim(1, 0).reshape(*lead, *leaf.shape))
-    return totals
+        is_batched = inputs[i].dim() > axes[i]
+        of_leaf = (gradient.real if gradient.is_complex() else gradient).to(leaf.dtype)
+        rows = of_circuits(of_leaf.reshape(*gradient.shape[:2], *leaf.shape[int(is_batched) :]), is_batched)
+        totals[source.leaf] = rows if total is None else total + rows
+    pairs = zip(leaves, totals, strict=True)
+    return [leaf.new_zeros((*real.shape, *leaf.shape)) if total is None else total for leaf, total in pairs]

@@ -270,7 +270,7 @@ class AdjointProducts:
 
     @torch.no_grad()
     def compute_jacobian(self, tapes: Sequence[Any]) -> tuple[Any, ...]:
-        """The Jacobians of the tapes, with all bras of a tape in one native batch.
+        """The Jacobians of the tapes, with all bras of a tape in one native call.
 
         Args:
             tapes: of ketgrad or PennyLane.
@@ -283,7 +283,7 @@ class AdjointProducts:
         Raises:
             RuntimeError: a tape has shots.
             NotImplementedError: a complex result depends on complex parameters.
-            MemoryError: a copy of the state for each element of the results does not fit.
+            MemoryError: the rows, one for each number of a circuit's results, do not fit.
         """
         return self.execute_and_compute_jacobian(tapes)[1]
 
@@ -297,7 +297,7 @@ class AdjointProducts:
         Raises:
             RuntimeError: a tape has shots.
             NotImplementedError: a complex result depends on complex parameters.
-            MemoryError: a copy of the state for each element of the results does not fit.
+            MemoryError: the rows, one for each number of a circuit's results, do not fit.
         """
         rows = [self._jacobian_rows(tape) for tape in as_aligned_tapes(tapes)]
         results = tuple([_results_of(of_tape) for of_tape in rows])
@@ -320,7 +320,7 @@ class AdjointProducts:
             RuntimeError: a tape has shots.
             ValueError: tangents differ from the trainable parameters in number or in shape.
             NotImplementedError: a complex result depends on complex parameters.
-            MemoryError: a copy of the state for each element of the results does not fit.
+            MemoryError: the rows, one for each number of a circuit's results, do not fit.
         """
         converted = as_aligned_tapes(tapes)
         if len(tangents) != len(converted):
@@ -355,7 +355,7 @@ class AdjointProducts:
                 "the Jacobian of a complex result by a complex parameter is no single complex number: a state depends "
                 "on the real and the imaginary part of a matrix independently; measure real results, or use compute_vjp"
             )
-        derivatives = jacobian_rows.jacobians(tape, run.groups[0], run.kets[0], results)
+        derivatives = jacobian_rows.jacobians(tape, run.groups[0], run.kets[0])
         return list(zip(derivatives, results, strict=True))
 
 

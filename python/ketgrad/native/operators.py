@@ -102,15 +102,18 @@ def run_execute_vjp(
 ) -> list[Tensor]:
     """Gradients of a real loss by the adjoint method, without autograd.
 
+    With **copies** of the circuits, one call computes the gradients of K losses, such as the rows of a Jacobian.
+
     Args:
         program, inputs: as in `run_execute`.
         ket: that of `run_execute`, not modified; (B, 0): it is recomputed.
-        g_real: cotangents (B, R) of the real results.
-        g_complex: cotangents (B, C) of the complex results, ∂L/∂Re z + i ∂L/∂Im z.
+        g_real: cotangents (B, R) of the real results; with copies (K, B, R).
+        g_complex: cotangents (B, C) of the complex results, ∂L/∂Re z + i ∂L/∂Im z; with copies (K, B, C).
         requested: the inputs whose gradients are computed; the backward sweep stops once none of them is left.
 
     Returns:
-        The gradients of the requested inputs, each in its input's shape; of a shared input summed over the batch.
+        The gradients of the requested inputs, each in its input's shape; of a shared input summed over the batch. With
+        copies each is (K, B, …), of shared inputs too.
 
     Raises:
         ValueError, MemoryError, IndexError: as in `run_execute`.
@@ -149,11 +152,13 @@ def run_execute_jvp(
 
     Args:
         program, inputs: as in `run_execute`.
-        tangents: the tangent of each input of `tangent_inputs`, in its shape.
+        tangents: the tangent of each input of `tangent_inputs`, in its shape; with copies (K, B, …), of shared inputs
+            too.
         tangent_inputs: the inputs that have a tangent.
 
     Returns:
-        The derivatives of the real results (B, R) and of the complex results (B, C).
+        The derivatives of the real results (B, R) and of the complex results (B, C); with copies (K, B, R) and
+        (K, B, C).
 
     Raises:
         ValueError, MemoryError, IndexError: as in `run_execute`.
@@ -177,6 +182,8 @@ def run_execute_vjp_jvp(
         cotangents: of the real and of the complex results, as in `run_execute_vjp`.
         cotangent_tangents: the tangents of the cotangents; (0,) for a zero tangent.
         requested: the inputs whose gradients' derivatives are computed.
+
+    Tangents and cotangents all have copies, or none of them.
 
     Returns:
         The derivatives of `run_execute_jvp`, and those of the gradients of `run_execute_vjp`.
