@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,11 @@
 #include "runtime/memory.h"
 
 namespace ketgrad::ops {
+
+// Real and complex results, and the ket.
+using Executed = std::tuple<Tensor, Tensor, Tensor>;
+// Real and complex results, or derivatives of them, and gradients.
+using ResultsAndGradients = std::tuple<Tensor, Tensor, std::vector<Tensor>>;
 
 inline Tensor empty(const std::vector<Index>& shape, ScalarType type) {
   return empty_on(torch::stable::Device(torch::headeronly::DeviceType::CPU), shape, type);

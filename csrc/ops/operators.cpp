@@ -13,8 +13,6 @@
 namespace ketgrad::ops {
 namespace {
 
-using Executed = std::tuple<Tensor, Tensor, Tensor>;
-
 template <class T>
 Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bool keep_ket) {
   const PreparedCall<T> prepared(std::move(program), inputs);
@@ -70,9 +68,6 @@ std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tens
   execute_vjp<T>(call, cotangents);
   return gradients;
 }
-
-// Real and complex results, or derivatives of them, and gradients.
-using ResultsAndGradients = std::tuple<Tensor, Tensor, std::vector<Tensor>>;
 
 template <class T>
 ResultsAndGradients execute_and_vjp_as(ProgramHandle program, const std::vector<Tensor>& inputs, const Tensor& g_real,
