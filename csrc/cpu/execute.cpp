@@ -34,8 +34,6 @@ constexpr int largest_lane_block = 32;
 constexpr int smallest_single = 5;
 // Amplitudes below which a pass takes less time than waking the pool.
 constexpr Index smallest_parallel_state = Index{1} << 13;
-// Amplitudes written, in all gates and samples, below which a whole call does.
-constexpr double smallest_parallel_call = 1 << 17;
 // Amplitudes in a tile. Ket, bra and factors of 2^13 fill a few hundred kilobytes, which second-level caches hold;
 // while the states themselves fit the third level, four times as many in float are faster, because there are fewer
 // passes. Measured, as are the runs: on 24 wires scattered rows were read at a fifth of the rate of copies, and with
@@ -95,6 +93,12 @@ bool chooses_lanes(const Call<T>& call, const EngineSet& level) {
 }
 
 template <class T>
+double amplitudes_written(const Call<T>& call) {
+  return static_cast<double>(call.batch) * static_cast<double>(call.dimension()) *
+         static_cast<double>(call.resources().work);
+}
+
+template <class T>
 Regime choose_regime(const Call<T>& call, const EngineSet& level) {
   const Index width = level.lanes<T>();
   Regime regime;
@@ -107,9 +111,7 @@ Regime choose_regime(const Call<T>& call, const EngineSet& level) {
   const Index groups = (call.batch + group - 1) / group;
   const bool large_state = in_use.spread || call.dimension() >= smallest_parallel_state;
   regime.parallel_passes = !regime.lanes && groups < call.threads && large_state;
-  const double written = static_cast<double>(call.batch) * static_cast<double>(call.dimension()) *
-                         static_cast<double>(call.resources().work);
-  const bool small_call = !in_use.spread && written < smallest_parallel_call;
+  const bool small_call = !in_use.spread && amplitudes_written(call) < smallest_parallel_call;
   const bool one_task = regime.parallel_passes || small_call;
   regime.tasks = one_task ? 1 : std::min<Index>(groups, call.threads);
   regime.samples_per_task = (groups + regime.tasks - 1) / regime.tasks * group;
@@ -276,6 +278,13 @@ CallPlan plan_call(const PlannedProgram& program, Index batch, int threads) {
 }
 
 template <class T>
+CallWork work_of(const Call<T>& call) {
+  if (call.planned->has_parts()) return work_of_parts(call);
+  const Regime regime = choose_regime(call, current_engines());
+  return {amplitudes_written(call), regime.tasks == 1 && !regime.parallel_passes};
+}
+
+template <class T>
 double workspace_bytes(const Call<T>& call, bool backward, bool keeps_ket) {
   if (call.planned->has_parts()) return parts_workspace_bytes(call, backward);
   const EngineSet& level = current_engines();
@@ -315,6 +324,8 @@ template void execute_tangents(const Call<float>&, const Directional<float>&);
 template void execute_tangents(const Call<double>&, const Directional<double>&);
 template CallPlan plan_call<float>(const PlannedProgram&, Index, int);
 template CallPlan plan_call<double>(const PlannedProgram&, Index, int);
+template CallWork work_of(const Call<float>&);
+template CallWork work_of(const Call<double>&);
 template double workspace_bytes(const Call<float>&, bool, bool);
 template double workspace_bytes(const Call<double>&, bool, bool);
 template double tangents_workspace_bytes(const Call<float>&, bool);

@@ -40,6 +40,18 @@ struct CallPlan {
 template <class T>
 CallPlan plan_call(const PlannedProgram& program, Index batch, int threads);
 
+// Amplitudes written, in all gates and samples, below which work takes less time than waking the pool.
+inline constexpr double smallest_parallel_call = 1 << 17;
+
+// What a call takes: about so many amplitudes are written, by one thread or by several.
+struct CallWork {
+  double written = 0;
+  bool on_one_thread = true;
+};
+
+template <class T>
+CallWork work_of(const Call<T>& call);
+
 // Calls of the engine's entry points since the library was loaded: a batch is one plan, so their number does not grow
 // with it.
 Index sweep_count();

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "cpu/execute.h"
-
 namespace ketgrad {
 
 namespace {
@@ -329,6 +327,18 @@ class PartsRun {
   Index complexes_;
 };
 
+// f(the call of each part, without inputs).
+template <class T, class F>
+void for_each_call(const Call<T>& whole, const F& f) {
+  for (const Part& part : whole.planned->parts.parts) {
+    Call<T> call;
+    call.planned = part.program.get();
+    call.batch = whole.batch * static_cast<Index>(part.members.size());
+    call.threads = whole.threads;
+    f(call);
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -364,18 +374,25 @@ void execute_parts_tangents(const Call<T>& call, const Directional<T>& direction
 template <class T>
 double parts_workspace_bytes(const Call<T>& call, bool backward) {
   double most = 0;
-  for (const Part& part : call.planned->parts.parts) {
-    Call<T> of_part;
-    of_part.planned = part.program.get();
-    of_part.batch = call.batch * static_cast<Index>(part.members.size());
-    of_part.threads = call.threads;
+  for_each_call(call, [&](const Call<T>& of_part) {
     const Program& program = of_part.program();
     double numbers = static_cast<double>(program.real_results() + 2 * program.complex_results());
     for (const InputSpec& input : program.inputs) numbers += 4.0 * static_cast<double>(input.numel());
     most =
         std::max(most, workspace_bytes(of_part, backward) + numbers * sizeof(T) * static_cast<double>(of_part.batch));
-  }
+  });
   return most;
+}
+
+template <class T>
+CallWork work_of_parts(const Call<T>& call) {
+  CallWork total;
+  for_each_call(call, [&](const Call<T>& of_part) {
+    const CallWork work = work_of(of_part);
+    total.written += work.written;
+    total.on_one_thread &= work.on_one_thread;
+  });
+  return total;
 }
 
 template void execute_parts(const Call<float>&, const Results<float>&);
@@ -388,5 +405,7 @@ template void execute_parts_tangents(const Call<float>&, const Directional<float
 template void execute_parts_tangents(const Call<double>&, const Directional<double>&);
 template double parts_workspace_bytes(const Call<float>&, bool);
 template double parts_workspace_bytes(const Call<double>&, bool);
+template CallWork work_of_parts(const Call<float>&);
+template CallWork work_of_parts(const Call<double>&);
 
 }  // namespace ketgrad

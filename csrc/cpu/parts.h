@@ -2,7 +2,7 @@
 // one batch, and the results are put together.
 #pragma once
 
-#include "cpu/call.h"
+#include "cpu/execute.h"
 
 namespace ketgrad {
 
@@ -21,5 +21,9 @@ void execute_parts_tangents(const Call<T>& call, const Directional<T>& direction
 // Bytes of working memory of the largest of them, as workspace_bytes says.
 template <class T>
 double parts_workspace_bytes(const Call<T>& call, bool backward);
+
+// Of all of them together.
+template <class T>
+CallWork work_of_parts(const Call<T>& call);
 
 }  // namespace ketgrad

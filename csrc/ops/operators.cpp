@@ -2,94 +2,16 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <optional>
-#include <string>
 #include <tuple>
 #include <vector>
 
 #include "cpu/execute.h"
 #include "cpu/values.h"
 #include "ops/checks.h"
-#include "runtime/huge_pages.h"
-#include "runtime/interrupt.h"
-#include "runtime/memory.h"
+#include "ops/cpu_call.h"
 
 namespace ketgrad::ops {
 namespace {
-
-Tensor empty(const std::vector<Index>& shape, ScalarType type) {
-  return empty_on(torch::stable::Device(torch::headeronly::DeviceType::CPU), shape, type);
-}
-
-// A large ket, in memory from the pool, which the next call reuses.
-template <class T>
-Tensor empty_ket(Index batch, Index size) {
-  const std::size_t bytes = 2 * sizeof(T) * static_cast<std::size_t>(batch * size);
-  if (bytes < smallest_large_buffer) return empty({batch, size}, complex_type<T>);
-  const std::vector<Index> shape{batch, size};
-  const std::vector<Index> strides{size, 1};
-  const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
-  const auto give_back = [bytes](void* block) { give_back_buffer(block, bytes); };
-  return torch::stable::from_blob(take_buffer(bytes), shape, strides, cpu, complex_type<T>, give_back);
-}
-
-void parallel(Index tasks, void (*body)(void*, Index), void* context) {
-  torch::stable::parallel_for(0, tasks, 1, [&](Index begin, Index end) {
-    for (Index task = begin; task < end; ++task) body(context, task);
-  });
-}
-
-// A call and the tensors that own its memory.
-template <class T>
-struct PreparedCall {
-  Arguments<T> arguments;
-  Call<T> call;
-
-  PreparedCall(ProgramHandle program, const std::vector<Tensor>& inputs)
-      : arguments(check_arguments<T>(std::move(program), inputs)) {
-    call.planned = arguments.program.get();
-    call.batch = arguments.batch;
-    call.inputs = std::move(arguments.views);
-    call.parallel = parallel;
-    call.threads = static_cast<int>(torch::stable::get_num_threads());
-    call.cancelled = cancel_hook();
-  }
-
-  // Copies of all circuits, copy after copy, which read the same inputs.
-  void copy(std::optional<Index> copies) {
-    arguments.copies = copies;
-    if (!copies.has_value()) return;
-    call.has_copies = true;
-    call.batch = arguments.samples();
-    for (InputView<T>& view : call.inputs) {
-      view.batched = view.batched && arguments.batch > 1;  // all samples share the values of one circuit
-      view.period = *copies > 1 ? arguments.batch : 0;
-    }
-  }
-
-  void move(const std::vector<const T*>& tangents) {
-    call.tangents = call.inputs;
-    for (std::size_t i = 0; i < tangents.size(); ++i) {
-      InputView<T>& view = call.tangents[i];
-      view.data = tangents[i];
-      if (call.has_copies) view.batched = true;
-      view.period = 0;
-    }
-  }
-};
-
-void require_room(double bytes, const PlannedProgram& program, Index batch, const char* what) {
-  if (bytes > always_fits) require_memory(bytes, what + call_text(program, batch));
-}
-
-template <class T>
-double result_bytes(const Call<T>& call) {
-  const Program& program = call.program();
-  const Index numbers = program.real_results() + 2 * program.complex_results();
-  return static_cast<double>(call.batch) * static_cast<double>(numbers) * sizeof(T);
-}
-
-using Executed = std::tuple<Tensor, Tensor, Tensor>;
 
 template <class T>
 Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bool keep_ket) {
@@ -148,9 +70,6 @@ std::vector<Tensor> execute_vjp_as(ProgramHandle program, const std::vector<Tens
   execute_vjp<T>(call, cotangents);
   return gradients;
 }
-
-// Real and complex results, or derivatives of them, and gradients.
-using ResultsAndGradients = std::tuple<Tensor, Tensor, std::vector<Tensor>>;
 
 template <class T>
 ResultsAndGradients execute_and_vjp_as(ProgramHandle program, const std::vector<Tensor>& inputs, const Tensor& g_real,

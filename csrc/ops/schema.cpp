@@ -24,4 +24,16 @@ STABLE_TORCH_LIBRARY(ketgrad, m) {
       "execute_vjp_jvp(int program, Tensor[] inputs, Tensor[] tangents, int[] with_tangent, Tensor g_real, Tensor "
       "g_complex, "
       "Tensor dg_real, Tensor dg_complex, int[] requested) -> (Tensor real, Tensor complex, Tensor[] gradients)");
+  // Several programs at once, on the CPU. `places` are those of the inputs of one program after the other among `inputs`.
+  // Results are flat, one program's rows after the other's; the ket is [1, K], or [1, 0] if it is not kept.
+  m.def(
+      "execute_many(int[] programs, Tensor[] inputs, int[] places, bool keep_ket) -> (Tensor real, Tensor complex, "
+      "Tensor ket)");
+  // Gradients of the requested inputs, each summed over the programs `chosen` that read it.
+  m.def(
+      "execute_vjp_many(int[] programs, Tensor[] inputs, int[] places, Tensor ket, Tensor g_real, Tensor g_complex, "
+      "int[] chosen, int[] requested) -> Tensor[]");
+  m.def(
+      "execute_and_vjp_many(int[] programs, Tensor[] inputs, int[] places, Tensor g_real, Tensor g_complex, int[] "
+      "requested) -> (Tensor real, Tensor complex, Tensor[] gradients)");
 }

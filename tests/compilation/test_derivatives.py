@@ -25,7 +25,7 @@ import hooks
 import ketgrad as kg
 import oracle
 from ketgrad.execution.batching import group_tapes
-from ketgrad.native import operators
+from ketgrad.native import many, operators
 
 DOUBLE = 1e-12
 SINGLE = 1e-5
@@ -63,19 +63,21 @@ class Counts(NamedTuple):
     execute: list[int]
     execute_vjp: list[int]
     execute_and_vjp: list[int]
+    execute_and_vjp_many: list[int]
 
 
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
-    found = Counts([], [], [])
+    found = Counts([], [], [], [])
     for name, calls in found._asdict().items():
-        original = getattr(operators, f"run_{name}")
+        module = many if name.endswith("many") else operators
+        original = getattr(module, f"run_{name}")
 
         def counted(*args: Any, original: Any = original, calls: list[int] = calls) -> Any:
             calls.append(1)
             return original(*args)
 
-        monkeypatch.setattr(operators, f"run_{name}", counted)
+        monkeypatch.setattr(module, f"run_{name}", counted)
     return found
 
 
@@ -174,9 +176,9 @@ def test_one_operator_where_cotangents_are_known(counts: Counts) -> None:
     assert not gradient.requires_grad
     batch = kg.compile(classifier)
     batch.value_and_grad(angles(5, 3), angles(2, 3, 3), argnums=(0, 1), loss=kg.MeanSquaredError(angles(5, 2)))
-    assert [len(calls) for calls in counts] == [0, 0, 2]
+    assert [len(calls) for calls in counts] == [0, 0, 2, 0]
     compiled.value_and_grad(angles(3), loss=lambda z: z**2)
-    assert [len(calls) for calls in counts] == [1, 1, 2]
+    assert [len(calls) for calls in counts] == [1, 1, 2, 0]
     assert compiled.traces == batch.traces == 1
 
 
@@ -353,7 +355,8 @@ def test_sums_of_results(counts: Counts) -> None:
     agree(kg.compile(lambda w: several(w)[1]), weights, loss=sum)
     agree(kg.compile(lambda w: kg.Tape([kg.RX(w[0], wires=0)], [kg.probs()])), weights, loss=sum)
     agree(kg.compile(lambda w: [energy(w)]), weights, loss=sum)
-    assert len(counts.execute_and_vjp) == 2 + 2 + 1 + 1 + 1
+    assert len(counts.execute_and_vjp) == 3
+    assert len(counts.execute_and_vjp_many) == 2  # of three tapes of two structures, and of two
     value = singles.value_and_backward(weights := weights.requires_grad_(), loss=sum)
     torch.testing.assert_close(value, sum(singles(weights)).detach())
     torch.testing.assert_close(weights.grad, torch.autograd.grad(sum(singles(weights)), weights)[0])
@@ -369,6 +372,7 @@ def test_sums_that_are_not_of_all_numbers(counts: Counts) -> None:
     with pytest.raises(TypeError):
         kg.compile(several).value_and_grad(angles(3), loss=sum)
     assert not counts.execute_and_vjp
+    assert not counts.execute_and_vjp_many
 
 
 def test_squared_errors_that_torch_differentiates(counts: Counts) -> None:
@@ -380,6 +384,7 @@ def test_squared_errors_that_torch_differentiates(counts: Counts) -> None:
     assert targets.grad is not None
     assert targets.grad.abs().min() > 0
     assert not counts.execute_and_vjp
+    assert not counts.execute_and_vjp_many
 
 
 def test_squared_errors_of_another_shape_are_refused() -> None:
@@ -583,7 +588,7 @@ def test_jacobians(measured: str, size: int, recompute: bool | None) -> None:
 def test_jacobians_are_one_native_batch(counts: Counts) -> None:
     compiled = kg.compile(lambda w: kg.Tape(energy(w).operations, [kg.probs()]))
     compiled.value_and_jacobian(angles(3))
-    assert [len(calls) for calls in counts] == [1, 1, 0]
+    assert [len(calls) for calls in counts] == [1, 1, 0, 0]
 
 
 def test_jacobians_of_what_torch_computes() -> None:

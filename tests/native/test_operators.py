@@ -325,6 +325,8 @@ LONG_CALLS = {
     "unitary": "kg.execute([kg.Tape([*layer(22), kg.QubitUnitary(np.eye(2**11), wires=range(11))], [kg.probs(0)])])",
     "hermitian": "kg.execute([kg.Tape(layer(22), [kg.var(kg.Hermitian(np.eye(2**11), wires=range(11)))])])",
     "matrix": "kg.matrix(layer(11), dtype=torch.float32)",
+    "programs that are tasks": "tasks()",
+    "programs in turn": "in_turn()",
 }
 
 # A process that makes the calls that it is told, each until it is interrupted. What follows an interrupt must not find
@@ -332,7 +334,9 @@ LONG_CALLS = {
 CALLER = """
 import signal, sys, warnings
 import numpy as np, torch, ketgrad as kg
+from ketgrad.execution.batching import group_tapes
 from ketgrad.execution.programs import build_program
+from ketgrad.native.many import Programs, run_execute_many
 warnings.filterwarnings("ignore")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
@@ -346,6 +350,14 @@ circuit = kg.compile(lambda w: kg.Tape(
     [g for l in range(40) for q in range(22) for g in (kg.RX(w[l, q], q), kg.CNOT([q, (q + 1) % 22]))],
     [kg.expval(kg.Z(0))]))
 compiled = torch.compile(lambda w: circuit(w) * 2, backend="aot_eager")
+
+def many_times(n, depth, count):
+    (group,) = group_tapes([kg.Tape([kg.RX(torch.tensor(0.1), wires=0), *(depth * layer(n))], [kg.expval(kg.Z(0))])])
+    size = len(group.inputs)
+    programs = Programs((group.binding.id,) * count, tuple(range(size)) * count, ((size, 1, 0),) * count)
+    return lambda: run_execute_many(programs, group.inputs, False)
+
+tasks, in_turn = many_times(12, 40, 20000), many_times(18, 20, 200)
 for line in sys.stdin:
     name, call = line.rstrip().split(": ", 1)
     x = torch.tensor(0.1, requires_grad=name == "gradient")

@@ -12,7 +12,9 @@ results and tangents v of the inputs, the extension has four operators that are 
 | `ExecuteVjpJvp` | J v and ∂(Jᵀ g)/∂x · v | refused (`THIRD_DERIVATIVE`)     | refused (`THIRD_DERIVATIVE`)     |
 
 A fifth operator, `execute_and_vjp`, computes r and Jᵀ (g + c r) for a number c in one sweep. It has no derivatives, and
-is called where autograd records nothing: by `value_and_grad` of compiled functions (`compilation/gradients`).
+is called where autograd records nothing: by `value_and_grad` of compiled functions (`compilation/gradients`). Nor have
+those for several programs (`native/many`): the gradients of a joint call that are differentiated again are those of
+`ExecuteVjp`, program by program (`gradients_of_many`).
 
 By x, `ExecuteVjp` needs ∂(v · Jᵀ g)/∂x, which is ∂(Jᵀ g)/∂x · v because second derivatives commute. Under `vmap` each
 function stays one native call (`vmap_fold`): with more circuits if inputs are mapped, and otherwise with **copies** of
@@ -24,7 +26,7 @@ Who differentiates when:
 | who                                      | applies the rule by                                | second derivatives   |
 |------------------------------------------|----------------------------------------------------|----------------------|
 | `kg.execute`, `kg.ExecuteTapes`, eager   | one node for all tapes (`execution/execute_tapes`) | `ExecuteVjp`         |
-| compiled functions, eager                | a node per native call (`compilation/calls`)       | `ExecuteVjp`         |
+| compiled functions, eager                | a node for all native calls (`compilation/calls`)  | `ExecuteVjp`         |
 | a program by its id, eager               | `Execute` as a node (`functions.execute_program`)  | `ExecuteVjp`         |
 | backward with create_graph=True          | `ExecuteVjp` as a node (`program_vjp`)             | as in the table      |
 | torch.func: grad, vjp, jvp, vmap, nested | the functions at each level (`interpreter_levels`) | as in the table      |
@@ -53,7 +55,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from ..native import operators
+from ..native import many, operators
 from ..native.library import _C
 from . import interpreter_levels
 from .interpreter_levels import apply
@@ -141,6 +143,34 @@ def gradients(
     if not requested:
         return [None] * len(inputs)
     return _scatter(vjp(program, inputs, ket, *cotangents, requested), requested, len(inputs))
+
+
+def forward_many(
+    programs: many.Programs, inputs: Sequence[Tensor], ket_bytes: int, recompute: bool | None, is_differentiated: bool
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """`forward` of several programs: results and kets as `many.run_execute_many` returns them."""
+    keep = is_differentiated and keeps_state(ket_bytes, inputs[0].device, recompute)
+    return many.run_execute_many(programs, inputs, keep)
+
+
+def gradients_of_many(
+    programs: many.Programs,
+    inputs: Sequence[Tensor],
+    kets: Sequence[Tensor],
+    cotangents: tuple[Tensor, Tensor],
+    chosen: Sequence[int],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """`gradients` of several programs, of which some are `chosen`; see `many.run_execute_vjp_many`."""
+    requested = _positions(needed)
+    if not requested:
+        return [None] * len(inputs)
+    operators.refuse_legacy_vmap(cotangents)
+    if interpreter_levels.is_recorded((*inputs, *cotangents)):
+        found = many.vjp_one_by_one(programs, inputs, None, cotangents, chosen, requested, program_vjp)
+    else:
+        found = many.run_execute_vjp_many(programs, inputs, kets, cotangents, chosen, requested)
+    return _scatter(found, requested, len(inputs))
 
 
 def _positions(flags: Sequence[bool]) -> tuple[int, ...]:

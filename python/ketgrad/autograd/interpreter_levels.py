@@ -68,7 +68,7 @@ def apply(function: _Function, *args: Any) -> tuple[Tensor, ...]:
 
     Where nobody records or transforms it, that is `function.forward(*args)`.
     """
-    if not is_transforming() and not (torch.is_grad_enabled() and any(_requires_grad(a) for a in args)):
+    if not is_recorded(args):
         return function.forward(*args)  # type: ignore[no-any-return]
     args = tuple([unwrap_if_dead(a) if isinstance(a, Tensor) else a for a in args])
     top: Any = peek_interpreter_stack()
@@ -83,6 +83,11 @@ def apply(function: _Function, *args: Any) -> tuple[Tensor, ...]:
         with enable_single_level_autograd_function():
             return _node(function).apply(*lifted)  # type: ignore[no-any-return]
     return function.apply(*args)  # type: ignore[no-any-return]
+
+
+def is_recorded(args: Iterable[Any]) -> bool:
+    """Whether transforms or autograd record a function of these arguments."""
+    return is_transforming() or (torch.is_grad_enabled() and any(_requires_grad(a) for a in args))
 
 
 def _requires_grad(arg: Any) -> bool:

@@ -110,6 +110,12 @@ def _refuse_compiled(ctx: Any, *cotangents: Any) -> None:
     raise NotImplementedError(COMPILED_SECOND_DERIVATIVE)
 
 
+def _refuse_many(ctx: Any, *cotangents: Any) -> None:
+    raise NotImplementedError(
+        "the raw operators for several programs have no derivatives; use kg.execute, or what kg.compile returns"
+    )
+
+
 def _no_context(ctx: Any, inputs: Any, output: Any) -> None:
     """Saves nothing, because the backward pass raises."""
 
@@ -218,3 +224,5 @@ _register_autograd("execute_exported", _backward_exported, _setup_exported)
 _register_autograd("execute", _backward_execute, _setup_execute)
 for _name in ("execute_vjp", "execute_and_vjp", "execute_jvp", "execute_vjp_jvp"):
     _register_autograd(_name, _refuse_compiled, _no_context)
+for _name in ("execute_many", "execute_vjp_many", "execute_and_vjp_many"):
+    _register_autograd(_name, _refuse_many, _no_context)

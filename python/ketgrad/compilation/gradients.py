@@ -1,9 +1,8 @@
 """Value and gradient of a compiled function in one call, without a node of autograd for its circuits.
 
 Where the value is the sum of all results, or linear or quadratic in those of one native call (its only number,
-`MeanSquaredError`), its cotangents are known without torch: one operator goes forward and back, `run_execute_and_vjp`.
-Otherwise the native calls go forward, torch differentiates what becomes of their results, which are small, and the
-native calls go back.
+`MeanSquaredError`), its cotangents are known without torch: one operator goes forward and back. Otherwise the native
+calls go forward, torch differentiates what becomes of their results, which are small, and the native calls go back.
 Parameters that torch computes are differentiated by torch in either case.
 """
 
@@ -15,19 +14,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..autograd import derivative_rule
 from ..execution.batching import like_parameter
-from ..native import operators
-from .calls import batch_size_of, pack_inputs, rows_of
+from .joint_call import Unit
 from .losses import MeanSquaredError
-from .plan import CompiledPlan, NativeCall
+from .native_call import NativeCall, View, pack_inputs
+from .plan import CompiledPlan
 
 Loss = Callable[[Any], Tensor]
 """What a compiled function returned → one real number."""
 
 
 class RequestedInput(NamedTuple):
-    """Where a requested input of a native call comes from.
+    """Where a requested input of a native call, or of a joint one, comes from.
 
     Attributes:
         tensor: its tensor, among those that the call takes.
@@ -41,25 +39,25 @@ class RequestedInput(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The results of a native call where they are real, and the function returns nothing but results.
+    """The results of a native or joint call where they are real, and the function returns nothing but results.
 
     Attributes:
         shape: of what the function returns, if that is the results of one tape; several are stacked in a last axis.
-        rows: as the operators have them, (B, R).
+        rows: as the operators have them, (B, R), or (N,) of a joint call.
         is_summed: whether Python's `sum` of what the function returns adds up just these numbers, of each call.
-        ones: cotangents of all, (B, R).
-        no_complex: the cotangents of no complex results, (B, 0).
+        ones: cotangents of all, in the shape `rows`.
+        no_complex: the cotangents of no complex results, (B, 0) or (0,).
     """
 
     shape: tuple[int, ...] | None
-    rows: tuple[int, int]
+    rows: tuple[int, ...]
     is_summed: bool
     ones: Tensor
     no_complex: Tensor
 
     def of_squared_error(self, targets: Tensor) -> tuple[Tensor, float] | None:
         """Cotangents g + c · numbers of `MeanSquaredError`, as g and c; None where torch must find them."""
-        size = self.rows[0] * self.rows[1]
+        size = self.ones.numel()
         is_known = targets.shape == self.shape and targets.dtype is self.ones.dtype
         if not is_known or targets.device != self.ones.device or targets.requires_grad or not size:
             return None
@@ -73,9 +71,10 @@ class GradientPlan(NamedTuple):
     Attributes:
         plan: the plan.
         leaves: the positions of the differentiated tensors among those that the plan takes.
-        requested: for each native call the inputs whose gradients it computes, and `sources` where they come from.
+        requested: for each of the plan's `units` the inputs whose gradients it computes, and `sources` where they come
+            from.
         is_direct: whether torch computes nothing of the differentiated tensors.
-        numbers: of each native call, if the function returns nothing but real results; otherwise empty.
+        numbers: of each unit, if the function returns nothing but real results; otherwise empty.
     """
 
     plan: CompiledPlan
@@ -91,11 +90,11 @@ class GradientPlan(NamedTuple):
         return self.plan.bytes
 
     def cotangents(self, loss: Loss | None) -> list[tuple[Tensor, float]] | None:
-        """Those of the value, for each call g and c, where they are g + c · numbers; otherwise None."""
+        """Those of the value, for each unit g and c, where they are g + c · numbers; otherwise None."""
         numbers = self.numbers
         if loss is sum:
             return [(each.ones, 0.0) for each in numbers] if numbers and numbers[0].is_summed else None
-        if len(numbers) != 1:
+        if len(numbers) != 1 or numbers[0].shape is None:
             return None
         if loss is None:
             return [(numbers[0].ones, 0.0)] if numbers[0].shape == () else None
@@ -108,20 +107,22 @@ def gradient_plan(plan: CompiledPlan, tensors: Sequence[Tensor], leaves: tuple[i
     copies = as_leaves(tensors, leaves)
     with torch.inference_mode(False), torch.enable_grad():
         *passed, kept = plan.arithmetic(*copies)
-        numbers = _numbers(plan, passed)
+        passed_to_units = plan.passed_to_units([*passed, kept])
+        numbers = _numbers(plan, passed_to_units)
     index = {id(copies[position]): i for i, position in enumerate(leaves)}
     requested, sources = [], []
-    for call, of_call in zip(plan.calls, passed, strict=True):
-        trained = [i for i, tensor in enumerate(of_call) if tensor.requires_grad]
-        requested.append(tuple([call.views[i].input for i in trained]))
-        sources.append(tuple([_requested_input(call, i, of_call[i], index.get(id(of_call[i]))) for i in trained]))
-    is_read = all(each.leaf is not None for of_call in sources for each in of_call)
+    for unit, of_unit in zip(plan.units, passed_to_units, strict=True):
+        trained = [i for i, tensor in enumerate(of_unit) if tensor.requires_grad]
+        requested.append(tuple([unit.views[i].input for i in trained]))
+        sources.append(
+            tuple([_requested_input(unit.views[i], i, of_unit[i], index.get(id(of_unit[i]))) for i in trained])
+        )
+    is_read = all(each.leaf is not None for of_unit in sources for each in of_unit)
     is_direct = is_read and not any(tensor.requires_grad for tensor in kept)
     return GradientPlan(plan, leaves, tuple(requested), tuple(sources), is_direct, numbers)
 
 
-def _requested_input(call: NativeCall, i: int, tensor: Tensor, leaf: int | None) -> RequestedInput:
-    view = call.views[i]
+def _requested_input(view: View, i: int, tensor: Tensor, leaf: int | None) -> RequestedInput:
     return RequestedInput(i, leaf, view.shape is None and view.dtype is tensor.dtype)
 
 
@@ -130,12 +131,11 @@ def _numbers(plan: CompiledPlan, passed: Sequence[Sequence[Tensor]]) -> tuple[Nu
         return ()
     are_summed = all(_is_summed(call, plan.returns_tuple) for call in plan.calls)
     found = []
-    for call, of_call in zip(plan.calls, passed, strict=True):
-        batch = batch_size_of(call, pack_inputs(call, of_call))
-        rows = (batch, call.result_layout.real_size)
-        ones = torch.ones(rows, dtype=call.real, device=call.device)
-        no_complex = torch.empty((batch, 0), dtype=call.real.to_complex(), device=call.device)
-        found.append(Numbers(_shape_of_one_tape(plan, batch), rows, are_summed, ones, no_complex))
+    for unit, of_unit in zip(plan.units, passed, strict=True):
+        batch: Any = unit.batch_of(pack_inputs(unit.views, unit.constants, of_unit))
+        ones = torch.ones(unit.real_shape(batch), dtype=unit.real, device=unit.device)
+        no_complex = torch.empty((*ones.shape[:-1], 0), dtype=unit.real.to_complex(), device=unit.device)
+        found.append(Numbers(_shape_of_one_tape(plan, batch), ones.shape, are_summed, ones, no_complex))
     return tuple(found)
 
 
@@ -178,28 +178,30 @@ def value_and_gradients(
         with torch.enable_grad():
             passed = found.plan.arithmetic(*tensors)
     gradients = _Gradients(found, [tensors[position] for position in found.leaves])
+    of_units = found.plan.passed_to_units(passed)
     known = found.cotangents(loss)
     if known is not None:
         reals = []
-        for i, (call, numbers) in enumerate(zip(found.plan.calls, found.numbers, strict=True)):
-            cotangents, curvature = known[i]
-            real, _, of_inputs = operators.run_execute_and_vjp(
-                call.id, pack_inputs(call, passed[i]), cotangents, numbers.no_complex, curvature, found.requested[i]
-            )
-            gradients.add(found.sources[i], passed[i], of_inputs)
+        for unit, of_unit, requested, sources, numbers, (cotangents, curvature) in zip(
+            found.plan.units, of_units, found.requested, found.sources, found.numbers, known, strict=True
+        ):
+            inputs = pack_inputs(unit.views, unit.constants, of_unit)
+            joined = (cotangents, numbers.no_complex)
+            real, of_inputs = unit.forward_and_vjp(inputs, joined, curvature, requested)
+            gradients.add(sources, of_unit, of_inputs)
             reals.append(real)
         return _value(reals, found.numbers[0], loss), gradients.total()
-    sweeps = [_Sweep(call, of_call) for call, of_call in zip(found.plan.calls, passed, strict=False)]
+    sweeps = [_Sweep(unit, of_unit) for unit, of_unit in zip(found.plan.units, of_units, strict=True)]
     with torch.enable_grad():
         returned = found.plan.finish(*passed[-1], *[result for sweep in sweeps for result in sweep.results()])
         value = returned if loss is None else loss(returned)
     require_number(value)
     roots = [root for sweep in sweeps for root in sweep.numbers]
     cotangents_left = gradients.of_value(value, roots, accumulates)
-    for sweep, of_call, requested, sources in zip(sweeps, passed, found.requested, found.sources, strict=False):
+    for sweep, of_unit, requested, sources in zip(sweeps, of_units, found.requested, found.sources, strict=True):
         given = [cotangents_left.pop(0) for _ in sweep.numbers]
         if requested and any(cotangent is not None for cotangent in given):
-            gradients.add(sources, of_call, sweep.back(given, requested))
+            gradients.add(sources, of_unit, sweep.back(given, requested))
     return value.detach(), gradients.total()
 
 
@@ -232,38 +234,35 @@ def as_leaves(tensors: Sequence[Tensor], leaves: Sequence[int]) -> list[Tensor]:
 
 
 class _Sweep:
-    """A native call, forward and back.
+    """A native call, or a joint one, forward and back.
 
     Attributes:
         numbers: its real and its complex results, those of them that there are: leaves of torch's graph.
     """
 
-    def __init__(self, call: NativeCall, tensors: Sequence[Tensor]) -> None:
-        self.call = call
+    def __init__(self, unit: Unit, tensors: Sequence[Tensor]) -> None:
+        self.unit = unit
         with torch.no_grad():
-            self.inputs = pack_inputs(call, tensors)
-        self.batch = batch_size_of(call, self.inputs)
-        size = self.batch * call.ket_bytes
-        self.real, self.complex, self.ket = derivative_rule.forward(call.id, self.inputs, size, call.recompute, True)
-        layout = call.result_layout
-        self.has_numbers = (bool(layout.real_size), bool(layout.complex_size))
-        both = zip((self.real, self.complex), self.has_numbers, strict=True)
+            self.inputs = pack_inputs(unit.views, unit.constants, tensors)
+        batch: Any = unit.batch_of(self.inputs)
+        self.batch = batch
+        self.real, self.complex, self.kets = unit.forward(self.inputs, batch, True)
+        both = zip((self.real, self.complex), unit.has_numbers, strict=True)
         self.numbers = [each.requires_grad_() for each, has_numbers in both if has_numbers]
 
     def results(self) -> tuple[Tensor, ...]:
         """The results of its tapes, tape after tape."""
-        call = self.call
-        return call.result_layout.split_views(self.real, self.complex, rows_of(call, self.batch), call.has_batch)
+        return self.unit.split_views(self.real, self.complex, self.batch)
 
     def back(self, cotangents: list[Tensor | None], requested: Sequence[int]) -> Sequence[Tensor]:
         """The gradients of some inputs, for cotangents of its numbers."""
         given = iter(cotangents)
         joined = []
-        for each, has_numbers in zip((self.real, self.complex), self.has_numbers, strict=True):
+        for each, has_numbers in zip((self.real, self.complex), self.unit.has_numbers, strict=True):
             cotangent = next(given) if has_numbers else None
             joined.append(torch.zeros_like(each) if cotangent is None else cotangent)
         g_real, g_complex = joined
-        return operators.run_execute_vjp(self.call.id, self.inputs, self.ket, g_real, g_complex, requested)
+        return self.unit.vjp(self.inputs, self.kets, (g_real, g_complex), requested)
 
 
 class _Gradients:

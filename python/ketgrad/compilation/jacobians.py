@@ -10,9 +10,8 @@ from torch import Tensor
 
 from ..autograd import derivative_rule
 from ..autograd.jacobian import jacobian_rows, of_circuits
-from .calls import batch_size_of, pack_inputs, rows_of
 from .gradients import GradientPlan
-from .plan import NativeCall
+from .native_call import NativeCall, pack_inputs
 
 
 def has_rows(found: GradientPlan, tensors: Sequence[Tensor]) -> bool:
@@ -39,8 +38,8 @@ def value_and_rows(found: GradientPlan, tensors: Sequence[Tensor]) -> tuple[Any,
     """
     call = found.plan.calls[0]
     passed, kept = found.plan.arithmetic(*tensors)
-    inputs = pack_inputs(call, passed)
-    batch = batch_size_of(call, inputs)
+    inputs = pack_inputs(call.views, call.constants, passed)
+    batch = call.batch_of(inputs)
     real, complex_, ket = derivative_rule.forward(call.id, inputs, batch * call.ket_bytes, call.recompute, True)
     leaves = [tensors[position] for position in found.leaves]
     layout = call.result_layout
@@ -50,7 +49,7 @@ def value_and_rows(found: GradientPlan, tensors: Sequence[Tensor]) -> tuple[Any,
         blocks = [each.narrow(1, result.first, result.size) for each in rows]
         shape = result.batched_shape(batch if call.has_batch else None)
         jacobian.append([each.reshape(*shape, *leaf.shape) for each, leaf in zip(blocks, leaves, strict=True)])
-    returned = found.plan.finish(*kept, *layout.split(real, complex_, rows_of(call, batch), call.has_batch))
+    returned = found.plan.finish(*kept, *call.split(real, complex_, batch))
     return returned, jacobian
 
 

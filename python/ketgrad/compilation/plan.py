@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,58 +11,10 @@ import torch
 from torch import Tensor
 
 from ..execution.programs import Circuit
-from ..execution.results import ResultLayout
-from ..native.library import _C
+from .joint_call import JointCall, Unit
+from .native_call import NativeCall
 from .tracing.captures import ContainerGuard
 from .tracing.trace import Captured, guard_of, name_of
-
-
-class View(NamedTuple):
-    """How a tensor of the plan becomes an input of a native call.
-
-    Attributes:
-        input: its position among the inputs of the program.
-        shape: the shape that the tensor is reshaped to; None if it needs none.
-        dtype: of the input.
-        is_real: whether the tensor is real and the input complex.
-    """
-
-    input: int
-    shape: tuple[int, ...] | None
-    dtype: torch.dtype
-    is_real: bool
-
-
-class NativeCall(NamedTuple):
-    """One operator call, for tapes of one structure.
-
-    Attributes:
-        program: keeps the program alive; `id` is its id.
-        real: the dtype of its real numbers.
-        views: one for each tensor that the plan's code passes to the call.
-        constants: the inputs of the program, None for those that are views.
-        batched: the position of an input with a batch axis, −1 if there is none.
-        ket_bytes: of one final state.
-        recompute: whether the backward pass recomputes the final states; None: decided by their size.
-        tapes: the positions of its tapes among those that the function returned.
-        result_layout: of one tape.
-        has_batch: whether the tapes have a batch axis.
-        rows: the number of circuits of each tape; None: equal for all tapes.
-    """
-
-    program: _C.Program
-    id: int
-    device: torch.device
-    real: torch.dtype
-    views: tuple[View, ...]
-    constants: tuple[Tensor | None, ...]
-    batched: int
-    ket_bytes: int
-    recompute: bool | None
-    tapes: tuple[int, ...]
-    result_layout: ResultLayout
-    has_batch: bool
-    rows: tuple[int, ...] | None
 
 
 class CompiledPlan(NamedTuple):
@@ -74,7 +26,8 @@ class CompiledPlan(NamedTuple):
         finish: (tensors from `arithmetic`, then the results of the calls) → what the function returns.
         source, ending: the code of `arithmetic` and of `finish`.
         objects: the objects of the names in the code.
-        calls: the operator calls.
+        calls: the native calls.
+        units: what is called at once: all of them as one `JointCall`, or one after the other.
         circuits: the circuits of each call while tracing.
         captured: the tensors that the function reads from outside.
         containers: the guard of the containers outside it; None: it depends on none.
@@ -89,12 +42,18 @@ class CompiledPlan(NamedTuple):
     ending: str
     objects: dict[str, Any]
     calls: tuple[NativeCall, ...]
+    units: tuple[Unit, ...]
     circuits: tuple[Circuit, ...]
     captured: tuple[Captured, ...]
     containers: ContainerGuard | None
     arguments: str
     batched_arguments: tuple[int, ...]
     unread: dict[int, tuple[int, ...]]
+
+    def passed_to_units(self, passed: Sequence[Sequence[Tensor]]) -> Sequence[Sequence[Tensor]]:
+        """The tensors that each unit takes, of what `arithmetic` returned."""
+        units = self.units
+        return (units[0].take(passed),) if units and isinstance(units[0], JointCall) else passed[:-1]
 
     @property
     def returns_tuple(self) -> bool | None:

@@ -32,7 +32,7 @@ _execute_vjp_jvp = torch.ops.ketgrad.execute_vjp_jvp.default
 def _native(operator: Any, program: int, inputs: Sequence[Tensor], *others: Any) -> Any:
     """Call an operator below autograd; MemoryError on a GPU becomes torch.OutOfMemoryError."""
     if is_profiling():
-        _plan_by_name(program, inputs)
+        plan_by_name(program, inputs)
     try:
         with BelowAutograd():
             return operator(program, inputs, *others)
@@ -42,7 +42,7 @@ def _native(operator: Any, program: int, inputs: Sequence[Tensor], *others: Any)
         raise
 
 
-def _plan_by_name(program: int, inputs: Sequence[Tensor]) -> None:
+def plan_by_name(program: int, inputs: Sequence[Tensor]) -> None:
     """Make the plan of a call now, so that a profiler shows it by name; otherwise the operator's first call does."""
     found = _C.find_program(program)
     is_well_formed = len(inputs) == len(found.input_axes())  # otherwise the operator raises

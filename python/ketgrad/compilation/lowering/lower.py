@@ -17,7 +17,9 @@ from ...circuit.tape import Tape
 from ...execution.batching import common_type
 from ...execution.programs import Circuit, describe_circuit, require_room, write_program
 from ...execution.results import Result, ResultLayout
-from ..plan import CompiledPlan, NativeCall, describe_tensor
+from ..joint_call import units_of
+from ..native_call import NativeCall
+from ..plan import CompiledPlan, describe_tensor
 from ..tracing.trace import Trace
 from .code_writer import CodeWriter
 from .parameters import ParameterReader, TracedParameter
@@ -119,6 +121,7 @@ class Lowering:
             ending=ending.source,
             objects=self.writer.objects,
             calls=tuple(self.calls),
+            units=units_of(self.calls, self.passed),
             circuits=tuple(self.circuits),
             captured=tuple(self.trace.captured),
             containers=None,
@@ -133,6 +136,7 @@ def _native_call(inputs: ProgramInputs, positions: tuple[int, ...], recompute: b
     tape = inputs.tapes[0]
     given = list(inputs.all().values())
     program = write_program(tape, [(each.is_complex, each.shape) for each in given], inputs.places())
+    layout = ResultLayout.of(tape.measurements, tape.num_wires)
     sizes = [1 if each.batch_size is None else each.batch_size for each in inputs.tapes]
     return NativeCall(
         program=program,
@@ -145,7 +149,8 @@ def _native_call(inputs: ProgramInputs, positions: tuple[int, ...], recompute: b
         ket_bytes=2 * inputs.real.itemsize * program.ket_size,
         recompute=recompute,
         tapes=positions,
-        result_layout=ResultLayout.of(tape.measurements, tape.num_wires),
+        result_layout=layout,
+        has_numbers=(layout.real_size > 0, layout.complex_size > 0),
         has_batch=inputs.has_batch,
         rows=tuple(sizes) if len(set(sizes)) > 1 else None,
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...circuit.tape import Tape
 from ...execution.programs import REAL_DIAGONAL_KIND, SCALAR_KINDS, VECTOR_KIND, Place, Slot
-from ..plan import View
+from ..native_call import View
 from .code_writer import CodeWriter
 from .parameters import TracedParameter
 
