@@ -198,7 +198,7 @@ class Evolution {
    public:
     // Not inlined: it is long, and each loop over blocks would have a copy.
     [[gnu::noinline]] Factors(const Evolution& evolution, const N* values, int count, bool inverse) {
-      double angles[most * width];
+      double angles[most * width] = {};  // as many as there are: compilers warn of the rest
       double sines[most * width];
       double cosines[most * width];
       double rates[is_dual<N> ? most * width : 1];  // tangents of the angles

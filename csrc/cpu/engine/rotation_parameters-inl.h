@@ -60,7 +60,9 @@ class HalfAngles {
  public:
   // The group is looked at in each call.
   HalfAngles(const Call<T>& call, const Plan& plan, bool inverse, const SampleGroup& group)
-      : call_(call), plan_(plan), inverse_(inverse), group_(group) {}
+      : call_(call), plan_(plan), inverse_(inverse), group_(group) {
+    for (int i = 0; i < static_cast<int>(call.inputs.size()); ++i) some_per_sample_ |= call.is_per_sample(i);
+  }
 
   // Makes room for `lanes` of each angle of an operation; returns where the first is.
   int add(const TileOp& op, int lanes) {
@@ -102,6 +104,7 @@ class HalfAngles {
   }
 
   bool reads_batched(const TileOp& op) const {
+    if (!some_per_sample_) return false;
     if (const auto* block = std::get_if<RotationBlock>(&op)) return reads_batched(block->rotations);
     if (const auto* phase = std::get_if<CosetPhase>(&op)) return reads_batched(phase->rotation);
     const auto& strings = std::get<Phases>(op).strings;
@@ -144,6 +147,7 @@ class HalfAngles {
   const Plan& plan_;
   const bool inverse_;
   const SampleGroup& group_;
+  bool some_per_sample_ = false;  // of the inputs
   std::vector<double> halves_;
   std::vector<double> sines_;
   std::vector<double> cosines_;
