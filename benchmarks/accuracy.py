@@ -122,7 +122,7 @@ def controlled(wires: int, draw: Draw, precision: str) -> Steps:
 
 
 def unfused(wires: int, draw: Draw, precision: str) -> Steps:
-    """Gates that take a pass each, QubitUnitary, Toffoli and DoubleExcitation, between RY and RX by the worst angle."""
+    """Gates that are no rotations, QubitUnitary, Toffoli and DoubleExcitation, between RY and RX by the worst angle."""
     angle = worst_angle(precision)
     for layer in itertools.count():
         for name, size in (("QubitUnitary", 2), ("Toffoli", 3), ("DoubleExcitation", 4)):

@@ -132,7 +132,7 @@ py::tuple costs(const Cost& forward, const Cost& backward) {
 
 py::dict describe_pass(const Plan& plan, const Pass& pass, const Traffic& traffic) {
   py::dict d;
-  int blocks = 0, rotations = 0, phases = 0, strings = 0, coset_phases = 0;
+  int blocks = 0, rotations = 0, phases = 0, strings = 0, coset_phases = 0, matrices = 0;
   if (const auto* gate = std::get_if<GatePass>(&pass)) {
     d["gate"] = plan.gate_ops[gate->gate_op].gate;
     d["tiles"] = 1;
@@ -146,6 +146,8 @@ py::dict describe_pass(const Plan& plan, const Pass& pass, const Traffic& traffi
       } else if (const auto* factors = std::get_if<Phases>(&op)) {
         ++phases;
         strings += static_cast<int>(factors->strings.size());
+      } else if (std::holds_alternative<TileMatrix>(op)) {
+        ++matrices;
       } else {
         ++coset_phases;
       }
@@ -159,6 +161,7 @@ py::dict describe_pass(const Plan& plan, const Pass& pass, const Traffic& traffi
   d["phases"] = phases;
   d["strings"] = strings;
   d["coset_phases"] = coset_phases;
+  d["matrices"] = matrices;
   d["costs"] = costs(forward_cost(plan, pass, traffic), backward_cost(plan, pass, traffic));
   return d;
 }

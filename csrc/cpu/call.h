@@ -103,6 +103,13 @@ struct Call : Cancellation {
   bool is_per_sample(int input) const {
     return input != no_input && (inputs[input].batched || (has_copies && has_tangent(input)));
   }
+
+  bool is_per_sample(const GateOp& gate_op) const {
+    for (const int input : gate_op.inputs) {
+      if (is_per_sample(input)) return true;
+    }
+    return false;
+  }
 };
 
 }  // namespace ketgrad

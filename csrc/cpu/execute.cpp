@@ -54,7 +54,7 @@ Layout layout_of(const EngineSet& level, bool lanes, Index dimension) {
     layout.tile_bits = max_wires;
     return layout;
   }
-  layout.has_dense_rows = true;
+  layout.fuses_matrices = true;
   layout.lane_bits = std::countr_zero(static_cast<unsigned>(level.lanes<T>())) - 1;
   layout.tile_bits = default_tile_bits;
   const Index bytes = dimension * Index{2 * sizeof(T)};

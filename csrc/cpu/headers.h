@@ -26,6 +26,5 @@
 #include "math/bits.h"
 #include "math/dual.h"
 #include "math/pauli_word.h"
-#include "plan/dense_rows.h"
 #include "plan/plan.h"
 #include "runtime/buffer.h"

@@ -166,4 +166,11 @@ class IndexMap {
   std::vector<Mask> beyond_;
 };
 
+// What the bits of r add to an index, by XOR.
+inline std::vector<Mask> basis_of(const IndexMap& map) {
+  std::vector<Mask> basis;
+  for (Index r = 1; r < map.size(); r <<= 1) basis.push_back(static_cast<Mask>(map[r] ^ map[0]));
+  return basis;
+}
+
 }  // namespace ketgrad

@@ -47,21 +47,30 @@ double share_of(const TileCoset& coset) {
          std::ldexp(1.0, -static_cast<int>(coset.tiles.size() + coset.shifts.size()));
 }
 
-// `per_rotation` for each rotation of a block, `per_phases` for phases as a whole, per amplitude of `states`, which are
-// read and written.
-Cost pass_cost(const Plan& plan, const TilePass& pass, double per_rotation, double per_phases, double states,
-               const Traffic& traffic) {
+// Multiply-adds of a direction of the sweep: `per_rotation` for each rotation of a block, `per_phases` for phases as a
+// whole, `per_factor` for each complex factor of an amplitude by a matrix, per amplitude.
+struct PassWork {
+  double per_rotation = 0;
+  double per_phases = 0;
+  double per_factor = 0;
+};
+
+// `states` are read and written.
+Cost pass_cost(const Plan& plan, const TilePass& pass, const PassWork& work, double states, const Traffic& traffic) {
   const double visited = amplitudes(plan) * visited_share(pass);
   // Going forward, tiles are written as a whole; going back, they are read so, as far as the pass behind has them.
   Cost cost;
   cost.bytes = moved(plan, pass.tiles, states * (visited_share(pass) + moved_share(plan, pass, traffic)), traffic);
   for (const TileOp& op : pass.operations) {
     if (const auto* block = std::get_if<RotationBlock>(&op)) {
-      cost.multiply_adds += visited * share_of(*block) * per_rotation * static_cast<double>(block->rotations.size());
+      cost.multiply_adds +=
+          visited * share_of(*block) * work.per_rotation * static_cast<double>(block->rotations.size());
     } else if (const auto* phase = std::get_if<CosetPhase>(&op)) {
-      cost.multiply_adds += visited * share_of(phase->coset) * 2 * per_rotation;
+      cost.multiply_adds += visited * share_of(phase->coset) * 2 * work.per_rotation;
+    } else if (const auto* matrix = std::get_if<TileMatrix>(&op)) {
+      cost.multiply_adds += visited * share_of(matrix->groups) * work.per_factor * matrix->size();
     } else {
-      cost.multiply_adds += visited * per_phases;
+      cost.multiply_adds += visited * work.per_phases;
     }
   }
   return cost;
@@ -97,13 +106,14 @@ double pauli_word_work(const Plan& plan, const ObservablePass& pass) {
 Cost forward_cost(const Plan& plan, const Pass& pass, const Traffic& traffic) {
   if (const auto* gate = std::get_if<GatePass>(&pass))
     return gate_op_cost(plan, plan.gate_ops[gate->gate_op], 1, 2, traffic);
-  return pass_cost(plan, std::get<TilePass>(pass), rotation, 2 * factor, 1, traffic);
+  return pass_cost(plan, std::get<TilePass>(pass), {rotation, 2 * factor, factor}, 1, traffic);
 }
 
 Cost backward_cost(const Plan& plan, const Pass& pass, const Traffic& traffic) {
   if (const auto* gate = std::get_if<GatePass>(&pass))
     return gate_op_cost(plan, plan.gate_ops[gate->gate_op], 3, 4, traffic);
-  return pass_cost(plan, std::get<TilePass>(pass), 3 * rotation, 3 * factor + 2 + transform(plan), 2, traffic);
+  return pass_cost(plan, std::get<TilePass>(pass), {3 * rotation, 3 * factor + 2 + transform(plan), 3 * factor}, 2,
+                   traffic);
 }
 
 Cost forward_cost(const Plan& plan, const ObservablePass& pass, const Traffic& traffic) {

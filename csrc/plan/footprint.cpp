@@ -37,21 +37,20 @@ std::size_t held(const Term& t) {
 }
 std::size_t held(const Measurement& m) { return held(m.wires) + held(m.terms); }
 
-std::size_t held(const std::optional<DenseRows>& d) {
-  if (!d) return 0;
-  return held(d->groups) + held(d->row_offsets) + held(d->lane_flips) + held(d->row_states) + held(d->lane_states) +
-         held(d->states);
-}
 std::size_t held(const GateOp& s) {
-  return held(s.groups) + held(s.offsets) + held(s.entries) + held(s.pauli_words) + held(s.inputs) + held(s.dense_rows);
+  return held(s.groups) + held(s.offsets) + held(s.entries) + held(s.pauli_words) + held(s.coset) + held(s.states) +
+         held(s.inputs);
 }
 std::size_t held(const Rotation& r) { return held(r.coset); }
 std::size_t held(const DiagonalRotation& s) { return held(s.rotations); }
 std::size_t held(const std::optional<BlockHalf>& h) { return h && h->odd_groups ? held(*h->odd_groups) : 0; }
 std::size_t held(const RotationBlock& b) { return held(b.groups) + held(b.half); }
 std::size_t held(const Phases& p) { return held(p.rows) + held(p.strings); }
-std::size_t held(const CosetPhase& p) {
-  return held(p.coset.tiles) + held(p.coset.rows) + held(p.coset.shifts) + held(p.coset.lanes);
+std::size_t held(const TileCoset& c) { return held(c.tiles) + held(c.rows) + held(c.shifts) + held(c.lanes); }
+std::size_t held(const CosetPhase& p) { return held(p.coset); }
+std::size_t held(const TileMatrix& m) {
+  return held(m.groups) + held(m.row_offsets) + held(m.row_flips) + held(m.row_states) + held(m.lane_flips) +
+         held(m.lane_states) + held(m.states) + held(m.variations);
 }
 std::size_t held(const TileOp& op) {
   return std::visit([](const auto& o) { return held(o); }, op);

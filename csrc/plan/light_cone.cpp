@@ -51,9 +51,8 @@ class Pruning {
 
   bool sees(const GateOp& gate_op) {
     const bool takes_matrix = program_.gates[gate_op.gate].input != no_input;
-    const auto is_outside = [&](const PauliWord& w) { return outside_.contains(w); };
-    if (!takes_matrix && std::all_of(gate_op.pauli_words.begin(), gate_op.pauli_words.end(), is_outside)) return false;
-    for (const PauliWord& w : gate_op.pauli_words) outside_.narrow(w);
+    if (!takes_matrix && contains(outside_, gate_op)) return false;
+    narrow(outside_, gate_op);
     return true;
   }
 

@@ -5,6 +5,8 @@
 #include <numbers>
 #include <string_view>
 
+#include "plan/unfused_gates.h"
+
 namespace ketgrad {
 
 namespace {
@@ -14,12 +16,6 @@ constexpr double pi = std::numbers::pi;
 Slot constant(double angle) { return {no_input, 0, 0, angle}; }
 
 Slot times(double factor, const Slot& s) { return {s.input, s.column, factor * s.scale, factor * s.offset}; }
-
-// The basis states at which the bits of the wires have an odd sum, or an even one.
-struct WireParity {
-  Mask wires = 0;
-  bool odd = true;
-};
 
 // The parts of a gate: rotations and permutations.
 struct Primitive {
@@ -250,80 +246,6 @@ class GateLowering {
   int& mixing_in_x_;
 };
 
-GateOpKind kind_of(const GateInfo& info) {
-  switch (info.family) {
-    case Family::pauli_rotation: return GateOpKind::pauli_rotation;
-    case Family::diagonal: return GateOpKind::diagonal;
-    case Family::evolution: return GateOpKind::evolution;
-    default: break;
-  }
-  if (info.formula == Formula::x) return GateOpKind::exchange;
-  return is_diagonal(info.formula) ? GateOpKind::diagonal : GateOpKind::dense;
-}
-
-std::vector<Index> block_offsets(const GateInfo& info, const IndexMap& local) {
-  switch (info.subspace) {
-    case Subspace::swap: return {local[1], local[2]};
-    case Subspace::double_swap: return {local[3], local[12]};
-    case Subspace::all: break;
-  }
-  std::vector<Index> all;
-  for (Index a = 0; a < local.size(); ++a) all.push_back(local[a]);
-  return all;
-}
-
-// Pauli words of which the gate is a polynomial.
-std::vector<PauliWord> pauli_words_of(const Gate& gate, GateOpKind kind, const WireMap& wire_map) {
-  std::vector<PauliWord> pauli_words;
-  for (const int w : gate.controls) pauli_words.push_back(wire_map.pauli_word("Z", {w}));
-  if (kind == GateOpKind::pauli_rotation) {
-    pauli_words.push_back(wire_map.pauli_word(gate.pauli_word, gate.targets));
-    return pauli_words;
-  }
-  for (const int w : gate.targets) {
-    pauli_words.push_back(wire_map.pauli_word("Z", {w}));
-    if (kind != GateOpKind::diagonal && kind != GateOpKind::evolution)
-      pauli_words.push_back(wire_map.pauli_word("X", {w}));
-  }
-  return pauli_words;
-}
-
-// The groups of an unfused gate fix its controls at their values and its targets where `local` starts from.
-GateOp gate_op_of(const Program& program, int index, const WireMap& wire_map) {
-  const Gate& gate = program.gates[index];
-  const GateInfo& info = gate_info(gate.opcode);
-  GateOp gate_op;
-  gate_op.kind = kind_of(info);
-  gate_op.gate = index;
-  gate_op.pauli_words = pauli_words_of(gate, gate_op.kind, wire_map);
-  std::vector<int> wires = gate.controls;
-  std::vector<bool> bits = gate.control_values;
-  const auto fix = [&](int wire) {
-    wires.push_back(wire);
-    bits.push_back(wire_map.offset(wire));  // an even parity
-  };
-  if (gate_op.kind == GateOpKind::pauli_rotation) {
-    gate_op.pauli_word = wire_map.pauli_word(gate.pauli_word, gate.targets);
-    const std::size_t flipped = gate.pauli_word.find_first_of("XY");
-    if (flipped != std::string::npos) fix(gate.targets[flipped]);  // one amplitude of each pair (i, i ^ x)
-  } else {
-    const IndexMap local = wire_map.local(gate.targets);
-    if (gate_op.kind == GateOpKind::evolution) {
-      gate_op.entries = local;
-    } else {
-      gate_op.offsets = block_offsets(info, local);
-    }
-    for (const int w : gate.targets) fix(w);
-  }
-  gate_op.groups = wire_map.fixed(wires, bits);
-  for (const Index offset : gate_op.offsets) gate_op.groups.shorten_runs(static_cast<Mask>(offset));
-  gate_op.entries.shorten_runs(gate_op.groups);
-  gate_op.groups.shorten_runs(gate_op.entries);
-  for (const Slot& s : gate.slots) add_input(gate_op.inputs, s.input);
-  add_input(gate_op.inputs, gate.input);
-  return gate_op;
-}
-
 class Lowering {
  public:
   Lowering(const Program& program, Basis basis, bool unfuses_cosets)
@@ -373,20 +295,9 @@ class Lowering {
       case Primitive::Kind::swap: return found_.wire_map.swap(p.wire, p.other_wire);
       case Primitive::Kind::rotation:
         found_.order.push_back({Element::Kind::rotation, static_cast<int>(found_.rotations.size())});
-        found_.rotations.push_back({found_.wire_map.pauli_word(p.word), p.angle, gate, half({p.odd}), coset(p.coset)});
+        found_.rotations.push_back({found_.wire_map.pauli_word(p.word), p.angle, gate,
+                                    half_of(found_.wire_map, {p.odd}), halves_of(found_.wire_map, p.coset)});
     }
-  }
-
-  Half half(const WireParity& p) const {
-    if (p.wires == 0) return {};
-    const PauliWord parity = found_.wire_map.pauli_word({0, p.wires});
-    return {parity.z, parity.negative == p.odd};
-  }
-
-  std::vector<Half> coset(const std::vector<WireParity>& parities) const {
-    std::vector<Half> found;
-    for (const WireParity& p : parities) found.push_back(half(p));
-    return found;
   }
 
   const Program& program_;
@@ -425,21 +336,6 @@ constexpr double least_gain = 0.7;
 
 }  // namespace
 
-Index coefficient_count(const GateOp& gate_op) {
-  switch (gate_op.kind) {
-    case GateOpKind::dense: return Index{2} * gate_op.size() * gate_op.size();
-    case GateOpKind::diagonal: return Index{2} * gate_op.size();
-    case GateOpKind::exchange:
-    case GateOpKind::evolution: return 0;
-    case GateOpKind::pauli_rotation: return 2;
-  }
-  return 0;
-}
-
-Index overlap_count(const GateOp& gate_op) {
-  return gate_op.kind == GateOpKind::pauli_rotation ? 1 : coefficient_count(gate_op);
-}
-
 void split_halves(Lowered& lowered) {
   std::vector<Rotation> rotations;
   std::vector<Element> order;
@@ -458,10 +354,6 @@ void split_halves(Lowered& lowered) {
   }
   lowered.rotations = std::move(rotations);
   lowered.order = std::move(order);
-}
-
-void add_input(std::vector<int>& inputs, int input) {
-  if (input != no_input && std::find(inputs.begin(), inputs.end(), input) == inputs.end()) inputs.push_back(input);
 }
 
 Lowered lower(const Program& program, bool unfuses_cosets) {

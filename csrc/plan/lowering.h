@@ -20,11 +20,9 @@
 #pragma once
 
 #include <algorithm>
-#include <optional>
 #include <vector>
 
 #include "math/commutant.h"
-#include "plan/dense_rows.h"
 #include "plan/initial_amplitudes.h"
 #include "plan/wire_map.h"
 #include "program/program.h"
@@ -87,13 +85,26 @@ struct GateOp {
   std::vector<Index> offsets;  // of the amplitudes of a group, to be added by XOR
   IndexMap entries;            // likewise of an evolution, which may have as many as the state
   PauliWord pauli_word;
-  std::vector<PauliWord> pauli_words;   // of which it is a polynomial
-  int gate = 0;                         // index into program.gates
-  std::vector<int> inputs;              // that the gate reads, without repeats
-  std::optional<DenseRows> dense_rows;  // of a plan whose layout has them
+  std::vector<PauliWord> pauli_words;  // of which it is a polynomial
+  // Of a dense one: it acts on the intersection of `coset`, and bit b of the local state is 1 on states[b].
+  std::vector<Half> coset;
+  std::vector<Half> states;
+  int gate = 0;             // index into program.gates
+  std::vector<int> inputs;  // that the gate reads, without repeats
 
   int size() const { return static_cast<int>(offsets.size()); }
+  int state_bits() const { return static_cast<int>(states.size()); }
+  // What flips a bit of the local state.
+  Mask flip(int bit) const { return static_cast<Mask>(offsets[std::size_t{1} << bit] ^ offsets[0]); }
 };
+
+inline bool contains(const Commutant& commutant, const GateOp& gate_op) {
+  return std::ranges::all_of(gate_op.pauli_words, [&](const PauliWord& w) { return commutant.contains(w); });
+}
+
+inline void narrow(Commutant& commutant, const GateOp& gate_op) {
+  for (const PauliWord& w : gate_op.pauli_words) commutant.narrow(w);
+}
 
 // How many real numbers an unfused gate's matrix, diagonal or angle takes, and how many its overlaps of bra and ket.
 Index coefficient_count(const GateOp& gate_op);

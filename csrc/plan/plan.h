@@ -10,6 +10,7 @@
 // cannot change the outcome (amplitudes outside the support, rotations whose gradient nobody requests) is not visited.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <variant>
 #include <vector>
@@ -30,14 +31,14 @@ struct Layout {
   bool measures_in_passes = false;  // Pauli words whose flips the last pass's tile holds are measured there
   bool splits_halves = false;       // rotations of half the amplitudes are made two of all
   bool unfuses_cosets = false;      // phases on cosets are unfused gates
-  bool has_dense_rows = false;      // small dense matrices know the rows that they mix
+  bool fuses_matrices = false;      // dense matrices of a few states are operations of passes
 
   friend bool operator==(const Layout&, const Layout&) = default;
 };
 
 // Unnormalised rotations leave out a factor that all amplitudes have in common, the product of their cosines. The
 // engine carries it as a deferred scale, which the last operation of a segment (going forward, or going back) applies.
-// Rotations of half the amplitudes, and phases on cosets, leave nothing out and apply nothing.
+// Rotations of half the amplitudes, phases on cosets and matrices leave nothing out and apply nothing.
 
 // The half that a block's rotations act on: amplitudes at which the parities of tile, row and lane add up to an odd
 // one, or to an even one.
@@ -130,7 +131,38 @@ struct CosetPhase {
   TileCoset coset;
 };
 
-using TileOp = std::variant<RotationBlock, Phases, CosetPhase>;
+// A dense matrix of 2, 4 or 8 states. Some of its flips, or sums of flips, trade the rows of a group; the others trade
+// lanes alone. It neither has a part in the deferred scale nor applies it.
+struct TileMatrix {
+  static constexpr int largest = 8;
+
+  // What changes from group to group: a number that is the parity of (group's number & row_mask), or the other one, by
+  // the sign. Either it adds `state` to the local state, by XOR, or only lanes l are mixed where the parity of (l &
+  // lane_mask) is that number.
+  struct Variation {
+    TileCoset::TileSign sign;
+    Mask row_mask = 0;
+    int state = 0;
+    Mask lane_mask = 0;
+  };
+
+  int gate_op = 0;                  // index into Plan::gate_ops
+  TileCoset groups;                 // the first row of each group; conditions on lanes are among the variations
+  std::vector<Index> row_offsets;   // of the rows of a group, to be added by XOR
+  std::vector<Mask> row_flips;      // how their lanes are traded before they meet those of the first row
+  std::vector<int> row_states;      // what they add to the local state, by XOR
+  std::vector<Mask> lane_flips;     // the trades of lanes, by number
+  std::vector<int> lane_states;     // what they add
+  std::vector<std::int8_t> states;  // by lane of the first row: the local state; -1 where the lane is not mixed
+  std::vector<Variation> variations;
+  Index alike = 1;  // as many groups, from a multiple on, do not differ in any variation
+
+  int rows() const { return static_cast<int>(row_offsets.size()); }
+  int trades() const { return static_cast<int>(lane_flips.size()); }
+  int size() const { return rows() * trades(); }
+};
+
+using TileOp = std::variant<RotationBlock, Phases, CosetPhase, TileMatrix>;
 
 // Amplitudes that may be non-zero: origin + span.
 struct Support {
@@ -145,7 +177,7 @@ struct GatePass {
   std::vector<int> inputs;  // that it reads, without repeats
 };
 
-// Rotations and phases, tile by tile.
+// Rotations, phases and matrices, tile by tile.
 struct TilePass {
   Support before;              // when the pass begins
   IndexMap tiles;              // the base of each tile

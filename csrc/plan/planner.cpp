@@ -2,10 +2,12 @@
 #include <utility>
 #include <variant>
 
+#include "plan/elements.h"
 #include "plan/light_cone.h"
 #include "plan/observables.h"
 #include "plan/plan.h"
 #include "plan/segments.h"
+#include "plan/tile.h"
 
 namespace ketgrad {
 
@@ -45,24 +47,34 @@ void apply_scales(Plan& plan) {
   apply_scale_in(segment);
 }
 
+// Whether an unfused gate is a matrix that may be an operation of a pass.
+bool fits_tile(const GateOp& gate_op, const Plan& plan) {
+  const Layout& layout = plan.layout;
+  if (!layout.fuses_matrices || gate_op.kind != GateOpKind::dense || gate_op.size() > TileMatrix::largest) return false;
+  std::vector<Mask> flips;
+  for (int bit = 0; bit < gate_op.state_bits(); ++bit) flips.push_back(gate_op.flip(bit));
+  return TileGeometry(plan.program->num_wires, layout.lane_bits, layout.tile_bits, layout.run_bits).reach_all(flips);
+}
+
 // `pauli_word_flips`: of the Pauli words that are measured in the end.
 void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vector<Mask>& pauli_word_flips) {
   Support support;
   support.everywhere =
       !plan.layout.tracks_support || plan.program->initial.kind == Preparation::state || plan.initial.everywhere != 0;
   support.origin = static_cast<Mask>(plan.initial.index);
-  std::vector<int> rotations;
+  const Elements elements(plan, order);
+  std::vector<int> segment;
   const auto finish_segment = [&](const std::vector<Mask>& next_flips) {
-    SegmentPlanner(plan, support, std::move(rotations), next_flips).run();
-    rotations.clear();
+    SegmentPlanner(plan, elements, support, std::move(segment), next_flips).run();
+    segment.clear();
   };
-  for (const Element& e : order) {
-    if (e.is_rotation()) {
-      rotations.push_back(e.index);
+  for (int e = 0; e < static_cast<int>(order.size()); ++e) {
+    if (elements.is_rotation(e) || fits_tile(elements.matrix(e), plan)) {
+      segment.push_back(e);
       continue;
     }
     finish_segment({});
-    plan.passes.push_back(GatePass{e.index, plan.gate_ops[e.index].inputs});
+    plan.passes.push_back(GatePass{elements.index(e), elements.matrix(e).inputs});
     support.everywhere = true;
   }
   finish_segment(pauli_word_flips);
@@ -80,9 +92,6 @@ Plan make_plan(const Program& program, const Layout& layout) {
   plan.layout = layout;
   plan.rotations = std::move(lowered.rotations);
   plan.gate_ops = std::move(lowered.gate_ops);
-  for (GateOp& gate_op : plan.gate_ops) {
-    if (layout.has_dense_rows) gate_op.dense_rows = dense_rows(gate_op, std::min(layout.lane_bits, program.num_wires));
-  }
   plan.dropped = lowered.dropped;
   plan.initial = lowered.initial;
   plan.basis = lowered.wire_map.basis();

@@ -1,26 +1,28 @@
 #include "plan/segments.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "math/commutant.h"
-#include "plan/tile_ops.h"
 
 namespace ketgrad {
 
 namespace {
 
-// The most flipping rotations of a pass: more gain nothing, and each takes shared memory on a GPU.
+// The most rotations and matrices of a pass that are no phases: more gain nothing, and each takes shared memory on a GPU.
 constexpr int most_in_pass = 2048;
 
 }  // namespace
 
-SegmentPlanner::SegmentPlanner(Plan& plan, Support& support, std::vector<int> rotations, std::vector<Mask> next_flips)
+SegmentPlanner::SegmentPlanner(Plan& plan, const Elements& elements, Support& support, std::vector<int> segment,
+                               std::vector<Mask> next_flips)
     : plan_(plan),
+      elements_(elements),
       support_(support),
       visited_(support.span),
-      remaining_(std::move(rotations)),
-      mixing_left_(std::ranges::count_if(remaining_, [&](int t) { return !is_phase(t); })),
+      remaining_(std::move(segment)),
+      mixing_left_(std::ranges::count_if(remaining_, [&](int e) { return !elements.is_phase(e); })),
       next_flips_(std::move(next_flips)),
       num_bits_(plan.program->num_wires) {}
 
@@ -35,10 +37,9 @@ void SegmentPlanner::plan_pass() {
   std::vector<Mask> parities;
   TilePass pass;
   for (const Window& round : rounds) {
-    for (const int t : round) {
-      parities.push_back(pauli_word(t).z);
-      if (!half(t).is_all()) parities.push_back(half(t).mask);
-      add_input(pass.inputs, plan_.rotations[t].angle.input);
+    for (const int e : round) {
+      elements_.for_each_parity(e, [&](Mask parity) { parities.push_back(parity); });
+      elements_.for_each_input(e, [&](int input) { add_input(pass.inputs, input); });
     }
   }
   pass.before = support_;
@@ -63,7 +64,7 @@ void SegmentPlanner::visit_a_pair(const TileGeometry& tile, const std::vector<Wi
     if (!has_pair()) visited_.add(flip);
   };
   for (const Window& round : rounds) {
-    for (const int t : round) visit(pauli_word(t).x);
+    for (const int e : round) elements_.for_each_flip(e, visit);
   }
   const IndexMap rows = tile.rows();
   if (rows.size() > 1) visit(static_cast<Mask>(rows[1]));
@@ -74,91 +75,113 @@ void SegmentPlanner::visit_all(const TileGeometry& tile) {
   for (const Mask v : tile.span().basis()) visited_.add(v);
 }
 
-// Puts the flips of the first rotations into the tile, as many as it has room for; returns the end of the rotations that
+bool SegmentPlanner::reaches(const TileGeometry& tile, int e) const {
+  bool all = true;
+  elements_.for_each_flip(e, [&](Mask flip) { all = all && tile.reaches(flip); });
+  return all;
+}
+
+// All flips of an element, or none.
+bool SegmentPlanner::reach(TileGeometry& tile, int e) const {
+  std::vector<Mask> flips;
+  elements_.for_each_flip(e, [&](Mask flip) { flips.push_back(flip); });
+  return tile.reach_all(flips);
+}
+
+// Puts the flips of the first elements into the tile, as many as it has room for; returns the end of the elements that
 // were considered.
 const int* SegmentPlanner::choose_tile(TileGeometry& tile) const {
   if (plan_.layout.tile_bits >= num_bits_) {
     tile.fill();
     return remaining_.end();
   }
-  Commutant free(num_bits_);  // commutes with all rotations that wait
-  int flipping = 0;
+  Commutant free(num_bits_);  // commutes with all elements that wait
+  int mixing = 0;
   const int* end = remaining_.begin();
-  for (; end != remaining_.end() && free.count() <= most_waiting && flipping < most_in_pass; ++end) {
-    const PauliWord& w = pauli_word(*end);
-    if (!w.is_diagonal()) ++flipping;
-    if (!contains(free, rotation(*end)) || (!w.is_diagonal() && !tile.reach(w.x))) narrow(free, rotation(*end));
+  for (; end != remaining_.end() && free.count() <= most_waiting && mixing < most_in_pass; ++end) {
+    const bool is_phase = elements_.is_phase(*end);
+    if (!is_phase) ++mixing;
+    if (!elements_.commutes(free, *end) || (!is_phase && !reach(tile, *end))) elements_.narrow(free, *end);
   }
   const bool is_last =
-      end == remaining_.end() && std::ranges::all_of(remaining_, [&](int t) { return tile.reaches(pauli_word(t).x); });
+      end == remaining_.end() && std::ranges::all_of(remaining_, [&](int e) { return reaches(tile, e); });
   for (std::size_t i = 0; is_last && i < next_flips_.size(); ++i) tile.reach(next_flips_[i]);
   tile.fill();
   return end;
 }
 
-// Takes the eligible rotations in front of `end` that nothing holds up.
+// Takes the eligible elements in front of `end` that nothing holds up.
 template <class F>
 SegmentPlanner::Window SegmentPlanner::take(const int* end, const F& eligible) {
-  Commutant free(num_bits_);  // commutes with all rotations that wait
-  int mixing = 0;             // rotations that wait and are no phases: only phases wait before the first of a pass
+  Commutant free(num_bits_);  // commutes with all elements that wait
+  int mixing = 0;             // those that wait and are no phases: only phases wait before the first of a pass
   return remaining_.take(
       end,
-      [&](int t) {
-        if (eligible(pauli_word(t)) && contains(free, rotation(t))) return true;
-        narrow(free, rotation(t));
-        mixing += is_phase(t) ? 0 : 1;
+      [&](int e) {
+        if (eligible(e) && elements_.commutes(free, e)) return true;
+        elements_.narrow(free, e);
+        mixing += elements_.is_phase(e) ? 0 : 1;
         return false;
       },
       [&] { return free.count() == 0 || (mixing <= most_waiting && !free.is_trivial()); });
 }
 
-// Rounds of phases and of other rotations in alternation, each of all rotations that commute with those left before
-// them; removes them from the remaining ones.
+// Rounds of phases and of other elements in alternation, each of all that commute with those left before them; removes
+// them from the remaining ones.
 std::vector<SegmentPlanner::Window> SegmentPlanner::schedule(const TileGeometry& tile, const int* end) {
   std::vector<Window> rounds;
   // Phases that are constant on a tile are left to a pass on whose tiles they vary: there they cost nothing.
-  const auto phases = [&](const PauliWord& w) {
-    return w.is_diagonal() && (w.z == 0 || mixing_left_ == 0 || tile.parity(w.z) != 0);
+  const auto phases = [&](int e) {
+    if (!elements_.is_phase(e)) return false;
+    const Mask z = elements_.rotation(e).pauli_word.z;
+    return z == 0 || mixing_left_ == 0 || tile.parity(z) != 0;
   };
-  const auto rotations = [&](const PauliWord& w) { return !w.is_diagonal() && tile.reaches(w.x); };
+  const auto others = [&](int e) { return !elements_.is_phase(e) && reaches(tile, e); };
   for (;;) {
     Window some_phases = take(end, phases);
-    Window some_rotations = take(end, rotations);
-    mixing_left_ -= static_cast<std::ptrdiff_t>(some_rotations.size());
-    const bool is_last = some_rotations.empty();
-    // Phases that no rotation of this pass waits for are put off: they merge with those of the next pass.
+    Window some_others = take(end, others);
+    mixing_left_ -= static_cast<std::ptrdiff_t>(some_others.size());
+    const bool is_last = some_others.empty();
+    // Phases that nothing of this pass waits for are put off: they merge with those of the next pass.
     if (is_last && mixing_left_ > 0) {
       remaining_.put_back(some_phases);
     } else if (!some_phases.empty()) {
       rounds.push_back(std::move(some_phases));
     }
     if (is_last) break;
-    rounds.push_back(std::move(some_rotations));
+    rounds.push_back(std::move(some_others));
   }
   return rounds;
 }
 
 void SegmentPlanner::add_operations(TilePass& pass, const TileGeometry& tile, bool is_local, const Window& round) {
-  const TileOpBuilder builder(plan_, pass, tile, support_, visited_, is_local);
-  if (pauli_word(round[0]).is_diagonal()) {
-    Window everywhere;
-    for (const int t : round) {
-      if (rotation(t).coset.empty()) everywhere.push_back(t);
+  const TileOpBuilder builder(plan_, elements_, pass, tile, support_, visited_, is_local);
+  if (elements_.is_phase(round[0])) return add_phases(pass, builder, round);
+  for (const Window& block : builder.blocks(round)) {
+    if (elements_.is_rotation(block[0])) {
+      pass.operations.push_back(builder.rotation_block(block));
+    } else {
+      pass.operations.push_back(builder.matrix(block[0]));
     }
-    if (!everywhere.empty()) pass.operations.push_back(builder.phases(everywhere));
-    for (const int t : round) {
-      if (!rotation(t).coset.empty()) pass.operations.push_back(CosetPhase{t, builder.coset(rotation(t).coset)});
-    }
-    return;
-  }
-  for (const std::vector<int>& block : builder.blocks(round)) {
-    pass.operations.push_back(builder.rotation_block(block));
-    for (const int t : block) {
-      support_.span.add(pauli_word(t).x);
-      visited_.add(pauli_word(t).x);
+    for (const int e : block) {
+      elements_.for_each_flip(e, [&](Mask flip) {
+        support_.span.add(flip);
+        visited_.add(flip);
+      });
     }
   }
   if (support_.span.size() == num_bits_) support_.everywhere = true;
+}
+
+void SegmentPlanner::add_phases(TilePass& pass, const TileOpBuilder& builder, const Window& round) {
+  const auto on_coset = [&](int e) { return !elements_.rotation(e).coset.empty(); };
+  Window everywhere;
+  std::ranges::remove_copy_if(round, std::back_inserter(everywhere), on_coset);
+  if (!everywhere.empty()) pass.operations.push_back(builder.phases(everywhere));
+  for (const int e : round) {
+    if (on_coset(e))
+      pass.operations.push_back(CosetPhase{elements_.index(e), builder.coset(elements_.rotation(e).coset)});
+  }
 }
 
 }  // namespace ketgrad

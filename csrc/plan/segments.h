@@ -1,31 +1,31 @@
-// Segments: the rotations between two unfused gates become passes over tiles.
+// Segments: the rotations and matrices between two unfused gates become passes over tiles.
 #pragma once
 
 #include <vector>
 
+#include "plan/elements.h"
 #include "plan/plan.h"
 #include "plan/tile.h"
+#include "plan/tile_ops.h"
 #include "plan/waiting.h"
 
 namespace ketgrad {
 
-// Plans the passes of one segment, until none of its rotations is left.
+// Plans the passes of one segment, until none of its elements is left.
 class SegmentPlanner {
  public:
   // Adds passes to the plan; `support` is where amplitudes may be non-zero, before and, in the end, after the segment.
   // `next_flips`: flips that the last tile holds too, if it has room.
-  SegmentPlanner(Plan& plan, Support& support, std::vector<int> rotations, std::vector<Mask> next_flips);
+  SegmentPlanner(Plan& plan, const Elements& elements, Support& support, std::vector<int> segment,
+                 std::vector<Mask> next_flips);
 
   void run();
 
  private:
-  using Window = std::vector<int>;  // rotations, in order
+  using Window = std::vector<int>;  // elements, in order
 
-  const Rotation& rotation(int number) const { return plan_.rotations[number]; }
-  bool is_phase(int rotation) const { return pauli_word(rotation).is_diagonal(); }
-  const PauliWord& pauli_word(int rotation) const { return plan_.rotations[rotation].pauli_word; }
-  const Half& half(int rotation) const { return plan_.rotations[rotation].half; }
-
+  bool reaches(const TileGeometry& tile, int e) const;
+  bool reach(TileGeometry& tile, int e) const;
   void plan_pass();
   const int* choose_tile(TileGeometry& tile) const;
   std::vector<Window> schedule(const TileGeometry& tile, const int* end);
@@ -34,15 +34,17 @@ class SegmentPlanner {
   void visit_a_pair(const TileGeometry& tile, const std::vector<Window>& rounds);
   void visit_all(const TileGeometry& tile);
   void add_operations(TilePass& pass, const TileGeometry& tile, bool is_local, const Window& round);
+  void add_phases(TilePass& pass, const TileOpBuilder& builder, const Window& round);
 
   Plan& plan_;
+  const Elements& elements_;
   Support& support_;
   // What an operation visits, all that come after it visit too: support_.origin + this, which holds the support.
   // Otherwise, going back, amplitudes that one of them left out would have another deferred scale than the rest, and
   // rounding errors of ket and bra there would enter the overlaps of the operations before it.
   Span visited_;
   Waiting remaining_;
-  std::ptrdiff_t mixing_left_;  // rotations among them that are no phases
+  std::ptrdiff_t mixing_left_;  // those among them that are no phases
   const std::vector<Mask> next_flips_;
   const int num_bits_;
 };

@@ -22,6 +22,14 @@ bool TileGeometry::reach(Mask flip) {
   return true;
 }
 
+bool TileGeometry::reach_all(const std::vector<Mask>& flips) {
+  Span span = span_;
+  for (const Mask f : flips) span.add(f);
+  if (span.size() > span_.size() && span.size() > tile_bits_) return false;
+  for (const Mask f : flips) reach(f);
+  return true;
+}
+
 void TileGeometry::fill() {
   for (int b = 0; b < num_bits_ && span_.size() < tile_bits_; ++b) reach(unit(b));
   are_bits_ = true;

@@ -14,6 +14,8 @@ class TileGeometry {
 
   // Adds a flip to the tile's subspace; false if the tile is full.
   bool reach(Mask flip);
+  // Adds all of some flips; false, and none is added, if there is no room for them.
+  bool reach_all(const std::vector<Mask>& flips);
   bool reaches(Mask flip) const { return span_.contains(flip); }
 
   // Fills the room that is left with the lowest bits; the geometry is final then.

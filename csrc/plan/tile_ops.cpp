@@ -1,6 +1,7 @@
 #include "plan/tile_ops.h"
 
 #include <algorithm>
+#include <bit>
 #include <map>
 #include <utility>
 
@@ -54,9 +55,10 @@ void take_odd_groups(RotationBlock& block, Mask sign, Mask& origin, std::vector<
 
 }  // namespace
 
-TileOpBuilder::TileOpBuilder(const Plan& plan, const TilePass& pass, const TileGeometry& tile, const Support& support,
-                             const Span& visited, bool is_local)
+TileOpBuilder::TileOpBuilder(const Plan& plan, const Elements& elements, const TilePass& pass, const TileGeometry& tile,
+                             const Support& support, const Span& visited, bool is_local)
     : plan_(plan),
+      elements_(elements),
       pass_(pass),
       tile_(tile),
       support_(support),
@@ -77,17 +79,17 @@ Phases TileOpBuilder::phases(const std::vector<int>& round) const {
     const auto [at, is_new] = position.try_emplace(z, found.strings.size());
     if (is_new) {
       const Mask local = tile_.parity(z);
-      parities.push_back(local >> lane_bits());
-      found.strings.push_back({0, local & (unit(lane_bits()) - 1), z, false, {}});
+      parities.push_back(rows_of(local));
+      found.strings.push_back({0, lanes_of(local), z, false, {}});
     }
-    found.strings[at->second].rotations.push_back(t);
+    found.strings[at->second].rotations.push_back(elements_.index(t));
   }
   Rows rows = visited_rows();
+  std::vector<Mask>& basis = rows.basis;
   // Larger states are visited in the order of memory, which hardware prefetches.
-  if (pass_.tiles.size() == 1 && plan_.layout.part_bits == 0) tell_apart(rows.visited, parities);
-  found.num_active = Index{1} << rows.visited.size();
-  std::vector<Mask> basis = rows.visited;
+  if (pass_.tiles.size() == 1 && plan_.layout.part_bits == 0) tell_apart(basis, parities);
   complete(basis, row_bits());
+  found.num_active = Index{1} << rows.num_visited;
   found.rows = IndexMap(rows.origin, basis);
   for (std::size_t m = 0; m < parities.size(); ++m) {
     DiagonalRotation& s = found.strings[m];
@@ -100,14 +102,16 @@ Phases TileOpBuilder::phases(const std::vector<int>& round) const {
 TileOpBuilder::Rows TileOpBuilder::visited_rows() const {
   Rows rows;
   if (!is_local_) {
-    for (int b = 0; b < row_bits(); ++b) rows.visited.push_back(unit(b));
+    complete(rows.basis, row_bits());
+    rows.num_visited = row_bits();
     return rows;
   }
-  rows.origin = tile_.flip(support_.origin ^ static_cast<Mask>(pass_.tiles[0])) >> lane_bits();
+  rows.origin = rows_of(tile_.flip(support_.origin ^ static_cast<Mask>(pass_.tiles[0])));
   Span span;
-  for (const Mask v : visited_.basis()) span.add(tile_.flip(v) >> lane_bits());
-  rows.visited = span.basis();
-  std::sort(rows.visited.begin(), rows.visited.end());
+  for (const Mask v : visited_.basis()) span.add(rows_of(tile_.flip(v)));
+  rows.basis = span.basis();
+  rows.num_visited = span.size();
+  std::ranges::sort(rows.basis);
   return rows;
 }
 
@@ -144,52 +148,55 @@ void eliminate(std::vector<Equation>& equations) {
 }  // namespace
 
 TileCoset TileOpBuilder::coset(const std::vector<Half>& halves) const {
-  const Rows rows = visited_rows();
-  const auto num_active_bits = static_cast<int>(rows.visited.size());
-  std::vector<Mask> basis = rows.visited;
-  complete(basis, row_bits());
+  Rows rows = visited_rows();
+  complete(rows.basis, row_bits());
+  return coset(halves, rows);
+}
+
+// Of some of a tile's rows.
+TileCoset TileOpBuilder::coset(const std::vector<Half>& halves, const Rows& rows) const {
+  const std::vector<Mask>& basis = rows.basis;
+  const auto num_bits = static_cast<int>(basis.size());
   std::vector<Equation> equations;
   for (const Half& h : halves) {
     const Mask local = tile_.parity(h.mask);
-    const Mask row_mask = local >> lane_bits();
-    Equation e{{h.mask, h.even == odd_parity(rows.origin & row_mask)}, local & (unit(lane_bits()) - 1)};
-    for (std::size_t i = 0; i < basis.size(); ++i)
-      e.local |= Mask{odd_parity(basis[i] & row_mask)} << (static_cast<int>(i) + lane_bits());
+    const Mask row_mask = rows_of(local);
+    Equation e{{h.mask, h.even == odd_parity(rows.origin & row_mask)}, lanes_of(local)};
+    for (int i = 0; i < num_bits; ++i) e.local |= Mask{odd_parity(basis[i] & row_mask)} << (i + lane_bits());
     equations.push_back(e);
   }
   eliminate(equations);
   TileCoset found;
   // What each bit of a row's number adds, to the number that `basis` counts, where it is no pivot.
   std::vector<Mask> numbers;
-  for (int bit = 0; bit < row_bits(); ++bit) numbers.push_back(unit(bit));
+  for (int bit = 0; bit < num_bits; ++bit) numbers.push_back(unit(bit));
   Mask pivots = 0;
   for (const Equation& e : equations) {
     const int bit = e.local == 0 ? -1 : std::countr_zero(e.local) - lane_bits();
     if (e.local == 0) found.tiles.push_back(e.sign);
     if (e.local == 0 || bit < 0) continue;
-    found.shifts.push_back({e.sign, static_cast<Index>(basis[bit]), bit >= num_active_bits});
+    found.shifts.push_back({e.sign, static_cast<Index>(basis[bit]), bit >= rows.num_visited});
     pivots |= unit(bit);
-    for (int other = bit + 1; other < row_bits(); ++other) {
-      if ((e.local >> (other + lane_bits())) & 1) numbers[other] |= unit(bit);
+    for (int other = bit + 1; other < num_bits; ++other) {
+      if ((rows_of(e.local) >> other) & 1) numbers[other] |= unit(bit);
     }
   }
   std::vector<Mask> free;
   int num_active_free = 0;
-  for (int bit = 0; bit < row_bits(); ++bit) {
+  for (int bit = 0; bit < num_bits; ++bit) {
     if ((pivots >> bit) & 1) continue;
     free.push_back(numbers[bit]);
-    num_active_free += bit < num_active_bits ? 1 : 0;
+    num_active_free += bit < rows.num_visited ? 1 : 0;
   }
   for (const Equation& e : equations) {
-    const Mask lanes = e.local & (unit(lane_bits()) - 1);
-    if (lanes == 0) continue;
+    if (lanes_of(e.local) == 0) continue;
     Mask row_mask = 0;
-    for (std::size_t j = 0; j < free.size(); ++j) row_mask |= Mask{odd_parity(free[j] & (e.local >> lane_bits()))} << j;
-    found.lanes.push_back({e.sign, lanes, row_mask});
+    for (std::size_t j = 0; j < free.size(); ++j) row_mask |= Mask{odd_parity(free[j] & rows_of(e.local))} << j;
+    found.lanes.push_back({e.sign, lanes_of(e.local), row_mask});
   }
   for (Mask& v : free) {
     Mask row = 0;
-    for (std::size_t i = 0; i < basis.size(); ++i) row ^= (v >> i) & 1 ? basis[i] : 0;
+    for (int i = 0; i < num_bits; ++i) row ^= (v >> i) & 1 ? basis[i] : 0;
     v = row;
   }
   found.num_active = Index{1} << num_active_free;
@@ -201,23 +208,28 @@ TileCoset TileOpBuilder::coset(const std::vector<Half>& halves) const {
 
 TileOpBuilder::Flip TileOpBuilder::flip(int rotation) const {
   const Mask local = tile_.flip(pauli_word(rotation).x);
-  return {local >> lane_bits(), local & (unit(lane_bits()) - 1)};
+  return {rows_of(local), lanes_of(local)};
 }
 
 // Whether a rotation may join a block: neither changes the signs of the other, their row flips are independent, they
 // act on the same half of the amplitudes, and they read the same input, because at a call one input may be batched and
 // another shared.
 bool TileOpBuilder::may_join(const std::vector<int>& block, int t) const {
+  if (!elements_.is_rotation(t) || !elements_.is_rotation(block[0])) return false;
   const Flip own = flip(t);
   if (static_cast<int>(block.size()) == RotationBlock::most || !own.is_like(flip(block[0]))) return false;
   if (half(t) != half(block[0]) || cuts_groups(t) || cuts_groups(block[0])) return false;
   Span rows;
   for (const int b : block) {
-    if (plan_.rotations[b].angle.input != plan_.rotations[t].angle.input) return false;
+    if (rotation(b).angle.input != rotation(t).angle.input) return false;
     if (odd_parity(pauli_word(b).x & pauli_word(t).z) || odd_parity(pauli_word(b).z & pauli_word(t).x)) return false;
     rows.add(flip(b).row);
   }
   return own.row == 0 || rows.add(own.row);
+}
+
+bool TileOpBuilder::has_room(const std::vector<int>& block) const {
+  return block.empty() || (elements_.is_rotation(block[0]) && block.size() < RotationBlock::most);
 }
 
 std::vector<std::vector<int>> TileOpBuilder::blocks(const std::vector<int>& round) const {
@@ -225,15 +237,15 @@ std::vector<std::vector<int>> TileOpBuilder::blocks(const std::vector<int>& roun
   Waiting left(round);
   while (!left.empty()) {
     std::vector<int> block;
-    Commutant free(num_bits_);  // commutes with all rotations that wait
+    Commutant free(num_bits_);  // commutes with all elements that wait
     left.take(
         left.end(),
-        [&](int t) {
-          const bool joins = block.empty() || (contains(free, rotation(t)) && may_join(block, t));
-          joins ? block.push_back(t) : narrow(free, rotation(t));
+        [&](int e) {
+          const bool joins = block.empty() || (elements_.commutes(free, e) && may_join(block, e));
+          joins ? block.push_back(e) : elements_.narrow(free, e);
           return joins;
         },
-        [&] { return block.size() < RotationBlock::most && free.count() <= most_waiting; });
+        [&] { return has_room(block) && free.count() <= most_waiting; });
     found.push_back(std::move(block));
   }
   return found;
@@ -243,22 +255,22 @@ RotationBlock TileOpBuilder::rotation_block(const std::vector<int>& rotations) c
   RotationBlock block;
   const int parts = plan_.layout.part_bits;
   for (const int t : rotations) {
-    block.rotations.push_back(t);
+    block.rotations.push_back(elements_.index(t));
     const Flip traded = flip(t);
     const Mask parity = tile_.parity(pauli_word(t).z);
     block.row_flip.push_back(static_cast<Index>(traded.row << parts));
     block.lane_flip.push_back(traded.lane);
-    block.lane_sign.push_back(parity & (unit(lane_bits()) - 1));
-    block.row_sign.push_back((parity >> lane_bits()) << parts);
+    block.lane_sign.push_back(lanes_of(parity));
+    block.row_sign.push_back(rows_of(parity) << parts);
     block.tile_sign.push_back(pauli_word(t).z);
   }
   if (const Half& h = half(rotations[0]); !h.is_all())
-    block.half = {h.mask, tile_.parity(h.mask) & (unit(lane_bits()) - 1), h.even, cuts_groups(rotations[0]), {}, 0};
-  enumerate_groups(block);
+    block.half = {h.mask, lanes_of(tile_.parity(h.mask)), h.even, cuts_groups(rotations[0]), {}, 0};
+  enumerate_groups(block, half_rows(rotations[0]) << parts);
   return block;
 }
 
-Mask TileOpBuilder::half_rows(int rotation) const { return tile_.parity(half(rotation).mask) >> lane_bits(); }
+Mask TileOpBuilder::half_rows(int rotation) const { return rows_of(tile_.parity(half(rotation).mask)); }
 
 // Whether a rotation takes rows to others that have other lanes in its half.
 bool TileOpBuilder::cuts_groups(int rotation) const {
@@ -266,8 +278,8 @@ bool TileOpBuilder::cuts_groups(int rotation) const {
 }
 
 // Numbers the groups by one row each, those that are visited first: the row of the group at which all row signs are
-// even, unless lanes are traded too.
-void TileOpBuilder::enumerate_groups(RotationBlock& block) const {
+// even, unless lanes are traded too. `half_sign` is that of its half.
+void TileOpBuilder::enumerate_groups(RotationBlock& block, Mask half_sign) const {
   const int parts = plan_.layout.part_bits;
   const Rows rows = visited_rows();
   Span flips;
@@ -280,7 +292,7 @@ void TileOpBuilder::enumerate_groups(RotationBlock& block) const {
   };
   Mask origin = rows.origin << parts;
   if (parts != 0) take(1);
-  for (const Mask v : rows.visited) take(v << parts);
+  for (const Mask v : rows.basis) take(v << parts);
   block.num_active = Index{1} << basis.size();
   for (int b = 0; b < row_bits() + parts; ++b) take(unit(b));
   const auto make_even = [&](Mask sign, Index row_flip) {
@@ -291,9 +303,8 @@ void TileOpBuilder::enumerate_groups(RotationBlock& block) const {
   for (std::size_t j = 0; j < block.rotations.size() && !block.trades_lanes(); ++j)
     make_even(block.row_sign[j], block.row_flip[j]);
   if (block.half) {
-    const Mask sign = half_rows(block.rotations[0]) << parts;
-    if (block.cuts_groups()) make_even(sign, block.row_flip[0]);
-    take_odd_groups(block, sign, origin, basis);
+    if (block.cuts_groups()) make_even(half_sign, block.row_flip[0]);
+    take_odd_groups(block, half_sign, origin, basis);
   }
   block.groups = IndexMap(origin, basis);
 }

@@ -1,4 +1,4 @@
-// The rotations of a segment that no pass has taken yet.
+// The elements of a segment that no pass has taken yet.
 #pragma once
 
 #include <algorithm>
@@ -7,23 +7,23 @@
 
 namespace ketgrad {
 
-// The search for rotations of a pass, a round or a block ends when this many have to wait: beyond, it costs more than it
+// The search for elements of a pass, a round or a block ends when this many have to wait: beyond, it costs more than it
 // finds.
 inline constexpr int most_waiting = 256;
 
-// Numbers of rotations, ascending. Those that a pass takes lie near the front: to take them costs what was looked at,
+// Places of elements, ascending. Those that a pass takes lie near the front: to take them costs what was looked at,
 // not what is left, so that planning is linear in the number of gates.
 class Waiting {
  public:
   Waiting() = default;
-  explicit Waiting(std::vector<int> rotations) : list_(std::move(rotations)) {}
+  explicit Waiting(std::vector<int> elements) : list_(std::move(elements)) {}
 
   bool empty() const { return first_ == list_.size(); }
 
   const int* begin() const { return list_.data() + first_; }
   const int* end() const { return list_.data() + list_.size(); }
 
-  // Goes through the rotations in front of `last`, in order, while `goes_on()`, and takes those for which `takes(t)`.
+  // Goes through the elements in front of `last`, in order, while `goes_on()`, and takes those for which `takes(e)`.
   // The end is that of the list or one that the caller kept: nothing behind it moves.
   template <class Takes, class GoesOn>
   std::vector<int> take(const int* last, const Takes& takes, const GoesOn& goes_on) {

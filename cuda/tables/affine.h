@@ -24,12 +24,6 @@ Range append(std::vector<E>& array, const std::vector<E>& more) {
   return range;
 }
 
-inline std::vector<Mask> basis_of(const IndexMap& map) {
-  std::vector<Mask> basis;
-  for (Index r = 1; r < map.size(); r *= 2) basis.push_back(static_cast<Mask>(map[r] ^ map[0]));
-  return basis;
-}
-
 inline Map append_map(Tables& tables, const IndexMap& map) {
   return {static_cast<Mask>(map[0]), append(tables.vectors, basis_of(map))};
 }

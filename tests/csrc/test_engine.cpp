@@ -101,14 +101,31 @@ TEST(phases_on_cosets) {
   check_in_either_regime(Random(43), 60, coset_circuit, 20, [](int round) { return 2 + round % 5; });
 }
 
-TEST(matrices_on_rows) {
-  Random random(44);
-  for (int round = 0; round < 40; ++round) {
-    set_thresholds({.regime = round % 5 < 4 ? RegimeChoice::single : RegimeChoice::automatic});
-    const Index batch = round % 3 == 0 ? 1 : 1 + round % 4;
-    check_case(make_case(random, dense_circuit(random, 5 + round % 4, 8), batch), 1 + round % 2);
+// Whole states, and tiles that hold a matrix or two.
+TEST(matrices_in_passes) {
+  check_in_either_regime(Random(44), 60, dense_circuit, 14, [](int round) { return 3 + round % 4; });
+}
+
+Circuit brickwork_circuit(Random& random, int num_wires, int num_layers) {
+  Circuit circuit = empty_circuit(num_wires);
+  for (int layer = 0; layer < num_layers; ++layer) {
+    for (int w = layer % 2; w + 1 < num_wires; w += 2) {
+      Gate gate = make_gate("QubitUnitary", random.chance(0.5) ? std::vector{w, w + 1} : std::vector{w + 1, w});
+      gate.input = circuit.add_input(Role::unitary, 2);
+      gate.inverse = random.chance(0.3);
+      circuit.program.gates.push_back(gate);
+      if (random.chance(0.2)) circuit.program.gates.push_back(make_gate("RY", {w}, {{0, w % 4, 1, 0}}));
+      if (random.chance(0.2)) circuit.program.gates.push_back(make_gate("RZ", {w}, {{1, w % 3, 1, 0}}));
+      if (random.chance(0.2)) circuit.program.gates.push_back(make_gate("CNOT", {w + 1, w}));
+    }
   }
-  set_thresholds({});
+  circuit.program.measurements = {{MeasurementKind::state, {}, {}}};
+  circuit.program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));
+  return circuit;
+}
+
+TEST(brickwork_in_tiles) {
+  check_in_either_regime(Random(46), 40, brickwork_circuit, 5, [](int round) { return 4 + round % 3; });
 }
 
 // The dense simulator's zeros are not exact; what else there is, is the product of a few sines.
@@ -253,6 +270,28 @@ TEST(samples_in_tiles_keep_apart) {
 
 // In a rotation or a phase, shared or not, of one state cut into tiles or of lanes: all that a NaN meets is NaN, zeros
 // too.
+TEST(nan_in_a_matrix_reaches_every_amplitude) {
+  for (const bool batched : {false, true}) {
+    set_thresholds({.tile_bits = 4, .regime = RegimeChoice::single});
+    Circuit circuit = empty_circuit(7);
+    Gate gate = make_gate("QubitUnitary", {0, 5});
+    gate.input = circuit.add_input(Role::unitary, 2);
+    circuit.program.gates = {make_gate("RY", {1}, {{0, 0, 1, 0}}), gate};
+    circuit.program.measurements = {{MeasurementKind::state, {}, {}}};
+    std::vector<Values> values{{false, 4, std::vector<double>(4, 0.3)},
+                               {false, 3, std::vector<double>(3, 0.3)},
+                               {false, 6, std::vector<double>(6, 0.3)},
+                               {batched, 32, std::vector<double>(batched ? 64 : 32, 0.5)}};
+    for (double& x : values[3].rows) x = std::numeric_limits<double>::quiet_NaN();
+    for_each_simd_level([&] {
+      Run<float> run(register_program(circuit.program), values, 2, 1);
+      run.forward();
+      for (const float a : run.complex) CHECK(std::isnan(a));
+    });
+  }
+  set_thresholds({});
+}
+
 TEST(nan_reaches_every_amplitude) {
   for (const char* gate : {"RX", "RZ"}) {
     for (const bool batched : {false, true}) {

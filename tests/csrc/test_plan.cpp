@@ -52,6 +52,7 @@ std::vector<const TilePass*> tile_passes(const Plan& plan) {
 }
 
 constexpr int coset_phase = 100;
+constexpr int matrix = 200;
 
 // Per operation: the number of rotations of a block, minus the number of strings of phases; of an unfused gate 0.
 std::vector<int> shape(const Plan& plan) {
@@ -67,6 +68,8 @@ std::vector<int> shape(const Plan& plan) {
         found.push_back(static_cast<int>(block->rotations.size()));
       } else if (std::holds_alternative<CosetPhase>(op)) {
         found.push_back(coset_phase);
+      } else if (std::holds_alternative<TileMatrix>(op)) {
+        found.push_back(matrix);
       } else {
         found.push_back(-static_cast<int>(std::get<Phases>(op).strings.size()));
       }
@@ -148,40 +151,6 @@ TEST(what_is_no_product_of_rotations_is_a_gate_op) {
   CHECK(lower(diagonal.program, true).gate_ops.at(0).kind == GateOpKind::diagonal);
   const Gate twice = controlled(controlled(rotation("RX", 0), 1), 2);
   CHECK(lower(circuit_of(3, {twice}).program).gate_ops.at(0).kind == GateOpKind::dense);
-}
-
-// Each amplitude that a matrix mixes once, as a lane of a row, with the local state that it has.
-TEST(matrices_on_rows_mix_what_their_groups_do) {
-  Random random(8);
-  int found = 0;
-  int refused = 0;
-  for (int round = 0; round < 300; ++round) {
-    const int n = 3 + random.below(5);
-    const int lane_bits = random.below(std::min(n, 4));
-    const Circuit circuit = dense_circuit(random, n, 6);
-    for (const GateOp& gate_op : lower(circuit.program).gate_ops) {
-      const std::optional<DenseRows> dense = dense_rows(gate_op, lane_bits);
-      (dense ? found : refused) += 1;
-      if (!dense) continue;
-      CHECK(dense->size() == gate_op.size());
-      std::vector<int> states(std::size_t{1} << n, -1);
-      for (Index r = 0; r < gate_op.groups.size(); ++r) {
-        for (int a = 0; a < gate_op.size(); ++a) states[gate_op.groups[r] ^ gate_op.offsets[a]] = a;
-      }
-      std::vector<int> by_rows(states.size(), -1);
-      for (Index g = 0; g < dense->groups.size(); ++g) {
-        for (int m = 0; m < dense->rows(); ++m) {
-          for (Index lane = 0; lane < Index{1} << lane_bits; ++lane) {
-            const Index row = dense->groups[g] ^ dense->row_offsets[m];
-            by_rows[row << lane_bits | lane] = dense->states[(m << lane_bits) + lane];
-          }
-        }
-      }
-      CHECK(by_rows == states);
-    }
-  }
-  CHECK(found > 300);
-  CHECK(refused > 10);
 }
 
 TEST(gate_ops_know_their_groups) {
@@ -553,6 +522,7 @@ std::vector<Index> visited_rows(const RotationBlock& block, int part_bits) {
 }
 
 std::vector<Index> visited_rows(const CosetPhase&, int) { return {}; }
+std::vector<Index> visited_rows(const TileMatrix&, int) { return {}; }
 
 Amplitudes visited(const Plan& plan, const TilePass& pass, const TileOp& op) {
   const int n = plan.program->num_wires;
@@ -586,7 +556,7 @@ void check_support(const Plan& plan) {
       continue;
     }
     for (const TileOp& op : tiles->operations) {
-      if (std::holds_alternative<CosetPhase>(op)) continue;
+      if (std::holds_alternative<CosetPhase>(op) || std::holds_alternative<TileMatrix>(op)) continue;
       const Amplitudes now = visited(plan, *tiles, op);
       CHECK(includes(now, before));
       before = now;
@@ -688,6 +658,157 @@ TEST(cosets_are_what_the_controls_say) {
   CHECK(count > 1000);
 }
 
+// --- matrices in passes ----------------------------------------------------------------------------------------------
+
+Gate unitary(const std::vector<int>& wires) { return make_gate("QubitUnitary", wires); }
+
+// A plan of gates of which those that are matrices have an input each.
+Plan plan_with_matrices(int num_wires, std::vector<Gate> gates, const Layout& layout) {
+  static std::vector<Circuit> kept;
+  kept.reserve(1000);
+  kept.push_back(circuit_of(num_wires, {}));
+  for (Gate& g : gates) {
+    if (gate_info(g.opcode).family == Family::matrix)
+      g.input = kept.back().add_input(Role::unitary, static_cast<int>(g.targets.size()));
+    kept.back().program.gates.push_back(g);
+  }
+  kept.back().program.validate();
+  return make_plan(kept.back().program, layout);
+}
+
+TEST(matrices_share_a_pass_with_what_they_commute_with) {
+  const Layout tiles{.lane_bits = 1, .tile_bits = 4, .fuses_matrices = true};
+  const Layout one_tile{.lane_bits = 1, .tile_bits = max_wires, .fuses_matrices = true};
+  const std::vector<Gate> gates{rotation("RY", 0), unitary({0, 1}), rotation("RY", 2), unitary({1, 2, 3}),
+                                rotation("RY", 1)};
+  CHECK(shape(plan_with_matrices(4, gates, one_tile)) == Shape({2, matrix, matrix, 1}));
+  CHECK(shape(plan_with_matrices(4, gates, {.lane_bits = 1, .tile_bits = max_wires})) == Shape({1, 0, 1, 0, 1}));
+  // Of six wires a tile holds four: what waits for wires 4 and 5 has a pass of its own.
+  const std::vector<Gate> brick{unitary({0, 1}), unitary({2, 5}), unitary({3, 4}), unitary({1, 2}), unitary({0, 1})};
+  const Plan plan = plan_with_matrices(6, brick, tiles);
+  CHECK(shape(plan) == Shape({matrix, matrix, matrix, matrix, matrix}));
+  CHECK(plan.passes.size() == 2);
+  // Four wires never, and three only where a tile has room for them.
+  CHECK(shape(plan_with_matrices(6, {unitary({0, 1, 2, 3})}, one_tile)) == Shape({0}));
+  CHECK(shape(plan_with_matrices(6, {unitary({0, 1, 2})}, tiles)) == Shape({matrix}));
+  CHECK(shape(plan_with_matrices(6, {unitary({0, 1, 2})}, {.lane_bits = 2, .tile_bits = 4, .fuses_matrices = true})) ==
+        Shape({0}));
+}
+
+// The local state of a lane of row m of a group, -1 where it is left as it is, and the place of an amplitude.
+struct MatrixPlace {
+  const TilePass& pass;
+  const TileMatrix& matrix;
+  Mask base;
+  Index shift = 0;
+  bool is_visited = true;
+
+  MatrixPlace(const TilePass& pass, const TileMatrix& matrix, Index tile)
+      : pass(pass), matrix(matrix), base(static_cast<Mask>(pass.tiles[tile])) {
+    const auto holds = [&](const auto& sign) { return sign.at(base); };
+    is_visited = std::ranges::none_of(matrix.groups.tiles, holds);
+    for (const TileCoset::RowShift& s : matrix.groups.shifts) {
+      is_visited = is_visited && !(holds(s.sign) && s.leaves_support);
+      shift ^= holds(s.sign) ? s.row : 0;
+    }
+  }
+
+  int state(Index group, int m, Mask lane) const {
+    int found = matrix.states[lane];
+    for (const TileMatrix::Variation& v : matrix.variations) {
+      const bool is_odd = odd_parity(static_cast<Mask>(group) & v.row_mask) != v.sign.at(base);
+      CHECK(odd_parity(static_cast<Mask>(group & (matrix.alike - 1)) & v.row_mask) == false);
+      if (v.lane_mask != 0 && odd_parity(lane & v.lane_mask) != is_odd) return -1;
+      if (found >= 0 && is_odd) found ^= v.state;
+    }
+    return found < 0 ? -1 : found ^ matrix.row_states[m];
+  }
+
+  Mask amplitude(Index group, int m, Mask lane) const {
+    const auto row = static_cast<Mask>(pass.rows[matrix.groups.rows[group] ^ shift ^ matrix.row_offsets[m]]);
+    return base ^ row ^ lane ^ matrix.row_flips[m];
+  }
+};
+
+// Marks what a matrix mixes in a tile; each amplitude has the local state that the gate says, and so have all terms.
+void mark(const TilePass& pass, Index tile, const TileMatrix& matrix, const GateOp& gate_op, const Layout& layout,
+          std::vector<int>& marks) {
+  std::vector<int> states(marks.size(), -1);
+  std::vector<Index> groups(marks.size(), -1);
+  for (Index g = 0; g < gate_op.groups.size(); ++g) {
+    for (int a = 0; a < gate_op.size(); ++a) {
+      states[gate_op.groups[g] ^ gate_op.offsets[a]] = a;
+      groups[gate_op.groups[g] ^ gate_op.offsets[a]] = g;
+    }
+  }
+  const MatrixPlace place(pass, matrix, tile);
+  for (Index group = 0; place.is_visited && group < matrix.groups.num_active; ++group) {
+    for (int m = 0; m < matrix.rows(); ++m) {
+      for (Mask lane = 0; lane < unit(layout.lane_bits); ++lane) {
+        const Mask at = place.amplitude(group, m, lane);
+        const int state = place.state(group, m, lane);
+        CHECK(state == states[at]);
+        if (state < 0) continue;
+        ++marks[at];
+        for (int u = 0; u < matrix.size(); ++u) {
+          const int other = u / matrix.trades();
+          const int trade = u % matrix.trades();
+          const Mask partner = place.amplitude(group, other, lane ^ matrix.lane_flips[trade]);
+          CHECK(groups[partner] == groups[at]);
+          CHECK(states[partner] ==
+                (state ^ matrix.row_states[m] ^ matrix.row_states[other] ^ matrix.lane_states[trade]));
+        }
+      }
+    }
+  }
+}
+
+// Each amplitude on which the gate acts once, as far as the operations before it go.
+TEST(matrices_mix_what_their_gates_say) {
+  Random random(8);
+  int count = 0;
+  int varying = 0;
+  for (int round = 0; round < 300; ++round) {
+    const int n = 3 + random.below(6);
+    Circuit circuit = dense_circuit(random, n, 20);
+    circuit.program.measurements = {measured_state};
+    const int lane_bits = random.below(std::min(n, 4));
+    for (const Layout& layout :
+         {Layout{.lane_bits = lane_bits, .tile_bits = max_wires, .fuses_matrices = true},
+          Layout{.lane_bits = lane_bits, .tile_bits = 3 + lane_bits, .fuses_matrices = true},
+          Layout{.lane_bits = lane_bits, .tile_bits = 3 + lane_bits, .run_bits = 1, .fuses_matrices = true}}) {
+      const Plan plan = make_plan(circuit.program, layout);
+      for (const TilePass* pass : tile_passes(plan)) {
+        std::vector<int> before(std::size_t{1} << n, 0);
+        for (const TileOp& op : pass->operations) {
+          const auto* matrix = std::get_if<TileMatrix>(&op);
+          if (matrix == nullptr) {
+            if (std::holds_alternative<CosetPhase>(op)) continue;
+            const Amplitudes now = visited(plan, *pass, op);
+            before.assign(now.begin(), now.end());
+            continue;
+          }
+          const GateOp& gate_op = plan.gate_ops[matrix->gate_op];
+          std::vector<int> marks(std::size_t{1} << n, 0);
+          for (Index tile = 0; tile < pass->num_active_tiles; ++tile)
+            mark(*pass, tile, *matrix, gate_op, layout, marks);
+          for (std::size_t i = 0; i < marks.size(); ++i) {
+            const bool inside =
+                std::ranges::all_of(gate_op.coset, [&](const Half& h) { return odd_parity(i & h.mask) != h.even; });
+            CHECK(marks[i] <= (inside ? 1 : 0));
+            CHECK(marks[i] == 1 || !inside || before[i] == 0);
+            before[i] = std::max(before[i], marks[i]);
+          }
+          ++count;
+          varying += matrix->variations.empty() ? 0 : 1;
+        }
+      }
+    }
+  }
+  CHECK(count > 1000);
+  CHECK(varying > 100);
+}
+
 int rotations_planned(const Plan& plan) {
   int count = 0;
   for (const TilePass* pass : tile_passes(plan)) {
@@ -703,9 +824,10 @@ int rotations_planned(const Plan& plan) {
 
 Plan plan_in_time(const Program& program, const char* what) {
   const auto start = std::chrono::steady_clock::now();
-  Plan plan = make_plan(program, {3, 0, 13});
+  Plan plan = make_plan(program, {.lane_bits = 3, .tile_bits = 13, .fuses_matrices = true});
   const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-  std::printf("planned 1,000 gates on 20 wires, %s, in %.1f ms, %zu passes\n", what, ms, plan.passes.size());
+  std::printf("planned %zu gates on 20 wires, %s, in %.1f ms, %zu passes\n", program.gates.size(), what, ms,
+              plan.passes.size());
   CHECK(ms < 250);  // 10 ms is the aim; sanitizers and busy machines are slower
   return plan;
 }
@@ -733,6 +855,14 @@ TEST(large_plans_are_quick_and_complete) {
   anywhere.program.measurements = {{MeasurementKind::state, {}, {}}};
   const Plan other = plan_in_time(anywhere.program, "anywhere");
   CHECK(rotations_planned(other) == static_cast<int>(other.rotations.size()));
+
+  Circuit brickwork = circuit_of(20, {});
+  for (int g = 0; g < 500; ++g) {
+    const int w = (2 * (g % 10) + g / 10 % 2) % 20;
+    brickwork.program.gates.push_back(unitary({w, (w + 1) % 20}));
+    brickwork.program.gates.back().input = brickwork.add_input(Role::unitary, 2);
+  }
+  CHECK(plan_in_time(brickwork.program, "in bricks").passes.size() < 30);
 }
 
 // --- measurements ----------------------------------------------------------------------------------------------------

@@ -92,6 +92,10 @@ TEST(tiles) {
   for (int opcode = 0; opcode < num_gates; opcode += 3) check(tiled_circuit(random, opcode));
   for (int round = 0; round < 8; ++round) check(half_circuit(random, 7, 10));
   for (int round = 0; round < 8; ++round) check(coset_circuit(random, 7, 14));
+  for (int round = 0; round < 16; ++round) {
+    set_thresholds({.tile_bits = 4 + round % 4, .regime = RegimeChoice::single});
+    check(dense_circuit(random, 5 + round % 4, 12));
+  }
   set_thresholds({});
 }
 

@@ -78,6 +78,18 @@ def test_controlled_phases_share_a_pass_with_rotations() -> None:
     assert work(2) > work(3) > work(5)
 
 
+def test_matrices_share_a_pass_with_rotations() -> None:
+    layer = [kg.RY(0.1 + w, wires=w) for w in range(8)]
+    swap = torch.eye(4, dtype=torch.complex128)[[0, 2, 1, 3]]
+    matrices = [kg.QubitUnitary(swap, wires=[w, w + 1]) for w in range(0, 8, 2)]
+    tape = kg.Tape([*layer, *matrices, *layer], [kg.state()])
+    (found,) = kg.explain(tape).passes
+    assert found.matrices == 4
+    assert "4 matrices" in found.what
+    on_gpu = kg.explain(tape, device="cuda").passes
+    assert sum("QubitUnitary" in p.what for p in on_gpu) == 4
+
+
 def test_permutations_take_no_pass() -> None:
     found = kg.explain(kg.Tape([kg.CNOT(wires=[0, 1]), kg.SWAP(wires=[0, 1]), kg.X(0)], [kg.probs()]))
     assert found.passes == ()

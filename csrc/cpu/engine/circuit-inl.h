@@ -103,7 +103,7 @@ class CircuitEngine {
   // False where the call is to end early.
   bool run(V* ket) {
     prepare<V>(call_, plan_, team_, inputs_, ket);
-    if (!forward_) forward_.emplace(call_, plan_, false, group_, tiles_);
+    if (!forward_) forward_.emplace(call_, plan_, shared_, false, group_, tiles_);
     forward_->start();
     for (int p = 0; p < static_cast<int>(plan_.passes.size()); ++p) {
       if (call_.should_stop()) return false;
@@ -132,24 +132,23 @@ class CircuitEngine {
         undo_gate_ops_->undo(gate->gate_op, ket, bra, gradients);
       } else {
         const bool last = p == gradients.first_pass && !requests_initial_state(gradients);
-        backward_->backward(p, scalars(source), scalars(ket), scalars(bra), last, rotation_gradients_->requested,
-                            rotation_gradients_->overlaps);
+        backward_->backward(p, scalars(source), scalars(ket), scalars(bra), last, *pass_gradients_);
         source = ket;
       }
       watch_.lap(times_.backward[p]);
     }
-    rotation_gradients_->add_to(*gradients.sink);
+    pass_gradients_->add_to(gradients);
     return true;
   }
 
   void start_backward(const GradientSink<T>& sink) {
     if (!backward_) {
-      backward_.emplace(call_, plan_, true, group_, tiles_);
+      backward_.emplace(call_, plan_, shared_, true, group_, tiles_);
       undo_gate_ops_.emplace(call_, plan_, shared_, team_, group_);
-      rotation_gradients_.emplace(call_, plan_, group_);
+      pass_gradients_.emplace(call_, plan_, group_);
     }
     backward_->start();
-    rotation_gradients_->start(sink);
+    pass_gradients_->start(sink);
   }
 
   const Call<T>& call_;
@@ -168,7 +167,7 @@ class CircuitEngine {
   std::optional<RotationPasses<V>> forward_;  // these are made when they are needed
   std::optional<RotationPasses<V>> backward_;
   std::optional<UndoGateOps<V>> undo_gate_ops_;
-  std::optional<RotationGradients<V>> rotation_gradients_;
+  std::optional<PassGradients<V>> pass_gradients_;
 };
 
 }  // namespace

@@ -13,7 +13,6 @@
 #include "cpu/engine/samples-inl.h"
 #include "cpu/engine/team-inl.h"
 #include "cpu/gradient_sink.h"
-#include "cpu/kernels/dense_rows-inl.h"
 #include "cpu/kernels/gates-inl.h"
 #include "plan/plan.h"
 
@@ -26,20 +25,9 @@ inline Index work_of(const GateOp& gate_op) {
   return gate_op.kind == GateOpKind::dense ? size * size : size;
 }
 
-template <class T>
-void apply_dense_rows(const Team& team, T* psi, const DenseRows& dense, const T* c) {
-  with_row_matrix(dense, c, [&](const auto& matrix) {
-    team.for_range(dense.groups.size(), dense.size() * dense.size() * batch_lanes<T> / 2,
-                   [&](Index begin, Index end) { apply_to_rows(psi, dense.groups, matrix, begin, end); });
-  });
-}
-
 // psi = V psi; c are the coefficients of V (see gate_op_coefficients).
 template <class State, class C>
 void apply_gate_op(const Team& team, State psi, const GateOp& gate_op, const C* c) {
-  if constexpr (std::is_arithmetic_v<Number<State>>) {
-    if (gate_op.dense_rows) return apply_dense_rows(team, psi, *gate_op.dense_rows, c);
-  }
   const IndexMap& groups = gate_op.groups;
   const Index* offsets = gate_op.offsets.data();
   team.for_range(groups.size(), work_of(gate_op), [&](Index begin, Index end) {
@@ -157,7 +145,6 @@ class UndoGateOps {
   void undo_with(const GateOp& gate_op, V* psi, V* lambda, const C* c, bool requested) {
     const Index groups = gate_op.groups.size();
     if constexpr (width == 1) {
-      if (gate_op.dense_rows) return undo_dense_rows(*gate_op.dense_rows, psi, lambda, c, requested);
       if (gate_op.kind == GateOpKind::dense && gate_op.size() >= smallest_product)
         return undo_by_products(gate_op, psi, lambda, c, requested);
     }
@@ -177,21 +164,6 @@ class UndoGateOps {
     apply_gate_op(team_, psi, gate_op, c);
     if (requested) add_overlaps(team_, gate_op, lambda, psi, overlaps_.data());
     apply_gate_op(team_, lambda, gate_op, c);
-  }
-
-  void undo_dense_rows(const DenseRows& dense, T* psi, T* lambda, const T* c, bool requested) {
-    const Index groups = dense.groups.size();
-    const Index entries = Index{dense.size()} * dense.size();
-    with_row_matrix(dense, c, [&](const auto& matrix) {
-      if (requested) {
-        return team_.template reduce<T>(groups, 2 * entries, overlaps_.data(), [&](Index begin, Index end, T* w) {
-          undo_from_rows<true>(psi, lambda, dense, matrix, begin, end, w);
-        });
-      }
-      team_.for_range(groups, entries * batch_lanes<T>, [&](Index begin, Index end) {
-        undo_from_rows<false>(psi, lambda, dense, matrix, begin, end, static_cast<T*>(nullptr));
-      });
-    });
   }
 
   template <bool W, class C>

@@ -1,5 +1,5 @@
-// The parameters of a plan's rotations for one group of samples and one direction of the sweep: cosines and sines,
-// factors of phases, and the deferred scale before and after each operation.
+// The parameters of a plan's passes over tiles for one group of samples and one direction of the sweep: cosines and
+// sines, factors of phases, entries of matrices, and the deferred scale before and after each operation.
 #pragma once
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cpu/engine.h"
+#include "cpu/engine/matrix_entries-inl.h"
 #include "cpu/engine/samples-inl.h"
 #include "cpu/engine/tiles-inl.h"
 #include "cpu/kernels/phases-inl.h"
@@ -47,6 +48,7 @@ struct OpParameters {
   double shared_scale = 1;
   LaneVector<PhaseFactor<T>> shared_factors;
   double factor_scale = 1;
+  const T* entries = nullptr;  // of a matrix
 };
 
 // Half of each angle of a plan's rotations, with sine and cosine, of all operations at once: so that they are found for
@@ -83,8 +85,8 @@ class HalfAngles {
       for (const int t : block->rotations) write([&](int l) { return of_rotation(t, l); });
     } else if (const auto* phase = std::get_if<CosetPhase>(&op)) {
       write([&](int l) { return of_rotation(phase->rotation, l); });
-    } else {
-      for (const DiagonalRotation& s : std::get<Phases>(op).strings) {
+    } else if (const auto* phases = std::get_if<Phases>(&op)) {
+      for (const DiagonalRotation& s : phases->strings) {
         if (is_per_sample(s)) write([&](int l) { return of_string(s, l); });
       }
     }
@@ -107,6 +109,7 @@ class HalfAngles {
     if (!some_per_sample_) return false;
     if (const auto* block = std::get_if<RotationBlock>(&op)) return reads_batched(block->rotations);
     if (const auto* phase = std::get_if<CosetPhase>(&op)) return reads_batched(phase->rotation);
+    if (const auto* matrix = std::get_if<TileMatrix>(&op)) return call_.is_per_sample(plan_.gate_ops[matrix->gate_op]);
     const auto& strings = std::get<Phases>(op).strings;
     return std::any_of(strings.begin(), strings.end(),
                        [&](const DiagonalRotation& s) { return reads_batched(s.rotations); });
@@ -153,6 +156,11 @@ class HalfAngles {
   std::vector<double> cosines_;
 };
 
+template <class T>
+double square_length(T x, T y) {
+  return static_cast<double>(x) * static_cast<double>(x) + static_cast<double>(y) * static_cast<double>(y);
+}
+
 // One direction of the sweep. Phases of a single state, and those that read a batched input, have factors per sample;
 // the others have factors that all lanes share.
 template <class V>
@@ -162,8 +170,13 @@ class RotationParameters {
   static constexpr bool single = width == 1;
 
  public:
-  RotationParameters(const Call<T>& call, const Plan& plan, bool inverse, const SampleGroup& group)
-      : call_(call), plan_(plan), inverse_(inverse), angles_(call, plan, inverse, group) {
+  RotationParameters(const Call<T>& call, const Plan& plan, const SharedGateOps<T>& shared, bool inverse,
+                     const SampleGroup& group)
+      : call_(call),
+        plan_(plan),
+        inverse_(inverse),
+        angles_(call, plan, inverse, group),
+        entries_(call, plan, shared, inverse, group) {
     int operations = 0;
     first_operation_.reserve(plan.passes.size());
     for (const Pass& pass : plan.passes) {
@@ -208,6 +221,9 @@ class RotationParameters {
   // Operations are numbered through all passes.
   int number(int pass, int operation) const { return first_operation_[pass] + operation; }
   int count() const { return static_cast<int>(parameters_.size()); }
+  std::span<const OpParameters<V>> of_pass(int pass) const {
+    return std::span(parameters_).subspan(first_operation_[pass]);
+  }
   const OpParameters<V>& operator[](int number) const { return parameters_[number]; }
 
   // Whether any parameter is NaN: then amplitudes outside the support are visited too, for it makes them NaN.
@@ -262,6 +278,8 @@ class RotationParameters {
         prepare_block(*block, n);
       } else if (const auto* phases = std::get_if<Phases>(&op)) {
         prepare_phases(*phases, n);
+      } else if (const auto* matrix = std::get_if<TileMatrix>(&op)) {
+        prepare_matrix(*matrix, n);
       } else {
         prepare_coset_phase(n);
       }
@@ -334,8 +352,11 @@ class RotationParameters {
     n.scale_after = n.scale_before;
   }
 
-  static double square_length(T x, T y) {
-    return static_cast<double>(x) * static_cast<double>(x) + static_cast<double>(y) * static_cast<double>(y);
+  void prepare_matrix(const TileMatrix& matrix, OpParameters<V>& n) {
+    const std::span<const T> entries = entries_.of(matrix.gate_op);
+    n.entries = entries.data();
+    n.some_nan |= !are_finite(entries);
+    n.scale_after = n.scale_before;
   }
 
   void prepare_phases(const Phases& phases, OpParameters<V>& n) {
@@ -431,6 +452,7 @@ class RotationParameters {
   const bool inverse_;
   const double smallest_scale_ = std::ldexp(1.0, -thresholds().scale_bits);
   HalfAngles<V> angles_;
+  MatrixEntries<T> entries_;
   bool started_ = false;
   bool some_per_sample_ = false;
   bool some_nan_ = false;

@@ -1,16 +1,17 @@
-// The passes of a plan over tiles: rotations and phases are applied to a state, or undone on ket and bra while their
-// overlaps are taken.
+// The passes of a plan over tiles: rotations, phases and matrices are applied to a state, or undone on ket and bra while
+// their overlaps are taken.
 #pragma once
 
-#include <algorithm>
 #include <span>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "cpu/engine/pass_factors-inl.h"
+#include "cpu/engine/pass_gradients-inl.h"
 #include "cpu/engine/tile_parameters-inl.h"
 #include "cpu/engine/tiles-inl.h"
-#include "cpu/gradient_sink.h"
+#include "cpu/kernels/matrices-inl.h"
 #include "cpu/kernels/phases-inl.h"
 #include "cpu/kernels/rotations-inl.h"
 #include "plan/plan.h"
@@ -18,47 +19,16 @@
 namespace ketgrad {
 namespace {
 
-inline Index rotation_count(const TileOp& op) {
-  if (std::holds_alternative<CosetPhase>(op)) return 1;
-  if (const auto* block = std::get_if<RotationBlock>(&op)) return static_cast<Index>(block->rotations.size());
-  Index count = 0;
-  for (const DiagonalRotation& s : std::get<Phases>(op).strings) count += static_cast<Index>(s.rotations.size());
-  return count;
-}
-
-inline void append_rotations(const TileOp& op, std::vector<int>& rotations) {
-  if (const auto* block = std::get_if<RotationBlock>(&op)) {
-    rotations.insert(rotations.end(), block->rotations.begin(), block->rotations.end());
-    return;
-  }
-  if (const auto* phase = std::get_if<CosetPhase>(&op)) return rotations.push_back(phase->rotation);
-  for (const DiagonalRotation& s : std::get<Phases>(op).strings)
-    rotations.insert(rotations.end(), s.rotations.begin(), s.rotations.end());
-}
-
-inline bool requests_any(std::span<const int> rotations, const std::vector<char>& requested) {
-  return std::any_of(rotations.begin(), rotations.end(), [&](int t) { return requested[t] != 0; });
-}
-
-inline bool requests_any(const RotationBlock& block, const std::vector<char>& requested) {
-  return requests_any(block.rotations, requested);
-}
-
-inline bool requests_any(const Phases& phases, const std::vector<char>& requested) {
-  return std::any_of(phases.strings.begin(), phases.strings.end(),
-                     [&](const DiagonalRotation& s) { return requests_any(s.rotations, requested); });
-}
-
-// Overlaps of bra and ket as the kernels leave them, in rows and tables of signs, as overlaps of rotations:
-// Im<bra|P|ket>.
+// Overlaps of bra and ket as the kernels leave them, in rows and tables of signs, as overlaps of rotations, Im<bra|P|ket>,
+// and of matrices.
 template <class V>
-class RotationOverlaps {
+class PassOverlaps {
   using T = Scalar<V>;
   static constexpr int width = lane_width<V>;
   using Sums = typename TileRunner<V>::Sums;
 
  public:
-  explicit RotationOverlaps(const Plan& plan) : plan_(plan) {}
+  explicit PassOverlaps(const Plan& plan) : plan_(plan) {}
 
   // sums[rotation of the block][lane] += what is found in a part of it.
   void add_of_block(const RotationBlock& block, const OpParameters<V>& n, Mask base,
@@ -93,35 +63,16 @@ class RotationOverlaps {
     TileRunner<V>::add_sum(found, Row<T>{} + 1, n.scale_before * n.scale_before, sums);
   }
 
+  // sums[entry] += conj(bra) ket, summed over some groups.
+  static void add_of_matrix(const TileMatrix& matrix, const OpParameters<V>& n, unsigned variant,
+                            const MatrixGroups& groups, T* ket, T* bra, double* sums) {
+    Row<T> found[2 * TileMatrix::largest * TileMatrix::largest];
+    take_overlaps(ket, bra, matrix, groups, found);
+    add_overlaps_of<T>(matrix, variant, found, n.scale_before * n.scale_before, sums);
+  }
+
  private:
   const Plan& plan_;
-};
-
-// The sums of a pass's overlaps, [rotation][lane] in the order of its operations.
-template <class V>
-class PassSums {
-  static constexpr int width = lane_width<V>;
-
- public:
-  void start(const TilePass& pass) {
-    rotations_.clear();
-    for (const TileOp& op : pass.operations) append_rotations(op, rotations_);
-    sums_.assign(rotations_.size() * width, 0.0);
-  }
-
-  Index size() const { return static_cast<Index>(sums_.size()); }
-  double* data() { return sums_.data(); }
-
-  // overlaps[rotation of the plan][lane]
-  void add_to(std::vector<double>& overlaps) const {
-    for (std::size_t j = 0; j < rotations_.size(); ++j) {
-      for (int l = 0; l < width; ++l) overlaps[rotations_[j] * width + l] += sums_[j * width + l];
-    }
-  }
-
- private:
-  std::vector<int> rotations_;
-  std::vector<double> sums_;
 };
 
 // One direction of the sweep. V is the scalar for a single state, the vector of lanes for a batch.
@@ -134,8 +85,13 @@ class RotationPasses {
   using CosetPart = typename TileParameters<V>::CosetPart;
 
  public:
-  RotationPasses(const Call<T>& call, const Plan& plan, bool inverse, const SampleGroup& group, TileRunner<V>& tiles)
-      : plan_(plan), tiles_(tiles), parameters_(call, plan, inverse, group), tile_(parameters_), overlaps_(plan) {}
+  RotationPasses(const Call<T>& call, const Plan& plan, const SharedGateOps<T>& shared, bool inverse,
+                 const SampleGroup& group, TileRunner<V>& tiles)
+      : plan_(plan),
+        tiles_(tiles),
+        parameters_(call, plan, shared, inverse, group),
+        tile_(parameters_),
+        overlaps_(plan) {}
   RotationPasses(const RotationPasses&) = delete;
   RotationPasses& operator=(const RotationPasses&) = delete;
 
@@ -144,12 +100,14 @@ class RotationPasses {
 
   void forward(int index, T* state) {
     const auto& pass = std::get<TilePass>(plan_.passes[index]);
+    const std::span<const OpParameters<V>> parameters = parameters_.of_pass(index);
+    factors_.start(pass, 1, [&](std::size_t k, const TileMatrix&) { return parameters[k].entries; });
     tiles_.for_each(pass, tile_.tiles_to_visit(pass), 0, nullptr, [&](Index tile, Workspace<V>& work, double*) {
       const Mask base = static_cast<Mask>(pass.tiles[tile]);
       T* rows = tiles_.gather(pass, base, state, work.ket);
       for (std::size_t k = 0; k < pass.operations.size(); ++k) {
         if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
-        apply(pass.operations[k], parameters_[parameters_.number(index, static_cast<int>(k))], pass, base, rows, work);
+        apply(pass, k, parameters[k], base, rows, work);
       }
       tiles_.scatter(pass, base, rows, state);
     });
@@ -161,36 +119,36 @@ class RotationPasses {
     return pass != nullptr && pass->tiles.size() > 1 && pass->num_active_tiles == pass->tiles.size();
   }
 
-  // The ket is read from `source`, which is `ket` itself or, of a pass that covers the state, something else.
-  // `requested[rotation]`; adds to overlaps[rotation][lane] what is requested: Im<bra|P|ket>. Nobody may need the
-  // states of the `last` pass.
-  void backward(int index, const T* source, T* ket, T* bra, bool last, const std::vector<char>& requested,
-                std::vector<double>& overlaps) {
+  // The ket is read from `source`, which is `ket` itself or, of a pass that covers the state, something else. Adds the
+  // overlaps that are requested. Nobody may need the states of the `last` pass.
+  void backward(int index, const T* source, T* ket, T* bra, bool last, PassGradients<V>& gradients) {
     const auto& pass = std::get<TilePass>(plan_.passes[index]);
-    sums_.start(pass);
-    const Index size = sums_.size();
+    const std::span<const OpParameters<V>> parameters = parameters_.of_pass(index);
+    factors_.start(pass, 1, [&](std::size_t k, const TileMatrix&) { return parameters[k].entries; });
+    const Index size = PassGradients<V>::count(pass);
+    sums_.assign(size, 0.0);
     tiles_.for_each(pass, tile_.tiles_to_visit(pass), size, sums_.data(),
                     [&](Index tile, Workspace<V>& work, double* sums) {
                       const Mask base = static_cast<Mask>(pass.tiles[tile]);
                       T* ket_rows = tiles_.gather(pass, base, source, work.ket);
                       T* bra_rows = tiles_.gather(pass, base, bra, work.bra);
                       double* at = sums + size;
-                      for (int k = static_cast<int>(pass.operations.size()) - 1; k >= 0; --k) {
+                      for (std::size_t k = pass.operations.size(); k-- > 0;) {
                         if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
-                        at -= rotation_count(pass.operations[k]) * width;
-                        undo(pass.operations[k], parameters_[parameters_.number(index, k)], pass, base, ket_rows,
-                             bra_rows, work, requested, at);
+                        at -= PassGradients<V>::count(pass.operations[k]);
+                        undo(pass, k, parameters[k], base, ket_rows, bra_rows, work, gradients, at);
                       }
                       if (last) return;
                       tiles_.scatter(pass, base, ket_rows, ket);
                       tiles_.scatter(pass, base, bra_rows, bra);
                     });
-    sums_.add_to(overlaps);
+    gradients.add(pass, sums_.data());
   }
 
  private:
-  void apply(const TileOp& op, const OpParameters<V>& n, const TilePass& pass, Mask base, T* rows,
+  void apply(const TilePass& pass, std::size_t k, const OpParameters<V>& n, Mask base, T* rows,
              Workspace<V>& work) const {
+    const TileOp& op = pass.operations[k];
     if (const auto* block = std::get_if<RotationBlock>(&op)) {
       return tile_.for_each_part(*block, n, base, [&](const Part& part, const Angles<T>& angles) {
         apply_rotations(rows, *block, angles, part.groups);
@@ -202,28 +160,47 @@ class RotationPasses {
                           part.rows);
       });
     }
+    if (const auto* matrix = std::get_if<TileMatrix>(&op)) {
+      return tile_.for_each_variant(*matrix, base, [&](unsigned variant, const MatrixGroups& groups) {
+        apply_matrix(rows, *matrix, factors_.of(*matrix, k, variant), groups);
+      });
+    }
     const Phases& phases = std::get<Phases>(op);
     tile_.for_each_table(phases, n, pass, base, work, [&](const auto* table) {
       apply_phases<Cell>(rows, table, phases.rows, tile_.rows_to_visit(phases));
     });
   }
 
-  void undo(const TileOp& op, const OpParameters<V>& n, const TilePass& pass, Mask base, T* ket, T* bra,
-            Workspace<V>& work, const std::vector<char>& requested, double* sums) const {
+  void undo(const TilePass& pass, std::size_t k, const OpParameters<V>& n, Mask base, T* ket, T* bra,
+            Workspace<V>& work, const PassGradients<V>& gradients, double* sums) const {
+    const TileOp& op = pass.operations[k];
     if (const auto* block = std::get_if<RotationBlock>(&op))
-      return undo_block(*block, n, base, ket, bra, requested, sums);
+      return undo_block(*block, n, base, ket, bra, gradients, sums);
+    if (const auto* matrix = std::get_if<TileMatrix>(&op))
+      return undo_matrix(*matrix, k, n, base, ket, bra, gradients.requests(*matrix) ? sums : nullptr);
     if (const auto* phase = std::get_if<CosetPhase>(&op)) {
       return tile_.for_coset(phase->coset, base, [&](const CosetPart& part) {
         const CosetFactors<Cell> factors(n.angles.a[0], n.angles.b[0], part.lanes, part.rows.conditions);
         overlaps_.add_of_coset(n, undo_coset_phase(ket, bra, factors, part.lanes, part.rows), sums);
       });
     }
-    undo_phases_of(std::get<Phases>(op), n, pass, base, ket, bra, work, requested, sums);
+    undo_phases_of(std::get<Phases>(op), n, pass, base, ket, bra, work, gradients, sums);
+  }
+
+  // Without `sums` no gradient is requested. Overlaps are of the bra behind the matrix and the ket before it.
+  void undo_matrix(const TileMatrix& matrix, std::size_t k, const OpParameters<V>& n, Mask base, T* ket, T* bra,
+                   double* sums) const {
+    tile_.for_each_variant(matrix, base, [&](unsigned variant, const MatrixGroups& groups) {
+      const Row<T>* factors = factors_.of(matrix, k, variant);
+      apply_matrix(ket, matrix, factors, groups);
+      if (sums != nullptr) overlaps_.add_of_matrix(matrix, n, variant, groups, ket, bra, sums);
+      apply_matrix(bra, matrix, factors, groups);
+    });
   }
 
   void undo_block(const RotationBlock& block, const OpParameters<V>& n, Mask base, T* ket, T* bra,
-                  const std::vector<char>& requested, double* sums) const {
-    const bool any = requests_any(block, requested);
+                  const PassGradients<V>& gradients, double* sums) const {
+    const bool any = gradients.requests(block);
     tile_.for_each_part(block, n, base, [&](const Part& part, const Angles<T>& angles) {
       if (!any) return undo_rotations<false>(ket, bra, block, angles, part.groups, static_cast<Row<T>*>(nullptr));
       Row<T> found[RotationBlock::most] = {};
@@ -233,8 +210,8 @@ class RotationPasses {
   }
 
   void undo_phases_of(const Phases& phases, const OpParameters<V>& n, const TilePass& pass, Mask base, T* ket, T* bra,
-                      Workspace<V>& work, const std::vector<char>& requested, double* sums) const {
-    const bool any = requests_any(phases, requested);
+                      Workspace<V>& work, const PassGradients<V>& gradients, double* sums) const {
+    const bool any = gradients.requests(phases);
     const Index rows = tile_.rows_to_visit(phases);
     if (any) work.products.resize(rows / Cell::packed_together);
     bool left = any;
@@ -252,50 +229,9 @@ class RotationPasses {
   TileRunner<V>& tiles_;
   RotationParameters<V> parameters_;
   const TileParameters<V> tile_;
-  const RotationOverlaps<V> overlaps_;
-  PassSums<V> sums_;
-};
-
-// Which of a plan's rotations have a requested gradient, and the overlaps that become these gradients.
-template <class V>
-class RotationGradients {
-  using T = Scalar<V>;
-  static constexpr int width = lane_width<V>;
-
- public:
-  RotationGradients(const Call<T>& call, const Plan& plan, const SampleGroup& group)
-      : call_(call), plan_(plan), group_(group) {}
-
-  // To be called for each group of samples.
-  void start(const GradientSink<T>& sink) {
-    overlaps.assign(plan_.rotations.size() * width, 0.0);
-    if (!requested.empty()) return;
-    for (const Rotation& t : plan_.rotations) requested.push_back(sink.requests(t.angle.input) ? 1 : 0);
-  }
-
-  // d exp(-i angle/2 P) = -i/2 P: twice the real part with the bra is the overlap itself.
-  void add_to(GradientSink<T>& sink) const {
-    for (std::size_t t = 0; t < plan_.rotations.size(); ++t) {
-      if (!requested[t]) continue;
-      const Slot& slot = plan_.rotations[t].angle;
-      const double* overlap = overlaps.data() + t * width;
-      if (call_.sums_gradient(slot.input)) {
-        double total = 0;
-        for (int l = 0; l < group_.count; ++l) total += overlap[l];
-        sink.add(slot, group_.sample(0), total);
-      } else {
-        for (int l = 0; l < group_.count; ++l) sink.add(slot, group_.sample(l), overlap[l]);
-      }
-    }
-  }
-
-  std::vector<char> requested;   // per rotation
-  std::vector<double> overlaps;  // [rotation][lane]
-
- private:
-  const Call<T>& call_;
-  const Plan& plan_;
-  const SampleGroup& group_;
+  const PassOverlaps<V> overlaps_;
+  PassFactors<T> factors_;
+  std::vector<double> sums_;
 };
 
 }  // namespace

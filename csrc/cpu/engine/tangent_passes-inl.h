@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "cpu/engine/dual_coefficients-inl.h"
 #include "cpu/engine/rotation_passes-inl.h"
 
 namespace ketgrad {
@@ -189,9 +190,9 @@ class GeneratorWeights {
 
   // One weight a rotation of a block or a coset, one a string of phases. Returns where they begin, -1 where nothing has a tangent.
   int add_weights(const TileOp& op) {
-    std::vector<int> rotations;
-    append_rotations(op, rotations);
-    if (std::none_of(rotations.begin(), rotations.end(), [&](int t) { return has_tangent(t); })) return -1;
+    bool any = false;
+    for_each_rotation(op, [&](int t) { any |= has_tangent(t); });
+    if (!any) return -1;
     const int first = static_cast<int>(weights_.size());
     if (const auto* block = std::get_if<RotationBlock>(&op)) {
       for (std::size_t j = 0; j < block->rotations.size(); ++j) {
@@ -255,14 +256,17 @@ class TangentPasses {
 
  public:
   using States = TangentStates<T>;
+  using Gradients = PassGradients<DualOf<V>>;
 
-  TangentPasses(const Call<T>& call, const Plan& plan, bool inverse, const SampleGroup& group, TileRunner<V>& tiles)
+  TangentPasses(const Call<T>& call, const Plan& plan, const SharedGateOps<T>& shared, bool inverse,
+                const SampleGroup& group, TileRunner<V>& tiles)
       : plan_(plan),
         tiles_(tiles),
-        parameters_(call, plan, inverse, group),
+        parameters_(call, plan, shared, inverse, group),
         tile_(parameters_),
         weights_(call, plan, inverse, group, parameters_),
-        overlaps_(plan) {}
+        overlaps_(plan),
+        derivatives_(call, plan, group) {}
   TangentPasses(const TangentPasses&) = delete;
   TangentPasses& operator=(const TangentPasses&) = delete;
 
@@ -273,26 +277,26 @@ class TangentPasses {
 
   void forward(int index, T* state, T* tangent) {
     const auto& pass = std::get<TilePass>(plan_.passes[index]);
+    start_matrices(index, GateForm::itself, GateForm::itself);
     tiles_.for_each(pass, tile_.tiles_to_visit(pass), 0, nullptr, [&](Index tile, Workspace<V>& work, double*) {
       const Mask base = static_cast<Mask>(pass.tiles[tile]);
       T* rows = tiles_.gather(pass, base, state, work.ket);
       T* tangents = tiles_.gather(pass, base, tangent, work.ket_tangent);
       for (std::size_t k = 0; k < pass.operations.size(); ++k) {
         if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
-        const int at = parameters_.number(index, static_cast<int>(k));
-        apply(pass.operations[k], at, pass, base, rows, tangents, work);
+        apply(pass, k, parameters_.number(index, static_cast<int>(k)), base, rows, tangents, work);
       }
       tiles_.scatter(pass, base, rows, state);
       tiles_.scatter(pass, base, tangents, tangent);
     });
   }
 
-  // Adds to overlaps[rotation][lane] the derivative of what the plain engine adds.
-  void backward(int index, const States& states, bool last, const std::vector<char>& requested,
-                std::vector<double>& overlaps) {
+  // Adds the derivatives of what the plain engine adds.
+  void backward(int index, const States& states, bool last, Gradients& gradients) {
     const auto& pass = std::get<TilePass>(plan_.passes[index]);
-    sums_.start(pass);
-    const Index size = sums_.size();
+    start_matrices(index, GateForm::inverse, GateForm::adjoint);
+    const Index size = Gradients::count(pass);
+    sums_.assign(size, 0.0);
     tiles_.for_each(pass, tile_.tiles_to_visit(pass), size, sums_.data(),
                     [&](Index tile, Workspace<V>& work, double* sums) {
                       const Mask base = static_cast<Mask>(pass.tiles[tile]);
@@ -301,10 +305,10 @@ class TangentPasses {
                                         tiles_.gather(pass, base, states.bra, work.bra),
                                         tiles_.gather(pass, base, states.bra_tangent, work.bra_tangent)};
                       double* at = sums + size;
-                      for (int k = static_cast<int>(pass.operations.size()) - 1; k >= 0; --k) {
+                      for (std::size_t k = pass.operations.size(); k-- > 0;) {
                         if (pass.tiles.size() == 1 && tiles_.should_stop()) return;
-                        at -= rotation_count(pass.operations[k]) * width;
-                        undo(pass.operations[k], parameters_.number(index, k), pass, base, rows, work, requested, at);
+                        at -= Gradients::count(pass.operations[k]);
+                        undo(pass, k, parameters_.number(index, static_cast<int>(k)), base, rows, work, gradients, at);
                       }
                       if (last) return;
                       tiles_.scatter(pass, base, rows.ket, states.ket);
@@ -312,13 +316,55 @@ class TangentPasses {
                       tiles_.scatter(pass, base, rows.bra, states.bra);
                       tiles_.scatter(pass, base, rows.bra_tangent, states.bra_tangent);
                     });
-    sums_.add_to(overlaps);
+    gradients.add(pass, sums_.data());
   }
 
  private:
-  void apply(const TileOp& op, int at, const TilePass& pass, Mask base, T* rows, T* tangents,
-             Workspace<V>& work) const {
+  // Computes the factors of a pass's matrices and of the derivatives of their forms, by which first states are taken on:
+  // the ket, and going back the bra.
+  void start_matrices(int index, GateForm form, GateForm bra_form) {
+    const auto& pass = std::get<TilePass>(plan_.passes[index]);
+    const std::span<const OpParameters<V>> parameters = parameters_.of_pass(index);
+    factors_.start(pass, 1, [&](std::size_t k, const TileMatrix&) { return parameters[k].entries; });
+    const auto derivatives_of = [&](GateForm f) {
+      return [this, f](std::size_t, const TileMatrix& matrix) { return derivatives_.of(matrix.gate_op, f); };
+    };
+    ket_derivatives_.start(pass, 0, derivatives_of(form));
+    if (bra_form != form) bra_derivatives_.start(pass, 0, derivatives_of(bra_form));
+  }
+
+  // `derivatives` are those of the matrix's form.
+  void apply_matrix_to(const TileMatrix& matrix, std::size_t k, unsigned variant, const MatrixGroups& groups,
+                       const PassFactors<T>& derivatives, T* state, T* tangent) const {
+    const Row<T>* factors = factors_.of(matrix, k, variant);
+    if (derivatives_.any(matrix.gate_op))
+      return apply_with_derivative(state, tangent, matrix, factors, derivatives.of(matrix, k, variant), groups);
+    apply_matrix(state, matrix, factors, groups);
+    apply_matrix(tangent, matrix, factors, groups);
+  }
+
+  void undo_matrix(const TileMatrix& matrix, std::size_t k, const OpParameters<V>& n, Mask base, const States& rows,
+                   const Gradients& gradients, double* sums) const {
+    double* const tangents = sums + entry_numbers(matrix);
+    tile_.for_each_variant(matrix, base, [&](unsigned variant, const MatrixGroups& groups) {
+      apply_matrix_to(matrix, k, variant, groups, ket_derivatives_, rows.ket, rows.ket_tangent);
+      if (gradients.requests(matrix)) {
+        overlaps_.add_of_matrix(matrix, n, variant, groups, rows.ket, rows.bra, sums);
+        overlaps_.add_of_matrix(matrix, n, variant, groups, rows.ket, rows.bra_tangent, tangents);
+        overlaps_.add_of_matrix(matrix, n, variant, groups, rows.ket_tangent, rows.bra, tangents);
+      }
+      apply_matrix_to(matrix, k, variant, groups, bra_derivatives_, rows.bra, rows.bra_tangent);
+    });
+  }
+
+  void apply(const TilePass& pass, std::size_t k, int at, Mask base, T* rows, T* tangents, Workspace<V>& work) const {
+    const TileOp& op = pass.operations[k];
     const OpParameters<V>& n = parameters_[at];
+    if (const auto* matrix = std::get_if<TileMatrix>(&op)) {
+      return tile_.for_each_variant(*matrix, base, [&](unsigned variant, const MatrixGroups& groups) {
+        apply_matrix_to(*matrix, k, variant, groups, ket_derivatives_, rows, tangents);
+      });
+    }
     if (const auto* block = std::get_if<RotationBlock>(&op)) return apply_block(*block, at, base, rows, tangents);
     if (const auto* phase = std::get_if<CosetPhase>(&op)) {
       return tile_.for_coset(phase->coset, base, [&](const CosetPart& part) {
@@ -339,11 +385,14 @@ class TangentPasses {
     });
   }
 
-  void undo(const TileOp& op, int at, const TilePass& pass, Mask base, const States& rows, Workspace<V>& work,
-            const std::vector<char>& requested, double* sums) const {
-    if (const auto* block = std::get_if<RotationBlock>(&op)) return undo_block(*block, at, base, rows, requested, sums);
+  void undo(const TilePass& pass, std::size_t k, int at, Mask base, const States& rows, Workspace<V>& work,
+            const Gradients& gradients, double* sums) const {
+    const TileOp& op = pass.operations[k];
+    if (const auto* matrix = std::get_if<TileMatrix>(&op))
+      return undo_matrix(*matrix, k, parameters_[at], base, rows, gradients, sums);
+    if (const auto* block = std::get_if<RotationBlock>(&op)) return undo_block(*block, at, base, rows, gradients, sums);
     if (const auto* phase = std::get_if<CosetPhase>(&op)) return undo_coset_phase_of(*phase, at, base, rows, sums);
-    undo_phases_of(std::get<Phases>(op), at, pass, base, rows, work, requested, sums);
+    undo_phases_of(std::get<Phases>(op), at, pass, base, rows, work, gradients, sums);
   }
 
   void undo_coset_phase_of(const CosetPhase& phase, int at, Mask base, const States& rows, double* sums) const {
@@ -369,10 +418,10 @@ class TangentPasses {
     });
   }
 
-  void undo_block(const RotationBlock& block, int at, Mask base, const States& rows, const std::vector<char>& requested,
+  void undo_block(const RotationBlock& block, int at, Mask base, const States& rows, const Gradients& gradients,
                   double* sums) const {
     const OpParameters<V>& n = parameters_[at];
-    const bool any = requests_any(block, requested);
+    const bool any = gradients.requests(block);
     tile_.for_each_part(block, n, base, [&](const Part& part, const Angles<T>& angles) {
       Row<T> found[RotationBlock::most] = {};
       any ? undo_block_as<true>(block, at, base, rows, angles, part, found)
@@ -393,9 +442,9 @@ class TangentPasses {
   }
 
   void undo_phases_of(const Phases& phases, int at, const TilePass& pass, Mask base, const States& rows,
-                      Workspace<V>& work, const std::vector<char>& requested, double* sums) const {
+                      Workspace<V>& work, const Gradients& gradients, double* sums) const {
     const OpParameters<V>& n = parameters_[at];
-    const bool any = requests_any(phases, requested);
+    const bool any = gradients.requests(phases);
     const Index visited = tile_.rows_to_visit(phases);
     const Index products = visited / Cell::packed_together;
     if (any) {
@@ -429,8 +478,12 @@ class TangentPasses {
   RotationParameters<V> parameters_;
   const TileParameters<V> tile_;
   GeneratorWeights<V> weights_;
-  const RotationOverlaps<V> overlaps_;
-  PassSums<V> sums_;
+  const PassOverlaps<V> overlaps_;
+  MatrixDerivatives<V> derivatives_;
+  PassFactors<T> factors_;
+  PassFactors<T> ket_derivatives_;
+  PassFactors<T> bra_derivatives_;
+  std::vector<double> sums_;
 };
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "cpu/engine.h"
+#include "cpu/engine/dual_coefficients-inl.h"
 #include "cpu/engine/gate_ops-inl.h"
 #include "cpu/engine/initial_state-inl.h"
 #include "cpu/engine/measurements-inl.h"
@@ -25,42 +26,6 @@
 
 namespace ketgrad {
 namespace {
-
-// The ket is undone by the inverse of a matrix, the bra by its adjoint. For a unitary they are the same, but not their
-// derivatives along a direction that leaves the unitary ones.
-enum class GateForm : std::uint8_t { itself, inverse, adjoint };
-
-// The coefficients of a gate and their derivatives, a lane for each sample.
-template <class V>
-class DualCoefficients {
-  using T = Scalar<V>;
-
- public:
-  DualCoefficients(const Call<T>& call, const SampleGroup& group) : call_(call), group_(group) {}
-
-  const DualOf<V>* of(const GateOp& gate_op, GateForm form) {
-    const Index n = coefficient_count(gate_op);
-    std::vector<double> values(n);
-    std::vector<double> tangents(n);
-    coefficients_.resize(n);
-    for (int l = 0; l < lane_width<V>; ++l) {
-      const Index sample = group_.sample(l);
-      gate_op_coefficients(call_, gate_op, sample, values.data());
-      gate_op_tangents(call_, gate_op, sample, tangents.data());
-      if (form == GateForm::inverse) invert_tangents(gate_op, values.data(), tangents.data());
-      if (form == GateForm::adjoint) invert_coefficients(gate_op, tangents.data());
-      if (form != GateForm::itself) invert_coefficients(gate_op, values.data());
-      for (Index e = 0; e < n; ++e)
-        set_lane(coefficients_[e], l, {static_cast<T>(values[e]), static_cast<T>(tangents[e])});
-    }
-    return coefficients_.data();
-  }
-
- private:
-  const Call<T>& call_;
-  const SampleGroup& group_;
-  LaneVector<DualOf<V>> coefficients_;
-};
 
 template <class V>
 class DualGateOps {
@@ -132,13 +97,14 @@ class TangentEngine {
   TangentEngine(const Call<T>& call, const Plan& plan, const SharedGateOps<T>& shared, const Task& task)
       : call_(call),
         plan_(plan),
+        shared_(shared),
         task_(task),
         team_(call.parallel, task.parallel_passes, call),
         tiles_(call, team_),
         inputs_(call, group_),
         measurements_(call, plan, team_, tiles_, group_),
         gate_ops_(call, plan, shared, team_, group_),
-        rotation_gradients_(call, plan, group_) {}
+        pass_gradients_(call, plan, group_) {}
   TangentEngine(const TangentEngine&) = delete;
   TangentEngine& operator=(const TangentEngine&) = delete;
 
@@ -173,7 +139,7 @@ class TangentEngine {
   // False where the call is to end early.
   bool forward(State psi) {
     prepare<N>(call_, plan_, team_, inputs_, psi);
-    if (!forward_) forward_.emplace(call_, plan_, false, group_, tiles_);
+    if (!forward_) forward_.emplace(call_, plan_, shared_, false, group_, tiles_);
     forward_->start();
     for (int p = 0; p < static_cast<int>(plan_.passes.size()); ++p) {
       if (call_.should_stop()) return false;
@@ -187,9 +153,9 @@ class TangentEngine {
   }
 
   bool backward(State psi, State lambda, TaskGradients<T>& gradients) {
-    if (!backward_) backward_.emplace(call_, plan_, true, group_, tiles_);
+    if (!backward_) backward_.emplace(call_, plan_, shared_, true, group_, tiles_);
     backward_->start();
-    rotation_gradients_.start(*gradients.sink);
+    pass_gradients_.start(*gradients.sink);
     const typename TangentPasses<V>::States states{scalars(psi.value), scalars(psi.tangent), scalars(lambda.value),
                                                    scalars(lambda.tangent)};
     for (int p = static_cast<int>(plan_.passes.size()) - 1; p >= gradients.first_pass; --p) {
@@ -198,15 +164,16 @@ class TangentEngine {
         gate_ops_.undo(gate->gate_op, psi, lambda, *gradients.sink);
       } else {
         const bool last = p == gradients.first_pass && !requests_initial_state(gradients);
-        backward_->backward(p, states, last, rotation_gradients_.requested, rotation_gradients_.overlaps);
+        backward_->backward(p, states, last, pass_gradients_);
       }
     }
-    rotation_gradients_.add_to(*gradients.sink);
+    pass_gradients_.add_to(gradients);
     return true;
   }
 
   const Call<T>& call_;
   const Plan& plan_;
+  const SharedGateOps<T>& shared_;
   const Task task_;
   const Team team_;
   SampleGroup group_;
@@ -214,7 +181,7 @@ class TangentEngine {
   SampleInputs<N> inputs_;
   Measurements<N> measurements_;
   DualGateOps<V> gate_ops_;
-  RotationGradients<V> rotation_gradients_;
+  PassGradients<N> pass_gradients_;
   std::optional<TangentPasses<V>> forward_;  // these are made when they are needed
   std::optional<TangentPasses<V>> backward_;
 };

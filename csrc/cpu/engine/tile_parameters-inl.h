@@ -2,6 +2,7 @@
 // conjugated.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <span>
 #include <type_traits>
@@ -9,6 +10,7 @@
 
 #include "cpu/engine/rotation_parameters-inl.h"
 #include "cpu/kernels/cosets-inl.h"
+#include "cpu/kernels/matrices-inl.h"
 
 namespace ketgrad {
 namespace {
@@ -64,16 +66,8 @@ class TileParameters {
   // Calls f(part), if any of the tile's amplitudes are in the coset.
   template <class F>
   void for_coset(const TileCoset& coset, Mask base, const F& f) const {
-    for (const TileCoset::TileSign& sign : coset.tiles) {
-      if (sign.at(base)) return;
-    }
-    const bool some_nan = parameters_.some_nan();
-    CosetPart part{{coset.rows, some_nan ? coset.rows.size() : coset.num_active}, {}};
-    for (const TileCoset::RowShift& s : coset.shifts) {
-      if (!s.sign.at(base)) continue;
-      if (s.leaves_support && !some_nan) return;
-      part.rows.shift ^= s.row;
-    }
+    CosetPart part{{coset.rows}, {}};
+    if (!find_rows(coset, base, part.rows.count, part.rows.shift)) return;
     part.rows.conditions = static_cast<int>(coset.lanes.size());
     for (int j = 0; j < part.rows.conditions; ++j) {
       part.rows.row_mask[j] = coset.lanes[j].row_mask;
@@ -81,6 +75,24 @@ class TileParameters {
     }
     for (int p = 0; p < 1 << part.rows.conditions; ++p) part.lanes.in[p] = lanes_of_pattern(coset, p);
     f(part);
+  }
+
+  // Calls f(variant, groups) for the groups of a matrix that are visited in a tile, those together that are alike.
+  template <class F>
+  void for_each_variant(const TileMatrix& matrix, Mask base, const F& f) const {
+    Index count = 0;
+    Index shift = 0;
+    if (!find_rows(matrix.groups, base, count, shift)) return;
+    const IndexMap& rows = matrix.groups.rows;
+    for (Index first = 0; first < count; first += matrix.alike) {
+      unsigned variant = 0;
+      for (std::size_t j = 0; j < matrix.variations.size(); ++j) {
+        const TileMatrix::Variation& v = matrix.variations[j];
+        const bool is_odd = odd_parity(static_cast<Mask>(first) & v.row_mask) != v.sign.at(base);
+        variant |= unsigned{is_odd} << j;
+      }
+      f(variant, MatrixGroups{rows, matrix.alike, shift ^ rows[first] ^ rows[0]});
+    }
   }
 
   Index rows_to_visit(const Phases& phases) const {
@@ -104,6 +116,19 @@ class TileParameters {
   }
 
  private:
+  // How many rows of a coset are visited in a tile, and what is added to each; false where there are none.
+  bool find_rows(const TileCoset& coset, Mask base, Index& count, Index& shift) const {
+    if (std::ranges::any_of(coset.tiles, [&](const TileCoset::TileSign& sign) { return sign.at(base); })) return false;
+    const bool some_nan = parameters_.some_nan();
+    count = some_nan ? coset.rows.size() : coset.num_active;
+    for (const TileCoset::RowShift& s : coset.shifts) {
+      if (!s.sign.at(base)) continue;
+      if (s.leaves_support && !some_nan) return false;
+      shift ^= s.row;
+    }
+    return true;
+  }
+
   static Row<T> lanes_of_pattern(const TileCoset& coset, int pattern) {
     Row<T> in = Row<T>{} + 1;
     for (std::size_t j = 0; j < coset.lanes.size(); ++j) {

@@ -31,6 +31,7 @@ class PassReport:
         phases: the number of tables of merged diagonal rotations.
         strings: the number of Z-strings in these tables.
         coset_phases: the number of phases at those basis states where several wires have given values.
+        matrices: the number of matrices of up to three wires.
         multiply_adds: expected multiply-adds of real numbers, forward and backward.
         bytes: expected bytes between cache and memory, forward and backward.
         seconds: measured, forward and backward, summed over all circuits and threads; None without `measure=True`.
@@ -44,6 +45,7 @@ class PassReport:
     phases: int
     strings: int
     coset_phases: int
+    matrices: int
     multiply_adds: tuple[float, float]
     bytes: tuple[float, float]
     seconds: tuple[float, float] | None
@@ -358,6 +360,7 @@ def _pass_report(circuit: Circuit, index: int, found: dict[str, Any], times: dic
         phases=found["phases"],
         strings=found["strings"],
         coset_phases=found["coset_phases"],
+        matrices=found["matrices"],
         multiply_adds=(costs[0], costs[2]),
         bytes=(costs[1], costs[3]),
         seconds=None if times is None else (times["forward"][index], times["backward"][index]),
@@ -372,6 +375,8 @@ def _rotations(found: dict[str, Any]) -> str:
         parts.append(f"{_counted(found['strings'], 'phase')} in {_counted(found['phases'], 'table')}")
     if found["coset_phases"]:
         parts.append(_counted(found["coset_phases"], "phase on a coset", "phases on cosets"))
+    if found["matrices"]:
+        parts.append(_counted(found["matrices"], "matrix", "matrices"))
     return ", ".join(parts)
 
 
@@ -380,7 +385,7 @@ def _observable_report(found: dict[str, Any], seconds: tuple[float, float] | Non
     where = ", in the tiles of the last pass" if found["in_last_pass"] else ""
     what = f"{_counted(found['words'], 'Pauli word')} in {_counted(found['groups'], 'group')}{where}"
     return PassReport(
-        what, found["tiles"], found["tiles"], 0, 0, 0, 0, 0, (costs[0], costs[2]), (costs[1], costs[3]), seconds
+        what, found["tiles"], found["tiles"], 0, 0, 0, 0, 0, 0, (costs[0], costs[2]), (costs[1], costs[3]), seconds
     )
 
 
