@@ -117,6 +117,12 @@ GateOp gate_op_of(const Program& program, int index, const WireMap& wire_map) {
   if (gate_op.kind == GateOpKind::dense) {
     gate_op.coset = halves_of(wire_map, coset_of(gate, info.subspace));
     gate_op.states = halves_of(wire_map, states_of(gate, info.subspace));
+    // A tile that holds its flips then varies in all that it does not commute with: no phase that is put off holds it up.
+    gate_op.pauli_words.clear();
+    for (const Half& h : gate_op.coset) gate_op.pauli_words.push_back(h.z_string());
+    for (const Half& h : gate_op.states) gate_op.pauli_words.push_back(h.z_string());
+    for (int bit = 0; bit < gate_op.state_bits(); ++bit)
+      gate_op.pauli_words.push_back({gate_op.flip(bit), 0, 0, false});
   }
   for (const Slot& s : gate.slots) add_input(gate_op.inputs, s.input);
   add_input(gate_op.inputs, gate.input);

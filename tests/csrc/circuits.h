@@ -338,12 +338,23 @@ inline Circuit coset_circuit(Random& random, int num_wires, int num_gates) {
 
 // Matrices of one to three wires, and gates that become matrices, with and without controls, among permutations.
 inline Circuit dense_circuit(Random& random, int num_wires, int num_gates) {
-  constexpr std::string_view names[] = {
-      "QubitUnitary", "QubitUnitary", "QubitUnitary", "SWAP", "X",  "CNOT",
-      "CNOT",         "CNOT",         "CRX",          "CRY",  "RY", "SingleExcitationPlus"};
+  constexpr std::string_view names[] = {"QubitUnitary",
+                                        "QubitUnitary",
+                                        "QubitUnitary",
+                                        "SWAP",
+                                        "X",
+                                        "CNOT",
+                                        "CNOT",
+                                        "CNOT",
+                                        "CRX",
+                                        "CRY",
+                                        "RY",
+                                        "RZ",
+                                        "DoubleExcitation",
+                                        "SingleExcitationPlus"};
   Circuit circuit = empty_circuit(num_wires);
   Program& program = circuit.program;
-  const int kinds = random.chance(0.5) ? 5 : 12;
+  const int kinds = random.chance(0.5) ? 5 : 14;
   while (static_cast<int>(program.gates.size()) < num_gates) {
     const Opcode opcode = opcode_of(names[random.below(kinds)]);
     if (gate_info(opcode).num_wires > num_wires) continue;
