@@ -61,9 +61,12 @@ def values(owner: Any, pick: Pick) -> list[Any]:
 def to_operation(operation: kg.Operation, pick: Pick = FIRST) -> Any:
     wires = list(operation.base_wires)
     own = values(operation, pick)
-    names = {"H": "Hadamard"}
+    names = {"H": "Hadamard", "DiagonalEvolution": "DiagonalQubitUnitary"}
     gate = getattr(qml, names.get(operation.name, operation.name))
-    if operation.name == "PauliRot":
+    if operation.name == "DiagonalEvolution":
+        time, diagonal = map(torch.as_tensor, own)
+        found = gate(torch.exp(-1j * time * diagonal), wires=wires)
+    elif operation.name == "PauliRot":
         found = gate(*own, operation.word, wires=wires)
     elif operation.name == "BasisState":
         found = gate(list(operation.bits), wires=wires)
@@ -110,6 +113,8 @@ def to_factor(factor: Any, own: Sequence[Any]) -> Any:
         return qml.Hermitian(own[factor.parameter], wires=wires)
     if factor.kind == "sparse":
         return qml.Hermitian(from_coordinates(factor, torch.as_tensor(own[factor.parameter])), wires=wires)
+    if factor.kind == "diagonal":
+        return qml.Hermitian(torch.diag(torch.as_tensor(own[factor.parameter])), wires=wires)
     # PennyLane's projector on a state loses the gradient of the state.
     state = torch.as_tensor(own[factor.parameter])
     return qml.Hermitian(torch.outer(state, state.conj()), wires=wires)
