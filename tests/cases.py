@@ -358,7 +358,7 @@ def _evolution(num_wires: int) -> OperationEntry:
     return OperationEntry(
         f"DiagonalEvolution-{num_wires}",
         num_wires,
-        lambda leaves, wires: kg.DiagonalEvolution(leaves.angle(), leaves.energies(num_wires), wires=wires),
+        lambda leaves, wires: kg.DiagonalEvolution(leaves.coefficient(), leaves.energies(num_wires), wires=wires),
     )
 
 
@@ -1354,7 +1354,7 @@ def mixed_tape(
         kg.QubitUnitary(shared.unitary(2), wires=[n - 1, n // 2]),
         kg.QubitUnitary(leaves.unitary(3), wires=wires[:3]),
         kg.DiagonalQubitUnitary(shared.diagonal(2), wires=[0, n - 1]),
-        kg.DiagonalEvolution(leaves.angle(), shared.energies(3), wires=wires[1:4]),
+        kg.DiagonalEvolution(leaves.coefficient(), shared.energies(3), wires=wires[1:4]),
         kg.SWAP(wires=[0, n - 2]),
         kg.ISWAP(wires=[1, n - 1]),
         kg.T(wires=0),
