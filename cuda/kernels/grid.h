@@ -26,17 +26,20 @@ void launch_items(const Queue& queue, Index each, Index samples, void (*kernel)(
   launch(queue, blocks, item_threads, 0, kernel, each, samples, arguments...);
 }
 
-// Adds of_sample(s) to element item.number of a complex input's gradient. For a shared input one thread sums all
-// samples, in order.
+// Of a batched input of_sample(s) of the item's sample; of a shared one, the sum over all, which one thread takes in
+// order.
+template <class F>
+KETGRAD_DEVICE auto sum_of_samples(const Samples& samples, const Item& item, bool batched, const F& of_sample) {
+  auto total = of_sample(batched ? item.sample : 0);
+  for (Index s = 1; s < (batched ? 1 : samples.count); ++s) total += of_sample(s);
+  return total;
+}
+
+// Adds sum_of_samples to element item.number of a complex input's gradient.
 template <class T, class F>
 KETGRAD_DEVICE void add_complex_gradient(const Input<T>& input, const Samples& samples, const Item& item, bool batched,
                                          const F& of_sample) {
-  Complex<Accum<T>> total{};
-  if (batched) {
-    total = of_sample(item.sample);
-  } else {
-    for (Index s = 0; s < samples.count; ++s) total += of_sample(s);
-  }
+  const Complex<Accum<T>> total = sum_of_samples(samples, item, batched, of_sample);
   Real<T>* g = input.gradient + 2 * (input.row(samples.first + item.sample) + item.number);
   g[0] += output_part(static_cast<T>(total.re));
   g[1] += output_part(static_cast<T>(total.im));
@@ -46,12 +49,7 @@ KETGRAD_DEVICE void add_complex_gradient(const Input<T>& input, const Samples& s
 template <class T, class F>
 KETGRAD_DEVICE void add_real_gradient(const Input<T>& input, const Samples& samples, const Item& item, bool batched,
                                       const F& of_sample) {
-  Accum<T> total = 0;
-  if (batched) {
-    total = of_sample(item.sample);
-  } else {
-    for (Index s = 0; s < samples.count; ++s) total += of_sample(s);
-  }
+  const Accum<T> total = sum_of_samples(samples, item, batched, of_sample);
   input.gradient[input.row(samples.first + item.sample) + item.number] += output_part(static_cast<T>(total));
 }
 
