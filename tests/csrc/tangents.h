@@ -124,7 +124,7 @@ void for_each_tangent_case(const F& f) {
       Circuit circuit = empty_circuit(n);
       add_rotations(circuit);
       for (int w = 0; w + 1 < n; ++w) circuit.program.gates.push_back(make_gate("CNOT", {w, w + 1}));
-      for (int j = 0; j < 2; ++j)
+      for (int j = 0; j < 3; ++j)
         circuit.program.measurements.push_back(random_measurement(random, circuit, static_cast<MeasurementKind>(kind)));
       run(circuit, n);
     }
