@@ -340,12 +340,11 @@ def _factor_entries(factor: Factor, observable: Observable) -> _Entries:
     values = torch.as_tensor(observable.parameters[factor.parameter], dtype=torch.complex128, device=_CPU)
     if factor.kind == "sparse":
         return _indices(factor.rows), _indices(factor.columns), values
+    every = torch.arange(values.shape[-1], device=_CPU)
     if factor.kind == "diagonal":
-        every = torch.arange(values.shape[-1], device=_CPU)
         return every, every, values
     if factor.kind == "state_projector":
         values = values[..., :, None] * values[..., None, :].conj()
-    every = torch.arange(values.shape[-1], device=_CPU)
     return every.repeat_interleave(len(every)), every.repeat(len(every)), values.flatten(-2)
 
 

@@ -623,15 +623,14 @@ def _ordered(tape: Tape, operations: list[Any], measurements: list[Any]) -> Any:
 
 
 def _to_operation(op: Operation) -> Any:
-    gate = getattr(qml, op.name, None)
-    if gate is None:
+    if isinstance(op, DiagonalEvolution):
         found = qml.DiagonalQubitUnitary(_phases(*op.parameters), wires=op.base_wires)
     elif op.name == "PauliRot":
-        found = gate(*op.parameters, op.word, wires=op.base_wires)
+        found = qml.PauliRot(*op.parameters, op.word, wires=op.base_wires)
     elif op.name == "BasisState":
-        found = gate(np.array(op.bits), wires=op.base_wires)
+        found = qml.BasisState(np.array(op.bits), wires=op.base_wires)
     else:
-        found = gate(*op.parameters, wires=op.base_wires)
+        found = getattr(qml, op.name)(*op.parameters, wires=op.base_wires)
     if op.inverse:
         found = qml.adjoint(found)
     if op.control_wires:
