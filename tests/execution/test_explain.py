@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import hooks
 import ketgrad as kg
 from ketgrad.native.library import _C
 
@@ -30,6 +31,19 @@ def test_a_state_beyond_the_caches() -> None:
     assert all(p.bytes[0] > 0 for p in passes)
     assert "2 Pauli words" in observables.what
     assert found.multiply_adds[1] > found.multiply_adds[0] > 2**16 * 32
+
+
+def test_double_precision_takes_wider_tiles_where_they_save_passes() -> None:
+    tape = layers(17, 4, torch.float64)
+    found = kg.explain(tape)
+    with hooks.thresholds(tile_bits=13):
+        other = kg.explain(tape)
+        results = kg.execute([tape])[0]
+    assert found.tile_bits == 14
+    assert 6 * (len(found.passes) - 1) <= 5 * (len(other.passes) - 1)
+    for one, two in zip(kg.execute([tape])[0], results, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
+    assert kg.explain(layers(17, 8, torch.float64)).tile_bits == 13
 
 
 def test_a_state_within_the_caches_moves_nothing() -> None:
