@@ -2,9 +2,9 @@
 #include "bindings/pybind.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
-#include <complex>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -281,18 +281,42 @@ py::list measurement_list() {
   return measurements;
 }
 
-// Of matrices (..., size, size) of complex64 or complex128: the largest deviation. One with NaN or infinities has none.
+// Square matrices of at most 2^4 rows, one after the other in memory; a matrix may lie there by rows or by columns.
+struct SmallMatrices {
+  static constexpr Index largest = 16;
+
+  Index count;
+  Index size;
+  Index row_stride;  // in complex numbers
+  Index column_stride;
+};
+
+// The largest deviation. A matrix with NaN or infinities has none.
 template <class T>
-double unitary_deviation_of(const py::array_t<std::complex<T>, py::array::c_style>& matrices) {
-  const Index size = matrices.shape(matrices.ndim() - 1);
-  const auto* numbers = reinterpret_cast<const T*>(matrices.data());
+double unitary_deviation_of(const T* numbers, const SmallMatrices& matrices) {
+  const Index size = matrices.size;
+  std::array<T, 2 * SmallMatrices::largest * SmallMatrices::largest> matrix;
   Worst worst;
-  for (Index first = 0; first < matrices.size(); first += size * size) {
-    const T* matrix = numbers + 2 * first;
-    if (std::all_of(matrix, matrix + 2 * size * size, [](T x) { return std::isfinite(x); }))
-      worst.see(unitary_deviation(matrix, size));
+  for (Index m = 0; m < matrices.count; ++m) {
+    const T* first = numbers + 2 * m * size * size;
+    for (Index e = 0; e < size * size; ++e) {
+      const T* entry = first + 2 * (e / size * matrices.row_stride + e % size * matrices.column_stride);
+      matrix[2 * e] = entry[0];
+      matrix[2 * e + 1] = entry[1];
+    }
+    if (std::all_of(matrix.data(), matrix.data() + 2 * size * size, [](T x) { return std::isfinite(x); }))
+      worst.see(unitary_deviation(matrix.data(), size));
   }
   return worst.value();
+}
+
+double unitary_deviation_at(std::uintptr_t address, bool is_double, Index count, Index size, Index row_stride,
+                            Index column_stride) {
+  if (size > SmallMatrices::largest) throw std::invalid_argument("ketgrad: a matrix of more than 16 rows");
+  if (address == 0) return 0;  // a tensor whose storage was freed
+  const SmallMatrices matrices{count, size, row_stride, column_stride};
+  return is_double ? unitary_deviation_of(reinterpret_cast<const double*>(address), matrices)
+                   : unitary_deviation_of(reinterpret_cast<const float*>(address), matrices);
 }
 
 // The compiler and its options, as far as predefined macros show them.
@@ -365,9 +389,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("available_memory", &available_memory, "in bytes");
   m.def("fits_memory", &fits_memory, py::arg("bytes"));
   m.def("require_memory", &require_memory, py::arg("bytes"), py::arg("what"));
-  m.def("unitary_deviation", &unitary_deviation_of<float>, py::arg("matrices").noconvert(),
-        "the largest modulus in U U^dagger - 1, of arrays (..., size, size)");
-  m.def("unitary_deviation", &unitary_deviation_of<double>, py::arg("matrices"));
+  m.def("unitary_deviation", &unitary_deviation_at, py::arg("address"), py::arg("is_double"), py::arg("count"),
+        py::arg("size"), py::arg("row_stride"), py::arg("column_stride"),
+        "the largest modulus in U U^dagger - 1, of `count` matrices one after the other; strides in complex numbers");
   m.def("available_simd_levels", &available_simd_levels);
   m.def("current_simd_level", &current_simd_level);
   m.def("set_simd_level", &set_simd_level, py::arg("name"));

@@ -8,7 +8,6 @@
 inline constexpr std::uint64_t torch_target_version = TORCH_TARGET_VERSION;  // 0x020b…: 2.11
 #undef TORCH_TARGET_VERSION
 #undef TORCH_STABLE_ONLY
-#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

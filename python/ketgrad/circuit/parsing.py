@@ -295,15 +295,14 @@ def check_values(
 
     Values on other devices than the CPU, and under tracing or transforms of torch, are not read and not checked. NaN
     and infinities pass, so that they propagate as they do in torch. The deviation is that of an array: neither autograd
-    nor a trace of kg.compile records it, and torch's own functions would take ten times as long for small matrices.
+    nor a trace of kg.compile records it.
     """
-    tolerance = 1e-5
-    if isinstance(value, Tensor):
-        if not _readable(value):
-            return
-        tolerance = _TOLERANCES.get(value.dtype, tolerance)
-        value = _as_array(value)
-    found = deviation(np.asarray(value))
+    if _readable(value):
+        _require_small(deviation(_as_array(value)), value, must, name, wires)
+
+
+def _require_small(found: float, value: Parameter, must: str, name: str, wires: tuple[Wire, ...]) -> None:
+    tolerance = _TOLERANCES.get(value.dtype, 1e-5) if isinstance(value, Tensor) else 1e-5
     if found > tolerance:
         off = f"it is off by {found:.2g} (the tolerance is {tolerance:.0e})"
         raise ValueError(f"{place(name, wires)}: {must}; {off}")
@@ -314,7 +313,9 @@ def largest(deviations: Array) -> float:
     return float(np.max(deviations, initial=0.0, where=np.isfinite(deviations)))
 
 
-def _as_array(value: Tensor) -> Array:
+def _as_array(value: Parameter) -> Array:
+    if not isinstance(value, Tensor):
+        return np.asarray(value)
     with DisableTorchFunction(), DisableFunctorch():  # transforms would wrap what is detached
         if value.dtype in _HALF:
             value = value.detach().to(_HALF[value.dtype])
@@ -323,7 +324,9 @@ def _as_array(value: Tensor) -> Array:
         return value.numpy(force=True)
 
 
-def _readable(value: Tensor) -> bool:
+def _readable(value: Parameter) -> bool:
+    if not isinstance(value, Tensor):
+        return True
     if torch.compiler.is_compiling() or not value.is_cpu:
         return False
     if type(value) is not Tensor and not isinstance(value, torch.nn.Parameter):
@@ -337,16 +340,33 @@ _LARGEST_SMALL = 16
 
 def check_unitary(value: Parameter, name: str, wires: tuple[Wire, ...]) -> None:
     """Raise ValueError if a readable matrix is not unitary."""
-    check_values(value, _unitary_deviation, "the matrix must be unitary", name, wires)
+    if _readable(value):
+        _require_small(_unitary_deviation(value), value, "the matrix must be unitary", name, wires)
 
 
-def _unitary_deviation(matrix: Array) -> float:
-    size = matrix.shape[-1]
+def _unitary_deviation(value: Parameter) -> float:
+    size = value.shape[-1]  # type: ignore[union-attr]
     if size <= _LARGEST_SMALL:
-        return _C.unitary_deviation(matrix)
+        return _small_deviation(value, size)
+    matrix = _as_array(value)
     with np.errstate(all="ignore"):
         product = matrix @ matrix.conj().swapaxes(-1, -2)
         return largest(np.abs(product - np.eye(size)).max((-1, -2)))
+
+
+def _small_deviation(value: Parameter, size: int) -> float:
+    """By address: to make an array of a tensor takes as long as to read a small matrix ten times."""
+    if isinstance(value, Tensor):
+        with DisableTorchFunction():
+            is_dense = (value.dim() == 2 or value.is_contiguous()) and not (value.is_conj() or value.is_neg())
+            if is_dense and value.dtype in _COMPLEX:
+                count, is_double = value.numel() // (size * size), value.dtype is torch.complex128
+                return _C.unitary_deviation(value.data_ptr(), is_double, count, size, *value.stride()[-2:])
+    array = np.ascontiguousarray(_as_array(value), np.complex128)
+    return _C.unitary_deviation(array.ctypes.data, True, array.size // (size * size), size, size, 1)
+
+
+_COMPLEX = frozenset({torch.complex64, torch.complex128})
 
 
 def check_unit_modulus(value: Parameter, name: str, wires: tuple[Wire, ...]) -> None:
