@@ -165,21 +165,21 @@ def _input_tensor(
 ) -> tuple[Tensor, bool]:
     """One input of a group's call, and whether the tapes share it."""
     dtype = real.to_complex() if bound.is_complex else real
-    first = [tapes[0].parameters[i] for i in bound.parameters]
-    if len(tapes) == 1 or (may_share and _is_shared(bound, tapes, first)):
-        return _tensor_of_tape(bound, first, dtype, device), True
+    if len(tapes) == 1 or (may_share and _is_shared(bound, tapes)):
+        return _tensor_of_tape(bound, tapes[0], dtype, device), True
     if bound.is_column and not bound.layout.is_batched:
         return _tensor_of_scalars(bound, tapes, rows, dtype, device), False
     packed = []
     for tape, count in zip(tapes, rows, strict=True):
-        one = _tensor_of_tape(bound, [tape.parameters[i] for i in bound.parameters], dtype, device)
+        one = _tensor_of_tape(bound, tape, dtype, device)
         packed.append(one if bound.layout.is_batched else one.expand(count, *one.shape))
     return torch.cat(packed), False
 
 
-def _is_shared(bound: InputBinding, tapes: list[Tape], first: list[Parameter]) -> bool:
+def _is_shared(bound: InputBinding, tapes: list[Tape]) -> bool:
     if bound.layout.is_batched:
         return False
+    first = [tapes[0].parameters[i] for i in bound.parameters]
     for tape in tapes[1:]:
         parameters = tape.parameters
         for i, value in zip(bound.parameters, first, strict=True):
@@ -189,14 +189,15 @@ def _is_shared(bound: InputBinding, tapes: list[Tape], first: list[Parameter]) -
     return True
 
 
-def _tensor_of_tape(bound: InputBinding, values: list[Parameter], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _tensor_of_tape(bound: InputBinding, tape: Tape, dtype: torch.dtype, device: torch.device) -> Tensor:
     """One tape's parameters of an input: scalars stacked to (k,) or (B, k), or the single parameter."""
+    parameters = tape.parameters
+    if not bound.is_column:
+        return _tensor(parameters[bound.parameters[0]], dtype, device)
+    values = [parameters[i] for i in bound.parameters]
     if bound.layout is ParameterLayout.NUMBER:
         return _numbers(values, dtype, device)
-    tensors = _tensors(values, dtype, device)
-    if not bound.is_column:
-        return tensors[0]
-    return torch.stack(tensors, dim=-1)
+    return torch.stack(_tensors(values, dtype, device), dim=-1)
 
 
 def _numbers(values: list[Parameter], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -233,12 +234,13 @@ def _tensor_of_scalars(
 def _tensors(values: list[Parameter], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
     if set(map(type, values)) == {Tensor} and set(map(_dtype_of, values)) == {dtype}:
         return values  # type: ignore[return-value]
-    return [
-        (v if v.dtype is dtype else v.to(dtype))
-        if isinstance(v, Tensor)
-        else torch.as_tensor(np.asarray(v), dtype=dtype, device=device)
-        for v in values
-    ]
+    return [_tensor(value, dtype, device) for value in values]
+
+
+def _tensor(value: Parameter, dtype: torch.dtype, device: torch.device) -> Tensor:
+    if isinstance(value, Tensor):
+        return value if value.dtype is dtype else value.to(dtype)
+    return torch.as_tensor(np.asarray(value), dtype=dtype, device=device)
 
 
 # --- unpacking --------------------------------------------------------------------------------------------------------
