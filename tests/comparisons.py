@@ -145,7 +145,7 @@ def assert_copies(case: Case) -> None:
     group, asked = calls.group, calls.asked
     if not asked or not group.batch:
         return
-    kept = operators.run_execute(calls.program, group.inputs, True)[2]
+    kept = operators.run_execute(calls.program, group.inputs, operators.EXACT_KET)[2]
     none = kept.new_empty((1, 0))
     (g, dg), program, tangents = calls.pairs, calls.program, calls.tangents
     expected = calls.stacked(lambda x, _, c: operators.run_execute_vjp(program, x, none, *c[0], asked))

@@ -184,6 +184,16 @@ inline void check_requested(const std::vector<Index>& requested, std::size_t num
   }
 }
 
+// The values of the operators' argument `keep_ket`. Rounded kets are complex64 where the circuit's numbers are double: on
+// the CPU, which else keeps them exactly.
+enum class KeepKet : std::int64_t { no, exact, rounded };
+
+inline KeepKet check_keep_ket(std::int64_t keep_ket) {
+  require(keep_ket >= 0 && keep_ket <= 2,
+          [&] { return "keep_ket is 0, 1 or 2 (rounded), not " + std::to_string(keep_ket); });
+  return static_cast<KeepKet>(keep_ket);
+}
+
 // The number of copies, if a cotangent of [B, R] or a tangent comes with an axis of copies.
 inline std::optional<Index> copies_of(const Tensor& tensor, std::size_t dims) {
   const auto shape = tensor.sizes();
@@ -199,11 +209,34 @@ std::optional<Index> copies_of(const Arguments<T>& arguments, const std::vector<
   return copies_of(tangents[0], arguments.program->program.inputs[with_tangent[0]].shape.size() + 1);
 }
 
+// The type of a kept ket.
+template <class T>
+ScalarType ket_type(bool is_rounded) {
+  return is_rounded ? ScalarType::ComplexFloat : complex_type<T>;
+}
+
+// Whether a kept ket was rounded.
+template <class T>
+bool has_rounded_ket(const Tensor& ket) {
+  return sizeof(T) == sizeof(double) && ket.is_cpu() && ket.scalar_type() == ScalarType::ComplexFloat;
+}
+
+// `kets` are kept ones, of which the call's begin at amplitude `first`.
+template <class T>
+void set_ket(Cotangents<T>& cotangents, const Tensor& kets, bool is_rounded, Index first) {
+  if (is_rounded) {
+    cotangents.rounded_ket = data<const float>(kets) + 2 * first;
+  } else {
+    cotangents.ket = data<const T>(kets) + 2 * first;
+  }
+}
+
 // The ket and cotangents of a call of execute_vjp, contiguous. The copies of a circuit share its ket.
 template <class T>
 struct CheckedCotangents {
   bool has_ket = false;
-  Index ket_period;  // of the ket's rows
+  bool is_rounded = false;  // the ket
+  Index ket_period;         // of its rows
   Tensor ket;
   Tensor real;
   Tensor complex;
@@ -217,7 +250,8 @@ struct CheckedCotangents {
         complex(g_complex) {
     const Program& program = arguments.program->program;
     const std::vector<Index> of_ket{arguments.batch, arguments.program->ket_size()};
-    if (has_ket) ket = check_cotangent(kept, first, of_ket, complex_type<T>, "the ket");
+    is_rounded = has_ket && has_rounded_ket<T>(kept);
+    if (has_ket) ket = check_cotangent(kept, first, of_ket, ket_type<T>(is_rounded), "the ket");
     real = check_cotangent(g_real, first, arguments.of_samples({program.real_results()}), real_type<T>,
                            "the real cotangent");
     complex = check_cotangent(g_complex, first, arguments.of_samples({program.complex_results()}), complex_type<T>,
@@ -225,7 +259,8 @@ struct CheckedCotangents {
   }
 
   Cotangents<T> view(std::size_t num_inputs) const {
-    Cotangents<T> cotangents{has_ket ? data<const T>(ket) : nullptr, data<const T>(real), data<const T>(complex), {}};
+    Cotangents<T> cotangents{nullptr, data<const T>(real), data<const T>(complex), {}};
+    if (has_ket) set_ket(cotangents, ket, is_rounded, 0);
     cotangents.gradients.resize(num_inputs, nullptr);
     cotangents.ket_period = ket_period;
     return cotangents;

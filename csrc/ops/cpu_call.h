@@ -26,17 +26,48 @@ inline Tensor empty(const std::vector<Index>& shape, ScalarType type) {
   return empty_on(torch::stable::Device(torch::headeronly::DeviceType::CPU), shape, type);
 }
 
-// A large ket, in memory from the pool, which the next call reuses.
+// The kets that a call keeps, if any: `size` amplitudes in each of `batch` rows.
 template <class T>
-Tensor empty_ket(Index batch, Index size) {
-  const std::size_t bytes = 2 * sizeof(T) * static_cast<std::size_t>(batch * size);
-  if (bytes < smallest_large_buffer) return empty({batch, size}, complex_type<T>);
-  const std::vector<Index> shape{batch, size};
-  const std::vector<Index> strides{size, 1};
-  const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
-  const auto give_back = [bytes](void* block) { give_back_buffer(block, bytes); };
-  return torch::stable::from_blob(take_buffer(bytes), shape, strides, cpu, complex_type<T>, give_back);
-}
+class KeptKets {
+ public:
+  KeptKets(KeepKet keep, Index batch, Index size)
+      : shape_{batch, keep == KeepKet::no ? 0 : size},
+        is_rounded_(sizeof(T) == sizeof(double) && keep == KeepKet::rounded) {}
+
+  bool is_empty() const { return shape_[1] == 0; }
+  // Whether the engine may leave its own states there.
+  bool are_exact() const { return !is_empty() && !is_rounded_; }
+
+  std::size_t bytes() const {
+    return 2 * (is_rounded_ ? sizeof(float) : sizeof(T)) * static_cast<std::size_t>(shape_[0] * shape_[1]);
+  }
+
+  // Large ones are in memory from the pool, which the next call reuses.
+  Tensor allocate() const {
+    const ScalarType type = ket_type<T>(is_rounded_);
+    if (bytes() < smallest_large_buffer) return empty(shape_, type);
+    const std::vector<Index> strides{shape_[1], 1};
+    const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
+    const auto give_back = [size = bytes()](void* block) { give_back_buffer(block, size); };
+    return torch::stable::from_blob(take_buffer(bytes()), shape_, strides, cpu, type, give_back);
+  }
+
+  // Results of a call whose kets begin at amplitude `first` of all.
+  Results<T> results(T* real, T* complex, const Tensor& kets, Index first) const {
+    Results<T> found{real, complex};
+    if (is_empty()) return found;
+    if (is_rounded_) {
+      found.rounded_ket = data<float>(kets) + 2 * first;
+    } else {
+      found.ket = data<T>(kets) + 2 * first;
+    }
+    return found;
+  }
+
+ private:
+  std::vector<Index> shape_;
+  bool is_rounded_;
+};
 
 inline void parallel(Index tasks, void (*body)(void*, Index), void* context) {
   torch::stable::parallel_for(0, tasks, 1, [&](Index begin, Index end) {

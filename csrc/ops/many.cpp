@@ -41,10 +41,10 @@ struct FirstNumbers {
   Index ket = 0;
 };
 
-// Kets begin at cache lines.
+// Kets begin at cache lines, those too that are kept in single precision.
 template <class T>
 Index padded_ket_size(const Call<T>& call) {
-  constexpr Index line = static_cast<Index>(line_bytes / (2 * sizeof(T)));
+  constexpr Index line = static_cast<Index>(line_bytes / (2 * sizeof(float)));
   return (call.batch * call.planned->ket_size() + line - 1) / line * line;
 }
 
@@ -79,10 +79,10 @@ struct ManyCalls {
   }
 
   // The numbers of program k.
-  Results<T> results(std::size_t k, const Tensor& real, const Tensor& complex, const Tensor& ket) const {
-    const bool has_ket = ket.numel() > 0;
-    return {data<T>(real) + offsets[k].real, data<T>(complex) + 2 * offsets[k].complex,
-            has_ket ? data<T>(ket) + 2 * offsets[k].ket : nullptr};
+  Results<T> results(std::size_t k, const Tensor& real, const Tensor& complex, const KeptKets<T>& kets,
+                     const Tensor& ket) const {
+    return kets.results(data<T>(real) + offsets[k].real, data<T>(complex) + 2 * offsets[k].complex, ket,
+                        offsets[k].ket);
   }
 
   double result_bytes() const {
@@ -237,17 +237,17 @@ class SummedGradients {
 
 template <class T>
 Executed execute_many_as(const Indices& programs, const std::vector<Tensor>& inputs, const Indices& places,
-                         bool keep_ket) {
+                         KeepKet keep_ket) {
   const ManyCalls<T> many(programs, inputs, places);
   many.check_all_values();
-  const Index ket_size = keep_ket ? many.totals.ket : 0;
+  const KeptKets<T> kets(keep_ket, 1, many.totals.ket);
   require_room_for_all(
-      many.result_bytes() + 2.0 * sizeof(T) * static_cast<double>(ket_size) + many.all_workspace_bytes(false, keep_ket),
+      many.result_bytes() + static_cast<double>(kets.bytes()) + many.all_workspace_bytes(false, kets.are_exact()),
       programs.size(), "");
   const Tensor real = empty({many.totals.real}, real_type<T>);
   const Tensor complex = empty({many.totals.complex}, complex_type<T>);
-  const Tensor ket = empty_ket<T>(1, ket_size);
-  run_many<T>(many.calls, [&](Index k) { execute<T>(*many.calls[k], many.results(k, real, complex, ket)); });
+  const Tensor ket = kets.allocate();
+  run_many<T>(many.calls, [&](Index k) { execute<T>(*many.calls[k], many.results(k, real, complex, kets, ket)); });
   return {real, complex, ket};
 }
 
@@ -261,8 +261,8 @@ struct ManyCotangents {
       : real(check_cotangent(g_real, first, {many.totals.real}, real_type<T>, "the real cotangent")),
         complex(check_cotangent(g_complex, first, {many.totals.complex}, complex_type<T>, "the complex cotangent")) {}
 
-  Cotangents<T> of(const FirstNumbers& offsets, const T* ket, std::vector<T*> gradients) const {
-    return {ket, data<const T>(real) + offsets.real, data<const T>(complex) + 2 * offsets.complex,
+  Cotangents<T> of(const FirstNumbers& offsets, std::vector<T*> gradients) const {
+    return {nullptr, data<const T>(real) + offsets.real, data<const T>(complex) + 2 * offsets.complex,
             std::move(gradients)};
   }
 };
@@ -274,14 +274,16 @@ std::vector<Tensor> execute_vjp_many_as(const Indices& programs, const std::vect
   const ManyCalls<T> many(programs, inputs, places);
   const ManyCotangents<T> cotangents(many, inputs[0], g_real, g_complex);
   const bool has_ket = ket.numel() > 0;
-  const Tensor kets = has_ket ? check_cotangent(ket, inputs[0], {1, many.totals.ket}, complex_type<T>, "the ket") : ket;
+  const bool is_rounded = has_ket && has_rounded_ket<T>(ket);
+  const Tensor kets =
+      has_ket ? check_cotangent(ket, inputs[0], {1, many.totals.ket}, ket_type<T>(is_rounded), "the ket") : ket;
   SummedGradients<T> sums(many, inputs, requested, chosen);
   require_room_for_all(many.all_workspace_bytes(true) + sums.bytes(), programs.size(), "the gradient of ");
   return sums.run([&](Index k, std::vector<T*> gradients) {
     const FirstNumbers& offsets = many.offsets[k];
-    const bool keeps = has_ket && many.calls[k]->planned->ket_size() > 0;
-    const T* own = keeps ? data<const T>(kets) + 2 * offsets.ket : nullptr;
-    execute_vjp<T>(*many.calls[k], cotangents.of(offsets, own, std::move(gradients)));
+    Cotangents<T> own = cotangents.of(offsets, std::move(gradients));
+    if (has_ket && many.calls[k]->planned->ket_size() > 0) set_ket(own, kets, is_rounded, offsets.ket);
+    execute_vjp<T>(*many.calls[k], own);
   });
 }
 
@@ -299,17 +301,18 @@ ResultsAndGradients execute_and_vjp_many_as(const Indices& programs, const std::
                        "value and gradient of ");
   const Tensor real = empty({many.totals.real}, real_type<T>);
   const Tensor complex = empty({many.totals.complex}, complex_type<T>);
-  const Tensor no_ket = empty({0}, complex_type<T>);
+  const KeptKets<T> no_kets(KeepKet::no, 1, 0);
   const std::vector<Tensor> gradients = sums.run([&](Index k, std::vector<T*> addresses) {
-    execute_and_vjp<T>(*many.calls[k], {many.results(k, real, complex, no_ket), 0, nullptr},
-                       cotangents.of(many.offsets[k], nullptr, std::move(addresses)));
+    execute_and_vjp<T>(*many.calls[k], {many.results(k, real, complex, no_kets, no_kets.allocate()), 0, nullptr},
+                       cotangents.of(many.offsets[k], std::move(addresses)));
   });
   return {real, complex, gradients};
 }
 
-Executed execute_many_cpu(Indices programs, std::vector<Tensor> inputs, Indices places, bool keep_ket) {
-  return is_single(inputs) ? execute_many_as<float>(programs, inputs, places, keep_ket)
-                           : execute_many_as<double>(programs, inputs, places, keep_ket);
+Executed execute_many_cpu(Indices programs, std::vector<Tensor> inputs, Indices places, std::int64_t keep_ket) {
+  const KeepKet keep = check_keep_ket(keep_ket);
+  return is_single(inputs) ? execute_many_as<float>(programs, inputs, places, keep)
+                           : execute_many_as<double>(programs, inputs, places, keep);
 }
 
 std::vector<Tensor> execute_vjp_many_cpu(Indices programs, std::vector<Tensor> inputs, Indices places,

@@ -14,18 +14,17 @@ namespace ketgrad::ops {
 namespace {
 
 template <class T>
-Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, bool keep_ket) {
+Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, KeepKet keep_ket) {
   const PreparedCall<T> prepared(std::move(program), inputs);
   const Call<T>& call = prepared.call;
   check_values(call);
-  const Index ket_size = keep_ket ? call.planned->ket_size() : 0;
-  const double ket_bytes = 2.0 * sizeof(T) * static_cast<double>(call.batch * ket_size);
-  require_room(result_bytes(call) + ket_bytes + workspace_bytes(call, false, ket_size > 0), *call.planned, call.batch,
-               "");
+  const KeptKets<T> kets(keep_ket, call.batch, call.planned->ket_size());
+  require_room(result_bytes(call) + static_cast<double>(kets.bytes()) + workspace_bytes(call, false, kets.are_exact()),
+               *call.planned, call.batch, "");
   Tensor real = empty({call.batch, call.program().real_results()}, real_type<T>);
   Tensor complex = empty({call.batch, call.program().complex_results()}, complex_type<T>);
-  Tensor ket = empty_ket<T>(call.batch, ket_size);
-  execute<T>(call, {data<T>(real), data<T>(complex), ket_size > 0 ? data<T>(ket) : nullptr});
+  Tensor ket = kets.allocate();
+  execute<T>(call, kets.results(data<T>(real), data<T>(complex), ket, 0));
   return {real, complex, ket};
 }
 
@@ -146,9 +145,10 @@ ResultsAndGradients execute_vjp_jvp_cpu(int64_t program, std::vector<Tensor> inp
   return execute_tangents(program, inputs, tangents, with_tangent, {g_real, g_complex, dg_real, dg_complex}, requested);
 }
 
-Executed execute_cpu(int64_t program, std::vector<Tensor> inputs, bool keep_ket) {
-  return is_single(inputs) ? execute_as<float>(find_program(program), inputs, keep_ket)
-                           : execute_as<double>(find_program(program), inputs, keep_ket);
+Executed execute_cpu(int64_t program, std::vector<Tensor> inputs, int64_t keep_ket) {
+  const KeepKet keep = check_keep_ket(keep_ket);
+  return is_single(inputs) ? execute_as<float>(find_program(program), inputs, keep)
+                           : execute_as<double>(find_program(program), inputs, keep);
 }
 
 std::vector<Tensor> execute_vjp_cpu(int64_t program, std::vector<Tensor> inputs, const Tensor& ket,

@@ -2,8 +2,8 @@
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(ketgrad, m) {
-  // real [B, R], complex [B, C], ket [B, 2^n], or [B, 0] if it is not kept.
-  m.def("execute(int program, Tensor[] inputs, bool keep_ket) -> (Tensor real, Tensor complex, Tensor ket)");
+  // real [B, R], complex [B, C], ket [B, 2^n]: as keep_ket, a KeepKet, says. If the ket is not kept, it is [B, 0].
+  m.def("execute(int program, Tensor[] inputs, int keep_ket) -> (Tensor real, Tensor complex, Tensor ket)");
   // Gradients of the requested inputs, in their shapes. A ket of [B, 0] is recomputed. Cotangents of [K, B, ...] are of
   // K copies of all circuits: inputs and ket are as without, and gradients [K, B, ...], of shared inputs too.
   m.def(
@@ -27,7 +27,7 @@ STABLE_TORCH_LIBRARY(ketgrad, m) {
   // Several programs at once, on the CPU. `places` are those of the inputs of one program after the other among `inputs`.
   // Results are flat, one program's rows after the other's; the ket is [1, K], or [1, 0] if it is not kept.
   m.def(
-      "execute_many(int[] programs, Tensor[] inputs, int[] places, bool keep_ket) -> (Tensor real, Tensor complex, "
+      "execute_many(int[] programs, Tensor[] inputs, int[] places, int keep_ket) -> (Tensor real, Tensor complex, "
       "Tensor ket)");
   // Gradients of the requested inputs, each summed over the programs `chosen` that read it.
   m.def(

@@ -26,20 +26,28 @@ struct InputView {
 
 template <class T>
 struct Results {
-  T* real = nullptr;     // [B, R]
-  T* complex = nullptr;  // [B, C] complex
-  T* ket = nullptr;      // [B, 2^n] complex, or null if the ket is not kept
+  T* real = nullptr;             // [B, R]
+  T* complex = nullptr;          // [B, C] complex
+  T* ket = nullptr;              // [B, 2^n] complex, or null if the ket is not kept
+  float* rounded_ket = nullptr;  // the same of a double ket that is kept in single precision
 };
 
 template <class T>
 struct Cotangents {
-  const T* ket = nullptr;      // [B, 2^n] complex, from the forward pass; null: it is recomputed
+  const T* ket = nullptr;      // [B, 2^n] complex, from the forward pass; null: it is recomputed, or was rounded
   const T* real = nullptr;     // [B, R]
   const T* complex = nullptr;  // [B, C] complex
   std::vector<T*> gradients;   // per input, zero-initialised, in the input's shape; null if not requested
   Index ket_period = 0;        // of the ket's rows, see row_of
+  const float* rounded_ket = nullptr;
 
-  const T* ket_of(Index sample, Index dimension) const { return ket + 2 * dimension * row_of(sample, ket_period); }
+  bool has_ket() const { return ket != nullptr || rounded_ket != nullptr; }
+
+  // The first number of a sample's ket, that of all samples being `kets`.
+  template <class S>
+  const S* ket_of(Index sample, Index dimension, const S* kets) const {
+    return kets + 2 * dimension * row_of(sample, ket_period);
+  }
 };
 
 // Results that a backward sweep measures before it goes back, if it computes the ket itself. The cotangent of the real

@@ -349,7 +349,7 @@ Tensor empty_gradient(const Arguments<T>& arguments, Index input, TorchDevice& d
 }
 
 template <class T>
-ForwardTensors execute_as(const ProgramHandle& program, const std::vector<Tensor>& inputs, bool keep_ket) {
+ForwardTensors execute_as(const ProgramHandle& program, const std::vector<Tensor>& inputs, ops::KeepKet keep_ket) {
   const Arguments<T> arguments = ops::check_arguments<T>(program, inputs);
   TorchDevice device(inputs[0].get_device_index());
   const TableUse use = table_cache().use<T>(arguments.program, device);
@@ -357,7 +357,7 @@ ForwardTensors execute_as(const ProgramHandle& program, const std::vector<Tensor
   const Program& p = program->program;
   const Tensor real = empty({arguments.batch, p.real_results()}, real_type<T>, inputs[0]);
   const Tensor complex = empty({arguments.batch, p.complex_results()}, complex_type<T>, inputs[0]);
-  const Index ket_size = keep_ket ? program->ket_size() : 0;
+  const Index ket_size = keep_ket == ops::KeepKet::no ? 0 : program->ket_size();
   const Tensor ket = empty({arguments.batch, ket_size}, complex_type<T>, inputs[0]);
   execute<T>(device, call, {data<T>(real), data<T>(complex), ket_size > 0 ? data<T>(ket) : nullptr});
   return {real, complex, ket};
@@ -427,11 +427,12 @@ class OnDevice {
 
 }  // namespace
 
-ForwardTensors execute_cuda(std::int64_t program, std::vector<Tensor> inputs, bool keep_ket) {
+ForwardTensors execute_cuda(std::int64_t program, std::vector<Tensor> inputs, std::int64_t keep_ket) {
   const bool single = ops::is_single(inputs);
   const OnDevice guard(inputs[0]);
   const ProgramHandle found = connected_program(program);
-  return single ? execute_as<float>(found, inputs, keep_ket) : execute_as<double>(found, inputs, keep_ket);
+  const ops::KeepKet keep = ops::check_keep_ket(keep_ket);
+  return single ? execute_as<float>(found, inputs, keep) : execute_as<double>(found, inputs, keep);
 }
 
 std::vector<Tensor> execute_vjp_cuda(std::int64_t program, std::vector<Tensor> inputs, const Tensor& ket,

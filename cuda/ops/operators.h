@@ -14,7 +14,7 @@ using TensorsAndGradients =
     std::tuple<torch::stable::Tensor, torch::stable::Tensor, std::vector<torch::stable::Tensor>>;
 using ForwardTensors = std::tuple<torch::stable::Tensor, torch::stable::Tensor, torch::stable::Tensor>;
 
-ForwardTensors execute_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs, bool keep_ket);
+ForwardTensors execute_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs, std::int64_t keep_ket);
 
 std::vector<torch::stable::Tensor> execute_vjp_cuda(std::int64_t program, std::vector<torch::stable::Tensor> inputs,
                                                     const torch::stable::Tensor& ket,

@@ -1,4 +1,4 @@
-"""The option `recompute`: final states that are computed again by the backward pass, or kept for it."""
+"""The options `recompute` and `ket_dtype`: final states that are kept for the backward pass, or computed again."""
 
 from __future__ import annotations
 
@@ -27,48 +27,57 @@ def tape(x: Tensor, w: Tensor) -> kg.Tape:
     return kg.Tape(gates, [kg.expval(kg.X(0) @ kg.Z(2))])
 
 
-def by_execute(x: Tensor, w: Tensor, recompute: bool | None) -> Tensor:
-    return kg.execute([tape(x, w)], recompute=recompute)[0]  # type: ignore[no-any-return]
+KetDtype = torch.dtype | None
 
 
-def by_products(x: Tensor, w: Tensor, recompute: bool | None) -> Tensor:
+def by_execute(x: Tensor, w: Tensor, recompute: bool | None, ket_dtype: KetDtype = None) -> Tensor:
+    return kg.execute([tape(x, w)], recompute=recompute, ket_dtype=ket_dtype)[0]  # type: ignore[no-any-return]
+
+
+def by_products(x: Tensor, w: Tensor, recompute: bool | None, ket_dtype: KetDtype = None) -> Tensor:
     one = tape(x, w)
-    jpc = kg.AdjointProducts(recompute=recompute)
+    jpc = kg.AdjointProducts(recompute=recompute, ket_dtype=ket_dtype)
     kwargs = {"tapes": [one], "execute_fn": jpc.execute, "jpc": jpc}
     return kg.ExecuteTapes.apply(kwargs, *one.get_parameters())[0]  # type: ignore[no-any-return]
 
 
-def by_compile(x: Tensor, w: Tensor, recompute: bool | None) -> Tensor:
-    return kg.compile(tape, recompute=recompute)(x, w)  # type: ignore[no-any-return]
+def by_compile(x: Tensor, w: Tensor, recompute: bool | None, ket_dtype: KetDtype = None) -> Tensor:
+    return kg.compile(tape, recompute=recompute, ket_dtype=ket_dtype)(x, w)  # type: ignore[no-any-return]
 
 
-def by_decorator(x: Tensor, w: Tensor, recompute: bool | None) -> Tensor:
-    return kg.compile(recompute=recompute)(tape)(x, w)  # type: ignore[no-any-return]
+def by_decorator(x: Tensor, w: Tensor, recompute: bool | None, ket_dtype: KetDtype = None) -> Tensor:
+    return kg.compile(recompute=recompute, ket_dtype=ket_dtype)(tape)(x, w)  # type: ignore[no-any-return]
 
 
-def by_layer(x: Tensor, w: Tensor, recompute: bool | None) -> Tensor:
-    layer = kg.nn.CircuitLayer(tape, {"w": w.detach()}, recompute=recompute)
+def by_layer(x: Tensor, w: Tensor, recompute: bool | None, ket_dtype: KetDtype = None) -> Tensor:
+    layer = kg.nn.CircuitLayer(tape, {"w": w.detach()}, recompute=recompute, ket_dtype=ket_dtype)
     layer.w.register_hook(lambda gradient: setattr(w, "grad", gradient))
     return layer(x)[:, 0]  # type: ignore[no-any-return]
 
 
-def by_graph(x: Tensor, w: Tensor, recompute: bool | None) -> Tensor:
-    compiled = kg.compile(tape, recompute=recompute)
+def by_graph(x: Tensor, w: Tensor, recompute: bool | None, ket_dtype: KetDtype = None) -> Tensor:
+    compiled = kg.compile(tape, recompute=recompute, ket_dtype=ket_dtype)
     return torch.compile(compiled, fullgraph=True, backend="aot_eager")(x, w)  # type: ignore[no-any-return]
 
 
-def kept(function: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
-    """How many complex numbers the graph of a call keeps, and what the call returns."""
-    numbers = 0
+def kept_bytes(function: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
+    """The bytes of complex numbers that the graph of a call keeps, and what the call returns."""
+    size = 0
 
     def pack(tensor: Tensor) -> Tensor:
-        nonlocal numbers
-        numbers += tensor.numel() if tensor.is_complex() else 0
+        nonlocal size
+        size += tensor.nbytes if tensor.is_complex() else 0
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         found = function(*arguments)
-    return numbers, found
+    return size, found
+
+
+def kept(function: Callable[..., Any], x: Tensor, *arguments: Any) -> tuple[int, Any]:
+    """How many complex numbers the graph of a call keeps in the precision of `x`, and what the call returns."""
+    size, found = kept_bytes(function, x, *arguments)
+    return size // (2 * x.itemsize), found
 
 
 ROUTES = [by_execute, by_products, by_compile, by_decorator, by_layer, by_graph]
@@ -92,6 +101,78 @@ def test_states_are_kept_or_computed_again(route: Callable[..., Tensor]) -> None
             torch.testing.assert_close(one, two, rtol=0, atol=1e-14)
 
 
+def many(x: Tensor, w: Tensor, recompute: bool | None, ket_dtype: KetDtype = None) -> Tensor:
+    """Two structures in one native call."""
+
+    def both(x: Tensor, w: Tensor) -> list[kg.Tape]:
+        one = tape(x, w)
+        return [one, kg.Tape([*one.operations, kg.SX(0)], one.measurements)]
+
+    first, second = kg.compile(both, recompute=recompute, ket_dtype=ket_dtype)(x, w)
+    return first + second  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("route", [*ROUTES, many], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("batch", [1, BATCH, 3 * BATCH])  # single states, and lanes that they fill in part
+def test_states_are_kept_in_half_the_bytes(route: Callable[..., Tensor], batch: int) -> None:
+    generator = torch.Generator().manual_seed(4)
+    leaves = [torch.rand(shape, dtype=torch.float64, generator=generator) for shape in ((batch, WIRES), (WIRES, 3))]
+    found = {}
+    for ket_dtype in (None, torch.complex64):
+        x, w = (leaf.clone().requires_grad_() for leaf in leaves)
+        size, result = kept_bytes(route, x, w, False, ket_dtype)
+        assert size == (16 if ket_dtype is None else 8) * (2 if route is many else 1) * batch << WIRES
+        result.sum().backward()
+        found[ket_dtype] = (result.detach(), x.grad, w.grad)
+    exact, rounded = found.values()
+    assert torch.equal(exact[0], rounded[0])
+    bound = 2**-23 * (2 if route is many else 1)  # of a derivative by one angle, the observables being Pauli words
+    assert 1e-12 < (exact[1] - rounded[1]).abs().max() < bound
+    assert 1e-12 < (exact[2] - rounded[2]).abs().max() < batch * bound
+
+
+@pytest.mark.parametrize("wires", [2, 12, 18])
+def test_large_and_small_states_in_half_the_bytes(wires: int) -> None:
+    x = torch.rand(wires, dtype=torch.float64, requires_grad=True)
+    layer = [kg.RY(x[w], w) for w in range(wires)]
+    ring = [kg.IsingXX(0.3, [w, (w + 1) % wires]) for w in range(wires)]
+    one = kg.Tape([*layer, *ring, *layer, *ring], [kg.expval(kg.Z(0))])
+    gradients = []
+    for ket_dtype in (None, torch.complex64):
+        (result,) = kg.execute([one], recompute=False, ket_dtype=ket_dtype)
+        gradients.append(torch.autograd.grad(result, x)[0])
+    torch.testing.assert_close(*gradients, rtol=0, atol=2**-22)
+    assert not torch.equal(*gradients)
+
+
+def test_jacobians_of_rounded_states() -> None:
+    """Rows share one ket."""
+    w = torch.rand(WIRES, 3, dtype=torch.float64)
+    x = torch.rand(WIRES, dtype=torch.float64)
+
+    def function(w: Tensor) -> kg.Tape:
+        return kg.Tape(tape(x, w).operations, [kg.probs(range(3))])
+
+    value, jacobian = kg.compile(function, ket_dtype=torch.complex64).value_and_jacobian(w)
+    exact = kg.compile(function).value_and_jacobian(w)
+    assert torch.equal(value, exact[0])
+    torch.testing.assert_close(jacobian, exact[1], rtol=0, atol=2**-23)
+    assert not torch.equal(jacobian, exact[1])
+
+
+def test_single_precision_is_kept_as_it_is() -> None:
+    x, w = torch.rand(BATCH, WIRES, requires_grad=True), torch.rand(WIRES, 3)
+    assert kept_bytes(by_execute, x, w, False, torch.complex64)[0] == 8 * BATCH << WIRES
+
+
+def test_half_the_bytes_count_as_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(derivative_rule, "_SMALL", 8 * BATCH << WIRES)
+    monkeypatch.setattr(derivative_rule, "_KET_SHARE", 0)
+    x, w = (torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in ((BATCH, WIRES), (WIRES, 3)))
+    assert kept_bytes(by_execute, x, w, None, None)[0] == 0
+    assert kept_bytes(by_execute, x, w, None, torch.complex64)[0] == 8 * BATCH << WIRES
+
+
 def test_large_states_are_kept_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(derivative_rule, "_SMALL", 0)
     monkeypatch.setattr(derivative_rule, "_KET_SHARE", 0)
@@ -104,7 +185,8 @@ def test_large_states_are_kept_where_that_is_asked_for(monkeypatch: pytest.Monke
 
 def by_id(x: Tensor, w: Tensor, recompute: bool | None) -> Tensor:
     (group,) = group_tapes([tape(x, w)])
-    return execute_program(group.binding.id, group.inputs, keep_ket=recompute is False)[0][:, 0]
+    keep = operators.NO_KET if recompute else operators.EXACT_KET
+    return execute_program(group.binding.id, group.inputs, keep)[0][:, 0]
 
 
 @pytest.mark.parametrize("route", [by_execute, by_products, by_compile, by_id], ids=lambda f: f.__name__)
@@ -145,6 +227,9 @@ def test_copies_keep_the_option() -> None:
     assert kg.compile(compiled, recompute=False).recompute is False
     layer = kg.nn.CircuitLayer(tape, {"w": (WIRES, 3)}, recompute=True)
     assert copy.deepcopy(layer).circuit.recompute is True
+    rounding = kg.compile(tape, ket_dtype=torch.complex64)
+    for other in (pickle.loads(pickle.dumps(rounding)), kg.compile(rounding)):
+        assert other.ket_dtype is torch.complex64
 
 
 @pytest.mark.parametrize(
@@ -160,3 +245,31 @@ def test_copies_keep_the_option() -> None:
 def test_other_values_are_refused(build: Callable[[Any], Any]) -> None:
     with pytest.raises(TypeError, match="recompute must be True, False or None, not 'yes'"):
         build("yes")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda given: kg.execute([], ket_dtype=given),
+        lambda given: kg.AdjointProducts(ket_dtype=given),
+        lambda given: kg.compile(tape, ket_dtype=given),
+        lambda given: kg.nn.CircuitLayer(tape, {"w": (WIRES, 3)}, ket_dtype=given),
+    ],
+    ids=["execute", "AdjointProducts", "compile", "CircuitLayer"],
+)
+@pytest.mark.parametrize("given", [torch.float32, torch.complex128, "complex64"])
+def test_other_dtypes_of_kets_are_refused(build: Callable[[Any], Any], given: Any) -> None:
+    with pytest.raises(ValueError, match=r"ket_dtype must be torch.complex64 or None \(that of the circuit\), not "):
+        build(given)
+
+
+def test_raw_operators_take_both() -> None:
+    (group,) = group_tapes([tape(torch.rand(WIRES, dtype=torch.float64), torch.rand(WIRES, 3, dtype=torch.float64))])
+    with pytest.raises(ValueError, match="keep_ket is 0, 1 or 2"):
+        torch.ops.ketgrad.execute(group.binding.id, group.inputs, 3)
+    real, complex_, ket = torch.ops.ketgrad.execute(group.binding.id, group.inputs, 2)
+    assert ket.dtype is torch.complex64
+    assert torch.equal(ket, torch.ops.ketgrad.execute(group.binding.id, group.inputs, 1)[2].to(torch.complex64))
+    cotangents = torch.ones_like(real), torch.zeros_like(complex_)
+    with pytest.raises(ValueError, match="the ket has another dtype"):
+        torch.ops.ketgrad.execute_vjp(group.binding.id, group.inputs, ket.real.contiguous(), *cotangents, [0])

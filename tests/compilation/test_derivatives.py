@@ -147,7 +147,7 @@ def test_the_operator_does_what_two_do(case: cases.Case, regime: str) -> None:
     g_complex = torch.complex(*[angles(group.batch, layout.complex_size, seed=seed) for seed in (1, 2)])
     requested = list(range(1, len(inputs)))
     with hooks.thresholds(regime=regime):
-        real, complex_, ket = operators.run_execute(program, inputs, True)
+        real, complex_, ket = operators.run_execute(program, inputs, operators.EXACT_KET)
         for curvature in (0.0, 0.7):
             found = operators.run_execute_and_vjp(program, inputs, g_real, g_complex, curvature, requested)
             gradients = operators.run_execute_vjp(program, inputs, ket, g_real + curvature * real, g_complex, requested)

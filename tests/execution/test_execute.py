@@ -14,6 +14,8 @@ import hooks
 import ketgrad as kg
 from cases import FRESH_SEED, mixed_tape, on_more_wires
 from comparisons import DOUBLE, SINGLE, assert_same, check, gradients
+from ketgrad.autograd import derivative_rule
+from ketgrad.native import operators
 from ketgrad.native.library import _C
 
 
@@ -133,7 +135,7 @@ def test_kets_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPat
     expected, found = mixed_tape(6, 40), mixed_tape(6, 40)
     (results,) = kg.execute([expected])
     wanted = gradients(expected, results)
-    monkeypatch.setattr("ketgrad.autograd.derivative_rule.keeps_state", lambda size, device, recompute: False)
+    monkeypatch.setattr(derivative_rule.KetPolicy, "keep", lambda kets, size, first: operators.NO_KET)
     (results,) = kg.execute([found])
     for a, b in zip(gradients(found, results), wanted, strict=True):
         assert_same(a, b, DOUBLE, "gradient")

@@ -62,7 +62,7 @@ def test_opcheck(batch: int | None) -> None:
     shapes = [inputs[i].shape[inputs[i].dim() - axes[i] :] for i in wanted]
     tangents = [torch.rand(2, group.batch, *s, dtype=inputs[i].dtype) for i, s in zip(wanted, shapes, strict=True)]
     g = torch.rand(2, group.batch, 4, dtype=torch.float64), torch.rand(2, group.batch, 4, dtype=torch.complex128)
-    ket = operators.run_execute(program, inputs, True)[2]
+    ket = operators.run_execute(program, inputs, operators.EXACT_KET)[2]
     opcheck(ops.execute_vjp.default, (program, inputs, ket, *g, wanted))
     opcheck(ops.execute_jvp.default, (program, inputs, tangents, wanted))
     opcheck(ops.execute_vjp_jvp.default, (program, inputs, tangents, wanted, *g, *g, wanted))

@@ -83,7 +83,7 @@ def one_by_one(given: Many, chosen: Sequence[int], requested: Sequence[int]) -> 
     sums: dict[int, Tensor] = {}
     first = [0, 0]
     for position, (id_, places, inputs) in enumerate(given.singles()):
-        real, complex_, ket = operators.run_execute(id_, inputs, True)
+        real, complex_, ket = operators.run_execute(id_, inputs, operators.EXACT_KET)
         rows = []
         for side, numbers in enumerate((real, complex_)):
             rows.append(given.cotangents[side][first[side] : first[side] + numbers.numel()].view(numbers.shape))
@@ -160,7 +160,7 @@ def test_one_by_one_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     everything, inputs = range(len(given.programs.ids)), range(len(given.inputs))
     monkeypatch.setattr(many, "_has_operators", lambda _: False)
     expected = one_by_one(given, everything[::2], inputs)
-    real, complex_, kets = many.run_execute_many(given.programs, given.inputs, True)
+    real, complex_, kets = many.run_execute_many(given.programs, given.inputs, operators.EXACT_KET)
     assert_equal([real, complex_], expected[:2])
     found = many.run_execute_vjp_many(given.programs, given.inputs, kets, given.cotangents, everything[::2], inputs)
     assert_equal(found, expected.gradients)
@@ -185,12 +185,12 @@ def test_a_program_with_a_wrong_value_is_named() -> None:
     given.inputs[place] = 2 * given.inputs[place]
     wrong = "program 3: the matrix of the QubitUnitary at place 0 must be unitary"
     with pytest.raises(ValueError, match=wrong):
-        many.run_execute_many(given.programs, given.inputs, False)
+        many.run_execute_many(given.programs, given.inputs, operators.NO_KET)
     with pytest.raises(ValueError, match=wrong):
         many.run_execute_and_vjp_many(given.programs, given.inputs, given.cotangents, [place])
     given.inputs[place] = given.inputs[place][:1]
     with pytest.raises(ValueError, match=r"program 3: input 1 has shape \(1, 2\), the program needs \(2, 2\)"):
-        many.run_execute_many(given.programs, given.inputs, False)
+        many.run_execute_many(given.programs, given.inputs, operators.NO_KET)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_a_program_with_a_wrong_value_is_named() -> None:
 def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -> None:
     given = many_of([matrix_tape(torch.eye(2, dtype=torch.complex128).requires_grad_())], 2)
     programs = given.programs._replace(places=change.get("places", given.programs.places))
-    _, _, kets = many.run_execute_many(given.programs, given.inputs, True)
+    _, _, kets = many.run_execute_many(given.programs, given.inputs, operators.EXACT_KET)
     others = {"kets": kets, "cotangents": given.cotangents, "chosen": [0, 1], "requested": [1]} | change
     others.pop("places", None)
     with pytest.raises(ValueError, match=message):
@@ -247,7 +247,7 @@ def test_more_than_fits_is_refused_before_anything_runs() -> None:
     given = many_of([tape])
     programs = Programs(given.programs.ids * 2000, given.programs.places * 2000, given.programs.sizes * 2000)
     with pytest.raises(MemoryError, match=r"2000 programs needs .* of memory"):
-        many.run_execute_many(programs, given.inputs, False)
+        many.run_execute_many(programs, given.inputs, operators.NO_KET)
 
 
 @pytest.mark.parametrize("name", ["execute_many", "execute_vjp_many", "execute_and_vjp_many"])

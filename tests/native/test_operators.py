@@ -153,12 +153,12 @@ def bad_inputs(group: Group) -> dict[str, tuple[list[Tensor], str]]:
 def test_bad_inputs(kind: str) -> None:
     inputs, message = bad_inputs(group_of())[kind]
     with pytest.raises((ValueError, RuntimeError, NotImplementedError), match=message):
-        operators.run_execute(group_of().binding.id, inputs, True)
+        operators.run_execute(group_of().binding.id, inputs, operators.EXACT_KET)
 
 
 def test_bad_arguments_of_vjp() -> None:
     group = group_of()
-    _, _, ket = operators.run_execute(group.binding.id, group.inputs, True)
+    _, _, ket = operators.run_execute(group.binding.id, group.inputs, operators.EXACT_KET)
     real, complex_ = cotangents(group)
 
     def vjp(**changed: object) -> None:
@@ -187,7 +187,7 @@ def test_a_device_without_kernels_is_named() -> None:
 
 def test_unknown_program() -> None:
     with pytest.raises(IndexError, match="no program has the id 12345"):
-        operators.run_execute(12345, [torch.zeros(0)], True)
+        operators.run_execute(12345, [torch.zeros(0)], operators.EXACT_KET)
 
 
 # --- malformed programs ----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <type_traits>
 #include <variant>
 #include <vector>
 
@@ -48,9 +49,8 @@ class CircuitEngine {
       if (!run(ket)) return;
       measurements_.measure(ket, results, nullptr);
       watch_.lap(times_.measure);
-      if constexpr (width > 1) {
-        if (results.ket != nullptr) KetRows<V>(group_, dimension_).write(ket, results.ket);
-      }
+      if (!in_place && results.ket != nullptr) write_ket(ket, results.ket);
+      if (results.rounded_ket != nullptr) write_ket(ket, results.rounded_ket);
     }
     if (watch_.on()) add_to_profile(call_.planned->id, times_);
   }
@@ -67,17 +67,15 @@ class CircuitEngine {
     for (Index first = task_.begin; first < task_.end; first += width) {
       start_group(first);
       V* source = ket;
-      if (cotangents.ket == nullptr) {
+      if (!cotangents.has_ket()) {
         if (!run(ket)) return;
         if (measured != nullptr) {
           measurements_.measure(ket, measured->results, nullptr);
           if (is_quadratic) add_curvature(cotangents, *measured);
           watch_.lap(times_.measure);
         }
-      } else if constexpr (width == 1) {
-        source = const_cast<T*>(cotangents.ket_of(first, dimension_));  // read there until a pass writes a copy
       } else {
-        KetRows<V>(group_, dimension_).read(cotangents, ket);
+        source = read_ket(cotangents, ket);
       }
       measurements_.write_bra(bra, source, results, *gradients.sink);
       watch_.lap(times_.bra);
@@ -89,6 +87,35 @@ class CircuitEngine {
 
  private:
   void start_group(Index first) { group_ = {first, static_cast<int>(std::min<Index>(width, task_.end - first))}; }
+
+  // Numbers of type S: see KetRows.
+  template <class S>
+  void write_ket(const V* ket, S* rows) const {
+    if constexpr (width == 1) {
+      S* const row = rows + 2 * group_.first * dimension_;
+      team_.for_range(2 * dimension_, [&](Index begin, Index end) { std::copy(ket + begin, ket + end, row + begin); });
+    } else {
+      KetRows<V, S>(group_, dimension_).write(ket, rows);
+    }
+  }
+
+  // Returns where the ket is: in `ket`, or where the call has it, which is read until a pass writes a copy.
+  V* read_ket(const Cotangents<T>& from, V* ket) const {
+    const auto read = [&](const auto* kets) {
+      using S = std::remove_cvref_t<decltype(*kets)>;
+      if constexpr (width == 1) {
+        const S* const row = from.ket_of(group_.first, dimension_, kets);
+        team_.for_range(2 * dimension_,
+                        [&](Index begin, Index end) { std::copy(row + begin, row + end, ket + begin); });
+      } else {
+        KetRows<V, S>(group_, dimension_).read(from, kets, ket);
+      }
+      return ket;
+    };
+    if (from.rounded_ket != nullptr) return read(from.rounded_ket);
+    if constexpr (width == 1) return const_cast<T*>(from.ket_of(group_.first, dimension_, from.ket));
+    return read(from.ket);
+  }
 
   // Of this group's samples.
   void add_curvature(const Cotangents<T>& cotangents, const Measured<T>& measured) const {

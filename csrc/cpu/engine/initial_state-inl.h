@@ -64,33 +64,36 @@ void add_initial_state_gradient(const Call<Scalar<N>>& call, const Plan& plan, c
   }
 }
 
-// Kets in lanes, and as they lie in memory between the sweeps: a row of amplitudes for each sample.
-template <class V>
+// Kets in lanes, and as they lie in memory between the sweeps: a row of amplitudes for each sample, in numbers of type S,
+// to which they are rounded.
+template <class V, class S>
 class KetRows {
-  using T = Scalar<V>;
   static constexpr int width = lane_width<V>;
+  typedef S Stored __attribute__((vector_size(width * sizeof(S)), aligned(alignof(S)), may_alias));
 
  public:
   KetRows(const SampleGroup& group, Index dimension) : group_(group), numbers_(2 * dimension) {}
 
-  void write(const V* ket, T* rows) const {
+  void write(const V* ket, S* rows) const {
     for (Index i = 0; i < in_squares(); i += width) {
       V square[width];
       std::copy(ket + i, ket + i + width, square);
       transpose(square);
-      for (int l = 0; l < group_.count; ++l) store_row(row(rows, l) + i, square[l]);
+      for (int l = 0; l < group_.count; ++l)
+        *reinterpret_cast<Stored*>(row(rows, l) + i) = __builtin_convertvector(square[l], Stored);
     }
     for (Index i = in_squares(); i < numbers_; ++i) {
-      for (int l = 0; l < group_.count; ++l) row(rows, l)[i] = get_lane(ket[i], l);
+      for (int l = 0; l < group_.count; ++l) row(rows, l)[i] = static_cast<S>(get_lane(ket[i], l));
     }
   }
 
-  void read(const Cotangents<T>& from, V* ket) const {
-    const T* rows[width];
-    for (int l = 0; l < width; ++l) rows[l] = from.ket_of(group_.sample(l), numbers_ / 2);
+  void read(const Cotangents<Scalar<V>>& from, const S* kets, V* ket) const {
+    const S* rows[width];
+    for (int l = 0; l < width; ++l) rows[l] = from.ket_of(group_.sample(l), numbers_ / 2, kets);
     for (Index i = 0; i < in_squares(); i += width) {
       V square[width];
-      for (int l = 0; l < width; ++l) square[l] = load_row(rows[l] + i);
+      for (int l = 0; l < width; ++l)
+        square[l] = __builtin_convertvector(*reinterpret_cast<const Stored*>(rows[l] + i), V);
       transpose(square);
       std::copy(square, square + width, ket + i);
     }
@@ -103,7 +106,7 @@ class KetRows {
   // Numbers that are transposed in width x width squares: all, or none of a few wires.
   Index in_squares() const { return numbers_ < width ? 0 : numbers_; }
 
-  T* row(T* rows, int lane) const { return rows + numbers_ * group_.sample(lane); }
+  S* row(S* rows, int lane) const { return rows + numbers_ * group_.sample(lane); }
 
   const SampleGroup& group_;
   const Index numbers_;  // of a sample's state

@@ -40,7 +40,7 @@ in between they call `forward` and `gradients`. For all of them:
 
 - **Saved** are the program, which must live as long as the graph; the inputs, or the tensors that they are packed from,
   so that autograd notices changes in place; and the ket, the final states.
-- **The ket is a cache**, (B, 2^n), or (B, 0) if it is not kept (see `keeps_state`): then the backward pass recomputes
+- **The ket is a cache**, (B, 2^n), or (B, 0) if it is not kept (see `KetPolicy`): then the backward pass recomputes
   it. It is never differentiated; second derivatives start from the inputs.
 - **Gradients are requested per input**, for inputs that autograd needs; the backward sweep stops once no requested
   gradient is left. The gradient of an input that the batch shares is summed natively, in a fixed order.
@@ -57,6 +57,7 @@ from torch import Tensor
 
 from ..native import many, operators
 from ..native.library import _C
+from ..native.operators import KeepKet
 from . import interpreter_levels
 from .interpreter_levels import apply
 from .vmap_fold import VmapFold
@@ -84,35 +85,62 @@ _Vjp = Callable[[int, Sequence[Tensor], Tensor, Tensor, Tensor, Sequence[int]], 
 # --- common to all paths ----------------------------------------------------------------------------------------------
 
 
-def require_recompute(recompute: Any) -> None:
-    """Raise TypeError if the option `recompute` is not True, False or None."""
-    if recompute is not None and not isinstance(recompute, bool):
-        raise TypeError(f"recompute must be True, False or None, not {recompute!r}")
+class KetPolicy(NamedTuple):
+    """What a forward pass keeps of the final states for the backward pass.
 
+    Attributes:
+        recompute: True: nothing, they are recomputed; False: all of them; None: all of them, if they take at most 64
+            MiB or a quarter of the free memory.
+        dtype: that they are kept in; None: that of the circuit. With complex64 those in complex128 are rounded, on the
+            CPU.
+    """
 
-def keeps_state(size: int, device: torch.device, recompute: bool | None) -> bool:
-    """Whether final states of `size` bytes are kept for the backward pass; recompute=None: depends on their size."""
-    if recompute is not None:
-        return not recompute
-    if torch.compiler.is_compiling():  # a graph for all batch sizes cannot depend on the free memory
-        return True
-    return size <= _SMALL or device.type != "cpu" or size <= _KET_SHARE * _C.available_memory()
+    recompute: bool | None = None
+    dtype: torch.dtype | None = None
+
+    @classmethod
+    def of_options(cls, recompute: Any, ket_dtype: Any) -> KetPolicy:
+        """From the options of that name.
+
+        Raises:
+            TypeError: `recompute` is not True, False or None.
+            ValueError: `ket_dtype` is not torch.complex64 or None.
+        """
+        if recompute is not None and not isinstance(recompute, bool):
+            raise TypeError(f"recompute must be True, False or None, not {recompute!r}")
+        if ket_dtype not in (None, torch.complex64):
+            raise ValueError(f"ket_dtype must be torch.complex64 or None (that of the circuit), not {ket_dtype!r}")
+        return cls(recompute, ket_dtype)
+
+    def keep(self, size: int, first: Tensor) -> KeepKet:
+        """What a call keeps whose final states take `size` bytes in its own precision, that of its first input."""
+        if self.recompute:
+            return operators.NO_KET
+        is_cpu = first.device.type == "cpu"
+        is_rounded = is_cpu and self.dtype is torch.complex64 and first.dtype is torch.float64
+        kept = operators.ROUNDED_KET if is_rounded else operators.EXACT_KET
+        if self.recompute is False or torch.compiler.is_compiling() or not is_cpu:
+            return kept  # a graph for all batch sizes cannot depend on the free memory
+        size = size // 2 if is_rounded else size
+        is_small = size <= _SMALL or size <= _KET_SHARE * _C.available_memory()
+        return kept if is_small else operators.NO_KET
 
 
 def forward(
-    program: int, inputs: Sequence[Tensor], ket_bytes: int, recompute: bool | None, is_differentiated: bool
+    program: int, inputs: Sequence[Tensor], ket_bytes: int, kets: KetPolicy, is_differentiated: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The forward pass of a call, for nodes that call `gradients` in their backward pass.
 
     Args:
         program, inputs: as in `operators.run_execute`.
-        ket_bytes, recompute: see `keeps_state`.
+        ket_bytes: of the final states, in the precision of the call.
+        kets: what is kept of them.
         is_differentiated: whether there will be a backward pass.
 
     Returns:
         Real results, complex results and the ket to save, as `operators.run_execute` returns them.
     """
-    keep = is_differentiated and keeps_state(ket_bytes, inputs[0].device, recompute)
+    keep = kets.keep(ket_bytes, inputs[0]) if is_differentiated else operators.NO_KET
     return operators.run_execute(program, inputs, keep)
 
 
@@ -146,10 +174,10 @@ def gradients(
 
 
 def forward_many(
-    programs: many.Programs, inputs: Sequence[Tensor], ket_bytes: int, recompute: bool | None, is_differentiated: bool
+    programs: many.Programs, inputs: Sequence[Tensor], ket_bytes: int, kets: KetPolicy, is_differentiated: bool
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """`forward` of several programs: results and kets as `many.run_execute_many` returns them."""
-    keep = is_differentiated and keeps_state(ket_bytes, inputs[0].device, recompute)
+    keep = kets.keep(ket_bytes, inputs[0]) if is_differentiated else operators.NO_KET
     return many.run_execute_many(programs, inputs, keep)
 
 
@@ -227,7 +255,7 @@ class Execute(torch.autograd.Function):
     """(program, keep_ket, *inputs) → real results, complex results, ket."""
 
     @staticmethod
-    def forward(program: int, keep_ket: bool, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(program: int, keep_ket: KeepKet, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return operators.run_execute(program, inputs, keep_ket)
 
     @staticmethod
@@ -259,7 +287,7 @@ class Execute(torch.autograd.Function):
         return real, complex_, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: _Dims, program: int, keep_ket: bool, *inputs: Tensor) -> tuple[Any, Any]:
+    def vmap(info: Any, in_dims: _Dims, program: int, keep_ket: KeepKet, *inputs: Tensor) -> tuple[Any, Any]:
         fold = VmapFold(info.batch_size, program, in_dims[2:], inputs)
         results = apply(Execute, program, keep_ket, *fold.inputs)
         return tuple(map(fold.unfold_rows, results)), (0, 0, 0)

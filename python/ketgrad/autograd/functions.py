@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..native import operators
+from ..native.operators import KeepKet
 from . import derivative_rule, interpreter_levels, torch_library
 
 NO_SECOND_DERIVATIVE = (
@@ -22,13 +23,15 @@ NO_SECOND_DERIVATIVE = (
 )
 
 
-def execute_program(program: int, inputs: Sequence[Tensor], keep_ket: bool = True) -> tuple[Tensor, Tensor]:
+def execute_program(
+    program: int, inputs: Sequence[Tensor], keep_ket: KeepKet = operators.EXACT_KET
+) -> tuple[Tensor, Tensor]:
     """Run a batch of circuits; twice differentiable in every input.
 
     Args:
         program: the id of a program.
         inputs: see `operators.run_execute`.
-        keep_ket: whether the final states (B, 2^n) are kept for the backward pass (the default) or recomputed there.
+        keep_ket: what is kept of the final states (B, 2^n) for the backward pass; by default all.
 
     Returns:
         Real results (B, R) and complex results (B, C).
@@ -40,7 +43,7 @@ def execute_program(program: int, inputs: Sequence[Tensor], keep_ket: bool = Tru
     if torch.compiler.is_compiling():
         return torch_library.execute_in_graph(program, inputs, keep_ket)
     operators.refuse_legacy_vmap(inputs)
-    keep = keep_ket and interpreter_levels.are_differentiated(inputs)
+    keep = keep_ket if interpreter_levels.are_differentiated(inputs) else operators.NO_KET
     real, complex_, _ = interpreter_levels.apply(derivative_rule.Execute, program, keep, *inputs)
     return real, complex_
 

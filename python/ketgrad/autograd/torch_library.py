@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 
 from ..native import operators
 from ..native.library import _C
+from ..native.operators import KeepKet
 from ..native.torch_private import Info, forward_mode_level, make_autograd_impl
 from . import derivative_rule
 
@@ -26,7 +27,7 @@ _execute = torch.ops.ketgrad.execute.default
 _execute_vjp = torch.ops.ketgrad.execute_vjp.default
 
 
-def execute_in_graph(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple[Tensor, Tensor]:
+def execute_in_graph(program: int, inputs: Sequence[Tensor], keep_ket: KeepKet) -> tuple[Tensor, Tensor]:
     """Real and complex results (see `functions.execute_program`), by an operator that can be in a graph."""
     if torch.compiler.is_exporting():
         return _execute_exported(_content(program), list(inputs))  # type: ignore[no-any-return]
@@ -38,7 +39,7 @@ def execute_in_graph(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> 
 
 
 @torch.library.register_fake("ketgrad::execute")  # type: ignore[untyped-decorator]
-def _execute_fake(program: int, inputs: list[Tensor], keep_ket: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _execute_fake(program: int, inputs: list[Tensor], keep_ket: KeepKet) -> tuple[Tensor, Tensor, Tensor]:
     _C.pin_program(program)  # the graph holds the id as a constant, which does not keep the program alive
     _require_one_device(inputs)
     found = _C.find_program(program)
@@ -47,7 +48,9 @@ def _execute_fake(program: int, inputs: list[Tensor], keep_ket: bool) -> tuple[T
     complex_dtype = inputs[0].dtype.to_complex()
     real = inputs[0].new_empty((batch, shape["real_results"]))
     complex_ = inputs[0].new_empty((batch, shape["complex_results"]), dtype=complex_dtype)
-    ket = inputs[0].new_empty((batch, found.ket_size if keep_ket else 0), dtype=complex_dtype)
+    is_rounded = keep_ket == operators.ROUNDED_KET and inputs[0].device.type == "cpu"
+    ket_dtype = torch.complex64 if is_rounded else complex_dtype
+    ket = inputs[0].new_empty((batch, found.ket_size if keep_ket else 0), dtype=ket_dtype)
     return real, complex_, ket
 
 
@@ -80,11 +83,11 @@ def _fake_gradients(
 def _execute_and_vjp_fake(
     program: int, inputs: list[Tensor], g_real: Tensor, g_complex: Tensor, curvature: float, requested: list[int]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    real, complex_, _ = _execute_fake(program, inputs, False)
+    real, complex_, _ = _execute_fake(program, inputs, operators.NO_KET)
     return real, complex_, [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in requested]
 
 
-def _setup_execute(ctx: Any, inputs: tuple[int, list[Tensor], bool], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _setup_execute(ctx: Any, inputs: tuple[int, list[Tensor], KeepKet], output: tuple[Tensor, Tensor, Tensor]) -> None:
     program, tensors, _ = inputs
     ket = output[2]
     ctx.program = program
@@ -124,7 +127,7 @@ def _no_context(ctx: Any, inputs: Any, output: Any) -> None:
 def _execute_jvp_fake(
     program: int, inputs: list[Tensor], tangents: list[Tensor], tangent_inputs: list[int]
 ) -> tuple[Tensor, Tensor]:
-    real, complex_, _ = _execute_fake(program, inputs, False)
+    real, complex_, _ = _execute_fake(program, inputs, operators.NO_KET)
     if not tangents:
         return real, complex_
     axes = _C.find_program(program).input_axes()[tangent_inputs[0]]
@@ -174,13 +177,13 @@ def _program_of(content: str) -> _C.Program:
 
 @torch.library.impl("ketgrad::execute_exported", "CompositeExplicitAutograd")
 def _run_exported(program: str, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
-    real, complex_, _ = operators.run_execute(_program_of(program).id, inputs, False)
+    real, complex_, _ = operators.run_execute(_program_of(program).id, inputs, operators.NO_KET)
     return real, complex_
 
 
 @torch.library.register_fake("ketgrad::execute_exported")  # type: ignore[untyped-decorator]
 def _execute_exported_fake(program: str, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
-    real, complex_, _ = _execute_fake(_program_of(program).id, inputs, False)
+    real, complex_, _ = _execute_fake(_program_of(program).id, inputs, operators.NO_KET)
     return real, complex_
 
 

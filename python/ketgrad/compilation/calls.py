@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..autograd import derivative_rule, functions, interpreter_levels
+from ..autograd import functions, interpreter_levels
 from ..native import operators
 from ..native.profiling import span
 from ..native.torch_private import apply_of
@@ -130,6 +130,6 @@ def _run_in_torch(call: NativeCall, tensors: tuple[Tensor, ...]) -> tuple[Tensor
     """The same of a native call, by operations that torch can differentiate, transform and trace."""
     inputs = pack_inputs(call.views, call.constants, tensors)
     batch = call.batch_of(inputs)
-    keep = derivative_rule.keeps_state(batch * call.ket_bytes, call.device, call.recompute)
+    keep = call.kets.keep(batch * call.ket_bytes, inputs[0])
     real, complex_ = functions.execute_program(call.id, inputs, keep)
     return call.split_views(real, complex_, batch)

@@ -40,7 +40,7 @@ def value_and_rows(found: GradientPlan, tensors: Sequence[Tensor]) -> tuple[Any,
     passed, kept = found.plan.arithmetic(*tensors)
     inputs = pack_inputs(call.views, call.constants, passed)
     batch = call.batch_of(inputs)
-    real, complex_, ket = derivative_rule.forward(call.id, inputs, batch * call.ket_bytes, call.recompute, True)
+    real, complex_, ket = derivative_rule.forward(call.id, inputs, batch * call.ket_bytes, call.kets, True)
     leaves = [tensors[position] for position in found.leaves]
     layout = call.result_layout
     rows = _rows(found, call, inputs, ket, real, leaves)

@@ -109,8 +109,7 @@ class JointCall(NamedTuple):
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Real numbers (N,), complex numbers (M,), and kets for the way back."""
         size = sum([size * call.ket_bytes for call, size in zip(self.calls, batch, strict=True)])
-        recompute = self.calls[0].recompute
-        return derivative_rule.forward_many(self.programs, inputs, size, recompute, is_differentiated)
+        return derivative_rule.forward_many(self.programs, inputs, size, self.calls[0].kets, is_differentiated)
 
     def gradients(
         self,

@@ -40,7 +40,7 @@ class NativeCall(NamedTuple):
         constants: the inputs of the program, None for those that are views.
         batched: the position of an input with a batch axis, −1 if there is none.
         ket_bytes: of one final state.
-        recompute: whether the backward pass recomputes the final states; None: decided by their size.
+        kets: what is kept of the final states for the backward pass.
         tapes: the positions of its tapes among those that the function returned.
         result_layout: of one tape.
         has_numbers: whether there are real results, and complex ones.
@@ -58,7 +58,7 @@ class NativeCall(NamedTuple):
     constants: tuple[Tensor | None, ...]
     batched: int
     ket_bytes: int
-    recompute: bool | None
+    kets: derivative_rule.KetPolicy
     tapes: tuple[int, ...]
     result_layout: ResultLayout
     has_numbers: tuple[bool, bool]
@@ -100,7 +100,7 @@ class NativeCall(NamedTuple):
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Real numbers (B, R), complex numbers (B, C), and kets for the way back."""
         size = batch * self.ket_bytes
-        real, complex_, ket = derivative_rule.forward(self.id, inputs, size, self.recompute, is_differentiated)
+        real, complex_, ket = derivative_rule.forward(self.id, inputs, size, self.kets, is_differentiated)
         return real, complex_, (ket,)
 
     def gradients(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..autograd.derivative_rule import KetPolicy
 from ..execution.given_tapes import as_tapes
 from ..native import operators
 from ..native.torch_private import DisableTorchFunction
@@ -44,12 +45,12 @@ class Tracer(NamedTuple):
     Attributes:
         function: returns tapes, or is a circuit of a front end.
         dtype: the precision to compute in; None: that of the parameters.
-        recompute: whether the backward pass recomputes the final states; None: decided by their size.
+        kets: what is kept of the final states for the backward pass.
     """
 
     function: Callable[..., Any]
     dtype: torch.dtype | None
-    recompute: bool | None
+    kets: KetPolicy
 
     def trace(self, arguments: Arguments) -> Traced:
         """The plan for arguments with plain tensors, outside of all modes.
@@ -91,7 +92,7 @@ class Tracer(NamedTuple):
         circuits = recorder.run(lambda: self._circuits(args, kwargs))
         lowering = Lowering(recorder.trace, recorder.number)
         with DisableTorchFunction():  # the default device applies to tensors of the function, not to those made here
-            results = lowering.calls_of(circuits.tapes, self.dtype or circuits.dtype, self.recompute)
+            results = lowering.calls_of(circuits.tapes, self.dtype or circuits.dtype, self.kets)
         boundary = len(recorder.trace.nodes)
         returned = recorder.run(lambda: circuits.finish([r[0] if len(r) == 1 else r for r in results]))
         with DisableTorchFunction():

@@ -349,6 +349,7 @@ def execute(
     dtype: torch.dtype | None = None,
     generator: torch.Generator | None = None,
     recompute: bool | None = None,
+    ket_dtype: torch.dtype | None = None,
     **unknown: Never,
 ) -> tuple[TapeResult, ...]:
     """Executes tapes; a shorthand for `ExecuteTapes` with `AdjointProducts`.
@@ -361,6 +362,7 @@ def execute(
         generator: of the random numbers for shots; None (the default): torch's default generator.
         recompute: whether the backward pass recomputes the final states (True) or they are kept for it (False); None
             (the default): they are kept if they take at most 64 MiB or a quarter of the free memory.
+        ket_dtype: torch.complex64 keeps those of complex128 circuits in half the bytes, on the CPU; see `compile`.
 
     Returns:
         For each tape its result, or a tuple of results if it has several measurements; with a leading batch axis if the
@@ -368,8 +370,8 @@ def execute(
 
     Raises:
         TypeError: `tapes` is no sequence of tapes, or `recompute` is not True, False or None.
-        ValueError: diff_method is unknown, devices are mixed, precisions are mixed without a dtype, or a parameter
-            requires grad only since its tape was built.
+        ValueError: diff_method is unknown, `ket_dtype` is not complex64 or None, devices are mixed, precisions are
+            mixed without a dtype, or a parameter requires grad only since its tape was built.
         MemoryError: a state does not fit; the message has the bytes.
 
     Example:
@@ -385,7 +387,7 @@ def execute(
     if diff_method not in _DIFF_METHODS:
         raise ValueError(f"diff_method must be 'adjoint' or None, not {diff_method!r}")
     converted = as_tapes(tapes)
-    jpc = AdjointProducts(dtype=dtype, generator=generator, recompute=recompute)
+    jpc = AdjointProducts(dtype=dtype, generator=generator, recompute=recompute, ket_dtype=ket_dtype)
     if diff_method is None:
         return jpc.execute(converted)
     for tape in converted:

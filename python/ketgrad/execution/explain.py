@@ -312,7 +312,7 @@ def _measure(group: Group) -> Callable[[int], dict[str, Any]]:
     def times_of(measured: int) -> dict[str, Any]:
         for _ in range(2):
             _C.start_profile()
-            real, complex_, ket = operators.run_execute(program, group.inputs, True)
+            real, complex_, ket = operators.run_execute(program, group.inputs, operators.EXACT_KET)
             operators.run_execute_vjp(
                 program, group.inputs, ket, torch.ones_like(real), torch.ones_like(complex_), requested
             )

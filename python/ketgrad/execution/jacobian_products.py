@@ -63,10 +63,11 @@ class AdjointProducts:
         generator: of the random numbers for shots; None (the default): torch's default generator.
         recompute: whether the backward pass recomputes the final states (True) or `ExecuteTapes` keeps them for it
             (False); None (the default): they are kept if they take at most 64 MiB or a quarter of the free memory.
+        ket_dtype: torch.complex64 keeps those of complex128 circuits in half the bytes; see `compile`.
 
     Raises:
         TypeError: the generator is no `torch.Generator`, or `recompute` is not True, False or None.
-        ValueError: the dtype is another.
+        ValueError: a dtype is another.
 
     Example:
         >>> import torch, ketgrad as kg
@@ -82,15 +83,15 @@ class AdjointProducts:
         dtype: torch.dtype | None = None,
         generator: torch.Generator | None = None,
         recompute: bool | None = None,
+        ket_dtype: torch.dtype | None = None,
     ) -> None:
         if dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32, torch.float64 or None, not {dtype}")
         if generator is not None and not isinstance(generator, torch.Generator):
             raise TypeError(f"generator must be a torch.Generator or None, not {type(generator).__name__}")
-        derivative_rule.require_recompute(recompute)
         self.dtype = dtype
         self.generator = generator
-        self.recompute = recompute
+        self._kets = derivative_rule.KetPolicy.of_options(recompute, ket_dtype)
 
     def __repr__(self) -> str:
         return f"AdjointProducts(dtype={self.dtype})"
@@ -132,7 +133,7 @@ class AdjointProducts:
             operators.refuse_transforms(group.inputs)
             operators.require_kernels(group.inputs[0].device)
             real, complex_, ket = derivative_rule.forward(
-                group.binding.id, group.inputs, group.ket_bytes, self.recompute, needs_ket(group)
+                group.binding.id, group.inputs, group.ket_bytes, self._kets, needs_ket(group)
             )
             kets.append(ket)
             with span("unpack"):
@@ -153,7 +154,7 @@ class AdjointProducts:
         results: list[TapeResult] = [None] * len(tapes)
         for group in group_tapes(tapes, self.dtype, share_trainable=True):
             operators.require_kernels(group.inputs[0].device)
-            keep = derivative_rule.keeps_state(group.ket_bytes, group.inputs[0].device, self.recompute)
+            keep = self._kets.keep(group.ket_bytes, group.inputs[0])
             real, complex_ = functions.execute_program(group.binding.id, group.inputs, keep)
             for position, found in zip(group.positions, split_results(group, real, complex_, True), strict=True):
                 results[position] = found if len(found) > 1 else found[0]

@@ -33,14 +33,14 @@ class Programs(NamedTuple):
 
 
 def run_execute_many(
-    programs: Programs, inputs: Sequence[Tensor], keep_ket: bool
+    programs: Programs, inputs: Sequence[Tensor], keep_ket: operators.KeepKet
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """Run a batch of circuits of each program.
 
     Args:
         programs: the programs.
         inputs: what they read, on one device and in one precision; the first is real. Otherwise as in `run_execute`.
-        keep_ket: whether to return the final states.
+        keep_ket: what to return of the final states.
 
     Returns:
         Real results (N,) and complex results (M,), those of `run_execute` program after program, and the kets as

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +24,15 @@ _execute_vjp = torch.ops.ketgrad.execute_vjp.default
 _execute_and_vjp = torch.ops.ketgrad.execute_and_vjp.default
 _execute_jvp = torch.ops.ketgrad.execute_jvp.default
 _execute_vjp_jvp = torch.ops.ketgrad.execute_vjp_jvp.default
+
+
+KeepKet = Literal[0, 1, 2]
+"""What the operators return of the final states."""
+
+NO_KET: KeepKet = 0
+EXACT_KET: KeepKet = 1
+ROUNDED_KET: KeepKet = 2
+"""In complex64, on the CPU."""
 
 
 # The autograd kernels of the operators are Python, and slow: calls that need no derivatives skip them.
@@ -77,14 +86,14 @@ def require_kernels(device: torch.device) -> None:
         )
 
 
-def run_execute(program: int, inputs: Sequence[Tensor], keep_ket: bool) -> tuple[Tensor, Tensor, Tensor]:
+def run_execute(program: int, inputs: Sequence[Tensor], keep_ket: KeepKet) -> tuple[Tensor, Tensor, Tensor]:
     """Run a batch of circuits, without autograd.
 
     Args:
         program: the id of a program.
         inputs: one tensor per input of the program, in the input's shape or with a leading batch axis (B, …). The first
             is float32 or float64, the others of that precision, real or complex.
-        keep_ket: whether to return the final states, which `run_execute_vjp` otherwise recomputes.
+        keep_ket: what to return of the final states; without them `run_execute_vjp` recomputes them.
 
     Returns:
         Real results (B, R), complex results (B, C) and the ket (B, 2^n), or (B, 0) if it is not kept.
@@ -106,7 +115,7 @@ def run_execute_vjp(
 
     Args:
         program, inputs: as in `run_execute`.
-        ket: that of `run_execute`, not modified; (B, 0): it is recomputed.
+        ket: that of `run_execute`, rounded or not, which is not modified; (B, 0): it is recomputed.
         g_real: cotangents (B, R) of the real results; with copies (K, B, R).
         g_complex: cotangents (B, C) of the complex results, ∂L/∂Re z + i ∂L/∂Im z; with copies (K, B, C).
         requested: the inputs whose gradients are computed; the backward sweep stops once none of them is left.

@@ -47,7 +47,8 @@ class CircuitLayer(nn.Module):
         init: a function that fills a weight given by its shape in place, such as `torch.nn.init.normal_`, or a
             dictionary of such functions by name. By default weights are uniform on [0, 2π).
         device, dtype: of the weights, as in torch's layers; by default torch's defaults, or those of a given tensor.
-        recompute: whether the backward pass recomputes the final states or they are kept for it; as for `compile`.
+        recompute, ket_dtype: whether the backward pass recomputes the final states or they are kept for it, and in
+            which precision; as for `compile`.
 
     Attributes:
         circuit: the compiled function, with `traces` and `explain`; it takes the inputs, then all weights.
@@ -56,9 +57,9 @@ class CircuitLayer(nn.Module):
         TypeError: the function is not callable, compiled already, or a QNode; a weight is neither a shape nor a
             floating-point tensor; `recompute` is not True, False or None. In a call: inputs are no floating-point
             tensor, missing or not expected.
-        ValueError: weights and parameters of the function do not match. In a call: inputs have no axis of features,
-            inputs and weights differ in precision or device, a state is measured beside other measurements, or the
-            tape's batch size is not that of the inputs.
+        ValueError: weights and parameters of the function do not match, or `ket_dtype` is not complex64 or None. In a
+            call: inputs have no axis of features, inputs and weights differ in precision or device, a state is measured
+            beside other measurements, or the tape's batch size is not that of the inputs.
 
     >>> import torch, ketgrad as kg
     >>> def circuit(inputs, weights):
@@ -88,6 +89,7 @@ class CircuitLayer(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         recompute: bool | None = None,
+        ket_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(weights, Mapping):
@@ -95,7 +97,7 @@ class CircuitLayer(nn.Module):
         _require_device(device)
         names = tuple(weights)
         self._circuit = LayerCircuit(function, names)
-        self.circuit = Compiled(self._circuit, recompute=recompute)
+        self.circuit = Compiled(self._circuit, recompute=recompute, ket_dtype=ket_dtype)
         self._takes_inputs = self._circuit.takes_inputs
         self._names = names
         initial = _initialisers(init, weights)
@@ -114,6 +116,7 @@ class CircuitLayer(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         recompute: bool | None = None,
+        ket_dtype: torch.dtype | None = None,
     ) -> CircuitLayer:
         """A layer of a sequence of blocks; all blocks that take inputs get the same.
 
@@ -122,7 +125,7 @@ class CircuitLayer(nn.Module):
         Args:
             blocks: at least one; those that take inputs take the same number of features.
             measurements: by default the expectation value of Z on each wire, in the order of the tape's wires.
-            init, device, dtype, recompute: as for the class.
+            init, device, dtype, recompute, ket_dtype: as for the class.
 
         Raises:
             TypeError: a block is no `Block`.
@@ -136,7 +139,15 @@ class CircuitLayer(nn.Module):
         torch.Size([8, 4])
         """
         circuit = BlockCircuit(blocks, measurements)
-        return cls(circuit, circuit.weight_shapes, init=init, device=device, dtype=dtype, recompute=recompute)
+        return cls(
+            circuit,
+            circuit.weight_shapes,
+            init=init,
+            device=device,
+            dtype=dtype,
+            recompute=recompute,
+            ket_dtype=ket_dtype,
+        )
 
     @property
     def num_parameters(self) -> int:

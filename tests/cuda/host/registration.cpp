@@ -4,7 +4,7 @@
 #include "cuda/ops/operators.h"
 
 STABLE_TORCH_LIBRARY(ketgrad_emulated, m) {
-  m.def("execute(int program, Tensor[] inputs, bool keep_ket) -> (Tensor real, Tensor complex, Tensor ket)");
+  m.def("execute(int program, Tensor[] inputs, int keep_ket) -> (Tensor real, Tensor complex, Tensor ket)");
   m.def(
       "execute_vjp(int program, Tensor[] inputs, Tensor ket, Tensor g_real, Tensor g_complex, int[] requested) -> "
       "Tensor[]");

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...autograd.derivative_rule import KetPolicy
 from ...circuit.tape import Tape
 from ...execution.batching import common_type
 from ...execution.programs import Circuit, describe_circuit, require_room, write_program
@@ -50,9 +51,7 @@ class Lowering:
         self.results: list[int] = []
         self.batched: tuple[int, ...] = ()
 
-    def calls_of(
-        self, tapes: Sequence[Tape], dtype: torch.dtype | None, recompute: bool | None
-    ) -> list[tuple[Tensor, ...]]:
+    def calls_of(self, tapes: Sequence[Tape], dtype: torch.dtype | None, kets: KetPolicy) -> list[tuple[Tensor, ...]]:
         """Prepare the calls; returns stand-ins for the results of each tape."""
         groups: dict[Any, list[int]] = {}
         for position, tape in enumerate(tapes):
@@ -61,7 +60,7 @@ class Lowering:
         results: list[tuple[Tensor, ...]] = [()] * len(tapes)
         for (_, real, device), positions in groups.items():
             inputs = self._inputs([(tapes[i], parameters[i]) for i in positions], real, device)
-            call = _native_call(inputs, tuple(positions), recompute)
+            call = _native_call(inputs, tuple(positions), kets)
             if device.type == "cpu":
                 require_room(tapes[positions[0]], call.program, call.result_layout)
             self.calls.append(call)
@@ -131,7 +130,7 @@ class Lowering:
         )
 
 
-def _native_call(inputs: ProgramInputs, positions: tuple[int, ...], recompute: bool | None) -> NativeCall:
+def _native_call(inputs: ProgramInputs, positions: tuple[int, ...], kets: KetPolicy) -> NativeCall:
     """The call with the given inputs, for the tapes at the given positions."""
     tape = inputs.tapes[0]
     given = list(inputs.all().values())
@@ -147,7 +146,7 @@ def _native_call(inputs: ProgramInputs, positions: tuple[int, ...], recompute: b
         constants=tuple([each.constant for each in given]),
         batched=next((i for i, each in enumerate(given) if each.is_batched), -1),
         ket_bytes=2 * inputs.real.itemsize * program.ket_size,
-        recompute=recompute,
+        kets=kets,
         tapes=positions,
         result_layout=layout,
         has_numbers=(layout.real_size > 0, layout.complex_size > 0),
