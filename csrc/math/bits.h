@@ -7,7 +7,10 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <span>
 #include <vector>
+
+#include "math/inplace_vector.h"
 
 namespace ketgrad {
 
@@ -20,11 +23,14 @@ constexpr int bit_of_wire(int wire, int num_wires) { return num_wires - 1 - wire
 
 constexpr Mask unit(int bit) { return Mask{1} << bit; }
 
+// Linearly independent vectors, in the planner's inner loops: a planner that allocates them spends half its time there.
+using Vectors = InplaceVector<Mask, 64>;
+
 // A linear subspace, as a reduced basis: the lowest bit of each vector (its pivot) is set in no other.
 class Span {
  public:
   Span() = default;
-  explicit Span(const std::vector<Mask>& vectors) {
+  explicit Span(std::span<const Mask> vectors) {
     for (const Mask v : vectors) add(v);
   }
 
@@ -51,7 +57,7 @@ class Span {
   }
 
   int size() const { return static_cast<int>(basis_.size()); }
-  const std::vector<Mask>& basis() const { return basis_; }
+  const Vectors& basis() const { return basis_; }
 
   // The mask of all pivot bits.
   Mask pivots() const {
@@ -61,7 +67,7 @@ class Span {
   }
 
  private:
-  std::vector<Mask> basis_;
+  Vectors basis_;
 };
 
 // Coordinates of vectors with respect to a basis that is added vector by vector.
@@ -97,14 +103,14 @@ class Coordinates {
     return taken;
   }
 
-  std::vector<Reduced> reduced_;
+  InplaceVector<Reduced, 64> reduced_;
 };
 
 // The affine map r -> origin XOR the sum of basis[j] over the set bits j of r, by two tables of at most 2^12 entries.
 class IndexMap {
  public:
   IndexMap() = default;
-  IndexMap(Mask origin, const std::vector<Mask>& basis)
+  IndexMap(Mask origin, std::span<const Mask> basis)
       : bits_(static_cast<int>(basis.size())),
         low_(combinations(0, basis, 0)),
         high_(combinations(origin, basis, table_bits)),
@@ -148,7 +154,7 @@ class IndexMap {
   }
 
  private:
-  static std::vector<Mask> combinations(Mask origin, const std::vector<Mask>& basis, int first) {
+  static std::vector<Mask> combinations(Mask origin, std::span<const Mask> basis, int first) {
     const int last = std::min(first + table_bits, static_cast<int>(basis.size()));
     std::vector<Mask> all(std::size_t{1} << std::max(last - first, 0));
     all[0] = origin;
@@ -167,8 +173,8 @@ class IndexMap {
 };
 
 // What the bits of r add to an index, by XOR.
-inline std::vector<Mask> basis_of(const IndexMap& map) {
-  std::vector<Mask> basis;
+inline Vectors basis_of(const IndexMap& map) {
+  Vectors basis;
   for (Index r = 1; r < map.size(); r <<= 1) basis.push_back(static_cast<Mask>(map[r] ^ map[0]));
   return basis;
 }

@@ -48,17 +48,12 @@ std::size_t held(const RotationBlock& b) { return held(b.groups) + held(b.half);
 std::size_t held(const Phases& p) { return held(p.rows) + held(p.strings); }
 std::size_t held(const TileCoset& c) { return held(c.tiles) + held(c.rows) + held(c.shifts) + held(c.lanes); }
 std::size_t held(const CosetPhase& p) { return held(p.coset); }
-std::size_t held(const TileMatrix& m) {
-  return held(m.groups) + held(m.row_offsets) + held(m.row_flips) + held(m.row_states) + held(m.lane_flips) +
-         held(m.lane_states) + held(m.states) + held(m.variations);
-}
+std::size_t held(const TileMatrix& m) { return held(m.groups) + held(m.states) + held(m.variations); }
 std::size_t held(const TileOp& op) {
   return std::visit([](const auto& o) { return held(o); }, op);
 }
 std::size_t held(const GatePass& p) { return held(p.inputs); }
-std::size_t held(const TilePass& p) {
-  return held(p.before.span.basis()) + held(p.tiles) + held(p.rows) + held(p.operations) + held(p.inputs);
-}
+std::size_t held(const TilePass& p) { return held(p.tiles) + held(p.rows) + held(p.operations) + held(p.inputs); }
 std::size_t held(const Pass& pass) {
   return std::visit([](const auto& p) { return held(p); }, pass);
 }

@@ -248,10 +248,8 @@ class GateLowering {
 
 class Lowering {
  public:
-  Lowering(const Program& program, Basis basis, bool unfuses_cosets)
-      : program_(program),
-        unfuses_cosets_(unfuses_cosets),
-        found_{{}, {}, {}, WireMap(program.num_wires, basis), {}, 0} {}
+  Lowering(const Program& program, Basis basis, const Layout& layout)
+      : program_(program), layout_(layout), found_{{}, {}, {}, WireMap(program.num_wires, basis), {}, 0} {}
 
   Lowered run() {
     begin();
@@ -260,10 +258,10 @@ class Lowering {
       const Gate& gate = program_.gates[i];
       if (gate_info(gate.opcode).family == Family::identity) continue;
       list.clear();
-      GateLowering(gate, found_.wire_map.basis(), unfuses_cosets_, list, mixing_in_x_).run();
+      GateLowering(gate, found_.wire_map.basis(), layout_.unfuses_cosets, list, mixing_in_x_).run();
       if (list.empty()) {
         found_.order.push_back({Element::Kind::gate_op, static_cast<int>(found_.gate_ops.size())});
-        found_.gate_ops.push_back(gate_op_of(program_, i, found_.wire_map));
+        found_.gate_ops.push_back(gate_op_of(program_, i, found_.wire_map, layout_));
       }
       for (const Primitive& p : list) add(p, i);
     }
@@ -301,7 +299,7 @@ class Lowering {
   }
 
   const Program& program_;
-  const bool unfuses_cosets_;
+  const Layout& layout_;
   Lowered found_;
   int mixing_in_x_ = 0;
 };
@@ -356,13 +354,13 @@ void split_halves(Lowered& lowered) {
   lowered.order = std::move(order);
 }
 
-Lowered lower(const Program& program, bool unfuses_cosets) {
-  Lowering lowering(program, Basis::z, unfuses_cosets);
+Lowered lower(const Program& program, const Layout& layout) {
+  Lowering lowering(program, Basis::z, layout);
   Lowered found = lowering.run();
   const bool has_cosets = std::ranges::any_of(found.rotations, [](const Rotation& r) { return !r.coset.empty(); });
   if (!found.gate_ops.empty() || has_cosets || !needs_pauli_words_only(program)) return found;
   if (lowering.mixing_in_x() >= least_gain * count_mixing(found)) return found;
-  Lowered other = Lowering(program, Basis::x, unfuses_cosets).run();
+  Lowered other = Lowering(program, Basis::x, layout).run();
   if (count_mixing(other) < least_gain * count_mixing(found)) return other;
   return found;
 }

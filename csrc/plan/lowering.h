@@ -24,6 +24,7 @@
 
 #include "math/commutant.h"
 #include "plan/initial_amplitudes.h"
+#include "plan/layout.h"
 #include "plan/wire_map.h"
 #include "program/program.h"
 
@@ -79,8 +80,9 @@ enum class GateOpKind : std::uint8_t {
 // One gate, one pass over the state.
 struct GateOp {
   GateOpKind kind = GateOpKind::dense;
-  // The groups of amplitudes that it works on: all targets at 0 (or, of a Pauli word, one state of each pair), controls
-  // at their values.
+  bool is_in_pass = false;  // a dense one that passes take
+  // The groups of amplitudes that it works on, if it is not in a pass: all targets at 0 (or, of a Pauli word, one state
+  // of each pair), controls at their values.
   IndexMap groups;
   std::vector<Index> offsets;  // of the amplitudes of a group, to be added by XOR
   IndexMap entries;            // likewise of an evolution, which may have as many as the state
@@ -132,8 +134,8 @@ struct Lowered {
   int dropped = 0;  // gates outside the light cone: see light_cone.h
 };
 
-// `unfuses_cosets`: what would be phases on cosets are unfused gates.
-Lowered lower(const Program& program, bool unfuses_cosets = false);
+// The layout says which gates passes take.
+Lowered lower(const Program& program, const Layout& layout = {});
 
 // Replaces each rotation of half the amplitudes by two of all of them.
 void split_halves(Lowered& lowered);

@@ -16,25 +16,10 @@
 #include <vector>
 
 #include "math/inplace_vector.h"
+#include "plan/layout.h"
 #include "plan/lowering.h"
 
 namespace ketgrad {
-
-// How a state lies in memory.
-struct Layout {
-  int lane_bits = 0;  // a row holds 2^lane_bits neighbouring amplitudes
-  int part_bits = 0;  // and rows of real and imaginary parts alternate, if this is 1
-  int tile_bits = 0;  // a tile has at most 2^tile_bits amplitudes; at least one row
-  // 2^run_bits neighbouring rows are in one tile: scattered rows come more slowly from memory.
-  int run_bits = 0;
-  bool tracks_support = true;       // amplitudes outside the support are left out
-  bool measures_in_passes = false;  // Pauli words whose flips the last pass's tile holds are measured there
-  bool splits_halves = false;       // rotations of half the amplitudes are made two of all
-  bool unfuses_cosets = false;      // phases on cosets are unfused gates
-  bool fuses_matrices = false;      // dense matrices of a few states are operations of passes
-
-  friend bool operator==(const Layout&, const Layout&) = default;
-};
 
 // Unnormalised rotations leave out a factor that all amplitudes have in common, the product of their cosines. The
 // engine carries it as a deferred scale, which the last operation of a segment (going forward, or going back) applies.
@@ -134,7 +119,11 @@ struct CosetPhase {
 // A dense matrix of 2, 4 or 8 states. Some of its flips, or sums of flips, trade the rows of a group; the others trade
 // lanes alone. It neither has a part in the deferred scale nor applies it.
 struct TileMatrix {
-  static constexpr int largest = 8;
+  static constexpr int most_bits = 3;
+  static constexpr int largest = 1 << most_bits;
+
+  template <class T>
+  using PerState = InplaceVector<T, largest>;
 
   // What changes from group to group: a number that is the parity of (group's number & row_mask), or the other one, by
   // the sign. Either it adds `state` to the local state, by XOR, or only lanes l are mixed where the parity of (l &
@@ -148,11 +137,11 @@ struct TileMatrix {
 
   int gate_op = 0;                  // index into Plan::gate_ops
   TileCoset groups;                 // the first row of each group; conditions on lanes are among the variations
-  std::vector<Index> row_offsets;   // of the rows of a group, to be added by XOR
-  std::vector<Mask> row_flips;      // how their lanes are traded before they meet those of the first row
-  std::vector<int> row_states;      // what they add to the local state, by XOR
-  std::vector<Mask> lane_flips;     // the trades of lanes, by number
-  std::vector<int> lane_states;     // what they add
+  PerState<Index> row_offsets;      // of the rows of a group, to be added by XOR
+  PerState<Mask> row_flips;         // how their lanes are traded before they meet those of the first row
+  PerState<int> row_states;         // what they add to the local state, by XOR
+  PerState<Mask> lane_flips;        // the trades of lanes, by number
+  PerState<int> lane_states;        // what they add
   std::vector<std::int8_t> states;  // by lane of the first row: the local state; -1 where the lane is not mixed
   std::vector<Variation> variations;
   Index alike = 1;  // as many groups, from a multiple on, do not differ in any variation

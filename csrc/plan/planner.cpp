@@ -47,15 +47,6 @@ void apply_scales(Plan& plan) {
   apply_scale_in(segment);
 }
 
-// Whether an unfused gate is a matrix that may be an operation of a pass.
-bool fits_tile(const GateOp& gate_op, const Plan& plan) {
-  const Layout& layout = plan.layout;
-  if (!layout.fuses_matrices || gate_op.kind != GateOpKind::dense || gate_op.size() > TileMatrix::largest) return false;
-  std::vector<Mask> flips;
-  for (int bit = 0; bit < gate_op.state_bits(); ++bit) flips.push_back(gate_op.flip(bit));
-  return TileGeometry(plan.program->num_wires, layout.lane_bits, layout.tile_bits, layout.run_bits).reach_all(flips);
-}
-
 // `pauli_word_flips`: of the Pauli words that are measured in the end.
 void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vector<Mask>& pauli_word_flips) {
   Support support;
@@ -69,7 +60,7 @@ void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vecto
     segment.clear();
   };
   for (int e = 0; e < static_cast<int>(order.size()); ++e) {
-    if (elements.is_rotation(e) || fits_tile(elements.matrix(e), plan)) {
+    if (elements.is_rotation(e) || elements.matrix(e).is_in_pass) {
       segment.push_back(e);
       continue;
     }
@@ -84,7 +75,7 @@ void plan_passes(Plan& plan, const std::vector<Element>& order, const std::vecto
 }  // namespace
 
 Plan make_plan(const Program& program, const Layout& layout) {
-  Lowered lowered = lower(program, layout.unfuses_cosets);
+  Lowered lowered = lower(program, layout);
   if (layout.splits_halves) split_halves(lowered);
   keep_light_cone(program, lowered);
   Plan plan;

@@ -83,7 +83,7 @@ bool SegmentPlanner::reaches(const TileGeometry& tile, int e) const {
 
 // All flips of an element, or none.
 bool SegmentPlanner::reach(TileGeometry& tile, int e) const {
-  std::vector<Mask> flips;
+  Vectors flips;
   elements_.for_each_flip(e, [&](Mask flip) { flips.push_back(flip); });
   return tile.reach_all(flips);
 }

@@ -22,7 +22,7 @@ bool TileGeometry::reach(Mask flip) {
   return true;
 }
 
-bool TileGeometry::reach_all(const std::vector<Mask>& flips) {
+bool TileGeometry::reach_all(std::span<const Mask> flips) {
   Span span = span_;
   for (const Mask f : flips) span.add(f);
   if (span.size() > span_.size() && span.size() > tile_bits_) return false;
@@ -105,7 +105,7 @@ class Solver {
 IndexMap TileGeometry::tiles(Mask origin, const Span& support, const std::vector<Mask>& parities,
                              Index& num_active) const {
   Span taken = span_;
-  std::vector<Mask> basis;
+  Vectors basis;
   const auto take = [&](Mask v) {
     v = span_.reduce(v);
     if (taken.add(v)) basis.push_back(v);

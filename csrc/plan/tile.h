@@ -1,6 +1,7 @@
 // The geometry of a tile: a subspace of indices that holds whole rows, and coordinates inside it.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "plan/wire_map.h"
@@ -15,7 +16,7 @@ class TileGeometry {
   // Adds a flip to the tile's subspace; false if the tile is full.
   bool reach(Mask flip);
   // Adds all of some flips; false, and none is added, if there is no room for them.
-  bool reach_all(const std::vector<Mask>& flips);
+  bool reach_all(std::span<const Mask> flips);
   bool reaches(Mask flip) const { return span_.contains(flip); }
 
   // Fills the room that is left with the lowest bits; the geometry is final then.
@@ -39,7 +40,7 @@ class TileGeometry {
   int tile_bits_;
   Span span_;
   Coordinates coordinates_;
-  std::vector<Mask> row_vectors_;
+  Vectors row_vectors_;
   bool are_bits_ = false;  // the coordinates of the final geometry are the lowest bits themselves
 };
 

@@ -1,6 +1,7 @@
 // The matrices of a pass.
 #include <algorithm>
 #include <bit>
+#include <ranges>
 #include <utility>
 #include <vector>
 
@@ -14,8 +15,8 @@ namespace {
 constexpr int most_alike_bits = 7;
 
 // Writes all sums of a part of some flips, by XOR.
-template <class V, class F, class P>
-void write_sums(const std::vector<F>& flips, P F::* part, std::vector<V>& all) {
+template <class V, class Flips, class F, class P>
+void write_sums(const Flips& flips, P F::* part, TileMatrix::PerState<V>& all) {
   all = {V(0)};
   for (const F& f : flips) {
     const std::size_t half = all.size();
@@ -39,10 +40,12 @@ struct VaryingRow {
   Mask odd = 0;
 };
 
+using VaryingRows = InplaceVector<VaryingRow, 64>;
+
 // Changes rows into others of the same span, the first `num_active` among themselves, so that as few as possible are odd
 // somewhere; those come last in either part. Returns how many active ones come before them.
-int even_rows_first(std::vector<VaryingRow>& rows, std::size_t num_active) {
-  std::vector<VaryingRow> odd;
+int even_rows_first(VaryingRows& rows, std::size_t num_active) {
+  VaryingRows odd;
   const auto reduce = [&](VaryingRow& r) {
     for (const VaryingRow& o : odd) {
       if (r.odd & (o.odd & -o.odd)) r = {r.row ^ o.row, r.odd ^ o.odd};
@@ -50,7 +53,7 @@ int even_rows_first(std::vector<VaryingRow>& rows, std::size_t num_active) {
     return r.odd == 0;
   };
   const auto settle = [&](auto first, auto last) {
-    std::vector<VaryingRow> late;
+    VaryingRows late;
     auto next = first;
     for (auto r = first; r != last; ++r) {
       if (reduce(*r)) {
@@ -62,7 +65,7 @@ int even_rows_first(std::vector<VaryingRow>& rows, std::size_t num_active) {
     }
     std::ranges::copy(late, next);
   };
-  const auto middle = rows.begin() + static_cast<std::ptrdiff_t>(num_active);
+  const auto middle = rows.begin() + num_active;
   settle(rows.begin(), middle);
   settle(middle, rows.end());
   const auto first = std::ranges::find_if(rows, [](const VaryingRow& r) { return r.odd != 0; });
@@ -97,8 +100,8 @@ TileOpBuilder::Rows TileOpBuilder::first_rows(const MatrixCoordinates& matrix) c
   Span taken;
   for (const MatrixFlip& f : matrix.row_flips) taken.add(f.row);
   const auto first_of = [&](Mask row) {
-    for (auto f = matrix.row_flips.rbegin(); f != matrix.row_flips.rend(); ++f) {
-      if (f->is_pure() && (matrix.state_of(row << lane_bits()) & f->highest()) != 0) row ^= f->row;
+    for (const MatrixFlip& f : matrix.row_flips | std::views::reverse) {
+      if (f.is_pure() && (matrix.state_of(row << lane_bits()) & f.highest()) != 0) row ^= f.row;
     }
     return row;
   };
@@ -116,6 +119,7 @@ TileMatrix TileOpBuilder::matrix(int e) const {
   const MatrixCoordinates coordinates = coordinates_of(elements_.matrix(e));
   TileMatrix found;
   found.gate_op = elements_.index(e);
+  found.states.reserve(std::size_t{1} << lane_bits());
   found.groups = coset(elements_.matrix(e).coset, first_rows(coordinates));
   write_sums(coordinates.row_flips, &MatrixFlip::row, found.row_offsets);
   write_sums(coordinates.row_flips, &MatrixFlip::lane, found.row_flips);
@@ -134,7 +138,7 @@ TileMatrix TileOpBuilder::matrix(int e) const {
 void TileOpBuilder::add_variations(TileMatrix& matrix, const MatrixCoordinates& coordinates) const {
   const GateOp& gate_op = plan_.gate_ops[matrix.gate_op];
   TileCoset& groups = matrix.groups;
-  const std::vector<Mask> basis = basis_of(groups.rows);
+  const Vectors basis = basis_of(groups.rows);
   for (int bit = 0; bit < gate_op.state_bits(); ++bit) {
     const Mask parity = rows_of(coordinates.states[bit]);
     const auto is_odd = [&](auto row) { return odd_parity(static_cast<Mask>(row) & parity); };
@@ -153,12 +157,12 @@ void TileOpBuilder::add_variations(TileMatrix& matrix, const MatrixCoordinates& 
 
 // Another first row of all groups makes up for what a tile's base adds to the bits that rows number.
 void TileOpBuilder::shift_first_rows(TileMatrix& matrix, const MatrixCoordinates& coordinates) {
-  for (auto f = coordinates.row_flips.rbegin(); f != coordinates.row_flips.rend(); ++f) {
-    if (!f->is_pure()) continue;
-    const TileCoset::TileSign sign = matrix.variations[std::countr_zero(static_cast<unsigned>(f->highest()))].sign;
-    matrix.groups.shifts.push_back({sign, static_cast<Index>(f->row), false});
+  for (const MatrixFlip& f : coordinates.row_flips | std::views::reverse) {
+    if (!f.is_pure()) continue;
+    const TileCoset::TileSign sign = matrix.variations[std::countr_zero(static_cast<unsigned>(f.highest()))].sign;
+    matrix.groups.shifts.push_back({sign, static_cast<Index>(f.row), false});
     for (TileMatrix::Variation& v : matrix.variations) {
-      if ((f->state & v.state) != 0) add_sign(v.sign, sign);
+      if ((f.state & v.state) != 0) add_sign(v.sign, sign);
     }
   }
 }
@@ -183,7 +187,7 @@ void TileOpBuilder::drop_constants(TileMatrix& matrix) const {
 // Groups that do not differ in any variation become neighbours.
 void TileOpBuilder::sort_groups(TileMatrix& matrix) {
   TileCoset& groups = matrix.groups;
-  std::vector<VaryingRow> rows;
+  VaryingRows rows;
   for (const Mask row : basis_of(groups.rows)) {
     VaryingRow r{row};
     for (std::size_t j = 0; j < matrix.variations.size(); ++j)
@@ -192,7 +196,7 @@ void TileOpBuilder::sort_groups(TileMatrix& matrix) {
   }
   const int num_active = std::countr_zero(static_cast<Mask>(groups.num_active));
   matrix.alike = Index{1} << std::min(even_rows_first(rows, num_active), most_alike_bits);
-  std::vector<Mask> basis;
+  Vectors basis;
   for (TileMatrix::Variation& v : matrix.variations) v.row_mask = 0;
   for (const VaryingRow& r : rows) {
     for (std::size_t j = 0; j < matrix.variations.size(); ++j)

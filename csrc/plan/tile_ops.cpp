@@ -14,11 +14,11 @@ namespace {
 
 // Changes a basis into one of the same span on whose vectors few parities are odd: as many parities as are
 // independent are odd on one vector each.
-void tell_apart(std::vector<Mask>& basis, const std::vector<Mask>& parities) {
+void tell_apart(Vectors& basis, const std::vector<Mask>& parities) {
   std::size_t told = 0;
   for (const Mask p : parities) {
     const auto odd = [&](Mask v) { return odd_parity(v & p); };
-    const auto found = std::find_if(basis.begin() + static_cast<std::ptrdiff_t>(told), basis.end(), odd);
+    const auto found = std::find_if(basis.begin() + told, basis.end(), odd);
     if (found == basis.end()) continue;
     std::swap(basis[told], *found);
     for (std::size_t k = 0; k < basis.size(); ++k) basis[k] ^= k != told && odd(basis[k]) ? basis[told] : 0;
@@ -26,9 +26,8 @@ void tell_apart(std::vector<Mask>& basis, const std::vector<Mask>& parities) {
   }
 }
 
-void complete(std::vector<Mask>& basis, int bits) {
-  Span taken;
-  for (const Mask v : basis) taken.add(v);
+void complete(Vectors& basis, int bits) {
+  Span taken(basis);
   for (int b = 0; b < bits; ++b) {
     if (taken.add(unit(b))) basis.push_back(unit(b));
   }
@@ -36,7 +35,7 @@ void complete(std::vector<Mask>& basis, int bits) {
 
 // Moves the groups at which the half's sign is odd, if there are any, from a block's groups (origin + span of the
 // basis) to its odd groups.
-void take_odd_groups(RotationBlock& block, Mask sign, Mask& origin, std::vector<Mask>& basis) {
+void take_odd_groups(RotationBlock& block, Mask sign, Mask& origin, Vectors& basis) {
   const auto odd = [&](Mask v) { return odd_parity(v & sign); };
   const auto first = std::find_if(basis.begin(), basis.end(), odd);
   if (first == basis.end()) return;
@@ -85,7 +84,7 @@ Phases TileOpBuilder::phases(const std::vector<int>& round) const {
     found.strings[at->second].rotations.push_back(elements_.index(t));
   }
   Rows rows = visited_rows();
-  std::vector<Mask>& basis = rows.basis;
+  Vectors& basis = rows.basis;
   // Larger states are visited in the order of memory, which hardware prefetches.
   if (pass_.tiles.size() == 1 && plan_.layout.part_bits == 0) tell_apart(basis, parities);
   complete(basis, row_bits());
@@ -155,7 +154,7 @@ TileCoset TileOpBuilder::coset(const std::vector<Half>& halves) const {
 
 // Of some of a tile's rows.
 TileCoset TileOpBuilder::coset(const std::vector<Half>& halves, const Rows& rows) const {
-  const std::vector<Mask>& basis = rows.basis;
+  const Vectors& basis = rows.basis;
   const auto num_bits = static_cast<int>(basis.size());
   std::vector<Equation> equations;
   for (const Half& h : halves) {
@@ -168,7 +167,7 @@ TileCoset TileOpBuilder::coset(const std::vector<Half>& halves, const Rows& rows
   eliminate(equations);
   TileCoset found;
   // What each bit of a row's number adds, to the number that `basis` counts, where it is no pivot.
-  std::vector<Mask> numbers;
+  Vectors numbers;
   for (int bit = 0; bit < num_bits; ++bit) numbers.push_back(unit(bit));
   Mask pivots = 0;
   for (const Equation& e : equations) {
@@ -181,7 +180,7 @@ TileCoset TileOpBuilder::coset(const std::vector<Half>& halves, const Rows& rows
       if ((rows_of(e.local) >> other) & 1) numbers[other] |= unit(bit);
     }
   }
-  std::vector<Mask> free;
+  Vectors free;
   int num_active_free = 0;
   for (int bit = 0; bit < num_bits; ++bit) {
     if ((pivots >> bit) & 1) continue;
@@ -285,7 +284,7 @@ void TileOpBuilder::enumerate_groups(RotationBlock& block, Mask half_sign) const
   Span flips;
   for (const Index f : block.row_flip) flips.add(static_cast<Mask>(f));
   Span taken = flips;
-  std::vector<Mask> basis;
+  Vectors basis;
   const auto take = [&](Mask v) {
     v = flips.reduce(v);
     if (taken.add(v)) basis.push_back(v);

@@ -33,7 +33,7 @@ class TileOpBuilder {
   // Rows of a tile: origin + span of the basis. Those in the span of its first `num_visited` are visited.
   struct Rows {
     Mask origin = 0;
-    std::vector<Mask> basis;
+    Vectors basis;
     int num_visited = 0;
   };
 
@@ -75,9 +75,9 @@ class TileOpBuilder {
   };
   // A matrix in coordinates of the tile.
   struct MatrixCoordinates {
-    std::vector<Mask> states;  // the parity that is each bit of the local state
-    std::vector<MatrixFlip> row_flips;
-    std::vector<MatrixFlip> lane_flips;  // that trade no rows
+    InplaceVector<Mask, TileMatrix::most_bits> states;  // the parity that is each bit of the local state
+    InplaceVector<MatrixFlip, TileMatrix::most_bits> row_flips;
+    InplaceVector<MatrixFlip, TileMatrix::most_bits> lane_flips;  // that trade no rows
 
     int state_of(Mask local) const;
   };

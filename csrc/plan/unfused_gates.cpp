@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "plan/plan.h"
+#include "plan/tile.h"
+
 namespace ketgrad {
 
 Half half_of(const WireMap& wire_map, const WireParity& p) {
@@ -12,6 +15,7 @@ Half half_of(const WireMap& wire_map, const WireParity& p) {
 
 std::vector<Half> halves_of(const WireMap& wire_map, const std::vector<WireParity>& parities) {
   std::vector<Half> found;
+  found.reserve(parities.size());
   for (const WireParity& p : parities) found.push_back(half_of(wire_map, p));
   return found;
 }
@@ -36,11 +40,12 @@ std::vector<Index> block_offsets(const GateInfo& info, const IndexMap& local) {
     case Subspace::all: break;
   }
   std::vector<Index> all;
+  all.reserve(static_cast<std::size_t>(local.size()));
   for (Index a = 0; a < local.size(); ++a) all.push_back(local[a]);
   return all;
 }
 
-// Pauli words of which the gate is a polynomial.
+// Pauli words of which a gate that is not dense is a polynomial.
 std::vector<PauliWord> pauli_words_of(const Gate& gate, GateOpKind kind, const WireMap& wire_map) {
   std::vector<PauliWord> pauli_words;
   for (const int w : gate.controls) pauli_words.push_back(wire_map.pauli_word("Z", {w}));
@@ -81,16 +86,27 @@ std::vector<WireParity> states_of(const Gate& gate, Subspace subspace) {
   return found;
 }
 
-}  // namespace
+// Of a dense gate. A tile that holds its flips varies in all that it does not commute with: no phase that is put off
+// holds it up.
+void add_states(GateOp& gate_op, const Gate& gate, Subspace subspace, const WireMap& wire_map) {
+  gate_op.coset = halves_of(wire_map, coset_of(gate, subspace));
+  gate_op.states = halves_of(wire_map, states_of(gate, subspace));
+  gate_op.pauli_words.reserve(gate_op.coset.size() + 2 * gate_op.states.size());
+  for (const Half& h : gate_op.coset) gate_op.pauli_words.push_back(h.z_string());
+  for (const Half& h : gate_op.states) gate_op.pauli_words.push_back(h.z_string());
+  for (int bit = 0; bit < gate_op.state_bits(); ++bit) gate_op.pauli_words.push_back({gate_op.flip(bit), 0, 0, false});
+}
 
-// The groups of an unfused gate fix its controls at their values and its targets where `local` starts from.
-GateOp gate_op_of(const Program& program, int index, const WireMap& wire_map) {
-  const Gate& gate = program.gates[index];
-  const GateInfo& info = gate_info(gate.opcode);
-  GateOp gate_op;
-  gate_op.kind = kind_of(info);
-  gate_op.gate = index;
-  gate_op.pauli_words = pauli_words_of(gate, gate_op.kind, wire_map);
+// Whether a tile can hold what a dense gate mixes.
+bool fits_tile(const GateOp& gate_op, int num_wires, const Layout& layout) {
+  if (!layout.fuses_matrices || gate_op.kind != GateOpKind::dense || gate_op.size() > TileMatrix::largest) return false;
+  Vectors flips;
+  for (int bit = 0; bit < gate_op.state_bits(); ++bit) flips.push_back(gate_op.flip(bit));
+  return TileGeometry(num_wires, layout.lane_bits, layout.tile_bits, layout.run_bits).reach_all(flips);
+}
+
+// The groups fix a gate's controls at their values and its targets where `local` starts from.
+void add_groups(GateOp& gate_op, const Gate& gate, const WireMap& wire_map) {
   std::vector<int> wires = gate.controls;
   std::vector<bool> bits = gate.control_values;
   const auto fix = [&](int wire) {
@@ -98,32 +114,37 @@ GateOp gate_op_of(const Program& program, int index, const WireMap& wire_map) {
     bits.push_back(wire_map.offset(wire));  // an even parity
   };
   if (gate_op.kind == GateOpKind::pauli_rotation) {
-    gate_op.pauli_word = wire_map.pauli_word(gate.pauli_word, gate.targets);
     const std::size_t flipped = gate.pauli_word.find_first_of("XY");
     if (flipped != std::string::npos) fix(gate.targets[flipped]);  // one amplitude of each pair (i, i ^ x)
   } else {
-    const IndexMap local = wire_map.local(gate.targets);
-    if (gate_op.kind == GateOpKind::evolution) {
-      gate_op.entries = local;
-    } else {
-      gate_op.offsets = block_offsets(info, local);
-    }
     for (const int w : gate.targets) fix(w);
   }
   gate_op.groups = wire_map.fixed(wires, bits);
   for (const Index offset : gate_op.offsets) gate_op.groups.shorten_runs(static_cast<Mask>(offset));
   gate_op.entries.shorten_runs(gate_op.groups);
   gate_op.groups.shorten_runs(gate_op.entries);
-  if (gate_op.kind == GateOpKind::dense) {
-    gate_op.coset = halves_of(wire_map, coset_of(gate, info.subspace));
-    gate_op.states = halves_of(wire_map, states_of(gate, info.subspace));
-    // A tile that holds its flips then varies in all that it does not commute with: no phase that is put off holds it up.
-    gate_op.pauli_words.clear();
-    for (const Half& h : gate_op.coset) gate_op.pauli_words.push_back(h.z_string());
-    for (const Half& h : gate_op.states) gate_op.pauli_words.push_back(h.z_string());
-    for (int bit = 0; bit < gate_op.state_bits(); ++bit)
-      gate_op.pauli_words.push_back({gate_op.flip(bit), 0, 0, false});
+}
+
+}  // namespace
+
+GateOp gate_op_of(const Program& program, int index, const WireMap& wire_map, const Layout& layout) {
+  const Gate& gate = program.gates[index];
+  const GateInfo& info = gate_info(gate.opcode);
+  GateOp gate_op;
+  gate_op.kind = kind_of(info);
+  gate_op.gate = index;
+  switch (gate_op.kind) {
+    case GateOpKind::pauli_rotation: gate_op.pauli_word = wire_map.pauli_word(gate.pauli_word, gate.targets); break;
+    case GateOpKind::evolution: gate_op.entries = wire_map.local(gate.targets); break;
+    default: gate_op.offsets = block_offsets(info, wire_map.local(gate.targets)); break;
   }
+  if (gate_op.kind == GateOpKind::dense) {
+    add_states(gate_op, gate, info.subspace, wire_map);
+  } else {
+    gate_op.pauli_words = pauli_words_of(gate, gate_op.kind, wire_map);
+  }
+  gate_op.is_in_pass = fits_tile(gate_op, program.num_wires, layout);
+  if (!gate_op.is_in_pass) add_groups(gate_op, gate, wire_map);
   for (const Slot& s : gate.slots) add_input(gate_op.inputs, s.input);
   add_input(gate_op.inputs, gate.input);
   return gate_op;

@@ -17,6 +17,6 @@ Half half_of(const WireMap& wire_map, const WireParity& parity);
 std::vector<Half> halves_of(const WireMap& wire_map, const std::vector<WireParity>& parities);
 
 // Gate `index` of the program.
-GateOp gate_op_of(const Program& program, int index, const WireMap& wire_map);
+GateOp gate_op_of(const Program& program, int index, const WireMap& wire_map, const Layout& layout);
 
 }  // namespace ketgrad

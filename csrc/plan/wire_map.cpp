@@ -51,13 +51,12 @@ PauliWord WireMap::pauli_word(const WireWord& word) const {
 }
 
 IndexMap WireMap::coset(const std::vector<int>& wires, Mask origin) const {
-  std::vector<bool> taken(flip_.size(), false);
-  for (const int w : wires) taken[w] = true;
+  const Mask taken = wire_mask(wires);
   Span span;
   for (int w = 0; w < num_wires(); ++w) {
-    if (!taken[w]) span.add(flip_[w]);
+    if (((taken >> w) & 1) == 0) span.add(flip_[w]);
   }
-  std::vector<Mask> basis = span.basis();
+  Vectors basis = span.basis();
   // By pivots: the lowest bits come first, so that neighbours are visited one after the other.
   std::sort(basis.begin(), basis.end(), [](Mask a, Mask b) { return (a & -a) < (b & -b); });
   return IndexMap(span.reduce(origin), basis);
@@ -75,10 +74,10 @@ IndexMap WireMap::groups(const std::vector<int>& wires) const { return coset(wir
 
 IndexMap WireMap::local(const std::vector<int>& wires) const {
   Mask origin = 0;
-  std::vector<Mask> basis;
-  for (const int w : wires) {
-    if (offset(w)) origin ^= flip_[w];
-    basis.insert(basis.begin(), flip_[w]);
+  Vectors basis;
+  for (auto w = wires.rbegin(); w != wires.rend(); ++w) {
+    if (offset(*w)) origin ^= flip_[*w];
+    basis.push_back(flip_[*w]);
   }
   return IndexMap(origin, basis);
 }

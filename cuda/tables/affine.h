@@ -5,8 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <stdexcept>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "cuda/tables/tables.h"
@@ -16,7 +18,7 @@ namespace ketgrad::cuda {
 
 // Appends to one of the arrays of Tables.
 template <class E>
-Range append(std::vector<E>& array, const std::vector<E>& more) {
+Range append(std::vector<E>& array, const std::type_identity_t<std::span<const E>>& more) {
   if (array.size() + more.size() > std::numeric_limits<std::int32_t>::max())
     throw std::invalid_argument("ketgrad: a circuit of more parts than a GPU's tables can count; run it on the CPU");
   const Range range{static_cast<std::int32_t>(array.size()), static_cast<std::int32_t>(more.size())};
@@ -35,7 +37,10 @@ struct AffineMap {
   Mask origin = 0;
   std::vector<Mask> basis;
 
-  static AffineMap of(const IndexMap& map) { return {static_cast<Mask>(map[0]), basis_of(map)}; }
+  static AffineMap of(const IndexMap& map) {
+    const Vectors basis = basis_of(map);
+    return {static_cast<Mask>(map[0]), {basis.begin(), basis.end()}};
+  }
 
   bool operator<(const AffineMap& o) const { return std::tie(origin, basis) < std::tie(o.origin, o.basis); }
 };
@@ -53,7 +58,7 @@ void for_each_sum(E origin, const std::vector<E>& basis, const F& f) {
 }
 
 // Bit b is the parity of `mask` with vectors[b]: the mask over the numbers of an affine map.
-inline Local parities(Mask mask, const std::vector<Mask>& vectors) {
+inline Local parities(Mask mask, std::span<const Mask> vectors) {
   Local found = 0;
   for (std::size_t b = 0; b < vectors.size(); ++b) found |= Local{odd_parity(mask & vectors[b])} << b;
   return found;

@@ -44,7 +44,7 @@ int find_slot(const std::vector<ZStringSlot>& slots, int pattern) {
 // rotations if it commutes with them, which it does where its pattern is zero. Otherwise, and at the end of the pass,
 // Z-strings become operations of their own.
 Range OperationBuilder::add_operations(const TilePass& pass) {
-  const std::vector<Mask> rows = basis_of(pass.rows);
+  const Vectors rows = basis_of(pass.rows);
   const auto tile_bits = static_cast<int>(rows.size());
   std::vector<TableOp> operations;
   std::vector<Waiting> waiting;

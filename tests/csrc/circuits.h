@@ -280,7 +280,7 @@ inline Circuit pauli_word_circuit(Random& random, int num_wires, int num_gates) 
         info.family == Family::matrix || info.family == Family::diagonal || info.family == Family::evolution;
     if (info.num_wires > num_wires || has_input) continue;
     program.gates.push_back(random_gate(random, circuit, opcode, 1));
-    if (!lower(program, true).gate_ops.empty()) program.gates.pop_back();
+    if (!lower(program, {.unfuses_cosets = true}).gate_ops.empty()) program.gates.pop_back();
   }
   for (int m = 0; m < 2; ++m) {
     program.measurements.push_back(random_measurement(random, circuit, MeasurementKind::expval));

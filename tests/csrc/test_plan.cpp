@@ -148,7 +148,7 @@ TEST(what_is_no_product_of_rotations_is_a_gate_op) {
   CHECK(shape(plan_of(4, {make_gate("DoubleExcitation", {0, 1, 2, 3}, {{0, 0, 1, 0}})})) == Shape({0}));
   CHECK(lower(circuit_of(3, {make_gate("CSWAP", {0, 1, 2})}).program).gate_ops.at(0).kind == GateOpKind::exchange);
   const Circuit diagonal = circuit_of(3, {make_gate("CCZ", {0, 1, 2})});
-  CHECK(lower(diagonal.program, true).gate_ops.at(0).kind == GateOpKind::diagonal);
+  CHECK(lower(diagonal.program, {.unfuses_cosets = true}).gate_ops.at(0).kind == GateOpKind::diagonal);
   const Gate twice = controlled(controlled(rotation("RX", 0), 1), 2);
   CHECK(lower(circuit_of(3, {twice}).program).gate_ops.at(0).kind == GateOpKind::dense);
 }
@@ -463,7 +463,8 @@ TEST(geometry) {
     std::vector<Mask> parities;
     for (int j = 0; j < 4; ++j) parities.push_back(static_cast<Mask>(random.below(512)));
     Index num_active = 0;
-    const Span support({static_cast<Mask>(random.below(512))});
+    Span support;
+    support.add(static_cast<Mask>(random.below(512)));
     const IndexMap tiles = tile.tiles(0, support, parities, num_active);
     const IndexMap rows = tile.rows();
     CHECK(tiles.size() * rows.size() * 4 == 512);
@@ -772,6 +773,7 @@ TEST(matrices_mix_what_their_gates_say) {
     const int n = 3 + random.below(6);
     Circuit circuit = dense_circuit(random, n, 20);
     circuit.program.measurements = {measured_state};
+    const Lowered unfused = lower(circuit.program);  // gates with their groups
     const int lane_bits = random.below(std::min(n, 4));
     for (const Layout& layout :
          {Layout{.lane_bits = lane_bits, .tile_bits = max_wires, .fuses_matrices = true},
@@ -788,7 +790,8 @@ TEST(matrices_mix_what_their_gates_say) {
             before.assign(now.begin(), now.end());
             continue;
           }
-          const GateOp& gate_op = plan.gate_ops[matrix->gate_op];
+          const GateOp& gate_op = unfused.gate_ops[matrix->gate_op];
+          CHECK(gate_op.gate == plan.gate_ops[matrix->gate_op].gate);
           std::vector<int> marks(std::size_t{1} << n, 0);
           for (Index tile = 0; tile < pass->num_active_tiles; ++tile)
             mark(*pass, tile, *matrix, gate_op, layout, marks);
