@@ -56,6 +56,7 @@ def by_layer(x: Tensor, w: Tensor, recompute: bool | None, ket_dtype: KetDtype =
 
 
 def by_graph(x: Tensor, w: Tensor, recompute: bool | None, ket_dtype: KetDtype = None) -> Tensor:
+    torch._dynamo.reset()  # it gives up on code that it has compiled eight times
     compiled = kg.compile(tape, recompute=recompute, ket_dtype=ket_dtype)
     return torch.compile(compiled, fullgraph=True, backend="aot_eager")(x, w)  # type: ignore[no-any-return]
 
