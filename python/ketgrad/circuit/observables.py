@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any, NamedTuple, NoReturn
 
@@ -366,13 +367,18 @@ def _some_wires(wires: Wires, name: str) -> tuple[Wire, ...]:
     return found
 
 
-def _pauli(gate: Operation) -> tuple[_Product, ...]:
-    if isinstance(gate, Identity):
+@lru_cache(maxsize=1024)
+def _of_gate(name: str, wires: tuple[Wire, ...]) -> Observable:
+    """A gate as an observable. Kept, with its terms: circuits measure the same few again and again."""
+    return _observable((), (), "", None, wires, _pauli(name, wires))
+
+
+def _pauli(name: str, wires: tuple[Wire, ...]) -> tuple[_Product, ...]:
+    if name == "Identity":
         return (_ONE,)
-    wire = gate.wires[0]
-    if isinstance(gate, H):
-        return tuple(_Product(math.sqrt(0.5), (), ((wire, letter),), ()) for letter in "XZ")
-    return (_Product(1.0, (), ((wire, gate.name),), ()),)
+    if name == "H":
+        return tuple(_Product(math.sqrt(0.5), (), ((wires[0], letter),), ()) for letter in "XZ")
+    return (_Product(1.0, (), ((wires[0], name),), ()),)
 
 
 def pauli_word(letters: tuple[tuple[Wire, str], ...]) -> Observable:
@@ -390,7 +396,7 @@ def as_observable(value: Any) -> Observable:
         return value
     if isinstance(value, (X, Y, Z, H, Identity)):
         if not value.control_wires:
-            return _observable((), (), "", None, value.wires, _pauli(value))
+            return _of_gate(value.name, value.wires)
         found = f"the controlled gate {value!r}"
     elif isinstance(value, Operation):
         found = f"the gate {place(value.name, value.wires)}"
