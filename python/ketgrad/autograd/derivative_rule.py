@@ -116,13 +116,12 @@ class KetPolicy(NamedTuple):
         """What a call keeps whose final states take `size` bytes in its own precision, that of its first input."""
         if self.recompute:
             return operators.NO_KET
-        is_cpu = first.device.type == "cpu"
-        is_rounded = is_cpu and self.dtype is torch.complex64 and first.dtype is torch.float64
-        kept = operators.ROUNDED_KET if is_rounded else operators.EXACT_KET
-        if self.recompute is False or torch.compiler.is_compiling() or not is_cpu:
+        kept = operators.EXACT_KET
+        if self.dtype is not None and first.dtype is torch.float64 and first.is_cpu:
+            kept, size = operators.ROUNDED_KET, size // 2
+        if self.recompute is False or torch.compiler.is_compiling():
             return kept  # a graph for all batch sizes cannot depend on the free memory
-        size = size // 2 if is_rounded else size
-        is_small = size <= _SMALL or size <= _KET_SHARE * _C.available_memory()
+        is_small = size <= _SMALL or not first.is_cpu or size <= _KET_SHARE * _C.available_memory()
         return kept if is_small else operators.NO_KET
 
 
