@@ -84,6 +84,8 @@ def parse_wires(wires: Wires, what: str) -> tuple[Wire, ...]:
         return (wires,)
     if type(wires) in (list, tuple):
         plain: tuple[Any, ...] = tuple(wires)  # type: ignore[arg-type]
+        if len(plain) == 1 and type(plain[0]) is int:
+            return plain
         if _INTEGERS.issuperset(map(type, plain)) and len(set(plain)) == len(plain):
             return plain
     if isinstance(wires, (str, bytes)):
