@@ -20,11 +20,9 @@ class InplaceVector {
 
   // There must be room for it.
   void push_back(const T& element) { elements_[size_++] = element; }
-  void pop_back() { --size_; }
-  void clear() { size_ = 0; }
   void erase(T* position) {
     std::copy(position + 1, end(), position);
-    pop_back();
+    --size_;
   }
 
   std::size_t size() const { return size_; }

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 from enum import Enum
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 import ketgrad as kg
 from ketgrad.circuit.operations import OPERATIONS
@@ -453,3 +455,34 @@ def test_matrices_of_integers_are_checked_without_overflow() -> None:
     kg.QubitUnitary(flip, wires=0)
     with pytest.raises(ValueError, match=r"the matrix must be unitary; it is off by 1\.6e"):
         kg.QubitUnitary(127 * flip, wires=0)  # 127² is 1 modulo 256
+
+
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "transposed": lambda u: u.mT.contiguous().mT,
+    "conjugated": lambda u: u.conj().resolve_conj().conj(),
+    "strided": lambda u: torch.stack([u, torch.zeros_like(u)], -1).flatten(-2)[:, ::2],
+    "batch": lambda u: torch.stack([u, u.mH]),
+    "batch of columns": lambda u: torch.stack([u, u.mH]).mT.contiguous().mT,
+    "expanded": lambda u: u.expand(3, *u.shape),
+    "needs grad": lambda u: u.clone().requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("view", VIEWS)
+def test_matrices_are_checked_as_they_lie_in_memory(view: str, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(3)
+    u = torch.linalg.qr(torch.randn(4, 4, dtype=dtype, generator=generator))[0]
+    matrix = VIEWS[view](u)
+    torch.testing.assert_close(matrix.detach().reshape(-1, 4, 4)[0].resolve_conj(), u)
+    kg.QubitUnitary(matrix, wires=[0, 1])
+    wrong = u.clone()
+    wrong[3, 1] += 0.5
+    with pytest.raises(ValueError, match="the matrix must be unitary; it is off by 0"):
+        kg.QubitUnitary(VIEWS[view](wrong), wires=[0, 1])
+
+
+def test_a_part_of_a_unitary_matrix_is_not_unitary() -> None:
+    u = torch.linalg.qr(torch.randn(8, 8, dtype=torch.complex128, generator=torch.Generator().manual_seed(4)))[0]
+    with pytest.raises(ValueError, match="must be unitary"):
+        kg.QubitUnitary(u.contiguous()[::2, ::2], wires=[0, 1])
