@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -86,16 +87,7 @@ class ResultLayout:
         Raises:
             ValueError: a measurement is sampled, and so no result of a program.
         """
-        results: list[Result] = []
-        filled = {False: 0, True: 0}
-        for measurement in measurements:
-            kind = kind_of(measurement)
-            shape = _shape(kind, measurement, num_wires)
-            size = 1 if not shape else shape[0] ** kind.axes
-            results.append(Result(kind.name, kind.is_complex, filled[kind.is_complex], size, shape))
-            filled[kind.is_complex] += size
-        are_numbers = not filled[True] and all(result.shape == () for result in results)
-        return ResultLayout(tuple(results), filled[False], filled[True], are_numbers)
+        return _layout(tuple([(kind_of(each), len(each.wires)) for each in measurements]), num_wires)
 
     # --- results, as the operators return them ------------------------------------------------------------------------
 
@@ -238,8 +230,22 @@ def is_complex_kind(kind: str) -> bool:
     return kind in RESULT_KINDS and RESULT_KINDS[kind].is_complex
 
 
-def _shape(kind: ResultKind, measurement: Measurement, num_wires: int) -> tuple[int, ...]:
-    measured = num_wires if kind.subject == "all_wires" else len(measurement.wires) or num_wires
+@lru_cache(maxsize=1024)
+def _layout(measured: tuple[tuple[ResultKind, int], ...], num_wires: int) -> ResultLayout:
+    """The layout of results of some kinds, each of a number of wires; kept, for circuits differ more than these do."""
+    results: list[Result] = []
+    filled = {False: 0, True: 0}
+    for kind, wires in measured:
+        shape = _shape(kind, wires, num_wires)
+        size = 1 if not shape else shape[0] ** kind.axes
+        results.append(Result(kind.name, kind.is_complex, filled[kind.is_complex], size, shape))
+        filled[kind.is_complex] += size
+    are_numbers = not filled[True] and all(result.shape == () for result in results)
+    return ResultLayout(tuple(results), filled[False], filled[True], are_numbers)
+
+
+def _shape(kind: ResultKind, wires: int, num_wires: int) -> tuple[int, ...]:
+    measured = num_wires if kind.subject == "all_wires" else wires or num_wires
     return (1 << measured,) * kind.axes
 
 
