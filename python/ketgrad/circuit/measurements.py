@@ -8,7 +8,7 @@ from typing import Any, Never
 from .observables import Observable, as_observable, describe
 from .operations import Composable
 from .parsing import Immutable, _set, hide_rest, parse_wires, restore
-from .types import Parameter, Structure, Wire, Wires
+from .types import Parameter, Wire, Wires
 
 __all__ = [
     "Measurement",
@@ -44,7 +44,7 @@ class Measurement(Immutable):
 
     __slots__ = ("_structure", "kind", "observable", "wires")
 
-    _structure: Structure | None
+    _structure: tuple[Any, ...] | None
     kind: str
     observable: Observable | None
     wires: tuple[Wire, ...]
@@ -69,11 +69,11 @@ class Measurement(Immutable):
         return None if self.observable is None else self.observable.batch_size
 
     @property
-    def structure(self) -> Structure:
+    def structure(self) -> tuple[Any, ...]:
         """Everything but the parameters' values: kind, wires, the observable's structure or None."""
         if self._structure is None:
             observable = None if self.observable is None else self.observable.structure
-            _set(self, "_structure", Structure((self.kind, self.wires, observable)))
+            _set(self, "_structure", (self.kind, self.wires, observable))
         return self._structure  # type: ignore[return-value]
 
     def __repr__(self) -> str:
