@@ -132,8 +132,8 @@ def _common_type(tape: Tape, dtype: torch.dtype | None) -> tuple[torch.dtype, to
     """The general case: parameter by parameter."""
     real, device = dtype, None
     decided: torch.dtype | None = None
-    for parameter in tape.parameters:
-        if type(parameter) is float or not isinstance(parameter, Tensor):
+    for parameter in [p for p in tape.parameters if type(p) is not float]:
+        if not isinstance(parameter, Tensor):
             continue
         if device is None:
             device = parameter.device

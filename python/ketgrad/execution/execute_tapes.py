@@ -321,14 +321,14 @@ def _like(gradient: Any, parameter: Tensor) -> Tensor:
 
 def _require_current(tape: Tape) -> None:
     """Raise if a parameter requires grad only since the tape was built: it would silently get no gradient."""
-    if tape.has_default_trainable and len(tape.trainable_params) < len(tape.parameters):
-        trainable = tape.trainable_params
-        for index, p in enumerate(tape.parameters):
-            if type(p) is not float and isinstance(p, Tensor) and p.requires_grad and index not in trainable:
-                raise ValueError(
-                    f"parameter {index} of a tape requires grad since after the tape was built: build the tape anew, "
-                    "or give it trainable_params"
-                )
+    if not tape.has_default_trainable or len(tape.trainable_params) == len(tape.parameters):
+        return
+    for index, p in [(index, p) for index, p in enumerate(tape.parameters) if type(p) is not float]:
+        if isinstance(p, Tensor) and p.requires_grad and index not in tape.trainable_params:
+            raise ValueError(
+                f"parameter {index} of a tape requires grad since after the tape was built: build the tape anew, or "
+                "give it trainable_params"
+            )
 
 
 # Hints for arguments that `execute` does not have.

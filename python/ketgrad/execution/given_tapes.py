@@ -19,6 +19,8 @@ def as_tapes(tapes: Iterable[Any]) -> tuple[Tape, ...]:
 
 
 def _as_tuple(tapes: Iterable[Any]) -> tuple[Any, ...]:
+    if type(tapes) in (list, tuple):
+        return tuple(tapes)
     if isinstance(tapes, Tape):
         raise TypeError("tapes must be a sequence; put a single tape in a list: [tape]")
     if not isinstance(tapes, Iterable):

@@ -140,7 +140,8 @@ class AdjointProducts:
                 for position, found in zip(group.positions, split_results(group, real, complex_), strict=True):
                     results[exact[position]] = found if len(found) > 1 else found[0]
         self._sample(tapes, results)
-        groups = [group._replace(positions=tuple(exact[i] for i in group.positions)) for group in groups]
+        if len(exact) < len(tapes):
+            groups = [group._replace(positions=tuple(exact[i] for i in group.positions)) for group in groups]
         return tuple(results), Run(tapes, groups, kets)
 
     def run_transformed(self, tapes: tuple[Tape, ...]) -> tuple[TapeResult, ...]:

@@ -217,19 +217,26 @@ def build_program(tape: Tape, device_type: str = "cpu") -> ProgramBinding:
 
 def require_room(tape: Tape, program: _C.Program, layout: ResultLayout) -> None:
     """Raise MemoryError if a state of a tape's program, or one of its results, does not fit the CPU's memory."""
-    has_parts = bool(program.parts())
-    for measurement, wires in zip(tape.measurements, program.measured_wires(), strict=True):
-        _require_state(measurement if has_parts else None, wires, tape.num_wires)
-    for measurement, result in zip(tape.measurements, layout.results, strict=True):
-        size = float((8 if result.is_complex else 4) * result.size)
-        if not _C.fits_memory(size):
-            _C.require_memory(size, f"the result of {measurement!r}")
+    measured = program.measured_wires()
+    if not _C.fits_memory(_state_bytes(max(measured))):
+        has_parts = bool(program.parts())
+        for measurement, wires in zip(tape.measurements, measured, strict=True):
+            _require_state(measurement if has_parts else None, wires, tape.num_wires)
+    if not _C.fits_memory(float(4 * layout.real_size + 8 * layout.complex_size)):
+        for measurement, result in zip(tape.measurements, layout.results, strict=True):
+            size = float((8 if result.is_complex else 4) * result.size)
+            if not _C.fits_memory(size):
+                _C.require_memory(size, f"the result of {measurement!r}")
+
+
+def _state_bytes(wires: int) -> float:
+    """Of a state in single precision; capped, so that they do not overflow a float."""
+    return float(8 << min(wires, 1000))
 
 
 def _require_state(measurement: Measurement | None, wires: int, of: int) -> None:
     """Raise MemoryError if a state on some of a tape's wires does not fit; `measurement`: what depends on them."""
-    # Capped, so that the bytes do not overflow a float.
-    size = float(8 << min(wires, 1000))
+    size = _state_bytes(wires)
     if _C.fits_memory(size):
         return
     what = f"a state on {wires} wires"
