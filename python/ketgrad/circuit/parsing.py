@@ -86,6 +86,8 @@ def parse_wires(wires: Wires, what: str) -> tuple[Wire, ...]:
         plain: tuple[Any, ...] = tuple(wires)  # type: ignore[arg-type]
         if len(plain) == 1 and type(plain[0]) is int:
             return plain
+        if len(plain) == 2 and type(plain[0]) is type(plain[1]) is int and plain[0] != plain[1]:
+            return plain
         if _INTEGERS.issuperset(map(type, plain)) and len(set(plain)) == len(plain):
             return plain
     if isinstance(wires, (str, bytes)):
@@ -237,13 +239,13 @@ def dense_parameter(value: Any, kind: str, name: str, wires: tuple[Wire, ...]) -
         value = to_array(value, name, wires, kind)
     size = 1 << len(wires)
     single = (size, size) if kind == "matrix" else (size,)
-    shape = tuple(value.shape)
+    shape = value.shape
     if shape == single:
         return value, ParameterLayout.of(value, False), None
     if len(shape) == len(single) + 1 and shape[1:] == single:
         return value, ParameterLayout.of(value, True), shape[0]
     batched = "(B, " + ", ".join(map(str, single)) + ")"
-    raise ValueError(f"{place(name, wires)}: the {kind} must have shape {single} or {batched}, not {shape}")
+    raise ValueError(f"{place(name, wires)}: the {kind} must have shape {single} or {batched}, not {tuple(shape)}")
 
 
 def real_diagonal(value: Any, name: str, wires: tuple[Wire, ...]) -> Parsed:
