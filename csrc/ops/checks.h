@@ -221,13 +221,20 @@ bool has_rounded_ket(const Tensor& ket) {
   return sizeof(T) == sizeof(double) && ket.is_cpu() && ket.scalar_type() == ScalarType::ComplexFloat;
 }
 
-// `kets` are kept ones, of which the call's begin at amplitude `first`.
+// A kept ket, contiguous; without elements it is not kept.
 template <class T>
-void set_ket(Cotangents<T>& cotangents, const Tensor& kets, bool is_rounded, Index first) {
-  if (is_rounded) {
-    cotangents.rounded_ket = data<const float>(kets) + 2 * first;
+Tensor check_ket(const Tensor& ket, const Tensor& first, const std::vector<Index>& shape) {
+  return ket.numel() == 0 ? ket : check_cotangent(ket, first, shape, ket_type<T>(has_rounded_ket<T>(ket)), "the ket");
+}
+
+// Sets the ket of a call's results or cotangents, which begins at amplitude `first` of `kets`, if these are kept.
+template <class T, class Buffers>
+void set_ket(Buffers& buffers, const Tensor& kets, Index first) {
+  if (kets.numel() == 0) return;
+  if (has_rounded_ket<T>(kets)) {
+    buffers.rounded_ket = data<float>(kets) + 2 * first;
   } else {
-    cotangents.ket = data<const T>(kets) + 2 * first;
+    buffers.ket = data<T>(kets) + 2 * first;
   }
 }
 
@@ -235,8 +242,7 @@ void set_ket(Cotangents<T>& cotangents, const Tensor& kets, bool is_rounded, Ind
 template <class T>
 struct CheckedCotangents {
   bool has_ket = false;
-  bool is_rounded = false;  // the ket
-  Index ket_period;         // of its rows
+  Index ket_period;  // of the ket's rows
   Tensor ket;
   Tensor real;
   Tensor complex;
@@ -250,8 +256,7 @@ struct CheckedCotangents {
         complex(g_complex) {
     const Program& program = arguments.program->program;
     const std::vector<Index> of_ket{arguments.batch, arguments.program->ket_size()};
-    is_rounded = has_ket && has_rounded_ket<T>(kept);
-    if (has_ket) ket = check_cotangent(kept, first, of_ket, ket_type<T>(is_rounded), "the ket");
+    ket = check_ket<T>(kept, first, of_ket);
     real = check_cotangent(g_real, first, arguments.of_samples({program.real_results()}), real_type<T>,
                            "the real cotangent");
     complex = check_cotangent(g_complex, first, arguments.of_samples({program.complex_results()}), complex_type<T>,
@@ -260,7 +265,7 @@ struct CheckedCotangents {
 
   Cotangents<T> view(std::size_t num_inputs) const {
     Cotangents<T> cotangents{nullptr, data<const T>(real), data<const T>(complex), {}};
-    if (has_ket) set_ket(cotangents, ket, is_rounded, 0);
+    set_ket<T>(cotangents, ket, 0);
     cotangents.gradients.resize(num_inputs, nullptr);
     cotangents.ket_period = ket_period;
     return cotangents;

@@ -34,9 +34,8 @@ class KeptKets {
       : shape_{batch, keep == KeepKet::no ? 0 : size},
         is_rounded_(sizeof(T) == sizeof(double) && keep == KeepKet::rounded) {}
 
-  bool is_empty() const { return shape_[1] == 0; }
   // Whether the engine may leave its own states there.
-  bool are_exact() const { return !is_empty() && !is_rounded_; }
+  bool are_exact() const { return shape_[1] != 0 && !is_rounded_; }
 
   std::size_t bytes() const {
     return 2 * (is_rounded_ ? sizeof(float) : sizeof(T)) * static_cast<std::size_t>(shape_[0] * shape_[1]);
@@ -50,18 +49,6 @@ class KeptKets {
     const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
     const auto give_back = [size = bytes()](void* block) { give_back_buffer(block, size); };
     return torch::stable::from_blob(take_buffer(bytes()), shape_, strides, cpu, type, give_back);
-  }
-
-  // Results of a call whose kets begin at amplitude `first` of all.
-  Results<T> results(T* real, T* complex, const Tensor& kets, Index first) const {
-    Results<T> found{real, complex};
-    if (is_empty()) return found;
-    if (is_rounded_) {
-      found.rounded_ket = data<float>(kets) + 2 * first;
-    } else {
-      found.ket = data<T>(kets) + 2 * first;
-    }
-    return found;
   }
 
  private:

@@ -79,10 +79,10 @@ struct ManyCalls {
   }
 
   // The numbers of program k.
-  Results<T> results(std::size_t k, const Tensor& real, const Tensor& complex, const KeptKets<T>& kets,
-                     const Tensor& ket) const {
-    return kets.results(data<T>(real) + offsets[k].real, data<T>(complex) + 2 * offsets[k].complex, ket,
-                        offsets[k].ket);
+  Results<T> results(std::size_t k, const Tensor& real, const Tensor& complex, const Tensor& ket) const {
+    Results<T> found{data<T>(real) + offsets[k].real, data<T>(complex) + 2 * offsets[k].complex};
+    set_ket<T>(found, ket, offsets[k].ket);
+    return found;
   }
 
   double result_bytes() const {
@@ -247,7 +247,7 @@ Executed execute_many_as(const Indices& programs, const std::vector<Tensor>& inp
   const Tensor real = empty({many.totals.real}, real_type<T>);
   const Tensor complex = empty({many.totals.complex}, complex_type<T>);
   const Tensor ket = kets.allocate();
-  run_many<T>(many.calls, [&](Index k) { execute<T>(*many.calls[k], many.results(k, real, complex, kets, ket)); });
+  run_many<T>(many.calls, [&](Index k) { execute<T>(*many.calls[k], many.results(k, real, complex, ket)); });
   return {real, complex, ket};
 }
 
@@ -273,16 +273,13 @@ std::vector<Tensor> execute_vjp_many_as(const Indices& programs, const std::vect
                                         const Tensor& g_complex, const Indices& chosen, const Indices& requested) {
   const ManyCalls<T> many(programs, inputs, places);
   const ManyCotangents<T> cotangents(many, inputs[0], g_real, g_complex);
-  const bool has_ket = ket.numel() > 0;
-  const bool is_rounded = has_ket && has_rounded_ket<T>(ket);
-  const Tensor kets =
-      has_ket ? check_cotangent(ket, inputs[0], {1, many.totals.ket}, ket_type<T>(is_rounded), "the ket") : ket;
+  const Tensor kets = check_ket<T>(ket, inputs[0], {1, many.totals.ket});
   SummedGradients<T> sums(many, inputs, requested, chosen);
   require_room_for_all(many.all_workspace_bytes(true) + sums.bytes(), programs.size(), "the gradient of ");
   return sums.run([&](Index k, std::vector<T*> gradients) {
     const FirstNumbers& offsets = many.offsets[k];
     Cotangents<T> own = cotangents.of(offsets, std::move(gradients));
-    if (has_ket && many.calls[k]->planned->ket_size() > 0) set_ket(own, kets, is_rounded, offsets.ket);
+    if (many.calls[k]->planned->ket_size() > 0) set_ket<T>(own, kets, offsets.ket);
     execute_vjp<T>(*many.calls[k], own);
   });
 }
@@ -301,9 +298,9 @@ ResultsAndGradients execute_and_vjp_many_as(const Indices& programs, const std::
                        "value and gradient of ");
   const Tensor real = empty({many.totals.real}, real_type<T>);
   const Tensor complex = empty({many.totals.complex}, complex_type<T>);
-  const KeptKets<T> no_kets(KeepKet::no, 1, 0);
+  const Tensor no_ket = empty({0}, complex_type<T>);
   const std::vector<Tensor> gradients = sums.run([&](Index k, std::vector<T*> addresses) {
-    execute_and_vjp<T>(*many.calls[k], {many.results(k, real, complex, no_kets, no_kets.allocate()), 0, nullptr},
+    execute_and_vjp<T>(*many.calls[k], {many.results(k, real, complex, no_ket), 0, nullptr},
                        cotangents.of(many.offsets[k], std::move(addresses)));
   });
   return {real, complex, gradients};

@@ -24,7 +24,9 @@ Executed execute_as(ProgramHandle program, const std::vector<Tensor>& inputs, Ke
   Tensor real = empty({call.batch, call.program().real_results()}, real_type<T>);
   Tensor complex = empty({call.batch, call.program().complex_results()}, complex_type<T>);
   Tensor ket = kets.allocate();
-  execute<T>(call, kets.results(data<T>(real), data<T>(complex), ket, 0));
+  Results<T> results{data<T>(real), data<T>(complex)};
+  set_ket<T>(results, ket, 0);
+  execute<T>(call, results);
   return {real, complex, ket};
 }
 
