@@ -229,39 +229,31 @@ def test_copies_keep_the_option() -> None:
     layer = kg.nn.CircuitLayer(tape, {"w": (WIRES, 3)}, recompute=True)
     assert copy.deepcopy(layer).circuit.recompute is True
     rounding = kg.compile(tape, ket_dtype=torch.complex64)
-    for other in (pickle.loads(pickle.dumps(rounding)), kg.compile(rounding)):
+    products = kg.AdjointProducts(recompute=False, ket_dtype=torch.complex64)
+    assert products.recompute is False
+    for other in (pickle.loads(pickle.dumps(rounding)), kg.compile(rounding), products):
         assert other.ket_dtype is torch.complex64
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda given: kg.execute([], recompute=given),
-        lambda given: kg.AdjointProducts(recompute=given),
-        lambda given: kg.compile(tape, recompute=given),
-        lambda given: kg.nn.CircuitLayer(tape, {"w": (WIRES, 3)}, recompute=given),
-    ],
-    ids=["execute", "AdjointProducts", "compile", "CircuitLayer"],
-)
-def test_other_values_are_refused(build: Callable[[Any], Any]) -> None:
+TAKERS: dict[str, Callable[..., Any]] = {
+    "execute": lambda **options: kg.execute([], **options),
+    "AdjointProducts": kg.AdjointProducts,
+    "compile": lambda **options: kg.compile(tape, **options),
+    "CircuitLayer": lambda **options: kg.nn.CircuitLayer(tape, {"w": (WIRES, 3)}, **options),
+}
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+def test_other_values_are_refused(taker: str) -> None:
     with pytest.raises(TypeError, match="recompute must be True, False or None, not 'yes'"):
-        build("yes")
+        TAKERS[taker](recompute="yes")
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda given: kg.execute([], ket_dtype=given),
-        lambda given: kg.AdjointProducts(ket_dtype=given),
-        lambda given: kg.compile(tape, ket_dtype=given),
-        lambda given: kg.nn.CircuitLayer(tape, {"w": (WIRES, 3)}, ket_dtype=given),
-    ],
-    ids=["execute", "AdjointProducts", "compile", "CircuitLayer"],
-)
+@pytest.mark.parametrize("taker", TAKERS)
 @pytest.mark.parametrize("given", [torch.float32, torch.complex128, "complex64"])
-def test_other_dtypes_of_kets_are_refused(build: Callable[[Any], Any], given: Any) -> None:
+def test_other_dtypes_of_kets_are_refused(taker: str, given: Any) -> None:
     with pytest.raises(ValueError, match=r"ket_dtype must be torch.complex64 or None \(that of the circuit\), not "):
-        build(given)
+        TAKERS[taker](ket_dtype=given)
 
 
 def test_raw_operators_take_both() -> None:

@@ -93,6 +93,16 @@ class AdjointProducts:
         self.generator = generator
         self._kets = derivative_rule.KetPolicy.of_options(recompute, ket_dtype)
 
+    @property
+    def recompute(self) -> bool | None:
+        """The option of that name."""
+        return self._kets.recompute
+
+    @property
+    def ket_dtype(self) -> torch.dtype | None:
+        """The option of that name."""
+        return self._kets.dtype
+
     def __repr__(self) -> str:
         return f"AdjointProducts(dtype={self.dtype})"
 
