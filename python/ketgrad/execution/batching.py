@@ -132,9 +132,7 @@ def _common_type(tape: Tape, dtype: torch.dtype | None) -> tuple[torch.dtype, to
     """The general case: parameter by parameter."""
     real, device = dtype, None
     decided: torch.dtype | None = None
-    for parameter in [p for p in tape.parameters if type(p) is not float]:
-        if not isinstance(parameter, Tensor):
-            continue
+    for parameter in [p for p in tape.parameters if type(p) is not float and isinstance(p, Tensor)]:
         if device is None:
             device = parameter.device
         elif parameter.device != device:
